@@ -1,0 +1,185 @@
+//! The layout of the Analytics Engine data point: the one place that knows what `blobN` is.
+//!
+//! Points are kept for 90 days and read by position, so the layout is **append-only**: a column is
+//! never renamed, moved or reused.
+
+use crate::limits::MAX_STRING_BYTES;
+use crate::payload::CheckIn;
+
+/// The dataset that points are written to.
+pub const DATASET: &str = "kiloclaw_controller_telemetry";
+
+/// A text column.
+pub struct Blob {
+    /// What it holds, in the words of the contract.
+    pub name: &'static str,
+    value: for<'a> fn(&'a CheckIn<'_>, &'a str) -> &'a str,
+}
+
+/// A number column.
+pub struct Double {
+    /// What it holds, in the words of the contract.
+    pub name: &'static str,
+    value: fn(&CheckIn<'_>) -> f64,
+}
+
+/// What `index1` holds: the sampling key, and the fastest column to filter on.
+pub const INDEX: Blob = Blob { name: "sandboxId", value: |checkin, _| &checkin.sandbox_id };
+
+/// `blob1` to `blob9`. What is not known is `""`.
+pub const BLOBS: [Blob; 9] = [
+    Blob { name: "sandboxId", value: |checkin, _| &checkin.sandbox_id },
+    Blob { name: "controllerVersion", value: |checkin, _| &checkin.controller_version },
+    Blob { name: "controllerCommit", value: |checkin, _| &checkin.controller_commit },
+    Blob {
+        name: "openclawVersion",
+        value: |checkin, _| checkin.openclaw_version.as_deref().unwrap_or_default(),
+    },
+    Blob {
+        name: "openclawCommit",
+        value: |checkin, _| checkin.openclaw_commit.as_deref().unwrap_or_default(),
+    },
+    Blob { name: "supervisorState", value: |checkin, _| &checkin.supervisor_state },
+    Blob { name: "flyRegion", value: |_, region| region },
+    Blob {
+        name: "machineId",
+        value: |checkin, _| checkin.machine_id.as_deref().unwrap_or_default(),
+    },
+    Blob {
+        name: "lastExitReason",
+        value: |checkin, _| checkin.last_exit_reason.as_deref().unwrap_or_default(),
+    },
+];
+
+/// `double1` to `double6`.
+pub const DOUBLES: [Double; 6] = [
+    Double {
+        name: "restartsSinceLastCheckin",
+        value: |checkin| checkin.restarts_since_last_checkin,
+    },
+    Double { name: "totalRestarts", value: |checkin| checkin.total_restarts },
+    Double { name: "uptimeSeconds", value: |checkin| checkin.uptime_seconds },
+    Double { name: "loadAvg5m", value: |checkin| checkin.load_avg_5m },
+    Double { name: "bandwidthBytesIn", value: |checkin| checkin.bandwidth_bytes_in },
+    Double { name: "bandwidthBytesOut", value: |checkin| checkin.bandwidth_bytes_out },
+];
+
+/// A data point, ready to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DataPoint<'a> {
+    /// `index1`
+    pub index: &'a str,
+    /// `blob1`, `blob2`, …
+    pub blobs: [&'a str; BLOBS.len()],
+    /// `double1`, `double2`, …
+    pub doubles: [f64; DOUBLES.len()],
+}
+
+impl<'a> DataPoint<'a> {
+    /// Lays a checked check-in out.
+    ///
+    /// `fly_region` comes from a header, not from the checked body: what is over the limit of a
+    /// string is cut off.
+    #[must_use]
+    pub fn new(checkin: &'a CheckIn<'_>, fly_region: &'a str) -> Self {
+        let fly_region = &fly_region[..fly_region.floor_char_boundary(MAX_STRING_BYTES)];
+        Self {
+            index: (INDEX.value)(checkin, fly_region),
+            blobs: BLOBS.map(|blob| (blob.value)(checkin, fly_region)),
+            doubles: DOUBLES.map(|double| (double.value)(checkin)),
+        }
+    }
+}
+
+/// Every slot with what it holds: `index1`, `blob1`, …, `double1`, …
+fn slots() -> impl Iterator<Item = (String, &'static str)> {
+    let numbered = |kind, names: Vec<&'static str>| {
+        names.into_iter().enumerate().map(move |(i, name)| (format!("{kind}{}", i + 1), name))
+    };
+    numbered("index", vec![INDEX.name])
+        .chain(numbered("blob", BLOBS.iter().map(|blob| blob.name).collect()))
+        .chain(numbered("double", DOUBLES.iter().map(|double| double.name).collect()))
+}
+
+/// The layout as JSON, for programs in other languages: `{"dataset","index1","blob1",…}`.
+#[must_use]
+pub fn layout_json() -> String {
+    let mut lines = vec![format!("  \"dataset\": \"{DATASET}\"")];
+    lines.extend(slots().map(|(slot, name)| format!("  \"{slot}\": \"{name}\"")));
+    format!("{{\n{}\n}}\n", lines.join(",\n"))
+}
+
+/// The layout as a Markdown table, for the documentation.
+#[must_use]
+pub fn layout_markdown() -> String {
+    let rows: Vec<_> = slots().map(|(slot, name)| format!("| `{slot}` | `{name}` |")).collect();
+    format!("| slot | value |\n| --- | --- |\n{}\n", rows.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::limits::{AE_MAX_BLOB_BYTES, AE_MAX_INDEX_BYTES};
+
+    const FULL: &str = r#"{"sandboxId":"S","machineId":"M","controllerVersion":"CV",
+        "controllerCommit":"CC","openclawVersion":"OV","openclawCommit":"OC",
+        "supervisorState":"running","totalRestarts":2,"restartsSinceLastCheckin":1,
+        "uptimeSeconds":3,"loadAvg5m":4,"bandwidthBytesIn":5,"bandwidthBytesOut":6,
+        "lastExitReason":"code:1"}"#;
+
+    #[test]
+    fn every_slot_holds_what_the_contract_says() {
+        let checkin = CheckIn::parse(FULL.as_bytes()).unwrap();
+        let point = DataPoint::new(&checkin, "fra");
+        assert_eq!(point.index, "S");
+        assert_eq!(point.blobs, ["S", "CV", "CC", "OV", "OC", "running", "fra", "M", "code:1"]);
+        assert_eq!(
+            point.doubles.map(f64::to_bits),
+            [1.0, 2.0, 3.0, 4.0, 5.0, 6.0].map(f64::to_bits)
+        );
+    }
+
+    #[test]
+    fn the_largest_point_stays_under_the_limits_of_analytics_engine() {
+        let mut body: serde_json::Value = serde_json::from_str(FULL).unwrap();
+        for value in body.as_object_mut().unwrap().values_mut().filter(|value| value.is_string()) {
+            *value = "x".repeat(MAX_STRING_BYTES).into();
+        }
+        body["sandboxId"] = "x".repeat(AE_MAX_INDEX_BYTES).into();
+        let body = body.to_string();
+        let checkin = CheckIn::parse(body.as_bytes()).unwrap();
+        let region = "é".repeat(10_000);
+        let point = DataPoint::new(&checkin, &region);
+        assert!(point.index.len() <= AE_MAX_INDEX_BYTES);
+        assert!(point.blobs.iter().map(|blob| blob.len()).sum::<usize>() <= AE_MAX_BLOB_BYTES);
+        assert_eq!(point.blobs[6].len(), MAX_STRING_BYTES);
+    }
+
+    /// `UPDATE=1 cargo test -p kiloclaw-checkin` writes what is compared here.
+    fn is_up_to_date(path: &str, expected: impl FnOnce(&str) -> String) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        let found = std::fs::read_to_string(&path).unwrap_or_default();
+        let expected = expected(&found);
+        if option_env!("UPDATE").is_some() {
+            std::fs::write(&path, &expected).unwrap();
+        } else {
+            assert_eq!(found, expected, "{} is stale: run with UPDATE=1", path.display());
+        }
+    }
+
+    #[test]
+    fn the_layout_for_other_languages_is_up_to_date() {
+        is_up_to_date("data-point.json", |_| layout_json());
+    }
+
+    #[test]
+    fn the_layout_in_the_documentation_is_up_to_date() {
+        is_up_to_date("../../docs/contract.md", |found| {
+            let (before, rest) = found.split_once("<!-- layout -->\n").unwrap();
+            let (_, after) = rest.split_once("<!-- /layout -->").unwrap();
+            format!("{before}<!-- layout -->\n{}<!-- /layout -->{after}", layout_markdown())
+        });
+    }
+}

@@ -1,0 +1,680 @@
+//! The body of a check-in: read, checked, and written by the agent.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::fmt;
+
+use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::{Serialize, Serializer};
+
+use crate::limits::{MAX_SANDBOX_ID_BYTES, MAX_STRING_BYTES};
+
+/// What a machine reports of itself.
+///
+/// A value that came from [`CheckIn::parse`] keeps every rule of the contract; strings are borrowed
+/// from the body unless they held escapes. Serializing it gives the body that a client sends.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckIn<'a> {
+    /// Who reports: 1 to 96 bytes.
+    pub sandbox_id: Cow<'a, str>,
+    /// The machine that runs the sandbox at the moment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine_id: Option<Cow<'a, str>>,
+    /// Version of the controller that reports; not empty.
+    pub controller_version: Cow<'a, str>,
+    /// Git commit of the controller that reports; not empty.
+    pub controller_commit: Cow<'a, str>,
+    /// Version of `OpenClaw`, if it is known.
+    pub openclaw_version: Option<Cow<'a, str>>,
+    /// Git commit of `OpenClaw`, if it is known.
+    pub openclaw_commit: Option<Cow<'a, str>>,
+    /// `stopped`, `starting`, `running`, `stopping`, `crashed`, `shutting_down`, or what a newer
+    /// client has to say; not empty.
+    pub supervisor_state: Cow<'a, str>,
+    /// Restarts of the supervised process since its supervisor started: finite, at least 0.
+    #[serde(serialize_with = "whole_where_possible")]
+    pub total_restarts: f64,
+    /// Restarts since the last accepted check-in: finite, at least 0.
+    #[serde(serialize_with = "whole_where_possible")]
+    pub restarts_since_last_checkin: f64,
+    /// How long the supervised process has been up, in seconds: finite, at least 0.
+    #[serde(serialize_with = "whole_where_possible")]
+    pub uptime_seconds: f64,
+    /// Runnable tasks, averaged over 5 minutes: finite, at least 0.
+    #[serde(rename = "loadAvg5m", serialize_with = "whole_where_possible")]
+    pub load_avg_5m: f64,
+    /// Bytes received since the last accepted check-in: finite, at least 0.
+    #[serde(serialize_with = "whole_where_possible")]
+    pub bandwidth_bytes_in: f64,
+    /// Bytes sent since the last accepted check-in: finite, at least 0.
+    #[serde(serialize_with = "whole_where_possible")]
+    pub bandwidth_bytes_out: f64,
+    /// `signal:<NAME>`, `code:<N>`, or empty before the first exit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_exit_reason: Option<Cow<'a, str>>,
+}
+
+/// The fields of the body that the contract knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// `sandboxId`
+    SandboxId,
+    /// `machineId`
+    MachineId,
+    /// `controllerVersion`
+    ControllerVersion,
+    /// `controllerCommit`
+    ControllerCommit,
+    /// `openclawVersion`
+    OpenclawVersion,
+    /// `openclawCommit`
+    OpenclawCommit,
+    /// `supervisorState`
+    SupervisorState,
+    /// `totalRestarts`
+    TotalRestarts,
+    /// `restartsSinceLastCheckin`
+    RestartsSinceLastCheckin,
+    /// `uptimeSeconds`
+    UptimeSeconds,
+    /// `loadAvg5m`
+    LoadAvg5m,
+    /// `bandwidthBytesIn`
+    BandwidthBytesIn,
+    /// `bandwidthBytesOut`
+    BandwidthBytesOut,
+    /// `lastExitReason`
+    LastExitReason,
+}
+
+impl Field {
+    /// Every field, in the order of the contract.
+    pub const ALL: [Self; 14] = [
+        Self::SandboxId,
+        Self::MachineId,
+        Self::ControllerVersion,
+        Self::ControllerCommit,
+        Self::OpenclawVersion,
+        Self::OpenclawCommit,
+        Self::SupervisorState,
+        Self::TotalRestarts,
+        Self::RestartsSinceLastCheckin,
+        Self::UptimeSeconds,
+        Self::LoadAvg5m,
+        Self::BandwidthBytesIn,
+        Self::BandwidthBytesOut,
+        Self::LastExitReason,
+    ];
+
+    /// The field's name in the body.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SandboxId => "sandboxId",
+            Self::MachineId => "machineId",
+            Self::ControllerVersion => "controllerVersion",
+            Self::ControllerCommit => "controllerCommit",
+            Self::OpenclawVersion => "openclawVersion",
+            Self::OpenclawCommit => "openclawCommit",
+            Self::SupervisorState => "supervisorState",
+            Self::TotalRestarts => "totalRestarts",
+            Self::RestartsSinceLastCheckin => "restartsSinceLastCheckin",
+            Self::UptimeSeconds => "uptimeSeconds",
+            Self::LoadAvg5m => "loadAvg5m",
+            Self::BandwidthBytesIn => "bandwidthBytesIn",
+            Self::BandwidthBytesOut => "bandwidthBytesOut",
+            Self::LastExitReason => "lastExitReason",
+        }
+    }
+
+    /// The field's rule, worded to follow "must be".
+    #[must_use]
+    pub const fn rule(self) -> &'static str {
+        match self {
+            Self::SandboxId => "a string of 1 to 96 bytes",
+            Self::ControllerVersion | Self::ControllerCommit | Self::SupervisorState => {
+                "a string of 1 to 1024 bytes"
+            }
+            Self::OpenclawVersion | Self::OpenclawCommit => {
+                "a string of at most 1024 bytes, or null"
+            }
+            Self::MachineId | Self::LastExitReason => "a string of at most 1024 bytes, or left out",
+            Self::TotalRestarts
+            | Self::RestartsSinceLastCheckin
+            | Self::UptimeSeconds
+            | Self::LoadAvg5m
+            | Self::BandwidthBytesIn
+            | Self::BandwidthBytesOut => "a finite number, 0 or more",
+        }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|field| field.name() == name)
+    }
+}
+
+/// Why a body is not a check-in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InvalidBody {
+    /// It is not JSON in UTF-8.
+    NotJson,
+    /// It is JSON, but not an object.
+    NotAnObject,
+    /// This field is missing or breaks its [rule](Field::rule).
+    Field(Field),
+}
+
+impl fmt::Display for InvalidBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotJson => f.write_str("the body must be JSON in UTF-8"),
+            Self::NotAnObject => f.write_str("the body must be a JSON object"),
+            Self::Field(field) => write!(f, "{} must be {}", field.name(), field.rule()),
+        }
+    }
+}
+
+impl std::error::Error for InvalidBody {}
+
+impl<'a> CheckIn<'a> {
+    /// Reads and checks a body.
+    ///
+    /// Unknown fields are ignored. As in JavaScript's `JSON.parse`, which the other clients and
+    /// servers of this contract were written with, the last of several equal keys counts, and a
+    /// byte-order mark before the object is passed over.
+    pub fn parse(body: &'a [u8]) -> Result<Self, InvalidBody> {
+        let text = std::str::from_utf8(body).map_err(|_| InvalidBody::NotJson)?;
+        Self::parse_str(text)
+    }
+
+    /// The same as [`parse`](Self::parse), for a body that was decoded already.
+    pub fn parse_str(body: &'a str) -> Result<Self, InvalidBody> {
+        let body = body.strip_prefix('\u{feff}').unwrap_or(body);
+        let reading = Cell::new(None);
+        let mut deserializer = serde_json::Deserializer::from_str(body);
+        BodyVisitor { reading: &reading }
+            .deserialize(&mut deserializer)
+            .and_then(|checkin| deserializer.end().map(|()| checkin))
+            .map_err(|error| match reading.get() {
+                Some(field) => InvalidBody::Field(field),
+                None if error.is_data() => InvalidBody::NotAnObject,
+                None => InvalidBody::NotJson,
+            })
+    }
+}
+
+/// Reads the object; `reading` is the field in hand, so that an error can be pinned on it.
+struct BodyVisitor<'c> {
+    reading: &'c Cell<Option<Field>>,
+}
+
+impl<'de> DeserializeSeed<'de> for BodyVisitor<'_> {
+    type Value = CheckIn<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for BodyVisitor<'_> {
+    type Value = CheckIn<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        /// A text that may be null.
+        type Nullable<'a> = Option<Cow<'a, str>>;
+        const SANDBOX_ID: Text = Text { min: 1, max: MAX_SANDBOX_ID_BYTES };
+        const NON_EMPTY: Text = Text { min: 1, max: MAX_STRING_BYTES };
+        const ANY: Text = Text { min: 0, max: MAX_STRING_BYTES };
+
+        let mut sandbox_id = None;
+        let mut machine_id = None;
+        let mut controller_version = None;
+        let mut controller_commit = None;
+        let mut openclaw_version: Option<Nullable<'de>> = None;
+        let mut openclaw_commit: Option<Nullable<'de>> = None;
+        let mut supervisor_state = None;
+        let mut total_restarts = None;
+        let mut restarts_since_last_checkin = None;
+        let mut uptime_seconds = None;
+        let mut load_avg_5m = None;
+        let mut bandwidth_bytes_in = None;
+        let mut bandwidth_bytes_out = None;
+        let mut last_exit_reason = None;
+
+        while let Some(key) = map.next_key_seed(Key)? {
+            let Some(field) = key else {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            self.reading.set(Some(field));
+            match field {
+                Field::SandboxId => sandbox_id = Some(map.next_value_seed(SANDBOX_ID)?),
+                Field::MachineId => machine_id = Some(map.next_value_seed(ANY)?),
+                Field::ControllerVersion => {
+                    controller_version = Some(map.next_value_seed(NON_EMPTY)?);
+                }
+                Field::ControllerCommit => {
+                    controller_commit = Some(map.next_value_seed(NON_EMPTY)?);
+                }
+                Field::OpenclawVersion => {
+                    openclaw_version = Some(map.next_value_seed(OrNull(ANY))?);
+                }
+                Field::OpenclawCommit => {
+                    openclaw_commit = Some(map.next_value_seed(OrNull(ANY))?);
+                }
+                Field::SupervisorState => supervisor_state = Some(map.next_value_seed(NON_EMPTY)?),
+                Field::TotalRestarts => total_restarts = Some(map.next_value_seed(Number)?),
+                Field::RestartsSinceLastCheckin => {
+                    restarts_since_last_checkin = Some(map.next_value_seed(Number)?);
+                }
+                Field::UptimeSeconds => uptime_seconds = Some(map.next_value_seed(Number)?),
+                Field::LoadAvg5m => load_avg_5m = Some(map.next_value_seed(Number)?),
+                Field::BandwidthBytesIn => bandwidth_bytes_in = Some(map.next_value_seed(Number)?),
+                Field::BandwidthBytesOut => {
+                    bandwidth_bytes_out = Some(map.next_value_seed(Number)?);
+                }
+                Field::LastExitReason => last_exit_reason = Some(map.next_value_seed(ANY)?),
+            }
+            self.reading.set(None);
+        }
+
+        let missing = |field: Field| {
+            self.reading.set(Some(field));
+            de::Error::missing_field(field.name())
+        };
+        Ok(CheckIn {
+            sandbox_id: sandbox_id.ok_or_else(|| missing(Field::SandboxId))?,
+            machine_id,
+            controller_version: controller_version
+                .ok_or_else(|| missing(Field::ControllerVersion))?,
+            controller_commit: controller_commit.ok_or_else(|| missing(Field::ControllerCommit))?,
+            openclaw_version: openclaw_version.ok_or_else(|| missing(Field::OpenclawVersion))?,
+            openclaw_commit: openclaw_commit.ok_or_else(|| missing(Field::OpenclawCommit))?,
+            supervisor_state: supervisor_state.ok_or_else(|| missing(Field::SupervisorState))?,
+            total_restarts: total_restarts.ok_or_else(|| missing(Field::TotalRestarts))?,
+            restarts_since_last_checkin: restarts_since_last_checkin
+                .ok_or_else(|| missing(Field::RestartsSinceLastCheckin))?,
+            uptime_seconds: uptime_seconds.ok_or_else(|| missing(Field::UptimeSeconds))?,
+            load_avg_5m: load_avg_5m.ok_or_else(|| missing(Field::LoadAvg5m))?,
+            bandwidth_bytes_in: bandwidth_bytes_in
+                .ok_or_else(|| missing(Field::BandwidthBytesIn))?,
+            bandwidth_bytes_out: bandwidth_bytes_out
+                .ok_or_else(|| missing(Field::BandwidthBytesOut))?,
+            last_exit_reason,
+        })
+    }
+}
+
+/// Reads a key: the field that it names, or `None` for one that the contract does not know.
+struct Key;
+
+impl<'de> DeserializeSeed<'de> for Key {
+    type Value = Option<Field>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_identifier(self)
+    }
+}
+
+impl Visitor<'_> for Key {
+    type Value = Option<Field>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a field name")
+    }
+
+    fn visit_str<E: de::Error>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(Field::named(name))
+    }
+}
+
+/// Reads a string of `min` to `max` bytes, borrowed where it holds no escapes.
+#[derive(Clone, Copy)]
+struct Text {
+    min: usize,
+    max: usize,
+}
+
+impl Text {
+    fn check<E: de::Error>(self, text: &str) -> Result<(), E> {
+        if (self.min..=self.max).contains(&text.len()) {
+            Ok(())
+        } else {
+            Err(E::invalid_length(text.len(), &self))
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Text {
+    type Value = Cow<'de, str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Text {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a string of {} to {} bytes", self.min, self.max)
+    }
+
+    fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
+        self.check(text)?;
+        Ok(Cow::Borrowed(text))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        self.check(text)?;
+        Ok(Cow::Owned(text.to_owned()))
+    }
+}
+
+/// Reads a string, or null as `None`.
+struct OrNull(Text);
+
+impl<'de> DeserializeSeed<'de> for OrNull {
+    type Value = Option<Cow<'de, str>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_option(self)
+    }
+}
+
+impl<'de> Visitor<'de> for OrNull {
+    type Value = Option<Cow<'de, str>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.expecting(f)?;
+        f.write_str(" or null")
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        self.0.deserialize(deserializer).map(Some)
+    }
+}
+
+/// Reads a finite number, 0 or more.
+struct Number;
+
+impl<'de> DeserializeSeed<'de> for Number {
+    type Value = f64;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<f64, D::Error> {
+        deserializer.deserialize_f64(self)
+    }
+}
+
+impl Visitor<'_> for Number {
+    type Value = f64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a finite number, 0 or more")
+    }
+
+    fn visit_f64<E: de::Error>(self, number: f64) -> Result<f64, E> {
+        if number.is_finite() && number >= 0.0 {
+            Ok(number + 0.0) // turns -0 into 0
+        } else {
+            Err(E::invalid_value(de::Unexpected::Float(number), &self))
+        }
+    }
+
+    // Beyond 2^53 this rounds, as JavaScript does and as Analytics Engine's doubles must.
+    #[expect(clippy::cast_precision_loss)]
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<f64, E> {
+        Ok(number as f64)
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<f64, E> {
+        // serde_json hands over only negative numbers this way.
+        Err(E::invalid_value(de::Unexpected::Signed(number), &self))
+    }
+}
+
+/// Writes `3`, not `3.0`: what a person reads in `--dry-run` is what a JavaScript client sends.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "range checked")]
+fn whole_where_possible<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    const TWO_POW_53: f64 = 9_007_199_254_740_992.0;
+    if number.fract() == 0.0 && (0.0..=TWO_POW_53).contains(number) {
+        serializer.serialize_u64(*number as u64)
+    } else {
+        serializer.serialize_f64(*number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn full() -> Value {
+        json!({
+            "sandboxId": "sandbox-1",
+            "machineId": "machine-1",
+            "controllerVersion": "1.2.3",
+            "controllerCommit": "abc1234",
+            "openclawVersion": "2026.3.13",
+            "openclawCommit": "def5678",
+            "supervisorState": "running",
+            "totalRestarts": 7,
+            "restartsSinceLastCheckin": 2,
+            "uptimeSeconds": 3600.5,
+            "loadAvg5m": 0.42,
+            "bandwidthBytesIn": 123_456_789_012_u64,
+            "bandwidthBytesOut": 1e3,
+            "lastExitReason": "code:1",
+        })
+    }
+
+    fn parse(body: &Value) -> Result<Value, InvalidBody> {
+        let body = body.to_string();
+        CheckIn::parse(body.as_bytes()).map(|checkin| serde_json::to_value(checkin).unwrap())
+    }
+
+    fn with(field: Field, value: Value) -> Value {
+        let mut body = full();
+        body[field.name()] = value;
+        body
+    }
+
+    fn without(field: Field) -> Value {
+        let mut body = full();
+        body.as_object_mut().unwrap().remove(field.name());
+        body
+    }
+
+    #[test]
+    fn reads_what_a_client_sends() {
+        let body = full().to_string();
+        let checkin = CheckIn::parse(body.as_bytes()).unwrap();
+        assert_eq!(checkin.sandbox_id, "sandbox-1");
+        assert!(matches!(checkin.sandbox_id, Cow::Borrowed(_)));
+        assert_eq!(checkin.bandwidth_bytes_in.to_bits(), 123_456_789_012_f64.to_bits());
+        assert_eq!(checkin.bandwidth_bytes_out.to_bits(), 1000_f64.to_bits());
+        assert_eq!(checkin.last_exit_reason.as_deref(), Some("code:1"));
+    }
+
+    #[test]
+    fn optional_fields_may_be_left_out_but_not_null() {
+        for field in [Field::MachineId, Field::LastExitReason] {
+            assert!(parse(&without(field)).is_ok());
+            assert_eq!(parse(&with(field, Value::Null)), Err(InvalidBody::Field(field)));
+        }
+    }
+
+    #[test]
+    fn nullable_fields_may_be_null_but_not_left_out() {
+        for field in [Field::OpenclawVersion, Field::OpenclawCommit] {
+            assert!(parse(&with(field, Value::Null)).is_ok());
+            assert!(parse(&with(field, json!(""))).is_ok());
+            assert_eq!(parse(&without(field)), Err(InvalidBody::Field(field)));
+        }
+    }
+
+    #[test]
+    fn names_the_field_that_is_missing_or_of_a_wrong_type() {
+        for field in Field::ALL {
+            if !matches!(field, Field::MachineId | Field::LastExitReason) {
+                assert_eq!(parse(&without(field)), Err(InvalidBody::Field(field)));
+            }
+            for wrong in [json!(true), json!([]), json!({}), json!([1]), json!({"a": 1})] {
+                assert_eq!(parse(&with(field, wrong)), Err(InvalidBody::Field(field)));
+            }
+            let other = if full()[field.name()].is_string() { json!(1) } else { json!("1") };
+            assert_eq!(parse(&with(field, other)), Err(InvalidBody::Field(field)));
+        }
+    }
+
+    #[test]
+    fn strings_are_limited_in_bytes_not_in_characters() {
+        for field in Field::ALL.into_iter().filter(|field| full()[field.name()].is_string()) {
+            let max = if field == Field::SandboxId { 96 } else { 1024 };
+            let fits = "é".repeat(max / 2);
+            assert!(parse(&with(field, json!(fits))).is_ok(), "{field:?}");
+            assert_eq!(parse(&with(field, json!(fits + "x"))), Err(InvalidBody::Field(field)));
+        }
+        for field in [
+            Field::SandboxId,
+            Field::ControllerVersion,
+            Field::ControllerCommit,
+            Field::SupervisorState,
+        ] {
+            assert_eq!(parse(&with(field, json!(""))), Err(InvalidBody::Field(field)));
+        }
+    }
+
+    #[test]
+    fn numbers_are_finite_and_not_negative() {
+        for field in Field::ALL.into_iter().filter(|field| full()[field.name()].is_number()) {
+            for wrong in ["-1", "-0.5", "1e999", "-1e999", "null", "NaN", "\"1\""] {
+                let body = full().to_string();
+                let old = format!("\"{}\":{}", field.name(), full()[field.name()]);
+                let new = format!("\"{}\":{wrong}", field.name());
+                assert!(body.contains(&old));
+                assert_eq!(
+                    CheckIn::parse(body.replace(&old, &new).as_bytes()),
+                    Err(InvalidBody::Field(field)),
+                    "{new}"
+                );
+            }
+        }
+        let zero = parse(&with(Field::LoadAvg5m, json!(-0.0))).unwrap();
+        assert_eq!(zero["loadAvg5m"].to_string(), "0");
+    }
+
+    #[test]
+    fn tells_what_is_not_json_from_what_is_not_an_object() {
+        for body in ["", " ", "{", "{]", "nope", "{\"a\":1,}", "\u{0}"] {
+            assert_eq!(CheckIn::parse(body.as_bytes()), Err(InvalidBody::NotJson), "{body:?}");
+        }
+        let trailing = full().to_string() + "x";
+        assert_eq!(CheckIn::parse(trailing.as_bytes()), Err(InvalidBody::NotJson));
+        assert_eq!(CheckIn::parse(b"{\"unknown\":\"\xff\"}"), Err(InvalidBody::NotJson));
+        for body in ["[]", "1", "\"x\"", "null", "true", "[{}]"] {
+            assert_eq!(CheckIn::parse(body.as_bytes()), Err(InvalidBody::NotAnObject), "{body}");
+        }
+    }
+
+    #[test]
+    fn ignores_unknown_fields_and_a_byte_order_mark_and_takes_the_last_of_equal_keys() {
+        let mut body = full();
+        body["disk"] = json!({"deep": [[["x"]], null, 1e300]});
+        let text =
+            format!("\u{feff}{}", body.to_string().replacen('{', "{\"sandboxId\":\"x\",", 1));
+        let checkin = CheckIn::parse(text.as_bytes()).unwrap();
+        assert_eq!(checkin.sandbox_id, "sandbox-1");
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_not_recursed_into() {
+        let body = format!("{{\"x\":{}", "[".repeat(16_000));
+        assert_eq!(CheckIn::parse(body.as_bytes()), Err(InvalidBody::NotJson));
+    }
+
+    #[test]
+    fn whole_numbers_are_written_without_a_fraction() {
+        let body = full().to_string();
+        let written = serde_json::to_string(&CheckIn::parse(body.as_bytes()).unwrap()).unwrap();
+        assert!(written.contains("\"bandwidthBytesOut\":1000,"), "{written}");
+        assert!(written.contains("\"uptimeSeconds\":3600.5,"), "{written}");
+    }
+
+    prop_compose! {
+        fn number()(n in prop_oneof![
+            0.0..1e18_f64,
+            any::<u32>().prop_map(f64::from),
+            Just(0.0),
+            Just(f64::MAX),
+        ]) -> f64 { n }
+    }
+
+    prop_compose! {
+        fn checkin()(
+            (sandbox_id, machine_id, controller_version, controller_commit) in
+                ("\\PC{1,20}", proptest::option::of("\\PC{0,40}"), "\\PC{1,40}", "\\PC{1,40}"),
+            (openclaw_version, openclaw_commit, supervisor_state, last_exit_reason) in (
+                proptest::option::of(".{0,40}"),
+                proptest::option::of("\\PC{0,40}"),
+                "\\PC{1,40}",
+                proptest::option::of("\\PC{0,40}"),
+            ),
+            n in proptest::array::uniform6(number()),
+        ) -> CheckIn<'static> {
+            let cow = Cow::<'static, str>::Owned;
+            CheckIn {
+                sandbox_id: cow(sandbox_id),
+                machine_id: machine_id.map(cow),
+                controller_version: cow(controller_version),
+                controller_commit: cow(controller_commit),
+                openclaw_version: openclaw_version.map(cow),
+                openclaw_commit: openclaw_commit.map(cow),
+                supervisor_state: cow(supervisor_state),
+                total_restarts: n[0],
+                restarts_since_last_checkin: n[1],
+                uptime_seconds: n[2],
+                load_avg_5m: n[3],
+                bandwidth_bytes_in: n[4],
+                bandwidth_bytes_out: n[5],
+                last_exit_reason: last_exit_reason.map(cow),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(checkin in checkin()) {
+            let body = serde_json::to_vec(&checkin).unwrap();
+            prop_assert_eq!(CheckIn::parse(&body), Ok(checkin));
+        }
+
+        #[test]
+        fn no_bytes_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = CheckIn::parse(&body);
+        }
+
+        #[test]
+        fn no_damage_panics_or_breaks_a_rule(at in 0..400usize, byte in any::<u8>()) {
+            let mut body = full().to_string().into_bytes();
+            let at = at % body.len();
+            body[at] = byte;
+            if let Ok(checkin) = CheckIn::parse(&body) {
+                prop_assert!((1..=96).contains(&checkin.sandbox_id.len()));
+                prop_assert!(checkin.load_avg_5m.is_finite() && checkin.load_avg_5m >= 0.0);
+            }
+        }
+    }
+}

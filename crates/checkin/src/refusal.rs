@@ -1,0 +1,196 @@
+//! What a check-in can be answered with, other than 204.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::payload::InvalidBody;
+
+/// A credential that a check-in came without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// There is no `authorization` header.
+    Authorization,
+    /// There is one, but it holds no bearer token.
+    Bearer,
+    /// There is no gateway token.
+    GatewayToken,
+}
+
+/// Why a check-in was not accepted: the contract's status table, in the order of its checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The request is not a POST.
+    MethodNotAllowed,
+    /// A credential header is missing or is not of its form.
+    MissingCredential(Credential),
+    /// A secret or a binding is missing or empty; the log says which.
+    Misconfigured,
+    /// The API key is none of the accepted ones.
+    WrongApiKey,
+    /// The body is over [`MAX_BODY_BYTES`](crate::limits::MAX_BODY_BYTES).
+    BodyTooLarge,
+    /// The body is not a check-in.
+    InvalidBody(InvalidBody),
+    /// The gateway token is not this sandbox's.
+    WrongGatewayToken,
+    /// The data point could not be handed over: the client keeps its deltas and tries again.
+    WriteFailed,
+}
+
+/// The JSON body of a refusal.
+#[derive(Serialize)]
+struct Body {
+    error: &'static str,
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expected: Option<&'static str>,
+}
+
+impl Refusal {
+    /// The HTTP status.
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::InvalidBody(_) => 400,
+            Self::MissingCredential(_) => 401,
+            Self::WrongApiKey | Self::WrongGatewayToken => 403,
+            Self::MethodNotAllowed => 405,
+            Self::BodyTooLarge => 413,
+            Self::Misconfigured | Self::WriteFailed => 503,
+        }
+    }
+
+    /// The text for people. Part of the wire contract.
+    #[must_use]
+    pub const fn error(self) -> &'static str {
+        match self {
+            Self::MethodNotAllowed => "Method not allowed",
+            Self::MissingCredential(_) => "Unauthorized",
+            Self::Misconfigured => "Configuration error",
+            Self::WrongApiKey | Self::WrongGatewayToken => "Forbidden",
+            Self::BodyTooLarge => "Body too large",
+            Self::InvalidBody(_) => "Invalid body",
+            Self::WriteFailed => "Write failed",
+        }
+    }
+
+    /// The reason for programs: never renamed, never reused.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::MissingCredential(Credential::Authorization) => "missing_authorization",
+            Self::MissingCredential(Credential::Bearer) => "not_a_bearer_token",
+            Self::MissingCredential(Credential::GatewayToken) => "missing_gateway_token",
+            Self::Misconfigured => "misconfigured",
+            Self::WrongApiKey => "wrong_api_key",
+            Self::BodyTooLarge => "body_too_large",
+            Self::InvalidBody(InvalidBody::NotJson) => "not_json",
+            Self::InvalidBody(InvalidBody::NotAnObject) => "not_an_object",
+            Self::InvalidBody(InvalidBody::Field(_)) => "invalid_field",
+            Self::WrongGatewayToken => "wrong_gateway_token",
+            Self::WriteFailed => "write_failed",
+        }
+    }
+
+    /// The header that goes with the status, if one does.
+    #[must_use]
+    pub const fn header(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::MethodNotAllowed => Some(("allow", "POST")),
+            Self::MissingCredential(_) => Some(("www-authenticate", "Bearer")),
+            Self::Misconfigured | Self::WriteFailed => Some(("retry-after", "30")),
+            _ => None,
+        }
+    }
+
+    /// The field of the body that broke its rule, if that is what happened.
+    #[must_use]
+    pub const fn field(self) -> Option<crate::Field> {
+        match self {
+            Self::InvalidBody(InvalidBody::Field(field)) => Some(field),
+            _ => None,
+        }
+    }
+
+    /// The JSON body: `error` and `code`, and for a broken rule `field` and what is `expected`.
+    #[must_use]
+    pub fn body(self) -> String {
+        let body = Body {
+            error: self.error(),
+            code: self.code(),
+            field: self.field().map(crate::Field::name),
+            expected: self.field().map(crate::Field::rule),
+        };
+        // Four literals serialize; an empty body would still carry the status.
+        serde_json::to_string(&body).unwrap_or_default()
+    }
+}
+
+impl From<InvalidBody> for Refusal {
+    fn from(invalid: InvalidBody) -> Self {
+        Self::InvalidBody(invalid)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} ({})", self.status(), self.error(), self.code())
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::payload::Field;
+
+    #[test]
+    fn the_status_table_is_pinned() {
+        use Credential::{Authorization, Bearer, GatewayToken};
+        use InvalidBody::{NotAnObject, NotJson};
+        use Refusal::{InvalidBody as Body, MissingCredential as Missing};
+        let table = [
+            (Refusal::MethodNotAllowed, 405, "Method not allowed", "method_not_allowed"),
+            (Missing(Authorization), 401, "Unauthorized", "missing_authorization"),
+            (Missing(Bearer), 401, "Unauthorized", "not_a_bearer_token"),
+            (Missing(GatewayToken), 401, "Unauthorized", "missing_gateway_token"),
+            (Refusal::Misconfigured, 503, "Configuration error", "misconfigured"),
+            (Refusal::WrongApiKey, 403, "Forbidden", "wrong_api_key"),
+            (Refusal::BodyTooLarge, 413, "Body too large", "body_too_large"),
+            (Body(NotJson), 400, "Invalid body", "not_json"),
+            (Body(NotAnObject), 400, "Invalid body", "not_an_object"),
+            (Refusal::WrongGatewayToken, 403, "Forbidden", "wrong_gateway_token"),
+            (Refusal::WriteFailed, 503, "Write failed", "write_failed"),
+        ];
+        for (refusal, status, error, code) in table {
+            assert_eq!((refusal.status(), refusal.error(), refusal.code()), (status, error, code));
+            assert_eq!(refusal.body(), format!(r#"{{"error":"{error}","code":"{code}"}}"#));
+        }
+    }
+
+    #[test]
+    fn a_broken_rule_names_its_field_and_what_is_expected() {
+        assert_eq!(
+            Refusal::InvalidBody(InvalidBody::Field(Field::LoadAvg5m)).body(),
+            r#"{"error":"Invalid body","code":"invalid_field","field":"loadAvg5m","expected":"a finite number, 0 or more"}"#
+        );
+    }
+
+    #[test]
+    fn headers_go_with_their_status() {
+        let header = |refusal: Refusal| refusal.header();
+        assert_eq!(header(Refusal::MethodNotAllowed), Some(("allow", "POST")));
+        assert_eq!(
+            header(Refusal::MissingCredential(Credential::Bearer)),
+            Some(("www-authenticate", "Bearer"))
+        );
+        assert_eq!(header(Refusal::Misconfigured), Some(("retry-after", "30")));
+        assert_eq!(header(Refusal::WriteFailed), Some(("retry-after", "30")));
+        assert_eq!(header(Refusal::WrongApiKey), None);
+    }
+}
