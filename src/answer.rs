@@ -1,0 +1,147 @@
+//! What the Worker answers: JSON, and a line in the log for every refusal.
+
+use jsonwebtoken::errors::ErrorKind;
+use kiloclaw_checkin::Refusal;
+use serde::Serialize;
+use serde_json::json;
+use worker::{Response, console_error, console_warn};
+
+use crate::bindings::Unusable;
+
+/// Every way in which a request can fail.
+#[derive(Debug)]
+pub(crate) enum ApiError {
+    /// A check-in was refused, for a reason that its contract names.
+    CheckIn(Refusal),
+    /// A secret or a binding cannot be used. Which one is for the log alone.
+    Misconfigured(Unusable),
+    /// The data point could not be written; the runtime's own words are for the log alone.
+    WriteFailed(String),
+    /// There is no bearer token in a request to the operators' API.
+    MissingToken,
+    /// The bearer token is none that the gate lets through; why is for the log alone.
+    InvalidToken(jsonwebtoken::errors::Error),
+    /// Nothing is served here.
+    NotFound,
+    /// Something is served here, but only for these methods.
+    MethodNotAllowed(&'static str),
+}
+
+/// What a failure looks like from outside.
+struct Shape {
+    status: u16,
+    code: &'static str,
+    header: Option<(&'static str, &'static str)>,
+    body: String,
+}
+
+impl From<Refusal> for Shape {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            status: refusal.status(),
+            code: refusal.code(),
+            header: refusal.header(),
+            body: refusal.body(),
+        }
+    }
+}
+
+impl Shape {
+    /// A failure that the check-in's contract does not know.
+    fn new(
+        status: u16,
+        error: &'static str,
+        code: &'static str,
+        header: Option<(&'static str, &'static str)>,
+    ) -> Self {
+        Self { status, code, header, body: json!({ "error": error, "code": code }).to_string() }
+    }
+
+    fn unauthorized(code: &'static str) -> Self {
+        Self::new(401, "Unauthorized", code, Some(("www-authenticate", "Bearer")))
+    }
+}
+
+/// A refusal in the log: one line, with no secret and no credential in it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LogLine<'a> {
+    status: u16,
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sandbox_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+}
+
+impl ApiError {
+    fn shape(&self) -> Shape {
+        match self {
+            Self::CheckIn(refusal) => (*refusal).into(),
+            Self::Misconfigured(_) => Refusal::Misconfigured.into(),
+            Self::WriteFailed(_) => Refusal::WriteFailed.into(),
+            Self::MissingToken => Shape::unauthorized("missing_token"),
+            Self::InvalidToken(error) => Shape::unauthorized(match error.kind() {
+                ErrorKind::ExpiredSignature => "expired_token",
+                _ => "invalid_token",
+            }),
+            Self::NotFound => Shape::new(404, "Not found", "not_found", None),
+            Self::MethodNotAllowed(methods) => {
+                Shape { header: Some(("allow", methods)), ..Refusal::MethodNotAllowed.into() }
+            }
+        }
+    }
+
+    /// What the log says beyond the code.
+    fn detail(&self) -> Option<String> {
+        match self {
+            Self::CheckIn(refusal) => refusal.field().map(|field| field.name().to_owned()),
+            Self::Misconfigured(unusable) => Some(unusable.to_string()),
+            Self::WriteFailed(reason) => Some(reason.clone()),
+            Self::InvalidToken(error) => Some(error.to_string()),
+            Self::MissingToken | Self::NotFound | Self::MethodNotAllowed(_) => None,
+        }
+    }
+
+    /// Logs the failure as one line of JSON and turns it into an answer.
+    pub(crate) fn into_response(self) -> worker::Result<Response> {
+        self.into_response_for(None)
+    }
+
+    /// The same, where it is known which sandbox asked.
+    pub(crate) fn into_response_for(self, sandbox_id: Option<&str>) -> worker::Result<Response> {
+        let Shape { status, code, header, body } = self.shape();
+        let line = LogLine { status, code, sandbox_id, detail: self.detail() };
+        let line = serde_json::to_string(&line)?;
+        if status >= 500 {
+            console_error!("{line}");
+        } else {
+            console_warn!("{line}");
+        }
+
+        let mut response = Response::builder()
+            .with_status(status)
+            .with_header("content-type", "application/json")?;
+        if let Some((name, value)) = header {
+            response = response.with_header(name, value)?;
+        }
+        Ok(response.fixed(body.into_bytes()))
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        Self::CheckIn(refusal)
+    }
+}
+
+impl From<Unusable> for ApiError {
+    fn from(unusable: Unusable) -> Self {
+        Self::Misconfigured(unusable)
+    }
+}
+
+/// A 200 that nobody may keep.
+pub(crate) fn json(value: &impl Serialize) -> worker::Result<Response> {
+    Response::builder().with_header("cache-control", "no-store")?.from_json(value)
+}

@@ -1,0 +1,85 @@
+//! The bindings and secrets: the one place that names them and reads them.
+
+use std::cell::OnceCell;
+use std::fmt;
+
+use kiloclaw_checkin::{AcceptedKeys, GatewaySecrets};
+use worker::{AnalyticsEngineDataset, Env};
+
+const API_KEY: &str = "KILOCODE_API_KEY";
+const GATEWAY_TOKEN_SECRET: &str = "GATEWAY_TOKEN_SECRET";
+const DATASET: &str = "KILOCLAW_CONTROLLER_AE";
+const JWT_SECRET: &str = "JWT_SECRET";
+const JWT_ISSUER: &str = "JWT_ISSUER";
+const JWT_AUDIENCE: &str = "JWT_AUDIENCE";
+
+/// A binding or secret that is missing or empty. Its name is for the log, not for clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unusable(&'static str);
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is missing or empty", self.0)
+    }
+}
+
+/// What a check-in needs: who is accepted, and where its data point goes.
+pub(crate) struct Ingest {
+    pub(crate) api_keys: AcceptedKeys,
+    pub(crate) gateway: GatewaySecrets,
+    pub(crate) dataset: AnalyticsEngineDataset,
+}
+
+impl Ingest {
+    /// Reads all three bindings, or says which one cannot be used.
+    pub(crate) fn read(env: &Env) -> Result<Self, Unusable> {
+        let api_keys = AcceptedKeys::new(&text(env, API_KEY)?, &blinding_key()?)
+            .map_err(|_| Unusable(API_KEY))?;
+        let gateway = GatewaySecrets::new(&text(env, GATEWAY_TOKEN_SECRET)?)
+            .map_err(|_| Unusable(GATEWAY_TOKEN_SECRET))?;
+        #[expect(clippy::disallowed_methods, reason = "this is the place")]
+        let dataset = env.analytics_engine(DATASET).map_err(|_| Unusable(DATASET))?;
+        Ok(Self { api_keys, gateway, dataset })
+    }
+}
+
+/// What the JWT gate needs.
+pub(crate) struct Gate {
+    pub(crate) secret: String,
+    pub(crate) issuer: Option<String>,
+    pub(crate) audience: Option<String>,
+}
+
+impl Gate {
+    /// Reads the secret and, if they are set, the issuer and audience to insist on.
+    pub(crate) fn read(env: &Env) -> Result<Self, Unusable> {
+        Ok(Self {
+            secret: text(env, JWT_SECRET)?,
+            issuer: text(env, JWT_ISSUER).ok(),
+            audience: text(env, JWT_AUDIENCE).ok(),
+        })
+    }
+}
+
+/// A secret or variable, without the white space around it; an empty one is as good as none.
+fn text(env: &Env, name: &'static str) -> Result<String, Unusable> {
+    #[expect(clippy::disallowed_methods, reason = "this is the place")]
+    let value = env.secret(name).map_err(|_| Unusable(name))?.to_string();
+    let value = value.trim();
+    if value.is_empty() { Err(Unusable(name)) } else { Ok(value.to_owned()) }
+}
+
+/// The key that this isolate blinds its comparisons with: drawn once, known to nobody.
+fn blinding_key() -> Result<[u8; 32], Unusable> {
+    thread_local! {
+        static KEY: OnceCell<[u8; 32]> = const { OnceCell::new() };
+    }
+    KEY.with(|cell| {
+        if let Some(key) = cell.get() {
+            return Ok(*key);
+        }
+        let mut key = [0; 32];
+        getrandom::getrandom(&mut key).map_err(|_| Unusable("the runtime's random source"))?;
+        Ok(*cell.get_or_init(|| key))
+    })
+}
