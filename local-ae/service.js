@@ -1,0 +1,39 @@
+/** The main module of the service behind the bindings and the read endpoint: its two entrances. */
+import { pointFromEvent } from './ingest.js';
+
+/**
+ * @import { DurableObjectNamespace, ExecutionContext } from 'cloudflare:workers'
+ * @import { Store } from './store.js'
+ */
+
+export { Store } from './store.js';
+
+/** @typedef {{ STORE: DurableObjectNamespace<Store> }} Env */
+
+/** @param {Env} env */
+const theStore = (env) => env.STORE.getByName('main');
+
+/** The socket of the read endpoint leads here. */
+export default {
+  /**
+   * @param {Request} request
+   * @param {Env} env
+   */
+  fetch(request, env) {
+    return theStore(env).fetch(request);
+  },
+};
+
+/** workerd's native binding leads here, and nothing else does: no request can add a point. */
+export const ingest = {
+  /**
+   * @param {Request} request
+   * @param {Env} env
+   * @param {ExecutionContext<{ dataset: string }>} ctx
+   */
+  async fetch(request, env, ctx) {
+    const event = /** @type {Record<string, unknown>} */ (await request.json());
+    await theStore(env).insert(pointFromEvent(event, ctx.props.dataset));
+    return new Response(null, { status: 204 });
+  },
+};

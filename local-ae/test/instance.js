@@ -1,0 +1,138 @@
+/** A Miniflare with a Worker that writes what it is sent, and a client of the read endpoint. */
+import { createServer } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
+
+import { Miniflare } from 'miniflare';
+
+// Answers 204 once `writeDataPoint` has returned, 400 with the error if it threw. Bytes travel in
+// the JSON as {"bytes":[…]}.
+const WRITER = `
+  const revive = (key, value) => value?.bytes ? Uint8Array.from(value.bytes) : value;
+  export default {
+    async fetch(request, env) {
+      const point = JSON.parse(await request.text(), revive);
+      try {
+        env[new URL(request.url).pathname.slice(1)].writeDataPoint(point);
+        return new Response(null, { status: 204 });
+      } catch ({ name, message }) {
+        return Response.json({ name, message }, { status: 400 });
+      }
+    },
+  };`;
+
+/** How long to wait for a point to arrive. Only a failing test takes this long. */
+const DEADLINE_MS = 10_000;
+
+/** @returns {Promise<number>} a port of 127.0.0.1 that nobody listens on */
+export function freePort() {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address();
+      server.close(() => {
+        if (address === null || typeof address === 'string') reject(new Error('no port'));
+        else resolve(address.port);
+      });
+    });
+  });
+}
+
+/**
+ * The options of a Worker with bindings of ours.
+ *
+ * @param {Record<string, Record<string, unknown>>} bindings the plugin's options by binding name
+ * @param {string} [name]
+ * @returns {import('miniflare').WorkerOptions}
+ */
+export function worker(bindings, name = 'writer') {
+  const plugin = { package: 'local-ae', name: 'local-ae' };
+  const env = Object.entries(bindings).map(([binding, options]) => [
+    binding,
+    { type: 'unsafe:analytics_engine', dev: { plugin, options } },
+  ]);
+  return {
+    config: {
+      name,
+      compatibilityDate: '2026-07-01',
+      manifest: {
+        mainModule: 'index.js',
+        modulesRoot: '/',
+        modules: { 'index.js': { type: 'esm', contents: WRITER } },
+      },
+      env: Object.fromEntries(env),
+    },
+  };
+}
+
+/**
+ * @param {import('miniflare').WorkerOptions[]} workers
+ * @param {string} [resourcePersistencePath]
+ */
+export function miniflare(workers, resourcePersistencePath) {
+  return new Miniflare({
+    port: 0,
+    enableDevRegistry: false,
+    cf: false,
+    resourcePersistencePath,
+    workers,
+  });
+}
+
+/**
+ * Writes a point through a binding.
+ *
+ * @param {Miniflare} mf
+ * @param {string} binding
+ * @param {unknown} point
+ */
+export async function write(mf, binding, point) {
+  const response = await mf.dispatchFetch(`http://writer/${binding}`, {
+    method: 'POST',
+    body: JSON.stringify(point),
+  });
+  const body = await response.text();
+  return {
+    status: response.status,
+    error: /** @type {{ name?: string, message?: string }} */ (body === '' ? {} : JSON.parse(body)),
+  };
+}
+
+/**
+ * A point as the read endpoint shows it.
+ *
+ * @typedef {object} JsonPoint
+ * @property {number} id
+ * @property {string} dataset
+ * @property {string} timestamp
+ * @property {string} index1
+ * @property {string[]} blobs
+ * @property {(number | string)[]} doubles
+ */
+
+/**
+ * @param {number} port
+ * @param {string} [query]
+ * @returns {Promise<{ points: JsonPoint[], last: number }>}
+ */
+export async function read(port, query = '') {
+  const response = await fetch(`http://127.0.0.1:${port}/points${query}`);
+  if (!response.ok) throw new Error(`${response.status}: ${await response.text()}`);
+  return /** @type {Promise<{ points: JsonPoint[], last: number }>} */ (response.json());
+}
+
+/**
+ * The stored points, once there are as many as expected: points arrive after the Worker answered.
+ *
+ * @param {number} port
+ * @param {number} count
+ */
+export async function stored(port, count) {
+  const deadline = Date.now() + DEADLINE_MS;
+  for (;;) {
+    const { points } = await read(port);
+    if (points.length >= count) return points;
+    if (Date.now() > deadline) throw new Error(`${points.length} of ${count} points arrived`);
+    await delay(10);
+  }
+}

@@ -1,0 +1,282 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { request } from 'node:http';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { after, before, beforeEach, describe, test } from 'node:test';
+
+import { freePort, miniflare, read, stored, worker, write } from './instance.js';
+
+/** @param {number} port */
+const reset = (port) => fetch(`http://127.0.0.1:${port}/points`, { method: 'DELETE' });
+
+/** @param {number} length @param {(n: number) => unknown} value given 1 for the first */
+const list = (length, value) => Array.from({ length }, (_, i) => value(i + 1));
+
+describe('one instance', () => {
+  /** @type {import('miniflare').Miniflare} */
+  let mf;
+  /** @type {number} */
+  let port;
+
+  before(async () => {
+    port = await freePort();
+    mf = miniflare([
+      worker({ VISITS: { dataset: 'visits', port }, SALES: { dataset: 'internet', port } }),
+    ]);
+    await mf.ready;
+  });
+  after(() => mf.dispose());
+  beforeEach(async () => assert.equal((await reset(port)).status, 204));
+
+  test('stores a whole point', async () => {
+    const point = {
+      indexes: ['customer-1'],
+      blobs: list(20, (n) => `blob ${n}`),
+      doubles: list(20, (n) => n + 0.25),
+    };
+    const earliest = Date.now();
+    assert.equal((await write(mf, 'VISITS', point)).status, 204);
+    const [{ id, timestamp, ...rest }, ...others] = await stored(port, 1);
+    const latest = Date.now();
+    assert.deepEqual(others, []);
+    assert.deepEqual(rest, {
+      dataset: 'visits',
+      index1: 'customer-1',
+      blobs: point.blobs,
+      doubles: point.doubles,
+    });
+    assert.match(timestamp, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/);
+    const written = Date.parse(timestamp);
+    assert.ok(earliest - 1 <= written && written <= latest + 1, timestamp);
+    assert.ok(id >= 1);
+    assert.equal((await read(port)).last, id);
+  });
+
+  test('fills a minimal point', async () => {
+    await write(mf, 'VISITS', {});
+    const [{ index1, blobs, doubles }] = await stored(port, 1);
+    assert.deepEqual(
+      { index1, blobs, doubles },
+      { index1: '', blobs: Array(20).fill(''), doubles: Array(20).fill(0) },
+    );
+  });
+
+  test('keeps text and numbers as they were written', async () => {
+    const texts = ['Grüße €', '日本語', '😀', '\uFEFFmark', 'nul\0inside', `quote'"\\`, null, ''];
+    // JSON has no NaN to send to the Worker; but writeDataPoint() makes numbers of strings.
+    const doubles = ['NaN', 'Infinity', '-Infinity', 0.1, -1e-300, 1.7976931348623157e308, 2 ** 53];
+    const blobs = [...texts, { bytes: [97, 255] }];
+    await write(mf, 'VISITS', { indexes: ['Ünïcode'], blobs, doubles });
+    const [point] = await stored(port, 1);
+    assert.equal(point.index1, 'Ünïcode');
+    assert.deepEqual(point.blobs.slice(0, 9), [...texts.map((text) => text ?? ''), 'a\uFFFD']);
+    assert.deepEqual(point.doubles.slice(0, 7), doubles);
+  });
+
+  test('stores points exactly at the limits', async () => {
+    const points = [
+      { indexes: ['é'.repeat(48)] },
+      { blobs: list(20, () => 'x'.repeat(800)) },
+      { doubles: list(20, (n) => n) },
+    ];
+    for (const [i, point] of points.entries()) {
+      assert.equal((await write(mf, 'VISITS', point)).status, 204);
+      await stored(port, i + 1); // one after the other, so that their order is known
+    }
+    const [index, blobs, doubles] = await stored(port, points.length);
+    assert.equal(index.index1, 'é'.repeat(48));
+    assert.equal(blobs.blobs.join('').length, 16_000);
+    assert.deepEqual(doubles.doubles, points[2].doubles);
+  });
+
+  test('throws for a point over a limit and does not store it', async () => {
+    const points = [
+      { indexes: ['a', 'b'] },
+      { indexes: [`${'é'.repeat(48)}a`] },
+      { blobs: list(21, String) },
+      { blobs: [...list(19, () => 'x'.repeat(800)), 'x'.repeat(801)] },
+      { doubles: list(21, (n) => n) },
+    ];
+    for (const point of points) {
+      const { status, error } = await write(mf, 'VISITS', point);
+      assert.equal(status, 400);
+      assert.equal(error.name, 'TypeError');
+      assert.match(String(error.message), /exceeds the limit of/);
+    }
+    // Had one been let through, it would be here by the time this one is.
+    await write(mf, 'VISITS', { indexes: ['afterwards'] });
+    const arrived = await stored(port, 1);
+    assert.deepEqual(arrived.map(({ index1 }) => index1), ['afterwards']);
+  });
+
+  test("leaves wrong types to workerd's own TypeError", async () => {
+    const { status, error } = await write(mf, 'VISITS', { blobs: 'abc' });
+    assert.equal(status, 400);
+    assert.equal(error.name, 'TypeError');
+    assert.match(String(error.message), /'blobs'/);
+  });
+
+  test('stores 500 points written at once', async () => {
+    const names = list(500, (n) => `point ${n}`);
+    await Promise.all(names.map((name) => write(mf, 'VISITS', { blobs: [name] })));
+    const points = await stored(port, 500);
+    assert.deepEqual(points.map(({ blobs }) => blobs[0]).sort(), names.sort());
+  });
+
+  test('keeps datasets apart', async () => {
+    await write(mf, 'VISITS', { indexes: ['v'] });
+    await write(mf, 'SALES', { indexes: ['s'] });
+    await stored(port, 2);
+    const { points: visits } = await read(port, '?dataset=visits');
+    assert.deepEqual(visits.map(({ index1 }) => index1), ['v']);
+    // This one is also called like a service of Miniflare's, which must not get in the way.
+    const { points: sales } = await read(port, '?dataset=internet');
+    assert.deepEqual(sales.map(({ index1 }) => index1), ['s']);
+    assert.deepEqual((await read(port, '?dataset=other')).points, []);
+  });
+
+  test('reads by page and by index', async () => {
+    for (const index of ['a', 'b', 'a', 'a']) await write(mf, 'VISITS', { indexes: [index] });
+    await write(mf, 'VISITS', {});
+    const all = await stored(port, 5);
+    const last = all[4].id;
+
+    assert.deepEqual(await read(port, '?limit=2'), { points: all.slice(0, 2), last });
+    const after = `?after=${all[1].id}`;
+    assert.deepEqual(await read(port, `${after}&limit=2`), { points: all.slice(2, 4), last });
+    assert.deepEqual(await read(port, `?after=${last}`), { points: [], last });
+    const { points } = await read(port, `${after}&index=a&dataset=visits`);
+    assert.deepEqual(points, all.slice(2).filter(({ index1 }) => index1 === 'a'));
+    assert.deepEqual((await read(port, '?index=')).points.length, 1);
+  });
+
+  test('gives ids after a reset that no reader has seen', async () => {
+    await write(mf, 'VISITS', { indexes: ['before'] });
+    const [{ id }] = await stored(port, 1);
+    await reset(port);
+    assert.deepEqual(await read(port), { points: [], last: 0 });
+    await write(mf, 'VISITS', { indexes: ['after'] });
+    await stored(port, 1);
+    const { points } = await read(port, `?after=${id}`);
+    assert.deepEqual(points.map(({ index1 }) => index1), ['after']);
+  });
+
+  test('refuses bad parameters, unknown paths and other methods', async () => {
+    const origin = `http://127.0.0.1:${port}`;
+    const bad = await fetch(`${origin}/points?limit=10001`);
+    assert.equal(bad.status, 400);
+    assert.deepEqual(await bad.json(), {
+      error: 'the parameter "limit" must be an integer from 1 to 10000',
+      code: 'invalid_parameter',
+      parameter: 'limit',
+    });
+    assert.equal((await fetch(`${origin}/ingest`, { method: 'POST' })).status, 404);
+    const put = await fetch(`${origin}/points`, { method: 'PUT' });
+    assert.equal(put.status, 405);
+    assert.equal(put.headers.get('allow'), 'GET, DELETE');
+  });
+
+  test('refuses a host that is not this machine', async () => {
+    /** @param {Record<string, string>} headers @returns {Promise<number | undefined>} */
+    const status = (headers) =>
+      new Promise((resolve, reject) => {
+        request({ host: '127.0.0.1', port, path: '/points', headers }, (response) => {
+          response.resume();
+          resolve(response.statusCode);
+        })
+          .once('error', reject)
+          .end();
+      });
+    assert.equal(await status({ host: `rebound.example:${port}` }), 403);
+    assert.equal(await status({ host: '127.0.0.1.example' }), 403);
+    assert.equal(await status({ host: `localhost:${port}` }), 200);
+    assert.equal(await status({ host: `[::1]:${port}` }), 200);
+  });
+
+  test('tells code in Node that it cannot write', async () => {
+    const { VISITS } = /** @type {any} */ (await mf.getBindings());
+    assert.throws(() => VISITS.writeDataPoint({}), /inside a Worker/);
+  });
+});
+
+test('keeps points across a restart, in the persistence folder', async (t) => {
+  const folder = await mkdtemp(path.join(tmpdir(), 'local-ae-'));
+  t.after(() => rm(folder, { recursive: true }));
+  const port = await freePort();
+  const workers = [worker({ VISITS: { dataset: 'visits', port } })];
+
+  const first = miniflare(workers, folder);
+  t.after(() => first.dispose());
+  await write(first, 'VISITS', { indexes: ['first'], doubles: [1.5] });
+  const before = await stored(port, 1);
+  await first.dispose();
+
+  const second = miniflare(workers, folder);
+  t.after(() => second.dispose());
+  await second.ready;
+  assert.deepEqual(await stored(port, 1), before);
+  await write(second, 'VISITS', { indexes: ['second'] });
+  const points = await stored(port, 2);
+  assert.deepEqual(points.map(({ index1 }) => index1), ['first', 'second']);
+  assert.ok(points[1].id > points[0].id);
+  assert.deepEqual(await readdir(path.join(folder, 'local-ae')), ['local-ae-Store']);
+});
+
+test('survives a reload with other options', async (t) => {
+  const port = await freePort();
+  const mf = miniflare([worker({ VISITS: { dataset: 'visits', port } })]);
+  t.after(() => mf.dispose());
+  await write(mf, 'VISITS', { indexes: ['before'] });
+  await stored(port, 1);
+  await mf.setOptions({
+    port: 0,
+    enableDevRegistry: false,
+    cf: false,
+    workers: [worker({ SALES: { dataset: 'sales', port } })],
+  });
+  await write(mf, 'SALES', { indexes: ['after'] });
+  const points = await stored(port, 2);
+  assert.deepEqual(points.map(({ dataset }) => dataset), ['visits', 'sales']);
+});
+
+test('is one store for several Workers', async (t) => {
+  const port = await freePort();
+  const mf = miniflare([
+    worker({ VISITS: { dataset: 'visits', port } }, 'one'),
+    worker({ SALES: { dataset: 'sales', port } }, 'two'),
+  ]);
+  t.after(() => mf.dispose());
+  await write(mf, 'VISITS', {});
+  const two = /** @type {any} */ (await mf.getWorker('two'));
+  await two.fetch('http://two/SALES', { method: 'POST', body: '{}' });
+  const points = await stored(port, 2);
+  assert.deepEqual(points.map(({ dataset }) => dataset).sort(), ['sales', 'visits']);
+});
+
+/** @type {[string, Record<string, Record<string, unknown>>[], RegExp][]} */
+const BAD_OPTIONS = [
+  ['no dataset', [{ VISITS: {} }], /VISITS: the option "dataset"/],
+  ['an empty dataset', [{ VISITS: { dataset: '' } }], /VISITS: the option "dataset"/],
+  ['port 0', [{ VISITS: { dataset: 'v', port: 0 } }], /"port" must be an integer from 1 to 65535/],
+  ['a port that is text', [{ VISITS: { dataset: 'v', port: '9310' } }], /"port" must be/],
+  ['an unknown option', [{ VISITS: { dataset: 'v', prot: 1 } }], /unknown option "prot"/],
+  [
+    'two ports',
+    [{ VISITS: { dataset: 'v', port: 9310 }, SALES: { dataset: 's', port: 9311 } }],
+    /one port \(VISITS: 9310, SALES: 9311\)/,
+  ],
+  [
+    'two ports in two Workers',
+    [{ VISITS: { dataset: 'v' } }, { SALES: { dataset: 's', port: 9311 } }],
+    /one port \(VISITS: 9310, SALES: 9311\)/,
+  ],
+];
+
+for (const [what, workers, message] of BAD_OPTIONS) {
+  test(`does not start with ${what}`, async (t) => {
+    const mf = miniflare(workers.map((bindings, i) => worker(bindings, `worker-${i}`)));
+    t.after(() => mf.dispose().catch(() => {})); // it reports the same error once more
+    await assert.rejects(mf.ready, { name: 'TypeError', message });
+  });
+}

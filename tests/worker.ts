@@ -1,0 +1,192 @@
+/** The built Worker in real workerd, with the local Analytics Engine, and a client for both. */
+import { createHmac } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { after } from 'node:test';
+
+import { Miniflare, type WorkerOptions } from 'miniflare';
+
+import layout from '../crates/checkin/data-point.json' with { type: 'json' };
+import { freePort, read, stored, type JsonPoint } from '../local-ae/test/instance.js';
+
+export const API_KEY = 'kilo-key-1';
+export const GATEWAY_TOKEN_SECRET = 'gateway-secret-1';
+export const JWT_SECRET = 'jwt-secret-1';
+export const CHECKIN_PATH = '/api/controller/checkin';
+
+type Binding = NonNullable<WorkerOptions['config']['env']>[string];
+
+export interface Options {
+  /** Secrets and variables; `undefined` leaves one out. */
+  readonly vars?: Readonly<Record<string, string | undefined>>;
+  /** `throws`: the binding is there, but writing to it throws. */
+  readonly dataset?: 'local' | 'missing' | 'throws';
+  /** The folder under `build/`, or `.` for what is deployed. */
+  readonly build?: string;
+}
+
+export interface Log {
+  readonly level: string;
+  readonly message: string;
+}
+
+/** The body of every refusal. */
+export interface Refusal {
+  readonly error: string;
+  readonly code: string;
+  readonly field?: string;
+  readonly expected?: string;
+}
+
+export interface Worker {
+  readonly url: URL;
+  /** What the Worker logged so far. */
+  readonly logs: readonly Log[];
+  fetch(path: string, init?: RequestInit): Promise<Response>;
+  /** Posts a check-in; `headers` override the right ones, `undefined` leaves one out. */
+  checkIn(body: Body, headers?: Headers): Promise<Response>;
+  /** The stored points, oldest first, once there are `count` since the last `clear`. */
+  points(count: number): Promise<JsonPoint[]>;
+  /** Forgets the stored points. */
+  clear(): Promise<void>;
+}
+
+type Body = Readonly<Record<string, unknown>> | string | Uint8Array<ArrayBuffer> | ReadableStream;
+type Headers = Readonly<Record<string, string | undefined>>;
+
+const entries = <T>(record: Readonly<Record<string, T | undefined>>): [string, T][] =>
+  Object.entries(record).filter((entry): entry is [string, T] => entry[1] !== undefined);
+
+function datasetBinding(kind: Options['dataset'], port: number): Binding | undefined {
+  switch (kind ?? 'local') {
+    case 'local': {
+      const plugin = { package: 'local-ae', name: 'local-ae' };
+      const options = { dataset: layout.dataset, port };
+      return { type: 'unsafe:analytics_engine', dev: { plugin, options } } as Binding;
+    }
+    case 'missing':
+      return undefined;
+    case 'throws':
+      // A variable has no `writeDataPoint`, so calling it throws.
+      return { type: 'text', value: 'not a dataset' } as Binding;
+  }
+}
+
+/** Starts the Worker; it stops when `context` ends: a test, or the whole file. */
+export async function startWorker(
+  { vars = {}, dataset, build = '.' }: Options = {},
+  context: { after(stop: () => Promise<void>): void } = { after },
+): Promise<Worker> {
+  const file = (name: string) => readFileSync(new URL(`../build/${build}/${name}`, import.meta.url));
+  const port = await freePort();
+  const logs: Log[] = [];
+  const variables = { KILOCODE_API_KEY: API_KEY, GATEWAY_TOKEN_SECRET, JWT_SECRET, ...vars };
+  const env = {
+    ...Object.fromEntries(
+      entries(variables).map(([name, value]) => [name, { type: 'text', value } as Binding]),
+    ),
+    KILOCLAW_CONTROLLER_AE: datasetBinding(dataset, port),
+  };
+  const miniflare = new Miniflare({
+    port: 0,
+    enableDevRegistry: false,
+    cf: false,
+    handleStructuredLogs: ({ level, message }: Log) => void logs.push({ level, message }),
+    workers: [
+      {
+        config: {
+          name: 'kiloclaw-telemetry',
+          compatibilityDate: '2026-11-01',
+          manifest: {
+            mainModule: 'index.js',
+            modulesRoot: '/',
+            modules: {
+              'index.js': { type: 'esm', contents: file('index.js').toString() },
+              'index_bg.wasm': { type: 'wasm', contents: file('index_bg.wasm') },
+            },
+          },
+          env: Object.fromEntries(entries(env)),
+        },
+      },
+    ],
+  });
+  context.after(() => miniflare.dispose());
+  const url = await miniflare.ready;
+
+  const worker: Worker = {
+    url,
+    logs,
+    fetch: (path, init) => fetch(new URL(path, url), { redirect: 'manual', ...init }),
+    checkIn(body, headers = {}) {
+      const raw =
+        typeof body === 'string' || body instanceof Uint8Array || body instanceof ReadableStream;
+      const sandboxId = raw ? SANDBOX_ID : String(body.sandboxId);
+      return worker.fetch(CHECKIN_PATH, {
+        method: 'POST',
+        headers: entries({
+          'content-type': 'application/json',
+          ...credentials(sandboxId),
+          ...headers,
+        }),
+        body: raw ? body : JSON.stringify(body),
+        ...(body instanceof ReadableStream ? { duplex: 'half' } : {}),
+      } as RequestInit);
+    },
+    points: (count) => stored(port, count),
+    async clear() {
+      const response = await fetch(`http://127.0.0.1:${port}/points`, { method: 'DELETE' });
+      if (!response.ok) throw new Error(`the store was not cleared: ${response.status}`);
+      const { points } = await read(port);
+      if (points.length > 0) throw new Error('points arrived while the store was cleared');
+    },
+  };
+  return worker;
+}
+
+export const SANDBOX_ID = 'sandbox-1';
+
+/** The token of a sandbox, derived apart from the code under test. */
+export const gatewayToken = (sandboxId: string, secret = GATEWAY_TOKEN_SECRET): string =>
+  createHmac('sha256', secret).update(sandboxId).digest('hex');
+
+/** The credential headers of a sandbox. */
+export const credentials = (sandboxId: string, key = API_KEY): Record<string, string> => ({
+  authorization: `Bearer ${key}`,
+  'x-kiloclaw-gateway-token': gatewayToken(sandboxId),
+});
+
+/** A body with every field of the contract. */
+export const FULL = {
+  sandboxId: SANDBOX_ID,
+  machineId: 'machine-1',
+  controllerVersion: '1.2.3',
+  controllerCommit: 'abc1234',
+  openclawVersion: '2026.3.13',
+  openclawCommit: 'def5678',
+  supervisorState: 'running',
+  totalRestarts: 7,
+  restartsSinceLastCheckin: 2,
+  uptimeSeconds: 3600.5,
+  loadAvg5m: 0.42,
+  bandwidthBytesIn: 123_456_789_012,
+  bandwidthBytesOut: 1_000,
+  lastExitReason: 'signal:SIGTERM',
+} as const;
+
+/** A body with only what is required, and null where that is allowed. */
+export const MINIMAL = {
+  sandboxId: 'sandbox-2',
+  controllerVersion: '1.2.3',
+  controllerCommit: 'abc1234',
+  openclawVersion: null,
+  openclawCommit: null,
+  supervisorState: 'stopped',
+  totalRestarts: 0,
+  restartsSinceLastCheckin: 0,
+  uptimeSeconds: 0,
+  loadAvg5m: 0,
+  bandwidthBytesIn: 0,
+  bandwidthBytesOut: 0,
+} as const;
+
+export const refusal = async (response: Response): Promise<Refusal> =>
+  (await response.json()) as Refusal;
