@@ -7,11 +7,11 @@ mod bindings;
 mod checkin;
 mod jwt;
 
-use std::future::{Ready, ready};
+use std::future::{Future, Ready, ready};
 
 use kiloclaw_checkin::CHECKIN_PATH;
 use serde_json::json;
-use worker::{Context, Env, Method, Request, Response, RouteContext, Router, event};
+use worker::{Context, Env, Request, Response, RouteContext, Router, event};
 
 use answer::ApiError;
 use jwt::Operator;
@@ -33,27 +33,44 @@ async fn fetch(request: Request, env: Env, _context: Context) -> worker::Result<
 ///
 /// Handlers take all methods and refuse the wrong ones themselves: the router's own 405 knows neither
 /// JSON nor `allow`.
-fn routes() -> Router<'static, ()> {
-    let router = Router::new()
+fn routes() -> Routes {
+    let routes = Routes(Router::new())
         // Public. Check-ins carry credentials of their own.
-        .on_async(CHECKIN_PATH, checkin::handle)
-        .on("/health", health)
+        .at(CHECKIN_PATH, checkin::handle)
+        .at("/health", health)
         // Operators only.
-        .on_async("/api/whoami", gated(whoami))
-        // All else: behind the gate under /api/, so that nothing there answers a stranger.
-        .on_async("/api", gated(not_found))
-        .on_async("/api/", gated(not_found))
-        .on_async("/api/*rest", gated(not_found))
-        .on_async("/", not_found_anywhere)
-        .on_async("/*rest", not_found_anywhere);
+        .at("/api/whoami", gated(whoami));
     #[cfg(feature = "panic-route")]
-    let router = router.on("/panic", |_, _| {
-        #[expect(clippy::panic, reason = "that is what this route is for")]
-        {
-            panic!("asked to")
-        }
-    });
-    router
+    let routes = routes.at("/panic", panic_route);
+    routes
+}
+
+/// The router of `worker`, with an answer for everything that no route is for.
+struct Routes(Router<'static, ()>);
+
+impl Routes {
+    /// Mounts a handler.
+    fn at<F, T>(self, path: &str, handler: F) -> Self
+    where
+        F: Fn(Request, RouteContext<()>) -> T + 'static,
+        T: Future<Output = worker::Result<Response>> + 'static,
+    {
+        // The router's tree finds no way back from `/route/` to a catch-all: it needs its own entry.
+        Self(self.0.on_async(path, handler).on_async(&format!("{path}/"), unrouted))
+    }
+
+    async fn run(self, request: Request, env: Env) -> worker::Result<Response> {
+        self.0.on_async("/", unrouted).on_async("/*rest", unrouted).run(request, env).await
+    }
+}
+
+/// What no route is for. Under /api/ a stranger does not even learn that.
+fn unrouted(request: Request, context: RouteContext<()>) -> Ready<worker::Result<Response>> {
+    let path = request.path();
+    if path == "/api" || path.starts_with("/api/") {
+        return gated(|_, _| ApiError::NotFound.into_response())(request, context);
+    }
+    ready(ApiError::NotFound.into_response())
 }
 
 /// Puts a handler behind the JWT gate: it runs for a verified operator or not at all.
@@ -70,29 +87,35 @@ fn gated(
 
 /// `GET /health`: the Worker runs, and which build of it.
 #[expect(clippy::needless_pass_by_value, reason = "the router's signature")]
-fn health(request: Request, _: RouteContext<()>) -> worker::Result<Response> {
-    if !matches!(request.method(), Method::Get | Method::Head) {
-        return ApiError::MethodNotAllowed("GET, HEAD").into_response();
-    }
-    answer::json(&json!({
-        "status": "ok",
-        "version": env!("CARGO_PKG_VERSION"),
-        "commit": env!("BUILD_COMMIT"),
+fn health(request: Request, _: RouteContext<()>) -> Ready<worker::Result<Response>> {
+    ready(get_only(&request, || {
+        answer::json(&json!({
+            "status": "ok",
+            "version": env!("CARGO_PKG_VERSION"),
+            "commit": env!("BUILD_COMMIT"),
+        }))
     }))
 }
 
 /// `GET /api/whoami`: who the token says is asking.
 fn whoami(request: &Request, operator: &Operator) -> worker::Result<Response> {
-    if !matches!(request.method(), Method::Get | Method::Head) {
-        return ApiError::MethodNotAllowed("GET, HEAD").into_response();
+    get_only(request, || answer::json(&json!({ "sub": operator.sub })))
+}
+
+/// Answers GET and HEAD, and refuses every other method.
+fn get_only(
+    request: &Request,
+    answer: impl FnOnce() -> worker::Result<Response>,
+) -> worker::Result<Response> {
+    // Not `request.method()`: that reads a method it does not know as GET.
+    match request.inner().method().as_str() {
+        "GET" | "HEAD" => answer(),
+        _ => ApiError::MethodNotAllowed("GET, HEAD").into_response(),
     }
-    answer::json(&json!({ "sub": operator.sub }))
 }
 
-fn not_found(_: &Request, _: &Operator) -> worker::Result<Response> {
-    ApiError::NotFound.into_response()
-}
-
-fn not_found_anywhere(_: Request, _: RouteContext<()>) -> Ready<worker::Result<Response>> {
-    ready(ApiError::NotFound.into_response())
+#[cfg(feature = "panic-route")]
+#[expect(clippy::panic, reason = "that is what this route is for")]
+fn panic_route(_: Request, _: RouteContext<()>) -> Ready<worker::Result<Response>> {
+    panic!("asked to")
 }

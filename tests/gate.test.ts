@@ -1,0 +1,126 @@
+/** The JWT gate: what it lets through, and that nothing under /api/ stands beside it. */
+import assert from 'node:assert/strict';
+import { createHmac, generateKeyPairSync, sign } from 'node:crypto';
+import { test } from 'node:test';
+
+import { CHECKIN_PATH, FULL, JWT_SECRET, refusal, startWorker, type Worker } from './worker.ts';
+
+const base64url = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64url');
+const now = () => Math.floor(Date.now() / 1000);
+
+/** A token, made apart from the code under test. */
+function jwt(claims: object, { alg = 'HS256', hmac = 'sha256', secret = JWT_SECRET } = {}): string {
+  const message = `${base64url({ alg, typ: 'JWT' })}.${base64url(claims)}`;
+  return `${message}.${createHmac(hmac, secret).update(message).digest('base64url')}`;
+}
+
+const valid = (claims: object = {}) => ({ sub: 'ops', exp: now() + 60, ...claims });
+
+const worker = await startWorker();
+const pinned = await startWorker({ vars: { JWT_ISSUER: 'issuer-1', JWT_AUDIENCE: 'audience-1' } });
+const shut = await startWorker({ vars: { JWT_SECRET: undefined } });
+
+const whoami = (token: string | undefined, to: Worker = worker) =>
+  to.fetch('/api/whoami', token === undefined ? {} : { headers: { authorization: `Bearer ${token}` } });
+
+async function assertRefused(response: Response, code: string, why?: string) {
+  assert.deepEqual(
+    { status: response.status, body: await refusal(response) },
+    { status: 401, body: { error: 'Unauthorized', code } },
+    why,
+  );
+  assert.equal(response.headers.get('www-authenticate'), 'Bearer');
+}
+
+test('a valid token is told who it belongs to', async () => {
+  const response = await whoami(jwt(valid()));
+  assert.equal(response.status, 200);
+  assert.deepEqual(await response.json(), { sub: 'ops' });
+  assert.equal(response.headers.get('cache-control'), 'no-store');
+  const nobody = await whoami(jwt({ exp: now() + 60 }));
+  assert.deepEqual(await nobody.json(), { sub: null });
+});
+
+test('no token, no answer', async () => {
+  await assertRefused(await whoami(undefined), 'missing_token');
+  for (const authorization of ['', 'Bearer', `Basic ${jwt(valid())}`, jwt(valid())]) {
+    const response = await worker.fetch('/api/whoami', { headers: { authorization } });
+    await assertRefused(response, 'missing_token', authorization);
+  }
+});
+
+test('an expired token is refused, and so is one that never expires or is not yet valid', async () => {
+  await assertRefused(await whoami(jwt(valid({ exp: now() - 10 }))), 'expired_token');
+  await assertRefused(await whoami(jwt({ sub: 'ops' })), 'invalid_token');
+  await assertRefused(await whoami(jwt(valid({ exp: 'tomorrow' }))), 'invalid_token');
+  await assertRefused(await whoami(jwt(valid({ nbf: now() + 60 }))), 'invalid_token');
+});
+
+test('HS256 is the only algorithm', async () => {
+  const unsigned = `${base64url({ alg: 'none', typ: 'JWT' })}.${base64url(valid())}.`;
+  await assertRefused(await whoami(unsigned), 'invalid_token', 'unsigned');
+  // Signed as it says, but not by HS256.
+  for (const [alg, hmac] of [['HS384', 'sha384'], ['HS512', 'sha512']]) {
+    await assertRefused(await whoami(jwt(valid(), { alg, hmac })), 'invalid_token', alg);
+  }
+  // An HS256 signature under another name.
+  for (const alg of ['none', 'None', 'HS512', 'RS256', 'hs256', '']) {
+    await assertRefused(await whoami(jwt(valid(), { alg })), 'invalid_token', alg);
+  }
+  const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
+  const message = `${base64url({ alg: 'RS256', typ: 'JWT' })}.${base64url(valid())}`;
+  const signature = sign('sha256', Buffer.from(message), privateKey).toString('base64url');
+  await assertRefused(await whoami(`${message}.${signature}`), 'invalid_token', 'RS256');
+});
+
+test('a token that was tampered with is refused', async () => {
+  await assertRefused(await whoami(jwt(valid(), { secret: 'another' })), 'invalid_token');
+  const [header, , signature] = jwt(valid()).split('.');
+  const forged = `${header}.${base64url(valid({ sub: 'root' }))}.${signature}`;
+  await assertRefused(await whoami(forged), 'invalid_token');
+  for (const garbage of ['x', 'a.b', 'a.b.c', '..', 'a.b.c.d', `${jwt(valid())}.x`]) {
+    const response = await worker.fetch('/api/whoami', {
+      headers: { authorization: `Bearer ${garbage}` },
+    });
+    await assertRefused(response, 'invalid_token', garbage);
+  }
+});
+
+test('issuer and audience are insisted on where they are set', async () => {
+  const right = { iss: 'issuer-1', aud: 'audience-1' };
+  assert.equal((await whoami(jwt(valid(right)), pinned)).status, 200);
+  assert.equal((await whoami(jwt(valid({ ...right, aud: ['x', 'audience-1'] })), pinned)).status, 200);
+  for (const wrong of [{ iss: 'x' }, { iss: undefined }, { aud: 'x' }, { aud: undefined }, { aud: [] }]) {
+    const token = jwt(valid({ ...right, ...wrong }));
+    await assertRefused(await whoami(token, pinned), 'invalid_token', JSON.stringify(wrong));
+  }
+  assert.equal((await whoami(jwt(valid(right)))).status, 200, 'not set, not insisted on');
+});
+
+test('nothing else under /api/ answers without a token', async () => {
+  const paths = ['/api', '/api/', '/api/x', '/api/controller', `${CHECKIN_PATH}/`, `${CHECKIN_PATH}/x`, '/api//whoami', '/api/whoami/', '/api/whoami/x'];
+  for (const path of paths) {
+    for (const method of ['GET', 'POST', 'DELETE']) {
+      await assertRefused(await worker.fetch(path, { method }), 'missing_token', `${method} ${path}`);
+    }
+    const response = await worker.fetch(path, { headers: { authorization: `Bearer ${jwt(valid())}` } });
+    assert.deepEqual([response.status, (await refusal(response)).code], [404, 'not_found'], path);
+  }
+  await assertRefused(await worker.fetch('/api/whoami', { method: 'POST' }), 'missing_token');
+});
+
+test('the API key of the fleet opens no gate, and a token checks nobody in', async () => {
+  await assertRefused(await whoami('kilo-key-1'), 'invalid_token');
+  const response = await worker.checkIn(FULL, { authorization: `Bearer ${jwt(valid())}` });
+  assert.deepEqual([response.status, (await refusal(response)).code], [403, 'wrong_api_key']);
+});
+
+test('without a secret the gate is shut, and check-ins are taken all the same', async (t) => {
+  const response = await whoami(jwt(valid(), { secret: '' }), shut);
+  assert.equal(response.status, 503);
+  assert.deepEqual(await refusal(response), { error: 'Configuration error', code: 'misconfigured' });
+  assert.equal(response.headers.get('retry-after'), '30');
+  assert.equal((await shut.checkIn(FULL)).status, 204);
+  const empty = await startWorker({ vars: { JWT_SECRET: ' ' } }, t);
+  assert.equal((await whoami(jwt(valid(), { secret: ' ' }), empty)).status, 503);
+});

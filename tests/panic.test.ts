@@ -1,0 +1,37 @@
+/** A panic ends its own request and no other. Runs the build with a route that panics. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { FULL, startWorker } from './worker.ts';
+
+test('a panic in one request does not poison later ones', async (t) => {
+  const worker = await startWorker({ build: 'panic' }, t);
+  for (let round = 1; round <= 3; round += 1) {
+    assert.equal((await worker.checkIn(FULL)).status, 204, 'before the panic');
+    assert.equal((await worker.fetch('/panic')).status, 500);
+    assert.equal((await worker.checkIn(FULL)).status, 204, 'right after the panic');
+    assert.equal((await worker.points(2 * round)).length, 2 * round);
+  }
+  const log = JSON.stringify(worker.logs);
+  assert.match(log, /panicked at src.lib\.rs:\d+:\d+:\\+nasked to/, 'the log says what and where');
+});
+
+test('a panic among concurrent check-ins costs none of them', async (t) => {
+  const worker = await startWorker({ build: 'panic' }, t);
+  const statuses = await Promise.all(
+    Array.from({ length: 60 }, async (_, i) => {
+      const response = await (i === 20 ? worker.fetch('/panic') : worker.checkIn(FULL));
+      await response.text();
+      return response.status;
+    }),
+  );
+  const failed = statuses.filter((status) => status !== 204 && status !== 500);
+  assert.deepEqual(failed, []);
+  const accepted = statuses.filter((status) => status === 204).length;
+  assert.equal((await worker.points(accepted)).length, accepted, 'accepted means stored');
+});
+
+test('what is deployed has no such route', async (t) => {
+  const worker = await startWorker({}, t);
+  assert.equal((await worker.fetch('/panic')).status, 404);
+});
