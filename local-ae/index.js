@@ -26,6 +26,9 @@ import path from 'node:path';
 const PLUGIN = 'local-ae';
 const DEFAULT_PORT = 9310;
 
+/** Where a script needs another port than the one in a configuration file. */
+const PORT_VARIABLE = 'LOCAL_AE_PORT';
+
 /** The service that takes points in, keeps them and answers the read endpoint. */
 const SERVICE = 'local-ae:service';
 const DISK = 'local-ae:disk';
@@ -52,14 +55,17 @@ const source = (file) => readFile(new URL(file, import.meta.url), 'utf8');
  * @returns {DatasetBinding}
  */
 function parseOptions(name, options) {
-  const { dataset, port = DEFAULT_PORT, ...unknown } = options;
+  const { dataset, port: configured = DEFAULT_PORT, ...unknown } = options;
+  const variable = process.env[PORT_VARIABLE];
+  const port = variable ? Number(variable) : configured;
   const fail = (/** @type {string} */ what) => new TypeError(`local-ae: binding ${name}: ${what}`);
   if (typeof dataset !== 'string' || dataset === '') {
     throw fail('the option "dataset" must be the name of a dataset');
   }
   // Port 0 would work, but Miniflare has no way to tell which port a plugin's socket was given.
   if (typeof port !== 'number' || !Number.isInteger(port) || port < 1 || port > 65_535) {
-    throw fail('the option "port" must be an integer from 1 to 65535');
+    const source = variable ? `the variable ${PORT_VARIABLE}` : 'the option "port"';
+    throw fail(`${source} must be an integer from 1 to 65535`);
   }
   if (Object.keys(unknown).length > 0) {
     throw fail(`unknown option "${Object.keys(unknown)[0]}"; there are "dataset" and "port"`);

@@ -1,0 +1,326 @@
+/**
+ * `npm start`: the whole path on this machine. The real agent checks in with the real Worker in real
+ * workerd, and every data point is read back from the local Analytics Engine and shown.
+ */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { hostname } from 'node:os';
+import { setTimeout as delay } from 'node:timers/promises';
+import { isDeepStrictEqual, parseArgs, parseEnv, stripVTControlCharacters, styleText } from 'node:util';
+
+import layout from '../crates/checkin/data-point.json' with { type: 'json' };
+
+const HELP = `Usage: npm start [-- OPTIONS]
+
+Builds the Worker and the agent, runs the Worker in \`wrangler dev\` with a local Analytics Engine,
+sends check-ins from this machine and shows each data point as it is read back.
+
+Options:
+  --once           one check-in; exit 0 if the point read back is the one that was sent
+  --no-agent       the Worker alone, rebuilt when its source changes (this is \`npm run dev\`)
+  --interval N     seconds between check-ins, 1 or more [default: 5]
+  --port N         port of the Worker [default: 8787, or a free one if that is taken]
+  --store-port N   port of the local Analytics Engine [default: 9310, likewise]
+  -h, --help       this text
+`;
+
+const SECRETS = ['KILOCODE_API_KEY', 'GATEWAY_TOKEN_SECRET', 'JWT_SECRET'];
+const CHECKIN_PATH = '/api/controller/checkin';
+/** Keeps the counters of the last accepted check-in, so that the next one has deltas. */
+const STATE_FILE = '.wrangler/agent-state.json';
+/** A cold build takes about a minute; this is only there so that a hang does not last for ever. */
+const READY_DEADLINE_MS = 15 * 60_000;
+const STORED_DEADLINE_MS = 15_000;
+/** Lines of wrangler's that tell nobody anything: empty ones, and the polling done here. */
+const NOISE = /^(\[custom build\]\s*)?$|GET \/health/;
+
+interface Point {
+  readonly id: number;
+  readonly dataset: string;
+  readonly timestamp: string;
+  readonly index1: string;
+  readonly blobs: readonly string[];
+  readonly doubles: readonly number[];
+}
+
+/** A mistake of the user's, or of this machine's: told in one line, without a stack. */
+class Failure extends Error {}
+
+/** Plain where the output is not a terminal. */
+const dim = (text: string) => styleText('dim', text);
+
+const say = (text: string) => console.log(`${dim('start:')} ${text}`);
+
+function options() {
+  try {
+    const { values } = parseArgs({
+      options: {
+        once: { type: 'boolean', default: false },
+        'no-agent': { type: 'boolean', default: false },
+        interval: { type: 'string', default: '5' },
+        port: { type: 'string' },
+        'store-port': { type: 'string' },
+        help: { type: 'boolean', short: 'h', default: false },
+      },
+    });
+    if (values.once && values['no-agent']) throw new Error('--once needs the agent');
+    return {
+      ...values,
+      interval: integer('--interval', values.interval, 86_400) ?? 5,
+      port: integer('--port', values.port, 65_535),
+      storePort: integer('--store-port', values['store-port'], 65_535),
+    };
+  } catch (error) {
+    throw new Failure(`${(error as Error).message}\n\n${HELP}`);
+  }
+}
+
+function integer(name: string, text: string | undefined, highest: number): number | undefined {
+  if (text === undefined) return undefined;
+  const value = /^\d+$/.test(text) ? Number(text) : NaN;
+  if (!(value >= 1 && value <= highest)) {
+    throw new Error(`${name} must be an integer from 1 to ${highest}, not '${text}'`);
+  }
+  return value;
+}
+
+/** The preferred port if nobody listens there, else a free one. */
+async function freePort(preferred: number): Promise<number> {
+  const listen = (port: number) =>
+    new Promise<number | undefined>((resolve) => {
+      const server = createServer();
+      server.once('error', () => resolve(undefined));
+      server.listen(port, '127.0.0.1', () => {
+        const address = server.address();
+        server.close(() => resolve(typeof address === 'object' ? address?.port : undefined));
+      });
+    });
+  const port = (await listen(preferred)) ?? (await listen(0));
+  if (port === undefined) throw new Failure('there is no free port on 127.0.0.1');
+  return port;
+}
+
+/** The secrets of local development; made up if there are none yet. */
+function devVars(): Record<string, string> {
+  if (!existsSync('.dev.vars')) {
+    const lines = SECRETS.map((name) => `${name}="${randomBytes(24).toString('base64url')}"\n`);
+    writeFileSync('.dev.vars', lines.join(''), { mode: 0o600 });
+    say('wrote .dev.vars with random secrets');
+  }
+  const vars = parseEnv(readFileSync('.dev.vars', 'utf8'));
+  for (const name of SECRETS) {
+    if (!vars[name]?.trim()) {
+      throw new Failure(`${name} is missing in .dev.vars: add it, or remove the file for a new one`);
+    }
+  }
+  return vars as Record<string, string>;
+}
+
+/** Runs a program to its end and returns what it printed; its errors go to the terminal. */
+async function run(
+  command: string,
+  args: readonly string[],
+  env: Record<string, string | undefined> = {},
+): Promise<{ code: number; output: string }> {
+  const child = spawn(command, args, {
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  let output = '';
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text));
+  const code = await new Promise<number>((resolve, reject) => {
+    child.once('error', (error) => reject(new Failure(`cannot run ${command}: ${error.message}`)));
+    child.once('close', (code) => resolve(code ?? 1));
+  });
+  return { code, output };
+}
+
+async function buildAgent(): Promise<string> {
+  say('building the agent');
+  const { code } = await run('cargo', ['build', '--package', 'kiloclaw-agent']);
+  if (code !== 0) throw new Failure('the agent does not build: see above');
+  const { output } = await run('cargo', ['metadata', '--no-deps', '--format-version', '1']);
+  const { target_directory: target } = JSON.parse(output) as { target_directory: string };
+  return `${target}/debug/kiloclaw-agent`;
+}
+
+/** Starts `wrangler dev`, which builds the Worker first. */
+function startWorker(port: number, storePort: number, interactive: boolean): ChildProcess {
+  say('building and starting the Worker (about a minute the first time)');
+  const args = ['dev', '--config', 'wrangler.dev.toml', '--ip', '127.0.0.1', '--port', `${port}`];
+  const child = spawn('wrangler', args, {
+    env: {
+      ...process.env,
+      LOCAL_AE_PORT: String(storePort),
+    },
+    stdio: interactive ? 'inherit' : ['ignore', 'pipe', 'pipe'],
+    // A group of its own, so that it can be ended together with the workerd that it starts.
+    detached: !interactive,
+  });
+  for (const stream of [child.stdout, child.stderr]) {
+    let rest = '';
+    stream?.setEncoding('utf8').on('data', (text: string) => {
+      const lines = (rest + text).split('\n');
+      rest = lines.pop() ?? '';
+      for (const line of lines.map((line) => stripVTControlCharacters(line).trimEnd())) {
+        if (!NOISE.test(line)) console.log(dim(`worker│ ${line}`));
+      }
+    });
+  }
+  return child;
+}
+
+/** Ends a process that was started here, and what it started, and waits until it is gone. */
+async function stop(child: ChildProcess, detached: boolean): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return;
+  const gone = new Promise((resolve) => child.once('exit', resolve));
+  const target = detached ? -child.pid : child.pid;
+  process.kill(target, 'SIGTERM');
+  const late = delay(5_000, 'late', { ref: false });
+  if ((await Promise.race([gone, late])) === 'late') process.kill(target, 'SIGKILL');
+}
+
+async function healthy(url: string, worker: ChildProcess): Promise<void> {
+  const deadline = Date.now() + READY_DEADLINE_MS;
+  while (Date.now() < deadline) {
+    if (worker.exitCode !== null) throw new Failure('the Worker did not start: see above');
+    const response = await fetch(`${url}/health`).catch(() => undefined);
+    if (response?.ok) return;
+    await delay(200);
+  }
+  throw new Failure(`the Worker did not answer at ${url}/health`);
+}
+
+async function readPoints(store: string, after: number): Promise<Point[]> {
+  const response = await fetch(`${store}/points?after=${after}`);
+  if (!response.ok) throw new Failure(`the store answered ${response.status}`);
+  return ((await response.json()) as { points: Point[] }).points;
+}
+
+async function lastId(store: string): Promise<number> {
+  const response = await fetch(`${store}/points?limit=1`);
+  return ((await response.json()) as { last: number }).last;
+}
+
+/** What the slots of a point hold, under the names of the contract. */
+function named(point: Point): Record<string, string | number> {
+  const slots = Object.entries(layout as Record<string, string>);
+  return Object.fromEntries(
+    slots.flatMap(([slot, name]): [string, string | number][] => {
+      const position = Number(/\d+$/.exec(slot)?.[0]) - 1;
+      if (slot.startsWith('blob')) return [[name, point.blobs[position]]];
+      if (slot.startsWith('double')) return [[name, point.doubles[position]]];
+      return [];
+    }),
+  );
+}
+
+function show(point: Point): void {
+  const rows = Object.entries(named(point));
+  const width = Math.max(...rows.map(([name]) => name.length));
+  console.log(`\n${styleText('bold', `data point ${point.id}`)}  ${point.timestamp}  ${point.dataset}`);
+  for (const [name, value] of rows) {
+    console.log(`  ${name.padEnd(width)}  ${value === '' ? dim('""') : value}`);
+  }
+}
+
+/** What a check-in should be stored as: what is not known is "". */
+function expected(body: Record<string, string | number | null>): Record<string, string | number> {
+  const names = Object.entries(layout).filter(([slot]) => /^(blob|double)/.test(slot));
+  return Object.fromEntries(names.map(([, name]) => [name, body[name] ?? '']));
+}
+
+/** Sends a check-in and shows what was stored; throws unless that is what was sent. */
+async function roundTrip(agent: string, env: Record<string, string>, store: string) {
+  const before = await lastId(store);
+  const { code, output } = await run(agent, ['once', '--state-file', STATE_FILE], env);
+  if (code !== 0) {
+    console.log(output);
+    throw new Failure(`the check-in was not accepted (the agent exited with ${code})`);
+  }
+  const sent = JSON.parse(/^\{.*?^\}/ms.exec(output)?.[0] ?? '{}');
+  const deadline = Date.now() + STORED_DEADLINE_MS;
+  while (Date.now() < deadline) {
+    for (const point of await readPoints(store, before)) {
+      if (point.index1 !== sent.sandboxId) continue;
+      show(point);
+      if (isDeepStrictEqual(named(point), expected(sent))) return;
+      throw new Failure(`the point read back is not the one that was sent:\n${output}`);
+    }
+    await delay(20);
+  }
+  throw new Failure('the check-in was accepted, but its data point did not arrive');
+}
+
+async function main(): Promise<void> {
+  const { once, interval, help, 'no-agent': noAgent, ...ports } = options();
+  if (help) return void console.log(HELP);
+  process.chdir(new URL('..', import.meta.url).pathname);
+
+  const vars = devVars();
+  mkdirSync('.wrangler', { recursive: true });
+  const agent = noAgent ? undefined : await buildAgent();
+  const port = ports.port ?? (await freePort(8787));
+  const storePort = ports.storePort ?? (await freePort(9310));
+  const url = `http://127.0.0.1:${port}`;
+  const store = `http://127.0.0.1:${storePort}`;
+
+  const interrupted = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.once(signal, () => interrupted.abort());
+  }
+  const worker = startWorker(port, storePort, noAgent);
+  try {
+    if (agent === undefined) {
+      // Wrangler has the terminal; Ctrl-C reaches it by itself.
+      await new Promise((resolve) => worker.once('exit', resolve));
+      return;
+    }
+    const exited = new Promise<never>((_, reject) => {
+      worker.once('exit', () => reject(new Failure('the Worker ended: see above')));
+    });
+    const stopped = new Promise<void>((resolve) => {
+      interrupted.signal.addEventListener('abort', () => resolve());
+    });
+    await Promise.race([checkIns(), exited, stopped]);
+  } finally {
+    await stop(worker, !noAgent);
+  }
+
+  async function checkIns(): Promise<void> {
+    await healthy(url, worker);
+    const sandboxId = `local-${hostname()}`.slice(0, 60);
+    const token = await run(agent!, ['gateway-token', sandboxId], vars);
+    const env = {
+      KILOCLAW_CHECKIN_URL: `${url}${CHECKIN_PATH}`,
+      KILOCODE_API_KEY: vars.KILOCODE_API_KEY.split(',')[0].trim(),
+      OPENCLAW_GATEWAY_TOKEN: token.output.trim(),
+      KILOCLAW_SANDBOX_ID: sandboxId,
+      FLY_MACHINE_ID: process.env.FLY_MACHINE_ID ?? `machine-${hostname()}`.slice(0, 60),
+    };
+    say(`the Worker is at ${url}, its data points are at ${store}/points`);
+    say(once ? 'checking in once' : `checking in every ${interval} s; Ctrl-C ends it all`);
+    for (;;) {
+      if (interrupted.signal.aborted) return;
+      if (once) {
+        await roundTrip(agent!, env, store);
+        say('the data point read back is the one that was sent');
+        return;
+      }
+      // A failure while the Worker is rebuilt, say, is shown and passes.
+      await roundTrip(agent!, env, store).catch((error: Error) => say(error.message));
+      await delay(interval * 1_000, undefined, { signal: interrupted.signal }).catch(() => {});
+    }
+  }
+}
+
+try {
+  await main();
+  process.exit();
+} catch (error) {
+  if (!(error instanceof Failure)) throw error;
+  console.error(`start: error: ${error.message}`);
+  process.exit(1);
+}
