@@ -13,6 +13,10 @@ export const GATEWAY_TOKEN_SECRET = 'gateway-secret-1';
 export const JWT_SECRET = 'jwt-secret-1';
 export const CHECKIN_PATH = '/api/controller/checkin';
 
+/** The deployed configuration is the one place for it. */
+const [, COMPATIBILITY_DATE] =
+  /^compatibility_date = "(.+)"$/m.exec(readFileSync('wrangler.toml', 'utf8')) ?? [];
+
 type Binding = NonNullable<WorkerOptions['config']['env']>[string];
 
 export interface Options {
@@ -95,7 +99,7 @@ export async function startWorker(
       {
         config: {
           name: 'kiloclaw-telemetry',
-          compatibilityDate: '2026-11-01',
+          compatibilityDate: COMPATIBILITY_DATE,
           manifest: {
             mainModule: 'index.js',
             modulesRoot: '/',
