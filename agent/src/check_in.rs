@@ -1,0 +1,156 @@
+//! Readings, put into the words of the contract.
+
+use std::borrow::Cow;
+
+use kiloclaw_checkin::CheckIn;
+
+use crate::baseline::Baseline;
+use crate::collect::Readings;
+use crate::collect::supervisor::ProcessHealth;
+use crate::config::Config;
+
+/// Puts a check-in together.
+///
+/// The contract wants a number for each reading, so one that failed is 0 and was warned about. The
+/// state of the process is a word, so there is an honest one for not knowing it.
+#[must_use]
+pub fn check_in<'a>(
+    config: &'a Config,
+    readings: &'a Readings,
+    baseline: &Baseline,
+) -> CheckIn<'a> {
+    let traffic = readings
+        .network
+        .as_ref()
+        .map(|counters| baseline.traffic_since(counters, &config.net_interfaces))
+        .unwrap_or_default();
+    let openclaw = readings.openclaw.as_ref();
+    let process = match &readings.process {
+        ProcessHealth::Known(status) => Some(status),
+        ProcessHealth::NotWatched | ProcessHealth::Unknown => None,
+    };
+    CheckIn {
+        sandbox_id: text(&config.sandbox_id),
+        machine_id: config.machine_id.as_deref().map(text),
+        controller_version: text(&config.controller_version),
+        controller_commit: text(&config.controller_commit),
+        openclaw_version: openclaw.map(|openclaw| text(&openclaw.version)),
+        openclaw_commit: openclaw.and_then(|openclaw| openclaw.commit.as_deref()).map(text),
+        supervisor_state: match &readings.process {
+            ProcessHealth::Known(status) => text(&status.state),
+            ProcessHealth::NotWatched => text("stopped"),
+            ProcessHealth::Unknown => text("unknown"),
+        },
+        total_restarts: process.map_or(0.0, |status| number(status.restarts.into())),
+        restarts_since_last_checkin: process
+            .map_or(0.0, |status| number(baseline.restarts_since(status.restarts).into())),
+        uptime_seconds: process.map_or(0.0, |status| status.uptime_seconds),
+        load_avg_5m: readings.load_avg_5m.unwrap_or_default(),
+        bandwidth_bytes_in: number(traffic.bytes_in),
+        bandwidth_bytes_out: number(traffic.bytes_out),
+        last_exit_reason: match &readings.process {
+            ProcessHealth::Known(status) => Some(text(&status.last_exit_reason)),
+            ProcessHealth::NotWatched => Some(text("")),
+            ProcessHealth::Unknown => None,
+        },
+    }
+}
+
+fn text(text: &str) -> Cow<'_, str> {
+    Cow::Borrowed(text)
+}
+
+/// The last step of all arithmetic: until here it was exact.
+#[expect(clippy::cast_precision_loss, reason = "the contract's numbers are doubles")]
+fn number(count: u128) -> f64 {
+    count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::collect::network::Bytes;
+    use crate::collect::supervisor::Status;
+    use crate::collect::{Sources, openclaw};
+
+    fn config() -> Config {
+        Config {
+            sandbox_id: "sandbox-1".to_owned(),
+            machine_id: Some("machine-1".to_owned()),
+            controller_version: "1.2.3".to_owned(),
+            controller_commit: "abcdef".to_owned(),
+            net_interfaces: Vec::new(),
+            sources: Sources {
+                proc_root: "/proc".into(),
+                openclaw_command: "openclaw".into(),
+                status: None,
+            },
+            state_file: None,
+            timeout: Duration::from_secs(10),
+        }
+    }
+
+    fn full(restarts: u64, bytes: u64) -> Readings {
+        Readings {
+            load_avg_5m: Some(0.07),
+            network: Some(
+                [("eth0".to_owned(), Bytes { bytes_in: bytes, bytes_out: 2 * bytes })].into(),
+            ),
+            openclaw: Some(openclaw::Version {
+                version: "2026.3.13".to_owned(),
+                commit: Some("def5678".to_owned()),
+            }),
+            process: ProcessHealth::Known(Status {
+                state: "running".to_owned(),
+                restarts,
+                uptime_seconds: 12.5,
+                last_exit_reason: "signal:SIGKILL".to_owned(),
+            }),
+        }
+    }
+
+    #[test]
+    fn every_reading_is_in_its_field() {
+        let config = config();
+        let baseline = Baseline::default().advanced(&full(1, 100));
+        let readings = full(4, 150);
+        let body = serde_json::to_value(check_in(&config, &readings, &baseline)).unwrap();
+        let expected = serde_json::json!({
+            "sandboxId": "sandbox-1",
+            "machineId": "machine-1",
+            "controllerVersion": "1.2.3",
+            "controllerCommit": "abcdef",
+            "openclawVersion": "2026.3.13",
+            "openclawCommit": "def5678",
+            "supervisorState": "running",
+            "totalRestarts": 4,
+            "restartsSinceLastCheckin": 3,
+            "uptimeSeconds": 12.5,
+            "loadAvg5m": 0.07,
+            "bandwidthBytesIn": 50,
+            "bandwidthBytesOut": 100,
+            "lastExitReason": "signal:SIGKILL",
+        });
+        assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn a_check_in_without_any_reading_keeps_the_contract() {
+        let config = config();
+        for (process, state, reason) in [
+            (ProcessHealth::Unknown, "unknown", None),
+            (ProcessHealth::NotWatched, "stopped", Some("")),
+        ] {
+            let readings = Readings { load_avg_5m: None, network: None, openclaw: None, process };
+            let body =
+                serde_json::to_string(&check_in(&config, &readings, &Baseline::default())).unwrap();
+            let checkin = CheckIn::parse_str(&body).unwrap();
+            assert_eq!(checkin.supervisor_state, state);
+            assert_eq!(checkin.last_exit_reason.as_deref(), reason);
+            assert_eq!(checkin.openclaw_version, None);
+            assert!(checkin.load_avg_5m.abs() < f64::EPSILON);
+        }
+    }
+}

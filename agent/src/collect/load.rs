@@ -1,0 +1,80 @@
+//! The load average, from `<proc-root>/loadavg`.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use procfs_core::{FromRead, LoadAverage, ProcError};
+
+/// Why the load could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// There is no such file, or it cannot be read.
+    #[error("{0}")]
+    Read(#[from] std::io::Error),
+    /// It is not what `proc_loadavg(5)` describes.
+    #[error("not a load average: {0}")]
+    Parse(#[from] ProcError),
+    /// It is a number, but no load.
+    #[error("a load must be finite and at least 0")]
+    OutOfRange,
+}
+
+/// Reads the load: runnable tasks, averaged over 5 minutes.
+pub fn read(proc_root: &Path) -> Result<f64, LoadError> {
+    parse(File::open(proc_root.join("loadavg"))?)
+}
+
+/// Takes the 5-minute figure out of the file's text.
+pub fn parse(text: impl Read) -> Result<f64, LoadError> {
+    let load = f64::from(LoadAverage::from_read(text)?.five);
+    if !load.is_finite() || load < 0.0 {
+        return Err(LoadError::OutOfRange);
+    }
+    // The kernel prints hundredths, the parser makes them f32; as f64, 0.07 would be
+    // 0.07000000029802322.
+    Ok((load * 100.0).round() / 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    #[expect(clippy::float_cmp, reason = "the very number that the text says is the claim")]
+    fn takes_the_five_minute_figure_as_printed() {
+        assert_eq!(parse("0.50 0.07 1.42 3/4280 2496732\n".as_bytes()).unwrap(), 0.07);
+        assert_eq!(parse("1.00 1234.56 0.00 1/2 3\n".as_bytes()).unwrap(), 1234.56);
+    }
+
+    #[test]
+    fn what_is_no_load_is_an_error() {
+        for text in ["", "1.0", "a b c 1/2 3", "0 -1 0 1/2 3", "0 NaN 0 1/2 3", "0 inf 0 1/2 3"] {
+            assert!(parse(text.as_bytes()).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_an_error() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(matches!(read(root.path()), Err(LoadError::Read(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics_and_never_yields_what_the_contract_refuses(text: Vec<u8>) {
+            if let Ok(load) = parse(text.as_slice()) {
+                prop_assert!(load.is_finite() && load >= 0.0);
+            }
+        }
+
+        #[test]
+        fn reads_every_load_that_a_kernel_prints(hundredths in 0_u32..10_000_000) {
+            let printed = format!("{}.{:02}", hundredths / 100, hundredths % 100);
+            let text = format!("0.00 {printed} 0.00 1/100 4242\n");
+            prop_assert_eq!(format!("{:.2}", parse(text.as_bytes()).unwrap()), printed);
+        }
+    }
+}

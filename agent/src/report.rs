@@ -1,0 +1,164 @@
+//! What `once` says about a check-in: what was sent, what came back, and what to do about it.
+
+use std::fmt::Write;
+
+use kiloclaw_checkin::{CHECKIN_PATH, Credential, Field, InvalidBody, Refusal};
+use ureq::http::Uri;
+
+use crate::secret::Redactor;
+use crate::send::{Answer, Outcome};
+use crate::variables;
+
+// The codes of the contract that call for advice of their own.
+const MISSING_AUTHORIZATION: &str = Refusal::MissingCredential(Credential::Authorization).code();
+const NOT_A_BEARER_TOKEN: &str = Refusal::MissingCredential(Credential::Bearer).code();
+const MISSING_GATEWAY_TOKEN: &str = Refusal::MissingCredential(Credential::GatewayToken).code();
+const MISCONFIGURED: &str = Refusal::Misconfigured.code();
+const WRONG_API_KEY: &str = Refusal::WrongApiKey.code();
+const WRONG_GATEWAY_TOKEN: &str = Refusal::WrongGatewayToken.code();
+const WRITE_FAILED: &str = Refusal::WriteFailed.code();
+/// The code is the same for every field.
+const INVALID_FIELD: &str = Refusal::InvalidBody(InvalidBody::Field(Field::SandboxId)).code();
+
+/// What is sent, and where to. Credentials travel in headers, which are left out.
+#[must_use]
+pub fn request(url: &Uri, body: &str) -> String {
+    format!("POST {url}\n{body}")
+}
+
+/// What came of it. All that a server said goes through `redactor`.
+#[must_use]
+pub fn outcome(outcome: &Outcome, redactor: &Redactor) -> String {
+    let (verdict, answer) = match outcome {
+        Outcome::Accepted(status) => return format!("{status}: accepted"),
+        Outcome::Unreachable(reason) => {
+            return format!(
+                "unreachable: {}\n  hint:        check {} and this machine's network",
+                redactor.clean(reason),
+                variables::CHECKIN_URL
+            );
+        }
+        Outcome::Redirected(answer) => ("redirected, and not followed", answer),
+        Outcome::TryLater(answer) => ("not accepted for the moment", answer),
+        Outcome::Refused(answer) => ("refused", answer),
+    };
+    let body = answer.refusal.as_ref();
+    let lines = [
+        ("location", answer.location.as_deref()),
+        ("error", body.map(|body| body.error.as_str())),
+        ("code", body.and_then(|body| body.code.as_deref())),
+        ("field", body.and_then(|body| body.field.as_deref())),
+        ("expected", body.and_then(|body| body.expected.as_deref())),
+        ("retry after", answer.retry_after.as_deref()),
+        ("hint", Some(&hint(answer))),
+    ];
+    let mut report = format!("{}: {verdict}", answer.status);
+    for (name, value) in lines {
+        if let Some(value) = value {
+            // Writing to a string cannot fail.
+            let _ = write!(report, "\n  {:<12} {}", format!("{name}:"), redactor.clean(value));
+        }
+    }
+    report
+}
+
+/// What to check: by the code where there is one, else by the status.
+fn hint(answer: &Answer) -> String {
+    use variables::{API_KEY, CHECKIN_URL, GATEWAY_TOKEN, SANDBOX_ID};
+
+    let code = answer.refusal.as_ref().and_then(|body| body.code.as_deref()).unwrap_or_default();
+    match (code, answer.status.as_u16()) {
+        (WRONG_API_KEY, _) => format!("check {API_KEY}: the server does not accept this key"),
+        (WRONG_GATEWAY_TOKEN, _) => format!(
+            "check {GATEWAY_TOKEN} and {SANDBOX_ID}: the token is not this sandbox's; \
+             `kiloclaw-agent gateway-token` prints the right one"
+        ),
+        (MISSING_AUTHORIZATION | NOT_A_BEARER_TOKEN | MISSING_GATEWAY_TOKEN, _) => {
+            format!("both credentials were sent: check {CHECKIN_URL}, and what is in between")
+        }
+        (INVALID_FIELD, _) => {
+            "check the setting behind this field; the server may be of another version".to_owned()
+        }
+        (MISCONFIGURED, _) => {
+            "the server lacks a secret or a binding; its log says which".to_owned()
+        }
+        (WRITE_FAILED, _) => "nothing is lost: the next check-in covers this one".to_owned(),
+        (_, 300..=399) => format!("set {CHECKIN_URL} to where the endpoint is now"),
+        (_, 401 | 403) => format!("check {API_KEY}, {GATEWAY_TOKEN} and {SANDBOX_ID}"),
+        (_, 404 | 405) => format!("check {CHECKIN_URL}: its path should be {CHECKIN_PATH}"),
+        (_, 429 | 500..=599) => "try again later".to_owned(),
+        _ => format!("check that {CHECKIN_URL} leads to Kiloclaw telemetry"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ureq::http::StatusCode;
+
+    use super::*;
+    use crate::secret::Secret;
+    use crate::send::RefusalBody;
+
+    fn answer(status: StatusCode) -> Answer {
+        Answer { status, location: None, retry_after: None, refusal: None }
+    }
+
+    fn refusal(refusal: Refusal) -> Answer {
+        Answer {
+            refusal: serde_json::from_str(&refusal.body()).unwrap(),
+            ..answer(StatusCode::from_u16(refusal.status()).unwrap())
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_told_with_its_reason_and_a_hint() {
+        let answer = refusal(Refusal::InvalidBody(InvalidBody::Field(Field::MachineId)));
+        assert_eq!(
+            outcome(&Outcome::Refused(answer), &Redactor::default()),
+            "\
+400 Bad Request: refused
+  error:       Invalid body
+  code:        invalid_field
+  field:       machineId
+  expected:    a string of at most 1024 bytes, or left out
+  hint:        check the setting behind this field; the server may be of another version"
+        );
+    }
+
+    #[test]
+    fn each_wrong_credential_is_told_from_the_other() {
+        assert!(hint(&refusal(Refusal::WrongApiKey)).contains(variables::API_KEY));
+        assert!(!hint(&refusal(Refusal::WrongApiKey)).contains(variables::GATEWAY_TOKEN));
+        assert!(hint(&refusal(Refusal::WrongGatewayToken)).contains(variables::GATEWAY_TOKEN));
+        assert!(!hint(&refusal(Refusal::WrongGatewayToken)).contains(variables::API_KEY));
+    }
+
+    #[test]
+    fn a_server_without_codes_gets_a_hint_by_its_status() {
+        assert!(hint(&answer(StatusCode::FORBIDDEN)).contains(variables::API_KEY));
+        assert!(hint(&answer(StatusCode::NOT_FOUND)).contains(CHECKIN_PATH));
+        assert!(hint(&answer(StatusCode::BAD_GATEWAY)).contains("later"));
+        assert!(hint(&answer(StatusCode::FOUND)).contains(variables::CHECKIN_URL));
+        assert!(hint(&answer(StatusCode::IM_A_TEAPOT)).contains(variables::CHECKIN_URL));
+    }
+
+    #[test]
+    fn what_a_server_sends_back_is_redacted() {
+        let echo = |text: &str| Some(format!("you sent hunter2 \x1b[31m {text}"));
+        let answer = Answer {
+            location: echo("location"),
+            retry_after: echo("retry"),
+            refusal: Some(RefusalBody {
+                error: echo("error").unwrap(),
+                code: echo("code"),
+                field: echo("field"),
+                expected: echo("expected"),
+            }),
+            ..answer(StatusCode::BAD_REQUEST)
+        };
+        let redactor = Redactor::new([Secret::new("hunter2")]);
+        let report = outcome(&Outcome::Refused(answer), &redactor);
+        assert!(!report.contains("hunter2") && !report.contains('\x1b'), "{report}");
+        assert_eq!(report.matches("[redacted]").count(), 6, "{report}");
+    }
+}

@@ -1,0 +1,127 @@
+//! Values that must never be printed.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::str::FromStr;
+
+use ureq::http::HeaderValue;
+
+/// A secret: `Debug` shows nothing of it, and reading it is an explicit [`expose`](Self::expose).
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes a secret; white space around it does not count, as `$(cat file)` and editors add it.
+    #[must_use]
+    pub fn new(value: &str) -> Self {
+        Self(value.trim().to_owned())
+    }
+
+    /// The secret itself.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether nothing is there.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The secret as the value of a header, behind `prefix`.
+    ///
+    /// `None` for what a header cannot carry: control characters, and all that is not ASCII, which
+    /// HTTP lets pass but servers decode each in their own way.
+    #[must_use]
+    pub fn header_value(&self, prefix: &str) -> Option<HeaderValue> {
+        let value = Some(format!("{prefix}{}", self.0)).filter(|value| value.is_ascii())?;
+        let mut value = HeaderValue::from_str(&value).ok()?;
+        // Its Debug then says `Sensitive`.
+        value.set_sensitive(true);
+        Some(value)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// For clap, which quotes what it cannot parse: so parsing must not fail, and checks come later.
+impl FromStr for Secret {
+    type Err = Infallible;
+
+    fn from_str(value: &str) -> Result<Self, Infallible> {
+        Ok(Self::new(value))
+    }
+}
+
+/// Makes text from elsewhere fit for printing: a server's answer, another program's error.
+#[derive(Clone, Debug, Default)]
+pub struct Redactor {
+    secrets: Vec<Secret>,
+}
+
+impl Redactor {
+    /// The longest text that is let through, in characters: a few lines of a terminal.
+    const MAX_CHARS: usize = 400;
+
+    /// Takes what must not come through.
+    pub fn new(secrets: impl IntoIterator<Item = Secret>) -> Self {
+        Self { secrets: secrets.into_iter().filter(|secret| !secret.is_empty()).collect() }
+    }
+
+    /// The text on one line, without secrets and without control characters: a server that sends
+    /// back what it got must not make them public, and nobody's escape codes reach a terminal.
+    #[must_use]
+    pub fn clean(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for secret in &self.secrets {
+            text = text.replace(secret.expose(), "[redacted]");
+        }
+        let spaced = |c: char| if c.is_control() { ' ' } else { c };
+        match text.char_indices().nth(Self::MAX_CHARS) {
+            None => text.chars().map(spaced).collect(),
+            Some(_) => text.chars().take(Self::MAX_CHARS).map(spaced).chain(['…']).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_nothing_of_a_secret() {
+        let secret = Secret::new("hunter2");
+        assert_eq!(format!("{secret:?}"), "[redacted]");
+        assert!(!format!("{:?}", secret.header_value("Bearer ").unwrap()).contains("hunter2"));
+        assert!(!format!("{:?}", Redactor::new([secret])).contains("hunter2"));
+    }
+
+    #[test]
+    fn white_space_around_a_secret_does_not_count() {
+        assert_eq!(Secret::new(" \thunter2\r\n").expose(), "hunter2");
+        assert!(Secret::new(" \n").is_empty());
+    }
+
+    #[test]
+    fn a_header_carries_only_printable_ascii() {
+        assert!(Secret::new("a\nb").header_value("").is_none());
+        assert!(Secret::new("a\u{7f}b").header_value("").is_none());
+        assert!(Secret::new("schlüssel").header_value("").is_none());
+        assert_eq!(Secret::new("abc").header_value("Bearer ").unwrap(), "Bearer abc");
+    }
+
+    #[test]
+    fn what_is_printed_holds_neither_secrets_nor_escape_codes() {
+        let redactor = Redactor::new([Secret::new("hunter2"), Secret::new("")]);
+        assert_eq!(redactor.clean("you sent hunter2\x1b[2J"), "you sent [redacted] [2J");
+        // Cut after redacting: a secret across the limit must not show its first half.
+        let long = "x".repeat(Redactor::MAX_CHARS - 3) + "hunter2" + &"y".repeat(50);
+        assert!(!redactor.clean(&long).contains("hun"));
+        assert_eq!(redactor.clean(&long).chars().count(), Redactor::MAX_CHARS + 1);
+    }
+}

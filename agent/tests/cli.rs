@@ -1,0 +1,662 @@
+//! The real program against real sockets: its exit codes, its output, and what it puts on the wire.
+
+#![expect(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+
+use kiloclaw_checkin::limits::MAX_SANDBOX_ID_BYTES;
+use kiloclaw_checkin::{CHECKIN_PATH, CheckIn, Refusal};
+use tempfile::TempDir;
+
+const API_KEY: &str = "key-that-must-not-show";
+const GATEWAY_TOKEN: &str = "token-that-must-not-show";
+const TOKEN_SECRET: &str = "current-secret";
+
+/// `printf %s sandbox-1 | openssl dgst -sha256 -hmac current-secret`
+const TOKEN_OF_SANDBOX_1: &str = "761eea8f95464ed192a728536f140c157e887fe47d7bc6d67b02f163e615a4ae";
+
+/// How the program ended.
+struct Run {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+/// The program with nothing in its environment.
+fn agent(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kiloclaw-agent"));
+    command.args(arguments).env_clear().stdin(Stdio::null());
+    command
+}
+
+/// Runs it; whatever it is asked to do, no secret may show.
+fn run(command: &mut Command) -> Run {
+    let output = command.output().unwrap();
+    let run = Run {
+        code: output.status.code().unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    };
+    for secret in [API_KEY, GATEWAY_TOKEN, TOKEN_SECRET] {
+        assert!(!run.stdout.contains(secret), "{secret} in {}", run.stdout);
+        assert!(!run.stderr.contains(secret), "{secret} in {}", run.stderr);
+    }
+    run
+}
+
+/// A machine: its kernel's files and its state file.
+struct Machine {
+    directory: TempDir,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let machine = Self { directory: tempfile::tempdir().unwrap() };
+        fs::create_dir(machine.path("net")).unwrap();
+        fs::write(machine.path("loadavg"), "0.50 0.07 1.42 3/4280 2496732\n").unwrap();
+        machine.transfer(1_000, 2_000);
+        machine
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Sets the counters of eth0.
+    fn transfer(&self, bytes_in: u64, bytes_out: u64) {
+        let text = format!(
+            "Inter-| Receive | Transmit\n face |bytes\n    \
+             lo: 5 5 0 0 0 0 0 0 5 5 0 0 0 0 0 0\n  \
+             eth0: {bytes_in} 9 0 0 0 0 0 0 {bytes_out} 9 0 0 0 0 0 0\n"
+        );
+        fs::write(self.path("net/dev"), text).unwrap();
+    }
+
+    /// `once` on this machine, with nothing amiss but what the test adds.
+    fn once(&self, url: &str) -> Command {
+        let mut command = agent(&["once"]);
+        command
+            .env("KILOCLAW_TIMEOUT_SECONDS", "30") // for busy machines
+            .env("KILOCLAW_CHECKIN_URL", url)
+            .env("KILOCODE_API_KEY", API_KEY)
+            .env("OPENCLAW_GATEWAY_TOKEN", GATEWAY_TOKEN)
+            .env("KILOCLAW_SANDBOX_ID", "sandbox-1")
+            .env("FLY_MACHINE_ID", "machine-1")
+            .env("KILOCLAW_PROC_ROOT", self.directory.path())
+            .env("KILOCLAW_OPENCLAW_COMMAND", fixture("openclaw"));
+        command
+    }
+}
+
+/// A file that stays as it is. A program that a test writes could still be open for writing in
+/// another test's child, and then it cannot be run.
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+/// A request as it came in.
+struct Request {
+    head: String,
+    body: String,
+}
+
+impl Request {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then_some(value.trim())
+        })
+    }
+}
+
+/// Answers one request after the other, each on a connection of its own.
+struct Server {
+    address: String,
+    requests: Receiver<Request>,
+}
+
+impl Server {
+    fn answering(answers: impl IntoIterator<Item = String>) -> Self {
+        let answers: Vec<_> = answers.into_iter().collect();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (sender, requests) = mpsc::channel();
+        thread::spawn(move || {
+            for answer in answers {
+                let (stream, _) = listener.accept().unwrap();
+                let mut reader = BufReader::new(stream);
+                let mut head = String::new();
+                while !head.ends_with("\r\n\r\n") {
+                    if reader.read_line(&mut head).unwrap_or(0) == 0 {
+                        return; // not HTTP
+                    }
+                }
+                let mut request = Request { head, body: String::new() };
+                let length = request.header("content-length").map_or(0, |n| n.parse().unwrap());
+                reader.by_ref().take(length).read_to_string(&mut request.body).unwrap();
+                sender.send(request).unwrap();
+                reader.into_inner().write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        Self { address, requests }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}{CHECKIN_PATH}", self.address)
+    }
+}
+
+fn answer(status: &str, headers: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    )
+}
+
+fn accepted() -> String {
+    "HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n".to_owned()
+}
+
+/// Runs `once` against a server that gives one answer.
+fn once_against(answer: String) -> Run {
+    let server = Server::answering([answer]);
+    run(&mut Machine::new().once(&server.url()))
+}
+
+#[test]
+fn an_accepted_check_in_exits_0_and_says_what_was_sent() {
+    let server = Server::answering([accepted()]);
+    let run = run(&mut Machine::new().once(&server.url()));
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+
+    let request = server.requests.recv().unwrap();
+    assert!(request.head.starts_with(&format!("POST {CHECKIN_PATH} HTTP/1.1\r\n")));
+    assert_eq!(request.header("authorization"), Some(&*format!("Bearer {API_KEY}")));
+    assert_eq!(request.header("x-kiloclaw-gateway-token"), Some(GATEWAY_TOKEN));
+    assert_eq!(request.header("content-type"), Some("application/json"));
+    let user_agent = concat!("kiloclaw-agent/", env!("CARGO_PKG_VERSION"));
+    assert_eq!(request.header("user-agent"), Some(user_agent));
+
+    let body: serde_json::Value = serde_json::from_str(&request.body).unwrap();
+    let expected = serde_json::json!({
+        "sandboxId": "sandbox-1",
+        "machineId": "machine-1",
+        "controllerVersion": env!("CARGO_PKG_VERSION"),
+        "controllerCommit": env!("BUILD_COMMIT"),
+        "openclawVersion": "2026.3.13",
+        "openclawCommit": "def5678",
+        "supervisorState": "stopped",
+        "totalRestarts": 0,
+        "restartsSinceLastCheckin": 0,
+        "uptimeSeconds": 0,
+        "loadAvg5m": 0.07,
+        "bandwidthBytesIn": 0,
+        "bandwidthBytesOut": 0,
+        "lastExitReason": "",
+    });
+    assert_eq!(body, expected);
+    CheckIn::parse_str(&request.body).unwrap();
+
+    let said = format!("POST {}\n{}\n204 No Content: accepted\n", server.url(), request.body);
+    assert_eq!(run.stdout, said);
+}
+
+#[test]
+fn a_refused_check_in_exits_77_with_the_reason_and_a_hint() {
+    let run = once_against(answer("403 Forbidden", "", &Refusal::WrongGatewayToken.body()));
+    assert_eq!(run.code, 77);
+    for text in [
+        "403 Forbidden: refused\n",
+        "error:       Forbidden\n",
+        "code:        wrong_gateway_token\n",
+        "hint:        check OPENCLAW_GATEWAY_TOKEN and KILOCLAW_SANDBOX_ID",
+    ] {
+        assert!(run.stdout.contains(text), "{text:?} is not in {}", run.stdout);
+    }
+}
+
+#[test]
+fn a_refusal_names_the_field_and_its_rule() {
+    let body =
+        r#"{"error":"Invalid body","code":"invalid_field","field":"f","expected":"a thing"}"#;
+    let run = once_against(answer("400 Bad Request", "", body));
+    assert_eq!(run.code, 77);
+    assert!(run.stdout.contains("field:       f\n  expected:    a thing\n"), "{}", run.stdout);
+}
+
+#[test]
+fn a_failing_or_busy_server_exits_69() {
+    for status in ["500 Internal Server Error", "503 Service Unavailable", "429 Too Many Requests"]
+    {
+        let run = once_against(answer(status, "retry-after: 30\r\n", "oops"));
+        assert_eq!(run.code, 69, "{status}");
+        assert!(run.stdout.contains(&format!("{status}: not accepted for the moment\n")));
+        assert!(run.stdout.contains("retry after: 30\n"), "{}", run.stdout);
+    }
+}
+
+#[test]
+fn a_redirect_is_refused_and_not_followed() {
+    for status in ["302 Found", "307 Temporary Redirect", "308 Permanent Redirect"] {
+        let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+        elsewhere.set_nonblocking(true).unwrap();
+        let location = format!("http://{}/elsewhere", elsewhere.local_addr().unwrap());
+        let run = once_against(answer(status, &format!("location: {location}\r\n"), ""));
+        assert_eq!(run.code, 77, "{status}");
+        assert!(run.stdout.contains(&format!("{status}: redirected, and not followed\n")));
+        assert!(run.stdout.contains(&location), "{}", run.stdout);
+        assert_eq!(elsewhere.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+}
+
+#[test]
+fn a_server_that_hangs_exits_69_after_the_timeout() {
+    // Nobody accepts; the kernel completes the connection all the same.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let run = run(Machine::new().once(&url).args(["--timeout", "1"]));
+    assert_eq!(run.code, 69);
+    assert!(run.stdout.contains("unreachable: no answer within 1 s\n"), "{}", run.stdout);
+}
+
+#[test]
+fn a_closed_port_exits_69() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let run = run(&mut Machine::new().once(&format!("http://{address}/")));
+    assert_eq!(run.code, 69);
+    assert!(run.stdout.contains("unreachable: Connection refused"), "{}", run.stdout);
+}
+
+#[test]
+fn a_server_that_speaks_no_tls_exits_69() {
+    let server = Server::answering([accepted()]);
+    let run = run(&mut Machine::new().once(&server.url().replace("http:", "https:")));
+    assert_eq!(run.code, 69);
+    assert!(run.stdout.contains("unreachable: "), "{}", run.stdout);
+}
+
+#[test]
+fn an_answer_that_is_not_http_exits_69() {
+    assert_eq!(once_against("220 mail.example.com ESMTP\r\n\r\n".to_owned()).code, 69);
+}
+
+#[test]
+fn a_body_that_breaks_off_does_not_hide_the_status() {
+    let run = once_against("HTTP/1.1 403 Forbidden\r\ncontent-length: 99\r\n\r\n{".to_owned());
+    assert_eq!(run.code, 77);
+    assert!(run.stdout.contains("403 Forbidden: refused\n"), "{}", run.stdout);
+}
+
+#[test]
+fn secrets_that_a_server_sends_back_do_not_show() {
+    let body = format!(r#"{{"error":"Bearer {API_KEY}","code":"{GATEWAY_TOKEN}"}}"#);
+    let location = format!("location: /?key={API_KEY}\r\n");
+    for status in ["403 Forbidden", "302 Found", "500 Internal Server Error"] {
+        // `run` checks.
+        let run = once_against(answer(status, &location, &body));
+        assert!(run.stdout.contains("error:       Bearer [redacted]\n"), "{}", run.stdout);
+    }
+}
+
+#[test]
+fn a_proxy_in_the_environment_is_not_used() {
+    let server = Server::answering([accepted()]);
+    let machine = Machine::new();
+    let mut once = machine.once(&server.url());
+    for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"] {
+        once.env(name, "http://127.0.0.1:1/");
+    }
+    assert_eq!(run(&mut once).code, 0);
+}
+
+#[test]
+fn plain_http_to_another_host_is_warned_about() {
+    // 0.0.0.0 is this host to Linux, but no loopback address.
+    let server = Server::answering([accepted()]);
+    let url = server.url().replace("127.0.0.1", "0.0.0.0");
+    let run = run(&mut Machine::new().once(&url));
+    assert_eq!(run.code, 0);
+    let warning = format!("warning: credentials go to {url} unencrypted: use https\n");
+    assert_eq!(run.stderr, warning);
+}
+
+#[test]
+fn all_that_is_missing_is_told_at_once() {
+    let run = run(&mut agent(&["once"]));
+    assert_eq!((run.code, run.stdout.as_str()), (64, ""));
+    let expected = "error: not set: KILOCLAW_CHECKIN_URL, KILOCODE_API_KEY, \
+                    OPENCLAW_GATEWAY_TOKEN, KILOCLAW_SANDBOX_ID\n";
+    assert_eq!(run.stderr, expected);
+}
+
+#[test]
+fn an_empty_variable_counts_as_unset() {
+    let machine = Machine::new();
+    for name in ["KILOCLAW_CHECKIN_URL", "KILOCODE_API_KEY", "KILOCLAW_SANDBOX_ID"] {
+        let run = run(machine.once("http://127.0.0.1:1/").env(name, ""));
+        assert_eq!(run.code, 64, "{name}");
+        assert_eq!(run.stderr, format!("error: not set: {name}\n"));
+    }
+
+    // Where there is a default, it holds.
+    let mut once = agent(&["once", "--dry-run", "--sandbox-id", "sandbox-1"]);
+    once.env("KILOCLAW_PROC_ROOT", machine.directory.path());
+    let unset = run(&mut once);
+    for name in [
+        "FLY_MACHINE_ID",
+        "KILOCLAW_STATUS_URL",
+        "KILOCLAW_OPENCLAW_COMMAND",
+        "KILOCLAW_CONTROLLER_VERSION",
+        "KILOCLAW_CONTROLLER_COMMIT",
+        "KILOCLAW_NET_INTERFACE",
+        "KILOCLAW_STATE_FILE",
+        "KILOCLAW_TIMEOUT_SECONDS",
+    ] {
+        once.env(name, "");
+    }
+    let empty = run(&mut once);
+    assert_eq!(empty.code, 0, "{}", empty.stderr);
+    assert_eq!((empty.stdout, empty.stderr), (unset.stdout, unset.stderr));
+}
+
+#[test]
+fn bad_settings_exit_64_and_name_the_variable_but_not_its_value() {
+    let machine = Machine::new();
+    let broken_key = format!("{API_KEY}\n{API_KEY}");
+    let broken_url = format!("http://user:{API_KEY}@127.0.0.1/");
+    for (name, value) in [
+        ("KILOCODE_API_KEY", broken_key.as_str()),
+        ("OPENCLAW_GATEWAY_TOKEN", &broken_key),
+        ("KILOCLAW_CHECKIN_URL", &broken_url),
+        ("KILOCLAW_CHECKIN_URL", "/api/controller/checkin"),
+        ("KILOCLAW_STATUS_URL", &broken_url),
+    ] {
+        let run = run(machine.once("http://127.0.0.1:1/").env(name, value));
+        assert_eq!((run.code, run.stdout.as_str()), (64, ""), "{name}");
+        assert!(run.stderr.starts_with(&format!("error: {name} must")), "{}", run.stderr);
+        assert!(!run.stderr.contains(value), "{}", run.stderr);
+    }
+    for (name, value, expected) in [
+        ("KILOCLAW_TIMEOUT_SECONDS", "soon", "--timeout"),
+        ("KILOCLAW_TIMEOUT_SECONDS", "0", "--timeout"),
+        ("KILOCLAW_SANDBOX_ID", &"s".repeat(97), "1 to 96 bytes"),
+        ("FLY_MACHINE_ID", &"m".repeat(1025), "machineId must be"),
+    ] {
+        let run = run(machine.once("http://127.0.0.1:1/").env(name, value));
+        assert_eq!((run.code, run.stdout.as_str()), (64, ""), "{name}");
+        assert!(run.stderr.contains(expected), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn bad_flags_exit_64_and_help_and_version_exit_0() {
+    for arguments in [&[][..], &["twice"], &["once", "--loud"], &["once", "--timeout", "x"]] {
+        assert_eq!(run(&mut agent(arguments)).code, 64, "{arguments:?}");
+    }
+    for arguments in [&["--help"][..], &["once", "-h"], &["gateway-token", "--help"], &["help"]] {
+        assert_eq!(run(&mut agent(arguments)).code, 0, "{arguments:?}");
+    }
+    let run = run(&mut agent(&["--version"]));
+    assert_eq!(run.code, 0);
+    let version = concat!(env!("CARGO_PKG_VERSION"), " (", env!("BUILD_COMMIT"), ")");
+    assert_eq!(run.stdout, format!("kiloclaw-agent {version}\n"));
+}
+
+#[test]
+fn help_names_every_variable_and_shows_no_value() {
+    let run = |arguments: &[&str], environment: &[(&str, &str)]| {
+        run(agent(arguments).envs(environment.iter().copied())).stdout
+    };
+    let secrets = [
+        ("KILOCODE_API_KEY", API_KEY),
+        ("OPENCLAW_GATEWAY_TOKEN", GATEWAY_TOKEN),
+        ("KILOCLAW_CHECKIN_URL", API_KEY),
+    ];
+    let help = run(&["once", "--help"], &secrets);
+    for name in [
+        "KILOCLAW_CHECKIN_URL",
+        "KILOCODE_API_KEY",
+        "OPENCLAW_GATEWAY_TOKEN",
+        "KILOCLAW_SANDBOX_ID",
+        "FLY_MACHINE_ID",
+        "KILOCLAW_STATUS_URL",
+        "KILOCLAW_OPENCLAW_COMMAND",
+        "KILOCLAW_CONTROLLER_VERSION",
+        "KILOCLAW_CONTROLLER_COMMIT",
+        "KILOCLAW_NET_INTERFACE",
+        "KILOCLAW_STATE_FILE",
+        "KILOCLAW_TIMEOUT_SECONDS",
+        "KILOCLAW_PROC_ROOT",
+    ] {
+        assert!(help.contains(&format!("[env: {name}]")), "{name} is not in {help}");
+    }
+    assert!(help.contains(CHECKIN_PATH) && help.contains(&format!("1 to {MAX_SANDBOX_ID_BYTES} ")));
+    assert!(!run(&["once", "-h"], &[]).contains("--proc-root"));
+    let help = run(&["gateway-token", "--help"], &[("GATEWAY_TOKEN_SECRET", TOKEN_SECRET)]);
+    assert!(help.contains("[env: GATEWAY_TOKEN_SECRET]"), "{help}");
+    for arguments in [&["--help"][..], &["once", "--help"], &["gateway-token", "-h"]] {
+        assert!(run(arguments, &[]).contains("\nExit codes:\n   0  accepted"), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_flag_wins_over_its_variable() {
+    let server = Server::answering([accepted()]);
+    let machine = Machine::new();
+    let mut once = machine.once("http://127.0.0.1:1/");
+    once.args(["--checkin-url", &server.url(), "--api-key", "other", "--sandbox-id", "sandbox-2"]);
+    assert_eq!(run(&mut once).code, 0);
+    let request = server.requests.recv().unwrap();
+    assert_eq!(request.header("authorization"), Some("Bearer other"));
+    assert!(request.body.contains("sandbox-2"));
+}
+
+#[test]
+fn a_dry_run_prints_only_the_body_and_sends_nothing() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let machine = Machine::new();
+    let mut once = machine.once(&format!("http://{}/", listener.local_addr().unwrap()));
+    let state_file = machine.path("state.json");
+    let run = run(once.arg("--dry-run").env("KILOCLAW_STATE_FILE", &state_file));
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+    assert_eq!(CheckIn::parse_str(&run.stdout).unwrap().sandbox_id, "sandbox-1");
+    assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+    assert!(!state_file.exists());
+}
+
+#[test]
+fn a_dry_run_needs_only_a_sandbox_id() {
+    let run_with = |name: &str, value: &str| {
+        run(agent(&["once", "--dry-run", "--openclaw-command=/does/not/exist"]).env(name, value))
+    };
+    let run = run_with("KILOCLAW_SANDBOX_ID", "sandbox-1");
+    assert_eq!(run.code, 0);
+    let body = CheckIn::parse_str(&run.stdout).unwrap();
+    assert_eq!((body.machine_id, body.openclaw_version), (None, None));
+    assert!(run.stderr.contains("`/does/not/exist --version` could not be run"), "{}", run.stderr);
+
+    let run = run_with("KILOCODE_API_KEY", API_KEY);
+    assert_eq!((run.code, run.stderr.as_str()), (64, "error: not set: KILOCLAW_SANDBOX_ID\n"));
+}
+
+#[test]
+fn a_reading_that_fails_is_warned_about_and_costs_nothing_else() {
+    let server = Server::answering([accepted()]);
+    let machine = Machine::new();
+    fs::write(machine.path("loadavg"), "nonsense").unwrap();
+    fs::remove_file(machine.path("net/dev")).unwrap();
+    let run = run(&mut machine.once(&server.url()));
+    assert_eq!(run.code, 0);
+    let warnings: Vec<_> = run.stderr.lines().collect();
+    assert_eq!(warnings.len(), 2, "{}", run.stderr);
+    assert!(warnings[0].starts_with("warning: cannot read the load, reporting 0: "));
+    assert!(warnings[1].starts_with("warning: cannot read network traffic, reporting 0: "));
+    let request = server.requests.recv().unwrap();
+    assert!(request.body.contains(r#""loadAvg5m": 0,"#), "{}", request.body);
+    assert!(request.body.contains("2026.3.13"));
+}
+
+#[test]
+fn an_interface_that_is_not_there_is_warned_about() {
+    let machine = Machine::new();
+    let mut once = machine.once("http://127.0.0.1:1/");
+    let run = run(once.args(["--dry-run", "--net-interface", "eth0", "--net-interface", "wg7"]));
+    assert_eq!(run.code, 0);
+    assert_eq!(run.stderr, "warning: there is no network interface wg7, counting without it\n");
+}
+
+#[test]
+fn deltas_are_since_the_last_accepted_check_in() {
+    let unavailable = || answer("503 Service Unavailable", "", &Refusal::WriteFailed.body());
+    let server = Server::answering([accepted(), unavailable(), accepted(), accepted()]);
+    let machine = Machine::new();
+    let state_file = machine.path("state.json");
+    let check_in = |bytes_in, bytes_out| {
+        machine.transfer(bytes_in, bytes_out);
+        let run = run(machine.once(&server.url()).arg("--state-file").arg(&state_file));
+        assert_eq!(run.stderr, "");
+        let request = server.requests.recv().unwrap();
+        let body: serde_json::Value = serde_json::from_str(&request.body).unwrap();
+        (run.code, body["bandwidthBytesIn"].as_u64(), body["bandwidthBytesOut"].as_u64())
+    };
+    // There is nothing to measure the first one against.
+    assert_eq!(check_in(1_000, 2_000), (0, Some(0), Some(0)));
+    assert_eq!(check_in(1_100, 2_001), (69, Some(100), Some(1)));
+    // What was not accepted is in the next one.
+    assert_eq!(check_in(1_150, 2_002), (0, Some(150), Some(2)));
+    // A restart of the machine sets its counters back.
+    assert_eq!(check_in(30, 9_000), (0, Some(30), Some(6_998)));
+}
+
+#[test]
+fn a_corrupt_state_file_is_warned_about_and_replaced() {
+    let server = Server::answering([accepted(), accepted()]);
+    let machine = Machine::new();
+    let state_file = machine.path("state.json");
+    fs::write(&state_file, "not JSON").unwrap();
+    let first = run(machine.once(&server.url()).env("KILOCLAW_STATE_FILE", &state_file));
+    assert_eq!(first.code, 0);
+    assert!(first.stderr.starts_with("warning: starting over without the state file "));
+    let second = run(machine.once(&server.url()).env("KILOCLAW_STATE_FILE", &state_file));
+    assert_eq!((second.code, second.stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn a_state_file_that_cannot_be_written_does_not_undo_acceptance() {
+    let server = Server::answering([accepted()]);
+    let machine = Machine::new();
+    let missing = machine.path("missing/state.json");
+    let run = run(machine.once(&server.url()).arg("--state-file").arg(missing));
+    assert_eq!(run.code, 0);
+    assert!(run.stderr.starts_with("warning: cannot write the state file "), "{}", run.stderr);
+}
+
+#[test]
+fn the_supervisor_is_asked_with_the_gateway_token() {
+    let status = r#"{"state":"running","pid":42,"uptime":12.5,"restarts":3,
+        "lastExit":{"code":1,"signal":null,"at":"2026-01-01T00:00:00.000Z"}}"#;
+    let supervisor = Server::answering([answer("200 OK", "", status)]);
+    let machine = Machine::new();
+    let mut once = machine.once("http://127.0.0.1:1/");
+    let url = format!("http://{}/_kilo/gateway/status", supervisor.address);
+    let run = run(once.args(["--dry-run", "--status-url", &url]));
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+    let request = supervisor.requests.recv().unwrap();
+    assert!(request.head.starts_with("GET /_kilo/gateway/status HTTP/1.1\r\n"));
+    assert_eq!(request.header("authorization"), Some(&*format!("Bearer {GATEWAY_TOKEN}")));
+    let body: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(body["supervisorState"], "running");
+    assert_eq!(body["totalRestarts"], 3);
+    assert_eq!(body["uptimeSeconds"], 12.5);
+    assert_eq!(body["lastExitReason"], "code:1");
+}
+
+#[test]
+fn a_supervisor_that_does_not_tell_is_reported_as_unknown() {
+    let forbidden = answer("403 Forbidden", "", "");
+    let echo = answer("200 OK", "", &format!(r#"{{"state":"x","uptime":"{GATEWAY_TOKEN}"}}"#));
+    let redirect = answer("302 Found", "location: /\r\n", "");
+    for (reply, reason) in [
+        (forbidden, "answered 403 Forbidden"),
+        (redirect, "answered 302 Found"),
+        (echo, "answered something else than a status"),
+    ] {
+        let supervisor = Server::answering([reply]);
+        let machine = Machine::new();
+        let mut once = machine.once("http://127.0.0.1:1/");
+        let url = format!("http://{}/", supervisor.address);
+        let run = run(once.args(["--dry-run", "--status-url", &url]));
+        assert_eq!(run.code, 0);
+        assert!(run.stderr.contains(&format!("reporting `unknown`: {url} {reason}")));
+        let body: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!(body["supervisorState"], "unknown");
+        assert_eq!((&body["totalRestarts"], &body["uptimeSeconds"]), (&0.into(), &0.into()));
+        assert_eq!(body.get("lastExitReason"), None);
+    }
+}
+
+#[test]
+fn a_gateway_token_is_the_hmac_of_the_sandbox_id() {
+    let token = |secret: &str| {
+        run(agent(&["gateway-token", "sandbox-1"]).env("GATEWAY_TOKEN_SECRET", secret))
+    };
+    for secrets in [TOKEN_SECRET, &format!(" {TOKEN_SECRET}\n"), "current-secret,previous-secret"] {
+        let run = token(secrets);
+        assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+        assert_eq!(run.stdout, format!("{TOKEN_OF_SANDBOX_1}\n"));
+    }
+}
+
+#[test]
+fn a_gateway_tokens_secret_can_come_from_standard_input() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("secret");
+    fs::write(&path, format!("{TOKEN_SECRET}\n")).unwrap();
+    for secret_in_environment in [None, Some("")] {
+        let mut command = agent(&["gateway-token", "sandbox-1"]);
+        command.envs(secret_in_environment.map(|secret| ("GATEWAY_TOKEN_SECRET", secret)));
+        let run = run(command.stdin(File::open(&path).unwrap()));
+        assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+        assert_eq!(run.stdout, format!("{TOKEN_OF_SANDBOX_1}\n"));
+    }
+}
+
+#[test]
+fn a_gateway_token_needs_a_secret_and_a_valid_sandbox_id() {
+    let long = "s".repeat(97);
+    for (sandbox_id, secret, expected) in [
+        ("", TOKEN_SECRET, "1 to 96 bytes"),
+        (long.as_str(), TOKEN_SECRET, "1 to 96 bytes"),
+        ("sandbox-1", "", "the secret is empty"),
+        ("sandbox-1", " , ", "the secret is empty"),
+    ] {
+        let mut command = agent(&["gateway-token", sandbox_id]);
+        let run = run(command.env("GATEWAY_TOKEN_SECRET", secret));
+        assert_eq!((run.code, run.stdout.as_str()), (64, ""));
+        assert!(run.stderr.contains(expected), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn a_token_that_cannot_be_printed_exits_74() {
+    let mut command = agent(&["gateway-token", "sandbox-1"]);
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    command.env("GATEWAY_TOKEN_SECRET", TOKEN_SECRET).stdout(full).stderr(Stdio::null());
+    assert_eq!(command.status().unwrap().code(), Some(74));
+}
+
+#[test]
+fn a_full_standard_output_does_not_keep_a_check_in_from_being_sent() {
+    let server = Server::answering([accepted()]);
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let machine = Machine::new();
+    assert_eq!(machine.once(&server.url()).stdout(full).status().unwrap().code(), Some(0));
+    assert!(server.requests.recv().unwrap().body.contains("sandbox-1"));
+}
