@@ -443,7 +443,7 @@ impl Visitor<'_> for Number {
 }
 
 /// Writes `3`, not `3.0`: what a person reads in `--dry-run` is what a JavaScript client sends.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "range checked")]
 fn whole_where_possible<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     const TWO_POW_53: f64 = 9_007_199_254_740_992.0;
