@@ -4,7 +4,8 @@ use jsonwebtoken::errors::ErrorKind;
 use kiloclaw_checkin::Refusal;
 use serde::Serialize;
 use serde_json::json;
-use worker::{Response, console_error, console_warn};
+use worker::wasm_bindgen::JsValue;
+use worker::{Response, console_error, console_warn, web_sys};
 
 use crate::bindings::Unusable;
 
@@ -21,6 +22,8 @@ pub(crate) enum ApiError {
     MissingToken,
     /// The bearer token is none that the gate lets through; why is for the log alone.
     InvalidToken(jsonwebtoken::errors::Error),
+    /// The runtime failed a handler, with these words for the log alone.
+    Internal(String),
     /// Nothing is served here.
     NotFound,
     /// Something is served here, but only for these methods.
@@ -85,6 +88,7 @@ impl ApiError {
                 ErrorKind::ExpiredSignature => "expired_token",
                 _ => "invalid_token",
             }),
+            Self::Internal(_) => Shape::new(500, "Internal error", "internal", None),
             Self::NotFound => Shape::new(404, "Not found", "not_found", None),
             Self::MethodNotAllowed(methods) => {
                 Shape { header: Some(("allow", methods)), ..Refusal::MethodNotAllowed.into() }
@@ -97,7 +101,7 @@ impl ApiError {
         match self {
             Self::CheckIn(refusal) => refusal.field().map(|field| field.name().to_owned()),
             Self::Misconfigured(unusable) => Some(unusable.to_string()),
-            Self::WriteFailed(reason) => Some(reason.clone()),
+            Self::WriteFailed(reason) | Self::Internal(reason) => Some(reason.clone()),
             Self::InvalidToken(error) => Some(error.to_string()),
             Self::MissingToken | Self::NotFound | Self::MethodNotAllowed(_) => None,
         }
@@ -106,6 +110,11 @@ impl ApiError {
     /// Logs the failure as one line of JSON and turns it into an answer.
     pub(crate) fn into_response(self) -> worker::Result<Response> {
         self.into_response_for(None)
+    }
+
+    /// The same, as the runtime takes it.
+    pub(crate) fn into_js(self, sandbox_id: Option<&str>) -> JsValue {
+        into_js(self.into_response_for(sandbox_id))
     }
 
     /// The same, where it is known which sandbox asked.
@@ -127,6 +136,13 @@ impl ApiError {
         }
         Ok(response.fixed(body.into_bytes()))
     }
+}
+
+/// What a handler ends with, as the runtime takes it.
+pub(crate) fn into_js(result: worker::Result<Response>) -> JsValue {
+    let response = result.or_else(|error| ApiError::Internal(error.to_string()).into_response());
+    // Only a failure to build the answer to a failure is left: the runtime then answers 500.
+    response.map_or(JsValue::UNDEFINED, |response| web_sys::Response::from(response).into())
 }
 
 impl From<Refusal> for ApiError {

@@ -4,7 +4,8 @@ use std::cell::OnceCell;
 use std::fmt;
 
 use kiloclaw_checkin::{AcceptedKeys, GatewaySecrets};
-use worker::{AnalyticsEngineDataset, Env};
+use worker::Env;
+use worker::wasm_bindgen::JsValue;
 
 const API_KEY: &str = "KILOCODE_API_KEY";
 const GATEWAY_TOKEN_SECRET: &str = "GATEWAY_TOKEN_SECRET";
@@ -17,6 +18,11 @@ const JWT_AUDIENCE: &str = "JWT_AUDIENCE";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unusable(&'static str);
 
+impl Unusable {
+    /// The bindings were not read yet: no request gets that far.
+    pub(crate) const NOT_READ: Self = Self("every binding");
+}
+
 impl fmt::Display for Unusable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} is missing or empty", self.0)
@@ -27,7 +33,7 @@ impl fmt::Display for Unusable {
 pub(crate) struct Ingest {
     pub(crate) api_keys: AcceptedKeys,
     pub(crate) gateway: GatewaySecrets,
-    pub(crate) dataset: AnalyticsEngineDataset,
+    pub(crate) dataset: JsValue,
 }
 
 impl Ingest {
@@ -38,7 +44,7 @@ impl Ingest {
         let gateway = GatewaySecrets::new(&text(env, GATEWAY_TOKEN_SECRET)?)
             .map_err(|_| Unusable(GATEWAY_TOKEN_SECRET))?;
         #[expect(clippy::disallowed_methods, reason = "this is the place")]
-        let dataset = env.analytics_engine(DATASET).map_err(|_| Unusable(DATASET))?;
+        let dataset = env.analytics_engine(DATASET).map_err(|_| Unusable(DATASET))?.into();
         Ok(Self { api_keys, gateway, dataset })
     }
 }

@@ -1,19 +1,38 @@
 //! `POST /api/controller/checkin`: moves bytes between the runtime and the contract.
+//!
+//! The hot path. What a check-in costs is crossing between JavaScript and wasm, and driving Rust
+//! futures from there; parsing and HMAC are a tenth of it (`bench/results.md`). So it has no future
+//! and four crossings: `checkin.js` collects what is needed and calls [`Lane`]'s two synchronous
+//! steps. A request that is cancelled while its body arrives leaves nothing behind in Rust.
 
-use futures_util::StreamExt;
+#![expect(clippy::needless_pass_by_value, reason = "the boundary hands over owned values")]
+
+use std::cell::RefCell;
+
 use kiloclaw_checkin::limits::MAX_BODY_BYTES;
-use kiloclaw_checkin::{
-    CheckIn, DataPoint, FLY_REGION_HEADER, GATEWAY_TOKEN_HEADER, InvalidBody, Presented, Refusal,
-};
-use worker::{
-    AnalyticsEngineDataPointBuilder, AnalyticsEngineDataset, Method, Request, Response,
-    RouteContext,
-};
+use kiloclaw_checkin::{CHECKIN_PATH, CheckIn, DataPoint, InvalidBody, Presented, Refusal};
+use worker::Env;
+use worker::js_sys::{Error, Function};
+use worker::wasm_bindgen::prelude::*;
 
 use crate::answer::ApiError;
-use crate::bindings::Ingest;
+use crate::bindings::{Ingest, Unusable};
 
-/// Takes a check-in:
+#[wasm_bindgen(module = "/src/checkin.js")]
+extern "C" {
+    fn lane(
+        path: &str,
+        limit: u32,
+        configure: &JsValue,
+        admit: &JsValue,
+        accept: &JsValue,
+    ) -> Function;
+
+    #[wasm_bindgen(catch)]
+    fn write(dataset: &JsValue, text: &str, ends: &[u32], doubles: &[f64]) -> Result<(), JsValue>;
+}
+
+/// Answers a check-in, or gives `undefined` for a request that is none:
 ///
 /// 1. another method than POST → 405
 /// 2. a credential header is missing, or the scheme is not Bearer → 401
@@ -24,87 +43,139 @@ use crate::bindings::Ingest;
 /// 7. the gateway token is not this sandbox's → 403
 /// 8. the data point cannot be written → 503
 /// 9. otherwise → 204
-pub(crate) async fn handle(
-    mut request: Request,
-    context: RouteContext<()>,
-) -> worker::Result<Response> {
-    let mut sandbox_id = None;
-    match accept(&mut request, &context, &mut sandbox_id).await {
-        Ok(()) => Ok(Response::builder().with_status(204).empty()),
-        Err(error) => error.into_response_for(sandbox_id.as_deref()),
+pub(crate) fn take(request: &JsValue, env: &Env) -> Result<JsValue, JsValue> {
+    thread_local! {
+        static LANE: Function = lane(
+            CHECKIN_PATH,
+            BODY_LIMIT,
+            &Closure::<dyn Fn(Env)>::new(configure).into_js_value(),
+            &Closure::<dyn Fn(String, Text, Text, Text) -> JsValue>::new(admit_js).into_js_value(),
+            &Closure::<dyn Fn(String, f64, Text, Text) -> JsValue>::new(accept_js).into_js_value(),
+        );
+    }
+    LANE.with(|lane| lane.call2(&JsValue::UNDEFINED, request, env))
+}
+
+/// A header's value, if the request has it.
+type Text = Option<String>;
+
+#[expect(clippy::cast_possible_truncation, reason = "16 KiB")]
+const BODY_LIMIT: u32 = MAX_BODY_BYTES as u32;
+
+thread_local! {
+    /// What the bindings hold. They are read when they are first seen and when they change.
+    static INGEST: RefCell<Option<Result<Ingest, Unusable>>> = const { RefCell::new(None) };
+}
+
+fn configure(env: Env) {
+    INGEST.set(Some(Ingest::read(&env)));
+}
+
+fn admit_js(method: String, authorization: Text, token: Text, length: Text) -> JsValue {
+    match admit(&method, authorization.as_deref(), token.as_deref(), length.as_deref()) {
+        Ok(()) => JsValue::UNDEFINED,
+        Err(error) => error.into_js(None),
     }
 }
 
-async fn accept(
-    request: &mut Request,
-    context: &RouteContext<()>,
-    sandbox_id: &mut Option<String>,
+/// Steps 1 to 5, as far as they need no body.
+fn admit(
+    method: &str,
+    authorization: Option<&str>,
+    gateway_token: Option<&str>,
+    content_length: Option<&str>,
 ) -> Result<(), ApiError> {
-    // 1. The router reads unknown methods as GET; the check-in takes POST alone either way.
-    if request.method() != Method::Post {
+    // 1.
+    if method != "POST" {
         return Err(Refusal::MethodNotAllowed.into());
     }
-
     // 2.
-    let authorization = header(request, "authorization");
-    let gateway_token = header(request, GATEWAY_TOKEN_HEADER);
-    let presented = Presented::from_headers(authorization.as_deref(), gateway_token.as_deref())?;
-
-    // 3.
-    let ingest = Ingest::read(&context.env)?;
-
-    // 4.
-    if !ingest.api_keys.accept(presented.api_key) {
-        return Err(Refusal::WrongApiKey.into());
-    }
-
-    // 5. and 6.
-    let body = read_body(request).await?;
-    let checkin = CheckIn::parse(&body).map_err(Refusal::from)?;
-    *sandbox_id = Some(checkin.sandbox_id.clone().into_owned());
-
-    // 7.
-    if !ingest.gateway.accept(&checkin.sandbox_id, presented.gateway_token) {
-        return Err(Refusal::WrongGatewayToken.into());
-    }
-
-    // 8.
-    let region = header(request, FLY_REGION_HEADER).unwrap_or_default();
-    write(&ingest.dataset, &DataPoint::new(&checkin, &region))
-}
-
-fn header(request: &Request, name: &str) -> Option<String> {
-    request.headers().get(name).ok().flatten()
-}
-
-/// Reads the body, or refuses it as soon as it is known to be too large.
-async fn read_body(request: &mut Request) -> Result<Vec<u8>, Refusal> {
-    let unreadable = |_| Refusal::from(InvalidBody::NotJson);
-    if let Some(length) = header(request, "content-length") {
-        // The runtime reads no more than this many bytes, and no fewer.
-        return match length.parse::<usize>() {
-            Ok(length) if length <= MAX_BODY_BYTES => request.bytes().await.map_err(unreadable),
-            _ => Err(Refusal::BodyTooLarge),
-        };
-    }
-    let mut body = Vec::new();
-    // No stream: no body, as good as an empty one.
-    if let Ok(mut chunks) = request.stream() {
-        while let Some(chunk) = chunks.next().await {
-            body.extend(chunk.map_err(unreadable)?);
-            if body.len() > MAX_BODY_BYTES {
-                return Err(Refusal::BodyTooLarge);
-            }
+    let presented = Presented::from_headers(authorization, gateway_token)?;
+    // 3. and 4.
+    with_ingest(|ingest| {
+        if ingest.api_keys.accept(presented.api_key) {
+            Ok(())
+        } else {
+            Err(Refusal::WrongApiKey.into())
         }
+    })?;
+    // 5.
+    match content_length.map(str::parse::<usize>) {
+        Some(Ok(0..=MAX_BODY_BYTES)) | None => Ok(()),
+        Some(_) => Err(Refusal::BodyTooLarge.into()),
     }
-    Ok(body)
 }
 
-fn write(dataset: &AnalyticsEngineDataset, point: &DataPoint<'_>) -> Result<(), ApiError> {
-    AnalyticsEngineDataPointBuilder::new()
-        .indexes([point.index])
-        .blobs(point.blobs)
-        .doubles(point.doubles)
-        .write_to(dataset)
-        .map_err(|error| ApiError::WriteFailed(error.to_string()))
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of bytes")]
+fn accept_js(body: String, size: f64, token: Text, region: Text) -> JsValue {
+    let token = token.unwrap_or_default();
+    let region = region.unwrap_or_default();
+    let mut sandbox_id = None;
+    match accept(&body, size as usize, &token, &region, &mut sandbox_id) {
+        Ok(()) => JsValue::UNDEFINED,
+        Err(error) => error.into_js(sandbox_id.as_deref()),
+    }
+}
+
+/// Steps 5 to 8. `size` is what the body measured in bytes before it was decoded.
+fn accept(
+    body: &str,
+    size: usize,
+    gateway_token: &str,
+    region: &str,
+    sandbox_id: &mut Option<String>,
+) -> Result<(), ApiError> {
+    // 5.
+    if size > MAX_BODY_BYTES {
+        return Err(Refusal::BodyTooLarge.into());
+    }
+    // 6. The runtime decodes faster than it hands over bytes, but puts U+FFFD for what is not
+    // UTF-8. A U+FFFD that was sent is as long as it was then, one that was put hardly ever is.
+    if body.contains('\u{fffd}') && body.len() != size {
+        return Err(Refusal::from(InvalidBody::NotJson).into());
+    }
+    let checkin = CheckIn::parse_str(body).map_err(Refusal::from)?;
+
+    let written = with_ingest(|ingest| {
+        // 7.
+        if !ingest.gateway.accept(&checkin.sandbox_id, gateway_token) {
+            return Err(Refusal::WrongGatewayToken.into());
+        }
+        // 8.
+        write_point(&ingest.dataset, &DataPoint::new(&checkin, region))
+    });
+    if written.is_err() {
+        *sandbox_id = Some(checkin.sandbox_id.into_owned());
+    }
+    written
+}
+
+fn with_ingest<T>(f: impl FnOnce(&Ingest) -> Result<T, ApiError>) -> Result<T, ApiError> {
+    INGEST.with_borrow(|ingest| match ingest {
+        Some(Ok(ingest)) => f(ingest),
+        Some(Err(unusable)) => Err((*unusable).into()),
+        None => Err(Unusable::NOT_READ.into()),
+    })
+}
+
+/// Hands all of a point over in one call.
+fn write_point(dataset: &JsValue, point: &DataPoint<'_>) -> Result<(), ApiError> {
+    let mut text = String::with_capacity(512);
+    let mut length = 0;
+    let texts = [point.index].into_iter().chain(point.blobs);
+    let ends: Vec<u32> = texts
+        .map(|part| {
+            text.push_str(part);
+            length += utf16_length(part);
+            length
+        })
+        .collect();
+    write(dataset, &text, &ends, &point.doubles).map_err(|thrown| {
+        let reason = thrown.dyn_ref::<Error>().map(|error| String::from(error.message()));
+        ApiError::WriteFailed(reason.unwrap_or_else(|| "it threw no Error".to_owned()))
+    })
+}
+
+fn utf16_length(text: &str) -> u32 {
+    text.chars().map(|c| if c.len_utf16() == 1 { 1 } else { 2 }).sum()
 }

@@ -1,0 +1,86 @@
+/**
+ * The way of a check-in through JavaScript: it moves bytes between the runtime and the contract, and
+ * decides nothing. Crossing between JavaScript and wasm is what a check-in costs, so a check-in
+ * crosses four times, and never for a single header or value.
+ */
+
+const ACCEPTED = { status: 204 };
+
+/**
+ * Makes the function that takes check-ins.
+ *
+ * @param {string} path of the check-in
+ * @param {number} limit of the body, in bytes
+ * @param {(env: object) => void} configure reads the bindings; called when they are other ones
+ * @param {(method: string, authorization?: string, token?: string, length?: string) =>
+ *   Response | undefined} admit checks what can be checked before the body is read
+ * @param {(body: string, size: number, token?: string, region?: string) =>
+ *   Response | undefined} accept checks the rest and writes the data point
+ * @returns {(request: Request, env: object) => Promise<Response> | Response | undefined}
+ *   undefined for a request that is no check-in
+ */
+export function lane(path, limit, configure, admit, accept) {
+  let configured;
+
+  return (request, env) => {
+    if (!isAt(request.url, path)) return undefined;
+    if (env !== configured) {
+      configure(env);
+      configured = env;
+    }
+    const { headers } = request;
+    const header = (name) => headers.get(name) ?? undefined;
+    const token = header('x-kiloclaw-gateway-token');
+    const length = header('content-length');
+    const refusal = admit(request.method, header('authorization'), token, length);
+    if (refusal !== undefined) return refusal;
+
+    const answer = (body, size) =>
+      accept(body, size, token, header('fly-region')) ?? new Response(null, ACCEPTED);
+    // A body that breaks off is no JSON.
+    const unreadable = () => answer('', 0);
+    return length === undefined
+      ? readAtMost(request.body, limit).then((bytes) => answer(decoder.decode(bytes), bytes.length), unreadable)
+      : request.text().then((body) => answer(body, Number(length)), unreadable);
+  };
+}
+
+const decoder = new TextDecoder();
+
+/** Whether a URL's path is `path`, without the cost of parsing the URL. */
+function isAt(url, path) {
+  const start = url.indexOf('/', 'https://'.length);
+  const end = start + path.length;
+  return url.startsWith(path, start) && (url.length === end || url[end] === '?');
+}
+
+/** The bytes of a body of unknown length, or a few more than `limit` of them. */
+async function readAtMost(stream, limit) {
+  let bytes = new Uint8Array();
+  for await (const chunk of stream ?? []) {
+    const longer = new Uint8Array(bytes.length + chunk.length);
+    longer.set(bytes);
+    longer.set(chunk, bytes.length);
+    bytes = longer;
+    if (bytes.length > limit) break;
+  }
+  return bytes;
+}
+
+/**
+ * Writes a data point.
+ *
+ * @param {{ writeDataPoint(point: object): void }} dataset
+ * @param {string} text the index and the blobs, end to end
+ * @param {Uint32Array} ends where each of them ends in `text`, in UTF-16 code units
+ * @param {Float64Array} doubles
+ */
+export function write(dataset, text, ends, doubles) {
+  let start = 0;
+  const texts = Array.from(ends, (end) => text.slice(start, (start = end)));
+  dataset.writeDataPoint({
+    indexes: [texts.shift()],
+    blobs: texts,
+    doubles: Array.from(doubles),
+  });
+}
