@@ -1,29 +1,29 @@
 /**
  * The way of a check-in through JavaScript: it moves bytes between the runtime and the contract, and
- * decides nothing. Crossing between JavaScript and wasm is what a check-in costs, so a check-in
- * crosses four times, and never for a single header or value.
+ * decides nothing. Crossing between JavaScript and wasm is what a check-in costs, so it crosses with
+ * all that is needed at a time and never for a single header or value. `tests/budget.test.ts` counts.
  */
 
 const ACCEPTED = { status: 204 };
 
 /**
- * Makes the function that takes check-ins.
+ * Makes the function that takes every request.
  *
  * @param {string} path of the check-in
- * @param {number} limit of the body, in bytes
+ * @param {number} limit of its body, in bytes
+ * @param {(request: Request, env: object) => Promise<Response>} route answers everything else
  * @param {(env: object) => void} configure reads the bindings; called when they are other ones
  * @param {(method: string, authorization?: string, token?: string, length?: string) =>
  *   Response | undefined} admit checks what can be checked before the body is read
  * @param {(body: string, size: number, token?: string, region?: string) =>
  *   Response | undefined} accept checks the rest and writes the data point
- * @returns {(request: Request, env: object) => Promise<Response> | Response | undefined}
- *   undefined for a request that is no check-in
+ * @returns {(request: Request, env: object) => Promise<Response> | Response}
  */
-export function lane(path, limit, configure, admit, accept) {
+export function lane(path, limit, route, configure, admit, accept) {
   let configured;
 
   return (request, env) => {
-    if (!isAt(request.url, path)) return undefined;
+    if (!isAt(request.url, path)) return route(request, env);
     if (env !== configured) {
       configure(env);
       configured = env;

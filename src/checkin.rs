@@ -1,19 +1,19 @@
 //! `POST /api/controller/checkin`: moves bytes between the runtime and the contract.
 //!
 //! The hot path. What a check-in costs is crossing between JavaScript and wasm, and driving Rust
-//! futures from there; parsing and HMAC are a tenth of it (`bench/results.md`). So it has no future
-//! and four crossings: `checkin.js` collects what is needed and calls [`Lane`]'s two synchronous
-//! steps. A request that is cancelled while its body arrives leaves nothing behind in Rust.
+//! futures from there; parsing and HMAC are a small part of it. So it has no future and few
+//! crossings: `checkin.js` collects what is needed and calls two synchronous steps, [`admit`] and
+//! [`accept`]. A request that is cancelled while its body arrives leaves nothing behind in Rust.
 
 #![expect(clippy::needless_pass_by_value, reason = "the boundary hands over owned values")]
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 
 use kiloclaw_checkin::limits::MAX_BODY_BYTES;
 use kiloclaw_checkin::{CHECKIN_PATH, CheckIn, DataPoint, InvalidBody, Presented, Refusal};
-use worker::Env;
-use worker::js_sys::{Error, Function};
+use worker::js_sys::{Error, Function, Promise};
 use worker::wasm_bindgen::prelude::*;
+use worker::{Env, web_sys};
 
 use crate::answer::ApiError;
 use crate::bindings::{Ingest, Unusable};
@@ -23,6 +23,7 @@ extern "C" {
     fn lane(
         path: &str,
         limit: u32,
+        route: &JsValue,
         configure: &JsValue,
         admit: &JsValue,
         accept: &JsValue,
@@ -32,7 +33,7 @@ extern "C" {
     fn write(dataset: &JsValue, text: &str, ends: &[u32], doubles: &[f64]) -> Result<(), JsValue>;
 }
 
-/// Answers a check-in, or gives `undefined` for a request that is none:
+/// Answers a check-in, and hands every other request to `route`:
 ///
 /// 1. another method than POST → 405
 /// 2. a credential header is missing, or the scheme is not Bearer → 401
@@ -43,17 +44,26 @@ extern "C" {
 /// 7. the gateway token is not this sandbox's → 403
 /// 8. the data point cannot be written → 503
 /// 9. otherwise → 204
-pub(crate) fn take(request: &JsValue, env: &Env) -> Result<JsValue, JsValue> {
+pub(crate) fn take(request: &JsValue, env: &Env, route: Route) -> JsValue {
     thread_local! {
-        static LANE: Function = lane(
-            CHECKIN_PATH,
-            BODY_LIMIT,
-            &Closure::<dyn Fn(Env)>::new(configure).into_js_value(),
-            &Closure::<dyn Fn(String, Text, Text, Text) -> JsValue>::new(admit_js).into_js_value(),
-            &Closure::<dyn Fn(String, f64, Text, Text) -> JsValue>::new(accept_js).into_js_value(),
-        );
+        static LANE: OnceCell<Function> = const { OnceCell::new() };
     }
-    LANE.with(|lane| lane.call2(&JsValue::UNDEFINED, request, env))
+    LANE.with(|lane| lane.get_or_init(|| new_lane(route)).call2(&JsValue::UNDEFINED, request, env))
+        .unwrap_or_else(|thrown| Promise::reject(&thrown).into())
+}
+
+/// Answers a request that is no check-in.
+type Route = fn(web_sys::Request, Env) -> Promise;
+
+fn new_lane(route: Route) -> Function {
+    lane(
+        CHECKIN_PATH,
+        BODY_LIMIT,
+        &Closure::<dyn Fn(web_sys::Request, Env) -> Promise>::new(route).into_js_value(),
+        &Closure::<dyn Fn(Env)>::new(configure).into_js_value(),
+        &Closure::<dyn Fn(String, Text, Text, Text) -> JsValue>::new(admit_js).into_js_value(),
+        &Closure::<dyn Fn(String, f64, Text, Text) -> JsValue>::new(accept_js).into_js_value(),
+    )
 }
 
 /// A header's value, if the request has it.

@@ -10,10 +10,9 @@ mod jwt;
 use std::future::{Future, Ready, ready};
 
 use serde_json::json;
-use worker::js_sys::Promise;
 use worker::wasm_bindgen::prelude::*;
 use worker::wasm_bindgen_futures::future_to_promise;
-use worker::{Env, Request, Response, RouteContext, Router, web_sys};
+use worker::{Env, Request, Response, RouteContext, Router};
 
 use answer::ApiError;
 use jwt::Operator;
@@ -31,15 +30,12 @@ fn start() {
 /// and futures would make it more expensive than the same in TypeScript.
 #[wasm_bindgen]
 #[must_use]
-pub fn fetch(request: web_sys::Request, env: Env) -> JsValue {
-    match checkin::take(&request, &env) {
-        Ok(answer) if !answer.is_undefined() => answer,
-        Ok(_) => future_to_promise(async move {
-            Ok(answer::into_js(routes().run(request.into(), env).await))
-        })
-        .into(),
-        Err(thrown) => Promise::reject(&thrown).into(),
-    }
+pub fn fetch(request: &JsValue, env: &Env) -> JsValue {
+    checkin::take(request, env, |request, env| {
+        future_to_promise(
+            async move { Ok(answer::into_js(routes().run(request.into(), env).await)) },
+        )
+    })
 }
 
 /// Every route there is but [the check-in](checkin::take), and which of them stand behind the JWT gate.

@@ -26,6 +26,8 @@ export interface Options {
   readonly dataset?: 'local' | 'missing' | 'throws';
   /** The folder under `build/`, or `.` for what is deployed. */
   readonly build?: string;
+  /** A JavaScript module to start with instead of the Worker's own, and what else it imports. */
+  readonly modules?: { readonly main: string } & Readonly<Record<string, string>>;
 }
 
 export interface Log {
@@ -77,7 +79,7 @@ function datasetBinding(kind: Options['dataset'], port: number): Binding | undef
 
 /** Starts the Worker; it stops when `context` ends: a test, or the whole file. */
 export async function startWorker(
-  { vars = {}, dataset, build = '.' }: Options = {},
+  { vars = {}, dataset, build = '.', modules }: Options = {},
   context: { after(stop: () => Promise<void>): void } = { after },
 ): Promise<Worker> {
   const file = (name: string) => readFileSync(new URL(`../build/${build}/${name}`, import.meta.url));
@@ -101,9 +103,12 @@ export async function startWorker(
           name: 'kiloclaw-telemetry',
           compatibilityDate: COMPATIBILITY_DATE,
           manifest: {
-            mainModule: 'index.js',
+            mainModule: modules === undefined ? 'index.js' : 'main',
             modulesRoot: '/',
             modules: {
+              ...Object.fromEntries(
+                entries(modules ?? {}).map(([name, contents]) => [name, { type: 'esm', contents }]),
+              ),
               'index.js': { type: 'esm', contents: file('index.js').toString() },
               'index_bg.wasm': { type: 'wasm', contents: file('index_bg.wasm') },
             },

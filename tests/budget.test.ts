@@ -1,0 +1,76 @@
+/**
+ * What an accepted check-in may cost, in figures that do not vary: crossings between JavaScript and
+ * wasm, allocations in wasm memory asked for by JavaScript, and the size of the bundle. Who gets
+ * below a budget lowers it here; who must raise one says why.
+ */
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { gzipSync } from 'node:zlib';
+
+import { FULL, startWorker } from './worker.ts';
+
+/** Calls from JavaScript into wasm, calls back, and allocations, per accepted check-in. */
+const BUDGET = { intoWasm: 3, outOfWasm: 2, allocations: 7 };
+
+/** The bundle as it is uploaded, gzipped, in bytes. */
+const BUNDLE_BUDGET = 147_000;
+
+/** wasm-bindgen's allocator, under its own names or, in a stripped module, under short ones. */
+const ALLOCATOR = /^in __wbindgen_(malloc|realloc|export\d*)$/;
+
+/** Counts every call through the boundary, by name. */
+const COUNT = `
+  export const calls = new Map();
+  const counted = (functions, direction) => Object.fromEntries(
+    Object.entries(functions).map(([name, value]) => [name, typeof value !== 'function' ? value :
+      function (...args) {
+        const key = direction + ' ' + name;
+        calls.set(key, (calls.get(key) ?? 0) + 1);
+        return value.apply(this, args);
+      }]));
+  const { Instance } = WebAssembly;
+  WebAssembly.Instance = function (module, imports) {
+    const inner = Object.fromEntries(
+      Object.entries(imports).map(([name, functions]) => [name, counted(functions, 'out')]));
+    return { exports: counted(new Instance(module, inner).exports, 'in') };
+  };`;
+
+const MAIN = `
+  import { calls } from 'count';
+  import Worker from 'index.js';
+  export default {
+    fetch(request, env, ctx) {
+      if (!request.url.endsWith('/calls')) return new Worker(ctx, env).fetch(request);
+      const counted = Object.fromEntries(calls);
+      calls.clear();
+      return Response.json(counted);
+    },
+  };`;
+
+test('an accepted check-in crosses the boundary no more often than its budget', async (t) => {
+  const worker = await startWorker({ modules: { main: MAIN, count: COUNT } }, t);
+  const calls = async () =>
+    (await (await worker.fetch('/calls')).json()) as Record<string, number>;
+  // The first one reads the bindings.
+  assert.equal((await worker.checkIn(FULL, { 'fly-region': 'fra' })).status, 204);
+  assert.ok((await calls())['in fetch'] === 1, 'the calls are counted');
+
+  assert.equal((await worker.checkIn(FULL, { 'fly-region': 'fra' })).status, 204);
+  const counted = await calls();
+  const total = (matches: (name: string) => boolean) =>
+    Object.entries(counted).reduce((sum, [name, n]) => sum + (matches(name) ? n : 0), 0);
+  const isAllocator = (name: string) => ALLOCATOR.test(name);
+  const found = {
+    intoWasm: total((name) => name.startsWith('in ') && !isAllocator(name)),
+    outOfWasm: total((name) => name.startsWith('out ')),
+    allocations: total(isAllocator),
+  };
+  assert.deepEqual(found, BUDGET, JSON.stringify(counted, null, 2));
+});
+
+test('the bundle is no larger than its budget', () => {
+  const files = ['build/index.js', 'build/index_bg.wasm'].map((file) => readFileSync(file));
+  const size = files.reduce((sum, file) => sum + gzipSync(file, { level: 9 }).length, 0);
+  assert.ok(size <= BUNDLE_BUDGET, `${size} bytes gzipped, the budget is ${BUNDLE_BUDGET}`);
+});
