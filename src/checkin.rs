@@ -9,6 +9,7 @@
 
 use std::cell::{OnceCell, RefCell};
 
+use kiloclaw_checkin::data_point::BLOBS;
 use kiloclaw_checkin::limits::MAX_BODY_BYTES;
 use kiloclaw_checkin::{CHECKIN_PATH, CheckIn, DataPoint, InvalidBody, Presented, Refusal};
 use worker::js_sys::{Error, Function, Promise};
@@ -171,15 +172,13 @@ fn with_ingest<T>(f: impl FnOnce(&Ingest) -> Result<T, ApiError>) -> Result<T, A
 /// Hands all of a point over in one call.
 fn write_point(dataset: &JsValue, point: &DataPoint<'_>) -> Result<(), ApiError> {
     let mut text = String::with_capacity(512);
+    let mut ends = [0; 1 + BLOBS.len()];
     let mut length = 0;
-    let texts = [point.index].into_iter().chain(point.blobs);
-    let ends: Vec<u32> = texts
-        .map(|part| {
-            text.push_str(part);
-            length += utf16_length(part);
-            length
-        })
-        .collect();
+    for (end, part) in ends.iter_mut().zip([point.index].into_iter().chain(point.blobs)) {
+        text.push_str(part);
+        length += utf16_length(part);
+        *end = length;
+    }
     write(dataset, &text, &ends, &point.doubles).map_err(|thrown| {
         let reason = thrown.dyn_ref::<Error>().map(|error| String::from(error.message()));
         ApiError::WriteFailed(reason.unwrap_or_else(|| "it threw no Error".to_owned()))

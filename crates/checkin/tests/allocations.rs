@@ -1,0 +1,36 @@
+//! How much the contract allocates for an accepted check-in: nothing, unless a string is escaped.
+
+#![expect(clippy::unwrap_used, reason = "clippy does not know helpers of tests from other code")]
+
+use kiloclaw_checkin::{AcceptedKeys, CheckIn, DataPoint, GatewaySecrets, Presented};
+
+const BODY: &str = r#"{"sandboxId":"sandbox-1","machineId":"m","controllerVersion":"1.2.3",
+    "controllerCommit":"abc1234","openclawVersion":"2026.3.13","openclawCommit":null,
+    "supervisorState":"running","totalRestarts":7,"restartsSinceLastCheckin":2,
+    "uptimeSeconds":3600.5,"loadAvg5m":0.42,"bandwidthBytesIn":123456789012,
+    "bandwidthBytesOut":1000,"lastExitReason":"signal:SIGTERM","unknown":[]}"#;
+
+fn allocations(body: &str) -> u64 {
+    let api_keys = AcceptedKeys::new("new,old", &[7; 32]).unwrap();
+    let gateway = GatewaySecrets::new("new,old").unwrap();
+    let token = gateway.token("sandbox-1");
+    let counted = allocation_counter::measure(|| {
+        let presented = Presented::from_headers(Some("Bearer old"), Some(token.expose())).unwrap();
+        assert!(api_keys.accept(presented.api_key));
+        let checkin = CheckIn::parse(body.as_bytes()).unwrap();
+        assert!(gateway.accept(&checkin.sandbox_id, presented.gateway_token));
+        assert_eq!(DataPoint::new(&checkin, "fra").index, "sandbox-1");
+    });
+    counted.count_total
+}
+
+#[test]
+fn an_accepted_check_in_allocates_nothing() {
+    assert_eq!(allocations(BODY), 0);
+}
+
+#[test]
+fn an_escaped_string_costs_itself_and_the_buffer_it_is_unescaped_in() {
+    let escaped = BODY.replace("signal:SIGTERM", "signal:\\u0053IGTERM");
+    assert!((1..=3).contains(&allocations(&escaped)), "{}", allocations(&escaped));
+}
