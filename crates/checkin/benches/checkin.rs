@@ -3,8 +3,7 @@
 //! With `-- count N` it takes N check-ins and prints nothing, for callgrind to count instructions in;
 //! see `bench/native.ts`.
 
-#![expect(missing_docs, reason = "divan's attribute makes public items")]
-#![allow(clippy::unwrap_used, reason = "a broken benchmark may panic")]
+#![expect(clippy::unwrap_used, reason = "a broken benchmark may panic")]
 
 use std::hint::black_box;
 
