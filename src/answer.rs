@@ -1,6 +1,5 @@
 //! What the Worker answers: JSON, and a line in the log for every refusal.
 
-use jsonwebtoken::errors::ErrorKind;
 use kiloclaw_checkin::Refusal;
 use serde::Serialize;
 use serde_json::json;
@@ -8,6 +7,7 @@ use worker::wasm_bindgen::JsValue;
 use worker::{Response, console_error, console_warn, web_sys};
 
 use crate::bindings::Unusable;
+use crate::jwt::BadToken;
 
 /// Every way in which a request can fail.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(crate) enum ApiError {
     /// There is no bearer token in a request to the operators' API.
     MissingToken,
     /// The bearer token is none that the gate lets through; why is for the log alone.
-    InvalidToken(jsonwebtoken::errors::Error),
+    InvalidToken(BadToken),
     /// The runtime failed a handler, with these words for the log alone.
     Internal(String),
     /// Nothing is served here.
@@ -84,10 +84,8 @@ impl ApiError {
             Self::Misconfigured(_) => Refusal::Misconfigured.into(),
             Self::WriteFailed(_) => Refusal::WriteFailed.into(),
             Self::MissingToken => Shape::unauthorized("missing_token"),
-            Self::InvalidToken(error) => Shape::unauthorized(match error.kind() {
-                ErrorKind::ExpiredSignature => "expired_token",
-                _ => "invalid_token",
-            }),
+            Self::InvalidToken(BadToken::Expired) => Shape::unauthorized("expired_token"),
+            Self::InvalidToken(_) => Shape::unauthorized("invalid_token"),
             Self::Internal(_) => Shape::new(500, "Internal error", "internal", None),
             Self::NotFound => Shape::new(404, "Not found", "not_found", None),
             Self::MethodNotAllowed(methods) => {
@@ -102,7 +100,7 @@ impl ApiError {
             Self::CheckIn(refusal) => refusal.field().map(|field| field.name().to_owned()),
             Self::Misconfigured(unusable) => Some(unusable.to_string()),
             Self::WriteFailed(reason) | Self::Internal(reason) => Some(reason.clone()),
-            Self::InvalidToken(error) => Some(error.to_string()),
+            Self::InvalidToken(bad) => Some(bad.to_string()),
             Self::MissingToken | Self::NotFound | Self::MethodNotAllowed(_) => None,
         }
     }

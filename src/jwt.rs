@@ -1,26 +1,94 @@
 //! The JWT gate in front of the operators' API: HS256 and nothing else.
 
-use hmac::{Hmac, KeyInit, Mac};
-use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
-use jsonwebtoken::errors::{ErrorKind, new_error};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Validation};
+use std::fmt;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use jwt_compact::alg::{Hs256, Hs256Key};
+use jwt_compact::{AlgorithmExt, Claims, TimeOptions, UntrustedToken, ValidationError};
 use kiloclaw_checkin::bearer;
 use serde::Deserialize;
-use sha2::Sha256;
-use signature::Verifier;
-use worker::{Env, Request};
+use worker::{Date, Env, Request};
 
 use crate::answer::ApiError;
 use crate::bindings::Gate;
 
-/// How far the clocks of issuer and Worker may differ, in seconds.
-const LEEWAY_SECONDS: u64 = 5;
+/// How far the clocks of issuer and Worker may differ.
+const LEEWAY: TimeDelta = TimeDelta::seconds(5);
 
-/// Who passed the gate: the claims that handlers look at.
+/// Who passed the gate: the claims that the gate and the handlers look at.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Operator {
     /// The token's subject, if it names one.
     pub(crate) sub: Option<String>,
+    iss: Option<String>,
+    aud: Option<Audience>,
+}
+
+/// One audience or several (RFC 7519, 4.1.3).
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Audience {
+    fn includes(&self, audience: &str) -> bool {
+        match self {
+            Self::One(one) => one == audience,
+            Self::Several(several) => several.iter().any(|one| one == audience),
+        }
+    }
+}
+
+/// Why a token is not let through; for the log, which it tells nothing of the token itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BadToken {
+    /// It is no JWT.
+    Malformed,
+    /// It is signed by another algorithm than HS256, or says so.
+    Algorithm,
+    /// The signature is not that of `JWT_SECRET`.
+    Signature,
+    /// A claim is missing or is not of its type.
+    Claims,
+    /// `exp` is past.
+    Expired,
+    /// `nbf` lies ahead.
+    NotYetValid,
+    /// `iss` is not `JWT_ISSUER`.
+    Issuer,
+    /// `aud` does not name `JWT_AUDIENCE`.
+    Audience,
+}
+
+impl fmt::Display for BadToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Malformed => "not a JWT",
+            Self::Algorithm => "the algorithm is not HS256",
+            Self::Signature => "not signed with JWT_SECRET",
+            Self::Claims => "a claim is missing or of a wrong type; exp is required",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not valid yet",
+            Self::Issuer => "iss is not JWT_ISSUER",
+            Self::Audience => "aud does not name JWT_AUDIENCE",
+        })
+    }
+}
+
+impl From<ValidationError> for BadToken {
+    fn from(error: ValidationError) -> Self {
+        match error {
+            ValidationError::AlgorithmMismatch { .. } => Self::Algorithm,
+            ValidationError::InvalidSignatureLen { .. }
+            | ValidationError::MalformedSignature(_)
+            | ValidationError::InvalidSignature => Self::Signature,
+            ValidationError::Expired => Self::Expired,
+            ValidationError::NotMature => Self::NotYetValid,
+            _ => Self::Claims,
+        }
+    }
 }
 
 /// Lets a request through whose bearer token is signed with `JWT_SECRET` by HS256, has an `exp` that
@@ -32,78 +100,38 @@ pub(crate) struct Operator {
 pub(crate) fn verify(request: &Request, env: &Env) -> Result<Operator, ApiError> {
     // 1.
     let gate = Gate::read(env)?;
-
     // 2.
     let authorization = request.headers().get("authorization").ok().flatten();
     let token = authorization.as_deref().and_then(bearer).ok_or(ApiError::MissingToken)?;
-
     // 3.
-    let mut validation = Validation::new(Algorithm::HS256);
-    validation.leeway = LEEWAY_SECONDS;
-    validation.validate_nbf = true;
-    validation.validate_aud = gate.audience.is_some();
-    let mut required = vec!["exp"];
-    if let Some(issuer) = gate.issuer {
-        validation.set_issuer(&[issuer]);
-        required.push("iss");
-    }
-    if let Some(audience) = gate.audience {
-        validation.set_audience(&[audience]);
-        required.push("aud");
-    }
-    validation.set_required_spec_claims(&required);
-    let key = DecodingKey::from_secret(gate.secret.as_bytes());
-    jsonwebtoken::decode(token, &key, &validation)
-        .map(|token| token.claims)
-        .map_err(ApiError::InvalidToken)
+    check(&gate, token, now()).map_err(ApiError::InvalidToken)
 }
 
-/// Gives `jsonwebtoken` the one algorithm that may be used here.
-///
-/// Its bundled providers bring RSA and elliptic curves along: 190 kB gzipped that nothing calls.
-pub(crate) fn install_crypto() {
-    static PROVIDER: CryptoProvider = CryptoProvider {
-        signer_factory: sign_nothing,
-        verifier_factory: hs256,
-        key_utils: KeyUtils::new_unimplemented(),
-    };
-    // It fails only where a provider is installed already: this one.
-    let _ = PROVIDER.install_default();
-}
+fn check(gate: &Gate, token: &str, now: DateTime<Utc>) -> Result<Operator, BadToken> {
+    let token = UntrustedToken::new(token).map_err(|_| BadToken::Malformed)?;
+    let key = Hs256Key::new(gate.secret.as_bytes());
+    let token = Hs256.validator::<Operator>(&key).validate(&token)?;
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the provider's signature")]
-fn sign_nothing(
-    _: &Algorithm,
-    _: &EncodingKey,
-) -> jsonwebtoken::errors::Result<Box<dyn JwtSigner>> {
-    Err(new_error(ErrorKind::UnsupportedAlgorithm))
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the provider's signature")]
-fn hs256(
-    algorithm: &Algorithm,
-    key: &DecodingKey,
-) -> jsonwebtoken::errors::Result<Box<dyn JwtVerifier>> {
-    if *algorithm != Algorithm::HS256 {
-        return Err(new_error(ErrorKind::UnsupportedAlgorithm));
+    let claims: &Claims<Operator> = token.claims();
+    let time = TimeOptions::new(LEEWAY, || now);
+    claims.validate_expiration(&time)?;
+    if claims.not_before.is_some() {
+        claims.validate_maturity(&time)?;
     }
-    let keyed = Hmac::new_from_slice(key.try_get_as_bytes()?)
-        .map_err(|_| new_error(ErrorKind::InvalidKeyFormat))?;
-    Ok(Box::new(Hs256(keyed)))
+    let Operator { iss, aud, .. } = &claims.custom;
+    if gate.issuer.is_some() && *iss != gate.issuer {
+        return Err(BadToken::Issuer);
+    }
+    if let Some(audience) = &gate.audience
+        && !aud.as_ref().is_some_and(|aud| aud.includes(audience))
+    {
+        return Err(BadToken::Audience);
+    }
+    Ok(token.into_parts().1.custom)
 }
 
-struct Hs256(Hmac<Sha256>);
-
-impl Verifier<Vec<u8>> for Hs256 {
-    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> Result<(), signature::Error> {
-        let mut mac = self.0.clone();
-        mac.update(message);
-        mac.verify_slice(signature).map_err(signature::Error::from_source)
-    }
-}
-
-impl JwtVerifier for Hs256 {
-    fn algorithm(&self) -> Algorithm {
-        Algorithm::HS256
-    }
+fn now() -> DateTime<Utc> {
+    let milliseconds = i64::try_from(Date::now().as_millis()).unwrap_or(i64::MAX);
+    // Out of range would be the year 262143: every token has expired by then.
+    DateTime::from_timestamp_millis(milliseconds).unwrap_or(DateTime::<Utc>::MAX_UTC)
 }

@@ -21,7 +21,6 @@ use jwt::Operator;
 #[wasm_bindgen(start, private)]
 fn start() {
     console_error_panic_hook::set_once();
-    jwt::install_crypto();
 }
 
 /// Every request starts here.
