@@ -3,11 +3,22 @@
 use kiloclaw_checkin::Refusal;
 use serde::Serialize;
 use serde_json::json;
-use worker::wasm_bindgen::JsValue;
-use worker::{Response, console_error, console_warn, web_sys};
+use worker::wasm_bindgen::prelude::*;
+use worker::{Response, web_sys};
 
 use crate::bindings::Unusable;
 use crate::jwt::BadToken;
+
+#[wasm_bindgen(module = "/src/answer.js")]
+extern "C" {
+    fn refuse(
+        status: u16,
+        body: &str,
+        line: &str,
+        name: Option<&str>,
+        value: Option<&str>,
+    ) -> web_sys::Response;
+}
 
 /// Every way in which a request can fail.
 #[derive(Debug)]
@@ -120,19 +131,8 @@ impl ApiError {
         let Shape { status, code, header, body } = self.shape();
         let line = LogLine { status, code, sandbox_id, detail: self.detail() };
         let line = serde_json::to_string(&line)?;
-        if status >= 500 {
-            console_error!("{line}");
-        } else {
-            console_warn!("{line}");
-        }
-
-        let mut response = Response::builder()
-            .with_status(status)
-            .with_header("content-type", "application/json")?;
-        if let Some((name, value)) = header {
-            response = response.with_header(name, value)?;
-        }
-        Ok(response.fixed(body.into_bytes()))
+        let (name, value) = header.unzip();
+        Ok(refuse(status, &body, &line, name, value).into())
     }
 }
 
