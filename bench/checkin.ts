@@ -52,6 +52,8 @@ export const headers = (sandboxId: string, apiKey = API_KEY): Headers => ({
 export function dataPoint(fields: Fields, region: string) {
   const values: Fields = { ...fields, flyRegion: region };
   const column = (kind: string) =>
-    Object.entries(layout).flatMap(([slot, name]) => (slot.startsWith(kind) ? [values[name] ?? ''] : []));
+    Object.entries(layout)
+      .filter(([slot]) => slot.startsWith(kind))
+      .map(([, name]) => values[name] ?? '');
   return { index: column('index')[0], blobs: column('blob'), doubles: column('double') };
 }

@@ -22,9 +22,15 @@ export default {
   },
 };
 
-/** A class is constructed for every request, as the runtime does it. */
-const call =
-  typeof variant === 'function'
-    ? (/** @type {[Request, object, object]} */ ...[request, env, context]) =>
-        new variant(context, env).fetch(request)
-    : variant.fetch;
+/**
+ * A class is constructed for every request, as the runtime does it.
+ *
+ * @param {Request} request
+ * @param {object} env
+ * @param {object} context
+ */
+function call(request, env, context) {
+  return typeof variant === 'function'
+    ? new variant(context, env).fetch(request)
+    : variant.fetch(request, env, context);
+}

@@ -197,9 +197,10 @@ impl<'a> CheckIn<'a> {
             .deserialize(&mut deserializer)
             .and_then(|checkin| deserializer.end().map(|()| checkin))
             .map_err(|error| match reading.get() {
-                Some(field) => InvalidBody::Field(field),
+                // Cut off within a field's value is cut off, not an invalid field.
+                Some(field) if !error.is_eof() => InvalidBody::Field(field),
                 None if error.is_data() => InvalidBody::NotAnObject,
-                None => InvalidBody::NotJson,
+                _ => InvalidBody::NotJson,
             })
     }
 }
@@ -578,7 +579,17 @@ mod tests {
 
     #[test]
     fn tells_what_is_not_json_from_what_is_not_an_object() {
-        for body in ["", " ", "{", "{]", "nope", "{\"a\":1,}", "\u{0}"] {
+        for body in [
+            "",
+            " ",
+            "{",
+            "{]",
+            "{\"sandboxId\":",
+            "{\"sandboxId\":\"x",
+            "nope",
+            "{\"a\":1,}",
+            "\u{0}",
+        ] {
             assert_eq!(CheckIn::parse(body.as_bytes()), Err(InvalidBody::NotJson), "{body:?}");
         }
         let trailing = full().to_string() + "x";

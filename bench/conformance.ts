@@ -1,0 +1,356 @@
+/** Asks every variant the same questions, so that none is fast by leaving something out. */
+import { createHmac } from 'node:crypto';
+import { isDeepStrictEqual } from 'node:util';
+
+import {
+  API_KEY,
+  dataPoint,
+  gatewayToken,
+  GATEWAY_TOKEN_SECRET,
+  headers,
+  JWT_SECRET,
+  REGION,
+  SAMPLE,
+  VARS,
+  type Fields,
+  type Headers,
+} from './checkin.ts';
+import {
+  ask,
+  Failure,
+  REPORT,
+  serve,
+  type Question,
+  type Service,
+  type Site,
+  type Variant,
+} from './workerd.ts';
+
+/** Who takes the question: the Worker as it is measured, while it is rotated, or misconfigured. */
+const SERVICES: readonly Service[] = [
+  { name: 'main', vars: VARS },
+  {
+    name: 'rotating',
+    vars: {
+      ...VARS,
+      KILOCODE_API_KEY: `new-key, ${API_KEY}`,
+      GATEWAY_TOKEN_SECRET: `new-secret,\n${GATEWAY_TOKEN_SECRET}\n`,
+    },
+  },
+  { name: 'no key', vars: { ...VARS, KILOCODE_API_KEY: undefined } },
+  { name: 'empty secret', vars: { ...VARS, GATEWAY_TOKEN_SECRET: ' , ' } },
+  { name: 'no dataset', vars: VARS, dataset: 'missing' },
+  { name: 'throwing', vars: VARS, dataset: 'throws' },
+];
+
+interface Case {
+  readonly name: string;
+  readonly question: Question;
+  readonly status: number;
+  /** The exact body of a refusal. */
+  readonly body?: object;
+  /** Headers that the answer must have. */
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly service?: string;
+  /** Only variants that have an API for operators. */
+  readonly operators?: boolean;
+}
+
+const MINIMAL: Fields = {
+  sandboxId: 'sbx-minimal',
+  controllerVersion: '1',
+  controllerCommit: 'a',
+  openclawVersion: null,
+  openclawCommit: null,
+  supervisorState: 'stopped',
+  totalRestarts: 0,
+  restartsSinceLastCheckin: 0,
+  uptimeSeconds: 0,
+  loadAvg5m: 0,
+  bandwidthBytesIn: 0,
+  bandwidthBytesOut: 0,
+};
+/** As long as the limits allow, and not in ASCII. */
+const LONG: Fields = {
+  ...SAMPLE,
+  sandboxId: 'é'.repeat(48),
+  machineId: '日'.repeat(341),
+  openclawVersion: '',
+  bandwidthBytesIn: Number.MAX_SAFE_INTEGER,
+};
+
+/** Every point that an accepted check-in becomes here, by its index. */
+export const EXPECTED = {
+  ...Object.fromEntries([SAMPLE, LONG].map((body) => [body.sandboxId, dataPoint(body, REGION)])),
+  // It comes without a region.
+  [String(MINIMAL.sandboxId)]: dataPoint(MINIMAL, ''),
+};
+
+const LIMIT = 16 * 1024;
+const RULES = {
+  id: 'a string of 1 to 96 bytes',
+  text: 'a string of 1 to 1024 bytes',
+  optional: 'a string of at most 1024 bytes, or left out',
+  nullable: 'a string of at most 1024 bytes, or null',
+  number: 'a finite number, 0 or more',
+};
+
+const refusal = (error: string, code: string, more: object = {}) => ({ error, code, ...more });
+const BEARER = { 'www-authenticate': 'Bearer' };
+const RETRY = { 'retry-after': '30' };
+
+/** Headers; `undefined` leaves one out. */
+type Change = Readonly<Record<string, string | undefined>>;
+
+/** A check-in with the right headers but for `change`. */
+function checkIn(
+  body: Fields | string | Uint8Array,
+  change: Change = {},
+  { chunked = false } = {},
+): Question {
+  const raw = typeof body === 'string' || body instanceof Uint8Array;
+  const bytes = Buffer.from(raw ? body : JSON.stringify(body));
+  const all = {
+    ...headers(raw ? SAMPLE.sandboxId : String(body.sandboxId)),
+    ...(chunked ? { 'transfer-encoding': 'chunked' } : { 'content-length': `${bytes.length}` }),
+    ...change,
+  };
+  const given = Object.entries<string | undefined>(all).filter(([, value]) => value !== undefined);
+  return { headers: Object.fromEntries(given) as Headers, body: bytes };
+}
+
+/** The sample, this many bytes long. */
+function ofSize(bytes: number): string {
+  const padded = (padding: string) => JSON.stringify({ ...SAMPLE, padding });
+  return padded('x'.repeat(bytes - padded('').length));
+}
+
+/** The sample with this JSON in a field, or without the field. */
+const withField = (field: string, json: string | undefined) =>
+  JSON.stringify({ ...SAMPLE, [field]: undefined }).replace(
+    /\}$/,
+    json === undefined ? '}' : `,"${field}":${json}}`,
+  );
+
+const notUtf8 = () => {
+  const bytes = Buffer.from(JSON.stringify({ ...SAMPLE, unknown: 'x' }));
+  bytes[bytes.length - 3] = 0xff;
+  return bytes;
+};
+
+function jwt(claims: object, secret = JWT_SECRET): string {
+  const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const message = `${part({ alg: 'HS256', typ: 'JWT' })}.${part(claims)}`;
+  return `${message}.${createHmac('sha256', secret).update(message).digest('base64url')}`;
+}
+
+function cases(): Case[] {
+  const accepted = (name: string, question: Question, service?: string): Case => ({
+    name,
+    question,
+    status: 204,
+    service,
+  });
+  const unauthorized = (name: string, code: string, change: Change): Case => ({
+    name,
+    question: checkIn(SAMPLE, change),
+    status: 401,
+    body: refusal('Unauthorized', code),
+    headers: BEARER,
+  });
+  const wrongKey = (apiKey: string, service?: string): Case => ({
+    name: `the key '${apiKey}'`,
+    question: checkIn(SAMPLE, { authorization: `Bearer ${apiKey}` }),
+    status: 403,
+    body: refusal('Forbidden', 'wrong_api_key'),
+    service,
+  });
+  const wrongToken = (token: string): Case => ({
+    name: `the token '${token}'`,
+    question: checkIn(SAMPLE, { 'x-kiloclaw-gateway-token': token }),
+    status: 403,
+    body: refusal('Forbidden', 'wrong_gateway_token'),
+  });
+  const tooLarge = (name: string, question: Question): Case => ({
+    name,
+    question,
+    status: 413,
+    body: refusal('Body too large', 'body_too_large'),
+  });
+  const invalid = (name: string, body: string | Uint8Array, code: string, more?: object): Case => ({
+    name,
+    question: checkIn(body),
+    status: 400,
+    body: refusal('Invalid body', code, more),
+  });
+  const invalidField = (field: string, json: string | undefined, expected: string): Case => {
+    const name = `${field}: ${json?.slice(0, 20)}`;
+    return invalid(name, withField(field, json), 'invalid_field', { field, expected });
+  };
+  const misconfigured = (service: string): Case => ({
+    name: service,
+    question: checkIn(SAMPLE),
+    status: 503,
+    body: refusal('Configuration error', 'misconfigured'),
+    headers: RETRY,
+    service,
+  });
+  const whoami = (name: string, token: string | undefined, status: number, body: object): Case => ({
+    name,
+    question: {
+      method: 'GET',
+      path: '/api/whoami',
+      headers: token === undefined ? {} : { authorization: `Bearer ${token}` },
+    },
+    status,
+    body,
+    operators: true,
+  });
+  const stranger = (name: string, token: string | undefined, code: string): Case => ({
+    ...whoami(name, token, 401, refusal('Unauthorized', code)),
+    headers: BEARER,
+  });
+
+  const right = gatewayToken(SAMPLE.sandboxId);
+  const exp = Math.floor(Date.now() / 1_000) + 60;
+  const wrongKeyHeader = { authorization: 'Bearer wrong' };
+  const wrongTokenHeader = { 'x-kiloclaw-gateway-token': 'x' };
+  return [
+    accepted('every field', checkIn(SAMPLE)),
+    accepted(
+      'only what is required',
+      checkIn(MINIMAL, { 'fly-region': undefined, 'content-type': undefined }),
+    ),
+    accepted('as long as it may be', checkIn(LONG)),
+    accepted('unknown fields', checkIn(withField('diskBytesFree', '{"a":[[null]]}'))),
+    accepted('16 KiB', checkIn(ofSize(LIMIT))),
+    accepted('16 KiB in chunks', checkIn(ofSize(LIMIT), {}, { chunked: true })),
+    accepted('scheme in lower case', checkIn(SAMPLE, { authorization: `bearer ${API_KEY}` })),
+    accepted('the old key', checkIn(SAMPLE), 'rotating'),
+    accepted('the new key', checkIn(SAMPLE, { authorization: 'Bearer new-key' }), 'rotating'),
+    accepted(
+      'the new token',
+      checkIn(SAMPLE, { 'x-kiloclaw-gateway-token': gatewayToken(SAMPLE.sandboxId, 'new-secret') }),
+      'rotating',
+    ),
+
+    ...['GET', 'PUT', 'DELETE'].map((method) => ({
+      name: method,
+      question: { method },
+      status: 405,
+      body: refusal('Method not allowed', 'method_not_allowed'),
+      headers: { allow: 'POST' },
+    })),
+    unauthorized('no authorization', 'missing_authorization', { authorization: undefined }),
+    unauthorized('empty authorization', 'missing_authorization', { authorization: '' }),
+    unauthorized('another scheme', 'not_a_bearer_token', { authorization: `Basic ${API_KEY}` }),
+    unauthorized('no scheme', 'not_a_bearer_token', { authorization: API_KEY }),
+    unauthorized('no token', 'missing_gateway_token', { 'x-kiloclaw-gateway-token': undefined }),
+    misconfigured('no key'),
+    misconfigured('empty secret'),
+    misconfigured('no dataset'),
+    wrongKey('wrong'),
+    wrongKey(API_KEY.slice(0, -1)),
+    wrongKey(`${API_KEY}0`),
+    wrongKey(`new-key,${API_KEY}`, 'rotating'),
+    tooLarge('16 KiB and a byte', checkIn(ofSize(LIMIT + 1))),
+    tooLarge('16 KiB and a byte, in chunks', checkIn(ofSize(LIMIT + 1), {}, { chunked: true })),
+    tooLarge('too long, and not there yet', {
+      ...checkIn('{', { 'content-length': '1000000' }),
+      unfinished: true,
+    }),
+    invalid('cut off', '{"sandboxId":"x"', 'not_json'),
+    invalid('empty', '', 'not_json'),
+    invalid('not UTF-8', notUtf8(), 'not_json'),
+    invalid('an array', '[]', 'not_an_object'),
+    invalid('null', 'null', 'not_an_object'),
+    invalidField('sandboxId', undefined, RULES.id),
+    invalidField('sandboxId', '""', RULES.id),
+    invalidField('sandboxId', JSON.stringify(`${'é'.repeat(48)}x`), RULES.id),
+    invalidField('machineId', 'null', RULES.optional),
+    invalidField('controllerVersion', '""', RULES.text),
+    invalidField('controllerCommit', '7', RULES.text),
+    invalidField('openclawVersion', undefined, RULES.nullable),
+    invalidField('openclawCommit', 'false', RULES.nullable),
+    invalidField('supervisorState', JSON.stringify(`${'日'.repeat(341)}xx`), RULES.text),
+    invalidField('totalRestarts', '"7"', RULES.number),
+    invalidField('restartsSinceLastCheckin', 'null', RULES.number),
+    invalidField('uptimeSeconds', '-0.5', RULES.number),
+    invalidField('loadAvg5m', '1e999', RULES.number),
+    invalidField('bandwidthBytesIn', undefined, RULES.number),
+    invalidField('bandwidthBytesOut', '[1]', RULES.number),
+    invalidField('lastExitReason', '9', RULES.optional),
+    wrongToken('x'),
+    wrongToken(right.toUpperCase()),
+    wrongToken(`${right}0`),
+    wrongToken(gatewayToken('another')),
+    {
+      name: 'a point that cannot be written',
+      question: checkIn(SAMPLE),
+      status: 503,
+      body: refusal('Write failed', 'write_failed'),
+      headers: RETRY,
+      service: 'throwing',
+    },
+    // What is checked first is told first.
+    { ...misconfigured('no key'), question: checkIn('{', wrongKeyHeader) },
+    { ...wrongKey('wrong'), question: checkIn(ofSize(LIMIT + 1), wrongKeyHeader) },
+    tooLarge('too large, with a wrong token', checkIn(ofSize(LIMIT + 1), wrongTokenHeader)),
+    { ...invalid('with a wrong token', '', 'not_json'), question: checkIn('{', wrongTokenHeader) },
+    { ...wrongToken('x'), service: 'throwing' },
+
+    {
+      name: 'another path',
+      question: { method: 'GET', path: '/nothing' },
+      status: 404,
+      body: refusal('Not found', 'not_found'),
+    },
+    whoami('an operator', jwt({ sub: 'ops', exp }), 200, { sub: 'ops' }),
+    stranger('nobody', undefined, 'missing_token'),
+    stranger('a forger', jwt({ sub: 'ops', exp }, 'x'), 'invalid_token'),
+    stranger('one without an end', jwt({ sub: 'ops' }), 'invalid_token'),
+    stranger('one of yesterday', jwt({ sub: 'ops', exp: exp - 86_400 }), 'expired_token'),
+  ];
+}
+
+/** Throws at the first answer that is not as the contract says; returns how many there were. */
+export async function conforms(site: Site, variant: Variant, operators: boolean): Promise<number> {
+  const workerd = await serve(site, variant, SERVICES);
+  try {
+    const asked = cases().filter((one) => operators || !one.operators);
+    const accepted = new Map<string, number>();
+    for (const { name, question, status, body, headers = {}, service = 'main' } of asked) {
+      const answer = await ask(workerd.port(service), question);
+      const isRight =
+        answer.status === status &&
+        (body === undefined ? answer.body === '' : isDeepStrictEqual(parsed(answer.body), body)) &&
+        (body === undefined || answer.headers['content-type'] === 'application/json') &&
+        Object.entries(headers).every(([name, value]) => answer.headers[name] === value);
+      if (!isRight) {
+        const want = `${status} ${JSON.stringify(body ?? '')} ${JSON.stringify(headers)}`;
+        const got = `${answer.status} ${answer.body} ${JSON.stringify(answer.headers)}`;
+        throw new Failure(
+          `${variant.name} breaks the contract: ${name}\n  expected ${want}\n  answered ${got}`,
+        );
+      }
+      if (status === 204) accepted.set(service, (accepted.get(service) ?? 0) + 1);
+    }
+    for (const [service, count] of accepted) {
+      const points = await workerd.points(() => ask(workerd.port(service), REPORT));
+      if (points !== count) {
+        throw new Failure(`${variant.name} wrote ${points} points for ${count} check-ins`);
+      }
+    }
+    return asked.length;
+  } finally {
+    await workerd.stop();
+  }
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,65 @@
+/**
+ * What the contract crate costs by itself, natively: time per step by divan, and instructions per
+ * check-in by callgrind, which are the same figure in every run of the same build.
+ */
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+
+/** Two counts, so that what starting the program costs cancels out. */
+const COUNTS = [1_000, 3_000] as const;
+
+const cargo = (...args: string[]) =>
+  execFileSync('cargo', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
+
+/** Builds the benchmark and returns its path. */
+function build(): string {
+  const args = ['--package', 'kiloclaw-checkin', '--bench', 'checkin', '--no-run'];
+  const lines = cargo('bench', ...args, '--quiet', '--message-format', 'json').trim().split('\n');
+  const messages = lines.map((line) => JSON.parse(line) as { target?: { name: string }; executable?: string });
+  const built = messages.find(({ target, executable }) => target?.name === 'checkin' && executable);
+  if (built?.executable === undefined) throw new Error('cargo built no benchmark');
+  return built.executable;
+}
+
+/** Instructions that the program executes for `count` check-ins. */
+function instructions(program: string, count: number, folder: string): number {
+  const out = path.join(folder, `callgrind.${count}`);
+  const args = ['--tool=callgrind', `--callgrind-out-file=${out}`, program, 'count', `${count}`];
+  execFileSync('valgrind', args, { stdio: ['ignore', 'ignore', 'pipe'] });
+  const [, total] = /^(?:summary|totals): (\d+)/m.exec(readFileSync(out, 'utf8')) ?? [];
+  if (total === undefined) throw new Error(`${out} has no total`);
+  return Number(total);
+}
+
+function instructionsPerCheckIn(program: string): number | undefined {
+  const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-bench-'));
+  try {
+    const [fewer, more] = COUNTS.map((count) => instructions(program, count, folder));
+    return Math.round((more - fewer) / (COUNTS[1] - COUNTS[0]));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined; // no valgrind
+    throw error;
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+/** The section of the results, in Markdown. */
+export function nativeSection(): string {
+  const program = build();
+  const counted = instructionsPerCheckIn(program);
+  const table = execFileSync(program, ['--bench'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
+  return `## The contract crate, natively
+
+Headers, API key, body, gateway token and layout of one accepted check-in:
+${counted === undefined ? 'instructions not counted, as there is no valgrind.' : `**${counted.toLocaleString('en')} instructions** (callgrind), and no allocation (\`crates/checkin/tests/allocations.rs\`).`}
+
+\`\`\`
+${table.trim()}
+\`\`\`
+`;
+}
+
+if (import.meta.main) console.log(nativeSection());

@@ -1,0 +1,260 @@
+/**
+ * The check-in route by hand, in plain JavaScript: no library, no router, and whatever can be kept
+ * between requests is kept. What the contract asks of the check-in is all there; nothing else is.
+ */
+
+/** @typedef {import('./workers.d.ts').Env} Env */
+/** @typedef {import('node:crypto').webcrypto.CryptoKey} CryptoKey */
+
+const encoder = new TextEncoder();
+const HMAC = { name: 'HMAC', hash: 'SHA-256' };
+const MAX_BODY = 16 * 1024;
+
+export default {
+  /**
+   * @param {Request} request
+   * @param {Env} env
+   */
+  async fetch(request, env) {
+    if (!/^https?:\/\/[^/]*\/api\/controller\/checkin(\?|$)/.test(request.url)) {
+      return refuse(404, 'Not found', 'not_found');
+    }
+    if (request.method !== 'POST') {
+      return refuse(405, 'Method not allowed', 'method_not_allowed', { headers: { allow: 'POST' } });
+    }
+
+    const { headers } = request;
+    const authorization = headers.get('authorization');
+    if (!authorization) return unauthorized('missing_authorization');
+    const scheme = authorization.slice(0, 7);
+    const apiKey = authorization.slice(7).trim();
+    if ((scheme !== 'Bearer ' && scheme.toLowerCase() !== 'bearer ') || apiKey === '') {
+      return unauthorized('not_a_bearer_token');
+    }
+    const token = headers.get('x-kiloclaw-gateway-token');
+    if (!token) return unauthorized('missing_gateway_token');
+
+    const { unusable, keyDigests, gatewayKeys } = await configuration(env);
+    if (unusable !== undefined) {
+      return refuse(503, 'Configuration error', 'misconfigured', {
+        headers: { 'retry-after': '30' },
+        log: { detail: `${unusable} is missing or empty` },
+      });
+    }
+    if (!anyEqual(keyDigests, await digest(apiKey))) return refuse(403, 'Forbidden', 'wrong_api_key');
+
+    const length = headers.get('content-length');
+    let text;
+    if (length === null) text = await readAtMost(request.body, MAX_BODY);
+    else if (Number(length) <= MAX_BODY) text = await request.text();
+    if (text === undefined) return refuse(413, 'Body too large', 'body_too_large');
+
+    // The runtime puts U+FFFD for what is not UTF-8, which hardly ever has the same length.
+    if (text.includes('\ufffd') && encoder.encode(text).length !== Number(length)) {
+      return invalid('not_json');
+    }
+    let body;
+    try {
+      body = JSON.parse(text);
+    } catch {
+      return invalid('not_json');
+    }
+    if (typeof body !== 'object' || body === null || Array.isArray(body)) return invalid('not_an_object');
+    for (const [field, holds, expected] of RULES) {
+      if (!holds(body[field])) {
+        return invalid('invalid_field', { body: { field, expected }, log: { detail: field } });
+      }
+    }
+
+    const { sandboxId } = body;
+    const message = encoder.encode(sandboxId);
+    const macs = await Promise.all(gatewayKeys.map((key) => crypto.subtle.sign('HMAC', key, message)));
+    if (!anyEqual(macs.map(hex), encoder.encode(token))) {
+      return refuse(403, 'Forbidden', 'wrong_gateway_token', { log: { sandboxId } });
+    }
+    try {
+      env.KILOCLAW_CONTROLLER_AE.writeDataPoint({
+        indexes: [sandboxId],
+        blobs: [
+          sandboxId,
+          body.controllerVersion,
+          body.controllerCommit,
+          body.openclawVersion ?? '',
+          body.openclawCommit ?? '',
+          body.supervisorState,
+          (headers.get('fly-region') ?? '').slice(0, 1024),
+          body.machineId ?? '',
+          body.lastExitReason ?? '',
+        ],
+        doubles: [
+          body.restartsSinceLastCheckin,
+          body.totalRestarts,
+          body.uptimeSeconds,
+          body.loadAvg5m,
+          body.bandwidthBytesIn,
+          body.bandwidthBytesOut,
+        ],
+      });
+    } catch (error) {
+      return refuse(503, 'Write failed', 'write_failed', {
+        headers: { 'retry-after': '30' },
+        log: { sandboxId, detail: String(error) },
+      });
+    }
+    return new Response(null, { status: 204 });
+  },
+};
+
+/**
+ * @param {number} status
+ * @param {string} error
+ * @param {string} code
+ * @param {{ headers?: Record<string, string>, body?: object, log?: object }} more
+ */
+function refuse(status, error, code, { headers, body, log } = {}) {
+  console.warn(JSON.stringify({ status, code, ...log }));
+  return new Response(JSON.stringify({ error, code, ...body }), {
+    status,
+    headers: { 'content-type': 'application/json', ...headers },
+  });
+}
+
+/** @param {string} code */
+const unauthorized = (code) =>
+  refuse(401, 'Unauthorized', code, { headers: { 'www-authenticate': 'Bearer' } });
+
+/**
+ * @param {string} code
+ * @param {{ body?: object, log?: object }} [more]
+ */
+const invalid = (code, more) => refuse(400, 'Invalid body', code, more);
+
+/**
+ * Whether it is a string of `min` to `max` bytes. No character is longer than 3 bytes per UTF-16 code
+ * unit, so most strings need no counting.
+ *
+ * @param {unknown} value
+ * @param {number} min
+ * @param {number} max
+ */
+const isText = (value, min, max = 1024) =>
+  typeof value === 'string' &&
+  value.length >= min &&
+  (value.length * 3 <= max || encoder.encode(value).length <= max);
+
+/** @typedef {(value: unknown) => boolean} Rule */
+
+/** @type {Rule} */
+const isNonEmpty = (value) => isText(value, 1);
+/** @type {Rule} */
+const isTextOrNull = (value) => value === null || isText(value, 0);
+/** @type {Rule} */
+const isTextOrAbsent = (value) => value === undefined || isText(value, 0);
+/** @type {Rule} */
+const isCount = (value) => typeof value === 'number' && value >= 0 && value !== Infinity;
+
+const NON_EMPTY = 'a string of 1 to 1024 bytes';
+const OR_NULL = 'a string of at most 1024 bytes, or null';
+const OR_ABSENT = 'a string of at most 1024 bytes, or left out';
+const COUNT = 'a finite number, 0 or more';
+
+/** @type {[field: string, holds: Rule, expected: string][]} */
+const RULES = [
+  ['sandboxId', (value) => isText(value, 1, 96), 'a string of 1 to 96 bytes'],
+  ['machineId', isTextOrAbsent, OR_ABSENT],
+  ['controllerVersion', isNonEmpty, NON_EMPTY],
+  ['controllerCommit', isNonEmpty, NON_EMPTY],
+  ['openclawVersion', isTextOrNull, OR_NULL],
+  ['openclawCommit', isTextOrNull, OR_NULL],
+  ['supervisorState', isNonEmpty, NON_EMPTY],
+  ['totalRestarts', isCount, COUNT],
+  ['restartsSinceLastCheckin', isCount, COUNT],
+  ['uptimeSeconds', isCount, COUNT],
+  ['loadAvg5m', isCount, COUNT],
+  ['bandwidthBytesIn', isCount, COUNT],
+  ['bandwidthBytesOut', isCount, COUNT],
+  ['lastExitReason', isTextOrAbsent, OR_ABSENT],
+];
+
+/**
+ * What the bindings hold.
+ *
+ * @typedef {{ unusable?: string, keyDigests: ArrayBuffer[], gatewayKeys: CryptoKey[] }} Configuration
+ */
+
+/** @type {{ env?: Env, read?: Configuration }} */
+const cache = {};
+
+/** @param {Env} env */
+function configuration(env) {
+  if (cache.env === env && cache.read !== undefined) return cache.read;
+  return read(env);
+}
+
+/**
+ * @param {Env} env
+ * @returns {Promise<Configuration>}
+ */
+async function read(env) {
+  const apiKeys = values(env.KILOCODE_API_KEY);
+  const secrets = values(env.GATEWAY_TOKEN_SECRET);
+  const keyDigests = await Promise.all(apiKeys.map(digest));
+  const gatewayKeys = await Promise.all(
+    secrets.map((secret) =>
+      crypto.subtle.importKey('raw', encoder.encode(secret), HMAC, false, ['sign']),
+    ),
+  );
+  let unusable;
+  if (!env.KILOCLAW_CONTROLLER_AE) unusable = 'KILOCLAW_CONTROLLER_AE';
+  if (secrets.length === 0) unusable = 'GATEWAY_TOKEN_SECRET';
+  if (apiKeys.length === 0) unusable = 'KILOCODE_API_KEY';
+  cache.env = env;
+  return (cache.read = { unusable, keyDigests, gatewayKeys });
+}
+
+/** The values of a secret: separated by commas, none is empty. */
+const values = (secret = '') =>
+  secret
+    .split(',')
+    .map((value) => value.trim())
+    .filter((value) => value !== '');
+
+/** @param {string} text */
+const digest = (text) => crypto.subtle.digest('SHA-256', encoder.encode(text));
+
+/** @param {ArrayBuffer} mac */
+const hex = (mac) => encoder.encode(new Uint8Array(mac).toHex());
+
+/**
+ * Compares with all of them, in constant time.
+ *
+ * @param {(ArrayBuffer | Uint8Array)[]} accepted
+ * @param {ArrayBuffer | Uint8Array} presented
+ */
+function anyEqual(accepted, presented) {
+  let found = false;
+  for (const one of accepted) {
+    const same =
+      one.byteLength === presented.byteLength && crypto.subtle.timingSafeEqual(one, presented);
+    found = same || found;
+  }
+  return found;
+}
+
+/**
+ * The text of a body of unknown length, or nothing if it is longer than `limit` bytes.
+ *
+ * @param {ReadableStream<Uint8Array> | null} stream
+ * @param {number} limit
+ */
+async function readAtMost(stream, limit) {
+  const decoder = new TextDecoder();
+  let text = '';
+  let length = 0;
+  for await (const chunk of stream ?? []) {
+    length += chunk.length;
+    if (length > limit) return undefined;
+    text += decoder.decode(chunk, { stream: true });
+  }
+  return text + decoder.decode();
+}

@@ -1,0 +1,222 @@
+/**
+ * The peer: the same Worker as one would sensibly write it in TypeScript, with Hono, zod and
+ * WebCrypto, and everything that libraries have ready taken from them.
+ */
+import { Hono, type Context } from 'hono';
+import { bodyLimit } from 'hono/body-limit';
+import { createMiddleware } from 'hono/factory';
+import { verify } from 'hono/jwt';
+import * as z from 'zod';
+
+import type { Env } from './workers.d.ts';
+
+interface App {
+  Bindings: Env;
+  Variables: { gatewayToken: string; subject: string | null };
+}
+
+const BEARER = { 'www-authenticate': 'Bearer' };
+const RETRY = { 'retry-after': '30' };
+
+/** Every way in which a request can fail, by its code. */
+const REFUSALS = {
+  method_not_allowed: [405, 'Method not allowed', {}],
+  missing_authorization: [401, 'Unauthorized', BEARER],
+  not_a_bearer_token: [401, 'Unauthorized', BEARER],
+  missing_gateway_token: [401, 'Unauthorized', BEARER],
+  misconfigured: [503, 'Configuration error', RETRY],
+  wrong_api_key: [403, 'Forbidden', {}],
+  body_too_large: [413, 'Body too large', {}],
+  not_json: [400, 'Invalid body', {}],
+  not_an_object: [400, 'Invalid body', {}],
+  invalid_field: [400, 'Invalid body', {}],
+  wrong_gateway_token: [403, 'Forbidden', {}],
+  write_failed: [503, 'Write failed', RETRY],
+  missing_token: [401, 'Unauthorized', BEARER],
+  expired_token: [401, 'Unauthorized', BEARER],
+  invalid_token: [401, 'Unauthorized', BEARER],
+  not_found: [404, 'Not found', {}],
+} as const;
+
+/** Answers with a failure and logs it in one line; `detail` is for the log alone. */
+function refuse(
+  c: Context<App>,
+  code: keyof typeof REFUSALS,
+  { log = {}, ...more }: { log?: object; field?: string; expected?: string; allow?: string } = {},
+) {
+  const [status, error, headers] = REFUSALS[code];
+  const { allow, ...rule } = more;
+  console.warn(JSON.stringify({ status, code, ...log }));
+  return c.json({ error, code, ...rule }, status, { ...headers, ...(allow && { allow }) });
+}
+
+const encoder = new TextEncoder();
+/** Bytes of a text in UTF-8. */
+const size = (text: string) => encoder.encode(text).length;
+
+const text = (min: number, max: number, rule: string) =>
+  // No character is longer than 3 bytes per UTF-16 code unit, so most texts need no counting.
+  z.string(rule).refine((t) => t.length >= min && (t.length * 3 <= max || size(t) <= max), rule);
+const nonEmpty = text(1, 1024, 'a string of 1 to 1024 bytes');
+const nullable = text(0, 1024, 'a string of at most 1024 bytes, or null').nullable();
+const optional = text(0, 1024, 'a string of at most 1024 bytes, or left out').optional();
+const number = z.number('a finite number, 0 or more').nonnegative('a finite number, 0 or more');
+
+const CheckIn = z.object({
+  sandboxId: text(1, 96, 'a string of 1 to 96 bytes'),
+  machineId: optional,
+  controllerVersion: nonEmpty,
+  controllerCommit: nonEmpty,
+  openclawVersion: nullable,
+  openclawCommit: nullable,
+  supervisorState: nonEmpty,
+  totalRestarts: number,
+  restartsSinceLastCheckin: number,
+  uptimeSeconds: number,
+  loadAvg5m: number,
+  bandwidthBytesIn: number,
+  bandwidthBytesOut: number,
+  lastExitReason: optional,
+});
+
+/** The values of a secret: separated by commas, none is empty. */
+const values = (secret = '') =>
+  secret
+    .split(',')
+    .map((value) => value.trim())
+    .filter((value) => value !== '');
+
+const bearer = (authorization = '') => /^bearer (.*)$/i.exec(authorization)?.[1].trim();
+
+const sha256 = (text: string) => crypto.subtle.digest('SHA-256', encoder.encode(text));
+
+/** Compares with all accepted credentials, in constant time and whatever their lengths. */
+async function isAccepted(presented: string, accepted: string[]) {
+  const [digest, ...digests] = await Promise.all([presented, ...accepted].map(sha256));
+  return digests.map((other) => crypto.subtle.timingSafeEqual(digest, other)).includes(true);
+}
+
+/** A sandbox's gateway token. */
+async function gatewayToken(secret: string, sandboxId: string) {
+  const algorithm = { name: 'HMAC', hash: 'SHA-256' };
+  const key = await crypto.subtle.importKey('raw', encoder.encode(secret), algorithm, false, ['sign']);
+  const mac = await crypto.subtle.sign('HMAC', key, encoder.encode(sandboxId));
+  return new Uint8Array(mac).toHex();
+}
+
+/** Who checks in, as far as it can be told before the body is read. */
+const credentials = createMiddleware<App>(async (c, next) => {
+  const authorization = c.req.header('authorization');
+  if (!authorization) return refuse(c, 'missing_authorization');
+  const apiKey = bearer(authorization);
+  if (!apiKey) return refuse(c, 'not_a_bearer_token');
+  const token = c.req.header('x-kiloclaw-gateway-token');
+  if (!token) return refuse(c, 'missing_gateway_token');
+
+  const apiKeys = values(c.env.KILOCODE_API_KEY);
+  const unusable =
+    apiKeys.length === 0
+      ? 'KILOCODE_API_KEY'
+      : values(c.env.GATEWAY_TOKEN_SECRET).length === 0
+        ? 'GATEWAY_TOKEN_SECRET'
+        : !c.env.KILOCLAW_CONTROLLER_AE && 'KILOCLAW_CONTROLLER_AE';
+  if (unusable) return refuse(c, 'misconfigured', { log: { detail: `${unusable} is missing or empty` } });
+
+  if (!(await isAccepted(apiKey, apiKeys))) return refuse(c, 'wrong_api_key');
+  c.set('gatewayToken', token);
+  return next();
+});
+
+const limit = bodyLimit({ maxSize: 16 * 1024, onError: (c) => refuse(c, 'body_too_large') });
+
+/** Operators only: lets a token through that is signed by HS256 and expires. */
+const gate = createMiddleware<App>(async (c, next) => {
+  const secret = c.env.JWT_SECRET?.trim();
+  if (!secret) {
+    return refuse(c, 'misconfigured', { log: { detail: 'JWT_SECRET is missing or empty' } });
+  }
+  const token = bearer(c.req.header('authorization'));
+  if (!token) return refuse(c, 'missing_token');
+  try {
+    const { JWT_ISSUER: iss, JWT_AUDIENCE: aud } = c.env;
+    const claims = await verify(token, secret, { alg: 'HS256', iss, aud });
+    if (claims.exp === undefined) return refuse(c, 'invalid_token', { log: { detail: 'no exp' } });
+    c.set('subject', typeof claims.sub === 'string' ? claims.sub : null);
+  } catch (error) {
+    const expired = error instanceof Error && error.name === 'JwtTokenExpired';
+    return refuse(c, expired ? 'expired_token' : 'invalid_token');
+  }
+  return next();
+});
+
+const app = new Hono<App>();
+
+app.post('/api/controller/checkin', credentials, limit, async (c) => {
+  const text = await c.req.text();
+  // The runtime puts U+FFFD for what is not UTF-8, which hardly ever has the same length.
+  if (text.includes('\ufffd') && size(text) !== Number(c.req.header('content-length'))) {
+    return refuse(c, 'not_json');
+  }
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch {
+    return refuse(c, 'not_json');
+  }
+  const parsed = CheckIn.safeParse(json);
+  if (!parsed.success) {
+    const { path, message: expected } = parsed.error.issues[0];
+    if (path.length === 0) return refuse(c, 'not_an_object');
+    const field = String(path[0]);
+    return refuse(c, 'invalid_field', { field, expected, log: { detail: field } });
+  }
+
+  const checkIn = parsed.data;
+  const { sandboxId } = checkIn;
+  const secrets = values(c.env.GATEWAY_TOKEN_SECRET);
+  const tokens = await Promise.all(secrets.map((secret) => gatewayToken(secret, sandboxId)));
+  if (!(await isAccepted(c.get('gatewayToken'), tokens))) {
+    return refuse(c, 'wrong_gateway_token', { log: { sandboxId } });
+  }
+  try {
+    c.env.KILOCLAW_CONTROLLER_AE.writeDataPoint({
+      indexes: [sandboxId],
+      blobs: [
+        sandboxId,
+        checkIn.controllerVersion,
+        checkIn.controllerCommit,
+        checkIn.openclawVersion ?? '',
+        checkIn.openclawCommit ?? '',
+        checkIn.supervisorState,
+        c.req.header('fly-region')?.slice(0, 1024) ?? '',
+        checkIn.machineId ?? '',
+        checkIn.lastExitReason ?? '',
+      ],
+      doubles: [
+        checkIn.restartsSinceLastCheckin,
+        checkIn.totalRestarts,
+        checkIn.uptimeSeconds,
+        checkIn.loadAvg5m,
+        checkIn.bandwidthBytesIn,
+        checkIn.bandwidthBytesOut,
+      ],
+    });
+  } catch (error) {
+    return refuse(c, 'write_failed', { log: { sandboxId, detail: String(error) } });
+  }
+  return c.body(null, 204);
+});
+app.all('/api/controller/checkin', (c) => refuse(c, 'method_not_allowed', { allow: 'POST' }));
+
+app.get('/health', (c) => c.json({ status: 'ok' }));
+app.all('/health', (c) => refuse(c, 'method_not_allowed', { allow: 'GET, HEAD' }));
+
+app.use('/api/*', gate);
+app.get('/api/whoami', (c) =>
+  c.json({ sub: c.get('subject') }, 200, { 'cache-control': 'no-store' }),
+);
+app.all('/api/whoami', (c) => refuse(c, 'method_not_allowed', { allow: 'GET, HEAD' }));
+
+app.notFound((c: Context<App>) => refuse(c, 'not_found'));
+
+export default app;

@@ -1,0 +1,151 @@
+/** From samples to a table, and to what was met of what was aimed at. */
+
+import type { Metric, Samples } from './measure.ts';
+
+/** Ratios are against this one. */
+const BASELINE = 'typescript';
+
+const ROWS: readonly { metric: Metric; label: string; digits: number }[] = [
+  { metric: 'inProcess', label: 'CPU per accepted check-in, in process, µs', digits: 1 },
+  { metric: 'http', label: 'CPU per accepted check-in, HTTP, µs', digits: 1 },
+  { metric: 'wrongKey', label: 'CPU per wrong key, HTTP, µs', digits: 1 },
+  { metric: 'invalidBody', label: 'CPU per invalid body, HTTP, µs', digits: 1 },
+  ...([1, 16, 64] as const).flatMap((connections) => {
+    const at = connections === 1 ? '1 connection' : `${connections} connections`;
+    return [
+      { metric: `throughput${connections}`, label: `Check-ins per second, ${at}`, digits: 0 } as const,
+      { metric: `p50At${connections}`, label: `Latency p50, ${at}, µs`, digits: 0 } as const,
+      { metric: `p99At${connections}`, label: `Latency p99, ${at}, µs`, digits: 0 } as const,
+    ];
+  }),
+  { metric: 'coldStart', label: 'Cold start, ms', digits: 1 },
+  { metric: 'resident', label: 'Memory (RSS) under load, MiB', digits: 1 },
+  { metric: 'size', label: 'Bundle, gzipped, kB', digits: 1 },
+];
+
+interface Target {
+  readonly label: string;
+  readonly limit: number;
+  /** `least`: more is better. */
+  readonly kind: 'most' | 'least';
+  /** Metric and variant, over metric and variant. */
+  readonly of: readonly [Metric, string];
+  readonly over: readonly [Metric, string];
+}
+
+const against = (metric: Metric, variant = BASELINE) =>
+  ({ of: [metric, 'rust'], over: [metric, variant] }) as const;
+
+const TARGETS: readonly Target[] = [
+  { label: 'CPU in process / typescript', limit: 0.5, kind: 'most', ...against('inProcess') },
+  { label: 'CPU over HTTP / typescript', limit: 0.75, kind: 'most', ...against('http') },
+  {
+    label: 'Throughput at 16 connections / typescript',
+    limit: 1.25,
+    kind: 'least',
+    ...against('throughput16'),
+  },
+  { label: 'Cold start / typescript', limit: 0.75, kind: 'most', ...against('coldStart') },
+  {
+    label: 'CPU of a wrong key / of an accepted check-in',
+    limit: 0.6,
+    kind: 'most',
+    of: ['wrongKey', 'rust'],
+    over: ['http', 'rust'],
+  },
+  { label: 'Bundle, gzipped / typescript', limit: 1, kind: 'most', ...against('size') },
+  { label: 'CPU over HTTP / floor', limit: 1.25, kind: 'most', ...against('http', 'floor') },
+];
+
+function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+
+/** Round by round; they differ less than what they are made of. */
+function ratios(
+  samples: Samples,
+  of: readonly [Metric, string],
+  over: readonly [Metric, string],
+): readonly number[] {
+  const divisors = samples.get(...over);
+  return samples.get(...of).map((value, round) => value / divisors[round]);
+}
+
+/** What was measured: medians, and in parentheses medians of the ratios against the baseline. */
+export function results(samples: Samples, variants: readonly string[]): string {
+  const rows = ROWS.map(({ metric, label, digits }) => [
+    label,
+    ...variants.map((variant) => {
+      const values = samples.get(metric, variant);
+      if (values.length === 0) return '–';
+      const value = median(values).toFixed(digits);
+      if (variant === BASELINE) return value;
+      return `${value} (${median(ratios(samples, [metric, variant], [metric, BASELINE])).toFixed(2)})`;
+    }),
+  ]);
+  return table(['', ...variants], rows);
+}
+
+export function targets(samples: Samples): string {
+  const rows = TARGETS.map(({ label, limit, kind, of, over }) => {
+    const all = ratios(samples, of, over);
+    const ratio = median(all);
+    const met = kind === 'most' ? ratio <= limit : ratio >= limit;
+    const [low, high] = [Math.min(...all), Math.max(...all)].map((value) => value.toFixed(2));
+    return [
+      label,
+      `${kind === 'most' ? '≤' : '≥'} ${limit.toFixed(2)}`,
+      ratio.toFixed(2),
+      all.length === 1 ? '' : `${low} to ${high}`,
+      met ? 'met' : '**missed**',
+    ];
+  });
+  return table(['rust', 'target', 'measured', 'rounds', ''], rows);
+}
+
+/** Markdown that reads well as it is, too: numbers to the right. */
+function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const widths = head.map((_, column) =>
+    Math.max(3, ...[head, ...rows].map((row) => row[column].length)),
+  );
+  const line = (cells: readonly string[]) => {
+    const [label, ...numbers] = cells;
+    const aligned = numbers.map((cell, i) => cell.padStart(widths[i + 1]));
+    return `| ${[label.padEnd(widths[0]), ...aligned].join(' | ')} |`;
+  };
+  const rule = widths.map((width, i) => (i === 0 ? '-'.repeat(width) : `${'-'.repeat(width - 1)}:`));
+  return [line(head), line(rule), ...rows.map(line)].join('\n');
+}
+
+export interface Document {
+  readonly facts: Readonly<Record<string, string>>;
+  readonly results: string;
+  readonly targets: string;
+  /** A section of its own. */
+  readonly native: string;
+}
+
+/** The whole page. */
+export function page({ facts, results, targets, native }: Document): string {
+  const list = Object.entries(facts).map(([name, value]) => `- ${name}: ${value}`);
+  return `# Measured
+
+Written by \`npm run bench\`; what each number means is in [README.md](README.md).
+
+${list.join('\n')}
+
+## Results
+
+Medians. In parentheses: against \`${BASELINE}\`, the median of the ratios within each round. Only the
+ratios compare: the same variant differs by 10 to 25 % from run to run.
+
+${results}
+
+## Targets
+
+${targets}
+
+${native}`;
+}

@@ -1,0 +1,229 @@
+/**
+ * `npm run bench`: the Worker side by side with what one would write instead, and with what cannot be
+ * undercut.
+ */
+import { execFileSync, spawnSync } from 'node:child_process';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { availableParallelism, cpus, loadavg, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs, styleText } from 'node:util';
+
+import { conforms, EXPECTED } from './conformance.ts';
+import { coldStart, resident, round, Samples, size, type Plan } from './measure.ts';
+import { nativeSection } from './native.ts';
+import { page, results, targets } from './report.ts';
+import { ended, Failure, start, stopAll, type Site, type Variant } from './workerd.ts';
+
+const HELP = `Usage: npm run bench [-- OPTIONS]
+
+Builds the Worker and its peers, checks that all of them keep the contract, measures them side by side
+in workerd, each in its own process, and writes bench/results.md. Takes about 10 minutes in which the
+machine should do nothing else. Needs wrk; installs it where there is apt-get.
+
+Options:
+  --quick      shorter and less exact: under 2 minutes; prints and writes nothing
+  --write      write bench/results.md with --quick, too
+  --no-build   take what is in build/ as it is
+  -h, --help   this text
+`;
+
+const FULL: Plan = {
+  rounds: 7,
+  seconds: 3,
+  calls: 40_000,
+  coldStarts: 21,
+  residents: 3,
+  checkIns: 100_000,
+};
+const QUICK: Plan = {
+  rounds: 3,
+  seconds: 1,
+  calls: 10_000,
+  coldStarts: 5,
+  residents: 1,
+  checkIns: 10_000,
+};
+
+const RESULTS = 'bench/results.md';
+
+/** Everything but the Worker itself; the order is that of the table's columns. */
+const PEERS = ['typescript.ts', 'javascript.js', 'floor.js'];
+
+const say = (text: string) => console.log(`${styleText('dim', 'bench:')} ${text}`);
+
+function options() {
+  try {
+    return parseArgs({
+      options: {
+        quick: { type: 'boolean', default: false },
+        write: { type: 'boolean', default: false },
+        'no-build': { type: 'boolean', default: false },
+        help: { type: 'boolean', short: 'h', default: false },
+      },
+    }).values;
+  } catch (error) {
+    throw new Failure(`${(error as Error).message}\n\n${HELP}`);
+  }
+}
+
+function ensureWrk(): void {
+  const missing = () => spawnSync('wrk', ['--version']).error !== undefined;
+  if (!missing()) return;
+  say('installing the load generator: wrk, from Debian');
+  const sudo = process.getuid?.() === 0 ? [] : ['sudo'];
+  for (const args of [['update', '-qq'], ['install', '-y', '-qq', '--no-install-recommends', 'wrk']]) {
+    const [command, ...rest] = [...sudo, 'apt-get', ...args];
+    spawnSync(command, rest, {
+      stdio: ['inherit', 'ignore', 'inherit'],
+      env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
+    });
+  }
+  if (missing()) throw new Failure('wrk is missing: please install it (https://github.com/wg/wrk)');
+}
+
+/** Two cores to keep server and load apart, if there are two. */
+function cores(): Pick<Site, 'serverCore' | 'loadCore'> {
+  const list = /^Cpus_allowed_list:\s+(.*)$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? '';
+  const allowed = list.split(',').flatMap((range) => {
+    const [first, last = first] = range.split('-').map(Number);
+    return Array.from({ length: last - first + 1 }, (_, i) => first + i);
+  });
+  const taskset = spawnSync('taskset', ['--version']).error === undefined;
+  if (!taskset || allowed.length < 2) {
+    say('server and load generator share a core: throughput and latency will be far off');
+    return {};
+  }
+  return { serverCore: allowed[0], loadCore: allowed[1] };
+}
+
+async function buildWorker(): Promise<void> {
+  say('building the Worker');
+  const command = 'tools/setup';
+  const args = ['--wasm', 'worker-build', '--release'];
+  const child = start(command, args, ['ignore', 'ignore', 'inherit']);
+  if ((await ended(child, command)) !== 0) throw new Failure('the Worker does not build: see above');
+}
+
+/** Puts all variants into `folder`, one folder each, so that nothing changes while it is measured. */
+function collect(folder: string): Variant[] {
+  const rust = { name: 'rust', folder: join(folder, 'rust'), wasm: true };
+  mkdirSync(rust.folder);
+  for (const file of ['index.js', 'index_bg.wasm']) {
+    if (!existsSync(`build/${file}`)) throw new Failure(`build/${file} is missing: leave out --no-build`);
+    cpSync(`build/${file}`, join(rust.folder, file));
+  }
+  const peers = PEERS.map((file) => {
+    const name = file.split('.')[0];
+    const variant = { name, folder: join(folder, name), wasm: false };
+    const outfile = join(variant.folder, 'index.js');
+    const args = [`bench/peers/${file}`, '--bundle', '--minify', '--format=esm', '--target=esnext'];
+    execFileSync('node_modules/.bin/esbuild', [...args, `--outfile=${outfile}`, '--log-level=warning']);
+    return variant;
+  });
+  for (const file of ['dataset.js', 'driver.js']) cpSync(`bench/${file}`, join(folder, file));
+  return [rust, ...peers];
+}
+
+function facts(): Record<string, string> {
+  const output = (command: string, ...args: string[]) =>
+    execFileSync(command, args, { encoding: 'utf8' }).trim();
+  const version = (name: string) => {
+    const text = readFileSync(`node_modules/${name}/package.json`, 'utf8');
+    return (JSON.parse(text) as { version: string }).version;
+  };
+  const changed = output('git', 'status', '--porcelain') === '' ? '' : ', with changes';
+  const args = process.argv.slice(2);
+  return {
+    Date: new Date().toISOString().slice(0, 10),
+    Commit: `${output('git', 'rev-parse', '--short=12', 'HEAD')}${changed}`,
+    Command: `\`npm run bench${args.length === 0 ? '' : ` -- ${args.join(' ')}`}\``,
+    workerd: version('workerd'),
+    Node: process.version.slice(1),
+    rustc: output('tools/setup', '--wasm', 'rustc', '--version').split(' ')[1],
+    Hono: version('hono'),
+    zod: version('zod'),
+    CPU: `${cpus()[0].model}, ${availableParallelism()} cores`,
+  };
+}
+
+async function measure(site: Site, variants: readonly Variant[], plan: Plan): Promise<Samples> {
+  const samples = new Samples();
+  for (const variant of variants) samples.add('size', variant.name, size(variant));
+
+  for (let i = 0; i < plan.rounds; i += 1) {
+    say(`round ${i + 1} of ${plan.rounds}`);
+    // Nobody is always the first.
+    const from = i % variants.length;
+    const order = [...variants.slice(from), ...variants.slice(0, from)];
+    await round(site, order, plan, samples);
+  }
+  say(`cold starts, ${plan.coldStarts} each`);
+  for (let i = 0; i < plan.coldStarts; i += 1) {
+    for (const variant of variants) {
+      samples.add('coldStart', variant.name, await coldStart(site, variant));
+    }
+  }
+  say(`memory after ${plan.checkIns.toLocaleString('en')} check-ins`);
+  for (let i = 0; i < plan.residents; i += 1) {
+    for (const variant of variants) {
+      samples.add('resident', variant.name, await resident(site, variant, plan.checkIns));
+    }
+  }
+  return samples;
+}
+
+async function main(folder: string): Promise<void> {
+  const { quick, write, help, 'no-build': noBuild } = options();
+  if (help) return void console.log(HELP);
+  process.chdir(new URL('..', import.meta.url).pathname);
+
+  const [busy] = loadavg();
+  if (busy > 0.5) say(`the machine is busy (load ${busy.toFixed(1)}): the figures will be rough`);
+  ensureWrk();
+  if (!noBuild) await buildWorker();
+  const variants = collect(folder);
+  const [, compatibilityDate] =
+    /^compatibility_date = "(.+)"$/m.exec(readFileSync('wrangler.toml', 'utf8')) ?? [];
+  const site: Site = { folder, compatibilityDate, expected: EXPECTED, ...cores() };
+
+  for (const variant of variants.filter(({ name }) => name !== 'floor')) {
+    const count = await conforms(site, variant, variant.name !== 'javascript');
+    say(`${variant.name} keeps the contract: ${count} answers are as they must be`);
+  }
+  const samples = await measure(site, variants, quick ? QUICK : FULL);
+
+  const shown = {
+    facts: facts(),
+    results: results(samples, variants.map(({ name }) => name)),
+    targets: targets(samples),
+  };
+  console.log(`\n${shown.results}\n\n${shown.targets}\n`);
+  if (quick && !write) return;
+  say('the contract crate, natively');
+  writeFileSync(RESULTS, page({ ...shown, native: nativeSection() }));
+  say(`wrote ${RESULTS}`);
+}
+
+const folder = mkdtempSync(join(tmpdir(), 'kiloclaw-bench-'));
+process.once('exit', () => {
+  stopAll();
+  rmSync(folder, { recursive: true, force: true });
+});
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.once(signal, () => process.exit(130));
+}
+try {
+  await main(folder);
+} catch (error) {
+  if (!(error instanceof Failure)) throw error;
+  console.error(`bench: error: ${error.message}`);
+  process.exitCode = 1;
+}

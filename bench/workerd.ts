@@ -1,0 +1,272 @@
+/** workerd, serving a variant: its configuration, its process and what that costs. */
+import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
+import { closeSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { request as httpRequest } from 'node:http';
+import { join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { setTimeout as delay } from 'node:timers/promises';
+
+import { CHECKIN_PATH, headers, REPORT_REGION, SAMPLE, SAMPLE_BODY, type Headers } from './checkin.ts';
+
+const WORKERD = 'node_modules/.bin/workerd';
+const START_DEADLINE_MS = 10_000;
+const LOG_DEADLINE_MS = 5_000;
+
+/** A mistake of the user's, or an answer that is not as it must be: told without a stack. */
+export class Failure extends Error {}
+
+/** What is measured: a folder with `index.js` and, if it has one, `index_bg.wasm`. */
+export interface Variant {
+  readonly name: string;
+  readonly folder: string;
+  readonly wasm: boolean;
+}
+
+/** A Worker within a process, on a socket of its own. */
+export interface Service {
+  readonly name: string;
+  /** `driver`: `driver.js` runs, and calls the variant. */
+  readonly main?: 'variant' | 'driver';
+  readonly vars: Readonly<Record<string, string | undefined>>;
+  /** `throws`: the binding is there, but writing to it throws. */
+  readonly dataset?: 'counting' | 'missing' | 'throws';
+}
+
+/** What all processes of one run have in common. */
+export interface Site {
+  /** Everything that is written goes here. */
+  readonly folder: string;
+  readonly compatibilityDate: string;
+  /** Where the server runs; the load generator runs on `loadCore`. */
+  readonly serverCore?: number;
+  readonly loadCore?: number;
+  /** The points that are expected, by their index. */
+  readonly expected: Readonly<Record<string, object>>;
+}
+
+export interface Workerd {
+  readonly variant: Variant;
+  /** The port of the only service, or of the one with this name. */
+  port(service?: string): number;
+  /** CPU time since the start, of all threads. */
+  cpuSeconds(): number;
+  residentMiB(): number;
+  /** Asks the dataset how many points it took since it was last asked. */
+  points(ask: () => Promise<unknown>): Promise<number>;
+  stop(): Promise<void>;
+}
+
+export interface Answer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
+  readonly body: string;
+}
+
+export interface Question {
+  readonly method?: string;
+  readonly path?: string;
+  readonly headers?: Headers;
+  readonly body?: string | Uint8Array;
+  /** The rest of the body never comes. */
+  readonly unfinished?: boolean;
+}
+
+const running = new Set<ChildProcess>();
+
+/** Starts a program that ends with this process, at the latest. */
+export function start(
+  command: string,
+  args: readonly string[],
+  stdio: (number | 'ignore' | 'pipe' | 'inherit')[],
+  core?: number,
+): ChildProcess {
+  // taskset becomes the command, so the process is the same.
+  const child =
+    core === undefined
+      ? spawn(command, args, { stdio })
+      : spawn('taskset', ['-c', `${core}`, command, ...args], { stdio });
+  running.add(child);
+  child.once('close', () => running.delete(child));
+  return child;
+}
+
+/** Ends everything that still runs. */
+export function stopAll(): void {
+  for (const child of running) child.kill('SIGKILL');
+}
+
+/** Waits for a program's end and returns its exit code. */
+export const ended = (child: ChildProcess, command: string): Promise<number> =>
+  new Promise((resolve, reject) => {
+    child.once('error', (error) => reject(new Failure(`cannot run ${command}: ${error.message}`)));
+    child.once('close', (code) => resolve(code ?? 1));
+  });
+
+/** What the kernel counts CPU time in, in seconds. */
+const TICK = 1 / Number(execFileSync('getconf', ['CLK_TCK'], { encoding: 'utf8' }));
+
+let processes = 0;
+
+/** Starts workerd; returns once it listens. */
+export async function serve(
+  site: Site,
+  variant: Variant,
+  services: readonly Service[],
+): Promise<Workerd> {
+  processes += 1;
+  const path = join(site.folder, `${variant.name}-${processes}`);
+  const logPath = `${path}.log`;
+  writeFileSync(`${path}.capnp`, configuration(site, variant, services));
+  // A file, not a pipe: refusals are logged, and nobody has to wake up for each of them.
+  const log = openSync(logPath, 'w');
+  const args = ['serve', '--control-fd=3', `${path}.capnp`];
+  const child = start(WORKERD, args, ['ignore', log, log, 'pipe'], site.serverCore);
+  closeSync(log);
+  const { pid } = child;
+  const readLog = () => readFileSync(logPath, 'utf8');
+  const exited = new Promise<void>((resolve) => child.once('close', () => resolve()));
+  const stop = async () => {
+    child.kill('SIGKILL');
+    await exited;
+    rmSync(logPath, { force: true });
+  };
+
+  let ports: ReadonlyMap<string, number>;
+  try {
+    ports = await listening(child, services.length);
+  } catch (error) {
+    throw new Failure(`${variant.name}: ${(error as Error).message}\n${readLog()}`);
+  }
+  return {
+    variant,
+    port: (service = services[0].name) => ports.get(service)!,
+    cpuSeconds() {
+      const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+      // The second field is the command's name, in parentheses; utime and stime are 14th and 15th.
+      const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+      return (Number(fields[11]) + Number(fields[12])) * TICK;
+    },
+    residentMiB() {
+      const kib = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
+      return Number(kib) / 1024;
+    },
+    async points(ask) {
+      const reports = () => [...readLog().matchAll(new RegExp(`${REPORT_REGION}: (\\d+)`, 'g'))];
+      const before = reports().length;
+      await ask();
+      const deadline = Date.now() + LOG_DEADLINE_MS;
+      while (Date.now() < deadline) {
+        const report = reports()[before];
+        if (report !== undefined) return Number(report[1]);
+        await delay(2);
+      }
+      const end = readLog().slice(-2_000);
+      throw new Failure(`${variant.name}: no count of the points in the log:\n${end}`);
+    },
+    stop,
+  };
+}
+
+/** Waits until the process says that all its sockets listen, and where. */
+function listening(child: ChildProcess, count: number): Promise<ReadonlyMap<string, number>> {
+  return new Promise((resolve, reject) => {
+    const ports = new Map<string, number>();
+    let text = '';
+    const late = setTimeout(() => reject(new Failure('workerd does not listen')), START_DEADLINE_MS);
+    child.once('error', reject);
+    child.once('close', () => reject(new Failure('workerd ended')));
+    (child.stdio[3] as Readable).setEncoding('utf8').on('data', (part: string) => {
+      const lines = (text + part).split('\n');
+      text = lines.pop() ?? '';
+      for (const line of lines) {
+        const { event, socket, port } = JSON.parse(line) as Record<string, string | number>;
+        if (event === 'listen') ports.set(String(socket), Number(port));
+      }
+      if (ports.size < count) return;
+      clearTimeout(late);
+      resolve(ports);
+    });
+  });
+}
+
+/** Text in Cap'n Proto's notation, which has JSON's escapes. */
+const text = JSON.stringify;
+
+function configuration(site: Site, variant: Variant, services: readonly Service[]): string {
+  const { compatibilityDate, expected } = site;
+  const embed = (name: string) => `embed ${text(`${variant.name}/${name}`)}`;
+  const modules = (main: Service['main']) => [
+    ...(main === 'driver' ? ['(name = "driver", esModule = embed "driver.js")'] : []),
+    `(name = "variant", esModule = ${embed('index.js')})`,
+    ...(variant.wasm ? [`(name = "index_bg.wasm", wasm = ${embed('index_bg.wasm')})`] : []),
+  ];
+  const dataset = {
+    counting: [
+      `(name = "KILOCLAW_CONTROLLER_AE", wrapped = (moduleName = "bench:dataset",
+          innerBindings = [(name = "expected", json = ${text(JSON.stringify(expected))})]))`,
+    ],
+    missing: [],
+    // A text has no `writeDataPoint`, so calling it throws.
+    throws: ['(name = "KILOCLAW_CONTROLLER_AE", text = "not a dataset")'],
+  };
+  const bindings = (service: Service) => [
+    ...Object.entries(service.vars)
+      .filter(([, value]) => value !== undefined)
+      .map(([name, value]) => `(name = ${text(name)}, text = ${text(value)})`),
+    ...dataset[service.dataset ?? 'counting'],
+  ];
+  const sockets = services.map(({ name }) => {
+    const address = '"127.0.0.1:0"'; // any free port; workerd tells which
+    return `(name = ${text(name)}, address = ${address}, http = (), service = ${text(name)})`;
+  });
+  const list = (items: readonly string[]) => `[\n      ${items.join(',\n      ')}\n    ]`;
+  return `using Workerd = import "/workerd/workerd.capnp";
+
+const config :Workerd.Config = (
+  services = ${list(
+    services.map(
+      (service) => `(name = ${text(service.name)}, worker = (
+        modules = ${list(modules(service.main))},
+        bindings = ${list(bindings(service))},
+        compatibilityDate = ${text(compatibilityDate)}
+      ))`,
+    ),
+  )},
+  sockets = ${list(sockets)},
+  extensions = [(modules = [
+    (name = "bench:dataset", internal = true, esModule = embed "dataset.js")
+  ])]
+);
+`;
+}
+
+/** Sends one request, on a connection of its own. */
+export function ask(port: number, question: Question): Promise<Answer> {
+  const { method = 'POST', path = CHECKIN_PATH, headers, body, unfinished = false } = question;
+  return new Promise((resolve, reject) => {
+    const request = httpRequest({ host: '127.0.0.1', port, method, path, headers, agent: false });
+    request.setTimeout(5_000, () => request.destroy(new Failure(`no answer to ${method} ${path}`)));
+    request.once('error', reject);
+    request.once('response', (response) => {
+      let body = '';
+      response.setEncoding('utf8').on('data', (part: string) => (body += part));
+      response.once('error', reject);
+      response.once('end', () => {
+        resolve({ status: response.statusCode ?? 0, headers: response.headers, body });
+        request.destroy();
+      });
+    });
+    if (unfinished) request.write(body ?? '');
+    else request.end(body);
+  });
+}
+
+/** The sample's check-in, from where it has the dataset report. */
+export const REPORT: Question = {
+  headers: {
+    ...headers(SAMPLE.sandboxId),
+    'content-length': `${SAMPLE_BODY.length}`,
+    'fly-region': REPORT_REGION,
+  },
+  body: SAMPLE_BODY,
+};
