@@ -13,7 +13,7 @@ const ACCEPTED = { status: 204 };
  * @param {number} limit of its body, in bytes
  * @param {(request: Request, env: object) => Promise<Response>} route answers everything else
  * @param {(env: object) => void} configure reads the bindings; called when they are other ones
- * @param {(method: string, authorization?: string, token?: string, length?: string) =>
+ * @param {(post: boolean, authorization?: string, token?: string, size?: number) =>
  *   Response | undefined} admit checks what can be checked before the body is read
  * @param {(body: string, size: number, token?: string, region?: string) =>
  *   Response | undefined} accept checks the rest and writes the data point
@@ -31,17 +31,21 @@ export function lane(path, limit, route, configure, admit, accept) {
     const { headers } = request;
     const header = (name) => headers.get(name) ?? undefined;
     const token = header('x-kiloclaw-gateway-token');
-    const length = header('content-length');
-    const refusal = admit(request.method, header('authorization'), token, length);
+    const length = headers.get('content-length');
+    const size = length === null ? undefined : Number(length);
+    const refusal = admit(request.method === 'POST', header('authorization'), token, size);
     if (refusal !== undefined) return refusal;
 
     const answer = (body, size) =>
       accept(body, size, token, header('fly-region')) ?? new Response(null, ACCEPTED);
     // A body that breaks off is no JSON.
     const unreadable = () => answer('', 0);
-    return length === undefined
-      ? readAtMost(request.body, limit).then((bytes) => answer(decoder.decode(bytes), bytes.length), unreadable)
-      : request.text().then((body) => answer(body, Number(length)), unreadable);
+    return size === undefined
+      ? readAtMost(request.body, limit).then(
+          (bytes) => answer(decoder.decode(bytes), bytes.length),
+          unreadable,
+        )
+      : request.text().then((body) => answer(body, size), unreadable);
   };
 }
 

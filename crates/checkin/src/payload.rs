@@ -55,79 +55,55 @@ pub struct CheckIn<'a> {
     pub last_exit_reason: Option<Cow<'a, str>>,
 }
 
-/// The fields of the body that the contract knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Field {
-    /// `sandboxId`
-    SandboxId,
-    /// `machineId`
-    MachineId,
-    /// `controllerVersion`
-    ControllerVersion,
-    /// `controllerCommit`
-    ControllerCommit,
-    /// `openclawVersion`
-    OpenclawVersion,
-    /// `openclawCommit`
-    OpenclawCommit,
-    /// `supervisorState`
-    SupervisorState,
-    /// `totalRestarts`
-    TotalRestarts,
-    /// `restartsSinceLastCheckin`
-    RestartsSinceLastCheckin,
-    /// `uptimeSeconds`
-    UptimeSeconds,
-    /// `loadAvg5m`
-    LoadAvg5m,
-    /// `bandwidthBytesIn`
-    BandwidthBytesIn,
-    /// `bandwidthBytesOut`
-    BandwidthBytesOut,
-    /// `lastExitReason`
-    LastExitReason,
+/// Makes [`Field`] from one list: a variant, its name in the body, and the way back.
+macro_rules! fields {
+    ($($field:ident = $name:literal,)+) => {
+        /// The fields of the body that the contract knows.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Field {
+            $(#[doc = concat!("`", $name, "`")] $field,)+
+        }
+
+        impl Field {
+            /// Every field, in the order of the contract.
+            pub const ALL: [Self; [$($name),+].len()] = [$(Self::$field),+];
+
+            /// The field's name in the body.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$field => $name,)+
+                }
+            }
+
+            fn named(name: &str) -> Option<Self> {
+                match name {
+                    $($name => Some(Self::$field),)+
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+fields! {
+    SandboxId = "sandboxId",
+    MachineId = "machineId",
+    ControllerVersion = "controllerVersion",
+    ControllerCommit = "controllerCommit",
+    OpenclawVersion = "openclawVersion",
+    OpenclawCommit = "openclawCommit",
+    SupervisorState = "supervisorState",
+    TotalRestarts = "totalRestarts",
+    RestartsSinceLastCheckin = "restartsSinceLastCheckin",
+    UptimeSeconds = "uptimeSeconds",
+    LoadAvg5m = "loadAvg5m",
+    BandwidthBytesIn = "bandwidthBytesIn",
+    BandwidthBytesOut = "bandwidthBytesOut",
+    LastExitReason = "lastExitReason",
 }
 
 impl Field {
-    /// Every field, in the order of the contract.
-    pub const ALL: [Self; 14] = [
-        Self::SandboxId,
-        Self::MachineId,
-        Self::ControllerVersion,
-        Self::ControllerCommit,
-        Self::OpenclawVersion,
-        Self::OpenclawCommit,
-        Self::SupervisorState,
-        Self::TotalRestarts,
-        Self::RestartsSinceLastCheckin,
-        Self::UptimeSeconds,
-        Self::LoadAvg5m,
-        Self::BandwidthBytesIn,
-        Self::BandwidthBytesOut,
-        Self::LastExitReason,
-    ];
-
-    /// The field's name in the body.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::SandboxId => "sandboxId",
-            Self::MachineId => "machineId",
-            Self::ControllerVersion => "controllerVersion",
-            Self::ControllerCommit => "controllerCommit",
-            Self::OpenclawVersion => "openclawVersion",
-            Self::OpenclawCommit => "openclawCommit",
-            Self::SupervisorState => "supervisorState",
-            Self::TotalRestarts => "totalRestarts",
-            Self::RestartsSinceLastCheckin => "restartsSinceLastCheckin",
-            Self::UptimeSeconds => "uptimeSeconds",
-            Self::LoadAvg5m => "loadAvg5m",
-            Self::BandwidthBytesIn => "bandwidthBytesIn",
-            Self::BandwidthBytesOut => "bandwidthBytesOut",
-            Self::LastExitReason => "lastExitReason",
-        }
-    }
-
     /// The field's rule, worded to follow "must be".
     #[must_use]
     pub const fn rule(self) -> &'static str {
@@ -147,10 +123,6 @@ impl Field {
             | Self::BandwidthBytesIn
             | Self::BandwidthBytesOut => "a finite number, 0 or more",
         }
-    }
-
-    fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|field| field.name() == name)
     }
 }
 
