@@ -14,7 +14,7 @@ import { FULL, startWorker } from './worker.ts';
 const BUDGET = { intoWasm: 3, outOfWasm: 2, allocations: 5 };
 
 /** The bundle as it is uploaded, gzipped, in bytes. */
-const BUNDLE_BUDGET = 111_000;
+const BUNDLE_BUDGET = 112_000;
 
 /** wasm-bindgen's allocator, under its own names or, in a stripped module, under short ones. */
 const ALLOCATOR = /^in __wbindgen_(malloc|realloc|export\d*)$/;
