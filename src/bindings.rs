@@ -85,7 +85,7 @@ fn blinding_key() -> Result<[u8; 32], Unusable> {
             return Ok(*key);
         }
         let mut key = [0; 32];
-        getrandom::getrandom(&mut key).map_err(|_| Unusable("the runtime's random source"))?;
+        getrandom::fill(&mut key).map_err(|_| Unusable("the runtime's random source"))?;
         Ok(*cell.get_or_init(|| key))
     })
 }

@@ -21,8 +21,5 @@ pub use refusal::{Credential, Refusal};
 /// The path that check-ins are posted to.
 pub const CHECKIN_PATH: &str = "/api/controller/checkin";
 
-/// The header that carries a machine's gateway token.
+/// The header that carries a machine's gateway token. The Worker reads it in `src/checkin.js`.
 pub const GATEWAY_TOKEN_HEADER: &str = "x-kiloclaw-gateway-token";
-
-/// The header in which Fly's edge names the region that a request came through.
-pub const FLY_REGION_HEADER: &str = "fly-region";
