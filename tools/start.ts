@@ -272,17 +272,17 @@ async function main(): Promise<void> {
     process.once(signal, () => interrupted.abort());
   }
   const worker = startWorker(port, storePort, noAgent);
+  const stopped = new Promise<void>((resolve) => {
+    interrupted.signal.addEventListener('abort', () => resolve());
+  });
   try {
     if (agent === undefined) {
-      // Wrangler has the terminal; Ctrl-C reaches it by itself.
-      await new Promise((resolve) => worker.once('exit', resolve));
+      // Wrangler has the terminal, and may end by itself.
+      await Promise.race([new Promise((resolve) => worker.once('exit', resolve)), stopped]);
       return;
     }
     const exited = new Promise<never>((_, reject) => {
       worker.once('exit', () => reject(new Failure('the Worker ended: see above')));
-    });
-    const stopped = new Promise<void>((resolve) => {
-      interrupted.signal.addEventListener('abort', () => resolve());
     });
     await Promise.race([checkIns(), exited, stopped]);
   } finally {
