@@ -108,7 +108,7 @@ impl ApiError {
     /// What the log says beyond the code.
     fn detail(&self) -> Option<String> {
         match self {
-            Self::CheckIn(refusal) => refusal.field().map(|field| field.name().to_owned()),
+            Self::CheckIn(refusal) => refusal.broken_rule().map(|(field, _)| field.to_owned()),
             Self::Misconfigured(unusable) => Some(unusable.to_string()),
             Self::WriteFailed(reason) | Self::Internal(reason) => Some(reason.clone()),
             Self::InvalidToken(bad) => Some(bad.to_string()),
@@ -127,7 +127,7 @@ impl ApiError {
     }
 
     /// The same, where it is known which sandbox asked.
-    pub(crate) fn into_response_for(self, sandbox_id: Option<&str>) -> worker::Result<Response> {
+    fn into_response_for(self, sandbox_id: Option<&str>) -> worker::Result<Response> {
         let Shape { status, code, header, body } = self.shape();
         let line = LogLine { status, code, sandbox_id, detail: self.detail() };
         let line = serde_json::to_string(&line)?;

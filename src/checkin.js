@@ -9,35 +9,40 @@ const ACCEPTED = { status: 204 };
 /**
  * Makes the function that takes every request.
  *
- * @param {string} path of the check-in
+ * @param {string[]} names of the check-in's path, of the query's parameter that asks for a dry run,
+ *   and of the header with the gateway token
  * @param {number} limit of its body, in bytes
  * @param {(request: Request, env: object) => Promise<Response>} route answers everything else
  * @param {(env: object) => void} configure reads the bindings; called when they are other ones
- * @param {(post: boolean, authorization?: string, token?: string, size?: number) =>
+ * @param {(post: boolean, authorization?: string, token?: string, dryRun?: string, size?: number) =>
  *   Response | undefined} admit checks what can be checked before the body is read
- * @param {(body: string, size: number, token?: string, region?: string) =>
- *   Response | undefined} accept checks the rest and writes the data point
+ * @param {(body: string, size: number, token?: string, region?: string, dryRun?: string) =>
+ *   Response | undefined} accept checks the rest and, unless it is a dry run, writes the data point
  * @returns {(request: Request, env: object) => Promise<Response> | Response}
  */
-export function lane(path, limit, route, configure, admit, accept) {
+export function lane([path, parameter, tokenHeader], limit, route, configure, admit, accept) {
   let configured;
 
   return (request, env) => {
-    if (!isAt(request.url, path)) return route(request, env);
+    const query = queryAt(request.url, path);
+    if (query === undefined) return route(request, env);
     if (env !== configured) {
       configure(env);
       configured = env;
     }
     const { headers } = request;
     const header = (name) => headers.get(name) ?? undefined;
-    const token = header('x-kiloclaw-gateway-token');
+    const token = header(tokenHeader);
+    const dryRun =
+      query === '' ? undefined : (new URLSearchParams(query).get(parameter) ?? undefined);
     const length = headers.get('content-length');
     const size = length === null ? undefined : Number(length);
-    const refusal = admit(request.method === 'POST', header('authorization'), token, size);
+    const post = request.method === 'POST';
+    const refusal = admit(post, header('authorization'), token, dryRun, size);
     if (refusal !== undefined) return refusal;
 
     const answer = (body, size) =>
-      accept(body, size, token, header('fly-region')) ?? new Response(null, ACCEPTED);
+      accept(body, size, token, header('fly-region'), dryRun) ?? new Response(null, ACCEPTED);
     // A body that breaks off is no JSON.
     const unreadable = () => answer('', 0);
     return size === undefined
@@ -51,11 +56,16 @@ export function lane(path, limit, route, configure, admit, accept) {
 
 const decoder = new TextDecoder();
 
-/** Whether a URL's path is `path`, without the cost of parsing the URL. */
-function isAt(url, path) {
+/**
+ * The query of a URL whose path is `path`, and undefined for any other. It does not cost parsing the
+ * URL, and most check-ins have no query, which costs nothing more.
+ */
+function queryAt(url, path) {
   const start = url.indexOf('/', 'https://'.length);
   const end = start + path.length;
-  return url.startsWith(path, start) && (url.length === end || url[end] === '?');
+  if (!url.startsWith(path, start)) return undefined;
+  if (url.length === end) return '';
+  return url[end] === '?' ? url.slice(end) : undefined;
 }
 
 /** The bytes of a body of unknown length, or a few more than `limit` of them. */

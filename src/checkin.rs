@@ -11,7 +11,10 @@ use std::cell::{OnceCell, RefCell};
 
 use kiloclaw_checkin::data_point::BLOBS;
 use kiloclaw_checkin::limits::MAX_BODY_BYTES;
-use kiloclaw_checkin::{CHECKIN_PATH, CheckIn, DataPoint, InvalidBody, Presented, Refusal};
+use kiloclaw_checkin::{
+    CHECKIN_PATH, CheckIn, DRY_RUN_PARAMETER, DataPoint, GATEWAY_TOKEN_HEADER, InvalidBody,
+    Presented, Refusal, is_dry_run,
+};
 use worker::js_sys::{Error, Function, Promise};
 use worker::wasm_bindgen::prelude::*;
 use worker::{Env, web_sys};
@@ -22,7 +25,7 @@ use crate::bindings::{Ingest, Unusable};
 #[wasm_bindgen(module = "/src/checkin.js")]
 extern "C" {
     fn lane(
-        path: &str,
+        names: Vec<String>,
         limit: u32,
         route: &JsValue,
         configure: &JsValue,
@@ -40,11 +43,12 @@ extern "C" {
 /// 2. a credential header is missing, or the scheme is not Bearer → 401
 /// 3. a secret or binding is missing or empty → 503
 /// 4. the API key is wrong → 403, before the body is read
-/// 5. the body is over 16 KiB → 413, before the rest is read
-/// 6. the body is not a check-in → 400
-/// 7. the gateway token is not this sandbox's → 403
-/// 8. the data point cannot be written → 503
-/// 9. otherwise → 204
+/// 5. the query asks for a dry run in another way than the contract's → 400
+/// 6. the body is over 16 KiB → 413, before the rest is read
+/// 7. the body is not a check-in → 400
+/// 8. the gateway token is not this sandbox's → 403
+/// 9. the data point cannot be written → 503; a dry run does not try
+/// 10. otherwise → 204
 pub(crate) fn take(request: &JsValue, env: &Env, route: Route) -> JsValue {
     thread_local! {
         static LANE: OnceCell<Function> = const { OnceCell::new() };
@@ -58,16 +62,18 @@ type Route = fn(web_sys::Request, Env) -> Promise;
 
 fn new_lane(route: Route) -> Function {
     lane(
-        CHECKIN_PATH,
+        [CHECKIN_PATH, DRY_RUN_PARAMETER, GATEWAY_TOKEN_HEADER].map(str::to_owned).into(),
         BODY_LIMIT,
         &Closure::<dyn Fn(web_sys::Request, Env) -> Promise>::new(route).into_js_value(),
         &Closure::<dyn Fn(Env)>::new(configure).into_js_value(),
-        &Closure::<dyn Fn(bool, Text, Text, Option<f64>) -> JsValue>::new(admit_js).into_js_value(),
-        &Closure::<dyn Fn(String, f64, Text, Text) -> JsValue>::new(accept_js).into_js_value(),
+        &Closure::<dyn Fn(bool, Text, Text, Text, Option<f64>) -> JsValue>::new(admit_js)
+            .into_js_value(),
+        &Closure::<dyn Fn(String, f64, Text, Text, Text) -> JsValue>::new(accept_js)
+            .into_js_value(),
     )
 }
 
-/// A header's value, if the request has it.
+/// A header's or a parameter's value, if the request has it.
 type Text = Option<String>;
 
 #[expect(clippy::cast_possible_truncation, reason = "16 KiB")]
@@ -82,19 +88,26 @@ fn configure(env: Env) {
     INGEST.set(Some(Ingest::read(&env)));
 }
 
-fn admit_js(post: bool, authorization: Text, token: Text, size: Option<f64>) -> JsValue {
-    match admit(post, authorization.as_deref(), token.as_deref(), size) {
+fn admit_js(
+    post: bool,
+    authorization: Text,
+    token: Text,
+    dry_run: Text,
+    size: Option<f64>,
+) -> JsValue {
+    match admit(post, authorization.as_deref(), token.as_deref(), dry_run.as_deref(), size) {
         Ok(()) => JsValue::UNDEFINED,
         Err(error) => error.into_js(None),
     }
 }
 
-/// Steps 1 to 5, as far as they need no body. `size` is what the body is declared to measure, in
+/// Steps 1 to 6, as far as they need no body. `size` is what the body is declared to measure, in
 /// bytes, if it is.
 fn admit(
     post: bool,
     authorization: Option<&str>,
     gateway_token: Option<&str>,
+    dry_run: Option<&str>,
     size: Option<f64>,
 ) -> Result<(), ApiError> {
     // 1.
@@ -112,6 +125,8 @@ fn admit(
         }
     })?;
     // 5.
+    is_dry_run(dry_run)?;
+    // 6.
     if size.is_none_or(|size| size <= f64::from(BODY_LIMIT)) {
         Ok(())
     } else {
@@ -120,29 +135,32 @@ fn admit(
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of bytes")]
-fn accept_js(body: String, size: f64, token: Text, region: Text) -> JsValue {
+fn accept_js(body: String, size: f64, token: Text, region: Text, dry_run: Text) -> JsValue {
     let token = token.unwrap_or_default();
     let region = region.unwrap_or_default();
     let mut sandbox_id = None;
-    match accept(&body, size as usize, &token, &region, &mut sandbox_id) {
+    match accept(&body, size as usize, &token, &region, dry_run.as_deref(), &mut sandbox_id) {
         Ok(()) => JsValue::UNDEFINED,
         Err(error) => error.into_js(sandbox_id.as_deref()),
     }
 }
 
-/// Steps 5 to 8. `size` is what the body measured in bytes before it was decoded.
+/// Steps 5 to 9. `size` is what the body measured in bytes before it was decoded.
 fn accept(
     body: &str,
     size: usize,
     gateway_token: &str,
     region: &str,
+    dry_run: Option<&str>,
     sandbox_id: &mut Option<String>,
 ) -> Result<(), ApiError> {
     // 5.
+    let is_dry_run = is_dry_run(dry_run)?;
+    // 6.
     if size > MAX_BODY_BYTES {
         return Err(Refusal::BodyTooLarge.into());
     }
-    // 6. The runtime decodes faster than it hands over bytes, but puts U+FFFD for what is not
+    // 7. The runtime decodes faster than it hands over bytes, but puts U+FFFD for what is not
     // UTF-8. A U+FFFD that was sent is as long as it was then, one that was put hardly ever is.
     if body.contains('\u{fffd}') && body.len() != size {
         return Err(Refusal::from(InvalidBody::NotJson).into());
@@ -150,11 +168,14 @@ fn accept(
     let checkin = CheckIn::parse_str(body).map_err(Refusal::from)?;
 
     let written = with_ingest(|ingest| {
-        // 7.
+        // 8.
         if !ingest.gateway.accept(&checkin.sandbox_id, gateway_token) {
             return Err(Refusal::WrongGatewayToken.into());
         }
-        // 8.
+        // 9.
+        if is_dry_run {
+            return Ok(());
+        }
         write_point(&ingest.dataset, &DataPoint::new(&checkin, region))
     });
     if written.is_err() {

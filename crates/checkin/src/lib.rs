@@ -2,24 +2,27 @@
 //!
 //! Everything that both ends of `POST /api/controller/checkin` must agree on, and nothing else: the
 //! [payload](CheckIn) and its [limits], the [credentials](AcceptedKeys), the
-//! [answers](Refusal) and the [layout of the data point](data_point). No Worker, no HTTP library,
-//! no I/O, no clock, no randomness: the Worker, the agent, the tests and the fuzzers share it.
+//! [answers](Refusal), the [dry run](is_dry_run) and the [layout of the data point](data_point). No
+//! Worker, no HTTP library, no I/O, no clock, no randomness: the Worker, the agent, the tests and the
+//! fuzzers share it.
 
 #![forbid(unsafe_code)]
 
 mod credentials;
 pub mod data_point;
+mod dry_run;
 pub mod limits;
 mod payload;
 mod refusal;
 
 pub use credentials::{AcceptedKeys, EmptySecret, GatewaySecrets, GatewayToken, Presented, bearer};
 pub use data_point::DataPoint;
+pub use dry_run::{DRY_RUN_PARAMETER, DRY_RUN_QUERY, is_dry_run};
 pub use payload::{CheckIn, Field, InvalidBody};
 pub use refusal::{Credential, Refusal};
 
 /// The path that check-ins are posted to.
 pub const CHECKIN_PATH: &str = "/api/controller/checkin";
 
-/// The header that carries a machine's gateway token. The Worker reads it in `src/checkin.js`.
+/// The header that carries a machine's gateway token.
 pub const GATEWAY_TOKEN_HEADER: &str = "x-kiloclaw-gateway-token";

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::dry_run::DRY_RUN_PARAMETER;
 use crate::payload::InvalidBody;
 
 /// A credential that a check-in came without.
@@ -28,6 +29,8 @@ pub enum Refusal {
     Misconfigured,
     /// The API key is none of the accepted ones.
     WrongApiKey,
+    /// The query asks for a dry run, but not [as it must](crate::DRY_RUN_QUERY).
+    InvalidQuery,
     /// The body is over [`MAX_BODY_BYTES`](crate::limits::MAX_BODY_BYTES).
     BodyTooLarge,
     /// The body is not a check-in.
@@ -54,7 +57,7 @@ impl Refusal {
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {
-            Self::InvalidBody(_) => 400,
+            Self::InvalidQuery | Self::InvalidBody(_) => 400,
             Self::MissingCredential(_) => 401,
             Self::WrongApiKey | Self::WrongGatewayToken => 403,
             Self::MethodNotAllowed => 405,
@@ -71,6 +74,7 @@ impl Refusal {
             Self::MissingCredential(_) => "Unauthorized",
             Self::Misconfigured => "Configuration error",
             Self::WrongApiKey | Self::WrongGatewayToken => "Forbidden",
+            Self::InvalidQuery => "Invalid query",
             Self::BodyTooLarge => "Body too large",
             Self::InvalidBody(_) => "Invalid body",
             Self::WriteFailed => "Write failed",
@@ -87,6 +91,7 @@ impl Refusal {
             Self::MissingCredential(Credential::GatewayToken) => "missing_gateway_token",
             Self::Misconfigured => "misconfigured",
             Self::WrongApiKey => "wrong_api_key",
+            Self::InvalidQuery => "invalid_query",
             Self::BodyTooLarge => "body_too_large",
             Self::InvalidBody(InvalidBody::NotJson) => "not_json",
             Self::InvalidBody(InvalidBody::NotAnObject) => "not_an_object",
@@ -107,11 +112,13 @@ impl Refusal {
         }
     }
 
-    /// The field of the body that broke its rule, if that is what happened.
+    /// What broke its rule, and the rule, if that is what happened: a field of the body, or the
+    /// parameter of the query.
     #[must_use]
-    pub const fn field(self) -> Option<crate::Field> {
+    pub const fn broken_rule(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::InvalidBody(InvalidBody::Field(field)) => Some(field),
+            Self::InvalidQuery => Some((DRY_RUN_PARAMETER, "1, or left out")),
+            Self::InvalidBody(InvalidBody::Field(field)) => Some((field.name(), field.rule())),
             _ => None,
         }
     }
@@ -119,12 +126,8 @@ impl Refusal {
     /// The JSON body: `error` and `code`, and for a broken rule `field` and what is `expected`.
     #[must_use]
     pub fn body(self) -> String {
-        let body = Body {
-            error: self.error(),
-            code: self.code(),
-            field: self.field().map(crate::Field::name),
-            expected: self.field().map(crate::Field::rule),
-        };
+        let (field, expected) = self.broken_rule().unzip();
+        let body = Body { error: self.error(), code: self.code(), field, expected };
         // Four literals serialize; an empty body would still carry the status.
         serde_json::to_string(&body).unwrap_or_default()
     }
@@ -179,6 +182,11 @@ mod tests {
             Refusal::InvalidBody(InvalidBody::Field(Field::LoadAvg5m)).body(),
             r#"{"error":"Invalid body","code":"invalid_field","field":"loadAvg5m","expected":"a finite number, 0 or more"}"#
         );
+        assert_eq!(
+            Refusal::InvalidQuery.body(),
+            r#"{"error":"Invalid query","code":"invalid_query","field":"dry_run","expected":"1, or left out"}"#
+        );
+        assert_eq!(Refusal::InvalidQuery.status(), 400);
     }
 
     #[test]

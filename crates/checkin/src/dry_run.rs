@@ -1,0 +1,43 @@
+//! The dry run: a check-in that is answered as any other, and not written.
+
+use crate::refusal::Refusal;
+
+/// The parameter of the query that makes a check-in a dry run.
+pub const DRY_RUN_PARAMETER: &str = "dry_run";
+
+/// The query of a dry run, as clients append it to the check-in's URL.
+pub const DRY_RUN_QUERY: &str = "dry_run=1";
+
+/// The one value that [`DRY_RUN_PARAMETER`] may have.
+const YES: &str = "1";
+
+/// Whether a check-in is a dry run, by the value of [`DRY_RUN_PARAMETER`] if its query has one.
+///
+/// Every other value is refused rather than read as no: whoever asks for `dry_run=true` must not find
+/// a data point written.
+pub fn is_dry_run(parameter: Option<&str>) -> Result<bool, Refusal> {
+    match parameter {
+        None => Ok(false),
+        Some(YES) => Ok(true),
+        Some(_) => Err(Refusal::InvalidQuery),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_query_is_the_parameter_with_its_one_value() {
+        assert_eq!(DRY_RUN_QUERY, format!("{DRY_RUN_PARAMETER}={YES}"));
+    }
+
+    #[test]
+    fn only_a_check_in_without_the_parameter_is_written() {
+        assert_eq!(is_dry_run(None), Ok(false));
+        assert_eq!(is_dry_run(Some("1")), Ok(true));
+        for other in ["", "0", "01", "1 ", "11", "true", "TRUE", "yes", "false"] {
+            assert_eq!(is_dry_run(Some(other)), Err(Refusal::InvalidQuery), "{other:?}");
+        }
+    }
+}
