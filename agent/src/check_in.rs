@@ -4,26 +4,17 @@ use std::borrow::Cow;
 
 use kiloclaw_checkin::CheckIn;
 
-use crate::baseline::Baseline;
 use crate::collect::Readings;
-use crate::collect::supervisor::ProcessHealth;
+use crate::collect::process::ProcessHealth;
 use crate::config::Config;
+use crate::ledger::Owed;
 
 /// Puts a check-in together.
 ///
 /// The contract wants a number for each reading, so one that failed is 0 and was warned about. The
 /// state of the process is a word, so there is an honest one for not knowing it.
 #[must_use]
-pub fn check_in<'a>(
-    config: &'a Config,
-    readings: &'a Readings,
-    baseline: &Baseline,
-) -> CheckIn<'a> {
-    let traffic = readings
-        .network
-        .as_ref()
-        .map(|counters| baseline.traffic_since(counters, &config.net_interfaces))
-        .unwrap_or_default();
+pub fn check_in<'a>(config: &'a Config, readings: &'a Readings, owed: Owed) -> CheckIn<'a> {
     let openclaw = readings.openclaw.as_ref();
     let process = match &readings.process {
         ProcessHealth::Known(status) => Some(status),
@@ -41,15 +32,14 @@ pub fn check_in<'a>(
             ProcessHealth::NotWatched => text("stopped"),
             ProcessHealth::Unknown => text("unknown"),
         },
-        total_restarts: process.map_or(0.0, |status| number(status.restarts.into())),
-        restarts_since_last_checkin: process
-            .map_or(0.0, |status| number(baseline.restarts_since(status.restarts).into())),
+        total_restarts: process.map_or(0.0, |status| number(status.restarts)),
+        restarts_since_last_checkin: number(owed.restarts),
         uptime_seconds: process.map_or(0.0, |status| status.uptime_seconds),
         load_avg_5m: readings.load_avg_5m.unwrap_or_default(),
-        bandwidth_bytes_in: number(traffic.bytes_in),
-        bandwidth_bytes_out: number(traffic.bytes_out),
+        bandwidth_bytes_in: number(owed.bytes_in),
+        bandwidth_bytes_out: number(owed.bytes_out),
         last_exit_reason: match &readings.process {
-            ProcessHealth::Known(status) => Some(text(&status.last_exit_reason)),
+            ProcessHealth::Known(status) => status.last_exit_reason.as_deref().map(text),
             ProcessHealth::NotWatched => Some(text("")),
             ProcessHealth::Unknown => None,
         },
@@ -62,7 +52,7 @@ fn text(text: &str) -> Cow<'_, str> {
 
 /// The last step of all arithmetic: until here it was exact.
 #[expect(clippy::cast_precision_loss, reason = "the contract's numbers are doubles")]
-fn number(count: u128) -> f64 {
+fn number(count: u64) -> f64 {
     count as f64
 }
 
@@ -70,10 +60,14 @@ fn number(count: u128) -> f64 {
 mod tests {
     use std::time::Duration;
 
+    use ureq::tls::RootCerts;
+
     use super::*;
-    use crate::collect::network::Bytes;
-    use crate::collect::supervisor::Status;
-    use crate::collect::{Sources, openclaw};
+    use crate::collect::network::{Bytes, Interfaces};
+    use crate::collect::process::Status;
+    use crate::collect::{Source, Sources, openclaw};
+    use crate::http::Client;
+    use crate::secret::Redactor;
 
     fn config() -> Config {
         Config {
@@ -81,42 +75,39 @@ mod tests {
             machine_id: Some("machine-1".to_owned()),
             controller_version: "1.2.3".to_owned(),
             controller_commit: "abcdef".to_owned(),
-            net_interfaces: Vec::new(),
+            interfaces: Interfaces::default(),
             sources: Sources {
                 proc_root: "/proc".into(),
                 openclaw_command: "openclaw".into(),
-                status: None,
+                process: Source::None,
             },
-            state_file: None,
             timeout: Duration::from_secs(10),
-        }
-    }
-
-    fn full(restarts: u64, bytes: u64) -> Readings {
-        Readings {
-            load_avg_5m: Some(0.07),
-            network: Some(
-                [("eth0".to_owned(), Bytes { bytes_in: bytes, bytes_out: 2 * bytes })].into(),
-            ),
-            openclaw: Some(openclaw::Version {
-                version: "2026.3.13".to_owned(),
-                commit: Some("def5678".to_owned()),
-            }),
-            process: ProcessHealth::Known(Status {
-                state: "running".to_owned(),
-                restarts,
-                uptime_seconds: 12.5,
-                last_exit_reason: "signal:SIGKILL".to_owned(),
-            }),
+            local: Client::new(Duration::from_secs(10), RootCerts::WebPki, None),
+            redactor: Redactor::default(),
         }
     }
 
     #[test]
     fn every_reading_is_in_its_field() {
         let config = config();
-        let baseline = Baseline::default().advanced(&full(1, 100));
-        let readings = full(4, 150);
-        let body = serde_json::to_value(check_in(&config, &readings, &baseline)).unwrap();
+        let readings = Readings {
+            load_avg_5m: Some(0.07),
+            network: Some([("eth0".to_owned(), Bytes { bytes_in: 9, bytes_out: 9 })].into()),
+            epoch: None,
+            openclaw: Some(openclaw::Version {
+                version: "2026.3.13".to_owned(),
+                commit: Some("def5678".to_owned()),
+            }),
+            process: ProcessHealth::Known(Status {
+                state: "running".to_owned(),
+                pid: Some(42),
+                restarts: 4,
+                uptime_seconds: 12.5,
+                last_exit_reason: Some("signal:SIGKILL".to_owned()),
+            }),
+        };
+        let owed = Owed { restarts: 3, bytes_in: 50, bytes_out: 100 };
+        let body = serde_json::to_value(check_in(&config, &readings, owed)).unwrap();
         let expected = serde_json::json!({
             "sandboxId": "sandbox-1",
             "machineId": "machine-1",
@@ -143,14 +134,15 @@ mod tests {
             (ProcessHealth::Unknown, "unknown", None),
             (ProcessHealth::NotWatched, "stopped", Some("")),
         ] {
-            let readings = Readings { load_avg_5m: None, network: None, openclaw: None, process };
-            let body =
-                serde_json::to_string(&check_in(&config, &readings, &Baseline::default())).unwrap();
-            let checkin = CheckIn::parse_str(&body).unwrap();
-            assert_eq!(checkin.supervisor_state, state);
-            assert_eq!(checkin.last_exit_reason.as_deref(), reason);
-            assert_eq!(checkin.openclaw_version, None);
-            assert!(checkin.load_avg_5m.abs() < f64::EPSILON);
+            let readings =
+                Readings { load_avg_5m: None, network: None, epoch: None, openclaw: None, process };
+            let check_in = check_in(&config, &readings, Owed::default());
+            let body = serde_json::to_string(&check_in).unwrap();
+            let read = CheckIn::parse_str(&body).unwrap();
+            assert_eq!(read.supervisor_state, state);
+            assert_eq!(read.last_exit_reason.as_deref(), reason);
+            assert_eq!(read.openclaw_version, None);
+            assert!(read.load_avg_5m.abs() < f64::EPSILON);
         }
     }
 }

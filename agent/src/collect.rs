@@ -3,23 +3,44 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
+use crate::children::Children;
 use crate::http::Client;
 
+pub mod command;
+pub mod epoch;
 pub mod load;
 pub mod network;
 pub mod openclaw;
-pub mod supervisor;
+pub mod process;
+pub mod status_url;
+pub mod systemd;
+
+use openclaw::ProbeError;
+use process::{ProcessHealth, Status};
 
 /// Where readings come from.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Sources {
     /// Where the kernel's files are: `/proc`, but for tests.
     pub proc_root: PathBuf,
     /// The program that knows `OpenClaw`'s version.
     pub openclaw_command: OsString,
-    /// Who knows the state of the supervised process, if anyone does.
-    pub status: Option<supervisor::StatusSource>,
+    /// Who knows the state of the process.
+    pub process: Source,
+}
+
+/// Who knows the state of the process.
+#[derive(Clone, Debug, Default)]
+pub enum Source {
+    /// Nobody.
+    #[default]
+    None,
+    /// A controller that supervises it.
+    StatusUrl(status_url::StatusSource),
+    /// systemd, which supervises it.
+    SystemdUnit(systemd::Unit),
 }
 
 /// What was read. `None` is a reading that failed.
@@ -29,41 +50,147 @@ pub struct Readings {
     pub load_avg_5m: Option<f64>,
     /// The counters of every network interface.
     pub network: Option<network::Counters>,
+    /// Which [life](epoch) of the kernel's counters these are of.
+    pub epoch: Option<String>,
     /// The version of `OpenClaw`.
     pub openclaw: Option<openclaw::Version>,
-    /// The supervised process.
-    pub process: supervisor::ProcessHealth,
+    /// The process.
+    pub process: ProcessHealth,
 }
 
-/// Takes all readings, and hands each failure to `warn`.
-pub fn collect(sources: &Sources, client: &Client, warn: &mut dyn FnMut(&str)) -> Readings {
-    Readings {
-        load_avg_5m: load::read(&sources.proc_root)
-            .map_err(|error| warn(&format!("cannot read the load, reporting 0: {error}")))
-            .ok(),
-        network: network::read(&sources.proc_root)
-            .map_err(|error| warn(&format!("cannot read network traffic, reporting 0: {error}")))
-            .ok(),
-        openclaw: openclaw::probe(&sources.openclaw_command)
-            .map_err(|error| {
-                let command = sources.openclaw_command.display();
-                warn(&format!(
-                    "cannot tell OpenClaw's version, reporting null: `{command} --version` {error}"
-                ));
-            })
-            .ok(),
-        process: match &sources.status {
-            None => supervisor::ProcessHealth::NotWatched,
-            Some(source) => match supervisor::ask(source, client) {
-                Ok(status) => supervisor::ProcessHealth::Known(status),
-                Err(error) => {
-                    warn(&format!(
-                        "cannot tell the state of the process, reporting `unknown`: {} {error}",
-                        source.url
-                    ));
-                    supervisor::ProcessHealth::Unknown
-                }
-            },
-        },
+/// Takes readings, and keeps what one time needs of the time before.
+#[derive(Debug)]
+pub struct Collector {
+    sources: Sources,
+    children: Children,
+    openclaw: openclaw::VersionCache,
+}
+
+impl Collector {
+    /// Takes readings from these sources; what has to be run for them is one of `children`.
+    #[must_use]
+    pub fn new(sources: Sources, children: Children) -> Self {
+        Self { sources, children, openclaw: openclaw::VersionCache::default() }
     }
+
+    /// Takes all readings, and hands each failure to `warn`.
+    ///
+    /// `process` is the state of the process where the agent supervises it itself; else its source
+    /// is asked. With a `deadline`, nothing is waited for beyond it: the version is not asked for
+    /// unless all the time that it may take is left.
+    pub fn collect(
+        &mut self,
+        client: &Client,
+        process: Option<Status>,
+        now: Instant,
+        deadline: Option<Instant>,
+        warn: &mut dyn FnMut(&str),
+    ) -> Readings {
+        let proc_root = &self.sources.proc_root;
+        let load_avg_5m = load::read(proc_root)
+            .map_err(|error| warn(&format!("cannot read the load, reporting 0: {error}")))
+            .ok();
+        let network = network::read(proc_root)
+            .map_err(|error| warn(&format!("cannot read network traffic, reporting 0: {error}")))
+            .ok();
+        let epoch = epoch::read(proc_root);
+        let process = match process {
+            Some(status) => ProcessHealth::Known(status),
+            None => self.ask(client, time_left(deadline), warn),
+        };
+        let openclaw = self.version(&process, now, deadline, warn);
+        Readings { load_avg_5m, network, epoch, openclaw, process }
+    }
+
+    /// Takes only those readings that are counted on: network and process.
+    pub fn look(
+        &mut self,
+        client: &Client,
+        process: Option<Status>,
+        warn: &mut dyn FnMut(&str),
+    ) -> Readings {
+        let proc_root = &self.sources.proc_root;
+        Readings {
+            load_avg_5m: None,
+            epoch: epoch::read(proc_root),
+            network: self.network(warn),
+            openclaw: None,
+            process: self.process(client, process, None, warn),
+        }
+    }
+
+    fn network(&self, warn: &mut dyn FnMut(&str)) -> Option<network::Counters> {
+        network::read(&self.sources.proc_root)
+            .map_err(|error| warn(&format!("cannot read network traffic, reporting 0: {error}")))
+            .ok()
+    }
+
+    fn process(
+        &mut self,
+        client: &Client,
+        process: Option<Status>,
+        deadline: Option<Instant>,
+        warn: &mut dyn FnMut(&str),
+    ) -> ProcessHealth {
+        match process {
+            Some(status) => ProcessHealth::Known(status),
+            None => self.ask(client, time_left(deadline), warn),
+        }
+    }
+
+    fn ask(
+        &mut self,
+        client: &Client,
+        timeout: Duration,
+        warn: &mut dyn FnMut(&str),
+    ) -> ProcessHealth {
+        let answer = match &mut self.sources.process {
+            Source::None => return ProcessHealth::NotWatched,
+            _ if timeout.is_zero() => Err("there is no time to ask".to_owned()),
+            Source::StatusUrl(source) => status_url::ask(source, client, timeout)
+                .map_err(|error| format!("{} {error}", source.url)),
+            Source::SystemdUnit(unit) => {
+                unit.ask(&self.children, timeout).map_err(|error| format!("systemd {error}"))
+            }
+        };
+        answer.map_or_else(
+            |error| {
+                warn(&format!(
+                    "cannot tell the state of the process, reporting `unknown`: {error}"
+                ));
+                ProcessHealth::Unknown
+            },
+            ProcessHealth::Known,
+        )
+    }
+
+    fn version(
+        &mut self,
+        process: &ProcessHealth,
+        now: Instant,
+        deadline: Option<Instant>,
+        warn: &mut dyn FnMut(&str),
+    ) -> Option<openclaw::Version> {
+        let command = &self.sources.openclaw_command;
+        let known = self.openclaw.version(process, now, || {
+            if time_left(deadline) < openclaw::TIMEOUT {
+                return Err(ProbeError::NoTime);
+            }
+            openclaw::probe(command, &self.children)
+        });
+        // Where there is no time to ask, the agent is ending.
+        if let Some(error) = known.error.filter(|error| !matches!(error, ProbeError::NoTime)) {
+            let instead = known.version.as_ref().map_or("null", |version| &version.version);
+            warn(&format!(
+                "cannot tell OpenClaw's version, reporting {instead}: `{} --version` {error}",
+                command.display()
+            ));
+        }
+        known.version
+    }
+}
+
+/// How long it is until a deadline.
+fn time_left(deadline: Option<Instant>) -> Duration {
+    deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()))
 }

@@ -1,20 +1,28 @@
 //! Settings, checked: what leaves this module can be used without another thought.
 
-use std::path::PathBuf;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kiloclaw_checkin::limits::MAX_SANDBOX_ID_BYTES;
 use ureq::http::{HeaderValue, Uri};
+use ureq::tls::RootCerts;
+use ureq::{Proxy, ProxyProtocol};
 
-use crate::cli::Settings;
-use crate::collect::Sources;
-use crate::collect::supervisor::StatusSource;
-use crate::secret::Secret;
+use crate::cli::{DaemonArguments, Settings, SourceArguments};
+use crate::collect::network::{Interfaces, InvalidInterface};
+use crate::collect::status_url::StatusSource;
+use crate::collect::systemd::{InvalidName, Unit};
+use crate::collect::{Source, Sources};
+use crate::http::{self, Client};
+use crate::schedule::Rhythm;
+use crate::secret::{Redactor, Secret};
 use crate::variables;
 
 /// What is wrong with the settings. It names variables and never quotes values: a URL or a token
 /// may hold a secret even where it is broken.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// These are required and not set.
     #[error("not set: {}", .0.join(", "))]
@@ -22,12 +30,55 @@ pub enum ConfigError {
     /// This is not a URL that can be asked.
     #[error("{0} must be a full http:// or https:// URL with a host and without user and password")]
     Url(&'static str),
+    /// This would carry credentials over a network in the clear.
+    #[error(
+        "{0} would send credentials unencrypted: use https, or --allow-insecure-http \
+         ({env}=1) if that network can be trusted",
+        env = variables::ALLOW_INSECURE_HTTP
+    )]
+    InsecureHttp(&'static str),
     /// A header cannot carry this.
     #[error("{0} must hold only printable ASCII characters")]
     NotAHeader(&'static str),
     /// A sandbox's id cannot be this.
     #[error("the sandbox id must be a string of 1 to {MAX_SANDBOX_ID_BYTES} bytes")]
     SandboxId,
+    /// The file that this names cannot be read.
+    #[error("{variable}: cannot read {}: {error}", .path.display())]
+    Unreadable {
+        /// The variable that names the file.
+        variable: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The file that this names holds no certificate.
+    #[error("{}: there is no certificate in PEM in {}", variables::CA_FILE, .0.display())]
+    NoCertificate(PathBuf),
+    /// This is no proxy that can be used.
+    #[error("{} must be a URL such as http://proxy.example.com:3128", variables::HTTPS_PROXY)]
+    Proxy,
+    /// No interface can be called that.
+    #[error("{0}")]
+    Interface(#[from] InvalidInterface),
+    /// No unit can be called that.
+    #[error("{variable}: {0}", variable = variables::SYSTEMD_UNIT)]
+    Unit(#[from] InvalidName),
+    /// There are two who know how the process is.
+    #[error(
+        "{} and {} are both set: keep the one that knows the process",
+        variables::STATUS_URL,
+        variables::SYSTEMD_UNIT
+    )]
+    TwoSources,
+    /// There is nobody who knows how the process is.
+    #[error(
+        "not set: {} or {}; to check in without a process, use `once`",
+        variables::STATUS_URL,
+        variables::SYSTEMD_UNIT
+    )]
+    NoSource,
 }
 
 /// Who reports, from what, and how far requests may go.
@@ -41,17 +92,19 @@ pub struct Config {
     pub controller_version: String,
     /// What is reported as the controller's commit.
     pub controller_commit: String,
-    /// The network interfaces whose bytes count; none is the default choice.
-    pub net_interfaces: Vec<String>,
+    /// The network interfaces whose bytes count.
+    pub interfaces: Interfaces,
     /// Where readings come from.
     pub sources: Sources,
-    /// Where the counters of the last accepted check-in are kept.
-    pub state_file: Option<PathBuf>,
     /// How long each request may take.
     pub timeout: Duration,
+    /// Asks on this machine, and never through a proxy.
+    pub local: Client,
+    /// Knows all secrets, whether or not they are used.
+    pub redactor: Redactor,
 }
 
-/// Where check-ins go, and as whom.
+/// Where check-ins go, as whom, and how.
 #[derive(Debug)]
 pub struct Target {
     /// The check-in endpoint.
@@ -60,45 +113,118 @@ pub struct Target {
     pub authorization: HeaderValue,
     /// `x-kiloclaw-gateway-token`.
     pub gateway_token: HeaderValue,
+    /// Through the proxy, if there is one.
+    pub client: Client,
+    /// The proxy, if this URL is asked through one.
+    pub proxy: Option<Proxy>,
+}
+
+/// The secrets, from wherever they are.
+#[derive(Debug)]
+pub struct Credentials {
+    /// The fleet's API key, not empty.
+    pub api_key: Option<Secret>,
+    /// The sandbox's gateway token, not empty.
+    pub gateway_token: Option<Secret>,
+}
+
+impl Credentials {
+    /// Takes each secret from its file, else from its flag or variable, else from systemd.
+    pub fn read(settings: &Settings) -> Result<Self, ConfigError> {
+        let systemd = settings.credentials_directory.as_deref();
+        Ok(Self {
+            api_key: secret(
+                settings.api_key_file.as_deref(),
+                settings.api_key.as_ref(),
+                systemd,
+                (variables::API_KEY, variables::API_KEY_FILE),
+            )?,
+            gateway_token: secret(
+                settings.gateway_token_file.as_deref(),
+                settings.gateway_token.as_ref(),
+                systemd,
+                (variables::GATEWAY_TOKEN, variables::GATEWAY_TOKEN_FILE),
+            )?,
+        })
+    }
+}
+
+fn secret(
+    file: Option<&Path>,
+    value: Option<&Secret>,
+    systemd: Option<&Path>,
+    (variable, file_variable): (&'static str, &'static str),
+) -> Result<Option<Secret>, ConfigError> {
+    let (text, variable, path) = match (file, value, systemd) {
+        (Some(file), _, _) => (fs::read_to_string(file), file_variable, file.to_owned()),
+        (None, None, Some(directory)) => {
+            let path = directory.join(variable);
+            match fs::read_to_string(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                text => (text, variables::CREDENTIALS_DIRECTORY, path),
+            }
+        }
+        (None, value, _) => return Ok(present(value.cloned())),
+    };
+    let text = text.map_err(|error| ConfigError::Unreadable { variable, path, error })?;
+    Ok(present(Some(Secret::new(&text))))
+}
+
+/// A secret that is not empty.
+fn present(secret: Option<Secret>) -> Option<Secret> {
+    secret.filter(|secret| !secret.is_empty())
 }
 
 impl Config {
     /// Checks what every check-in needs, sent or not.
-    pub fn new(settings: &Settings) -> Result<Self, ConfigError> {
+    pub fn new(
+        settings: &Settings,
+        source: &SourceArguments,
+        credentials: &Credentials,
+    ) -> Result<Self, ConfigError> {
         let sandbox_id =
             settings.sandbox_id.clone().ok_or(ConfigError::Missing(vec![variables::SANDBOX_ID]))?;
         check_sandbox_id(&sandbox_id)?;
-        let status = match &settings.status_url {
-            None => None,
-            Some(status_url) => Some(StatusSource {
-                url: url(status_url, variables::STATUS_URL)?,
-                authorization: present(settings.gateway_token.as_ref())
+        let timeout = Duration::from_secs(settings.timeout);
+        let source = match (&source.status_url, &source.systemd_unit) {
+            (None, None) => Source::None,
+            (None, Some(unit)) => Source::SystemdUnit(Unit::new(unit)?),
+            (Some(status_url), None) => Source::StatusUrl(StatusSource {
+                url: url(status_url, variables::STATUS_URL, settings)?,
+                authorization: credentials
+                    .gateway_token
+                    .as_ref()
                     .map(|token| header(token, "Bearer ", variables::GATEWAY_TOKEN))
                     .transpose()?,
             }),
+            (Some(_), Some(_)) => return Err(ConfigError::TwoSources),
+        };
+        let local_roots = match &source {
+            Source::StatusUrl(StatusSource { url, .. }) => roots(url, settings)?,
+            Source::None | Source::SystemdUnit(_) => RootCerts::WebPki,
         };
         Ok(Self {
             sandbox_id,
             machine_id: settings.machine_id.clone(),
             controller_version: settings.controller_version.clone(),
             controller_commit: settings.controller_commit.clone(),
-            net_interfaces: settings.net_interfaces.clone(),
+            interfaces: Interfaces::new(&settings.net_interfaces)?,
             sources: Sources {
                 proc_root: settings.proc_root.clone(),
                 openclaw_command: settings.openclaw_command.clone(),
-                status,
+                process: source,
             },
-            state_file: settings.state_file.clone(),
-            timeout: Duration::from_secs(settings.timeout),
+            timeout,
+            local: Client::new(timeout, local_roots, None),
+            redactor: redactor(settings, credentials),
         })
     }
 }
 
 impl Target {
     /// Checks what it takes to send a check-in. All that is missing is told at once.
-    pub fn new(settings: &Settings) -> Result<Self, ConfigError> {
-        let api_key = present(settings.api_key.as_ref());
-        let gateway_token = present(settings.gateway_token.as_ref());
+    pub fn new(settings: &Settings, credentials: &Credentials) -> Result<Self, ConfigError> {
+        let Credentials { api_key, gateway_token } = credentials;
         let (Some(checkin_url), Some(api_key), Some(gateway_token)) =
             (&settings.checkin_url, api_key, gateway_token)
         else {
@@ -112,11 +238,34 @@ impl Target {
                 missing.into_iter().filter(|(is, _)| *is).map(|(_, name)| name).collect(),
             ));
         };
+        let url = url(checkin_url, variables::CHECKIN_URL, settings)?;
+        let proxy = match &settings.https_proxy {
+            Some(proxy) if url.scheme_str() == Some("https") => {
+                Some(parse_proxy(proxy, settings.no_proxy.as_deref().unwrap_or_default())?)
+                    .filter(|proxy| !proxy.is_no_proxy(&url))
+            }
+            _ => None,
+        };
+        let timeout = Duration::from_secs(settings.timeout);
         Ok(Self {
-            url: url(checkin_url, variables::CHECKIN_URL)?,
+            client: Client::new(timeout, roots(&url, settings)?, proxy.clone()),
+            url,
             authorization: header(api_key, "Bearer ", variables::API_KEY)?,
             gateway_token: header(gateway_token, "", variables::GATEWAY_TOKEN)?,
+            proxy,
         })
+    }
+}
+
+impl DaemonArguments {
+    /// When to check in.
+    #[must_use]
+    pub fn rhythm(&self) -> Rhythm {
+        Rhythm {
+            initial_delay: Duration::from_secs(self.initial_delay),
+            interval: Duration::from_secs(self.interval),
+            jitter_percent: self.jitter,
+        }
     }
 }
 
@@ -129,22 +278,75 @@ pub fn check_sandbox_id(sandbox_id: &str) -> Result<(), ConfigError> {
     }
 }
 
-/// A secret that is not empty.
-fn present(secret: Option<&Secret>) -> Option<&Secret> {
-    secret.filter(|secret| !secret.is_empty())
-}
-
 fn header(secret: &Secret, prefix: &str, name: &'static str) -> Result<HeaderValue, ConfigError> {
     secret.header_value(prefix).ok_or(ConfigError::NotAHeader(name))
 }
 
 /// A URL that is fit to be asked and to be printed: user and password would be neither.
-fn url(text: &str, name: &'static str) -> Result<Uri, ConfigError> {
-    let url: Uri = text.trim().parse().map_err(|_| ConfigError::Url(name))?;
+fn url(text: &str, name: &'static str, settings: &Settings) -> Result<Uri, ConfigError> {
+    let url = parse_url(text).ok_or(ConfigError::Url(name))?;
+    if http::is_exposed(&url) && !settings.allow_insecure_http {
+        return Err(ConfigError::InsecureHttp(name));
+    }
+    Ok(url)
+}
+
+fn parse_url(text: &str) -> Option<Uri> {
+    let url: Uri = text.trim().parse().ok()?;
     let http = matches!(url.scheme_str(), Some("http" | "https"));
     let host = url.host().is_some_and(|host| !host.is_empty());
     let user = url.authority().is_some_and(|authority| authority.as_str().contains('@'));
-    if http && host && !user { Ok(url) } else { Err(ConfigError::Url(name)) }
+    (http && host && !user).then_some(url)
+}
+
+/// Whom to trust behind `url`. Reading the system's authorities is work that http does not need.
+fn roots(url: &Uri, settings: &Settings) -> Result<RootCerts, ConfigError> {
+    if url.scheme_str() != Some("https") {
+        return Ok(RootCerts::WebPki);
+    }
+    let Some(path) = &settings.ca_file else { return Ok(http::system_roots()) };
+    let pem = fs::read(path).map_err(|error| ConfigError::Unreadable {
+        variable: variables::CA_FILE,
+        path: path.clone(),
+        error,
+    })?;
+    http::roots_in(&pem).ok_or_else(|| ConfigError::NoCertificate(path.clone()))
+}
+
+fn parse_proxy(url: &Secret, no_proxy: &str) -> Result<Proxy, ConfigError> {
+    let parsed = Proxy::new(url.expose()).map_err(|_| ConfigError::Proxy)?;
+    // Others would need features that are not compiled in.
+    if !matches!(parsed.protocol(), ProxyProtocol::Http | ProxyProtocol::Https)
+        || parsed.host().is_empty()
+    {
+        return Err(ConfigError::Proxy);
+    }
+    // What is not to be asked through it can be told only to a builder.
+    let mut proxy = Proxy::builder(parsed.protocol()).host(parsed.host()).port(parsed.port());
+    if let Some(user) = parsed.username() {
+        proxy = proxy.username(user);
+    }
+    if let Some(password) = parsed.password() {
+        proxy = proxy.password(password);
+    }
+    for host in no_proxy.split(',').map(str::trim).filter(|host| !host.is_empty()) {
+        proxy = proxy.no_proxy(host);
+    }
+    proxy.build().map_err(|_| ConfigError::Proxy)
+}
+
+/// Knows the credentials as they are and as they were given, and the password of the proxy.
+fn redactor(settings: &Settings, credentials: &Credentials) -> Redactor {
+    let proxy = settings.https_proxy.as_ref().and_then(|url| Proxy::new(url.expose()).ok());
+    let password = proxy.and_then(|proxy| proxy.password().map(Secret::new));
+    let secrets = [
+        &credentials.api_key,
+        &credentials.gateway_token,
+        &settings.api_key,
+        &settings.gateway_token,
+        &password,
+    ];
+    Redactor::new(secrets.into_iter().flatten().cloned())
 }
 
 #[cfg(test)]
@@ -161,7 +363,7 @@ mod tests {
             "https://[::1]/",
             " https://example.com\n",
         ] {
-            assert!(url(text, "URL").is_ok(), "{text}");
+            assert!(parse_url(text).is_some(), "{text}");
         }
     }
 
@@ -179,7 +381,7 @@ mod tests {
             "https://user:password@example.com/",
             "https://exa mple.com/",
         ] {
-            assert_eq!(url(text, "URL"), Err(ConfigError::Url("URL")), "{text}");
+            assert_eq!(parse_url(text), None, "{text}");
         }
     }
 
@@ -187,15 +389,67 @@ mod tests {
     fn a_sandbox_id_has_1_to_96_bytes() {
         assert!(check_sandbox_id("s").is_ok());
         assert!(check_sandbox_id(&"s".repeat(96)).is_ok());
-        assert_eq!(check_sandbox_id(""), Err(ConfigError::SandboxId));
-        assert_eq!(check_sandbox_id(&"s".repeat(97)), Err(ConfigError::SandboxId));
-        assert_eq!(check_sandbox_id(&"ü".repeat(49)), Err(ConfigError::SandboxId));
+        for id in ["", &"s".repeat(97), &"ü".repeat(49)] {
+            assert!(check_sandbox_id(id).is_err(), "{id}");
+        }
+    }
+
+    fn proxy(url: &str, no_proxy: &str) -> Result<Proxy, ConfigError> {
+        parse_proxy(&Secret::new(url), no_proxy)
+    }
+
+    #[test]
+    fn a_proxy_is_a_url_or_a_host_and_a_port() {
+        for url in ["http://proxy:3128", "https://proxy.example.com", "proxy:3128", "10.0.0.1:80"] {
+            assert!(proxy(url, "").is_ok(), "{url}");
+        }
+        let with_password = proxy("http://me:p%40ss@proxy:3128", "").unwrap();
+        assert_eq!(with_password.password(), Some("p@ss"));
+        for url in ["", "socks5://proxy:1080", "ftp://proxy", "http://", "http:///"] {
+            assert!(matches!(proxy(url, ""), Err(ConfigError::Proxy)), "{url}");
+        }
+    }
+
+    #[test]
+    fn some_hosts_are_not_asked_through_the_proxy() {
+        let proxy = proxy("proxy:3128", " example.com , .internal,10.0.0.1,").unwrap();
+        let passes_by = |url: &str| proxy.is_no_proxy(&url.parse().unwrap());
+        assert!(passes_by("https://example.com/") && passes_by("https://a.internal/"));
+        assert!(passes_by("https://10.0.0.1/"));
+        assert!(!passes_by("https://example.org/") && !passes_by("https://internal.org/"));
+    }
+
+    #[test]
+    fn a_secret_is_taken_from_its_file_then_its_value_then_systemd() {
+        let directory = tempfile::tempdir().unwrap();
+        let names = (variables::API_KEY, variables::API_KEY_FILE);
+        let file = directory.path().join("file");
+        fs::write(&file, " from-file\n").unwrap();
+        fs::write(directory.path().join(variables::API_KEY), "from-systemd\n").unwrap();
+        let value = Secret::new("from-value");
+        let read = |file: Option<&Path>, value: Option<&Secret>, systemd: Option<&Path>| {
+            let secret = secret(file, value, systemd, names)?;
+            Ok::<_, ConfigError>(secret.map(|secret| secret.expose().to_owned()))
+        };
+        let systemd = Some(directory.path());
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(read(Some(&file), Some(&value), systemd).unwrap(), text("from-file"));
+        assert_eq!(read(None, Some(&value), systemd).unwrap(), text("from-value"));
+        assert_eq!(read(None, None, systemd).unwrap(), text("from-systemd"));
+        assert_eq!(read(None, None, Some(Path::new("/nowhere"))).unwrap(), None);
+        assert_eq!(read(None, None, None).unwrap(), None);
+        // A file that was asked for and is not there is an error, and no reason to go on without.
+        let error = read(Some(Path::new("/nowhere")), Some(&value), None).unwrap_err();
+        assert!(error.to_string().starts_with("KILOCODE_API_KEY_FILE: cannot read /nowhere: "));
+        fs::write(&file, "\n").unwrap();
+        assert_eq!(read(Some(&file), None, None).unwrap(), None, "empty is missing");
     }
 
     proptest! {
         #[test]
         fn no_url_panics(text: String) {
-            let _ = url(&text, "URL");
+            let _ = parse_url(&text);
+            let _ = proxy(&text, &text);
         }
     }
 }

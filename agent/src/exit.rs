@@ -2,23 +2,29 @@
 
 use std::process::ExitCode;
 
-/// How a command ended. The numbers are those of BSD's `sysexits.h`.
+/// How a command ended. The numbers from 64 on are those of BSD's `sysexits.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// Accepted; or there was nothing to send, and it was printed.
+    /// Accepted; or there was nothing to send, and it was printed; or all is well.
     Done = 0,
+    /// `status`: the agent cannot report; `doctor`: a check failed.
+    Failed = 1,
+    /// `status`: the process is not well.
+    ProcessUnhealthy = 2,
     /// A flag or a variable is missing or invalid (`EX_USAGE`).
     BadConfiguration = 64,
     /// No answer, or one that says to try again later: 5xx or 429 (`EX_UNAVAILABLE`).
     Unavailable = 69,
+    /// The system does not let the agent do its work (`EX_OSERR`).
+    SystemError = 71,
     /// What was asked for could not be written to standard output (`EX_IOERR`).
     OutputFailed = 74,
     /// Answered, and neither accepted nor worth trying again as it is (`EX_NOPERM`).
     Refused = 77,
 }
 
-/// The codes, for `--help`.
+/// The codes of commands that send or print, for `--help`.
 pub const HELP: &str = "\
 Exit codes:
    0  accepted (2xx), or printed where nothing is sent
@@ -26,6 +32,27 @@ Exit codes:
   69  unavailable: no answer (connection, DNS, TLS, timeout), 429 or 5xx; try again later
   74  standard output could not be written
   77  refused: any other answer, redirects included; trying again will not help";
+
+/// The codes of `status`, for `--help`.
+pub const STATUS_HELP: &str = "\
+Exit codes:
+   0  healthy: the process is up, and the last check-in was accepted or the first is yet to come
+   1  cannot report: no agent is running, its check-ins are not accepted, or it cannot tell how the
+      process is
+   2  the process is not well: it has crashed, is stopped or is stopping; whether or not the agent
+      can report that
+  64  bad configuration: a flag or a variable is missing or invalid
+  74  standard output could not be written";
+
+/// The codes of `doctor`, for `--help`.
+pub const DOCTOR_HELP: &str = "\
+Nothing is written: the server checks the check-in and forgets it.
+
+Exit codes:
+   0  all checks passed
+   1  a check failed
+  64  bad configuration: a flag is invalid
+  74  standard output could not be written";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
@@ -37,20 +64,23 @@ impl From<Exit> for ExitCode {
 mod tests {
     use super::*;
 
+    fn codes(help: &str) -> Vec<u8> {
+        let first_word = |line: &str| line.split_whitespace().next().map(str::to_owned);
+        help.lines().filter_map(first_word).filter_map(|word| word.parse().ok()).collect()
+    }
+
     #[test]
     fn help_names_every_code() {
-        let codes: Vec<u8> = HELP
-            .lines()
-            .skip(1)
-            .map(|line| line.split_whitespace().next().unwrap().parse().unwrap())
-            .collect();
-        let all = [
-            Exit::Done,
-            Exit::BadConfiguration,
-            Exit::Unavailable,
-            Exit::OutputFailed,
-            Exit::Refused,
-        ];
-        assert_eq!(codes, all.map(|exit| exit as u8));
+        use Exit::{
+            BadConfiguration, Done, Failed, OutputFailed, ProcessUnhealthy, Refused, Unavailable,
+        };
+
+        let numbers = |exits: &[Exit]| exits.iter().map(|&exit| exit as u8).collect::<Vec<_>>();
+        let once = [Done, BadConfiguration, Unavailable, OutputFailed, Refused];
+        assert_eq!(codes(HELP), numbers(&once));
+        let status = [Done, Failed, ProcessUnhealthy, BadConfiguration, OutputFailed];
+        assert_eq!(codes(STATUS_HELP), numbers(&status));
+        let doctor = [Done, Failed, BadConfiguration, OutputFailed];
+        assert_eq!(codes(DOCTOR_HELP), numbers(&doctor));
     }
 }

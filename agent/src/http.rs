@@ -1,10 +1,11 @@
 //! How this program speaks HTTP: once for check-ins and for asking the controller.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::time::Duration;
 
 use ureq::http::{HeaderValue, Response, Uri, header};
-use ureq::{Agent, Body, Error};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::{Agent, Body, Error, Proxy, RequestBuilder};
 
 use crate::cli::VERSION;
 
@@ -12,61 +13,164 @@ use crate::cli::VERSION;
 const MAX_ANSWER_BYTES: u64 = 16 * 1024;
 
 /// An HTTP client that goes to the URL that it is given and nowhere else: credentials follow no
-/// redirect and no `HTTP_PROXY` that happens to be in the environment.
-#[derive(Debug)]
+/// redirect, and no proxy but the one that was asked for.
+#[derive(Clone, Debug)]
 pub struct Client {
     agent: Agent,
-    timeout: Duration,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct NoAnswer {
+    /// In a class.
+    pub cause: Cause,
+    /// In words, not fit for printing before a [`Redactor`](crate::secret::Redactor) saw them.
+    pub reason: String,
+}
+
+/// The classes of reasons why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The host's name leads nowhere.
+    CannotResolve,
+    /// Nobody listens at that port.
+    ConnectionRefused,
+    /// There is no secure connection: an untrusted, expired or other host's certificate, or no TLS.
+    Tls,
+    /// Not in time.
+    Timeout,
+    /// The proxy would not connect.
+    Proxy,
+    /// Anything else on the way.
+    Network,
+}
+
+impl Cause {
+    /// For programs.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::CannotResolve => "cannot_resolve",
+            Self::ConnectionRefused => "connection_refused",
+            Self::Tls => "tls",
+            Self::Timeout => "timeout",
+            Self::Proxy => "proxy",
+            Self::Network => "network",
+        }
+    }
 }
 
 impl Client {
     /// A client whose requests take at most `timeout` each, from the name's resolution to the last
     /// byte of the answer.
     #[must_use]
-    pub fn new(timeout: Duration) -> Self {
+    pub fn new(timeout: Duration, roots: RootCerts, proxy: Option<Proxy>) -> Self {
         let agent = Agent::config_builder()
             .timeout_global(Some(timeout))
             .max_redirects(0)
-            .proxy(None)
+            .proxy(proxy)
+            .tls_config(TlsConfig::builder().root_certs(roots).build())
+            // The next request is minutes away; till then the server would have hung up.
+            .max_idle_connections(0)
             // A refusal is an answer, too; what it says is wanted.
             .http_status_as_error(false)
             .user_agent(format!("kiloclaw-agent/{VERSION}"))
             .build()
             .new_agent();
-        Self { agent, timeout }
+        Self { agent }
     }
 
-    /// Gets `url`. The error says why there is no answer.
-    pub fn get(&self, url: &Uri, authorization: HeaderValue) -> Result<Response<Body>, String> {
-        self.agent
-            .get(url)
-            .header(header::AUTHORIZATION, authorization)
-            .call()
-            .map_err(|error| self.reason(&error))
+    /// Gets `url`, within `timeout` if that is shorter than the client's own.
+    pub fn get(
+        &self,
+        url: &Uri,
+        authorization: HeaderValue,
+        timeout: Duration,
+    ) -> Result<Response<Body>, NoAnswer> {
+        let request = self.agent.get(url).header(header::AUTHORIZATION, authorization);
+        self.within(request, timeout).call().map_err(|error| self.no_answer(error, timeout))
     }
 
-    /// Posts JSON to `url` with some headers. The error says why there is no answer.
+    /// Posts JSON to `url` with some headers, within `timeout` if that is shorter than the client's
+    /// own.
     pub fn post(
         &self,
         url: &Uri,
         headers: &[(&str, &HeaderValue)],
         json: &str,
-    ) -> Result<Response<Body>, String> {
+        timeout: Duration,
+    ) -> Result<Response<Body>, NoAnswer> {
         let mut request = self.agent.post(url).content_type("application/json");
         for &(name, value) in headers {
             request = request.header(name, value);
         }
-        request.send(json).map_err(|error| self.reason(&error))
+        self.within(request, timeout).send(json).map_err(|error| self.no_answer(error, timeout))
     }
 
-    fn reason(&self, error: &Error) -> String {
-        match error {
-            Error::Timeout(_) => format!("no answer within {} s", self.timeout.as_secs_f64()),
-            // ureq writes `io: Connection refused (os error 111)`.
-            Error::Io(error) => error.to_string(),
-            error => error.to_string(),
+    /// The shorter of `timeout` and the client's own.
+    fn at_most(&self, timeout: Duration) -> Duration {
+        self.agent.config().timeouts().global.map_or(timeout, |own| own.min(timeout))
+    }
+
+    fn within<B>(&self, request: RequestBuilder<B>, timeout: Duration) -> RequestBuilder<B> {
+        request.config().timeout_global(Some(self.at_most(timeout))).build()
+    }
+
+    fn no_answer(&self, error: Error, timeout: Duration) -> NoAnswer {
+        let (cause, reason) = match error {
+            Error::Timeout(_) => {
+                let seconds = self.at_most(timeout).as_secs_f64();
+                (Cause::Timeout, format!("no answer within {seconds} s"))
+            }
+            Error::HostNotFound => (Cause::CannotResolve, "the host has no address".to_owned()),
+            Error::ConnectProxyFailed(reason) => (Cause::Proxy, format!("by the proxy: {reason}")),
+            error @ (Error::Tls(_) | Error::Rustls(_)) => (Cause::Tls, error.to_string()),
+            // ureq would write `io: Connection refused (os error 111)`.
+            Error::Io(error) => (cause(&error), error.to_string()),
+            error => (Cause::Network, error.to_string()),
+        };
+        NoAnswer { cause, reason }
+    }
+}
+
+fn cause(error: &io::Error) -> Cause {
+    // std gives failed look-ups no kind of their own.
+    if error.to_string().starts_with("failed to lookup address information") {
+        Cause::CannotResolve
+    } else if error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).is_some() {
+        Cause::Tls
+    } else {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Cause::ConnectionRefused,
+            io::ErrorKind::TimedOut => Cause::Timeout,
+            _ => Cause::Network,
         }
     }
+}
+
+/// The system's certificate authorities; Mozilla's, which are compiled in, where it has none, as in
+/// many containers.
+#[must_use]
+pub fn system_roots() -> RootCerts {
+    let system = rustls_native_certs::load_native_certs().certs;
+    if system.is_empty() {
+        RootCerts::WebPki
+    } else {
+        system.iter().map(|der| Certificate::from_der(der).to_owned()).into()
+    }
+}
+
+/// The certificate authorities in a PEM file; `None` if it has none, or a broken one.
+#[must_use]
+pub fn roots_in(pem: &[u8]) -> Option<RootCerts> {
+    let mut roots = Vec::new();
+    for item in parse_pem(pem) {
+        if let PemItem::Certificate(certificate) = item.ok()? {
+            roots.push(certificate);
+        }
+    }
+    (!roots.is_empty()).then(|| roots.into_iter().into())
 }
 
 /// The start of an answer's body.
@@ -107,5 +211,14 @@ mod tests {
         ] {
             assert!(!is_exposed(&url.parse().unwrap()), "{url}");
         }
+    }
+
+    #[test]
+    fn a_file_without_certificates_is_no_file_of_authorities() {
+        for pem in ["", "hello", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"] {
+            assert!(roots_in(pem.as_bytes()).is_none(), "{pem}");
+        }
+        let key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+        assert!(roots_in(key.as_bytes()).is_none());
     }
 }

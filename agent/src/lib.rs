@@ -1,23 +1,37 @@
 //! Reports the health of a machine and its supervised process to Kiloclaw telemetry.
 //!
 //! A check-in goes through these modules, in this order: [cli] reads flags and environment,
-//! [config] checks them, [collect] takes the readings, [baseline] turns counters into what happened
-//! since the last accepted check-in, [`check_in`] puts the body together, [send] posts it and
-//! [report] says what came of it. [once] is where they meet.
+//! [config] checks them, [collect] takes the readings, [ledger] turns counters into what was not
+//! told yet, [`check_in`] puts the body together, [send] posts it and [report] says what came of it.
+//! [once] is where they meet.
+//!
+//! `run` and `watch` repeat that: [daemon] decides what to do and when, out of [schedule] and
+//! [supervisor]; all three are pure. [service] does it, with [worker] for what takes time and
+//! [process] for the command. [state] is what remains.
 
 #![forbid(unsafe_code)]
 
-pub mod baseline;
 pub mod check_in;
+pub mod children;
 pub mod cli;
 pub mod collect;
 pub mod config;
+pub mod daemon;
 pub mod exit;
 pub mod gateway_token;
 pub mod http;
+pub mod ledger;
+pub mod manual;
 pub mod once;
 pub mod output;
+pub mod process;
 pub mod report;
+pub mod schedule;
 pub mod secret;
 pub mod send;
+pub mod service;
+pub mod state;
+pub mod status;
+pub mod supervisor;
 pub mod variables;
+pub mod worker;

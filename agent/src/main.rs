@@ -6,12 +6,20 @@ use std::process::ExitCode;
 
 use kiloclaw_agent::cli::{Cli, Command};
 use kiloclaw_agent::exit::Exit;
-use kiloclaw_agent::{gateway_token, once};
+use kiloclaw_agent::{gateway_token, manual, once, service, status};
 
 fn main() -> ExitCode {
     let exit = match Cli::from_process() {
-        Ok(Cli { command: Command::Once(arguments) }) => once::run(&arguments),
-        Ok(Cli { command: Command::GatewayToken(arguments) }) => gateway_token::run(&arguments),
+        Ok(cli) => match cli.command {
+            Command::Run(arguments) => service::run(&arguments),
+            Command::Watch(arguments) => service::watch(&arguments),
+            Command::Once(arguments) => once::run(&arguments),
+            Command::Doctor(_) => Exit::Failed,
+            Command::Status(arguments) => status::run(&arguments),
+            Command::GatewayToken(arguments) => gateway_token::run(&arguments),
+            Command::Completions(arguments) => manual::completions(&arguments),
+            Command::Man(arguments) => manual::pages(&arguments),
+        },
         // Help and version are errors to clap; where it prints them tells them from mistakes.
         Err(error) => {
             let printed = error.print();

@@ -1,10 +1,11 @@
-//! What `once` says about a check-in: what was sent, what came back, and what to do about it.
+//! What is said about a check-in: what was sent, what came back, and what to do about it.
 
 use std::fmt::Write;
 
 use kiloclaw_checkin::{CHECKIN_PATH, Credential, Field, InvalidBody, Refusal};
 use ureq::http::Uri;
 
+use crate::http::Cause;
 use crate::secret::Redactor;
 use crate::send::{Answer, Outcome};
 use crate::variables;
@@ -26,21 +27,18 @@ pub fn request(url: &Uri, body: &str) -> String {
     format!("POST {url}\n{body}")
 }
 
-/// What came of it. All that a server said goes through `redactor`.
+/// What came of it, in full. All that a server said goes through `redactor`.
 #[must_use]
 pub fn outcome(outcome: &Outcome, redactor: &Redactor) -> String {
-    let (verdict, answer) = match outcome {
+    let answer = match outcome {
         Outcome::Accepted(status) => return format!("{status}: accepted"),
-        Outcome::Unreachable(reason) => {
-            return format!(
-                "unreachable: {}\n  hint:        check {} and this machine's network",
-                redactor.clean(reason),
-                variables::CHECKIN_URL
-            );
+        Outcome::Unreachable(no_answer) => {
+            let reason = redactor.clean(&no_answer.reason);
+            return format!("unreachable: {reason}\n  hint:        {}", hint(outcome));
         }
-        Outcome::Redirected(answer) => ("redirected, and not followed", answer),
-        Outcome::TryLater(answer) => ("not accepted for the moment", answer),
-        Outcome::Refused(answer) => ("refused", answer),
+        Outcome::Redirected(answer) | Outcome::TryLater(answer) | Outcome::Refused(answer) => {
+            answer
+        }
     };
     let body = answer.refusal.as_ref();
     let lines = [
@@ -50,9 +48,9 @@ pub fn outcome(outcome: &Outcome, redactor: &Redactor) -> String {
         ("field", body.and_then(|body| body.field.as_deref())),
         ("expected", body.and_then(|body| body.expected.as_deref())),
         ("retry after", answer.retry_after.as_deref()),
-        ("hint", Some(&hint(answer))),
+        ("hint", Some(&hint(outcome))),
     ];
-    let mut report = format!("{}: {verdict}", answer.status);
+    let mut report = format!("{}: {}", answer.status, verdict(outcome));
     for (name, value) in lines {
         if let Some(value) = value {
             // Writing to a string cannot fail.
@@ -62,8 +60,77 @@ pub fn outcome(outcome: &Outcome, redactor: &Redactor) -> String {
     report
 }
 
-/// What to check: by the code where there is one, else by the status.
-fn hint(answer: &Answer) -> String {
+/// What came of it, on one line. All that a server said goes through `redactor`.
+#[must_use]
+pub fn summary(outcome: &Outcome, redactor: &Redactor) -> String {
+    match outcome {
+        Outcome::Accepted(status) => format!("{status}: accepted"),
+        Outcome::Unreachable(no_answer) => {
+            format!("unreachable: {}", redactor.clean(&no_answer.reason))
+        }
+        Outcome::Redirected(answer) | Outcome::TryLater(answer) | Outcome::Refused(answer) => {
+            let body = answer.refusal.as_ref();
+            let details = [
+                body.and_then(|body| body.code.as_deref()),
+                body.and_then(|body| body.field.as_deref()),
+                body.and_then(|body| body.expected.as_deref()),
+                answer.location.as_deref(),
+            ];
+            let mut summary = format!("{}: {}", answer.status, verdict(outcome));
+            for detail in details.into_iter().flatten() {
+                let _ = write!(summary, ": {}", redactor.clean(detail));
+            }
+            summary
+        }
+    }
+}
+
+fn verdict(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Accepted(_) => "accepted",
+        Outcome::Redirected(_) => "redirected, and not followed",
+        Outcome::TryLater(_) => "not accepted for the moment",
+        Outcome::Refused(_) => "refused",
+        Outcome::Unreachable(_) => "unreachable",
+    }
+}
+
+/// What to check.
+#[must_use]
+pub fn hint(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Accepted(_) => String::new(),
+        Outcome::Unreachable(no_answer) => hint_on_the_way(no_answer.cause),
+        Outcome::Redirected(answer) | Outcome::TryLater(answer) | Outcome::Refused(answer) => {
+            hint_of_the_server(answer)
+        }
+    }
+}
+
+fn hint_on_the_way(cause: Cause) -> String {
+    use variables::{CA_FILE, CHECKIN_URL, HTTPS_PROXY};
+
+    match cause {
+        Cause::CannotResolve => {
+            format!("check the host in {CHECKIN_URL}, and this machine's DNS (/etc/resolv.conf)")
+        }
+        Cause::ConnectionRefused => {
+            format!("check host and port in {CHECKIN_URL}: nothing listens there")
+        }
+        Cause::Tls => format!(
+            "check host and port in {CHECKIN_URL}, this machine's clock, and {CA_FILE} if the \
+             server's certificate is of a private authority"
+        ),
+        Cause::Timeout => format!(
+            "check this machine's network and firewall, and {HTTPS_PROXY} if it needs a proxy"
+        ),
+        Cause::Proxy => format!("check {HTTPS_PROXY}, and that the proxy allows this host"),
+        Cause::Network => format!("check {CHECKIN_URL} and this machine's network"),
+    }
+}
+
+/// By the code where there is one, else by the status.
+fn hint_of_the_server(answer: &Answer) -> String {
     use variables::{API_KEY, CHECKIN_URL, GATEWAY_TOKEN, SANDBOX_ID};
 
     let code = answer.refusal.as_ref().and_then(|body| body.code.as_deref()).unwrap_or_default();
@@ -100,7 +167,7 @@ mod tests {
     use crate::send::RefusalBody;
 
     fn answer(status: StatusCode) -> Answer {
-        Answer { status, location: None, retry_after: None, refusal: None }
+        Answer { status, location: None, retry_after: None, date: None, refusal: None }
     }
 
     fn refusal(refusal: Refusal) -> Answer {
@@ -127,19 +194,28 @@ mod tests {
 
     #[test]
     fn each_wrong_credential_is_told_from_the_other() {
-        assert!(hint(&refusal(Refusal::WrongApiKey)).contains(variables::API_KEY));
-        assert!(!hint(&refusal(Refusal::WrongApiKey)).contains(variables::GATEWAY_TOKEN));
-        assert!(hint(&refusal(Refusal::WrongGatewayToken)).contains(variables::GATEWAY_TOKEN));
-        assert!(!hint(&refusal(Refusal::WrongGatewayToken)).contains(variables::API_KEY));
+        assert!(hint_of_the_server(&refusal(Refusal::WrongApiKey)).contains(variables::API_KEY));
+        assert!(
+            !hint_of_the_server(&refusal(Refusal::WrongApiKey)).contains(variables::GATEWAY_TOKEN)
+        );
+        assert!(
+            hint_of_the_server(&refusal(Refusal::WrongGatewayToken))
+                .contains(variables::GATEWAY_TOKEN)
+        );
+        assert!(
+            !hint_of_the_server(&refusal(Refusal::WrongGatewayToken)).contains(variables::API_KEY)
+        );
     }
 
     #[test]
     fn a_server_without_codes_gets_a_hint_by_its_status() {
-        assert!(hint(&answer(StatusCode::FORBIDDEN)).contains(variables::API_KEY));
-        assert!(hint(&answer(StatusCode::NOT_FOUND)).contains(CHECKIN_PATH));
-        assert!(hint(&answer(StatusCode::BAD_GATEWAY)).contains("later"));
-        assert!(hint(&answer(StatusCode::FOUND)).contains(variables::CHECKIN_URL));
-        assert!(hint(&answer(StatusCode::IM_A_TEAPOT)).contains(variables::CHECKIN_URL));
+        assert!(hint_of_the_server(&answer(StatusCode::FORBIDDEN)).contains(variables::API_KEY));
+        assert!(hint_of_the_server(&answer(StatusCode::NOT_FOUND)).contains(CHECKIN_PATH));
+        assert!(hint_of_the_server(&answer(StatusCode::BAD_GATEWAY)).contains("later"));
+        assert!(hint_of_the_server(&answer(StatusCode::FOUND)).contains(variables::CHECKIN_URL));
+        assert!(
+            hint_of_the_server(&answer(StatusCode::IM_A_TEAPOT)).contains(variables::CHECKIN_URL)
+        );
     }
 
     #[test]
@@ -157,8 +233,12 @@ mod tests {
             ..answer(StatusCode::BAD_REQUEST)
         };
         let redactor = Redactor::new([Secret::new("hunter2")]);
-        let report = outcome(&Outcome::Refused(answer), &redactor);
-        assert!(!report.contains("hunter2") && !report.contains('\x1b'), "{report}");
-        assert_eq!(report.matches("[redacted]").count(), 6, "{report}");
+        let refused = Outcome::Refused(answer);
+        for (report, parts) in
+            [(outcome(&refused, &redactor), 6), (summary(&refused, &redactor), 4)]
+        {
+            assert!(!report.contains("hunter2") && !report.contains('\x1b'), "{report}");
+            assert_eq!(report.matches("[redacted]").count(), parts, "{report}");
+        }
     }
 }

@@ -1,13 +1,16 @@
 //! Posting a check-in, and what can come of it.
 
+use std::time::{Duration, SystemTime};
+
 use kiloclaw_checkin::GATEWAY_TOKEN_HEADER;
 use serde::Deserialize;
 use ureq::Body;
-use ureq::http::{Response, StatusCode, header};
+use ureq::http::{Response, StatusCode, Uri, header};
 
 use crate::config::Target;
 use crate::exit::Exit;
-use crate::http::{self, Client};
+use crate::http::{self, NoAnswer};
+use crate::schedule::Pace;
 
 /// What came of a check-in.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,7 +24,7 @@ pub enum Outcome {
     /// Any other answer: not like this.
     Refused(Answer),
     /// No answer, for this reason.
-    Unreachable(String),
+    Unreachable(NoAnswer),
 }
 
 /// An answer that is no acceptance.
@@ -33,6 +36,8 @@ pub struct Answer {
     pub location: Option<String>,
     /// After how many seconds, or when, to try again.
     pub retry_after: Option<String>,
+    /// What time it was at the server.
+    pub date: Option<SystemTime>,
     /// What the body says, if it is of the contract's form.
     pub refusal: Option<RefusalBody>,
 }
@@ -50,6 +55,29 @@ pub struct RefusalBody {
     pub expected: Option<String>,
 }
 
+impl Answer {
+    /// How long to wait before trying again. A date is meant by the server's clock; where it does
+    /// not tell its own, by ours, `now`.
+    #[must_use]
+    pub fn retry_after(&self, now: SystemTime) -> Option<Duration> {
+        let text = self.retry_after.as_deref()?.trim();
+        if let Ok(seconds) = text.parse() {
+            return Some(Duration::from_secs(seconds));
+        }
+        let date = httpdate::parse_http_date(text).ok()?;
+        Some(date.duration_since(self.date.unwrap_or(now)).unwrap_or_default())
+    }
+
+    /// The reason for programs: the server's code, or its status where it gave none.
+    #[must_use]
+    pub fn code(&self) -> String {
+        match self.refusal.as_ref().and_then(|body| body.code.as_deref()) {
+            Some(code) => code.to_owned(),
+            None => format!("http_{}", self.status.as_u16()),
+        }
+    }
+}
+
 impl Outcome {
     /// The exit code that tells it to scripts.
     #[must_use]
@@ -60,18 +88,47 @@ impl Outcome {
             Self::Redirected(_) | Self::Refused(_) => Exit::Refused,
         }
     }
+
+    /// What it means for the next check-in.
+    #[must_use]
+    pub fn pace(&self, now: SystemTime) -> Pace {
+        match self {
+            Self::Accepted(_) => Pace::Accepted,
+            Self::TryLater(answer) => Pace::TryLater(answer.retry_after(now)),
+            Self::Unreachable(_) => Pace::TryLater(None),
+            Self::Redirected(_) | Self::Refused(_) => Pace::Refused,
+        }
+    }
+
+    /// The reason for programs why it was not accepted.
+    #[must_use]
+    pub fn code(&self) -> Option<String> {
+        match self {
+            Self::Accepted(_) => None,
+            Self::Unreachable(NoAnswer { cause, .. }) => Some(cause.code().to_owned()),
+            Self::TryLater(answer) | Self::Redirected(answer) | Self::Refused(answer) => {
+                Some(answer.code())
+            }
+        }
+    }
 }
 
-/// Posts a check-in's body, once.
+/// Posts a check-in's body, once, within `timeout` if that is shorter than the target's own.
 #[must_use]
-pub fn send(client: &Client, target: &Target, body: &str) -> Outcome {
+pub fn send(target: &Target, body: &str, timeout: Duration) -> Outcome {
+    send_to(target, &target.url, body, timeout)
+}
+
+/// Posts a check-in's body to `url` instead of the target's own.
+#[must_use]
+pub fn send_to(target: &Target, url: &Uri, body: &str, timeout: Duration) -> Outcome {
     let headers = [
         (header::AUTHORIZATION.as_str(), &target.authorization),
         (GATEWAY_TOKEN_HEADER, &target.gateway_token),
     ];
-    match client.post(&target.url, &headers, body) {
+    match target.client.post(url, &headers, body, timeout) {
         Ok(response) => outcome(response),
-        Err(reason) => Outcome::Unreachable(reason),
+        Err(no_answer) => Outcome::Unreachable(no_answer),
     }
 }
 
@@ -85,8 +142,9 @@ fn outcome(mut response: Response<Body>) -> Outcome {
         Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
     };
     let (location, retry_after) = (header(header::LOCATION), header(header::RETRY_AFTER));
+    let date = header(header::DATE).and_then(|date| httpdate::parse_http_date(&date).ok());
     let refusal = serde_json::from_slice(&http::start_of(response.body_mut())).ok();
-    let answer = Answer { status, location, retry_after, refusal };
+    let answer = Answer { status, location, retry_after, date, refusal };
     if status.is_redirection() {
         Outcome::Redirected(answer)
     } else if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
@@ -98,7 +156,10 @@ fn outcome(mut response: Response<Body>) -> Outcome {
 
 #[cfg(test)]
 mod tests {
+    use kiloclaw_checkin::Refusal;
+
     use super::*;
+    use crate::http::Cause;
 
     fn outcome_of(status: u16, body: &str) -> Outcome {
         let response = Response::builder().status(status).header("retry-after", "30");
@@ -129,7 +190,7 @@ mod tests {
 
     #[test]
     fn the_body_of_every_refusal_of_the_contract_is_understood() {
-        use kiloclaw_checkin::{Field, InvalidBody, Refusal};
+        use kiloclaw_checkin::{Field, InvalidBody};
 
         let refusal = Refusal::InvalidBody(InvalidBody::Field(Field::UptimeSeconds));
         let Outcome::Refused(answer) = outcome_of(refusal.status(), &refusal.body()) else {
@@ -148,6 +209,43 @@ mod tests {
         };
         assert_eq!(answer.retry_after.as_deref(), Some("30"));
         assert_eq!(answer.refusal.unwrap().code.as_deref(), Some("write_failed"));
+    }
+
+    fn answer(retry_after: &str, date: Option<&str>) -> Answer {
+        Answer {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            location: None,
+            retry_after: Some(retry_after.to_owned()),
+            date: date.map(|date| httpdate::parse_http_date(date).unwrap()),
+            refusal: None,
+        }
+    }
+
+    #[test]
+    fn a_server_can_say_when_in_seconds_or_by_date() {
+        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        let wait = |retry_after, date| answer(retry_after, date).retry_after(now);
+        assert_eq!(wait("30", None), Some(Duration::from_secs(30)));
+        assert_eq!(wait(" 0 ", None), Some(Duration::ZERO));
+        let later = "Sun, 06 Nov 1994 08:50:37 GMT";
+        assert_eq!(wait(later, None), Some(Duration::from_mins(1)));
+        // Our clock may be wrong; the server's answers are consistent with its own.
+        let date = Some("Sun, 06 Nov 1994 08:50:27 GMT");
+        assert_eq!(wait(later, date), Some(Duration::from_secs(10)));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:40:00 GMT", None), Some(Duration::ZERO));
+        for nonsense in ["", "soon", "-1", "1.5", "18446744073709551616"] {
+            assert_eq!(wait(nonsense, None), None, "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn every_reason_has_a_code() {
+        let refused = outcome_of(403, &Refusal::WrongApiKey.body());
+        assert_eq!(refused.code().as_deref(), Some("wrong_api_key"));
+        assert_eq!(outcome_of(502, "<html>").code().as_deref(), Some("http_502"));
+        assert_eq!(outcome_of(204, "").code(), None);
+        let no_answer = NoAnswer { cause: Cause::Timeout, reason: String::new() };
+        assert_eq!(Outcome::Unreachable(no_answer).code().as_deref(), Some("timeout"));
     }
 
     #[test]

@@ -4,14 +4,22 @@
 pub const CHECKIN_URL: &str = "KILOCLAW_CHECKIN_URL";
 /// The fleet's API key.
 pub const API_KEY: &str = "KILOCODE_API_KEY";
+/// A file that holds the fleet's API key.
+pub const API_KEY_FILE: &str = "KILOCODE_API_KEY_FILE";
 /// The sandbox's gateway token.
 pub const GATEWAY_TOKEN: &str = "OPENCLAW_GATEWAY_TOKEN";
+/// A file that holds the sandbox's gateway token.
+pub const GATEWAY_TOKEN_FILE: &str = "OPENCLAW_GATEWAY_TOKEN_FILE";
+/// Where systemd puts a service's credentials.
+pub const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 /// The sandbox's id.
 pub const SANDBOX_ID: &str = "KILOCLAW_SANDBOX_ID";
 /// The machine's id; Fly sets it.
 pub const MACHINE_ID: &str = "FLY_MACHINE_ID";
 /// URL that tells the state of the supervised process.
 pub const STATUS_URL: &str = "KILOCLAW_STATUS_URL";
+/// The systemd unit that is the supervised process.
+pub const SYSTEMD_UNIT: &str = "KILOCLAW_SYSTEMD_UNIT";
 /// The `OpenClaw` command.
 pub const OPENCLAW_COMMAND: &str = "KILOCLAW_OPENCLAW_COMMAND";
 /// What is reported as the controller's version.
@@ -22,9 +30,40 @@ pub const CONTROLLER_COMMIT: &str = "KILOCLAW_CONTROLLER_COMMIT";
 pub const NET_INTERFACE: &str = "KILOCLAW_NET_INTERFACE";
 /// The state file.
 pub const STATE_FILE: &str = "KILOCLAW_STATE_FILE";
+/// Where systemd wants a service's run-time files.
+pub const RUNTIME_DIRECTORY: &str = "RUNTIME_DIRECTORY";
+/// Where a user's run-time files go.
+pub const XDG_RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
 /// How long a request may take, in seconds.
 pub const TIMEOUT: &str = "KILOCLAW_TIMEOUT_SECONDS";
+/// The time before the first check-in, in seconds.
+pub const INITIAL_DELAY: &str = "KILOCLAW_INITIAL_DELAY_SECONDS";
+/// The time between check-ins, in seconds.
+pub const INTERVAL: &str = "KILOCLAW_INTERVAL_SECONDS";
+/// The jitter of both, in percent.
+pub const JITTER: &str = "KILOCLAW_JITTER_PERCENT";
+/// How long the command may take to end, in seconds.
+pub const STOP_TIMEOUT: &str = "KILOCLAW_STOP_TIMEOUT_SECONDS";
+/// How much is logged.
+pub const LOG_LEVEL: &str = "KILOCLAW_LOG_LEVEL";
+/// A file of certificate authorities.
+pub const CA_FILE: &str = "KILOCLAW_CA_FILE";
+/// The proxy for https.
+pub const HTTPS_PROXY: &str = "HTTPS_PROXY";
+/// What is not asked through a proxy.
+pub const NO_PROXY: &str = "NO_PROXY";
+/// Whether credentials may go unencrypted.
+pub const ALLOW_INSECURE_HTTP: &str = "KILOCLAW_ALLOW_INSECURE_HTTP";
+/// Whether `once` only prints.
+pub const DRY_RUN: &str = "KILOCLAW_DRY_RUN";
+/// Whether output is for programs.
+pub const JSON: &str = "KILOCLAW_JSON";
 /// Where the kernel's files are.
 pub const PROC_ROOT: &str = "KILOCLAW_PROC_ROOT";
 /// The secret that gateway tokens are derived from.
 pub const GATEWAY_TOKEN_SECRET: &str = "GATEWAY_TOKEN_SECRET";
+/// Where repeated failures are reported to.
+#[cfg(feature = "sentry")]
+pub const SENTRY_DSN: &str = "SENTRY_DSN";
+/// What would tell systemd about the agent. Not for the command that it runs.
+pub const OF_THE_SERVICE_MANAGER: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];

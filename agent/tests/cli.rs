@@ -316,14 +316,25 @@ fn a_proxy_in_the_environment_is_not_used() {
 }
 
 #[test]
-fn plain_http_to_another_host_is_warned_about() {
+fn plain_http_to_another_host_has_to_be_allowed() {
     // 0.0.0.0 is this host to Linux, but no loopback address.
     let server = Server::answering([accepted()]);
     let url = server.url().replace("127.0.0.1", "0.0.0.0");
-    let run = run(&mut Machine::new().once(&url));
-    assert_eq!(run.code, 0);
-    let warning = format!("warning: credentials go to {url} unencrypted: use https\n");
-    assert_eq!(run.stderr, warning);
+    let machine = Machine::new();
+    let refused = run(&mut machine.once(&url));
+    assert_eq!((refused.code, refused.stdout.as_str()), (64, ""));
+    let expected = "error: KILOCLAW_CHECKIN_URL would send credentials unencrypted: use https, ";
+    assert!(refused.stderr.starts_with(expected), "{}", refused.stderr);
+    // A flag of clap's that is also a variable: off for what means no.
+    for no in ["", "0", "false", "no"] {
+        assert_eq!(
+            run(machine.once(&url).env("KILOCLAW_ALLOW_INSECURE_HTTP", no)).code,
+            64,
+            "{no}"
+        );
+    }
+    let allowed = run(machine.once(&url).env("KILOCLAW_ALLOW_INSECURE_HTTP", "1"));
+    assert_eq!((allowed.code, allowed.stderr.as_str()), (0, ""));
 }
 
 #[test]

@@ -1,19 +1,27 @@
-//! Network traffic, from `<proc-root>/net/dev`.
+//! Network traffic, from `<proc-root>/net/dev`, and the choice of the interfaces that count.
+//!
+//! `/proc/net` is that of the reader's own network namespace: in a container it shows the
+//! container's traffic, not the machine's, wherever else `/proc` is mounted to.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
+use std::fmt;
+use std::fs;
 use std::path::Path;
 
+use procfs_core::FromBufRead;
 use procfs_core::net::InterfaceDeviceStatus;
-use procfs_core::{FromRead, ProcError};
 use serde::{Deserialize, Serialize};
+
+use crate::variables;
 
 /// The interface that Fly gives a machine.
 const MAIN_INTERFACE: &str = "eth0";
 
 /// The interface to oneself.
 const LOOPBACK: &str = "lo";
+
+/// The longest name of an interface, in bytes: Linux's `IFNAMSIZ`, less the closing zero.
+const MAX_NAME_BYTES: usize = 15;
 
 /// What went through an interface since it came up, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,18 +43,25 @@ pub enum NetworkError {
     #[error("{0}")]
     Read(#[from] std::io::Error),
     /// It is not what `proc_pid_net(5)` describes.
-    #[error("not a list of interfaces: {0}")]
-    Parse(#[from] ProcError),
+    #[error("not a list of interfaces")]
+    Parse,
 }
 
 /// Reads every interface's counters.
 pub fn read(proc_root: &Path) -> Result<Counters, NetworkError> {
-    parse(File::open(proc_root.join("net/dev"))?)
+    // A name may be of any bytes.
+    parse(&String::from_utf8_lossy(&fs::read(proc_root.join("net/dev"))?))
 }
 
-/// Takes the counters out of the file's text.
-pub fn parse(text: impl Read) -> Result<Counters, NetworkError> {
-    let InterfaceDeviceStatus(interfaces) = InterfaceDeviceStatus::from_read(text)?;
+/// Takes the counters out of the file's text: two lines of headings, then a line for each interface.
+pub fn parse(text: &str) -> Result<Counters, NetworkError> {
+    // The parser skips two lines without a look: any two would be a machine without a network.
+    if !text.lines().nth(1).is_some_and(|headings| headings.contains("|bytes")) {
+        return Err(NetworkError::Parse);
+    }
+    // The parser's own errors speak of bugs in it.
+    let InterfaceDeviceStatus(interfaces) =
+        InterfaceDeviceStatus::from_buf_read(text.as_bytes()).map_err(|_| NetworkError::Parse)?;
     Ok(interfaces
         .into_iter()
         .map(|(name, status)| {
@@ -55,18 +70,106 @@ pub fn parse(text: impl Read) -> Result<Counters, NetworkError> {
         .collect())
 }
 
-/// Whether the traffic of interface `name` counts.
+/// The interfaces whose traffic counts.
 ///
-/// Those that were asked for count. If none was, `eth0` does where there is one: beside it there
-/// may be bridges and tunnels whose bytes go through it a second time. Else all but `lo` do.
-#[must_use]
-pub fn counts(name: &str, asked_for: &[String], counters: &Counters) -> bool {
-    if !asked_for.is_empty() {
-        asked_for.iter().any(|asked| asked == name)
-    } else if counters.contains_key(MAIN_INTERFACE) {
-        name == MAIN_INTERFACE
-    } else {
-        name != LOOPBACK
+/// Names say which count; names after a `!` are left out, whatever else is said. A `*` at the end of
+/// either stands for any rest. If no name is given, the default choice is made among those that are
+/// not left out: `eth0` where there is one, as beside it there may be bridges and tunnels whose bytes
+/// go through it a second time; else all but `lo`.
+///
+/// So `!docker0` beside an `eth0` changes nothing, and `!eth0` means all but `lo` and `eth0`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interfaces {
+    named: Vec<Pattern>,
+    left_out: Vec<Pattern>,
+}
+
+/// Why a choice of interfaces is not valid. A value is not repeated: it may be anything, put there
+/// by mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "--net-interface ({variable}) takes names of 1 to {MAX_NAME_BYTES} bytes without white space and \
+     `/`; `!` before a name leaves it out, `*` at its end stands for any rest",
+    variable = variables::NET_INTERFACE
+)]
+pub struct InvalidInterface;
+
+impl Interfaces {
+    /// Checks a choice. None at all is the default choice.
+    pub fn new<S: AsRef<str>>(names: &[S]) -> Result<Self, InvalidInterface> {
+        let mut interfaces = Self::default();
+        for name in names {
+            match name.as_ref().strip_prefix('!') {
+                Some(name) => interfaces.left_out.push(Pattern::new(name)?),
+                None => interfaces.named.push(Pattern::new(name.as_ref())?),
+            }
+        }
+        Ok(interfaces)
+    }
+
+    /// Whether the traffic of interface `name` counts, where there are those of `counters`.
+    #[must_use]
+    pub fn counts(&self, name: &str, counters: &Counters) -> bool {
+        if self.leaves_out(name) {
+            false
+        } else if !self.named.is_empty() {
+            self.named.iter().any(|pattern| pattern.matches(name))
+        } else if counters.contains_key(MAIN_INTERFACE) && !self.leaves_out(MAIN_INTERFACE) {
+            name == MAIN_INTERFACE
+        } else {
+            name != LOOPBACK
+        }
+    }
+
+    /// What was named and is not there.
+    pub fn missing<'a>(&'a self, counters: &'a Counters) -> impl Iterator<Item = &'a str> {
+        self.named
+            .iter()
+            .filter(|pattern| !counters.keys().any(|name| pattern.matches(name)))
+            .map(|pattern| pattern.0.as_str())
+    }
+
+    fn leaves_out(&self, name: &str) -> bool {
+        self.left_out.iter().any(|pattern| pattern.matches(name))
+    }
+}
+
+impl fmt::Display for Interfaces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |patterns: &[Pattern]| {
+            patterns.iter().map(|pattern| pattern.0.as_str()).collect::<Vec<_>>().join(", ")
+        };
+        if self.named.is_empty() {
+            write!(f, "{MAIN_INTERFACE} if there is one, else all but {LOOPBACK}")?;
+        } else {
+            f.write_str(&list(&self.named))?;
+        }
+        if !self.left_out.is_empty() {
+            write!(f, "; without {}", list(&self.left_out))?;
+        }
+        Ok(())
+    }
+}
+
+/// A name, or its start followed by `*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Pattern(String);
+
+impl Pattern {
+    fn new(text: &str) -> Result<Self, InvalidInterface> {
+        let name = text.strip_suffix('*').unwrap_or(text);
+        let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '*' | '!');
+        if text.is_empty() || name.len() > MAX_NAME_BYTES || name.contains(odd) {
+            return Err(InvalidInterface);
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    fn matches(&self, name: &str) -> bool {
+        match self.0.strip_suffix('*') {
+            Some(start) => name.starts_with(start),
+            None => name == self.0,
+        }
     }
 }
 
@@ -85,8 +188,8 @@ Inter-|   Receive                                                |  Transmit
 ";
 
     fn counted<'a>(asked_for: &[&str], counters: &'a Counters) -> Vec<&'a str> {
-        let asked_for: Vec<_> = asked_for.iter().map(|&name| name.to_owned()).collect();
-        counters.keys().map(String::as_str).filter(|n| counts(n, &asked_for, counters)).collect()
+        let interfaces = Interfaces::new(asked_for).unwrap();
+        counters.keys().map(String::as_str).filter(|n| interfaces.counts(n, counters)).collect()
     }
 
     fn counters(names: &[&str]) -> Counters {
@@ -96,7 +199,7 @@ Inter-|   Receive                                                |  Transmit
 
     #[test]
     fn reads_bytes_in_and_out_exactly() {
-        let counters = parse(NET_DEV.as_bytes()).unwrap();
+        let counters = parse(NET_DEV).unwrap();
         assert_eq!(counters.len(), 2);
         assert_eq!(counters["eth0"], Bytes { bytes_in: u64::MAX, bytes_out: 2_000_000 });
         assert_eq!(counters["lo"], Bytes { bytes_in: 123_456, bytes_out: 123_456 });
@@ -106,14 +209,37 @@ Inter-|   Receive                                                |  Transmit
     fn reads_below_the_root_that_it_is_given() {
         let root = tempfile::tempdir().unwrap();
         assert!(matches!(read(root.path()), Err(NetworkError::Read(_))));
-        std::fs::create_dir(root.path().join("net")).unwrap();
-        std::fs::write(root.path().join("net/dev"), NET_DEV).unwrap();
+        fs::create_dir(root.path().join("net")).unwrap();
+        fs::write(root.path().join("net/dev"), NET_DEV).unwrap();
         assert_eq!(read(root.path()).unwrap().len(), 2);
     }
 
     #[test]
     fn a_short_line_is_an_error() {
-        assert!(parse("header\nheader\neth0: 1 2 3\n".as_bytes()).is_err());
+        assert!(parse("\n |bytes\neth0: 1 2 3\n").is_err());
+    }
+
+    #[test]
+    fn what_is_no_list_is_an_error_and_not_an_empty_machine() {
+        for text in ["", "\n", "garbage", "garbage\ngarbage\n", "a\nb\nc\n"] {
+            assert!(matches!(parse(text), Err(NetworkError::Parse)), "{text:?}");
+        }
+        for line in ["eth0", "eth0:", "", "a: b"] {
+            let text = format!("Inter-|\n face |bytes\n{line}\n");
+            assert!(matches!(parse(&text), Err(NetworkError::Parse)), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_ends_at_the_last_colon() {
+        for (line, name, bytes_in) in [
+            ("eth0: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16", "eth0", 1),
+            ("eth0:1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16", "eth0:1", 1),
+            ("eth0.100: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17", "eth0.100", 1),
+        ] {
+            let counters = parse(&format!("Inter-|\n face |bytes\n{line}\n")).unwrap();
+            assert_eq!(counters[name], Bytes { bytes_in, bytes_out: 9 }, "{line}");
+        }
     }
 
     #[test]
@@ -132,15 +258,104 @@ Inter-|   Receive                                                |  Transmit
         assert_eq!(counted(&["lo", "wg0", "gone"], &counters), ["lo", "wg0"]);
     }
 
+    #[test]
+    fn what_is_left_out_never_counts() {
+        let machine = counters(&["docker0", "eth0", "lo", "veth1", "veth2"]);
+        // The default choice is made among the rest.
+        assert_eq!(counted(&["!docker0"], &machine), ["eth0"]);
+        assert_eq!(counted(&["!eth0"], &machine), ["docker0", "veth1", "veth2"]);
+        assert_eq!(counted(&["!eth*", "!veth*"], &machine), ["docker0"]);
+        assert!(counted(&["!*"], &machine).is_empty());
+        assert_eq!(counted(&["!veth*"], &counters(&["ens5", "lo", "veth1"])), ["ens5"]);
+        // Mixed, in any order.
+        assert_eq!(counted(&["*", "!lo", "!veth1"], &machine), ["docker0", "eth0", "veth2"]);
+        assert_eq!(counted(&["!veth2", "veth*"], &machine), ["veth1"]);
+        assert!(counted(&["eth0", "!eth0"], &machine).is_empty());
+    }
+
+    #[test]
+    fn what_was_named_and_is_not_there_is_missing() {
+        let machine = counters(&["eth0", "lo"]);
+        let missing = |names: &[&str]| -> Vec<String> {
+            let interfaces = Interfaces::new(names).unwrap();
+            interfaces.missing(&machine).map(str::to_owned).collect()
+        };
+        assert_eq!(missing(&["eth0", "wg0", "tun*", "eth*", "!gone"]), ["wg0", "tun*"]);
+        assert!(missing(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_choice_is_checked_and_the_flag_named() {
+        for name in
+            ["eth0", "!eth0", "eth0.100", "eth0:1", "a23456789012345", "a23456789012345*", "*"]
+        {
+            assert!(Interfaces::new(&[name]).is_ok(), "{name:?}");
+        }
+        for name in [
+            "",
+            "!",
+            "!!a",
+            "a b",
+            " eth0",
+            "a/b",
+            "a23456789012346x",
+            "a*b",
+            "**",
+            "a\n",
+            "a\u{a0}",
+        ] {
+            let error = Interfaces::new(&["eth0", name]).unwrap_err().to_string();
+            assert!(
+                error.contains("--net-interface (KILOCLAW_NET_INTERFACE)"),
+                "{name:?}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_choice_is_told_as_it_works() {
+        let told = |names: &[&str]| Interfaces::new(names).unwrap().to_string();
+        assert_eq!(told(&[]), "eth0 if there is one, else all but lo");
+        assert_eq!(told(&["wg0", "eth*"]), "wg0, eth*");
+        assert_eq!(told(&["!a", "!b*"]), "eth0 if there is one, else all but lo; without a, b*");
+    }
+
     proptest! {
         #[test]
-        fn never_panics(text: Vec<u8>) {
-            let _ = parse(text.as_slice());
+        fn reads_every_line_that_a_kernel_prints(
+            name in "[!-.0-9;-~]{1,15}",
+            counters: [u64; 16],
+        ) {
+            let counters = counters.map(|counter| counter.to_string());
+            let line = format!("{name:>6}: {}", counters.join(" "));
+            let parsed = parse(&format!("Inter-|\n face |bytes\n{line}\n")).unwrap();
+            prop_assert_eq!(parsed[&name].bytes_in.to_string(), counters[0].as_str());
+            prop_assert_eq!(parsed[&name].bytes_out.to_string(), counters[8].as_str());
+        }
+
+        #[test]
+        fn an_excluded_name_never_counts(
+            names in proptest::collection::vec("!?[a-c]{1,2}[*]?", 0..5),
+            there in proptest::collection::btree_set("[a-c]{1,3}|eth0|lo", 0..6),
+        ) {
+            let there: Vec<_> = there.iter().map(String::as_str).collect();
+            let counters = counters(&there);
+            let interfaces = Interfaces::new(&names).unwrap();
+            for name in there {
+                if names.iter().any(|left_out| *left_out == format!("!{name}")) {
+                    prop_assert!(!interfaces.counts(name, &counters));
+                }
+            }
+        }
+
+        #[test]
+        fn never_panics(text: String) {
+            let _ = parse(&text);
         }
 
         #[test]
         fn never_panics_on_lines_of_words(lines in "(([a-z0-9:]{1,8} ){0,20}\n){0,6}") {
-            let _ = parse(lines.as_bytes());
+            let _ = parse(&lines);
         }
     }
 }

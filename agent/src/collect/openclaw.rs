@@ -1,23 +1,19 @@
 //! `OpenClaw`'s version, from its own `--version`.
 
 use std::ffi::OsStr;
-use std::io::{self, Read};
-use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitStatus, Stdio};
-use std::sync::mpsc;
-use std::thread;
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
-
-use crate::variables;
+use crate::children::Children;
+use crate::collect::command::{self, CommandError};
+use crate::collect::process::{ProcessHealth, Status};
 
 /// How long the program may take. It is a Node program: on a small machine, starting alone takes a
 /// second or two.
-const TIMEOUT: Duration = Duration::from_secs(5);
+pub const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How much of the output is read, in bytes: a version is one line.
-const MAX_OUTPUT_BYTES: u64 = 4 * 1024;
+/// For how long a version is taken for granted, as long as the process goes on.
+const MAX_AGE: Duration = Duration::from_hours(6);
 
 /// The longest version that is believed, in bytes.
 const MAX_VERSION_BYTES: usize = 64;
@@ -34,26 +30,85 @@ pub struct Version {
 /// Why there is no version, worded to follow the command.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
-    /// It could not be run.
-    #[error("could not be run: {0}")]
-    Run(#[from] io::Error),
-    /// It did not end in time, or left something behind that kept its output open.
-    #[error("took over {} s and was killed", .0.as_secs_f64())]
-    TimedOut(Duration),
-    /// It failed.
-    #[error("failed: {0}")]
-    Failed(ExitStatus),
+    /// It printed nothing.
+    #[error("{0}")]
+    Command(#[from] CommandError),
     /// It printed something else.
     #[error("did not print a version")]
     NotAVersion,
+    /// It was not even started.
+    #[error("was not run: there is no time for it")]
+    NoTime,
 }
 
 /// Runs `program --version` and reads what it prints.
-pub fn probe(program: &OsStr) -> Result<Version, ProbeError> {
-    let mut command = Command::new(program);
-    command.arg("--version");
-    let output = output(command, TIMEOUT)?;
+pub fn probe(program: &OsStr, children: &Children) -> Result<Version, ProbeError> {
+    let output = command::output(children, Command::new(program).arg("--version"), TIMEOUT)?;
     parse(&String::from_utf8_lossy(&output)).ok_or(ProbeError::NotAVersion)
+}
+
+/// Knows the version without running the program each time: it takes seconds of CPU.
+///
+/// The program is run at first, when the process is another one (that is how an update takes
+/// effect), after 6 hours, and again at the next check-in after it failed.
+#[derive(Debug, Default)]
+pub struct VersionCache {
+    /// The version, and when it was told.
+    told: Option<(Version, Instant)>,
+    /// The process, as it was known last.
+    process: Option<Status>,
+}
+
+/// What there is to report about the version.
+#[derive(Debug)]
+pub struct Known {
+    /// The version.
+    pub version: Option<Version>,
+    /// Why it could not be told just now, where that was tried.
+    pub error: Option<ProbeError>,
+}
+
+impl VersionCache {
+    /// The version, at `now` and beside this process. `probe` is what asks for it.
+    ///
+    /// When that fails, an older version is reported only for a process that is known to be the one
+    /// that it was told for: that one still runs what it ran before. After a restart, or where the
+    /// process is not known, the older version may be wrong, and there is none.
+    pub fn version(
+        &mut self,
+        process: &ProcessHealth,
+        now: Instant,
+        probe: impl FnOnce() -> Result<Version, ProbeError>,
+    ) -> Known {
+        let mut continues = false;
+        if let ProcessHealth::Known(status) = process {
+            let earlier = self.process.replace(status.clone());
+            continues = earlier.as_ref().is_some_and(|earlier| status.continues(earlier));
+            if earlier.is_some() && !continues {
+                self.told = None;
+            }
+        }
+        if let Some((version, at)) = &self.told
+            && now.saturating_duration_since(*at) < MAX_AGE
+        {
+            return Known { version: Some(version.clone()), error: None };
+        }
+        match probe() {
+            Ok(version) => {
+                self.told = Some((version.clone(), now));
+                Known { version: Some(version), error: None }
+            }
+            Err(error) => {
+                if !continues {
+                    self.told = None;
+                }
+                Known {
+                    version: self.told.as_ref().map(|(version, _)| version.clone()),
+                    error: Some(error),
+                }
+            }
+        }
+    }
 }
 
 /// Takes the version out of the first line that is not blank:
@@ -101,62 +156,11 @@ fn is_commit(word: &str) -> bool {
     (7..=40).contains(&word.len()) && word.chars().all(|digit| digit.is_ascii_hexdigit())
 }
 
-/// Runs a command and takes the start of its standard output, within `timeout`.
-///
-/// A thread waits, for the output's end and for the exit alike, and a channel has the deadline.
-/// The command runs in a process group of its own, so that on time-out a wrapper script dies
-/// together with what it started; that ends the thread, too.
-fn output(mut command: Command, timeout: Duration) -> Result<Vec<u8>, ProbeError> {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .process_group(0)
-        // A version is told without credentials.
-        .env_remove(variables::API_KEY)
-        .env_remove(variables::GATEWAY_TOKEN)
-        .spawn()?;
-    let group = Pid::from_child(&child);
-    let (sender, receiver) = mpsc::channel();
-    let waiting = thread::Builder::new().name("version probe".to_owned()).spawn(move || {
-        let mut output = Vec::new();
-        // The pipe is closed before the wait: a program that prints on and on gets an error.
-        let read = child
-            .stdout
-            .take()
-            .map_or(Ok(0), |pipe| pipe.take(MAX_OUTPUT_BYTES).read_to_end(&mut output));
-        let ended = child.wait().and_then(|status| read.map(|_| (status, output)));
-        // Nobody receives after the deadline.
-        let _ = sender.send(ended);
-    });
-    let ended = match waiting {
-        Ok(_) => receiver.recv_timeout(timeout).map_err(|_| ProbeError::TimedOut(timeout)),
-        Err(error) => Err(error.into()),
-    };
-    if ended.is_err() {
-        // It fails if all of the group have just ended by themselves, which is as good.
-        let _ = kill_process_group(group, Signal::KILL);
-    }
-    let (status, output) = ended??;
-    if status.success() { Ok(output) } else { Err(ProbeError::Failed(status)) }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use proptest::prelude::*;
 
     use super::*;
-
-    /// Long enough for a shell to start on a busy machine.
-    const AMPLE: Duration = Duration::from_mins(1);
-
-    fn sh(script: &str) -> Command {
-        let mut command = Command::new("sh");
-        command.args(["-c", script]);
-        command
-    }
 
     fn version(version: &str, commit: Option<&str>) -> Version {
         Version { version: version.to_owned(), commit: commit.map(str::to_owned) }
@@ -206,57 +210,105 @@ mod tests {
         assert_eq!(parse(&format!("1.0 ({})", "a".repeat(41))), None);
     }
 
-    #[test]
-    fn takes_what_a_command_prints() {
-        assert_eq!(output(sh("echo 2026.3.13"), AMPLE).unwrap(), b"2026.3.13\n");
+    fn known(restarts: u64, uptime_seconds: f64) -> ProcessHealth {
+        ProcessHealth::Known(Status {
+            state: "running".to_owned(),
+            pid: Some(7),
+            restarts,
+            uptime_seconds,
+            last_exit_reason: None,
+        })
+    }
+
+    /// A probe that must not be run.
+    fn unasked() -> Result<Version, ProbeError> {
+        panic!("asked again")
+    }
+
+    fn tells(text: &'static str) -> impl FnOnce() -> Result<Version, ProbeError> {
+        move || Ok(version(text, None))
+    }
+
+    fn fails() -> Result<Version, ProbeError> {
+        Err(ProbeError::NotAVersion)
     }
 
     #[test]
-    fn a_command_sees_no_credentials() {
-        let mut command = sh("echo \"[$KILOCODE_API_KEY$OPENCLAW_GATEWAY_TOKEN]\"");
-        command.env(variables::API_KEY, "k").env(variables::GATEWAY_TOKEN, "t");
-        assert_eq!(output(command, AMPLE).unwrap(), b"[]\n");
+    fn a_version_is_kept_for_six_hours() {
+        let mut cache = VersionCache::default();
+        let start = Instant::now();
+        for process in [ProcessHealth::NotWatched, ProcessHealth::Unknown, known(0, 1.0)] {
+            let mut version = |now, probe: fn() -> _| cache.version(&process, now, probe).version;
+            assert!(version(start, || tells("1.0")()).is_some());
+            let last = start + Duration::from_mins(6 * 60 - 1);
+            assert_eq!(version(last, unasked).unwrap().version, "1.0");
+            assert_eq!(version(start + MAX_AGE, || tells("1.1")()).unwrap().version, "1.1");
+            cache = VersionCache::default();
+        }
     }
 
     #[test]
-    fn a_missing_command_is_an_error() {
-        assert!(matches!(probe(OsStr::new("/does/not/exist")), Err(ProbeError::Run(_))));
+    fn a_failure_is_not_kept() {
+        let mut cache = VersionCache::default();
+        let now = Instant::now();
+        let first = cache.version(&known(0, 1.0), now, fails);
+        assert!(first.version.is_none() && first.error.is_some());
+        let second = cache.version(&known(0, 2.0), now, tells("1.0"));
+        assert!(second.version.is_some() && second.error.is_none());
     }
 
     #[test]
-    fn a_command_that_fails_is_not_believed() {
-        let error = output(sh("echo 2026.3.13; exit 3"), AMPLE).unwrap_err();
-        assert!(matches!(error, ProbeError::Failed(_)));
-        assert_eq!(error.to_string(), "failed: exit status: 3");
+    fn another_process_is_asked_anew_and_inherits_nothing() {
+        let now = Instant::now();
+        for restarted in [known(1, 400.0), known(0, 3.0)] {
+            let mut cache = VersionCache::default();
+            assert!(cache.version(&known(0, 100.0), now, tells("1.0")).version.is_some());
+            assert!(cache.version(&restarted, now, fails).version.is_none());
+            assert!(cache.version(&restarted, now, fails).version.is_none());
+            assert_eq!(
+                cache.version(&restarted, now, tells("1.1")).version,
+                Some(version("1.1", None))
+            );
+        }
     }
 
     #[test]
-    fn a_command_that_hangs_is_killed_with_all_that_it_started() {
-        // Would `sleep` survive its shell, it would keep the fifo open, and `cat` would not end.
-        let directory = tempfile::tempdir().unwrap();
-        let fifo = directory.path().join("fifo");
-        assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
-        let fifo = fifo.to_str().unwrap();
-        let mut cat = Command::new("timeout").args(["60", "cat", fifo]).spawn().unwrap();
-
-        let script = format!("echo 2026.3.13; sleep 600 > '{fifo}' & wait");
-        let error = output(sh(&script), Duration::from_secs(2)).unwrap_err();
-        assert!(matches!(error, ProbeError::TimedOut(_)));
-        assert_eq!(error.to_string(), "took over 2 s and was killed");
-        assert!(cat.wait().unwrap().success());
+    fn a_process_that_goes_on_keeps_its_version_when_asking_fails() {
+        let mut cache = VersionCache::default();
+        let start = Instant::now();
+        assert!(cache.version(&known(0, 1.0), start, tells("1.0")).version.is_some());
+        let later = start + MAX_AGE;
+        let kept = cache.version(&known(0, 2.0), later, fails);
+        assert_eq!(kept.version, Some(version("1.0", None)));
+        assert!(kept.error.is_some());
+        // And it is asked again, not after another six hours.
+        assert_eq!(
+            cache.version(&known(0, 3.0), later, tells("1.1")).version,
+            Some(version("1.1", None))
+        );
     }
 
     #[test]
-    fn what_keeps_the_output_open_does_not_keep_us() {
-        let started = Instant::now();
-        let result = output(sh("sleep 600 & echo 2026.3.13"), Duration::from_secs(1));
-        assert!(matches!(result, Err(ProbeError::TimedOut(_))));
-        assert!(started.elapsed() < AMPLE);
+    fn without_a_known_process_an_old_version_is_not_reported_when_asking_fails() {
+        let start = Instant::now();
+        for process in [ProcessHealth::NotWatched, ProcessHealth::Unknown] {
+            let mut cache = VersionCache::default();
+            assert!(cache.version(&known(0, 1.0), start, tells("1.0")).version.is_some());
+            assert!(cache.version(&process, start + MAX_AGE, fails).version.is_none());
+            assert!(cache.version(&known(0, 2.0), start + MAX_AGE, fails).version.is_none());
+        }
     }
 
     #[test]
-    fn a_command_that_prints_without_end_is_cut_off() {
-        assert!(matches!(output(sh("exec yes"), AMPLE), Err(ProbeError::Failed(_))));
+    fn a_moment_without_an_answer_does_not_make_another_process() {
+        let mut cache = VersionCache::default();
+        let now = Instant::now();
+        assert!(cache.version(&known(0, 1.0), now, tells("1.0")).version.is_some());
+        assert!(cache.version(&ProcessHealth::Unknown, now, unasked).version.is_some());
+        assert!(cache.version(&known(0, 2.0), now, unasked).version.is_some());
+        // It was restarted while nobody could tell.
+        assert!(cache.version(&ProcessHealth::Unknown, now, unasked).version.is_some());
+        assert!(cache.version(&known(1, 3.0), now, fails).version.is_none());
     }
 
     proptest! {

@@ -1,43 +1,23 @@
-//! The health of the supervised process, from the controller that supervises it.
+//! The health of the process, from the controller that supervises it.
+
+use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::Value;
 use ureq::http::{HeaderValue, StatusCode, Uri};
 
 use kiloclaw_checkin::limits::MAX_STRING_BYTES;
 
-use crate::http::{self, Client};
+use crate::collect::process::{Status, code_reason};
+use crate::http::{self, Client, NoAnswer};
 
-/// Who knows the state of the supervised process.
-#[derive(Debug)]
+/// A controller that knows the state of the process.
+#[derive(Clone, Debug)]
 pub struct StatusSource {
     /// Where to ask.
     pub url: Uri,
     /// The `authorization` to ask with; `None` if there is no gateway token.
     pub authorization: Option<HeaderValue>,
-}
-
-/// What is known about the supervised process.
-#[derive(Clone, Debug, PartialEq)]
-pub enum ProcessHealth {
-    /// There is nobody to ask: there is no supervised process as far as this agent knows.
-    NotWatched,
-    /// Asking failed.
-    Unknown,
-    /// Asking told this.
-    Known(Status),
-}
-
-/// The state of the supervised process.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Status {
-    /// `running`, `crashed` and so on; not empty.
-    pub state: String,
-    /// How often it was restarted since its supervisor started.
-    pub restarts: u64,
-    /// How long it has been up, in seconds: finite, at least 0.
-    pub uptime_seconds: f64,
-    /// `signal:<NAME>`, `code:<N>`, or empty before the first exit.
-    pub last_exit_reason: String,
 }
 
 /// Why the state is not known, worded to follow the URL.
@@ -48,7 +28,7 @@ pub enum StatusError {
     NoToken,
     /// No answer.
     #[error("did not answer: {0}")]
-    NoAnswer(String),
+    NoAnswer(#[from] NoAnswer),
     /// An answer other than 200.
     #[error("answered {0}")]
     Refused(StatusCode),
@@ -65,6 +45,9 @@ pub enum StatusError {
 #[serde(rename_all = "camelCase")]
 struct Answer {
     state: String,
+    /// Not worth an error, whatever it is.
+    #[serde(default)]
+    pid: Value,
     uptime: f64,
     restarts: u64,
     last_exit: Option<LastExit>,
@@ -80,16 +63,21 @@ impl LastExit {
     fn reason(&self) -> String {
         match (&self.signal, self.code) {
             (Some(signal), _) => format!("signal:{signal}"),
-            (None, Some(code)) => format!("code:{code}"),
+            (None, Some(code)) => code_reason(code),
             (None, None) => String::new(),
         }
     }
 }
 
-/// Asks for the state.
-pub fn ask(source: &StatusSource, client: &Client) -> Result<Status, StatusError> {
+/// Asks for the state, for `timeout` and the client's own at most.
+pub fn ask(
+    source: &StatusSource,
+    client: &Client,
+    timeout: Duration,
+) -> Result<Status, StatusError> {
     let authorization = source.authorization.clone().ok_or(StatusError::NoToken)?;
-    let mut response = client.get(&source.url, authorization).map_err(StatusError::NoAnswer)?;
+    let mut response =
+        client.get(&source.url, authorization, timeout).map_err(StatusError::NoAnswer)?;
     if response.status() == StatusCode::OK {
         parse(&http::start_of(response.body_mut()))
     } else {
@@ -114,9 +102,10 @@ pub fn parse(answer: &[u8]) -> Result<Status, StatusError> {
     }
     Ok(Status {
         state: answer.state,
+        pid: answer.pid.as_u64().and_then(|pid| pid.try_into().ok()),
         restarts: answer.restarts,
         uptime_seconds: answer.uptime,
-        last_exit_reason,
+        last_exit_reason: Some(last_exit_reason),
     })
 }
 
@@ -130,7 +119,7 @@ mod tests {
         let answer = format!(
             r#"{{"state":"running","pid":1,"uptime":0,"restarts":0,"lastExit":{last_exit}}}"#
         );
-        parse(answer.as_bytes()).unwrap().last_exit_reason
+        parse(answer.as_bytes()).unwrap().last_exit_reason.unwrap()
     }
 
     #[test]
@@ -139,9 +128,10 @@ mod tests {
             "lastExit":{"code":null,"signal":"SIGKILL","at":"2026-01-01T00:00:00.000Z"}}"#;
         let expected = Status {
             state: "running".to_owned(),
+            pid: Some(42),
             restarts: 3,
             uptime_seconds: 12.5,
-            last_exit_reason: "signal:SIGKILL".to_owned(),
+            last_exit_reason: Some("signal:SIGKILL".to_owned()),
         };
         assert_eq!(parse(answer).unwrap(), expected);
     }
@@ -153,6 +143,18 @@ mod tests {
         assert_eq!(last_exit_reason(r#"{"code":-1}"#), "code:-1");
         assert_eq!(last_exit_reason(r#"{"code":null,"signal":null}"#), "");
         assert_eq!(last_exit_reason("null"), "");
+    }
+
+    #[test]
+    fn a_pid_that_is_none_costs_nothing() {
+        for pid in ["null", "-1", "1.5", "\"1\"", "4294967296", "{}"] {
+            let answer = format!(
+                r#"{{"state":"stopped","pid":{pid},"uptime":0,"restarts":0,"lastExit":null}}"#
+            );
+            assert_eq!(parse(answer.as_bytes()).unwrap().pid, None, "{pid}");
+        }
+        let answer = br#"{"state":"stopped","uptime":0,"restarts":0,"lastExit":null}"#;
+        assert_eq!(parse(answer).unwrap().pid, None);
     }
 
     #[test]

@@ -1,0 +1,248 @@
+//! Runs a program for what it prints, within a time limit.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::ioctl_fionbio;
+use rustix::process::Signal;
+
+use crate::children::{Child, Children};
+use crate::variables;
+
+/// How much of the output is kept, in bytes: a version is one line, a unit a dozen.
+const MAX_OUTPUT_BYTES: usize = 4 * 1024;
+
+/// How much of either output is read before the other gets its turn: twice what a pipe holds.
+const MAX_READS: usize = 128 * 1024 / MAX_OUTPUT_BYTES;
+
+/// How long a killed program may take to end. It ends at once, but for one that waits for a disk
+/// or a network file system that does not answer: that one is left behind.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Why there is no output, worded to follow the command.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// It could not be run.
+    #[error("could not be run: {0}")]
+    Run(#[from] io::Error),
+    /// It did not end in time.
+    #[error("took over {} s and was killed", .0.as_secs_f64())]
+    TimedOut(Duration),
+    /// It failed, and said this.
+    #[error("failed: {0}{colon}{1}", colon = if .1.is_empty() { "" } else { ": " })]
+    Failed(ExitStatus, String),
+}
+
+/// Runs a command and takes the start of its standard output, within `timeout`.
+///
+/// What counts is what it printed until it ended. It runs in a process group of its own, which ends
+/// with it: what it started and left behind neither delays the answer nor stays. What left the
+/// group, too, may stay, but no thread and no descriptor of ours waits for it.
+pub fn output(
+    children: &Children,
+    command: &mut Command,
+    timeout: Duration,
+) -> Result<Vec<u8>, CommandError> {
+    let deadline = Instant::now() + timeout;
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        // What is asked here is told without credentials.
+        .env_remove(variables::API_KEY)
+        .env_remove(variables::GATEWAY_TOKEN)
+        .env_remove(variables::GATEWAY_TOKEN_SECRET);
+    let mut child = children.spawn(command)?;
+    let read = read(&mut child, deadline);
+    // Before it is reaped: until then the group's id cannot be another's.
+    child.signal_group(Signal::KILL);
+    let status = child.wait_until(Instant::now() + GRACE)?;
+    let Some([output, errors]) = read? else { return Err(CommandError::TimedOut(timeout)) };
+    match status {
+        Some(status) if status.success() => Ok(output.text),
+        Some(status) => Err(CommandError::Failed(status, errors.first_line())),
+        None => Err(CommandError::TimedOut(timeout)),
+    }
+}
+
+/// Reads both outputs until the child ends; `None` if it has not ended by `deadline`.
+fn read(child: &mut Child, deadline: Instant) -> io::Result<Option<[Output; 2]>> {
+    let mut outputs = [
+        // A program that prints on and on gets an error instead of a reader.
+        Output::new(child.stdout.take().map(OwnedFd::from), Excess::Refused)?,
+        // No program should fail for its warnings.
+        Output::new(child.stderr.take().map(OwnedFd::from), Excess::Dropped)?,
+    ];
+    loop {
+        // In this order: what was printed before the end is read after it.
+        let ended = child.has_ended();
+        for output in &mut outputs {
+            output.read()?;
+        }
+        if ended {
+            return Ok(Some(outputs));
+        }
+        if Instant::now() >= deadline {
+            return Ok(None);
+        }
+        let pipes = outputs.iter().filter_map(|output| output.pipe.as_ref());
+        child.poll(pipes.map(|pipe| PollFd::new(pipe, PollFlags::IN)), deadline)?;
+    }
+}
+
+/// What becomes of output that is too long.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Excess {
+    Refused,
+    Dropped,
+}
+
+/// One of a program's outputs.
+struct Output {
+    /// `None` once it was closed on either end.
+    pipe: Option<File>,
+    text: Vec<u8>,
+    excess: Excess,
+}
+
+impl Output {
+    fn new(pipe: Option<OwnedFd>, excess: Excess) -> io::Result<Self> {
+        if let Some(pipe) = &pipe {
+            ioctl_fionbio(pipe, true)?;
+        }
+        Ok(Self { pipe: pipe.map(File::from), text: Vec::new(), excess })
+    }
+
+    /// Takes what is there.
+    fn read(&mut self) -> io::Result<()> {
+        let mut buffer = [0; MAX_OUTPUT_BYTES];
+        for _ in 0..MAX_READS {
+            let Some(pipe) = &mut self.pipe else { break };
+            match pipe.read(&mut buffer) {
+                Ok(0) => self.pipe = None,
+                Ok(count) => {
+                    let room = MAX_OUTPUT_BYTES - self.text.len();
+                    self.text.extend(buffer.iter().take(count.min(room)));
+                    if count > room && self.excess == Excess::Refused {
+                        self.pipe = None;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn first_line(&self) -> String {
+        let text = String::from_utf8_lossy(&self.text);
+        text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Long enough for a shell to start on a busy machine.
+    const AMPLE: Duration = Duration::from_mins(1);
+
+    fn sh(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    fn run(command: &mut Command, timeout: Duration) -> Result<Vec<u8>, CommandError> {
+        output(&Children::default(), command, timeout)
+    }
+
+    #[test]
+    fn takes_what_a_command_prints() {
+        assert_eq!(run(&mut sh("echo 2026.3.13"), AMPLE).unwrap(), b"2026.3.13\n");
+        // Written long after the first look, and in pieces.
+        let pieces = "printf 2026; sleep 0.1; printf .3.13; exec >&-; sleep 0.1";
+        assert_eq!(run(&mut sh(pieces), AMPLE).unwrap(), b"2026.3.13");
+    }
+
+    #[test]
+    fn a_command_sees_no_credentials() {
+        let names = [variables::API_KEY, variables::GATEWAY_TOKEN, variables::GATEWAY_TOKEN_SECRET];
+        let mut command = sh(&format!("echo \"[${}]\"", names.join("$")));
+        command.envs(names.map(|name| (name, "secret")));
+        assert_eq!(run(&mut command, AMPLE).unwrap(), b"[]\n");
+    }
+
+    #[test]
+    fn a_missing_command_is_an_error() {
+        let error = run(&mut Command::new("/does/not/exist"), AMPLE).unwrap_err();
+        assert!(error.to_string().starts_with("could not be run: No such file"), "{error}");
+    }
+
+    #[test]
+    fn a_command_that_fails_is_not_believed_and_quoted() {
+        let error = run(&mut sh("echo 2026.3.13; exit 3"), AMPLE).unwrap_err();
+        assert_eq!(error.to_string(), "failed: exit status: 3");
+        let error = run(&mut sh("printf '\n no disk\nat x\n' >&2; exit 3"), AMPLE).unwrap_err();
+        assert_eq!(error.to_string(), "failed: exit status: 3: no disk");
+    }
+
+    #[test]
+    fn warnings_cost_nothing_however_long() {
+        let script = "head -c 300000 /dev/zero >&2; echo 2026.3.13";
+        assert_eq!(run(&mut sh(script), AMPLE).unwrap(), b"2026.3.13\n");
+    }
+
+    #[test]
+    fn a_command_that_hangs_is_killed_with_all_that_it_started() {
+        // Would `sleep` survive its shell, it would keep the fifo open, and `cat` would not end.
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("fifo");
+        assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        let fifo = fifo.to_str().unwrap();
+        let mut cat = Command::new("timeout").args(["60", "cat", fifo]).spawn().unwrap();
+
+        let script = format!("echo 2026.3.13; sleep 600 > '{fifo}' & wait");
+        let error = run(&mut sh(&script), Duration::from_secs(2)).unwrap_err();
+        assert_eq!(error.to_string(), "took over 2 s and was killed");
+        assert!(cat.wait().unwrap().success());
+    }
+
+    #[test]
+    fn what_is_left_behind_neither_delays_the_answer_nor_is_waited_for() {
+        for script in ["sleep 600 & echo 2026.3.13", "setsid sleep 20 & echo 2026.3.13"] {
+            let started = Instant::now();
+            assert_eq!(run(&mut sh(script), AMPLE).unwrap(), b"2026.3.13\n", "{script}");
+            assert!(started.elapsed() < AMPLE / 4, "{script}");
+        }
+    }
+
+    #[test]
+    fn neither_threads_nor_descriptors_add_up() {
+        // `setsid` takes what it starts out of the group, and that keeps both outputs open.
+        let hangs = || run(&mut sh("setsid sleep 20 & wait"), Duration::from_millis(50));
+        let count = |what: &str| std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
+        assert!(matches!(hangs(), Err(CommandError::TimedOut(_))));
+        let before = (count("task"), count("fd"));
+        for _ in 0..20 {
+            assert!(matches!(hangs(), Err(CommandError::TimedOut(_))));
+        }
+        let after = (count("task"), count("fd"));
+        // Other tests come and go meanwhile, each with a thread and a few descriptors.
+        assert!(after.0 < before.0 + 15 && after.1 < before.1 + 30, "{before:?} {after:?}");
+    }
+
+    #[test]
+    fn a_command_that_prints_without_end_is_cut_off() {
+        assert!(matches!(run(&mut sh("exec yes"), AMPLE), Err(CommandError::Failed(..))));
+        let error = run(&mut sh("exec yes >&2"), Duration::from_millis(300)).unwrap_err();
+        assert!(matches!(error, CommandError::TimedOut(_)));
+    }
+}

@@ -1,0 +1,119 @@
+//! The health of the process that matters, whoever tells it.
+
+use std::borrow::Cow;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+use signal_hook::low_level::signal_name;
+
+/// The first real-time signal that programs may use: the C library keeps two below it for itself.
+const FIRST_REAL_TIME_SIGNAL: i32 = 34;
+
+/// The last signal.
+const LAST_SIGNAL: i32 = 64;
+
+/// What is known about the process.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ProcessHealth {
+    /// There is nobody to ask: there is no such process as far as this agent knows.
+    NotWatched,
+    /// Asking failed.
+    Unknown,
+    /// Asking told this.
+    Known(Status),
+}
+
+/// The state of the process.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Status {
+    /// `running`, `crashed` and so on; not empty.
+    pub state: String,
+    /// Its process id, while it has one and whoever tells its state tells that, too.
+    pub pid: Option<u32>,
+    /// How often it was restarted since its supervisor started.
+    pub restarts: u64,
+    /// How long it has been up, in seconds: finite, at least 0.
+    pub uptime_seconds: f64,
+    /// `signal:<NAME>`, `code:<N>`, or empty before the first exit; `None` is not known.
+    pub last_exit_reason: Option<String>,
+}
+
+impl Status {
+    /// Whether the same process as `earlier` may have been there all the time since.
+    #[must_use]
+    pub fn continues(&self, earlier: &Self) -> bool {
+        self.restarts == earlier.restarts
+            && self.pid == earlier.pid
+            && self.uptime_seconds >= earlier.uptime_seconds
+    }
+}
+
+/// How a process ended, in the words of the contract.
+#[must_use]
+pub fn exit_reason(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => code_reason(code),
+        (None, Some(signal)) => signal_reason(signal),
+        // Stopped or continued, which is no end; nothing here waits for that.
+        (None, None) => String::new(),
+    }
+}
+
+/// An exit with a code.
+pub(crate) fn code_reason(code: impl std::fmt::Display) -> String {
+    format!("code:{code}")
+}
+
+/// An end by a signal.
+pub(crate) fn signal_reason(signal: i32) -> String {
+    let name = match (signal_name(signal), signal.saturating_sub(FIRST_REAL_TIME_SIGNAL)) {
+        (Some(name), _) => Cow::Borrowed(name),
+        (None, 0) => Cow::Borrowed("SIGRTMIN"),
+        (None, above @ 1..) if signal <= LAST_SIGNAL => Cow::Owned(format!("SIGRTMIN+{above}")),
+        (None, _) => Cow::Owned(signal.to_string()),
+    };
+    format!("signal:{name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_is_told_by_code_or_by_the_name_of_the_signal() {
+        // As wait(2) encodes them.
+        for (status, reason) in [
+            (0, "code:0"),
+            (1 << 8, "code:1"),
+            (255 << 8, "code:255"),
+            (9, "signal:SIGKILL"),
+            (15, "signal:SIGTERM"),
+            (128 + 11, "signal:SIGSEGV"), // with a core
+            (32, "signal:32"),
+            (34, "signal:SIGRTMIN"),
+            (35, "signal:SIGRTMIN+1"),
+            (64, "signal:SIGRTMIN+30"),
+        ] {
+            assert_eq!(exit_reason(ExitStatus::from_raw(status)), reason);
+        }
+        for (signal, reason) in
+            [(0, "signal:0"), (65, "signal:65"), (i32::MIN, "signal:-2147483648")]
+        {
+            assert_eq!(signal_reason(signal), reason);
+        }
+    }
+
+    #[test]
+    fn another_pid_a_restart_or_a_shorter_uptime_is_another_process() {
+        let earlier =
+            Status { pid: Some(7), restarts: 2, uptime_seconds: 10.0, ..Status::default() };
+        let later = Status { uptime_seconds: 310.0, ..earlier.clone() };
+        assert!(later.continues(&earlier) && earlier.continues(&earlier));
+        assert!(!earlier.continues(&later));
+        assert!(!Status { pid: Some(8), ..later.clone() }.continues(&earlier));
+        assert!(!Status { pid: None, ..later.clone() }.continues(&earlier));
+        assert!(!Status { restarts: 3, ..later.clone() }.continues(&earlier));
+        // A supervisor that started over.
+        assert!(!Status { restarts: 0, ..later }.continues(&earlier));
+    }
+}

@@ -1,0 +1,423 @@
+//! The health of the process, from the systemd that supervises it.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::children::Children;
+use crate::collect::command::{self, CommandError};
+use crate::collect::process::{Status, code_reason, signal_reason};
+
+/// How long systemd may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest name of a unit, in bytes: systemd's own limit.
+const MAX_NAME_BYTES: usize = 255;
+
+/// What is asked for. systemd told no number of restarts before version 235, of 2017.
+const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,NRestarts,MainPID,\
+                          ExecMainCode,ExecMainStatus,ExecMainStartTimestampMonotonic";
+
+// What `ExecMainCode` can be once the main process has ended; see sigaction(2), `si_code`.
+const CLD_EXITED: i32 = 1;
+const CLD_KILLED: i32 = 2;
+const CLD_DUMPED: i32 = 3;
+
+/// A unit, and what it told last.
+///
+/// While a service runs, systemd no longer knows how it ended before. So the last end that was seen
+/// is kept here, for as long as no other can have come after it.
+#[derive(Clone, Debug)]
+pub struct Unit {
+    name: String,
+    /// Tells the state of units: `systemctl`, but for tests.
+    systemctl: OsString,
+    last: Option<Look>,
+}
+
+/// What is kept of the last time that the unit was asked for.
+#[derive(Clone, Debug)]
+struct Look {
+    started_at: Duration,
+    restarts: u64,
+    /// Whether the process had ended.
+    ended: bool,
+    last_exit_reason: Option<String>,
+}
+
+/// Why a name is not that of a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a unit's name has 1 to {MAX_NAME_BYTES} of the characters A-Z a-z 0-9 : - _ . \\ @, does not \
+     start with - and is not only digits"
+)]
+pub struct InvalidName;
+
+/// Why the state is not known, worded to follow `systemd`.
+#[derive(Debug, thiserror::Error)]
+pub enum SystemdError {
+    /// It was not told.
+    #[error("does not tell: `systemctl show` {0}")]
+    Run(#[from] CommandError),
+    /// There is no such unit.
+    #[error("knows no unit {0}")]
+    NoUnit(String),
+    /// This was not told, or not as expected: the unit is no service, or systemd another version.
+    #[error("tells no valid {0}: is it a service?")]
+    Invalid(&'static str),
+}
+
+/// The state of a service, as systemd tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// In the words of the contract.
+    pub state: &'static str,
+    /// How often systemd started it again by itself.
+    pub restarts: u64,
+    /// The main process, while there is one.
+    pub pid: Option<u32>,
+    /// When that process was started, or the one before it if there is none: since the machine
+    /// started; 0 if there never was one.
+    pub started_at: Duration,
+    /// How that process ended, if it did.
+    pub exit_reason: Option<String>,
+}
+
+impl Unit {
+    /// Takes a unit's name; without a suffix it is a service.
+    pub fn new(name: &str) -> Result<Self, InvalidName> {
+        let valid = (1..=MAX_NAME_BYTES).contains(&name.len())
+            // No patterns: they would be answered with several units.
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c))
+            && !name.starts_with('-')
+            // That would be a job.
+            && !name.chars().all(|c| c.is_ascii_digit());
+        if !valid {
+            return Err(InvalidName);
+        }
+        Ok(Self { name: name.to_owned(), systemctl: "systemctl".into(), last: None })
+    }
+
+    /// The same unit, asked for with another program.
+    #[must_use]
+    pub fn asked_with(self, systemctl: impl Into<OsString>) -> Self {
+        Self { systemctl: systemctl.into(), ..self }
+    }
+
+    /// Asks for the unit's state, for `timeout` and 5 seconds at most.
+    pub fn ask(&mut self, children: &Children, timeout: Duration) -> Result<Status, SystemdError> {
+        let mut systemctl = Command::new(&self.systemctl);
+        systemctl.args(["show", "--no-pager", PROPERTIES, "--"]).arg(OsStr::new(&self.name));
+        let shown = command::output(children, &mut systemctl, timeout.min(TIMEOUT))?;
+        let service = parse(&String::from_utf8_lossy(&shown))?
+            .ok_or_else(|| SystemdError::NoUnit(self.name.clone()))?;
+        Ok(self.status(&service, since_start()))
+    }
+
+    /// Puts what systemd told into a status, and remembers it.
+    fn status(&mut self, service: &Service, now: Duration) -> Status {
+        let last_exit_reason = match (&service.exit_reason, &self.last) {
+            (Some(reason), _) => Some(reason.clone()),
+            // A first look: nothing is known, unless that nothing can have ended yet.
+            (None, None) => (service.restarts == 0).then(String::new),
+            (None, Some(last)) => {
+                let same = service.started_at == last.started_at;
+                let next = last.ended && service.restarts <= last.restarts.saturating_add(1);
+                last.last_exit_reason.clone().filter(|_| same || next)
+            }
+        };
+        self.last = Some(Look {
+            started_at: service.started_at,
+            restarts: service.restarts,
+            ended: service.exit_reason.is_some(),
+            last_exit_reason: last_exit_reason.clone(),
+        });
+        let up_for = service.pid.map(|_| now.saturating_sub(service.started_at));
+        Status {
+            state: service.state.to_owned(),
+            pid: service.pid,
+            restarts: service.restarts,
+            uptime_seconds: up_for.unwrap_or_default().as_secs_f64(),
+            last_exit_reason,
+        }
+    }
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// Reads what `systemctl show` prints: `<property>=<value>`, a line each. `None` is a unit that does
+/// not exist.
+pub fn parse(shown: &str) -> Result<Option<Service>, SystemdError> {
+    let text = |name: &'static str| {
+        shown
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+            .ok_or(SystemdError::Invalid(name))
+    };
+    let number = |name| text(name)?.parse::<u64>().map_err(|_| SystemdError::Invalid(name));
+    let small = |name| text(name)?.parse::<i32>().map_err(|_| SystemdError::Invalid(name));
+
+    if text("LoadState")? == "not-found" {
+        return Ok(None);
+    }
+    let pid = u32::try_from(number("MainPID")?).map_err(|_| SystemdError::Invalid("MainPID"))?;
+    let status = small("ExecMainStatus")?;
+    Ok(Some(Service {
+        state: state(text("ActiveState")?, text("SubState")?)
+            .ok_or(SystemdError::Invalid("ActiveState"))?,
+        restarts: number("NRestarts")?,
+        pid: (pid != 0).then_some(pid),
+        started_at: Duration::from_micros(number("ExecMainStartTimestampMonotonic")?),
+        exit_reason: match small("ExecMainCode")? {
+            CLD_EXITED => Some(code_reason(status)),
+            CLD_KILLED | CLD_DUMPED => Some(signal_reason(status)),
+            _ => None,
+        },
+    }))
+}
+
+/// systemd's states in the words of the contract.
+fn state(active: &str, sub: &str) -> Option<&'static str> {
+    Some(match (active, sub) {
+        // Waiting to be started again; newer versions tell `auto-restart-queued`, too.
+        ("activating", sub) if sub.starts_with("auto-restart") => "crashed",
+        // In the second case the process is done, and `RemainAfterExit=` says not to mind.
+        ("inactive" | "maintenance", _) | ("active", "exited") => "stopped",
+        ("active" | "reloading" | "refreshing", _) => "running",
+        ("activating", _) => "starting",
+        ("deactivating", _) => "stopping",
+        ("failed", _) => "crashed",
+        _ => return None,
+    })
+}
+
+/// The clock that systemd's `Monotonic` timestamps are of.
+fn since_start() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// As systemd 252 prints it.
+    const RUNNING: &str = "\
+MainPID=812
+NRestarts=2
+ExecMainStartTimestampMonotonic=5250000
+ExecMainCode=0
+ExecMainStatus=0
+LoadState=loaded
+ActiveState=active
+SubState=running
+";
+
+    fn running() -> Service {
+        parse(RUNNING).unwrap().unwrap()
+    }
+
+    /// The process that ran ended, and this is before systemd starts it again.
+    fn ended(service: &Service, reason: &str) -> Service {
+        Service { pid: None, exit_reason: Some(reason.to_owned()), ..service.clone() }
+    }
+
+    /// systemd started it again.
+    fn restarted(service: &Service) -> Service {
+        Service {
+            pid: service.pid.map_or(Some(900), |pid| Some(pid + 1)),
+            restarts: service.restarts + 1,
+            started_at: service.started_at + Duration::from_secs(1),
+            exit_reason: None,
+            ..service.clone()
+        }
+    }
+
+    fn last_exits<const N: usize>(looks: [&Service; N]) -> [Option<String>; N] {
+        let mut unit = Unit::new("openclaw").unwrap();
+        looks.map(|look| unit.status(look, Duration::from_mins(1)).last_exit_reason)
+    }
+
+    fn with(property: &str, value: &str) -> String {
+        let lines = RUNNING.lines().map(|line| {
+            if line.starts_with(&format!("{property}=")) {
+                format!("{property}={value}\n")
+            } else {
+                format!("{line}\n")
+            }
+        });
+        lines.collect()
+    }
+
+    #[test]
+    fn a_name_is_one_unit_and_no_option() {
+        for name in ["openclaw", "openclaw.service", "a@b:c_d-e\\x2d.service", "7up"] {
+            assert_eq!(Unit::new(name).unwrap().to_string(), name);
+        }
+        for name in [
+            "",
+            "-H",
+            "--host=x",
+            "a b",
+            "a*",
+            "a?",
+            "[ab]",
+            "a/b",
+            "42",
+            "a\n",
+            "ü",
+            &"a".repeat(256),
+        ] {
+            assert_eq!(Unit::new(name).unwrap_err(), InvalidName, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn reads_a_running_service() {
+        let expected = Service {
+            state: "running",
+            restarts: 2,
+            pid: Some(812),
+            started_at: Duration::from_millis(5_250),
+            exit_reason: None,
+        };
+        assert_eq!(running(), expected);
+        let status = Unit::new("openclaw").unwrap().status(&expected, Duration::from_millis(6_500));
+        assert_eq!(status.state, "running");
+        assert_eq!(status.pid, Some(812));
+        assert_eq!(status.restarts, 2);
+        assert_eq!(Duration::from_secs_f64(status.uptime_seconds), Duration::from_millis(1_250));
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_not_up() {
+        let status =
+            Unit::new("a").unwrap().status(&ended(&running(), "code:1"), Duration::from_mins(1));
+        assert!(status.uptime_seconds.abs() < f64::EPSILON);
+        assert_eq!(status.pid, None);
+    }
+
+    #[test]
+    fn states_are_put_into_the_words_of_the_contract() {
+        for (active, sub, expected) in [
+            ("active", "running", "running"),
+            ("active", "exited", "stopped"),
+            ("reloading", "reload", "running"),
+            ("refreshing", "refresh-extensions", "running"),
+            ("activating", "start", "starting"),
+            ("activating", "start-pre", "starting"),
+            ("activating", "auto-restart", "crashed"),
+            ("activating", "auto-restart-queued", "crashed"),
+            ("deactivating", "stop-sigterm", "stopping"),
+            ("inactive", "dead", "stopped"),
+            ("maintenance", "dead", "stopped"),
+            ("failed", "failed", "crashed"),
+        ] {
+            assert_eq!(state(active, sub), Some(expected), "{active}/{sub}");
+        }
+        assert_eq!(state("", ""), None);
+        assert!(matches!(
+            parse(&with("ActiveState", "confused")),
+            Err(SystemdError::Invalid("ActiveState"))
+        ));
+    }
+
+    #[test]
+    fn an_end_is_told_by_code_or_by_signal() {
+        for (code, status, expected) in [
+            ("0", "0", None),
+            ("1", "0", Some("code:0")),
+            ("1", "203", Some("code:203")),
+            ("2", "9", Some("signal:SIGKILL")),
+            ("3", "6", Some("signal:SIGABRT")),
+            ("2", "35", Some("signal:SIGRTMIN+1")),
+        ] {
+            let shown = with("ExecMainCode", code)
+                .replace("ExecMainStatus=0", &format!("ExecMainStatus={status}"));
+            assert_eq!(parse(&shown).unwrap().unwrap().exit_reason.as_deref(), expected);
+        }
+    }
+
+    #[test]
+    fn a_unit_that_does_not_exist_is_none() {
+        assert_eq!(parse("LoadState=not-found\nActiveState=inactive\n").unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_missing_or_no_number_is_named() {
+        for property in RUNNING.lines().filter_map(|line| line.split('=').next()) {
+            let without: Vec<_> =
+                RUNNING.lines().filter(|line| !line.starts_with(&format!("{property}="))).collect();
+            let error = parse(&without.join("\n")).unwrap_err();
+            assert!(error.to_string().contains(property), "{property}: {error}");
+        }
+        for property in ["MainPID", "NRestarts", "ExecMainCode", "ExecMainStatus"] {
+            for value in ["", "-", "1.5", "99999999999999999999"] {
+                let error = parse(&with(property, value)).unwrap_err();
+                assert!(error.to_string().contains(property), "{property}={value}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn before_any_end_there_is_no_reason_and_on_a_first_look_it_is_not_known() {
+        assert_eq!(last_exits([&Service { restarts: 0, ..running() }]), [Some(String::new())]);
+        assert_eq!(last_exits([&running()]), [None]);
+    }
+
+    #[test]
+    fn an_end_that_was_seen_is_remembered_while_the_next_process_runs() {
+        let (first, reason) = (running(), Some("code:1".to_owned()));
+        let crashed = ended(&first, "code:1");
+        let second = restarted(&crashed);
+        assert_eq!(
+            last_exits([&first, &crashed, &second, &second]),
+            [None, reason.clone(), reason.clone(), reason.clone()]
+        );
+        // Started by hand, which sets the count back.
+        let by_hand = Service { restarts: 0, ..second };
+        assert_eq!(last_exits([&crashed, &by_hand]), [reason.clone(), reason]);
+    }
+
+    #[test]
+    fn an_end_that_was_not_seen_is_not_known() {
+        let crashed = ended(&running(), "code:1");
+        let second = restarted(&crashed);
+        let third = restarted(&second);
+        // Between two looks at running processes.
+        assert_eq!(last_exits([&crashed, &second, &third])[2], None);
+        // Between an end and a process that is not the next one.
+        assert_eq!(last_exits([&crashed, &third])[1], None);
+        // Without a restart by systemd.
+        let by_hand = Service { restarts: 0, ..third.clone() };
+        assert_eq!(last_exits([&crashed, &third, &by_hand])[2], None);
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(shown: String) {
+            let _ = parse(&shown);
+        }
+
+        #[test]
+        fn never_panics_on_odd_values(
+            property in "(MainPID|NRestarts|ExecMain(Code|Status|StartTimestampMonotonic))",
+            value in "-?[0-9]{0,21}",
+            now: u64,
+        ) {
+            if let Ok(Some(service)) = parse(&with(&property, &value)) {
+                let status =
+                    Unit::new("a").unwrap().status(&service, Duration::from_micros(now));
+                prop_assert!(status.uptime_seconds.is_finite() && status.uptime_seconds >= 0.0);
+            }
+        }
+    }
+}

@@ -1,0 +1,498 @@
+//! What the daemon does, and when. Pure: it is told what happened and when, and says what to do;
+//! [`service`](crate::service) does it. So a day of check-ins, failures and crashes can be tested
+//! in a millisecond.
+
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use crate::collect::process::Status;
+use crate::schedule::{Pace, Rhythm, Schedule};
+use crate::supervisor::{Action, Exit, Supervisor};
+
+/// How long the last check-in may take, from the request to stop: whoever stops the agent waits.
+pub const LAST_CHECK_IN: Duration = Duration::from_secs(3);
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Time went by.
+    Tick,
+    /// The command was started, as the process with this id.
+    Spawned(u32),
+    /// The command has ended, or could not be started.
+    Exited(Exit),
+    /// A check-in has ended.
+    CheckedIn(Pace),
+    /// The configuration was read again.
+    Reloaded,
+    /// The command is to be restarted.
+    Restart,
+    /// The agent is to end.
+    Stop,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Something about the command.
+    Command(Action),
+    /// Check in, and tell [`Event::CheckedIn`].
+    CheckIn,
+    /// Check in for the last time, and tell [`Event::CheckedIn`] by then.
+    LastCheckIn(Instant),
+    /// End the program.
+    Quit,
+}
+
+/// The daemon's state of mind.
+#[derive(Debug)]
+pub struct Daemon {
+    schedule: Schedule,
+    /// Of the command, if there is one.
+    supervisor: Option<Supervisor>,
+    in_flight: bool,
+    /// Check-ins in a row that were not accepted.
+    failures: u64,
+    stopping: Option<Stopping>,
+}
+
+/// On the way out.
+#[derive(Debug)]
+struct Stopping {
+    command_is_down: bool,
+    last_check_in: LastCheckIn,
+    /// No check-in is waited for after this.
+    give_up_at: Instant,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum LastCheckIn {
+    /// Another one is still in flight.
+    Waiting,
+    Sent,
+    /// Ended, or given up.
+    Over,
+}
+
+impl Daemon {
+    /// A daemon whose first check-in is due after the initial delay, and what it does first.
+    #[must_use]
+    pub fn start(
+        rhythm: Rhythm,
+        mut supervisor: Option<Supervisor>,
+        rng: Rng,
+        now: Instant,
+    ) -> (Self, Vec<Effect>) {
+        let effects = supervisor.iter_mut().map(|s| Effect::Command(s.start())).collect();
+        let daemon = Self {
+            schedule: Schedule::new(rhythm, rng, now),
+            supervisor,
+            in_flight: false,
+            failures: 0,
+            stopping: None,
+        };
+        (daemon, effects)
+    }
+
+    /// Takes in what happened, and says what to do about it.
+    #[must_use]
+    pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Effect> {
+        let action = match event {
+            Event::Tick => None,
+            Event::Spawned(pid) => {
+                self.supervisor.iter_mut().for_each(|supervisor| supervisor.spawned(pid, now));
+                None
+            }
+            Event::Exited(exit) => self.supervisor.as_mut().and_then(|s| s.exited(exit, now)),
+            Event::Restart => self.supervisor.as_mut().and_then(|s| s.restart(now)),
+            Event::CheckedIn(pace) => {
+                self.checked_in(pace, now);
+                None
+            }
+            Event::Reloaded => {
+                if self.failures > 0 {
+                    self.schedule.hasten(now);
+                }
+                None
+            }
+            Event::Stop => Some(self.stop(now)),
+        };
+        let mut effects: Vec<_> = self.acted(action).into_iter().collect();
+        let due = self.supervisor.as_mut().and_then(|supervisor| supervisor.tick(now));
+        effects.extend(self.acted(due));
+        effects.extend(self.check_in(now));
+        if let Some(Stopping { command_is_down: true, last_check_in: LastCheckIn::Over, .. }) =
+            self.stopping
+        {
+            effects.push(Effect::Quit);
+        }
+        effects
+    }
+
+    /// When to [tick](Event::Tick) if nothing happens before.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let check_in = match &self.stopping {
+            None => (!self.in_flight).then(|| self.schedule.due()),
+            Some(stopping) => {
+                (stopping.last_check_in != LastCheckIn::Over).then_some(stopping.give_up_at)
+            }
+        };
+        let command = self.supervisor.as_ref().and_then(Supervisor::deadline);
+        [check_in, command].into_iter().flatten().min()
+    }
+
+    /// When the next check-in is due, if there is to be another.
+    #[must_use]
+    pub fn next_check_in(&self) -> Option<Instant> {
+        self.stopping.is_none().then(|| self.schedule.due())
+    }
+
+    /// How many check-ins in a row were not accepted.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.failures
+    }
+
+    /// Whether the daemon is on its way out.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
+    }
+
+    /// What is known about the command, if there is one.
+    #[must_use]
+    pub fn command(&self, now: Instant) -> Option<Status> {
+        self.supervisor.as_ref().map(|supervisor| supervisor.status(now))
+    }
+
+    fn checked_in(&mut self, pace: Pace, now: Instant) {
+        self.in_flight = false;
+        self.failures = if pace == Pace::Accepted { 0 } else { self.failures.saturating_add(1) };
+        match &mut self.stopping {
+            None => self.schedule.plan(pace, now),
+            Some(stopping) if stopping.last_check_in == LastCheckIn::Sent => {
+                stopping.last_check_in = LastCheckIn::Over;
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn stop(&mut self, now: Instant) -> Action {
+        self.stopping.get_or_insert_with(|| Stopping {
+            command_is_down: false,
+            last_check_in: LastCheckIn::Waiting,
+            give_up_at: now + LAST_CHECK_IN,
+        });
+        self.supervisor.as_mut().map_or(Action::Finish, |supervisor| supervisor.shut_down(now))
+    }
+
+    /// Passes an action on, but for the end of the command, which is a matter of one's own.
+    fn acted(&mut self, action: Option<Action>) -> Option<Effect> {
+        match (action?, &mut self.stopping) {
+            (Action::Finish, Some(stopping)) => {
+                stopping.command_is_down = true;
+                None
+            }
+            (action, _) => Some(Effect::Command(action)),
+        }
+    }
+
+    fn check_in(&mut self, now: Instant) -> Option<Effect> {
+        let effect = match &mut self.stopping {
+            None if self.in_flight || self.schedule.due() > now => return None,
+            None => Effect::CheckIn,
+            Some(stopping) => {
+                if stopping.give_up_at <= now {
+                    stopping.last_check_in = LastCheckIn::Over;
+                }
+                if stopping.last_check_in != LastCheckIn::Waiting || self.in_flight {
+                    return None;
+                }
+                stopping.last_check_in = LastCheckIn::Sent;
+                Effect::LastCheckIn(stopping.give_up_at)
+            }
+        };
+        self.in_flight = true;
+        Some(effect)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RHYTHM: Rhythm = Rhythm {
+        initial_delay: Duration::from_mins(2),
+        interval: Duration::from_mins(5),
+        jitter_percent: 0,
+    };
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn exit(reason: &str) -> Exit {
+        Exit { reason: reason.to_owned(), clean: reason == "code:0" }
+    }
+
+    /// A daemon on a clock of its own, with a command or without.
+    struct World {
+        daemon: Daemon,
+        start: Instant,
+        now: Instant,
+        /// What it was told to do, and when, in seconds since the start.
+        done: Vec<(u64, Effect)>,
+    }
+
+    impl World {
+        fn new(rhythm: Rhythm, supervisor: Option<Supervisor>) -> Self {
+            let now = Instant::now();
+            let (daemon, effects) = Daemon::start(rhythm, supervisor, Rng::with_seed(1), now);
+            let done = effects.into_iter().map(|effect| (0, effect)).collect();
+            Self { daemon, start: now, now, done }
+        }
+
+        fn watching() -> Self {
+            Self::new(RHYTHM, None)
+        }
+
+        fn running() -> Self {
+            let mut world = Self::new(RHYTHM, Some(Supervisor::new(0, seconds(10))));
+            assert_eq!(world.take(), [(0, Effect::Command(Action::Spawn))]);
+            assert_eq!(world.tell(Event::Spawned(42)), []);
+            world
+        }
+
+        /// Something happens now: what comes of it.
+        fn tell(&mut self, event: Event) -> Vec<Effect> {
+            let effects = self.daemon.handle(event, self.now);
+            let at = (self.now - self.start).as_secs();
+            self.done.extend(effects.iter().map(|&effect| (at, effect)));
+            effects
+        }
+
+        /// Time goes by, with a tick whenever the daemon asked for one.
+        fn pass(&mut self, duration: Duration) {
+            let end = self.now + duration;
+            while let Some(at) = self.daemon.deadline().filter(|&at| at <= end) {
+                assert!(at >= self.now || self.now == self.start, "no time in the past");
+                self.now = at.max(self.now);
+                let before = self.daemon.deadline();
+                let effects = self.tell(Event::Tick);
+                assert!(self.daemon.deadline() != before || !effects.is_empty(), "it spins");
+            }
+            self.now = end;
+        }
+
+        /// The time goes by, and all check-ins end at once and like this.
+        fn pass_with(&mut self, duration: Duration, pace: impl Fn(u64) -> Pace) {
+            let end = self.now + duration;
+            loop {
+                let due = self.daemon.deadline().filter(|&at| at <= end);
+                self.pass(due.map_or(end - self.now, |at| at.saturating_duration_since(self.now)));
+                let at = (self.now - self.start).as_secs();
+                if self.done.last() == Some(&(at, Effect::CheckIn)) && self.daemon.in_flight {
+                    self.tell(Event::CheckedIn(pace(at)));
+                }
+                if due.is_none() {
+                    return;
+                }
+            }
+        }
+
+        /// What was done since the last time.
+        fn take(&mut self) -> Vec<(u64, Effect)> {
+            std::mem::take(&mut self.done)
+        }
+
+        fn state(&self) -> String {
+            self.daemon.command(self.now).unwrap().state
+        }
+    }
+
+    #[test]
+    fn checks_in_after_the_delay_and_then_at_the_interval() {
+        let mut world = World::watching();
+        world.pass_with(seconds(3_600), |_| Pace::Accepted);
+        let times: Vec<_> = world.take().into_iter().map(|(at, _)| at).collect();
+        assert_eq!(times, (0..12).map(|n| 120 + 300 * n).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn one_check_in_is_in_flight_at_a_time() {
+        let mut world = World::watching();
+        world.pass(seconds(100_000));
+        assert_eq!(world.take(), [(120, Effect::CheckIn)]);
+        assert_eq!(world.daemon.deadline(), None, "nothing to wake up for");
+        assert_eq!(world.tell(Event::CheckedIn(Pace::Accepted)), []);
+        assert_eq!(world.daemon.deadline(), Some(world.now + seconds(300)));
+    }
+
+    #[test]
+    fn a_sleep_or_a_jump_of_the_clock_makes_no_burst() {
+        let mut world = World::watching();
+        world.pass_with(seconds(500), |_| Pace::Accepted);
+        world.take();
+        // Nothing was told for a week, not even that time went by.
+        world.now += seconds(7 * 86_400);
+        assert_eq!(world.tell(Event::Tick), [Effect::CheckIn]);
+        assert_eq!(world.tell(Event::Tick), []);
+        world.tell(Event::CheckedIn(Pace::Accepted));
+        assert_eq!(world.tell(Event::Tick), []);
+        assert_eq!(world.daemon.deadline(), Some(world.now + seconds(300)));
+    }
+
+    #[test]
+    fn failures_come_sooner_and_refusals_do_not() {
+        let mut world = World::watching();
+        world.pass_with(seconds(120), |_| Pace::TryLater(None));
+        assert_eq!(world.daemon.failures(), 1);
+        assert!(world.daemon.next_check_in().unwrap() <= world.now + seconds(5));
+        world.pass_with(seconds(5), |_| Pace::Refused);
+        assert_eq!(world.daemon.failures(), 2);
+        assert!(world.daemon.next_check_in().unwrap() > world.now + seconds(290));
+        world.pass_with(seconds(300), |_| Pace::Accepted);
+        assert_eq!(world.daemon.failures(), 0);
+    }
+
+    #[test]
+    fn a_server_that_is_down_for_a_day_is_asked_now_and_then_and_found_again_soon() {
+        let mut world = World::watching();
+        world.pass_with(seconds(86_400), |_| Pace::TryLater(None));
+        let tries = world.take().len();
+        // Full jitter under a ceiling of 300 s: 150 s on average.
+        assert!((450..750).contains(&tries), "{tries}");
+        world.pass_with(seconds(300), |_| Pace::Accepted);
+        assert_eq!(world.daemon.failures(), 0);
+    }
+
+    #[test]
+    fn new_keys_are_tried_at_once_where_the_old_ones_failed() {
+        let mut world = World::watching();
+        world.pass_with(seconds(120), |_| Pace::Refused);
+        world.tell(Event::Reloaded);
+        assert!(world.daemon.next_check_in().unwrap() <= world.now + seconds(5));
+        // And where they did not, there is no hurry.
+        world.pass_with(seconds(5), |_| Pace::Accepted);
+        let due = world.daemon.next_check_in();
+        world.tell(Event::Reloaded);
+        assert_eq!(world.daemon.next_check_in(), due);
+    }
+
+    #[test]
+    fn a_crash_loop_does_not_disturb_the_check_ins() {
+        let mut world = World::running();
+        let mut check_ins = Vec::new();
+        for _ in 0..3_000 {
+            world.pass_with(seconds(1), |_| Pace::Accepted);
+            for (at, effect) in world.take() {
+                match effect {
+                    Effect::CheckIn => check_ins.push(at),
+                    Effect::Command(Action::Spawn) => {
+                        world.tell(Event::Spawned(42));
+                        world.tell(Event::Exited(exit("signal:SIGSEGV")));
+                    }
+                    effect => panic!("{effect:?}"),
+                }
+            }
+            if world.state() == "running" {
+                world.tell(Event::Exited(exit("signal:SIGSEGV")));
+            }
+        }
+        assert_eq!(check_ins, (0..10).map(|n| 120 + 300 * n).collect::<Vec<_>>());
+        let status = world.daemon.command(world.now).unwrap();
+        // 1 + 2 + 4 + … + 256 s, then every 300 s.
+        assert!((16..=18).contains(&status.restarts), "{}", status.restarts);
+        assert_eq!(status.state, "crashed");
+    }
+
+    #[test]
+    fn to_stop_is_to_tell_the_command_and_to_check_in_once_more() {
+        let mut world = World::running();
+        let by = world.now + LAST_CHECK_IN;
+        let effects = world.tell(Event::Stop);
+        assert_eq!(effects, [Effect::Command(Action::Terminate), Effect::LastCheckIn(by)]);
+        assert_eq!(world.state(), "shutting_down");
+        assert_eq!(world.daemon.next_check_in(), None);
+        // In either order.
+        let mut other = World::running();
+        other.tell(Event::Stop);
+        assert_eq!(other.tell(Event::Exited(exit("signal:SIGTERM"))), []);
+        assert_eq!(other.tell(Event::CheckedIn(Pace::Refused)), [Effect::Quit]);
+        assert_eq!(world.tell(Event::CheckedIn(Pace::Accepted)), []);
+        assert_eq!(world.tell(Event::Exited(exit("signal:SIGTERM"))), [Effect::Quit]);
+    }
+
+    #[test]
+    fn a_command_that_does_not_end_is_killed_after_ten_seconds() {
+        let mut world = World::running();
+        world.tell(Event::Stop);
+        world.tell(Event::CheckedIn(Pace::Accepted));
+        world.take();
+        world.pass(seconds(60));
+        assert_eq!(world.take(), [(10, Effect::Command(Action::Kill))]);
+        assert_eq!(world.tell(Event::Exited(exit("signal:SIGKILL"))), [Effect::Quit]);
+    }
+
+    #[test]
+    fn the_last_check_in_is_given_three_seconds_and_no_more() {
+        let mut world = World::watching();
+        world.tell(Event::Stop);
+        world.take();
+        world.pass(seconds(60));
+        assert_eq!(world.take(), [(3, Effect::Quit)]);
+    }
+
+    #[test]
+    fn the_last_check_in_waits_for_the_one_in_flight() {
+        let mut world = World::watching();
+        world.pass(seconds(120));
+        let by = world.now + LAST_CHECK_IN;
+        assert_eq!(world.tell(Event::Stop), []);
+        world.pass(seconds(1));
+        let effects = world.tell(Event::CheckedIn(Pace::Accepted));
+        assert_eq!(effects, [Effect::LastCheckIn(by)]);
+        assert_eq!(world.tell(Event::CheckedIn(Pace::Accepted)), [Effect::Quit]);
+    }
+
+    #[test]
+    fn a_check_in_in_flight_for_too_long_is_the_last_one() {
+        let mut world = World::watching();
+        world.pass(seconds(120));
+        world.take();
+        world.tell(Event::Stop);
+        world.pass(seconds(60));
+        assert_eq!(world.take(), [(123, Effect::Quit)]);
+    }
+
+    #[test]
+    fn asked_to_stop_again_it_passes_that_on_and_checks_in_no_more() {
+        let mut world = World::running();
+        world.tell(Event::Stop);
+        assert_eq!(world.tell(Event::Stop), [Effect::Command(Action::Terminate)]);
+        world.tell(Event::CheckedIn(Pace::Accepted));
+        assert_eq!(world.tell(Event::Stop), [Effect::Command(Action::Terminate)]);
+    }
+
+    #[test]
+    fn to_stop_while_the_command_is_down_does_not_wait_for_it() {
+        let mut world = World::running();
+        world.tell(Event::Exited(exit("code:3")));
+        world.tell(Event::Stop);
+        assert_eq!(world.tell(Event::CheckedIn(Pace::Accepted)), [Effect::Quit]);
+    }
+
+    #[test]
+    fn a_restart_is_asked_for_and_counted() {
+        let mut world = World::running();
+        assert_eq!(world.tell(Event::Restart), [Effect::Command(Action::Terminate)]);
+        assert_eq!(world.state(), "stopping");
+        let effects = world.tell(Event::Exited(exit("signal:SIGTERM")));
+        assert_eq!(effects, [Effect::Command(Action::Spawn)]);
+        world.tell(Event::Spawned(43));
+        let status = world.daemon.command(world.now).unwrap();
+        assert_eq!((status.state.as_str(), status.restarts), ("running", 1));
+    }
+}

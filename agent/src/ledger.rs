@@ -1,0 +1,293 @@
+//! What happened and was not yet told: restarts and bytes, to the last one.
+//!
+//! Counters count from a machine's, an interface's or a supervisor's start. The contract wants what
+//! happened since the last accepted check-in. So every reading adds to what is owed how far the
+//! counters went since the reading before, and only an accepted check-in takes it off again. What
+//! was not accepted is in the next one, even if a counter was reset in between.
+//!
+//! Acceptance is what the server says. Where its answer is lost on the way, the same is told twice:
+//! of the two errors, the one that can be seen.
+
+use serde::{Deserialize, Serialize};
+
+use crate::collect::Readings;
+use crate::collect::network::{Counters, Interfaces};
+use crate::collect::process::ProcessHealth;
+
+/// What is owed to the server, and the counters up to which it was counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ledger {
+    owed: Owed,
+    /// `None` was never known.
+    seen_restarts: Option<u64>,
+    /// Of every interface, not only of those that count: these may be others next time. `None` was
+    /// never known.
+    seen_network: Option<Counters>,
+    /// Which [life](crate::collect::epoch) of the kernel's counters was seen, where that is known.
+    epoch: Option<String>,
+}
+
+/// What happened since the last accepted check-in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Owed {
+    /// Restarts of the supervised process.
+    pub restarts: u64,
+    /// Bytes received.
+    pub bytes_in: u64,
+    /// Bytes sent.
+    pub bytes_out: u64,
+}
+
+impl Ledger {
+    /// Adds what happened since the last readings. Those that failed are made up for by the next.
+    ///
+    /// The first readings of all are what later ones are measured against, and claim nothing.
+    pub fn observe(&mut self, readings: &Readings, interfaces: &Interfaces) {
+        if let (Some(before), Some(now)) = (&self.epoch, &readings.epoch)
+            && before != now
+        {
+            // Started anew at zero, even where they have already gone further than they had been.
+            self.seen_network = self.seen_network.as_ref().map(|_| Counters::new());
+            self.seen_restarts = self.seen_restarts.map(|_| 0);
+        }
+        if readings.epoch.is_some() {
+            self.epoch.clone_from(&readings.epoch);
+        }
+        if let ProcessHealth::Known(status) = &readings.process {
+            let restarts = self.seen_restarts.map_or(0, |seen| since(seen, status.restarts));
+            self.owed.restarts = self.owed.restarts.saturating_add(restarts);
+            self.seen_restarts = Some(status.restarts);
+        }
+        if let Some(counters) = &readings.network {
+            if let Some(seen) = &self.seen_network {
+                for (name, now) in counters {
+                    if interfaces.counts(name, counters) {
+                        // One that was not there before came up since, and counts from zero.
+                        let (bytes_in, bytes_out) =
+                            seen.get(name).map_or((0, 0), |seen| (seen.bytes_in, seen.bytes_out));
+                        let owed = &mut self.owed;
+                        owed.bytes_in = owed.bytes_in.saturating_add(since(bytes_in, now.bytes_in));
+                        owed.bytes_out =
+                            owed.bytes_out.saturating_add(since(bytes_out, now.bytes_out));
+                    }
+                }
+            }
+            self.seen_network = Some(counters.clone());
+        }
+    }
+
+    /// What the next check-in is to tell.
+    #[must_use]
+    pub fn owed(&self) -> Owed {
+        self.owed
+    }
+
+    /// Takes off what an accepted check-in told.
+    pub fn settle(&mut self, told: Owed) {
+        self.owed.restarts = self.owed.restarts.saturating_sub(told.restarts);
+        self.owed.bytes_in = self.owed.bytes_in.saturating_sub(told.bytes_in);
+        self.owed.bytes_out = self.owed.bytes_out.saturating_sub(told.bytes_out);
+    }
+
+    /// How often the process had been restarted when it was last seen, in this life of the machine.
+    #[must_use]
+    pub fn restarts_seen_in(&self, epoch: Option<&str>) -> u64 {
+        match (self.epoch.as_deref(), epoch) {
+            (Some(before), Some(now)) if before != now => 0,
+            _ => self.seen_restarts.unwrap_or_default(),
+        }
+    }
+}
+
+/// How far a counter went. One that went backwards was reset, and counts from zero.
+fn since(before: u64, now: u64) -> u64 {
+    now.checked_sub(before).unwrap_or(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::collect::network::Bytes;
+    use crate::collect::process::Status;
+
+    fn counters<const N: usize>(interfaces: [(&str, u64, u64); N]) -> Counters {
+        interfaces
+            .map(|(name, bytes_in, bytes_out)| (name.to_owned(), Bytes { bytes_in, bytes_out }))
+            .into()
+    }
+
+    fn readings(network: Option<Counters>, restarts: Option<u64>) -> Readings {
+        let status =
+            |restarts| Status { state: "running".to_owned(), restarts, ..Status::default() };
+        Readings {
+            load_avg_5m: None,
+            network,
+            openclaw: None,
+            process: restarts.map_or(ProcessHealth::Unknown, |r| ProcessHealth::Known(status(r))),
+            epoch: None,
+        }
+    }
+
+    fn eth0(bytes_in: u64, bytes_out: u64, restarts: u64) -> Readings {
+        readings(Some(counters([("eth0", bytes_in, bytes_out)])), Some(restarts))
+    }
+
+    fn at(epoch: &str, readings: Readings) -> Readings {
+        Readings { epoch: Some(epoch.to_owned()), ..readings }
+    }
+
+    fn observe(ledger: &mut Ledger, readings: &Readings) -> (u64, u64, u64) {
+        ledger.observe(readings, &Interfaces::default());
+        let Owed { restarts, bytes_in, bytes_out } = ledger.owed();
+        (restarts, bytes_in, bytes_out)
+    }
+
+    #[test]
+    fn the_first_readings_claim_nothing() {
+        assert_eq!(observe(&mut Ledger::default(), &eth0(1_000, 2_000, 7)), (0, 0, 0));
+    }
+
+    #[test]
+    fn deltas_are_exact_where_doubles_are_not() {
+        let mut ledger = Ledger::default();
+        observe(&mut ledger, &eth0(u64::MAX - 1, 1 << 53, 0));
+        assert_eq!(observe(&mut ledger, &eth0(u64::MAX, (1 << 53) + 1, 0)), (0, 1, 1));
+    }
+
+    #[test]
+    fn what_is_owed_adds_up_until_it_is_settled() {
+        let mut ledger = Ledger::default();
+        observe(&mut ledger, &eth0(100, 100, 1));
+        assert_eq!(observe(&mut ledger, &eth0(150, 101, 2)), (1, 50, 1));
+        let told = ledger.owed();
+        assert_eq!(observe(&mut ledger, &eth0(175, 101, 4)), (3, 75, 1));
+        ledger.settle(told);
+        assert_eq!(ledger.owed(), Owed { restarts: 2, bytes_in: 25, bytes_out: 0 });
+        ledger.settle(ledger.owed());
+        assert_eq!(ledger.owed(), Owed::default());
+        assert_eq!(observe(&mut ledger, &eth0(175, 101, 4)), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_counter_that_went_backwards_counts_from_zero_and_loses_nothing() {
+        let mut ledger = Ledger::default();
+        observe(&mut ledger, &eth0(1_000, 10, 5));
+        observe(&mut ledger, &eth0(5_000, 20, 8));
+        // 4,000, 10 and 3 were not told when the counters were reset.
+        assert_eq!(observe(&mut ledger, &eth0(7, 30, 2)), (5, 4_007, 20));
+    }
+
+    #[test]
+    fn another_life_counts_from_zero_even_where_it_has_gone_further() {
+        let mut ledger = Ledger::default();
+        observe(&mut ledger, &at("boot 1", eth0(1_000, 10, 5)));
+        assert_eq!(observe(&mut ledger, &at("boot 2", eth0(1_500, 11, 6))), (6, 1_500, 11));
+        // The same life, and one that cannot be told, go on.
+        assert_eq!(observe(&mut ledger, &at("boot 2", eth0(1_501, 11, 6))), (6, 1_501, 11));
+        assert_eq!(observe(&mut ledger, &eth0(1_502, 11, 6)), (6, 1_502, 11));
+        assert_eq!(observe(&mut ledger, &at("boot 2", eth0(1_503, 11, 6))), (6, 1_503, 11));
+    }
+
+    #[test]
+    fn another_life_of_what_was_never_seen_claims_nothing() {
+        let mut ledger = Ledger::default();
+        observe(&mut ledger, &at("boot 1", readings(None, None)));
+        assert_eq!(observe(&mut ledger, &at("boot 2", eth0(1_000, 10, 5))), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_supervisor_goes_on_from_what_was_seen_in_this_life() {
+        let mut ledger = Ledger::default();
+        assert_eq!(ledger.restarts_seen_in(None), 0);
+        observe(&mut ledger, &at("boot 1", eth0(0, 0, 5)));
+        assert_eq!(ledger.restarts_seen_in(Some("boot 1")), 5);
+        assert_eq!(ledger.restarts_seen_in(None), 5);
+        assert_eq!(ledger.restarts_seen_in(Some("boot 2")), 0);
+    }
+
+    #[test]
+    fn readings_that_failed_are_made_up_for_by_the_next() {
+        let mut ledger = Ledger::default();
+        observe(&mut ledger, &eth0(100, 100, 1));
+        assert_eq!(observe(&mut ledger, &readings(None, None)), (0, 0, 0));
+        assert_eq!(observe(&mut ledger, &readings(None, Some(3))), (2, 0, 0));
+        assert_eq!(observe(&mut ledger, &eth0(200, 100, 3)), (2, 100, 0));
+    }
+
+    #[test]
+    fn interfaces_come_and_go_without_disturbing_others() {
+        let mut ledger = Ledger::default();
+        let before = counters([("ens5", 100, 100), ("lo", 5, 5), ("wg0", 900, 900)]);
+        let now = counters([("ens5", 110, 101), ("lo", 50, 50), ("tun0", 3, 4)]);
+        observe(&mut ledger, &readings(Some(before), None));
+        assert_eq!(observe(&mut ledger, &readings(Some(now), None)), (0, 13, 5));
+    }
+
+    #[test]
+    fn another_choice_of_interfaces_is_measured_against_its_own_counters() {
+        let mut ledger = Ledger::default();
+        let before = counters([("eth0", 100, 100), ("wg0", 900, 900)]);
+        observe(&mut ledger, &readings(Some(before), None));
+        let now = counters([("eth0", 200, 200), ("wg0", 901, 902)]);
+        let wg0 = Interfaces::new(&["wg0".to_owned()]).unwrap();
+        ledger.observe(&readings(Some(now), None), &wg0);
+        assert_eq!(ledger.owed(), Owed { restarts: 0, bytes_in: 1, bytes_out: 2 });
+    }
+
+    #[test]
+    fn counters_beyond_all_bounds_do_not_overflow() {
+        let mut ledger = Ledger::default();
+        observe(&mut ledger, &readings(Some(Counters::new()), Some(0)));
+        let full = counters([("a", u64::MAX, 0), ("b", u64::MAX, 0)]);
+        assert_eq!(observe(&mut ledger, &readings(Some(full), Some(u64::MAX))).1, u64::MAX);
+        observe(&mut ledger, &eth0(1, 1, u64::MAX - 1));
+    }
+
+    proptest! {
+        /// Whatever is accepted, refused, or reset on the way: what was told and what is still owed
+        /// is what the counters went through.
+        #[test]
+        fn nothing_is_lost_and_nothing_is_told_twice(
+            steps in proptest::collection::vec(
+                (0_u64..1_000, 0_u64..1_000, 0_u64..10, any::<bool>(), any::<bool>()),
+                0..50,
+            ),
+        ) {
+            let mut ledger = Ledger::default();
+            let mut counter = eth0(17, 4, 2);
+            observe(&mut ledger, &counter);
+            let (mut happened, mut told) = (Owed::default(), Owed::default());
+            let (mut bytes_in, mut bytes_out, mut restarts) = (17, 4, 2);
+            for (more_in, more_out, more_restarts, reset, accepted) in steps {
+                if reset {
+                    // A reset can be seen by the counter itself only where it is below what it was.
+                    (bytes_in, bytes_out, restarts) = (0, 0, 0);
+                    observe(&mut ledger, &eth0(0, 0, 0));
+                }
+                bytes_in += more_in;
+                bytes_out += more_out;
+                restarts += more_restarts;
+                happened.bytes_in += more_in;
+                happened.bytes_out += more_out;
+                happened.restarts += more_restarts;
+                counter = eth0(bytes_in, bytes_out, restarts);
+                observe(&mut ledger, &counter);
+                if accepted {
+                    let owed = ledger.owed();
+                    ledger.settle(owed);
+                    told.bytes_in += owed.bytes_in;
+                    told.bytes_out += owed.bytes_out;
+                    told.restarts += owed.restarts;
+                }
+            }
+            let owed = ledger.owed();
+            prop_assert_eq!(told.bytes_in + owed.bytes_in, happened.bytes_in);
+            prop_assert_eq!(told.bytes_out + owed.bytes_out, happened.bytes_out);
+            prop_assert_eq!(told.restarts + owed.restarts, happened.restarts);
+        }
+    }
+}

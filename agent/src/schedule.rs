@@ -1,0 +1,231 @@
+//! When the next check-in is due. Pure: the clock and the dice are arguments.
+
+use std::time::{Duration, Instant};
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use fastrand::Rng;
+
+/// The ceiling of the first delay after a failure; it doubles with every further one.
+const FIRST_BACKOFF: Duration = Duration::from_secs(5);
+
+/// The longest `Retry-After` that is honoured.
+pub const MAX_RETRY_AFTER: Duration = Duration::from_hours(1);
+
+/// How often check-ins are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rhythm {
+    /// Before the first one.
+    pub initial_delay: Duration,
+    /// Between one and the next.
+    pub interval: Duration,
+    /// How far either is stretched or shortened by chance, in percent of it, at most 50.
+    pub jitter_percent: u8,
+}
+
+/// What the last check-in means for the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// It was accepted.
+    Accepted,
+    /// It was refused: sooner is no better.
+    Refused,
+    /// Network error, 429 or 5xx: sooner, but in step with nobody, and not before the server wants.
+    TryLater(Option<Duration>),
+}
+
+/// Says when the next check-in is due. There is one due time at any time, set when the last
+/// check-in has ended: however far a clock jumps or a machine sleeps, nothing piles up.
+#[derive(Debug)]
+pub struct Schedule {
+    rhythm: Rhythm,
+    rng: Rng,
+    due: Instant,
+    /// The ceilings of the delays to come.
+    backoff: ExponentialBackoff,
+}
+
+impl Schedule {
+    /// Starts with the initial delay.
+    #[must_use]
+    pub fn new(rhythm: Rhythm, rng: Rng, now: Instant) -> Self {
+        let mut schedule = Self { rhythm, rng, due: now, backoff: backoff(rhythm.interval) };
+        schedule.due = now + schedule.jittered(rhythm.initial_delay);
+        schedule
+    }
+
+    /// When the next check-in is due.
+    #[must_use]
+    pub fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// Plans the next check-in after one that ended at `now`.
+    pub fn plan(&mut self, pace: Pace, now: Instant) {
+        let delay = match pace {
+            Pace::Accepted | Pace::Refused => {
+                self.backoff = backoff(self.rhythm.interval);
+                self.jittered(self.rhythm.interval)
+            }
+            Pace::TryLater(retry_after) => {
+                let ceiling = self.backoff.next().unwrap_or(self.rhythm.interval);
+                let wanted = retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
+                // On top, not instead: else all that were told the same second come in that second.
+                wanted + ceiling.mul_f64(self.rng.f64())
+            }
+        };
+        self.due = now + delay;
+    }
+
+    /// Brings the next check-in forward: what kept the last ones from being accepted may be mended.
+    /// A whole fleet may be told so at once, hence the jitter.
+    pub fn hasten(&mut self, now: Instant) {
+        self.due = self.due.min(now + FIRST_BACKOFF.mul_f64(self.rng.f64()));
+    }
+
+    fn jittered(&mut self, delay: Duration) -> Duration {
+        let jitter = f64::from(self.rhythm.jitter_percent) / 100.0;
+        delay.mul_f64(1.0 + jitter * (2.0 * self.rng.f64() - 1.0))
+    }
+}
+
+/// Full jitter needs a ceiling alone; chance is applied where it is used, from a seedable source.
+fn backoff(interval: Duration) -> ExponentialBackoff {
+    ExponentialBuilder::new()
+        .with_min_delay(FIRST_BACKOFF.min(interval))
+        .with_max_delay(interval)
+        .without_max_times()
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::iter;
+
+    use fastrand::Rng;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RHYTHM: Rhythm = Rhythm {
+        initial_delay: Duration::from_mins(2),
+        interval: Duration::from_mins(5),
+        jitter_percent: 10,
+    };
+
+    /// The delays that follow each of `paces`, and the initial one.
+    fn delays(rhythm: Rhythm, seed: u64, paces: &[Pace]) -> Vec<f64> {
+        let mut now = Instant::now();
+        let mut schedule = Schedule::new(rhythm, Rng::with_seed(seed), now);
+        iter::once(None)
+            .chain(paces.iter().map(Some))
+            .map(|pace| {
+                if let Some(&pace) = pace {
+                    schedule.plan(pace, now);
+                }
+                let delay = schedule.due() - now;
+                now = schedule.due();
+                delay.as_secs_f64()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn without_jitter_the_rhythm_is_exact() {
+        let rhythm = Rhythm { jitter_percent: 0, ..RHYTHM };
+        let delays = delays(rhythm, 1, &[Pace::Accepted, Pace::Refused]);
+        assert_eq!(delays, [120.0, 300.0, 300.0]);
+    }
+
+    #[test]
+    fn jitter_uses_all_of_its_range_and_no_more() {
+        let all: Vec<_> = (0..2_000).map(|seed| delays(RHYTHM, seed, &[Pace::Accepted])).collect();
+        for (index, (low, high)) in [(108.0, 132.0), (270.0, 330.0)].into_iter().enumerate() {
+            let range = |(min, max): (f64, f64), delays: &Vec<f64>| {
+                (min.min(delays[index]), max.max(delays[index]))
+            };
+            let (min, max) = all.iter().fold((f64::MAX, f64::MIN), range);
+            assert!(low <= min && max <= high, "{min} to {max}");
+            assert!(min < low + 1.0 && high - 1.0 < max, "{min} to {max}");
+        }
+    }
+
+    #[test]
+    fn failures_back_off_with_full_jitter_up_to_the_interval() {
+        let later = [Pace::TryLater(None); 10];
+        let all: Vec<_> = (0..2_000).map(|seed| delays(RHYTHM, seed, &later)).collect();
+        let ceilings = [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0, 300.0, 300.0];
+        for (index, ceiling) in ceilings.into_iter().enumerate() {
+            let delays = all.iter().map(|delays| delays[index + 1]);
+            let max = delays.clone().fold(f64::MIN, f64::max);
+            let min = delays.clone().fold(f64::MAX, f64::min);
+            assert!(max <= ceiling && max > ceiling * 0.98, "{max} of {ceiling}");
+            assert!(min < ceiling * 0.02, "jitter is lost at {ceiling}: {min}");
+        }
+    }
+
+    #[test]
+    fn an_interval_under_the_first_backoff_is_the_ceiling() {
+        let rhythm = Rhythm { interval: Duration::from_secs(2), ..RHYTHM };
+        for seed in 0..200 {
+            let delays = delays(rhythm, seed, &[Pace::TryLater(None); 4]);
+            assert!(delays[1..].iter().all(|&delay| delay <= 2.0), "{delays:?}");
+        }
+    }
+
+    #[test]
+    fn acceptance_and_refusal_end_a_backoff() {
+        for pace in [Pace::Accepted, Pace::Refused] {
+            let paces = [[Pace::TryLater(None); 4].as_slice(), &[pace, Pace::TryLater(None)]];
+            for seed in 0..200 {
+                assert!(delays(RHYTHM, seed, &paces.concat())[6] <= 5.0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_is_not_asked_before_it_wants_nor_by_all_at_once() {
+        let later = |seconds| [Pace::TryLater(Some(Duration::from_secs(seconds)))];
+        let delays_of =
+            |seconds| (0..200).map(move |seed| delays(RHYTHM, seed, &later(seconds))[1]);
+        assert!(delays_of(30).all(|delay| (30.0..=35.0).contains(&delay)));
+        assert!(delays_of(30).any(|delay| delay > 34.0));
+        // Nobody is made silent for a day.
+        assert!(delays_of(86_400).all(|delay| (3_600.0..=3_605.0).contains(&delay)));
+    }
+
+    #[test]
+    fn a_check_in_can_be_brought_forward_but_not_put_off() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(RHYTHM, Rng::with_seed(1), now);
+        schedule.hasten(now);
+        let due = schedule.due();
+        assert!(due <= now + FIRST_BACKOFF);
+        schedule.hasten(now + Duration::from_mins(1));
+        assert_eq!(schedule.due(), due);
+    }
+
+    proptest! {
+        #[test]
+        fn any_rhythm_and_any_answer_make_a_delay_within_bounds(
+            interval in 1_u32..86_400,
+            jitter_percent in 0_u8..=50,
+            seed: u64,
+            retry_after: Option<u32>,
+        ) {
+            let rhythm = Rhythm {
+                initial_delay: Duration::ZERO,
+                interval: Duration::from_secs(interval.into()),
+                jitter_percent,
+            };
+            let retry_after = retry_after.map(|seconds| Duration::from_secs(seconds.into()));
+            let paces = [Pace::TryLater(retry_after), Pace::Accepted];
+            let delays = delays(rhythm, seed, &paces);
+            let (interval, jitter) = (f64::from(interval), f64::from(jitter_percent) / 100.0);
+            prop_assert!(delays[0].abs() < f64::EPSILON);
+            prop_assert!(delays[1] <= 3_600.0 + interval);
+            let slack = 1e-6;
+            prop_assert!(delays[2] >= interval * (1.0 - jitter) - slack);
+            prop_assert!(delays[2] <= interval * (1.0 + jitter) + slack);
+        }
+    }
+}

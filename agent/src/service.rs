@@ -1,0 +1,456 @@
+//! `kiloclaw-agent run` and `watch`: does what the [daemon](crate::daemon) says.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io;
+use std::process;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use fastrand::Rng;
+use rustix::process::Signal;
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+
+use crate::children::Children;
+use crate::cli::{
+    DaemonArguments, RunArguments, Settings, SourceArguments, VERSION_AND_COMMIT, WatchArguments,
+};
+use crate::collect::epoch;
+use crate::collect::process::ProcessHealth;
+use crate::config::{Config, ConfigError, Credentials, Target};
+use crate::daemon::{Daemon, Effect, Event};
+use crate::exit::Exit;
+use crate::ledger::Ledger;
+use crate::process::Process;
+use crate::schedule::Pace;
+use crate::send::Outcome;
+use crate::state::{self, Agent, Failure, State, StateFile, Time};
+use crate::supervisor::{self, Action, Supervisor};
+use crate::worker::{self, Done, Job, Setup, Task};
+use crate::{output, report};
+
+/// What keeps the agent from starting.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The settings.
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    /// No thread or no signal handler can be had.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Runs a command and checks in, until it is told to end.
+#[must_use]
+pub fn run(arguments: &RunArguments) -> Exit {
+    let command = Some((arguments.command.clone(), Duration::from_secs(arguments.stop_timeout)));
+    let source = SourceArguments::default();
+    ended(serve(&arguments.settings, &source, &arguments.daemon, command))
+}
+
+/// Checks in, until it is told to end.
+#[must_use]
+pub fn watch(arguments: &WatchArguments) -> Exit {
+    let SourceArguments { status_url, systemd_unit } = &arguments.source;
+    if status_url.is_none() && systemd_unit.is_none() {
+        return output::bad_configuration(&ConfigError::NoSource.to_string());
+    }
+    ended(serve(&arguments.settings, &arguments.source, &arguments.daemon, None))
+}
+
+fn ended(result: Result<(), StartError>) -> Exit {
+    match result {
+        Ok(()) => Exit::Done,
+        Err(StartError::Config(error)) => output::bad_configuration(&error.to_string()),
+        Err(error @ StartError::System(_)) => {
+            output::error(&error.to_string());
+            Exit::SystemError
+        }
+    }
+}
+
+/// How long readings can take but for a status URL's answer: two programs, with 5 seconds each.
+const LONGEST_READING: Duration = Duration::from_secs(12);
+
+/// What the main thread waits for.
+enum Message {
+    Signal(i32),
+    Exited(supervisor::Exit),
+    Done(Box<Done>),
+}
+
+fn serve(
+    settings: &Settings,
+    source: &SourceArguments,
+    arguments: &DaemonArguments,
+    command: Option<(Vec<OsString>, Duration)>,
+) -> Result<(), StartError> {
+    let setup = Arc::new(set_up(settings, source)?);
+    output::start_log(arguments.log_level);
+    let (sender, messages) = mpsc::channel();
+    // Before anything is started: no signal must find the agent unprepared.
+    let first_process = process::id() == 1;
+    listen(&sender, first_process)?;
+    let children = if first_process { Children::adopting() } else { Children::default() };
+    let mut state_file = StateFile::new(&arguments.state);
+    let State { ledger, agent: before, .. } = state_file.load(&setup.config.sandbox_id);
+    let epoch = epoch::read(&setup.config.sources.proc_root);
+    let restarts = ledger.restarts_seen_in(epoch.as_deref());
+    let done = sender.clone();
+    let jobs = worker::start(children.clone(), ledger.clone(), move |d| {
+        // Nobody receives when the agent has ended meanwhile.
+        let _ = done.send(Message::Done(Box::new(d)));
+    })?;
+    let (command, supervisor) = match command {
+        Some((command, timeout)) => (command, Some(Supervisor::new(restarts, timeout))),
+        None => (Vec::new(), None),
+    };
+    let now = Instant::now();
+    let (daemon, effects) = Daemon::start(arguments.rhythm(), supervisor, Rng::new(), now);
+    tracing::info!(
+        sandbox = %setup.config.sandbox_id,
+        url = %setup.target.url,
+        first_check_in_seconds = daemon.next_check_in().map(|at| (at - now).as_secs()),
+        "started {VERSION_AND_COMMIT}"
+    );
+    let mut service = Service {
+        settings,
+        source,
+        setup,
+        command,
+        children,
+        process: None,
+        stop_signal: Signal::TERM,
+        daemon,
+        sender,
+        jobs,
+        pending: 0,
+        busy_since: now,
+        agent: Agent::starting(before.as_ref(), SystemTime::now()),
+        ledger,
+        state_file,
+        told: None,
+    };
+    service.work(Task::Look);
+    service.carry_out(effects);
+    notify(&[NotifyState::Ready]);
+    service.save();
+    service.serve(&messages);
+    tracing::info!("ended");
+    Ok(())
+}
+
+fn set_up(settings: &Settings, source: &SourceArguments) -> Result<Setup, ConfigError> {
+    let credentials = Credentials::read(settings)?;
+    let target = Target::new(settings, &credentials)?;
+    let config = Config::new(settings, source, &credentials)?;
+    Ok(Setup { config, target })
+}
+
+/// Turns signals into messages.
+fn listen(sender: &Sender<Message>, first_process: bool) -> io::Result<()> {
+    let mut wanted = vec![SIGTERM, SIGINT, SIGHUP, SIGUSR1];
+    if first_process {
+        wanted.push(SIGCHLD);
+    }
+    let mut signals = Signals::new(wanted)?;
+    let sender = sender.clone();
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            if sender.send(Message::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+struct Service<'a> {
+    settings: &'a Settings,
+    source: &'a SourceArguments,
+    setup: Arc<Setup>,
+    command: Vec<OsString>,
+    children: Children,
+    process: Option<Process>,
+    /// How the command is asked to end.
+    stop_signal: Signal,
+    daemon: Daemon,
+    sender: Sender<Message>,
+    jobs: Sender<Job>,
+    /// How much the worker has to do.
+    pending: usize,
+    /// Since when it has been at what it is at.
+    busy_since: Instant,
+    agent: Agent,
+    ledger: Ledger,
+    state_file: StateFile,
+    /// The code of the failure that was last logged. What lasts is logged once.
+    told: Option<String>,
+}
+
+impl Service<'_> {
+    /// Until it is told to end.
+    fn serve(&mut self, messages: &Receiver<Message>) {
+        let mut watchdog = Watchdog::start(Instant::now());
+        loop {
+            let now = Instant::now();
+            if let Some(watchdog) = &mut watchdog
+                && watchdog.due <= now
+            {
+                // A worker that hangs is a reason to be started anew.
+                if self.pending == 0 || now - self.busy_since < self.patience() {
+                    notify(&[NotifyState::Watchdog]);
+                }
+                watchdog.due = now + watchdog.interval;
+            }
+            let deadlines = [self.daemon.deadline(), watchdog.map(|watchdog| watchdog.due)];
+            let deadline = deadlines.into_iter().flatten().min();
+            let message = match deadline {
+                Some(at) => messages.recv_timeout(at.saturating_duration_since(now)),
+                None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            let event = match message {
+                Ok(message) => self.take(message),
+                Err(RecvTimeoutError::Timeout) => Some(Event::Tick),
+                // Cannot be: this holds a sender itself.
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            if let Some(event) = event
+                && self.handle(event)
+            {
+                return;
+            }
+        }
+    }
+
+    /// Does what the daemon says; true at the end.
+    fn handle(&mut self, event: Event) -> bool {
+        let changed = event != Event::Tick;
+        let effects = self.daemon.handle(event, Instant::now());
+        let changed = changed || !effects.is_empty();
+        let quit = self.carry_out(effects);
+        if changed {
+            self.save();
+        }
+        quit
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) -> bool {
+        let mut effects = VecDeque::from(effects);
+        let mut quit = false;
+        while let Some(effect) = effects.pop_front() {
+            match effect {
+                Effect::CheckIn => self.work(Task::CheckIn),
+                Effect::LastCheckIn(by) => self.work(Task::LastCheckIn(by)),
+                Effect::Command(Action::Spawn) => {
+                    let event = self.spawn();
+                    effects.extend(self.daemon.handle(event, Instant::now()));
+                }
+                Effect::Command(Action::Terminate) => self.signal(self.stop_signal),
+                Effect::Command(Action::Kill) => {
+                    tracing::warn!("the command did not end when asked to, killing it");
+                    self.signal(Signal::KILL);
+                }
+                Effect::Command(Action::Finish) => {}
+                Effect::Quit => quit = true,
+            }
+        }
+        quit
+    }
+
+    fn take(&mut self, message: Message) -> Option<Event> {
+        match message {
+            Message::Signal(SIGCHLD) => {
+                self.children.reap_orphans();
+                None
+            }
+            Message::Signal(SIGHUP) => self.reload(),
+            Message::Signal(SIGUSR1) if self.command.is_empty() => {
+                tracing::warn!("there is no command to restart: this is `watch`");
+                None
+            }
+            Message::Signal(SIGUSR1) => {
+                tracing::info!("restarting the command");
+                self.stop_signal = Signal::TERM;
+                Some(Event::Restart)
+            }
+            Message::Signal(signal) => {
+                tracing::info!("ending, after a last check-in");
+                self.stop_signal = if signal == SIGINT { Signal::INT } else { Signal::TERM };
+                notify(&[NotifyState::Stopping]);
+                Some(Event::Stop)
+            }
+            Message::Exited(exit) => {
+                self.process = None;
+                tracing::info!(reason = %exit.reason, "the command has ended");
+                Some(Event::Exited(exit))
+            }
+            Message::Done(done) => self.done(*done),
+        }
+    }
+
+    fn spawn(&mut self) -> Event {
+        let sender = self.sender.clone();
+        let started = Process::start(&self.command, &self.children, move |exit| {
+            let _ = sender.send(Message::Exited(exit));
+        });
+        let program = self.command.first().map(|program| program.display().to_string());
+        match started {
+            Ok(process) => {
+                let pid = process.id();
+                self.process = Some(process);
+                tracing::info!(command = program, pid, "the command was started");
+                Event::Spawned(pid)
+            }
+            Err(error) => {
+                tracing::error!(command = program, "the command cannot be started: {error}");
+                Event::Exited(supervisor::Exit::unspawnable())
+            }
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(process) = &self.process {
+            process.signal(signal);
+        }
+    }
+
+    fn reload(&mut self) -> Option<Event> {
+        match set_up(self.settings, self.source) {
+            Ok(setup) => {
+                self.setup = Arc::new(setup);
+                tracing::info!("the configuration was read again");
+                Some(Event::Reloaded)
+            }
+            Err(error) => {
+                tracing::error!("keeping the configuration as it was: {error}");
+                None
+            }
+        }
+    }
+}
+
+impl Service<'_> {
+    /// How long the worker may be at one thing: far longer than it can be.
+    fn patience(&self) -> Duration {
+        2 * self.attempt_timeout()
+    }
+
+    /// How long a check-in may take: the readings, then the request.
+    fn attempt_timeout(&self) -> Duration {
+        LONGEST_READING + 2 * self.setup.config.timeout
+    }
+
+    /// Hands the worker something to do.
+    fn work(&mut self, task: Task) {
+        let now = Instant::now();
+        if self.pending == 0 {
+            self.busy_since = now;
+        }
+        self.pending += 1;
+        let process = self.daemon.command(now);
+        // The worker ends with this sender and not before.
+        let _ = self.jobs.send(Job { setup: self.setup.clone(), process, task });
+    }
+
+    /// Takes in what came of it.
+    fn done(&mut self, done: Done) -> Option<Event> {
+        self.pending = self.pending.saturating_sub(1);
+        self.busy_since = Instant::now();
+        self.ledger = done.ledger;
+        let now = SystemTime::now();
+        let status = match &done.process {
+            ProcessHealth::Known(status) => Some(status),
+            ProcessHealth::NotWatched | ProcessHealth::Unknown => None,
+        };
+        self.agent.process = state::Process::new(status, Time::new(now));
+        match done.outcome {
+            Ok(None) => {
+                self.save();
+                None
+            }
+            Ok(Some(outcome)) => {
+                self.tell(&outcome, now);
+                Some(Event::CheckedIn(outcome.pace(now)))
+            }
+            Err(broken) => {
+                self.failed("agent_defect", &broken.to_string(), "please report it", now);
+                Some(Event::CheckedIn(Pace::TryLater(None)))
+            }
+        }
+    }
+
+    /// Says what came of a check-in, unless it is what came of the last one.
+    fn tell(&mut self, outcome: &Outcome, now: SystemTime) {
+        let summary = report::summary(outcome, &self.setup.config.redactor);
+        let Some(code) = outcome.code() else {
+            let failures = self.daemon.failures();
+            match (self.told.take(), self.agent.last_accepted) {
+                (Some(_), _) => tracing::info!(failures, "accepted again, with all that was owed"),
+                (None, None) => tracing::info!("accepted for the first time"),
+                (None, Some(_)) => tracing::debug!("{summary}"),
+            }
+            self.agent.last_accepted = Some(Time::new(now));
+            return;
+        };
+        let code = self.setup.config.redactor.clean(&code);
+        self.failed(&code, &summary, &report::hint(outcome), now);
+    }
+
+    fn failed(&mut self, code: &str, summary: &str, hint: &str, now: SystemTime) {
+        if self.told.as_deref() == Some(code) {
+            tracing::debug!(code, "{summary}");
+        } else {
+            tracing::warn!(code, hint, "{summary}; what is not told now is told later");
+            self.told = Some(code.to_owned());
+        }
+        let message = format!("{summary}; {hint}");
+        self.agent.last_error =
+            Some(Failure { at: Time::new(now), code: code.to_owned(), message });
+    }
+
+    /// Writes down how things are, for `status`, for systemd, and for the agent's next life.
+    fn save(&mut self) {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        if let Some(status) = self.daemon.command(now) {
+            self.agent.process = state::Process::new(Some(&status), Time::new(wall));
+        }
+        let until = |at: Instant| Time::new(wall + at.saturating_duration_since(now));
+        self.agent.next_attempt = self.daemon.next_check_in().map(until);
+        self.agent.failures_in_a_row = self.daemon.failures();
+        self.agent.updated = Time::new(wall);
+        self.agent.attempt_timeout_seconds = self.attempt_timeout().as_secs();
+        notify(&[NotifyState::Status(&self.agent.summary())]);
+        self.state_file.save(&State {
+            sandbox_id: self.setup.config.sandbox_id.clone(),
+            ledger: self.ledger.clone(),
+            agent: Some(self.agent.clone()),
+        });
+    }
+}
+
+/// Tells systemd, if it is the one that started the agent.
+fn notify(states: &[NotifyState]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!("systemd does not listen: {error}");
+    }
+}
+
+/// systemd's watchdog, if it is on.
+#[derive(Clone, Copy)]
+struct Watchdog {
+    /// How often it wants to hear something, with room to spare.
+    interval: Duration,
+    due: Instant,
+}
+
+impl Watchdog {
+    fn start(now: Instant) -> Option<Self> {
+        let interval = sd_notify::watchdog_enabled()? / 2;
+        Some(Self { interval, due: now + interval })
+    }
+}

@@ -1,0 +1,414 @@
+//! The state file: what a restarted agent must still know, and what `status` tells.
+
+use std::fmt::{self, Display};
+use std::fs::{self, DirBuilder};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
+
+use crate::cli::{StateArguments, VERSION_AND_COMMIT};
+use crate::collect::process::Status;
+use crate::ledger::Ledger;
+
+/// All that is in the file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    /// Who the rest is about.
+    pub sandbox_id: String,
+    /// What was not yet told.
+    pub ledger: Ledger,
+    /// How the agent is doing; `None` after `once`, which does not stay.
+    pub agent: Option<Agent>,
+}
+
+/// How an agent that stays is doing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Agent {
+    /// Its process id.
+    pub pid: u32,
+    /// Its version and commit.
+    pub version: String,
+    /// Since when it runs.
+    pub started: Time,
+    /// When this was written.
+    pub updated: Time,
+    /// The last accepted check-in.
+    pub last_accepted: Option<Time>,
+    /// The last check-in that was not accepted, even if one was since.
+    pub last_error: Option<Failure>,
+    /// How many in a row were not accepted.
+    pub failures_in_a_row: u64,
+    /// When it will check in next; `None` if it is ending.
+    pub next_attempt: Option<Time>,
+    /// How long it may take until that attempt shows here, in seconds.
+    pub attempt_timeout_seconds: u64,
+    /// The process that is reported on.
+    pub process: Process,
+}
+
+impl Agent {
+    /// An agent that starts at `now`, and what it knows from the one `before` it.
+    #[must_use]
+    pub fn starting(before: Option<&Self>, now: SystemTime) -> Self {
+        let now = Time::new(now);
+        Self {
+            pid: process::id(),
+            version: VERSION_AND_COMMIT.to_owned(),
+            started: now,
+            updated: now,
+            last_accepted: before.and_then(|before| before.last_accepted),
+            last_error: before.and_then(|before| before.last_error.clone()),
+            failures_in_a_row: 0,
+            next_attempt: None,
+            attempt_timeout_seconds: 0,
+            process: Process::new(None, now),
+        }
+    }
+
+    /// All of it on one line.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let state = &self.process.state;
+        match (self.failures_in_a_row, &self.last_error, &self.last_accepted) {
+            (1.., Some(Failure { code, .. }), _) => {
+                format!(
+                    "process {state}, {} check-ins not accepted: {code}",
+                    self.failures_in_a_row
+                )
+            }
+            (_, _, Some(at)) => format!("process {state}, last check-in accepted {at}"),
+            _ => format!("process {state}, no check-in yet"),
+        }
+    }
+}
+
+/// A check-in that was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// When.
+    pub at: Time,
+    /// The server's code, or `unreachable`, or `http_<status>` where a server gave no code.
+    pub code: String,
+    /// What it was, and what to check.
+    pub message: String,
+}
+
+/// The process that is reported on, as far as it is known.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Process {
+    /// `running`, `crashed` and so on; `unknown` if asking failed.
+    pub state: String,
+    /// Its process id, if that is known and it has one.
+    pub pid: Option<u32>,
+    /// How often it was restarted.
+    pub restarts: u64,
+    /// How long it had been up, in seconds, when this was [seen](Self::seen).
+    pub uptime_seconds: f64,
+    /// `signal:<NAME>`, `code:<N>`, or empty before the first exit; `None` is not known.
+    pub last_exit_reason: Option<String>,
+    /// When it was so.
+    pub seen: Time,
+}
+
+impl Process {
+    /// What was seen at `seen`; `None` is a process whose state could not be told.
+    #[must_use]
+    pub fn new(status: Option<&Status>, seen: Time) -> Self {
+        let unknown = Status { state: "unknown".to_owned(), ..Status::default() };
+        let Status { state, pid, restarts, uptime_seconds, last_exit_reason } =
+            status.unwrap_or(&unknown).clone();
+        Self { state, pid, restarts, uptime_seconds, last_exit_reason, seen }
+    }
+}
+
+/// Why a state file could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It cannot be read.
+    #[error("{0}")]
+    Read(#[from] io::Error),
+    /// It holds something else.
+    #[error("not a state file: {0}")]
+    Parse(#[from] serde_json::Error),
+}
+
+impl State {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(sandbox_id: &str) -> Self {
+        Self { sandbox_id: sandbox_id.to_owned(), ledger: Ledger::default(), agent: None }
+    }
+
+    /// Reads a state file, if there is one.
+    pub fn load(path: &Path) -> Result<Option<Self>, LoadError> {
+        match fs::read(path) {
+            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Writes a state file, wholly or not at all: a machine may stop at any moment. Only its owner
+    /// can read it.
+    pub fn save(&self, path: &Path) -> io::Result<()> {
+        // A rename is one step only within a file system, hence the same directory.
+        let directory = match path.parent() {
+            Some(directory) if !directory.as_os_str().is_empty() => directory,
+            _ => Path::new("."),
+        };
+        let mut file = NamedTempFile::new_in(directory)?;
+        let mut text = serde_json::to_vec_pretty(self)?;
+        text.push(b'\n');
+        file.write_all(&text)?;
+        // Else the rename may reach the disk before the text does.
+        file.as_file().sync_data()?;
+        file.persist(path)?;
+        Ok(())
+    }
+}
+
+/// The state file of an agent that stays. Whatever is wrong with it, the agent goes on.
+#[derive(Debug)]
+pub struct StateFile {
+    path: PathBuf,
+    /// What was last said to be wrong. What lasts is said once.
+    told: Option<String>,
+}
+
+impl StateFile {
+    /// The one that was asked for, or the first of the [default places](default_paths). Of those,
+    /// the directory is made if it is not there.
+    #[must_use]
+    pub fn new(arguments: &StateArguments) -> Self {
+        let path = arguments.paths().swap_remove(0);
+        if let (None, Some(directory)) = (&arguments.state_file, path.parent()) {
+            // Where this fails, so does writing the file, which is told.
+            let _ = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        }
+        Self { path, told: None }
+    }
+
+    /// What is known of a sandbox.
+    pub fn load(&mut self, sandbox_id: &str) -> State {
+        match State::load(&self.path) {
+            Ok(Some(state)) if state.sandbox_id == sandbox_id => return state,
+            Ok(Some(_)) => self.tell("starting over: it is another sandbox's"),
+            Ok(None) => {}
+            Err(error) => self.tell(&format!("starting over: {error}")),
+        }
+        State::new(sandbox_id)
+    }
+
+    /// Writes the state.
+    pub fn save(&mut self, state: &State) {
+        match state.save(&self.path) {
+            Ok(()) => self.told = None,
+            Err(error) => self.tell(&format!(
+                "cannot write it, so `status` does not know, and what is not told yet is lost if \
+                 the agent ends: {error}; --state-file can name another"
+            )),
+        }
+    }
+
+    fn tell(&mut self, what: &str) {
+        if self.told.as_deref() != Some(what) {
+            tracing::warn!("the state file {}: {what}", self.path.display());
+            self.told = Some(what.to_owned());
+        }
+    }
+}
+
+impl StateArguments {
+    /// Where the state file can be, in this order.
+    #[must_use]
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.state_file.clone().map_or_else(|| self.default_paths(), |path| vec![path])
+    }
+
+    fn default_paths(&self) -> Vec<PathBuf> {
+        default_paths(self.runtime_directory.as_deref(), self.xdg_runtime_dir.as_deref())
+    }
+}
+
+/// Where state files are looked for and kept if nobody says where, in this order.
+fn default_paths(runtime_directory: Option<&Path>, xdg: Option<&Path>) -> Vec<PathBuf> {
+    // systemd separates several directories by colons; the first is as good as any.
+    let service = runtime_directory
+        .and_then(|paths| paths.to_str())
+        .and_then(|paths| paths.split(':').next())
+        .map(|path| Path::new(path).join("state.json"));
+    let user = xdg.map(|path| path.join("kiloclaw-agent/state.json"));
+    let system = Path::new("/run/kiloclaw-agent/state.json").to_owned();
+    [service, user, Some(system)].into_iter().flatten().collect()
+}
+
+/// A point in time, to the second; as text it is RFC 3339.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time(SystemTime);
+
+impl Time {
+    /// The present, or what is passed as such.
+    #[must_use]
+    pub fn new(time: SystemTime) -> Self {
+        Self(time)
+    }
+
+    /// How long ago that was; zero if it is yet to come.
+    #[must_use]
+    pub fn before(self, now: SystemTime) -> Duration {
+        now.duration_since(self.0).unwrap_or_default()
+    }
+
+    /// How long it is until then; zero if it has passed.
+    #[must_use]
+    pub fn after(self, now: SystemTime) -> Duration {
+        self.0.duration_since(now).unwrap_or_default()
+    }
+}
+
+impl Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_rfc3339_seconds(self.0).fmt(f)
+    }
+}
+
+impl FromStr for Time {
+    type Err = humantime::TimestampError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        humantime::parse_rfc3339(text).map(Self)
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn time(seconds: u64) -> Time {
+        Time::new(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+    }
+
+    fn full() -> State {
+        let status = Status {
+            state: "running".to_owned(),
+            pid: Some(42),
+            restarts: 3,
+            uptime_seconds: 12.5,
+            last_exit_reason: Some("code:1".to_owned()),
+        };
+        State {
+            agent: Some(Agent {
+                pid: 42,
+                version: "1.2.3 (abcdef)".to_owned(),
+                started: time(1),
+                updated: time(2),
+                last_accepted: Some(time(3)),
+                last_error: Some(Failure {
+                    at: time(4),
+                    code: "wrong_api_key".to_owned(),
+                    message: "check the key".to_owned(),
+                }),
+                failures_in_a_row: 2,
+                next_attempt: None,
+                attempt_timeout_seconds: 25,
+                process: Process::new(Some(&status), time(5)),
+            }),
+            ..State::new("sandbox-1")
+        }
+    }
+
+    #[test]
+    fn a_state_file_is_read_as_it_was_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        assert_eq!(State::load(&path).unwrap(), None);
+        for state in [full(), State::new("sandbox-2")] {
+            state.save(&path).unwrap();
+            assert_eq!(State::load(&path).unwrap(), Some(state));
+        }
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left behind");
+    }
+
+    #[test]
+    fn only_its_owner_can_read_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        full().save(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_state_file_that_cannot_be_written_stays_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(full().save(&directory.path().join("missing/state.json")).is_err());
+        // A directory cannot be replaced by a file.
+        assert!(full().save(directory.path()).is_err());
+    }
+
+    #[test]
+    fn a_corrupt_state_file_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        for text in ["", "{", "[1]", "{}", r#"{"sandboxId":1,"ledger":{}}"#] {
+            fs::write(&path, text).unwrap();
+            assert!(matches!(State::load(&path), Err(LoadError::Parse(_))), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_default_place_is_the_services_then_the_users_then_the_systems() {
+        let paths = |runtime: Option<&str>, xdg: Option<&str>| {
+            default_paths(runtime.map(Path::new), xdg.map(Path::new))
+        };
+        let system = "/run/kiloclaw-agent/state.json";
+        assert_eq!(paths(None, None), [Path::new(system)]);
+        assert_eq!(
+            paths(Some("/run/a:/run/b"), Some("/run/user/0")),
+            ["/run/a/state.json", "/run/user/0/kiloclaw-agent/state.json", system].map(Path::new)
+        );
+    }
+
+    #[test]
+    fn times_are_utc_to_the_second() {
+        assert_eq!(time(1_700_000_000).to_string(), "2023-11-14T22:13:20Z");
+        assert_eq!("2023-11-14T22:13:20Z".parse(), Ok(time(1_700_000_000)));
+        let now = SystemTime::UNIX_EPOCH + Duration::from_mins(1);
+        assert_eq!((time(0).before(now).as_secs(), time(0).after(now).as_secs()), (60, 0));
+        assert_eq!((time(90).before(now).as_secs(), time(90).after(now).as_secs()), (0, 30));
+    }
+
+    proptest! {
+        #[test]
+        fn every_time_of_ten_thousand_years_is_read_as_it_was_written(
+            seconds in 0_u64..253_402_300_799,
+        ) {
+            prop_assert_eq!(time(seconds).to_string().parse(), Ok(time(seconds)));
+        }
+    }
+}

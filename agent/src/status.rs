@@ -1,0 +1,208 @@
+//! `kiloclaw-agent status`: how the running agent and its process are, from its state file.
+
+use std::fmt::Write;
+use std::time::{Duration, SystemTime};
+
+use rustix::process::{Pid, test_kill_process};
+use serde::Serialize;
+
+use crate::cli::StatusArguments;
+use crate::exit::Exit;
+use crate::output;
+use crate::state::{Agent, LoadError, State};
+
+/// How late an attempt may be before the agent is taken to hang: timers are not that exact, and a
+/// machine may be busy.
+const SLACK: Duration = Duration::from_secs(30);
+
+/// All that is told, as JSON.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status<'a> {
+    verdict: Verdict,
+    /// The verdict in words.
+    summary: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sandbox_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<&'a Agent>,
+}
+
+/// In the order of precedence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Verdict {
+    /// Nobody reports.
+    CannotReport,
+    /// The process is not well.
+    ProcessUnhealthy,
+    Healthy,
+}
+
+impl From<Verdict> for Exit {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Healthy => Self::Done,
+            Verdict::CannotReport => Self::Failed,
+            Verdict::ProcessUnhealthy => Self::ProcessUnhealthy,
+        }
+    }
+}
+
+/// Tells how things are.
+#[must_use]
+pub fn run(arguments: &StatusArguments) -> Exit {
+    let paths = arguments.state.paths();
+    let found = paths.iter().find(|path| path.exists());
+    let now = SystemTime::now();
+    let state = match found.map(|path| State::load(path)) {
+        Some(Ok(Some(state))) => Ok(state),
+        Some(Err(error)) => Err(unreadable(&error)),
+        Some(Ok(None)) | None => {
+            let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+            Err(format!("no agent has run: there is no state file {}", paths.join(" or ")))
+        }
+    };
+    let status = match &state {
+        Err(reason) => nobody(reason.clone()),
+        Ok(State { agent: None, .. }) => {
+            nobody("this state file is one of `once`, which does not stay".to_owned())
+        }
+        Ok(State { agent: Some(agent), sandbox_id, .. }) => {
+            let (verdict, summary) = judge(agent, is_alive(agent.pid), now);
+            Status { verdict, summary, sandbox_id: Some(sandbox_id), agent: Some(agent) }
+        }
+    };
+    let text = if arguments.json {
+        serde_json::to_string_pretty(&status).map_err(|error| error.to_string())
+    } else {
+        Ok(in_words(&status, now))
+    };
+    match text {
+        Ok(text) => match output::print_result(&text) {
+            Exit::Done => status.verdict.into(),
+            failed => failed,
+        },
+        Err(error) => {
+            output::error(&error);
+            Exit::OutputFailed
+        }
+    }
+}
+
+fn nobody(summary: String) -> Status<'static> {
+    Status { verdict: Verdict::CannotReport, summary, sandbox_id: None, agent: None }
+}
+
+fn unreadable(error: &LoadError) -> String {
+    match error {
+        LoadError::Read(error) => {
+            format!("the state file cannot be read: {error}; ask as the agent's user, or as root")
+        }
+        LoadError::Parse(_) => error.to_string(),
+    }
+}
+
+/// Whether there is such a process; one of another user counts.
+fn is_alive(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH)))
+}
+
+/// What to think of it.
+fn judge(agent: &Agent, alive: bool, now: SystemTime) -> (Verdict, String) {
+    use Verdict::{CannotReport, Healthy, ProcessUnhealthy};
+
+    let process = &agent.process;
+    if !alive {
+        return (
+            CannotReport,
+            format!("the agent is not running: its process {} is gone", agent.pid),
+        );
+    }
+    let patience = Duration::from_secs(agent.attempt_timeout_seconds) + SLACK;
+    if let Some(late) = agent.next_attempt.map(|at| at.before(now)).filter(|&late| late > patience)
+    {
+        let late = humantime::format_duration(Duration::from_secs(late.as_secs()));
+        return (CannotReport, format!("the agent hangs: its next check-in was due {late} ago"));
+    }
+    match process.state.as_str() {
+        "running" | "starting" => {}
+        "unknown" => {
+            let summary = "the agent cannot tell how the process is; `doctor` says why";
+            return (CannotReport, summary.to_owned());
+        }
+        state => return (ProcessUnhealthy, format!("the process is not well: {state}")),
+    }
+    match (agent.failures_in_a_row, &agent.last_error) {
+        (0, _) if agent.last_accepted.is_some() => (Healthy, "healthy".to_owned()),
+        (0, _) => (Healthy, "healthy; the first check-in is yet to come".to_owned()),
+        (failures, error) => {
+            let why = error.as_ref().map_or("unknown", |error| &error.code);
+            let count = if failures == 1 { "check-in was" } else { "check-ins were" };
+            (
+                CannotReport,
+                format!("cannot report: the last {failures} {count} not accepted: {why}"),
+            )
+        }
+    }
+}
+
+/// For people.
+fn in_words(status: &Status, now: SystemTime) -> String {
+    let mut text = status.summary.clone();
+    let (Some(agent), Some(sandbox_id)) = (status.agent, status.sandbox_id) else { return text };
+    let ago = |at: crate::state::Time| {
+        let seconds = Duration::from_secs(at.before(now).as_secs());
+        format!("{at} ({} ago)", humantime::format_duration(seconds))
+    };
+    let process = &agent.process;
+    let exit = match process.last_exit_reason.as_deref() {
+        None => "unknown",
+        Some("") => "none yet",
+        Some(reason) => reason,
+    };
+    // As of when it was seen: since then it may have ended.
+    let uptime = Duration::try_from_secs_f64(process.uptime_seconds.trunc()).unwrap_or_default();
+    let lines = [
+        ("sandbox", sandbox_id.to_owned()),
+        (
+            "agent",
+            format!("process {}, {}, since {}", agent.pid, agent.version, ago(agent.started)),
+        ),
+        (
+            "process",
+            format!(
+                "{}, up for {}, restarts {}, last exit {exit}; seen {}",
+                process.state,
+                humantime::format_duration(uptime),
+                process.restarts,
+                ago(process.seen)
+            ),
+        ),
+        ("last accepted", agent.last_accepted.map_or_else(|| "never".to_owned(), ago)),
+        (
+            "last error",
+            agent.last_error.as_ref().map_or_else(
+                || "none".to_owned(),
+                |error| format!("{}: {}: {}", ago(error.at), error.code, error.message),
+            ),
+        ),
+        ("failed in a row", agent.failures_in_a_row.to_string()),
+        (
+            "next attempt",
+            agent.next_attempt.map_or_else(
+                || "none: the agent is ending".to_owned(),
+                |at| {
+                    let left = Duration::from_secs(at.after(now).as_secs());
+                    format!("{at} (in {})", humantime::format_duration(left))
+                },
+            ),
+        ),
+    ];
+    for (name, value) in lines {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "\n  {:<17} {value}", format!("{name}:"));
+    }
+    text
+}

@@ -1,0 +1,164 @@
+//! The thread that takes readings and sends check-ins, one at a time.
+//!
+//! Both can take seconds, and the daemon has signals and a command to look after meanwhile.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::check_in::check_in;
+use crate::children::Children;
+use crate::collect::Collector;
+use crate::collect::process::{ProcessHealth, Status};
+use crate::config::{Config, Target};
+use crate::ledger::Ledger;
+use crate::send::{Outcome, send};
+use crate::supervisor::State;
+
+/// All that comes from the settings.
+#[derive(Debug)]
+pub struct Setup {
+    /// Who reports, and from what.
+    pub config: Config,
+    /// Where to.
+    pub target: Target,
+}
+
+/// What the worker is to do.
+#[derive(Debug)]
+pub struct Job {
+    /// From these settings.
+    pub setup: Arc<Setup>,
+    /// The state of the process, where the agent itself supervises it.
+    pub process: Option<Status>,
+    /// What to do.
+    pub task: Task,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug)]
+pub enum Task {
+    /// See where the counters are.
+    Look,
+    /// Check in.
+    CheckIn,
+    /// Check in for the last time, and be done by then.
+    LastCheckIn(Instant),
+}
+
+/// What came of a job.
+#[derive(Debug)]
+pub struct Done {
+    /// What is now not told yet.
+    pub ledger: Ledger,
+    /// The process.
+    pub process: ProcessHealth,
+    /// What came of the check-in, if there was one; or what broke.
+    pub outcome: Result<Option<Outcome>, Broken>,
+}
+
+/// A defect of this program cost a check-in.
+#[derive(Debug, thiserror::Error)]
+#[error("a defect in the agent: {0}")]
+pub struct Broken(String);
+
+/// Starts the thread, with what was not told yet. It ends with the last sender.
+pub fn start(
+    children: Children,
+    ledger: Ledger,
+    done: impl Fn(Done) + Send + 'static,
+) -> io::Result<Sender<Job>> {
+    let (sender, jobs) = mpsc::channel::<Job>();
+    thread::Builder::new().name("check-in".to_owned()).spawn(move || {
+        let mut worker = Worker { children, ledger, collector: None, warnings: BTreeSet::new() };
+        for job in jobs {
+            // A defect in here must not cost more than this check-in.
+            let result = catch_unwind(AssertUnwindSafe(|| worker.carry_out(job)));
+            done(result.unwrap_or_else(|panic| {
+                let reason = panic.downcast_ref::<String>().cloned();
+                let reason = reason.or_else(|| panic.downcast_ref().copied().map(str::to_owned));
+                Done {
+                    ledger: worker.ledger.clone(),
+                    process: ProcessHealth::Unknown,
+                    outcome: Err(Broken(reason.unwrap_or_default())),
+                }
+            }));
+        }
+    })?;
+    Ok(sender)
+}
+
+struct Worker {
+    children: Children,
+    /// What was not told yet.
+    ledger: Ledger,
+    /// With the settings that it was made from.
+    collector: Option<(Arc<Setup>, Collector)>,
+    /// What was warned about the last time. What lasts is told once.
+    warnings: BTreeSet<String>,
+}
+
+impl Worker {
+    fn carry_out(&mut self, job: Job) -> Done {
+        let Job { setup, process, task } = job;
+        let Setup { config, target } = &*setup;
+        let deadline = match task {
+            Task::LastCheckIn(by) => Some(by),
+            Task::Look | Task::CheckIn => None,
+        };
+        let collector = match &mut self.collector {
+            Some((of, collector)) if Arc::ptr_eq(of, &setup) => collector,
+            collector => {
+                let new = Collector::new(config.sources.clone(), self.children.clone());
+                &mut collector.insert((setup.clone(), new)).1
+            }
+        };
+        let mut warnings = BTreeSet::new();
+        let mut warn = |text: &str| {
+            warnings.insert(config.redactor.clean(text));
+        };
+        let readings = match task {
+            Task::Look => collector.look(&config.local, process, &mut warn),
+            Task::CheckIn | Task::LastCheckIn(_) => {
+                collector.collect(&config.local, process, Instant::now(), deadline, &mut warn)
+            }
+        };
+        if let Some(counters) = &readings.network {
+            for name in config.interfaces.missing(counters) {
+                warn(&format!("there is no network interface {name}, counting without it"));
+            }
+        }
+        for warning in warnings.difference(&self.warnings) {
+            tracing::warn!("{warning}");
+        }
+        self.warnings = warnings;
+
+        self.ledger.observe(&readings, &config.interfaces);
+        let outcome = match task {
+            Task::Look => Ok(None),
+            Task::CheckIn | Task::LastCheckIn(_) => {
+                let owed = self.ledger.owed();
+                let mut check_in = check_in(config, &readings, owed);
+                if matches!(task, Task::LastCheckIn(_)) {
+                    // Whatever the process does: from now on nobody reports on it.
+                    check_in.supervisor_state = State::ShuttingDown.name().into();
+                }
+                serde_json::to_string(&check_in).map_err(|error| Broken(error.to_string())).map(
+                    |body| {
+                        let left = deadline.map_or(Duration::MAX, |at| at - Instant::now());
+                        let outcome = send(target, &body, left);
+                        if matches!(outcome, Outcome::Accepted(_)) {
+                            self.ledger.settle(owed);
+                        }
+                        Some(outcome)
+                    },
+                )
+            }
+        };
+        Done { ledger: self.ledger.clone(), process: readings.process, outcome }
+    }
+}
