@@ -225,3 +225,73 @@ fn has_ended(pid: Pid) -> bool {
 fn exit_status(status: WaitStatus) -> ExitStatus {
     ExitStatus::from_raw(status.as_raw())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// Long enough for a shell to start on a busy machine.
+    const AMPLE: Duration = Duration::from_mins(1);
+
+    fn sh(children: &Children, script: &str) -> Child {
+        children.spawn(Command::new("sh").args(["-c", script]).process_group(0)).unwrap()
+    }
+
+    #[test]
+    fn an_end_is_waited_for_with_and_without_a_descriptor() {
+        for described in [true, false] {
+            let mut child = sh(&Children::default(), "exit 7");
+            if !described {
+                child.descriptor = None;
+            }
+            let status = child.wait_until(Instant::now() + AMPLE).unwrap().unwrap();
+            assert_eq!(status.code(), Some(7));
+            assert_eq!(child.try_wait().unwrap(), Some(status), "told again");
+        }
+    }
+
+    #[test]
+    fn a_deadline_ends_the_wait_and_a_signal_the_process() {
+        for described in [true, false] {
+            let mut child = sh(&Children::default(), "sleep 600");
+            if !described {
+                child.descriptor = None;
+            }
+            let deadline = Instant::now() + Duration::from_millis(50);
+            assert_eq!(child.wait_until(deadline).unwrap(), None);
+            assert!(!child.has_ended());
+            child.signal_group(Signal::KILL);
+            let status = child.wait_until(Instant::now() + AMPLE).unwrap().unwrap();
+            assert_eq!(status.signal(), Some(9));
+            // Its id may be another's by now.
+            child.signal(Signal::KILL);
+            child.signal_group(Signal::KILL);
+        }
+    }
+
+    #[test]
+    fn what_is_dropped_is_reaped_when_the_next_one_starts() {
+        let children = Children::default();
+        let child = sh(&children, "sleep 600");
+        let (id, group) = (child.id(), child.pid);
+        drop(child);
+        kill_process_group(group, Signal::KILL).unwrap();
+        let deadline = Instant::now() + AMPLE;
+        while PathBuf::from(format!("/proc/{id}")).exists() {
+            assert!(Instant::now() < deadline);
+            sh(&children, "exit 0").wait_until(deadline).unwrap().unwrap();
+        }
+        assert!(children.lock().left.is_empty());
+        assert!(children.lock().ours.is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_started_is_no_child() {
+        let children = Children::default();
+        assert!(children.spawn(&mut Command::new("/does/not/exist")).is_err());
+        assert!(children.lock().ours.is_empty());
+    }
+}

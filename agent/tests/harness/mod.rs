@@ -1,0 +1,232 @@
+//! What the tests of the daemons share: a server that takes check-ins, and a running agent.
+
+#![expect(unreachable_pub, reason = "public to the tests that share it")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kiloclaw_checkin::{CHECKIN_PATH, Refusal};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// What must never show.
+pub const API_KEY: &str = "key-that-must-not-show";
+/// What must never show.
+pub const GATEWAY_TOKEN: &str = "token-that-must-not-show";
+
+/// Far longer than anything here takes on a busy machine.
+pub const AMPLE: Duration = Duration::from_mins(1);
+
+/// Takes check-ins until the test ends.
+pub struct Server {
+    url: String,
+    check_ins: Receiver<Value>,
+}
+
+impl Server {
+    /// Answers the check-in number `n`, from 0, with what `refuse` says; `None` is a 204.
+    pub fn new(refuse: impl Fn(usize) -> Option<Refusal> + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}{CHECKIN_PATH}", listener.local_addr().unwrap());
+        let (sender, check_ins) = mpsc::channel();
+        thread::spawn(move || {
+            for n in 0.. {
+                let Ok((stream, _)) = listener.accept() else { return };
+                let mut reader = BufReader::new(stream);
+                let mut length = 0;
+                loop {
+                    let mut line = String::new();
+                    reader.read_line(&mut line).unwrap();
+                    if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                        length = value.trim().parse().unwrap();
+                    }
+                    if line.trim().is_empty() {
+                        break;
+                    }
+                }
+                let mut body = vec![0; length];
+                reader.read_exact(&mut body).unwrap();
+                let refusal = refuse(n);
+                let accepted = refusal.is_none();
+                let (status, text) =
+                    refusal.map_or((204, String::new()), |r| (r.status(), r.body()));
+                let length = text.len();
+                let head = format!("HTTP/1.1 {status} -\r\ncontent-length: {length}\r\n\r\n");
+                let mut body: Value = serde_json::from_slice(&body).unwrap();
+                body["accepted"] = accepted.into();
+                // The test may be over.
+                let _ = sender.send(body);
+                let _ = reader.into_inner().write_all(format!("{head}{text}").as_bytes());
+            }
+        });
+        Self { url, check_ins }
+    }
+
+    /// Accepts all.
+    pub fn accepting() -> Self {
+        Self::new(|_| None)
+    }
+
+    /// The next check-in that is like this, `accepted` being whether it was.
+    pub fn check_in(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + AMPLE;
+        let mut last = Value::Null;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.check_ins.recv_timeout(left) {
+                Ok(check_in) if wanted(&check_in) => return check_in,
+                Ok(check_in) => last = check_in,
+                Err(_) => panic!("no such check-in; the last was {last}"),
+            }
+        }
+    }
+}
+
+/// A machine: where an agent keeps its files.
+pub struct Machine {
+    directory: TempDir,
+}
+
+impl Machine {
+    pub fn new() -> Self {
+        let machine = Self { directory: tempfile::tempdir().unwrap() };
+        fs::create_dir(machine.path("net")).unwrap();
+        fs::write(machine.path("loadavg"), "0.50 0.07 1.42 3/4280 2496732\n").unwrap();
+        machine.transfer(1_000, 2_000);
+        machine
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Sets the counters of eth0, in one step: the agent may be reading.
+    pub fn transfer(&self, bytes_in: u64, bytes_out: u64) {
+        let text = format!(
+            "Inter-| Receive | Transmit\n face |bytes\n    \
+             lo: 5 5 0 0 0 0 0 0 5 5 0 0 0 0 0 0\n  \
+             eth0: {bytes_in} 9 0 0 0 0 0 0 {bytes_out} 9 0 0 0 0 0 0\n"
+        );
+        fs::write(self.path("net/new"), text).unwrap();
+        fs::rename(self.path("net/new"), self.path("net/dev")).unwrap();
+    }
+
+    /// The agent's command line, checking in at once and every second.
+    pub fn command(&self, command: &str, server: &Server) -> Command {
+        let mut agent = Command::new(env!("CARGO_BIN_EXE_kiloclaw-agent"));
+        agent
+            .arg(command)
+            .args(["--initial-delay=0", "--interval=1", "--jitter=0"])
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("KILOCLAW_CHECKIN_URL", &server.url)
+            .env("KILOCODE_API_KEY", API_KEY)
+            .env("OPENCLAW_GATEWAY_TOKEN", GATEWAY_TOKEN)
+            .env("KILOCLAW_SANDBOX_ID", "sandbox-1")
+            .env("KILOCLAW_PROC_ROOT", self.directory.path())
+            .env("KILOCLAW_STATE_FILE", self.path("state.json"))
+            .env("KILOCLAW_OPENCLAW_COMMAND", fixture("openclaw"));
+        agent
+    }
+
+    /// The agent running a shell script.
+    pub fn run(&self, server: &Server, options: &[&str], script: &str) -> Agent {
+        let mut command = self.command("run", server);
+        command.args(options).args(["--", "sh", "-c", script]);
+        Agent::start(&mut command)
+    }
+}
+
+/// A file that stays as it is.
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+/// A running agent. One that is left behind by a failed test is killed.
+pub struct Agent {
+    child: Child,
+    lines: Receiver<String>,
+    /// What it and its command wrote so far.
+    pub output: String,
+}
+
+impl Agent {
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = mpsc::channel();
+        let errors = sender.clone();
+        let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        thread::spawn(move || {
+            BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|l| sender.send(l))
+        });
+        thread::spawn(move || {
+            BufReader::new(stderr).lines().map_while(Result::ok).try_for_each(|l| errors.send(l))
+        });
+        Self { child, lines, output: String::new() }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next line, of the log or of the command's output, that holds this.
+    pub fn line(&mut self, wanted: &str) -> String {
+        let deadline = Instant::now() + AMPLE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(line) = self.lines.recv_timeout(left) else {
+                panic!("no line with {wanted:?} in:\n{}", self.output);
+            };
+            self.output.push_str(&line);
+            self.output.push('\n');
+            if line.contains(wanted) {
+                return line;
+            }
+        }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Asks it to end, and waits until it has; no secret may have shown.
+    pub fn stop(mut self) -> (ExitStatus, String) {
+        self.signal(Signal::TERM);
+        self.ended()
+    }
+
+    /// Waits until it has ended.
+    pub fn ended(&mut self) -> (ExitStatus, String) {
+        // Both pipes are closed once it and its command are gone.
+        while let Ok(line) = self.lines.recv_timeout(AMPLE) {
+            self.output.push_str(&line);
+            self.output.push('\n');
+        }
+        let status = self.child.wait().unwrap();
+        let output = std::mem::take(&mut self.output);
+        for secret in [API_KEY, GATEWAY_TOKEN] {
+            assert!(!output.contains(secret), "{secret} in {output}");
+        }
+        (status, output)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // It may have ended; nothing else has its id until it is waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
