@@ -1,6 +1,6 @@
 /** The real agent against the running Worker, and against servers that are not well. */
 import assert from 'node:assert/strict';
-import { execFile, execFileSync } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import { type AddressInfo } from 'node:net';
@@ -9,12 +9,9 @@ import path from 'node:path';
 import { test, type TestContext } from 'node:test';
 
 import { freePort } from '../local-ae/test/instance.js';
+import { AGENT } from './agent.ts';
 import { API_KEY, CHECKIN_PATH, gatewayToken, GATEWAY_TOKEN_SECRET, startWorker } from './worker.ts';
 
-const { target_directory: target } = JSON.parse(
-  execFileSync('cargo', ['metadata', '--no-deps', '--format-version', '1'], { encoding: 'utf8' }),
-) as { target_directory: string };
-const AGENT = path.join(target, 'debug', 'kiloclaw-agent');
 const SANDBOX_ID = `sandbox-of-${hostname()}`;
 
 interface Run {

@@ -1,6 +1,7 @@
 //! What the tests of the daemons share: a server that takes check-ins, and a running agent.
 
 #![expect(unreachable_pub, reason = "public to the tests that share it")]
+#![expect(clippy::indexing_slicing, clippy::panic, reason = "a panic in a test is a failed test")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -80,11 +81,13 @@ impl Server {
         let mut last = Value::Null;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.check_ins.recv_timeout(left) {
-                Ok(check_in) if wanted(&check_in) => return check_in,
-                Ok(check_in) => last = check_in,
-                Err(_) => panic!("no such check-in; the last was {last}"),
+            let Ok(check_in) = self.check_ins.recv_timeout(left) else {
+                panic!("no such check-in; the last was {last}");
+            };
+            if wanted(&check_in) {
+                return check_in;
             }
+            last = check_in;
         }
     }
 }

@@ -1,0 +1,218 @@
+/** The agent as a daemon, end to end: its check-ins through a network that fails, into the Worker. */
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer as createHttpServer } from 'node:http';
+import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { test, type TestContext } from 'node:test';
+
+import { AGENT } from './agent.ts';
+import { API_KEY, CHECKIN_PATH, gatewayToken, startWorker, type Worker } from './worker.ts';
+
+const SANDBOX_ID = 'sandbox-7';
+
+/** A machine whose counters and whose process the test sets. */
+class Machine {
+  readonly folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-daemon-'));
+  /** What the controller tells of the process. */
+  readonly process = { state: 'running', pid: 1, uptime: 1, restarts: 0, lastExit: null as unknown };
+
+  constructor(context: TestContext) {
+    context.after(() => rmSync(this.folder, { recursive: true, force: true }));
+    mkdirSync(path.join(this.folder, 'net'));
+    writeFileSync(path.join(this.folder, 'loadavg'), '0.50 0.07 1.42 3/4280 2496732\n');
+    this.transfer(0, 0);
+  }
+
+  /** Sets the counters of eth0, in one step: the agent may be reading. */
+  transfer(bytesIn: number, bytesOut: number) {
+    const [now, next] = ['dev', 'next'].map((name) => path.join(this.folder, 'net', name)) as [string, string];
+    const line = `eth0: ${bytesIn} 0 0 0 0 0 0 0 ${bytesOut} 0 0 0 0 0 0 0`;
+    writeFileSync(next, `Inter-| Receive | Transmit\n face |bytes packets\n${line}\n`);
+    renameSync(next, now);
+  }
+}
+
+/** The network between the agent and the Worker. */
+class Network {
+  readonly #sockets = new Set<Socket>();
+  readonly url: string;
+  #cut: 'no' | 'refuses' | 'swallows' = 'no';
+  attempts = 0;
+
+  /** Between `server` and `port`. */
+  constructor(server: Server, port: number) {
+    this.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}${CHECKIN_PATH}`;
+    server.on('connection', (near: Socket) => {
+      this.attempts += 1;
+      this.#keep(near);
+      if (this.#cut === 'refuses') near.resetAndDestroy();
+      if (this.#cut !== 'no') return;
+      const far = connect(port, '127.0.0.1');
+      this.#keep(far);
+      near.pipe(far).pipe(near);
+    });
+  }
+
+  static async to(worker: Worker, context: TestContext): Promise<Network> {
+    const server = createServer();
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const network = new Network(server, Number(worker.url.port));
+    context.after(() => {
+      network.#drop();
+      server.close();
+    });
+    return network;
+  }
+
+  /** Cuts the connections that there are; new ones are refused, or taken and never answered. */
+  cut(how: 'refuses' | 'swallows') {
+    this.#cut = how;
+    this.#drop();
+  }
+
+  mend() {
+    this.#cut = 'no';
+    this.#drop();
+  }
+
+  #keep(socket: Socket) {
+    this.#sockets.add(socket);
+    socket.on('close', () => this.#sockets.delete(socket)).on('error', () => socket.destroy());
+  }
+
+  #drop() {
+    for (const socket of this.#sockets) socket.destroy();
+  }
+}
+
+/** Starts the agent, checking in at once and every second; it ends with the test. */
+async function watch(context: TestContext, machine: Machine, url: string): Promise<ChildProcess> {
+  const controller = createHttpServer((_, response) => response.end(JSON.stringify(machine.process)));
+  controller.listen(0, '127.0.0.1');
+  await once(controller, 'listening');
+  const statusUrl = `http://127.0.0.1:${(controller.address() as AddressInfo).port}/`;
+  const args = ['watch', '--initial-delay=0', '--interval=1', '--jitter=0', '--timeout=1', '--log-level=off'];
+  const agent = spawn(AGENT, args, {
+    env: {
+      KILOCLAW_CHECKIN_URL: url,
+      KILOCODE_API_KEY: API_KEY,
+      OPENCLAW_GATEWAY_TOKEN: gatewayToken(SANDBOX_ID),
+      KILOCLAW_SANDBOX_ID: SANDBOX_ID,
+      KILOCLAW_STATUS_URL: statusUrl,
+      KILOCLAW_PROC_ROOT: machine.folder,
+      KILOCLAW_STATE_FILE: path.join(machine.folder, 'state.json'),
+    },
+    stdio: ['ignore', 'inherit', 'inherit'],
+  });
+  context.after(async () => {
+    await stop(agent);
+    controller.closeAllConnections();
+    controller.close();
+  });
+  return agent;
+}
+
+async function stop(agent: ChildProcess, signal: NodeJS.Signals = 'SIGKILL'): Promise<number | null> {
+  if (agent.exitCode === null && agent.signalCode === null) {
+    const ended = once(agent, 'exit');
+    agent.kill(signal);
+    await ended;
+  }
+  return agent.exitCode;
+}
+
+/** What all points tell together: restarts, bytes in, bytes out. */
+async function told(worker: Worker): Promise<number[]> {
+  const points = await worker.points(1);
+  return [0, 4, 5].map((slot) => points.reduce((sum, { doubles }) => sum + Number(doubles[slot]), 0));
+}
+
+/** Waits until something is so. */
+async function until(so: () => Promise<boolean> | boolean, what: string) {
+  const deadline = Date.now() + 30_000;
+  while (!(await so())) {
+    assert.ok(Date.now() < deadline, `in time: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+const worker = await startWorker();
+test.beforeEach(() => worker.clear());
+
+for (const how of ['refuses', 'swallows'] as const) {
+  test(`a network that ${how} for several intervals costs nothing`, async (context) => {
+    const machine = new Machine(context);
+    const network = await Network.to(worker, context);
+    await watch(context, machine, network.url);
+    await worker.points(1);
+    network.cut(how);
+    const before = network.attempts;
+    const steps = [[1_000, 10, 1], [4_000, 40, 3], [9_007_199_254, 70, 3]] as const;
+    for (const [index, [bytesIn, bytesOut, restarts]] of steps.entries()) {
+      machine.transfer(bytesIn, bytesOut);
+      machine.process.restarts = restarts;
+      await until(() => network.attempts > before + index, 'it keeps trying');
+    }
+    const stored = (await worker.points(1)).length;
+    network.mend();
+    const points = await worker.points(stored + 1);
+    const { doubles } = points[stored];
+    assert.deepEqual([doubles[0], doubles[4], doubles[5]], [3, 9_007_199_254, 70], 'all in one');
+    await worker.points(stored + 2);
+    assert.deepEqual(await told(worker), [3, 9_007_199_254, 70], 'and never again');
+  });
+}
+
+test('counters that are reset while nobody hears lose nothing', async (context) => {
+  const machine = new Machine(context);
+  const network = await Network.to(worker, context);
+  machine.transfer(500, 500);
+  await watch(context, machine, network.url);
+  await worker.points(1);
+  network.cut('refuses');
+  const tried = async () => {
+    const { attempts } = network;
+    await until(() => network.attempts > attempts + 1, 'it keeps trying');
+  };
+  machine.transfer(2_500, 1_500);
+  machine.process.restarts = 4;
+  await tried();
+  // The machine's interface came up anew, and the controller was restarted.
+  machine.transfer(70, 8);
+  machine.process.restarts = 1;
+  await tried();
+  network.mend();
+  await until(async () => (await told(worker))[1] > 0, 'it is told');
+  assert.deepEqual(await told(worker), [5, 2_070, 1_008]);
+});
+
+test('an agent that is killed goes on where it was', async (context) => {
+  const machine = new Machine(context);
+  const network = await Network.to(worker, context);
+  const first = await watch(context, machine, network.url);
+  await worker.points(1);
+  network.cut('refuses');
+  machine.transfer(1_000, 100);
+  machine.process.restarts = 2;
+  const { attempts } = network;
+  await until(() => network.attempts > attempts + 1, 'it keeps trying');
+  await stop(first);
+  machine.transfer(1_250, 110);
+  network.mend();
+  await watch(context, machine, network.url);
+  await until(async () => (await told(worker))[1] > 0, 'it is told');
+  assert.deepEqual(await told(worker), [2, 1_250, 110]);
+});
+
+test('the last check-in says that the agent is ending', async (context) => {
+  const machine = new Machine(context);
+  const agent = await watch(context, machine, new URL(CHECKIN_PATH, worker.url).href);
+  await worker.points(1);
+  assert.equal(await stop(agent, 'SIGTERM'), 0);
+  await until(async () => (await worker.points(1)).at(-1)?.blobs[5] === 'shutting_down', 'it is told');
+});
