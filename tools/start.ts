@@ -15,7 +15,8 @@ import layout from '../crates/checkin/data-point.json' with { type: 'json' };
 const HELP = `Usage: npm start [-- OPTIONS]
 
 Builds the Worker and the agent, runs the Worker in \`wrangler dev\` with a local Analytics Engine,
-sends check-ins from this machine and shows each data point as it is read back.
+lets the agent run a command (which just sleeps) and check in, and shows every data point that is
+stored, from whatever client.
 
 Options:
   --once           one check-in; exit 0 if the point read back is the one that was sent
@@ -28,7 +29,7 @@ Options:
 
 const SECRETS = ['KILOCODE_API_KEY', 'GATEWAY_TOKEN_SECRET', 'JWT_SECRET'];
 const CHECKIN_PATH = '/api/controller/checkin';
-/** Keeps the counters of the last accepted check-in, so that the next one has deltas. */
+/** Keeps what the agent has not told yet, and what its `status` tells. */
 const STATE_FILE = '.wrangler/agent-state.json';
 /** A cold build takes about a minute; this is only there so that a hang does not last for ever. */
 const READY_DEADLINE_MS = 15 * 60_000;
@@ -159,17 +160,36 @@ function startWorker(port: number, storePort: number, interactive: boolean): Chi
     // A group of its own, so that it can be ended together with the workerd that it starts.
     detached: !interactive,
   });
+  showOutput('worker', child);
+  return child;
+}
+
+/** Starts the agent as it runs on a machine, but more often, and with nothing to run. */
+function startAgent(agent: string, env: Record<string, string>, interval: number): ChildProcess {
+  const rhythm = ['--initial-delay', '0', '--interval', `${interval}`, '--jitter', '0'];
+  const args = ['run', ...rhythm, '--state-file', STATE_FILE, '--', 'sleep', '86400'];
+  const child = spawn(agent, args, {
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+    // In a group of its own, Ctrl-C ends it in order: while there still is a Worker.
+    detached: true,
+  });
+  showOutput('agent', child);
+  return child;
+}
+
+/** Shows what a program prints, line by line, under its name. */
+function showOutput(name: string, child: ChildProcess): void {
   for (const stream of [child.stdout, child.stderr]) {
     let rest = '';
     stream?.setEncoding('utf8').on('data', (text: string) => {
       const lines = (rest + text).split('\n');
       rest = lines.pop() ?? '';
       for (const line of lines.map((line) => stripVTControlCharacters(line).trimEnd())) {
-        if (!NOISE.test(line)) console.log(dim(`worker│ ${line}`));
+        if (!NOISE.test(line)) console.log(dim(`${name}│ ${line}`));
       }
     });
   }
-  return child;
 }
 
 /** Ends a process that was started here, and what it started, and waits until it is gone. */
@@ -235,7 +255,7 @@ function expected(body: Record<string, string | number | null>): Record<string, 
 /** Sends a check-in and shows what was stored; throws unless that is what was sent. */
 async function roundTrip(agent: string, env: Record<string, string>, store: string) {
   const before = await lastId(store);
-  const { code, output } = await run(agent, ['once', '--state-file', STATE_FILE], env);
+  const { code, output } = await run(agent, ['once'], env);
   if (code !== 0) {
     console.log(output);
     throw new Failure(`the check-in was not accepted (the agent exited with ${code})`);
@@ -271,6 +291,7 @@ async function main(): Promise<void> {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.once(signal, () => interrupted.abort());
   }
+  let daemon: ChildProcess | undefined;
   const worker = startWorker(port, storePort, noAgent);
   const stopped = new Promise<void>((resolve) => {
     interrupted.signal.addEventListener('abort', () => resolve());
@@ -286,6 +307,7 @@ async function main(): Promise<void> {
     });
     await Promise.race([checkIns(), exited, stopped]);
   } finally {
+    if (daemon !== undefined) await stop(daemon, true);
     await stop(worker, !noAgent);
   }
 
@@ -301,17 +323,21 @@ async function main(): Promise<void> {
       FLY_MACHINE_ID: process.env.FLY_MACHINE_ID ?? `machine-${hostname()}`.slice(0, 60),
     };
     say(`the Worker is at ${url}, its data points are at ${store}/points`);
-    say(once ? 'checking in once' : `checking in every ${interval} s; Ctrl-C ends it all`);
-    for (;;) {
-      if (interrupted.signal.aborted) return;
-      if (once) {
-        await roundTrip(agent!, env, store);
-        say('the data point read back is the one that was sent');
-        return;
+    if (once) {
+      say('checking in once');
+      await roundTrip(agent!, env, store);
+      say('the data point read back is the one that was sent');
+      return;
+    }
+    say(`checking in every ${interval} s; Ctrl-C ends it all`);
+    daemon = startAgent(agent!, env, interval);
+    let last = await lastId(store);
+    while (!interrupted.signal.aborted) {
+      for (const point of await readPoints(store, last)) {
+        show(point);
+        last = point.id;
       }
-      // A failure while the Worker is rebuilt, say, is shown and passes.
-      await roundTrip(agent!, env, store).catch((error: Error) => say(error.message));
-      await delay(interval * 1_000, undefined, { signal: interrupted.signal }).catch(() => {});
+      await delay(200, undefined, { signal: interrupted.signal }).catch(() => {});
     }
   }
 }

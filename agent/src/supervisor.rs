@@ -219,7 +219,8 @@ impl Supervisor {
             state: self.state.name().to_owned(),
             pid: self.up.map(|(pid, _)| pid),
             restarts: self.restarts,
-            uptime_seconds: uptime.unwrap_or_default().as_secs_f64(),
+            // To the millisecond: what is beyond that is noise in every check-in.
+            uptime_seconds: (uptime.unwrap_or_default().as_secs_f64() * 1_000.0).round() / 1_000.0,
             last_exit_reason: Some(self.last_exit.clone()),
         }
     }
