@@ -96,7 +96,7 @@ fn serve(
     let first_process = process::id() == 1;
     listen(&sender, first_process)?;
     let children = if first_process { Children::adopting() } else { Children::default() };
-    let mut state_file = StateFile::new(&arguments.state);
+    let state_file = StateFile::new(&arguments.state);
     let State { ledger, agent: before, .. } = state_file.load(&setup.config.sandbox_id);
     let epoch = epoch::read(&setup.config.sources.proc_root);
     let restarts = ledger.restarts_seen_in(epoch.as_deref());

@@ -180,8 +180,8 @@ impl State {
 #[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
-    /// What was last said to be wrong. What lasts is said once.
-    told: Option<String>,
+    /// Why it could not be written the last time. What lasts is said once.
+    unwritable: Option<io::ErrorKind>,
 }
 
 impl StateFile {
@@ -194,36 +194,36 @@ impl StateFile {
             // Where this fails, so does writing the file, which is told.
             let _ = DirBuilder::new().recursive(true).mode(0o700).create(directory);
         }
-        Self { path, told: None }
+        Self { path, unwritable: None }
     }
 
     /// What is known of a sandbox.
-    pub fn load(&mut self, sandbox_id: &str) -> State {
+    #[must_use]
+    pub fn load(&self, sandbox_id: &str) -> State {
+        let path = self.path.display();
         match State::load(&self.path) {
             Ok(Some(state)) if state.sandbox_id == sandbox_id => return state,
-            Ok(Some(_)) => self.tell("starting over: it is another sandbox's"),
+            Ok(Some(_)) => tracing::warn!("starting over: {path} is another sandbox's state file"),
             Ok(None) => {}
-            Err(error) => self.tell(&format!("starting over: {error}")),
+            Err(error) => tracing::warn!("starting over without the state file {path}: {error}"),
         }
         State::new(sandbox_id)
     }
 
     /// Writes the state.
     pub fn save(&mut self, state: &State) {
-        match state.save(&self.path) {
-            Ok(()) => self.told = None,
-            Err(error) => self.tell(&format!(
-                "cannot write it, so `status` does not know, and what is not told yet is lost if \
-                 the agent ends: {error}; --state-file can name another"
-            )),
+        let error = state.save(&self.path).err();
+        let kind = error.as_ref().map(io::Error::kind);
+        if let Some(error) = error
+            && self.unwritable != kind
+        {
+            tracing::warn!(
+                "cannot write the state file {}, so `status` cannot tell how things are, and what \
+                 is not told yet is lost if the agent ends; --state-file can name another: {error}",
+                self.path.display()
+            );
         }
-    }
-
-    fn tell(&mut self, what: &str) {
-        if self.told.as_deref() != Some(what) {
-            tracing::warn!("the state file {}: {what}", self.path.display());
-            self.told = Some(what.to_owned());
-        }
+        self.unwritable = kind;
     }
 }
 

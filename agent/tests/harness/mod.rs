@@ -1,6 +1,7 @@
 //! What the tests of the daemons share: a server that takes check-ins, and a running agent.
 
 #![expect(unreachable_pub, reason = "public to the tests that share it")]
+#![allow(dead_code, reason = "not every test needs all of it")]
 #![expect(clippy::indexing_slicing, clippy::panic, reason = "a panic in a test is a failed test")]
 
 use std::fs;

@@ -1,0 +1,178 @@
+//! `status` beside a running agent, and what packages make of the program.
+
+#![expect(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
+
+mod harness;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use harness::{Machine, Server};
+use kiloclaw_checkin::Refusal;
+use serde_json::Value;
+
+fn agent(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kiloclaw-agent"));
+    command.args(arguments).env_clear().stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+/// The exit code, what is printed, and that as JSON.
+fn status(state_file: &Path) -> (i32, String, Value) {
+    let path = state_file.to_str().unwrap();
+    let words = agent(&["status", "--state-file", path]);
+    let json = agent(&["status", "--json", "--state-file", path]);
+    assert_eq!(words.status.code(), json.status.code());
+    let text = String::from_utf8(words.stdout).unwrap();
+    (words.status.code().unwrap(), text, serde_json::from_slice(&json.stdout).unwrap())
+}
+
+#[test]
+fn a_healthy_agent_exits_0_and_tells_all() {
+    let (machine, server) = (Machine::new(), Server::accepting());
+    let agent = machine.run(&server, &[], "exec sleep 60");
+    server.check_in(|check_in| check_in["supervisorState"] == "running");
+    // The second one is sent after the first was written down.
+    server.check_in(|_| true);
+    let path = machine.path("state.json");
+    let (code, text, json) = status(&path);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.starts_with("healthy\n  sandbox:          sandbox-1\n"), "{text}");
+    for part in ["process:          running, up for", "last error:       none", "next attempt:"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert_eq!(json["verdict"], "healthy");
+    assert_eq!(json["sandboxId"], "sandbox-1");
+    assert_eq!(json["agent"]["pid"], agent.id());
+    assert_eq!(json["agent"]["failuresInARow"], 0);
+    assert_eq!(json["agent"]["process"]["state"], "running");
+    assert!(json["agent"]["lastAccepted"].as_str().unwrap().ends_with('Z'));
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    agent.stop();
+    let (code, text, json) = status(&path);
+    assert_eq!((code, &json["verdict"]), (1, &"cannot_report".into()), "{text}");
+    assert!(text.starts_with("the agent is not running: "), "{text}");
+}
+
+#[test]
+fn an_agent_that_is_not_heard_exits_1_and_tells_the_code() {
+    let machine = Machine::new();
+    let server = Server::new(|_| Some(Refusal::WrongGatewayToken));
+    let agent = machine.run(&server, &[], "exec sleep 60");
+    server.check_in(|_| true);
+    server.check_in(|_| true);
+    let (code, text, json) = status(&machine.path("state.json"));
+    assert_eq!(code, 1, "{text}");
+    assert!(text.starts_with("cannot report: the last "), "{text}");
+    assert_eq!(json["agent"]["lastError"]["code"], "wrong_gateway_token");
+    let message = json["agent"]["lastError"]["message"].as_str().unwrap();
+    assert!(message.contains("OPENCLAW_GATEWAY_TOKEN"), "{message}");
+    assert_eq!(json["agent"]["lastAccepted"], Value::Null);
+    agent.stop();
+}
+
+#[test]
+fn a_process_that_is_not_well_exits_2_whether_or_not_that_can_be_reported() {
+    for refusal in [None, Some(Refusal::WrongApiKey)] {
+        let machine = Machine::new();
+        let server = Server::new(move |_| refusal);
+        let agent = machine.run(&server, &[], "exit 3");
+        server.check_in(|check_in| check_in["totalRestarts"] == 2);
+        let (code, text, json) = status(&machine.path("state.json"));
+        assert_eq!(code, 2, "{text}");
+        assert!(text.starts_with("the process is not well: crashed\n"), "{text}");
+        assert!(text.contains("last exit code:3"), "{text}");
+        assert_eq!(json["verdict"], "process_unhealthy");
+        agent.stop();
+    }
+}
+
+#[test]
+fn where_no_agent_has_run_there_is_nothing_to_tell() {
+    let machine = Machine::new();
+    let path = machine.path("state.json");
+    let (code, text, json) = status(&path);
+    assert_eq!(code, 1);
+    assert_eq!(text, format!("no agent has run: there is no state file {}\n", path.display()));
+    assert_eq!(json["verdict"], "cannot_report");
+    fs::write(&path, "nonsense").unwrap();
+    let (code, text, _) = status(&path);
+    assert_eq!(code, 1);
+    assert!(text.starts_with("not a state file: "), "{text}");
+}
+
+#[test]
+fn the_default_state_file_is_found_where_the_agent_keeps_it() {
+    let (machine, server) = (Machine::new(), Server::accepting());
+    let (runtime, user) = (machine.path("runtime"), machine.path("user"));
+    fs::create_dir(&runtime).unwrap();
+    for (name, directory, file) in [
+        ("RUNTIME_DIRECTORY", &runtime, "state.json"),
+        ("XDG_RUNTIME_DIR", &user, "kiloclaw-agent/state.json"),
+    ] {
+        let mut command = machine.command("run", &server);
+        command.env_remove("KILOCLAW_STATE_FILE").env(name, directory);
+        let agent = harness::Agent::start(command.args(["--", "sleep", "60"]));
+        server.check_in(|_| true);
+        server.check_in(|_| true);
+        assert!(directory.join(file).exists(), "{name}");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kiloclaw-agent"));
+        let output = command.arg("status").env_clear().env(name, directory).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{name}");
+        agent.stop();
+    }
+}
+
+#[test]
+fn a_state_file_that_cannot_be_written_is_told_once_and_disturbs_nothing() {
+    let (machine, server) = (Machine::new(), Server::accepting());
+    let mut command = machine.command("run", &server);
+    command.env("KILOCLAW_STATE_FILE", machine.path("missing/state.json"));
+    let agent = harness::Agent::start(command.args(["--", "sleep", "60"]));
+    for _ in 0..3 {
+        assert_eq!(server.check_in(|_| true)["accepted"], true);
+    }
+    let (exit, output) = agent.stop();
+    assert_eq!(exit.code(), Some(0));
+    assert_eq!(output.matches("cannot write the state file ").count(), 1, "{output}");
+}
+
+#[test]
+fn completions_and_manual_pages_come_from_the_program_itself() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = agent(&["completions", shell]);
+        assert_eq!(output.status.code(), Some(0), "{shell}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("gateway-token"), "{shell}");
+    }
+    let page = agent(&["man"]);
+    assert!(String::from_utf8_lossy(&page.stdout).contains(".TH kiloclaw-agent 1"));
+    let directory = tempfile::tempdir().unwrap();
+    let pages = agent(&["man", "--directory", directory.path().to_str().unwrap()]);
+    assert_eq!(pages.status.code(), Some(0));
+    for name in ["kiloclaw-agent.1", "kiloclaw-agent-run.1", "kiloclaw-agent-doctor.1"] {
+        let page = fs::read_to_string(directory.path().join(name)).unwrap();
+        assert!(page.contains("KILOCLAW_CHECKIN_URL") || name == "kiloclaw-agent.1", "{page}");
+    }
+    assert_eq!(agent(&["man", "--directory", "/does/not/exist"]).status.code(), Some(74));
+}
+
+#[test]
+fn a_daemon_without_what_it_needs_says_so_and_exits_64() {
+    let run = |arguments: &[&str]| {
+        let output = agent(arguments);
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let missing = "error: not set: KILOCLAW_CHECKIN_URL, KILOCODE_API_KEY, \
+                   OPENCLAW_GATEWAY_TOKEN, KILOCLAW_SANDBOX_ID\n";
+    assert_eq!(run(&["run", "--", "true"]), (64, missing.to_owned()));
+    let (code, error) = run(&["watch"]);
+    assert_eq!(code, 64);
+    assert!(error.contains("KILOCLAW_STATUS_URL or KILOCLAW_SYSTEMD_UNIT"), "{error}");
+    let (code, error) = run(&["watch", "--status-url=http://[::1]/", "--systemd-unit=a.service"]);
+    assert_eq!(code, 64, "{error}");
+    assert_eq!(run(&["run"]).0, 64);
+    assert_eq!(run(&["run", "--jitter=51", "--", "true"]).0, 64);
+    assert_eq!(run(&["watch", "--log-level=loud"]).0, 64);
+}
