@@ -255,8 +255,8 @@ pub struct Settings {
     #[arg(long, value_name = "COMMIT", env = variables::CONTROLLER_COMMIT, default_value = COMMIT)]
     pub controller_commit: String,
 
-    /// Network interface whose bytes count, or with `!` before its name, one whose bytes do not;
-    /// repeat it for more, or separate them by commas
+    /// Network interface whose bytes count, or with `!` before its name, one whose bytes do not; a
+    /// `*` at its end stands for any rest; repeat it for more, or separate them by commas
     /// [default: eth0 if there is one, else all but lo]
     #[arg(
         long = "net-interface",
