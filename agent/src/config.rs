@@ -239,16 +239,9 @@ impl Target {
             ));
         };
         let url = url(checkin_url, variables::CHECKIN_URL, settings)?;
-        let proxy = match &settings.https_proxy {
-            Some(proxy) if url.scheme_str() == Some("https") => {
-                Some(parse_proxy(proxy, settings.no_proxy.as_deref().unwrap_or_default())?)
-                    .filter(|proxy| !proxy.is_no_proxy(&url))
-            }
-            _ => None,
-        };
-        let timeout = Duration::from_secs(settings.timeout);
+        let (client, proxy) = client(&url, settings)?;
         Ok(Self {
-            client: Client::new(timeout, roots(&url, settings)?, proxy.clone()),
+            client,
             url,
             authorization: header(api_key, "Bearer ", variables::API_KEY)?,
             gateway_token: header(gateway_token, "", variables::GATEWAY_TOKEN)?,
@@ -297,6 +290,22 @@ fn parse_url(text: &str) -> Option<Uri> {
     let host = url.host().is_some_and(|host| !host.is_empty());
     let user = url.authority().is_some_and(|authority| authority.as_str().contains('@'));
     (http && host && !user).then_some(url)
+}
+
+/// A client for `url`, and the proxy that it goes through, if it goes through one.
+pub(crate) fn client(
+    url: &Uri,
+    settings: &Settings,
+) -> Result<(Client, Option<Proxy>), ConfigError> {
+    let proxy = match &settings.https_proxy {
+        Some(proxy) if url.scheme_str() == Some("https") => {
+            Some(parse_proxy(proxy, settings.no_proxy.as_deref().unwrap_or_default())?)
+                .filter(|proxy| !proxy.is_no_proxy(url))
+        }
+        _ => None,
+    };
+    let timeout = Duration::from_secs(settings.timeout);
+    Ok((Client::new(timeout, roots(url, settings)?, proxy.clone()), proxy))
 }
 
 /// Whom to trust behind `url`. Reading the system's authorities is work that http does not need.

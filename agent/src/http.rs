@@ -92,20 +92,20 @@ impl Client {
         self.within(request, timeout).call().map_err(|error| self.no_answer(error, timeout))
     }
 
-    /// Posts JSON to `url` with some headers, within `timeout` if that is shorter than the client's
-    /// own.
+    /// Posts a body to `url` with some headers, within `timeout` if that is shorter than the
+    /// client's own.
     pub fn post(
         &self,
         url: &Uri,
         headers: &[(&str, &HeaderValue)],
-        json: &str,
+        (content_type, body): (&str, &str),
         timeout: Duration,
     ) -> Result<Response<Body>, NoAnswer> {
-        let mut request = self.agent.post(url).content_type("application/json");
+        let mut request = self.agent.post(url).content_type(content_type);
         for &(name, value) in headers {
             request = request.header(name, value);
         }
-        self.within(request, timeout).send(json).map_err(|error| self.no_answer(error, timeout))
+        self.within(request, timeout).send(body).map_err(|error| self.no_answer(error, timeout))
     }
 
     /// The shorter of `timeout` and the client's own.

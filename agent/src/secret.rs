@@ -70,7 +70,14 @@ impl Redactor {
 
     /// Takes what must not come through.
     pub fn new(secrets: impl IntoIterator<Item = Secret>) -> Self {
-        Self { secrets: secrets.into_iter().filter(|secret| !secret.is_empty()).collect() }
+        let mut redactor = Self::default();
+        redactor.extend(secrets);
+        redactor
+    }
+
+    /// Takes more of what must not come through.
+    pub fn extend(&mut self, secrets: impl IntoIterator<Item = Secret>) {
+        self.secrets.extend(secrets.into_iter().filter(|secret| !secret.is_empty()));
     }
 
     /// The text on one line, without secrets and without control characters: a server that sends

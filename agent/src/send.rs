@@ -126,7 +126,7 @@ pub fn send_to(target: &Target, url: &Uri, body: &str, timeout: Duration) -> Out
         (header::AUTHORIZATION.as_str(), &target.authorization),
         (GATEWAY_TOKEN_HEADER, &target.gateway_token),
     ];
-    match target.client.post(url, &headers, body, timeout) {
+    match target.client.post(url, &headers, ("application/json", body), timeout) {
         Ok(response) => outcome(response),
         Err(no_answer) => Outcome::Unreachable(no_answer),
     }
