@@ -363,7 +363,8 @@ pub struct DaemonArguments {
     )]
     pub log_level: LevelFilter,
 
-    /// Sentry project that repeated failures to check in are reported to [default: none]
+    /// DSN of the Sentry project that repeated failures to check in, and panics, are reported to;
+    /// better in the environment, as all users see flags [default: none]
     #[cfg(feature = "sentry")]
     #[arg(long, value_name = "DSN", env = variables::SENTRY_DSN)]
     pub sentry_dsn: Option<Secret>,

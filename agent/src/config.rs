@@ -59,6 +59,10 @@ pub enum ConfigError {
     /// This is no proxy that can be used.
     #[error("{} must be a URL such as http://proxy.example.com:3128", variables::HTTPS_PROXY)]
     Proxy,
+    /// This is no DSN.
+    #[cfg(feature = "sentry")]
+    #[error("{} must be a DSN such as https://key@sentry.example.com/1", variables::SENTRY_DSN)]
+    SentryDsn,
     /// No interface can be called that.
     #[error("{0}")]
     Interface(#[from] InvalidInterface),

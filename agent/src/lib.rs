@@ -7,10 +7,16 @@
 //!
 //! `run` and `watch` repeat that: [daemon] decides what to do and when, out of [schedule] and
 //! [supervisor]; all three are pure. [service] does it, with [worker] for what takes time and
-//! [process] for the command. [state] is what remains.
+//! [process] for the command. [state] is what remains. [alerts] tell what lasts to Sentry, in a
+//! build with the feature `sentry`.
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "sentry")]
+pub mod alerts;
+#[cfg(not(feature = "sentry"))]
+#[path = "no_alerts.rs"]
+pub mod alerts;
 pub mod check_in;
 pub mod children;
 pub mod cli;

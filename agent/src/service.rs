@@ -15,6 +15,7 @@ use sd_notify::NotifyState;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
+use crate::alerts::Alerts;
 use crate::children::Children;
 use crate::cli::{
     DaemonArguments, RunArguments, Settings, SourceArguments, VERSION_AND_COMMIT, WatchArguments,
@@ -89,7 +90,9 @@ fn serve(
     arguments: &DaemonArguments,
     command: Option<(Vec<OsString>, Duration)>,
 ) -> Result<(), StartError> {
-    let setup = Arc::new(set_up(settings, source)?);
+    let mut setup = set_up(settings, source)?;
+    let alerts = Alerts::start(settings, arguments, &mut setup.config)?;
+    let setup = Arc::new(setup);
     output::start_log(arguments.log_level);
     let (sender, messages) = mpsc::channel();
     // Before anything is started: no signal must find the agent unprepared.
@@ -134,6 +137,7 @@ fn serve(
         ledger,
         state_file,
         told: None,
+        alerts,
     };
     service.work(Task::Look);
     service.carry_out(effects);
@@ -141,6 +145,9 @@ fn serve(
     service.save();
     service.serve(&messages);
     tracing::info!("ended");
+    if let Some(alerts) = &service.alerts {
+        alerts.finish(Instant::now());
+    }
     Ok(())
 }
 
@@ -190,6 +197,7 @@ struct Service<'a> {
     state_file: StateFile,
     /// The code of the failure that was last logged. What lasts is logged once.
     told: Option<String>,
+    alerts: Option<Alerts>,
 }
 
 impl Service<'_> {
@@ -282,6 +290,9 @@ impl Service<'_> {
                 tracing::info!("ending, after a last check-in");
                 self.stop_signal = if signal == SIGINT { Signal::INT } else { Signal::TERM };
                 notify(&[NotifyState::Stopping]);
+                if let Some(alerts) = &mut self.alerts {
+                    alerts.stopping(Instant::now());
+                }
                 Some(Event::Stop)
             }
             Message::Exited(exit) => {
@@ -321,7 +332,10 @@ impl Service<'_> {
 
     fn reload(&mut self) -> Option<Event> {
         match set_up(self.settings, self.source) {
-            Ok(setup) => {
+            Ok(mut setup) => {
+                if let Some(alerts) = &self.alerts {
+                    alerts.reloaded(&mut setup.config);
+                }
                 self.setup = Arc::new(setup);
                 tracing::info!("the configuration was read again");
                 Some(Event::Reloaded)
@@ -407,6 +421,10 @@ impl Service<'_> {
         } else {
             tracing::warn!(code, hint, "{summary}; what is not told now is told later");
             self.told = Some(code.to_owned());
+        }
+        if let Some(alerts) = &self.alerts {
+            // The daemon has yet to hear of this one.
+            alerts.failed(code, hint, self.daemon.failures() + 1, Instant::now());
         }
         let message = format!("{summary}; {hint}");
         self.agent.last_error =

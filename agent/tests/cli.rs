@@ -671,3 +671,21 @@ fn a_full_standard_output_does_not_keep_a_check_in_from_being_sent() {
     assert_eq!(machine.once(&server.url()).stdout(full).status().unwrap().code(), Some(0));
     assert!(server.requests.recv().unwrap().body.contains("sandbox-1"));
 }
+
+/// Where it is compiled in, tests/sentry.rs tells what it does.
+#[test]
+fn help_speaks_of_sentry_only_where_it_is_compiled_in() {
+    for command in ["run", "watch"] {
+        let help = run(&mut agent(&[command, "--help"])).stdout;
+        assert_eq!(help.contains("SENTRY_DSN"), cfg!(feature = "sentry"), "{command}");
+    }
+}
+
+#[cfg(not(feature = "sentry"))]
+#[test]
+fn without_the_feature_its_variable_is_another_programs() {
+    let mut watch = agent(&["watch"]);
+    let run = run(watch.env("SENTRY_DSN", "no DSN").env("KILOCLAW_STATUS_URL", "http://127.0.0.1"));
+    assert_eq!(run.code, 64);
+    assert!(run.stderr.starts_with("error: not set: KILOCLAW_CHECKIN_URL"), "{}", run.stderr);
+}

@@ -1,0 +1,199 @@
+//! Which failures are worth an alert. Pure: the clock is an argument.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// How many check-ins in a row must not have been accepted. One that is lost is made up for by the
+/// next; of two, the second may have been the same mishap.
+const FAILURES: u64 = 3;
+
+/// Between alerts of the same code: who did not act on the first will not act on an hourly one, and
+/// a day later it is worth a reminder.
+const SAME_CODE: Duration = Duration::from_hours(24);
+
+/// Between an alert of failures and the one before it, of whatever code: a server that fails in many
+/// ways is one thing to look at.
+const ANY_CODE: Duration = Duration::from_hours(1);
+
+/// The code of what is wrong with the agent itself, panics included.
+pub const DEFECT: &str = "agent_defect";
+
+/// Decides, and remembers what it has decided.
+#[derive(Debug)]
+pub struct Policy {
+    /// How long check-ins must have failed. A server that was not reached is asked again within
+    /// seconds: without this, three tries would make an alert out of its restart.
+    patience: Duration,
+    /// Since when check-ins fail.
+    failing_since: Option<Instant>,
+    /// The last alert.
+    last: Option<Instant>,
+    /// The last alert of each code, of the last [`SAME_CODE`]. One in [`ANY_CODE`]: at most 24 of
+    /// failures, and a panic's.
+    by_code: BTreeMap<String, Instant>,
+}
+
+impl Policy {
+    /// Nothing has failed yet. `interval` is the time between check-ins.
+    #[must_use]
+    pub fn new(interval: Duration) -> Self {
+        Self { patience: interval, failing_since: None, last: None, by_code: BTreeMap::new() }
+    }
+
+    /// A check-in was not accepted, the `failures`th in a row: whether that is worth an alert.
+    #[must_use]
+    pub fn failed(&mut self, code: &str, failures: u64, now: Instant) -> bool {
+        let since = match self.failing_since {
+            Some(since) if failures > 1 => since,
+            _ => *self.failing_since.insert(now),
+        };
+        let lasts = failures >= FAILURES && now.duration_since(since) >= self.patience;
+        let quiet = self.last.is_none_or(|last| now.duration_since(last) >= ANY_CODE);
+        lasts && quiet && self.is_new(code, now)
+    }
+
+    /// The agent panicked: whether that is worth an alert. It waits for no other: after a panic
+    /// there may be no time to wait.
+    #[must_use]
+    pub fn panicked(&mut self, now: Instant) -> bool {
+        self.is_new(DEFECT, now)
+    }
+
+    /// An alert did not get through: its code may have another, but not at once.
+    pub fn not_sent(&mut self, code: &str) {
+        self.by_code.remove(code);
+    }
+
+    fn is_new(&mut self, code: &str, now: Instant) -> bool {
+        self.by_code.retain(|_, at| now.duration_since(*at) < SAME_CODE);
+        if self.by_code.contains_key(code) {
+            return false;
+        }
+        self.by_code.insert(code.to_owned(), now);
+        self.last = Some(now);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_mins(5);
+
+    struct World {
+        policy: Policy,
+        start: Instant,
+        now: Instant,
+        failures: u64,
+        /// When there was an alert, in minutes since the start.
+        alerts: Vec<(u64, String)>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let now = Instant::now();
+            let policy = Policy::new(INTERVAL);
+            Self { policy, start: now, now, failures: 0, alerts: Vec::new() }
+        }
+
+        fn fail(&mut self, code: &str) {
+            self.failures += 1;
+            if self.policy.failed(code, self.failures, self.now) {
+                let minutes = self.now.duration_since(self.start).as_secs() / 60;
+                self.alerts.push((minutes, code.to_owned()));
+            }
+        }
+
+        /// Fails every five minutes for so long.
+        fn fail_for(&mut self, duration: Duration, code: impl Fn(u64) -> String) {
+            let end = self.now + duration;
+            while self.now < end {
+                self.fail(&code(self.failures));
+                self.now += INTERVAL;
+            }
+        }
+
+        fn alerts(&self) -> Vec<(u64, &str)> {
+            self.alerts.iter().map(|(at, code)| (*at, code.as_str())).collect()
+        }
+    }
+
+    #[test]
+    fn the_third_failure_in_a_row_is_an_alert_and_the_next_is_a_day_later() {
+        let mut world = World::new();
+        world.fail_for(Duration::from_hours(48), |_| "timeout".to_owned());
+        assert_eq!(world.alerts(), [(10, "timeout"), (24 * 60 + 10, "timeout")]);
+    }
+
+    #[test]
+    fn failures_that_are_made_up_for_are_no_alert() {
+        let mut world = World::new();
+        for _ in 0..100 {
+            world.failures = 0;
+            world.fail_for(2 * INTERVAL, |_| "timeout".to_owned());
+        }
+        assert_eq!(world.alerts(), []);
+    }
+
+    #[test]
+    fn quick_tries_are_no_alert_before_an_interval_is_over() {
+        let mut world = World::new();
+        for seconds in [0, 5, 10, 20, 40, 80, 140] {
+            world.now += Duration::from_secs(seconds);
+            world.fail("connection_refused");
+        }
+        assert_eq!(world.alerts(), [], "after 295 seconds");
+        world.now += Duration::from_secs(5);
+        world.fail("connection_refused");
+        assert_eq!(world.alerts(), [(5, "connection_refused")]);
+        // The next row of failures has its own beginning, and its code its own day.
+        world.now += Duration::from_hours(24);
+        world.failures = 0;
+        for _ in 0..3 {
+            world.fail("connection_refused");
+        }
+        assert_eq!(world.alerts.len(), 1);
+    }
+
+    #[test]
+    fn another_code_is_another_alert_but_only_an_hour_later() {
+        let mut world = World::new();
+        world.fail_for(2 * INTERVAL, |_| "timeout".to_owned());
+        world.fail_for(INTERVAL, |_| "timeout".to_owned());
+        world.fail_for(Duration::from_hours(3), |_| "http_502".to_owned());
+        assert_eq!(world.alerts(), [(10, "timeout"), (70, "http_502")]);
+        world.fail_for(Duration::from_hours(3), |_| "timeout".to_owned());
+        assert_eq!(world.alerts.len(), 2, "within its day");
+    }
+
+    #[test]
+    fn a_server_with_ever_new_codes_makes_an_alert_an_hour_and_no_more_memory() {
+        let mut world = World::new();
+        world.fail_for(Duration::from_hours(24 * 10), |n| format!("code_{n}"));
+        assert_eq!(world.alerts.len(), 240);
+        assert!(world.policy.by_code.len() <= 24, "{}", world.policy.by_code.len());
+    }
+
+    #[test]
+    fn a_panic_is_an_alert_at_once_and_the_failures_that_it_makes_are_not_another() {
+        let mut world = World::new();
+        world.fail_for(3 * INTERVAL, |_| "timeout".to_owned());
+        assert_eq!(world.alerts.len(), 1);
+        assert!(world.policy.panicked(world.now), "in the same hour");
+        assert!(!world.policy.panicked(world.now));
+        world.fail_for(Duration::from_hours(20), |_| DEFECT.to_owned());
+        assert_eq!(world.alerts.len(), 1);
+        world.now += Duration::from_hours(4);
+        assert!(world.policy.panicked(world.now));
+    }
+
+    #[test]
+    fn what_did_not_get_through_is_tried_again_an_hour_later() {
+        let mut world = World::new();
+        world.fail_for(3 * INTERVAL, |_| "timeout".to_owned());
+        world.policy.not_sent("timeout");
+        world.fail_for(Duration::from_hours(2), |_| "timeout".to_owned());
+        assert_eq!(world.alerts(), [(10, "timeout"), (70, "timeout")]);
+    }
+}
