@@ -135,22 +135,26 @@ pub struct Credentials {
 impl Credentials {
     /// Takes each secret from its file, else from its flag or variable, else from systemd.
     pub fn read(settings: &Settings) -> Result<Self, ConfigError> {
-        let systemd = settings.credentials_directory.as_deref();
-        Ok(Self {
-            api_key: secret(
-                settings.api_key_file.as_deref(),
-                settings.api_key.as_ref(),
-                systemd,
-                (variables::API_KEY, variables::API_KEY_FILE),
-            )?,
-            gateway_token: secret(
-                settings.gateway_token_file.as_deref(),
-                settings.gateway_token.as_ref(),
-                systemd,
-                (variables::GATEWAY_TOKEN, variables::GATEWAY_TOKEN_FILE),
-            )?,
-        })
+        Ok(Self { api_key: api_key(settings)?, gateway_token: gateway_token(settings)? })
     }
+}
+
+pub(crate) fn api_key(settings: &Settings) -> Result<Option<Secret>, ConfigError> {
+    secret(
+        settings.api_key_file.as_deref(),
+        settings.api_key.as_ref(),
+        settings.credentials_directory.as_deref(),
+        (variables::API_KEY, variables::API_KEY_FILE),
+    )
+}
+
+pub(crate) fn gateway_token(settings: &Settings) -> Result<Option<Secret>, ConfigError> {
+    secret(
+        settings.gateway_token_file.as_deref(),
+        settings.gateway_token.as_ref(),
+        settings.credentials_directory.as_deref(),
+        (variables::GATEWAY_TOKEN, variables::GATEWAY_TOKEN_FILE),
+    )
 }
 
 fn secret(
@@ -190,23 +194,8 @@ impl Config {
             settings.sandbox_id.clone().ok_or(ConfigError::Missing(vec![variables::SANDBOX_ID]))?;
         check_sandbox_id(&sandbox_id)?;
         let timeout = Duration::from_secs(settings.timeout);
-        let source = match (&source.status_url, &source.systemd_unit) {
-            (None, None) => Source::None,
-            (None, Some(unit)) => Source::SystemdUnit(Unit::new(unit)?),
-            (Some(status_url), None) => Source::StatusUrl(StatusSource {
-                url: url(status_url, variables::STATUS_URL, settings)?,
-                authorization: credentials
-                    .gateway_token
-                    .as_ref()
-                    .map(|token| header(token, "Bearer ", variables::GATEWAY_TOKEN))
-                    .transpose()?,
-            }),
-            (Some(_), Some(_)) => return Err(ConfigError::TwoSources),
-        };
-        let local_roots = match &source {
-            Source::StatusUrl(StatusSource { url, .. }) => roots(url, settings)?,
-            Source::None | Source::SystemdUnit(_) => RootCerts::WebPki,
-        };
+        let source = process_source(settings, source, credentials.gateway_token.as_ref())?;
+        let local = local_client(&source, settings)?;
         Ok(Self {
             sandbox_id,
             machine_id: settings.machine_id.clone(),
@@ -219,10 +208,49 @@ impl Config {
                 process: source,
             },
             timeout,
-            local: Client::new(timeout, local_roots, None),
+            local,
             redactor: redactor(settings, credentials),
         })
     }
+}
+
+/// Who knows the state of the process.
+pub(crate) fn process_source(
+    settings: &Settings,
+    source: &SourceArguments,
+    gateway_token: Option<&Secret>,
+) -> Result<Source, ConfigError> {
+    Ok(match (&source.status_url, &source.systemd_unit) {
+        (None, None) => Source::None,
+        (None, Some(unit)) => Source::SystemdUnit(Unit::new(unit)?),
+        (Some(status_url), None) => Source::StatusUrl(StatusSource {
+            url: url(status_url, variables::STATUS_URL, settings)?,
+            authorization: gateway_token
+                .map(|token| header(token, "Bearer ", variables::GATEWAY_TOKEN))
+                .transpose()?,
+        }),
+        (Some(_), Some(_)) => return Err(ConfigError::TwoSources),
+    })
+}
+
+/// What asks that source.
+pub(crate) fn local_client(source: &Source, settings: &Settings) -> Result<Client, ConfigError> {
+    let roots = match source {
+        Source::StatusUrl(StatusSource { url, .. }) => roots(url, settings)?,
+        Source::None | Source::SystemdUnit(_) => RootCerts::WebPki,
+    };
+    Ok(Client::new(Duration::from_secs(settings.timeout), roots, None))
+}
+
+/// The proxy that `url` is asked through, if it is.
+pub(crate) fn proxy_to(url: &Uri, settings: &Settings) -> Result<Option<Proxy>, ConfigError> {
+    Ok(match &settings.https_proxy {
+        Some(proxy) if url.scheme_str() == Some("https") => {
+            Some(parse_proxy(proxy, settings.no_proxy.as_deref().unwrap_or_default())?)
+                .filter(|proxy| !proxy.is_no_proxy(url))
+        }
+        _ => None,
+    })
 }
 
 impl Target {
@@ -275,12 +303,16 @@ pub fn check_sandbox_id(sandbox_id: &str) -> Result<(), ConfigError> {
     }
 }
 
-fn header(secret: &Secret, prefix: &str, name: &'static str) -> Result<HeaderValue, ConfigError> {
+pub(crate) fn header(
+    secret: &Secret,
+    prefix: &str,
+    name: &'static str,
+) -> Result<HeaderValue, ConfigError> {
     secret.header_value(prefix).ok_or(ConfigError::NotAHeader(name))
 }
 
 /// A URL that is fit to be asked and to be printed: user and password would be neither.
-fn url(text: &str, name: &'static str, settings: &Settings) -> Result<Uri, ConfigError> {
+pub(crate) fn url(text: &str, name: &'static str, settings: &Settings) -> Result<Uri, ConfigError> {
     let url = parse_url(text).ok_or(ConfigError::Url(name))?;
     if http::is_exposed(&url) && !settings.allow_insecure_http {
         return Err(ConfigError::InsecureHttp(name));
@@ -301,19 +333,13 @@ pub(crate) fn client(
     url: &Uri,
     settings: &Settings,
 ) -> Result<(Client, Option<Proxy>), ConfigError> {
-    let proxy = match &settings.https_proxy {
-        Some(proxy) if url.scheme_str() == Some("https") => {
-            Some(parse_proxy(proxy, settings.no_proxy.as_deref().unwrap_or_default())?)
-                .filter(|proxy| !proxy.is_no_proxy(url))
-        }
-        _ => None,
-    };
+    let proxy = proxy_to(url, settings)?;
     let timeout = Duration::from_secs(settings.timeout);
     Ok((Client::new(timeout, roots(url, settings)?, proxy.clone()), proxy))
 }
 
 /// Whom to trust behind `url`. Reading the system's authorities is work that http does not need.
-fn roots(url: &Uri, settings: &Settings) -> Result<RootCerts, ConfigError> {
+pub(crate) fn roots(url: &Uri, settings: &Settings) -> Result<RootCerts, ConfigError> {
     if url.scheme_str() != Some("https") {
         return Ok(RootCerts::WebPki);
     }
@@ -349,7 +375,7 @@ fn parse_proxy(url: &Secret, no_proxy: &str) -> Result<Proxy, ConfigError> {
 }
 
 /// Knows the credentials as they are and as they were given, and the password of the proxy.
-fn redactor(settings: &Settings, credentials: &Credentials) -> Redactor {
+pub(crate) fn redactor(settings: &Settings, credentials: &Credentials) -> Redactor {
     let proxy = settings.https_proxy.as_ref().and_then(|url| Proxy::new(url.expose()).ok());
     let password = proxy.and_then(|proxy| proxy.password().map(Secret::new));
     let secrets = [

@@ -36,14 +36,35 @@ pub enum Cause {
     CannotResolve,
     /// Nobody listens at that port.
     ConnectionRefused,
-    /// There is no secure connection: an untrusted, expired or other host's certificate, or no TLS.
-    Tls,
+    /// There is no secure connection.
+    Tls(TlsFault),
     /// Not in time.
     Timeout,
-    /// The proxy would not connect.
+    /// The proxy cannot be reached, or would not connect.
     Proxy,
+    /// What came back is not HTTP.
+    NotHttp,
+    /// The connection was closed before an answer came.
+    Closed,
     /// Anything else on the way.
     Network,
+}
+
+/// Why there is no secure connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsFault {
+    /// The certificate is of an authority that is not trusted.
+    Untrusted,
+    /// The certificate is not valid any more, or not yet.
+    Expired,
+    /// The certificate is another host's.
+    OtherHost,
+    /// What listens there speaks something else.
+    NotTls,
+    /// The connection was closed in the middle of it.
+    Closed,
+    /// Anything else.
+    Other,
 }
 
 impl Cause {
@@ -53,9 +74,11 @@ impl Cause {
         match self {
             Self::CannotResolve => "cannot_resolve",
             Self::ConnectionRefused => "connection_refused",
-            Self::Tls => "tls",
+            Self::Tls(_) => "tls",
             Self::Timeout => "timeout",
             Self::Proxy => "proxy",
+            Self::NotHttp => "not_http",
+            Self::Closed => "connection_closed",
             Self::Network => "network",
         }
     }
@@ -125,27 +148,93 @@ impl Client {
             }
             Error::HostNotFound => (Cause::CannotResolve, "the host has no address".to_owned()),
             Error::ConnectProxyFailed(reason) => (Cause::Proxy, format!("by the proxy: {reason}")),
-            error @ (Error::Tls(_) | Error::Rustls(_)) => (Cause::Tls, error.to_string()),
+            Error::Rustls(error) => of_tls(&error),
+            Error::Tls(reason) => (Cause::Tls(TlsFault::Other), reason.to_owned()),
+            Error::Protocol(error) => {
+                (Cause::NotHttp, format!("what came back is not HTTP: {error}"))
+            }
             // ureq would write `io: Connection refused (os error 111)`.
-            Error::Io(error) => (cause(&error), error.to_string()),
+            Error::Io(error) => of_io(&error),
             error => (Cause::Network, error.to_string()),
         };
-        NoAnswer { cause, reason }
+        match cause {
+            // Through a proxy, its own is the only host that is looked up and connected to.
+            Cause::CannotResolve | Cause::ConnectionRefused
+                if self.agent.config().proxy().is_some() =>
+            {
+                NoAnswer { cause: Cause::Proxy, reason: format!("the proxy: {reason}") }
+            }
+            cause => NoAnswer { cause, reason },
+        }
     }
 }
 
-fn cause(error: &io::Error) -> Cause {
+fn of_io(error: &io::Error) -> (Cause, String) {
+    let reason = error.to_string();
+    if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        return of_tls(error);
+    }
     // std gives failed look-ups no kind of their own.
-    if error.to_string().starts_with("failed to lookup address information") {
-        Cause::CannotResolve
-    } else if error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).is_some() {
-        Cause::Tls
-    } else {
-        match error.kind() {
-            io::ErrorKind::ConnectionRefused => Cause::ConnectionRefused,
-            io::ErrorKind::TimedOut => Cause::Timeout,
-            _ => Cause::Network,
+    if reason.starts_with("failed to lookup address information") {
+        return (Cause::CannotResolve, reason);
+    }
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => (Cause::ConnectionRefused, reason),
+        io::ErrorKind::TimedOut => (Cause::Timeout, reason),
+        // Out of rustls: ureq's own, after the handshake, has words inside.
+        io::ErrorKind::UnexpectedEof if error.get_ref().is_none() => (
+            Cause::Tls(TlsFault::Closed),
+            "the connection was closed during the TLS handshake".to_owned(),
+        ),
+        io::ErrorKind::UnexpectedEof => {
+            (Cause::Closed, "the connection was closed without an answer".to_owned())
         }
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe => (Cause::Closed, reason),
+        _ => (Cause::Network, reason),
+    }
+}
+
+fn of_tls(error: &rustls::Error) -> (Cause, String) {
+    use rustls::{CertificateError as Certificate, Error};
+
+    let (fault, reason) = match error {
+        Error::InvalidCertificate(Certificate::UnknownIssuer) => (
+            TlsFault::Untrusted,
+            "the certificate is of an authority that is not trusted here".to_owned(),
+        ),
+        Error::InvalidCertificate(
+            error @ (Certificate::Expired
+            | Certificate::ExpiredContext { .. }
+            | Certificate::NotValidYet
+            | Certificate::NotValidYetContext { .. }),
+        ) => (TlsFault::Expired, error.to_string()),
+        Error::InvalidCertificate(Certificate::NotValidForNameContext { expected, presented }) => (
+            TlsFault::OtherHost,
+            format!(
+                "the certificate is not for {}, but for {}",
+                expected.to_str(),
+                list(presented)
+            ),
+        ),
+        Error::InvalidCertificate(Certificate::NotValidForName) => {
+            (TlsFault::OtherHost, "the certificate is not for this host".to_owned())
+        }
+        Error::InvalidMessage(_) => {
+            (TlsFault::NotTls, "what listens there does not speak TLS".to_owned())
+        }
+        error => (TlsFault::Other, error.to_string()),
+    };
+    (Cause::Tls(fault), reason)
+}
+
+/// The names in a certificate, which rustls writes as `DnsName("example.com")`.
+fn list(presented: &[String]) -> String {
+    let name = |text: &String| text.split('"').nth(1).unwrap_or(text).to_owned();
+    match presented {
+        [] => "no host".to_owned(),
+        names => names.iter().map(name).collect::<Vec<_>>().join(", "),
     }
 }
 

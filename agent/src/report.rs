@@ -5,7 +5,7 @@ use std::fmt::Write;
 use kiloclaw_checkin::{CHECKIN_PATH, Credential, Field, InvalidBody, Refusal};
 use ureq::http::Uri;
 
-use crate::http::Cause;
+use crate::http::{Cause, TlsFault};
 use crate::secret::Redactor;
 use crate::send::{Answer, Outcome};
 use crate::variables;
@@ -18,6 +18,7 @@ const MISCONFIGURED: &str = Refusal::Misconfigured.code();
 const WRONG_API_KEY: &str = Refusal::WrongApiKey.code();
 const WRONG_GATEWAY_TOKEN: &str = Refusal::WrongGatewayToken.code();
 const WRITE_FAILED: &str = Refusal::WriteFailed.code();
+const INVALID_QUERY: &str = Refusal::InvalidQuery.code();
 /// The code is the same for every field.
 const INVALID_FIELD: &str = Refusal::InvalidBody(InvalidBody::Field(Field::SandboxId)).code();
 
@@ -108,7 +109,7 @@ pub fn hint(outcome: &Outcome) -> String {
 }
 
 fn hint_on_the_way(cause: Cause) -> String {
-    use variables::{CA_FILE, CHECKIN_URL, HTTPS_PROXY};
+    use variables::{CHECKIN_URL, HTTPS_PROXY};
 
     match cause {
         Cause::CannotResolve => {
@@ -117,15 +118,38 @@ fn hint_on_the_way(cause: Cause) -> String {
         Cause::ConnectionRefused => {
             format!("check host and port in {CHECKIN_URL}: nothing listens there")
         }
-        Cause::Tls => format!(
-            "check host and port in {CHECKIN_URL}, this machine's clock, and {CA_FILE} if the \
-             server's certificate is of a private authority"
-        ),
+        Cause::Tls(fault) => hint_on_tls(fault),
         Cause::Timeout => format!(
             "check this machine's network and firewall, and {HTTPS_PROXY} if it needs a proxy"
         ),
         Cause::Proxy => format!("check {HTTPS_PROXY}, and that the proxy allows this host"),
+        Cause::NotHttp => format!("check {CHECKIN_URL}: its port, and that https is not missing"),
+        Cause::Closed => {
+            format!("try again later; if it lasts, check host and port in {CHECKIN_URL}")
+        }
         Cause::Network => format!("check {CHECKIN_URL} and this machine's network"),
+    }
+}
+
+fn hint_on_tls(fault: TlsFault) -> String {
+    use variables::{CA_FILE, CHECKIN_URL};
+
+    match fault {
+        TlsFault::Untrusted => format!(
+            "set {CA_FILE} if the certificate is of a private authority; if not, something in \
+             between may be reading along"
+        ),
+        TlsFault::Expired => {
+            "check this machine's clock (`date`); if it is right, renew the certificate".to_owned()
+        }
+        TlsFault::OtherHost => {
+            format!("check the host in {CHECKIN_URL}, or give the server a certificate for it")
+        }
+        TlsFault::NotTls => format!("check host and port in {CHECKIN_URL}: https may be wrong"),
+        TlsFault::Closed | TlsFault::Other => format!(
+            "check host and port in {CHECKIN_URL}, this machine's clock, and {CA_FILE} if the \
+             server's certificate is of a private authority"
+        ),
     }
 }
 
@@ -145,6 +169,9 @@ fn hint_of_the_server(answer: &Answer) -> String {
         }
         (INVALID_FIELD, _) => {
             "check the setting behind this field; the server may be of another version".to_owned()
+        }
+        (INVALID_QUERY, _) => {
+            format!("check the query of {CHECKIN_URL}: a check-in's URL needs none")
         }
         (MISCONFIGURED, _) => {
             "the server lacks a secret or a binding; its log says which".to_owned()
