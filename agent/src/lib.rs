@@ -8,7 +8,7 @@
 //! `run` and `watch` repeat that: [daemon] decides what to do and when, out of [schedule] and
 //! [supervisor]; all three are pure. [service] does it, with [worker] for what takes time and
 //! [process] for the command. [state] is what remains. [alerts] tell what lasts to Sentry, in a
-//! build with the feature `sentry`.
+//! build with the feature `sentry`. [doctor] checks all of it.
 
 #![forbid(unsafe_code)]
 
@@ -23,6 +23,7 @@ pub mod cli;
 pub mod collect;
 pub mod config;
 pub mod daemon;
+pub mod doctor;
 pub mod exit;
 pub mod gateway_token;
 pub mod http;

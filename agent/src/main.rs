@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use kiloclaw_agent::cli::{Cli, Command};
 use kiloclaw_agent::exit::Exit;
-use kiloclaw_agent::{gateway_token, manual, once, service, status};
+use kiloclaw_agent::{doctor, gateway_token, manual, once, service, status};
 
 fn main() -> ExitCode {
     let exit = match Cli::from_process() {
@@ -14,7 +14,7 @@ fn main() -> ExitCode {
             Command::Run(arguments) => service::run(&arguments),
             Command::Watch(arguments) => service::watch(&arguments),
             Command::Once(arguments) => once::run(&arguments),
-            Command::Doctor(_) => Exit::Failed,
+            Command::Doctor(arguments) => doctor::run(&arguments),
             Command::Status(arguments) => status::run(&arguments),
             Command::GatewayToken(arguments) => gateway_token::run(&arguments),
             Command::Completions(arguments) => manual::completions(&arguments),

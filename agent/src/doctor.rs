@@ -1,0 +1,379 @@
+//! `kiloclaw-agent doctor`: checks all that a check-in needs, and says how to mend what is wrong.
+//!
+//! Every [check] is made as far as it can be, whatever else fails: [settings] first, then the
+//! [route] to the server and what the [server] says, then the [readings]. Nothing is written: the
+//! server is first asked in a way that tells whether it knows the dry run, and one that does not
+//! never sees a check-in.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use kiloclaw_checkin::{DRY_RUN_PARAMETER, DRY_RUN_QUERY, Refusal};
+use ureq::http::{HeaderValue, Uri};
+
+use crate::check_in::check_in;
+use crate::cli::{DoctorArguments, Settings};
+use crate::collect::Readings;
+use crate::config::Target;
+use crate::exit::Exit;
+use crate::http::Cause;
+use crate::ledger::Owed;
+use crate::report;
+use crate::secret::Secret;
+use crate::send::{Outcome, send_to};
+use crate::variables;
+
+pub mod check;
+pub mod readings;
+pub mod route;
+pub mod server;
+pub mod settings;
+
+use check::{Name, Report, Verdict};
+use route::Peer;
+use server::{DryRun, Met};
+use settings::Usable;
+
+/// What is sent for a credential that is not there, so that the server can be told all the same.
+const PLACEHOLDER: HeaderValue = HeaderValue::from_static("not-set");
+const BEARER_PLACEHOLDER: HeaderValue = HeaderValue::from_static("Bearer not-set");
+
+/// Those of the server's checks that its answers decide.
+const OF_THE_SERVER: [Name; 6] =
+    [Name::Server, Name::Clock, Name::ApiKey, Name::GatewayToken, Name::SandboxId, Name::Body];
+
+/// Makes all checks.
+#[must_use]
+pub fn run(arguments: &DoctorArguments) -> Exit {
+    let mut usable = Usable::new(arguments);
+    let mut report = Report::new(arguments.json, usable.redactor.clone());
+    let problems = std::mem::take(&mut usable.problems);
+    if problems.is_empty() {
+        report.put(Name::Configuration, Verdict::passed("complete and valid"));
+    }
+    for problem in problems {
+        report.put(Name::Configuration, problem);
+    }
+    let (readings, verdicts) = readings::collect(&arguments.settings, &usable);
+    let examination = Examination { arguments, usable: &usable, readings: &readings };
+    examination.reach(&mut report);
+    for (name, verdict) in verdicts {
+        report.put(name, verdict);
+    }
+    readings::state_file(&arguments.state, usable.sandbox_id.as_deref(), &mut report);
+    report.end()
+}
+
+struct Examination<'a> {
+    arguments: &'a DoctorArguments,
+    usable: &'a Usable,
+    readings: &'a Readings,
+}
+
+impl Examination<'_> {
+    /// All that lies between here and an accepted check-in, up to the first gap.
+    fn reach(&self, report: &mut Report) {
+        let usable = self.usable;
+        let (Some(url), Some(target)) = (&usable.url, self.target()) else {
+            let way = [Name::Dns, Name::Connection, Name::Proxy, Name::Tls];
+            report.skip(&way, Name::Configuration);
+            report.skip(&OF_THE_SERVER, Name::Configuration);
+            return;
+        };
+        let peer = self.peer(url);
+        let (verdict, addresses) = route::resolve(&peer, usable.timeout);
+        let failed = verdict.is_failed();
+        report.put(Name::Dns, verdict);
+        if failed {
+            report.skip(&[Name::Connection, Name::Proxy, Name::Tls], Name::Dns);
+            report.skip(&OF_THE_SERVER, Name::Dns);
+            return;
+        }
+        let verdict = route::connect(&peer, &addresses, usable.timeout);
+        let failed = verdict.is_failed();
+        report.put(Name::Connection, verdict);
+        if failed {
+            report.skip(&[Name::Proxy, Name::Tls], Name::Connection);
+            report.skip(&OF_THE_SERVER, Name::Connection);
+            return;
+        }
+        self.ask(&target, report);
+    }
+
+    /// Who is connected to.
+    fn peer(&self, url: &Uri) -> Peer {
+        if let Some(proxy) = &self.usable.proxy {
+            return Peer::new(proxy.host(), proxy.port(), variables::HTTPS_PROXY);
+        }
+        let port = if url.scheme_str() == Some("https") { 443 } else { 80 };
+        let port = url.port_u16().unwrap_or(port);
+        Peer::new(url.host().unwrap_or_default(), port, variables::CHECKIN_URL)
+    }
+
+    /// The check-in endpoint, with what there is of the credentials.
+    fn target(&self) -> Option<Target> {
+        let usable = self.usable;
+        let header = |secret: &Option<Secret>, prefix| secret.as_ref()?.header_value(prefix);
+        Some(Target {
+            url: usable.url.clone()?,
+            authorization: header(&usable.api_key, "Bearer ").unwrap_or(BEARER_PLACEHOLDER),
+            gateway_token: header(&usable.gateway_token, "").unwrap_or(PLACEHOLDER),
+            client: usable.client.clone()?,
+            proxy: usable.proxy.clone(),
+        })
+    }
+
+    /// Asks the server who it is, in a way that no version takes for a check-in.
+    fn ask(&self, target: &Target, report: &mut Report) {
+        let Some(url) = server::with_query(&target.url, &format!("{DRY_RUN_PARAMETER}=")) else {
+            report.skip(&[Name::Proxy, Name::Tls], Name::Configuration);
+            report.skip(&OF_THE_SERVER, Name::Configuration);
+            return;
+        };
+        let (asked, started) = (SystemTime::now(), Instant::now());
+        let outcome = send_to(target, &url, "", Duration::MAX);
+        let took = started.elapsed();
+        if let Some(gap) = way(target, &outcome, report) {
+            report.skip(&OF_THE_SERVER, gap);
+            return;
+        }
+        let met = server::meet(&outcome);
+        let verdict = server::server(&met, &outcome);
+        let failed = verdict.is_failed();
+        report.put(Name::Server, verdict);
+        let date = match &outcome {
+            Outcome::Refused(answer) | Outcome::TryLater(answer) | Outcome::Redirected(answer) => {
+                answer.date
+            }
+            Outcome::Accepted(_) | Outcome::Unreachable(_) => None,
+        };
+        match &outcome {
+            Outcome::Unreachable(_) => report.skip(&[Name::Clock], Name::Server),
+            _ => report.put(Name::Clock, server::clock(date, asked, took)),
+        }
+        if failed {
+            report.skip(
+                &[Name::ApiKey, Name::GatewayToken, Name::SandboxId, Name::Body],
+                Name::Server,
+            );
+            return;
+        }
+        self.credentials(target, &met, &outcome, report);
+    }
+
+    fn credentials(&self, target: &Target, met: &Met, outcome: &Outcome, report: &mut Report) {
+        let rest = [Name::GatewayToken, Name::SandboxId, Name::Body];
+        let Some(key) = &self.usable.api_key else {
+            report.skip(&[Name::ApiKey], Name::Configuration);
+            self.token_alone(report);
+            report.skip(&[Name::SandboxId, Name::Body], Name::ApiKey);
+            return;
+        };
+        let several = key.expose().contains(',');
+        let verdict = server::api_key(met, outcome, several);
+        let verdict = verdict.unwrap_or_else(|| Verdict::skipped_after(Name::Server));
+        let failed = verdict.is_failed();
+        report.put(Name::ApiKey, verdict);
+        match met {
+            _ if failed => {
+                self.token_alone(report);
+                report.skip(&[Name::SandboxId, Name::Body], Name::ApiKey);
+            }
+            Met::OlderTelemetry => {
+                self.token_alone(report);
+                let older = "the server is of a version without the dry run, and would write it";
+                report.put(Name::SandboxId, Verdict::skipped(older));
+                report.put(Name::Body, self.own_verdict(older));
+            }
+            Met::Telemetry => self.dry_run(target, report),
+            _ => report.skip(&rest, Name::Server),
+        }
+    }
+
+    /// What can be said of the token without the server.
+    fn token_alone(&self, report: &mut Report) {
+        let verdict = self.malformed_token().unwrap_or_else(|| match &self.usable.gateway_token {
+            Some(_) => {
+                Verdict::skipped("well-formed; the server alone can tell whether it is right")
+            }
+            None => Verdict::skipped_after(Name::Configuration),
+        });
+        report.put(Name::GatewayToken, verdict);
+    }
+
+    fn malformed_token(&self) -> Option<Verdict> {
+        let fault = server::malformed(self.usable.gateway_token.as_ref()?.expose())?;
+        let mend = format!(
+            "copy it again to {}; `kiloclaw-agent gateway-token` prints it",
+            variables::GATEWAY_TOKEN
+        );
+        Some(Verdict::failed(Refusal::WrongGatewayToken.code(), fault, mend))
+    }
+
+    /// What the contract says of the body where the server does not.
+    fn own_verdict(&self, why: &str) -> Verdict {
+        let id = self.usable.sandbox_id.as_deref().unwrap_or("unknown");
+        let Some(Ok(body)) = self.body(id) else {
+            return Verdict::skipped_after(Name::Configuration);
+        };
+        match kiloclaw_checkin::CheckIn::parse_str(&body) {
+            Ok(_) => Verdict::skipped(format!("valid by itself; {why}")),
+            Err(invalid) => {
+                let refusal = Refusal::InvalidBody(invalid);
+                let mend = "check the setting behind this field";
+                Verdict::failed(refusal.code(), invalid.to_string(), mend)
+            }
+        }
+    }
+
+    fn body(&self, sandbox_id: &str) -> Option<serde_json::Result<String>> {
+        let settings: &Settings = &self.arguments.settings;
+        let config = self.usable.config(settings, sandbox_id)?;
+        let check_in = check_in(&config, self.readings, Owed::default());
+        Some(serde_json::to_string(&check_in))
+    }
+
+    /// Lets the server check a check-in: under the configured id, and if the token is not that one's,
+    /// under those that may be meant.
+    fn dry_run(&self, target: &Target, report: &mut Report) {
+        let usable = self.usable;
+        let malformed = self.malformed_token();
+        let configured = usable.sandbox_id.as_deref();
+        let send = |id: &str| {
+            let body = self.body(id)?.ok()?;
+            let url = server::with_query(&target.url, DRY_RUN_QUERY)?;
+            Some(send_to(target, &url, &body, Duration::MAX))
+        };
+        let first = send(configured.unwrap_or("unknown"));
+        let Some(first) = first else {
+            self.token_alone(report);
+            report.skip(&[Name::SandboxId, Name::Body], Name::Configuration);
+            return;
+        };
+        let token = usable.gateway_token.as_ref();
+        match DryRun::new(&first) {
+            DryRun::Otherwise => {
+                match malformed {
+                    Some(malformed) => report.put(Name::GatewayToken, malformed),
+                    None => report.skip(&[Name::GatewayToken], Name::Body),
+                }
+                report.skip(&[Name::SandboxId], Name::Body);
+                report.put(Name::Body, server::body(&first));
+            }
+            DryRun::Accepted => {
+                let fine = Verdict::passed("accepted");
+                report.put(Name::GatewayToken, malformed.unwrap_or(fine));
+                report.put(
+                    Name::SandboxId,
+                    match configured {
+                        Some(_) => Verdict::passed("the token is this sandbox's"),
+                        None => Verdict::skipped_after(Name::Configuration),
+                    },
+                );
+                report.put(Name::Body, Verdict::passed("accepted, and not written"));
+            }
+            DryRun::WrongToken => {
+                match malformed {
+                    Some(malformed) => {
+                        report.put(Name::GatewayToken, malformed);
+                        report.skip(&[Name::SandboxId], Name::GatewayToken);
+                    }
+                    None if token.is_none() => {
+                        let both = [Name::GatewayToken, Name::SandboxId];
+                        report.skip(&both, Name::Configuration);
+                    }
+                    None => self.whose(&first, send, report),
+                }
+                let valid = "valid: the server looks at the token last";
+                report.put(Name::Body, Verdict::passed(valid));
+            }
+        }
+    }
+
+    /// Whose a well-formed token is. The server does not say, but knows when asked for the right one.
+    fn whose(
+        &self,
+        refused: &Outcome,
+        send: impl Fn(&str) -> Option<Outcome>,
+        report: &mut Report,
+    ) {
+        use variables::{GATEWAY_TOKEN, SANDBOX_ID};
+
+        let DoctorArguments { settings, state, .. } = self.arguments;
+        let configured = settings.sandbox_id.as_deref();
+        let others = [
+            readings::sandbox_of_state(state),
+            settings.machine_id.clone(),
+            readings::host_name(&settings.proc_root),
+        ];
+        let owner = server::candidates(configured, others)
+            .into_iter()
+            .find(|id| send(id).is_some_and(|outcome| DryRun::new(&outcome) == DryRun::Accepted));
+        match (owner, configured) {
+            (Some(owner), configured) => {
+                let instead = configured.map(|id| format!(", not `{id}`")).unwrap_or_default();
+                let mend = match configured {
+                    Some(id) => {
+                        format!("set {SANDBOX_ID} to it, or {GATEWAY_TOKEN} to the token of `{id}`")
+                    }
+                    None => format!("set {SANDBOX_ID} to it"),
+                };
+                report.put(Name::GatewayToken, Verdict::passed("valid, but of another sandbox"));
+                report.put(
+                    Name::SandboxId,
+                    Verdict::failed(
+                        "wrong_sandbox_id",
+                        format!("the token belongs to `{owner}`{instead}"),
+                        mend,
+                    ),
+                );
+            }
+            (None, Some(_)) => {
+                let code = Refusal::WrongGatewayToken.code();
+                let verdict = Verdict::failed(code, server::told(refused), report::hint(refused));
+                report.put(Name::GatewayToken, verdict);
+                report.skip(&[Name::SandboxId], Name::GatewayToken);
+            }
+            (None, None) => {
+                report.skip(&[Name::GatewayToken, Name::SandboxId], Name::Configuration);
+            }
+        }
+    }
+}
+
+/// What the outcome says of proxy and TLS; the one of them that is in the way.
+fn way(target: &Target, outcome: &Outcome, report: &mut Report) -> Option<Name> {
+    let hint = report::hint(outcome);
+    let https = target.url.scheme_str() == Some("https");
+    let no_answer = match outcome {
+        Outcome::Unreachable(no_answer) => Some(no_answer),
+        _ => None,
+    };
+    let cause = no_answer.map(|no_answer| no_answer.cause);
+    let reason = no_answer.map(|no_answer| no_answer.reason.clone()).unwrap_or_default();
+    match (&target.proxy, cause) {
+        (None, _) => report.put(Name::Proxy, Verdict::skipped("none is used")),
+        (Some(_), Some(cause @ Cause::Proxy)) => {
+            report.put(Name::Proxy, Verdict::failed(cause.code(), reason, hint));
+            report.skip(&[Name::Tls], Name::Proxy);
+            return Some(Name::Proxy);
+        }
+        (Some(_), Some(Cause::Timeout | Cause::Closed | Cause::NotHttp | Cause::Network)) => {
+            let silent = "there was no answer to tell whether it connects";
+            report.put(Name::Proxy, Verdict::skipped(silent));
+        }
+        (Some(_), _) => report.put(Name::Proxy, Verdict::passed("it connects to the server")),
+    }
+    match cause {
+        _ if !https => report.put(Name::Tls, Verdict::skipped("the URL is not https")),
+        Some(cause @ Cause::Tls(_)) => {
+            report.put(Name::Tls, Verdict::failed(cause.code(), reason, hint));
+            return Some(Name::Tls);
+        }
+        Some(_) => {
+            let silent = "there was no answer to tell whether it is secure";
+            report.put(Name::Tls, Verdict::skipped(silent));
+        }
+        None => report.put(Name::Tls, Verdict::passed("the server's certificate is trusted")),
+    }
+    None
+}

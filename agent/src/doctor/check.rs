@@ -1,0 +1,311 @@
+//! Checks and what came of them, for people and for programs.
+
+use std::fmt;
+use std::io;
+
+use serde::Serialize;
+
+use crate::exit::Exit;
+use crate::output;
+use crate::secret::Redactor;
+
+/// What is checked, in this order. The names are for programs: never renamed, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Name {
+    /// Flags, variables, and the files that they name.
+    Configuration,
+    /// The name of the server, or of the proxy.
+    Dns,
+    /// A TCP connection to it.
+    Connection,
+    /// The proxy's consent.
+    Proxy,
+    /// The server's certificate.
+    Tls,
+    /// Whether the server is Kiloclaw telemetry and able to take check-ins.
+    Server,
+    /// This machine's clock beside the server's.
+    Clock,
+    /// The fleet's API key.
+    ApiKey,
+    /// The sandbox's gateway token.
+    GatewayToken,
+    /// Whether the token is of this sandbox.
+    SandboxId,
+    /// A check-in, as it would be sent.
+    Body,
+    /// The load average.
+    Load,
+    /// The counters of the network's interfaces.
+    Network,
+    /// The version of `OpenClaw`.
+    Openclaw,
+    /// Who knows the state of the process.
+    Process,
+    /// The place of the state file.
+    StateFile,
+}
+
+impl Name {
+    /// All, in order.
+    pub const ALL: [Self; 16] = [
+        Self::Configuration,
+        Self::Dns,
+        Self::Connection,
+        Self::Proxy,
+        Self::Tls,
+        Self::Server,
+        Self::Clock,
+        Self::ApiKey,
+        Self::GatewayToken,
+        Self::SandboxId,
+        Self::Body,
+        Self::Load,
+        Self::Network,
+        Self::Openclaw,
+        Self::Process,
+        Self::StateFile,
+    ];
+
+    /// For people and for programs.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Configuration => "configuration",
+            Self::Dns => "dns",
+            Self::Connection => "connection",
+            Self::Proxy => "proxy",
+            Self::Tls => "tls",
+            Self::Server => "server",
+            Self::Clock => "clock",
+            Self::ApiKey => "api_key",
+            Self::GatewayToken => "gateway_token",
+            Self::SandboxId => "sandbox_id",
+            Self::Body => "body",
+            Self::Load => "load",
+            Self::Network => "network",
+            Self::Openclaw => "openclaw",
+            Self::Process => "process",
+            Self::StateFile => "state_file",
+        }
+    }
+}
+
+/// What came of a check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum Verdict {
+    /// All is well.
+    Passed {
+        /// What was found.
+        found: String,
+    },
+    /// Something is wrong.
+    Failed {
+        /// For programs.
+        code: String,
+        /// What is wrong.
+        message: String,
+        /// What to do about it.
+        mend: String,
+    },
+    /// It could not be checked, or there is nothing to check.
+    Skipped {
+        /// Why.
+        message: String,
+    },
+}
+
+impl Verdict {
+    /// All is well.
+    pub fn passed(found: impl Into<String>) -> Self {
+        Self::Passed { found: found.into() }
+    }
+
+    /// Something is wrong.
+    pub fn failed(
+        code: impl Into<String>,
+        message: impl Into<String>,
+        mend: impl Into<String>,
+    ) -> Self {
+        Self::Failed { code: code.into(), message: message.into(), mend: mend.into() }
+    }
+
+    /// Not checked.
+    pub fn skipped(message: impl Into<String>) -> Self {
+        Self::Skipped { message: message.into() }
+    }
+
+    /// Not checked, as another check did not pass.
+    #[must_use]
+    pub fn skipped_after(name: Name) -> Self {
+        Self::skipped(format!("`{}` has to pass first", name.text()))
+    }
+
+    /// Whether something is wrong.
+    #[must_use]
+    pub const fn is_failed(&self) -> bool {
+        matches!(self, Self::Failed { .. })
+    }
+
+    fn cleaned(self, redactor: &Redactor) -> Self {
+        let clean = |text: String| redactor.clean(&text);
+        match self {
+            Self::Passed { found } => Self::Passed { found: clean(found) },
+            Self::Failed { code, message, mend } => {
+                Self::Failed { code: clean(code), message: clean(message), mend: clean(mend) }
+            }
+            Self::Skipped { message } => Self::Skipped { message: clean(message) },
+        }
+    }
+}
+
+/// A check and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What was checked.
+    pub name: Name,
+    /// What came of it.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+}
+
+/// As one line, for people.
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.name.text();
+        match &self.verdict {
+            Verdict::Passed { found } => write!(f, "✓ {name}: {found}"),
+            Verdict::Failed { message, mend, .. } => write!(f, "✗ {name}: {message}; {mend}"),
+            Verdict::Skipped { message } => write!(f, "- {name}: skipped: {message}"),
+        }
+    }
+}
+
+/// All checks, as they come in. For people each is printed at once: some take seconds.
+#[derive(Debug)]
+pub struct Report {
+    json: bool,
+    redactor: Redactor,
+    checks: Vec<Check>,
+    unprintable: Option<io::Error>,
+}
+
+#[derive(Serialize)]
+struct Json<'a> {
+    ok: bool,
+    checks: &'a [Check],
+}
+
+impl Report {
+    /// Starts a report. Nothing gets into it but through `redactor`.
+    #[must_use]
+    pub const fn new(json: bool, redactor: Redactor) -> Self {
+        Self { json, redactor, checks: Vec::new(), unprintable: None }
+    }
+
+    /// Puts down what came of a check. Of several of the same name, each says something else.
+    pub fn put(&mut self, name: Name, verdict: Verdict) {
+        let check = Check { name, verdict: verdict.cleaned(&self.redactor) };
+        if !self.json && self.unprintable.is_none() {
+            self.unprintable = output::print(&check.to_string()).err();
+        }
+        self.checks.push(check);
+    }
+
+    /// Says that these checks cannot be made, as another one did not pass.
+    pub fn skip(&mut self, names: &[Name], after: Name) {
+        for &name in names {
+            self.put(name, Verdict::skipped_after(after));
+        }
+    }
+
+    /// Ends the report.
+    #[must_use]
+    pub fn end(self) -> Exit {
+        let ok = !self.checks.iter().any(|check| check.verdict.is_failed());
+        let text = if self.json {
+            serde_json::to_string_pretty(&Json { ok, checks: &self.checks })
+                .map_err(io::Error::from)
+        } else {
+            Ok(summary(&self.checks))
+        };
+        let printed = match (self.unprintable, text) {
+            (Some(error), _) | (None, Err(error)) => Err(error),
+            (None, Ok(text)) => output::print(&text),
+        };
+        match printed {
+            Err(error) => output::unprintable(&error),
+            Ok(()) if ok => Exit::Done,
+            Ok(()) => Exit::Failed,
+        }
+    }
+}
+
+/// The last line, for people.
+fn summary(checks: &[Check]) -> String {
+    let count = |is: fn(&Verdict) -> bool| checks.iter().filter(|c| is(&c.verdict)).count();
+    let failed = count(Verdict::is_failed);
+    let skipped = count(|verdict| matches!(verdict, Verdict::Skipped { .. }));
+    let made = checks.len() - skipped;
+    let and_skipped = if skipped == 0 { String::new() } else { format!(", {skipped} skipped") };
+    match failed {
+        0 => format!("all {made} checks passed{and_skipped}"),
+        failed => format!("{failed} of {made} checks failed{and_skipped}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(name: Name, verdict: Verdict) -> Check {
+        Check { name, verdict }
+    }
+
+    #[test]
+    fn a_check_is_one_line() {
+        let line = |verdict| check(Name::ApiKey, verdict).to_string();
+        assert_eq!(line(Verdict::passed("accepted")), "✓ api_key: accepted");
+        assert_eq!(line(Verdict::failed("c", "refused", "mend it")), "✗ api_key: refused; mend it");
+        assert_eq!(
+            line(Verdict::skipped_after(Name::Dns)),
+            "- api_key: skipped: `dns` has to pass first"
+        );
+    }
+
+    #[test]
+    fn the_last_line_counts_what_was_checked() {
+        let passed = check(Name::Dns, Verdict::passed(""));
+        let failed = check(Name::Tls, Verdict::failed("", "", ""));
+        let skipped = check(Name::Body, Verdict::skipped(""));
+        assert_eq!(summary(&[passed.clone(), passed.clone()]), "all 2 checks passed");
+        assert_eq!(summary(&[passed.clone(), skipped.clone()]), "all 1 checks passed, 1 skipped");
+        assert_eq!(summary(&[passed, failed, skipped]), "1 of 2 checks failed, 1 skipped");
+    }
+
+    #[test]
+    fn programs_get_the_same_names() {
+        for name in Name::ALL {
+            assert_eq!(serde_json::to_value(name).unwrap(), name.text());
+        }
+    }
+
+    #[test]
+    fn programs_get_a_status_and_what_belongs_to_it() {
+        let json = |verdict| serde_json::to_value(check(Name::Tls, verdict)).unwrap();
+        assert_eq!(
+            json(Verdict::passed("f")),
+            serde_json::json!({"name": "tls", "status": "passed", "found": "f"})
+        );
+        assert_eq!(
+            json(Verdict::failed("c", "m", "n")),
+            serde_json::json!({"name": "tls", "status": "failed", "code": "c", "message": "m", "mend": "n"})
+        );
+        assert_eq!(
+            json(Verdict::skipped("m")),
+            serde_json::json!({"name": "tls", "status": "skipped", "message": "m"})
+        );
+    }
+}

@@ -1,0 +1,296 @@
+//! The readings that check-ins are made of, and the place of the state file.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::children::Children;
+use crate::cli::{Settings, StateArguments};
+use crate::collect::network::{Counters, Interfaces};
+use crate::collect::process::{ProcessHealth, Status};
+use crate::collect::status_url::StatusError;
+use crate::collect::systemd::SystemdError;
+use crate::collect::{Readings, Source, epoch, load, network, openclaw, status_url};
+use crate::doctor::check::{Name, Report, Verdict};
+use crate::doctor::settings::Usable;
+use crate::report;
+use crate::send::Outcome;
+use crate::state::State;
+use crate::variables;
+
+/// Takes all readings, each of which can fail alone.
+pub fn collect(settings: &Settings, usable: &Usable) -> (Readings, Vec<(Name, Verdict)>) {
+    let proc_root = &settings.proc_root;
+    let children = Children::default();
+    let load = load::read(proc_root);
+    let network = network::read(proc_root);
+    let (health, process_verdict) = process(usable, &children);
+    let openclaw = openclaw::probe(&settings.openclaw_command, &children);
+
+    let unreadable = |what: &str, error: &dyn std::error::Error| {
+        Verdict::failed(
+            "unreadable",
+            format!("{}: {error}", proc_root.join(what).display()),
+            format!("0 is reported meanwhile; check that {} is mounted", proc_root.display()),
+        )
+    };
+    let verdicts = vec![
+        (
+            Name::Load,
+            match &load {
+                Ok(load) => Verdict::passed(format!("{load} over 5 minutes")),
+                Err(error) => unreadable("loadavg", error),
+            },
+        ),
+        (
+            Name::Network,
+            match (&network, &usable.interfaces) {
+                (Err(error), _) => unreadable("net/dev", error),
+                (_, None) => Verdict::skipped_after(Name::Configuration),
+                (Ok(counters), Some(interfaces)) => traffic(interfaces, counters),
+            },
+        ),
+        (Name::Openclaw, version(&settings.openclaw_command, &openclaw)),
+        (Name::Process, process_verdict),
+    ];
+    let readings = Readings {
+        load_avg_5m: load.ok(),
+        network: network.ok(),
+        epoch: epoch::read(proc_root),
+        openclaw: openclaw.ok(),
+        process: health,
+    };
+    (readings, verdicts)
+}
+
+fn traffic(interfaces: &Interfaces, counters: &Counters) -> Verdict {
+    let there: Vec<_> = counters.keys().map(String::as_str).collect();
+    let failed = |code, message: String| {
+        let mend = format!(
+            "set {}; there are {}",
+            variables::NET_INTERFACE,
+            if there.is_empty() { "none".to_owned() } else { there.join(", ") }
+        );
+        Verdict::failed(code, message, mend)
+    };
+    let missing: Vec<_> = interfaces.missing(counters).collect();
+    if !missing.is_empty() {
+        return failed("no_interface", format!("there is no {}", missing.join(", ")));
+    }
+    let counted: Vec<_> = counters
+        .iter()
+        .filter(|(name, _)| interfaces.counts(name, counters))
+        .map(|(name, bytes)| format!("{name} {} in, {} out", bytes.bytes_in, bytes.bytes_out))
+        .collect();
+    if counted.is_empty() {
+        return failed("no_interface", "no interface's bytes count".to_owned());
+    }
+    Verdict::passed(format!("bytes so far: {}", counted.join("; ")))
+}
+
+fn version(command: &OsStr, version: &Result<openclaw::Version, openclaw::ProbeError>) -> Verdict {
+    match version {
+        Ok(openclaw::Version { version, commit: Some(commit) }) => {
+            Verdict::passed(format!("{version} ({commit})"))
+        }
+        Ok(openclaw::Version { version, commit: None }) => Verdict::passed(version.clone()),
+        Err(error) => Verdict::failed(
+            "no_version",
+            format!("`{} --version` {error}", command.display()),
+            format!(
+                "check-ins go without it; set {} to the program, with its path",
+                variables::OPENCLAW_COMMAND
+            ),
+        ),
+    }
+}
+
+fn process(usable: &Usable, children: &Children) -> (ProcessHealth, Verdict) {
+    use variables::{STATUS_URL, SYSTEMD_UNIT};
+
+    let (result, who) = match (&usable.source, &usable.local) {
+        (Some(Source::None), _) => {
+            let verdict = Verdict::skipped(format!(
+                "neither {STATUS_URL} nor {SYSTEMD_UNIT} is set: right for `run`, which supervises \
+                 the process itself"
+            ));
+            return (ProcessHealth::NotWatched, verdict);
+        }
+        (Some(Source::StatusUrl(source)), Some(client)) => {
+            let answer = status_url::ask(source, client, Duration::MAX);
+            (answer.map_err(|error| of_status_url(&source.url.to_string(), error)), "controller")
+        }
+        (Some(Source::SystemdUnit(unit)), _) => {
+            let answer = unit.clone().ask(children, Duration::MAX);
+            (answer.map_err(|error| of_systemd(&error)), "systemd")
+        }
+        (None, _) | (Some(Source::StatusUrl(_)), None) => {
+            return (ProcessHealth::Unknown, Verdict::skipped_after(Name::Configuration));
+        }
+    };
+    match result {
+        Ok(status) => {
+            let verdict = Verdict::passed(described(who, &status));
+            (ProcessHealth::Known(status), verdict)
+        }
+        Err(verdict) => (ProcessHealth::Unknown, verdict),
+    }
+}
+
+fn described(who: &str, status: &Status) -> String {
+    let Status { state, restarts, uptime_seconds, .. } = status;
+    format!("the {who} says: {state}, up for {uptime_seconds:.0} s, restarts {restarts}").replacen(
+        "the systemd",
+        "systemd",
+        1,
+    )
+}
+
+fn of_status_url(url: &str, error: StatusError) -> Verdict {
+    use variables::{GATEWAY_TOKEN, STATUS_URL};
+
+    let message = format!("{url} {error}");
+    let (code, mend) = match error {
+        StatusError::NoToken => {
+            ("no_gateway_token".to_owned(), format!("set {GATEWAY_TOKEN} to a valid token"))
+        }
+        StatusError::NoAnswer(no_answer) => {
+            let code = no_answer.cause.code().to_owned();
+            let hint = report::hint(&Outcome::Unreachable(no_answer));
+            (code, hint.replace(variables::CHECKIN_URL, STATUS_URL))
+        }
+        StatusError::Refused(status) => {
+            let status = status.as_u16();
+            let mend = match status {
+                401 | 403 => format!("check {GATEWAY_TOKEN}: the controller does not accept it"),
+                _ => format!("check {STATUS_URL}"),
+            };
+            (format!("http_{status}"), mend)
+        }
+        StatusError::Parse(_) | StatusError::Invalid(_) => {
+            ("not_a_status".to_owned(), format!("check {STATUS_URL}, and the controller's version"))
+        }
+    };
+    Verdict::failed(code, message, format!("`unknown` is reported meanwhile; {mend}"))
+}
+
+fn of_systemd(error: &SystemdError) -> Verdict {
+    let unit = variables::SYSTEMD_UNIT;
+    let (code, mend) = match error {
+        SystemdError::Run(_) => (
+            "no_systemd",
+            "check that systemd runs here, and that `systemctl` is there and may be used"
+                .to_owned(),
+        ),
+        SystemdError::NoUnit(_) => (
+            "no_unit",
+            format!("check {unit}; `systemctl list-units --type=service` lists the units"),
+        ),
+        SystemdError::Invalid(_) => ("not_a_service", format!("check {unit}")),
+    };
+    let mend = format!("`unknown` is reported meanwhile; {mend}");
+    Verdict::failed(code, format!("systemd {error}"), mend)
+}
+
+/// Checks that the state file can be kept where an agent that stays would, and leaves nothing there.
+pub fn state_file(arguments: &StateArguments, sandbox_id: Option<&str>, report: &mut Report) {
+    let path = arguments.paths().swap_remove(0);
+    report.put(Name::StateFile, keep(&path, arguments.state_file.is_none(), sandbox_id));
+}
+
+fn keep(path: &Path, makes_directory: bool, sandbox_id: Option<&str>) -> Verdict {
+    let shown = path.display();
+    let failed = |code, error: &dyn std::fmt::Display, mend: &str| {
+        Verdict::failed(code, format!("{shown}: {error}"), mend)
+    };
+    if path.is_dir() {
+        return failed("not_writable", &"is a directory", "name a file in it");
+    }
+    if let Err(error) = try_place(&place(path, makes_directory)) {
+        let mend = format!(
+            "run this as the agent's user, or set {} to where that user may write; without it \
+             `status` knows nothing, and a restart loses what was not told",
+            variables::STATE_FILE
+        );
+        return failed("not_writable", &error, &mend);
+    }
+    match State::load(path) {
+        Ok(Some(state)) if sandbox_id.is_some_and(|id| id != state.sandbox_id) => {
+            Verdict::passed(format!(
+                "{shown} can be written; it is sandbox {}'s, and starts over",
+                state.sandbox_id
+            ))
+        }
+        Ok(Some(_)) => Verdict::passed(format!("{shown} can be read and written")),
+        Ok(None) => Verdict::passed(format!("{shown} can be written")),
+        Err(error) => failed(
+            "unreadable",
+            &error,
+            "it starts over, and what was not told is lost; remove it if it does not mend itself",
+        ),
+    }
+}
+
+/// The directory that has to take a new file or, on the way to the default place, a new directory.
+fn place(path: &Path, makes_directory: bool) -> PathBuf {
+    let mut directory = path.parent().unwrap_or(path);
+    while makes_directory && !directory.exists() {
+        let Some(parent) = directory.parent() else { break };
+        directory = parent;
+    }
+    let here = directory.as_os_str().is_empty();
+    if here { PathBuf::from(".") } else { directory.to_owned() }
+}
+
+/// Gone again at once.
+fn try_place(directory: &Path) -> std::io::Result<()> {
+    tempfile::NamedTempFile::new_in(directory)?.close()
+}
+
+/// The sandbox that the state file is about.
+#[must_use]
+pub fn sandbox_of_state(arguments: &StateArguments) -> Option<String> {
+    let states = arguments.paths().into_iter().filter_map(|path| State::load(&path).ok().flatten());
+    states.map(|state| state.sandbox_id).next()
+}
+
+/// This machine's name.
+#[must_use]
+pub fn host_name(proc_root: &Path) -> Option<String> {
+    let name = fs::read_to_string(proc_root.join("sys/kernel/hostname")).ok()?;
+    Some(name.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_directory_may_have_to_be_made() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a/b/state.json");
+        assert_eq!(place(&path, true), root.path());
+        assert_eq!(place(&path, false), root.path().join("a/b"));
+        assert_eq!(place(Path::new("state.json"), false), Path::new("."));
+        assert!(!keep(&path, true, None).is_failed());
+        assert!(keep(&path, false, None).is_failed());
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0, "nothing is left behind");
+    }
+
+    #[test]
+    fn a_state_file_is_told_by_what_it_holds() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("state.json");
+        State::new("sandbox-1").save(&path).unwrap();
+        let found = |verdict| match verdict {
+            Verdict::Passed { found } => found,
+            other => panic!("{other:?}"),
+        };
+        assert!(found(keep(&path, false, Some("sandbox-1"))).ends_with("read and written"));
+        assert!(found(keep(&path, false, Some("sandbox-2"))).contains("sandbox sandbox-1's"));
+        fs::write(&path, "{").unwrap();
+        assert!(keep(&path, false, Some("sandbox-1")).is_failed());
+        assert!(keep(root.path(), false, Some("sandbox-1")).is_failed());
+    }
+}

@@ -1,0 +1,293 @@
+//! What the server's answers mean. Pure: the answers come from elsewhere.
+
+use std::time::{Duration, SystemTime};
+
+use kiloclaw_checkin::{CHECKIN_PATH, Credential, GatewayToken, InvalidBody, Refusal};
+use ureq::http::Uri;
+use ureq::http::uri::PathAndQuery;
+
+use crate::doctor::check::Verdict;
+use crate::http::{Cause, NoAnswer};
+use crate::report;
+use crate::send::{Answer, Outcome};
+use crate::variables;
+
+/// How far the clocks may be apart.
+const MAX_SKEW: Duration = Duration::from_mins(1);
+
+/// Who answered the probe: a POST with credentials, an empty body and an empty `dry_run`, which no
+/// server writes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Met {
+    /// Kiloclaw telemetry, which accepted the API key and knows the dry run.
+    Telemetry,
+    /// Kiloclaw telemetry from before the dry run, which accepted the API key.
+    OlderTelemetry,
+    /// Kiloclaw telemetry, which did not accept the API key.
+    WrongApiKey,
+    /// Kiloclaw telemetry, to which not all credentials came through.
+    Stripped,
+    /// Kiloclaw telemetry without a secret or a binding.
+    Misconfigured,
+    /// A server that cannot answer at the moment.
+    Down,
+    /// A server that sends elsewhere.
+    Redirects,
+    /// Something else.
+    SomethingElse,
+    /// Nobody.
+    Nobody(Cause),
+}
+
+/// Tells who answered the probe: by the code, and by the text where an older server sends none.
+#[must_use]
+pub fn meet(outcome: &Outcome) -> Met {
+    let answer = match outcome {
+        Outcome::Unreachable(NoAnswer { cause, .. }) => return Met::Nobody(*cause),
+        // An empty body is no check-in.
+        Outcome::Accepted(_) => return Met::SomethingElse,
+        Outcome::Redirected(_) => return Met::Redirects,
+        Outcome::TryLater(answer) | Outcome::Refused(answer) => answer,
+    };
+    let is = |refusal: Refusal| {
+        let body = answer.refusal.as_ref();
+        answer.status.as_u16() == refusal.status()
+            && body.is_some_and(|body| match body.code.as_deref() {
+                Some(code) => code == refusal.code(),
+                None => body.error == refusal.error(),
+            })
+    };
+    let credentials = [Credential::Authorization, Credential::Bearer, Credential::GatewayToken];
+    if is(Refusal::InvalidQuery) {
+        Met::Telemetry
+    } else if is(Refusal::InvalidBody(InvalidBody::NotJson)) {
+        Met::OlderTelemetry
+    } else if is(Refusal::WrongApiKey) {
+        Met::WrongApiKey
+    } else if credentials.into_iter().any(|which| is(Refusal::MissingCredential(which))) {
+        Met::Stripped
+    } else if is(Refusal::Misconfigured) {
+        Met::Misconfigured
+    } else if matches!(outcome, Outcome::TryLater(_)) {
+        Met::Down
+    } else {
+        Met::SomethingElse
+    }
+}
+
+/// What is to be said of the server.
+#[must_use]
+pub fn server(met: &Met, outcome: &Outcome) -> Verdict {
+    let said = told(outcome);
+    let mend = || report::hint(outcome);
+    match met {
+        Met::Telemetry => Verdict::passed("Kiloclaw telemetry answers"),
+        Met::OlderTelemetry => {
+            Verdict::passed("Kiloclaw telemetry answers, of a version without the dry run")
+        }
+        Met::WrongApiKey | Met::Stripped => {
+            Verdict::passed("Kiloclaw telemetry answers, and refuses a credential")
+        }
+        Met::Misconfigured => Verdict::failed(Refusal::Misconfigured.code(), said, mend()),
+        Met::Redirects => Verdict::failed("redirected", said, mend()),
+        Met::SomethingElse => Verdict::failed(
+            "not_the_endpoint",
+            format!("{said}, which is not Kiloclaw telemetry's answer"),
+            format!(
+                "check {}: its path should be {CHECKIN_PATH}; check what is in between, too",
+                variables::CHECKIN_URL
+            ),
+        ),
+        Met::Nobody(Cause::NotHttp) => Verdict::failed("not_the_endpoint", said, mend()),
+        Met::Nobody(Cause::Timeout) => Verdict::failed(
+            Cause::Timeout.code(),
+            format!("it takes the connection, but {said}"),
+            format!(
+                "the server or what is in front of it hangs: try again later, or with a longer {}",
+                variables::TIMEOUT
+            ),
+        ),
+        Met::Down | Met::Nobody(_) => Verdict::failed("server_down", said, mend()),
+    }
+}
+
+/// An answer on one line, with the server's own code.
+#[must_use]
+pub fn told(outcome: &Outcome) -> String {
+    let answer = match outcome {
+        Outcome::Accepted(status) => return format!("{status}"),
+        Outcome::Unreachable(no_answer) => return no_answer.reason.clone(),
+        Outcome::Redirected(answer) | Outcome::TryLater(answer) | Outcome::Refused(answer) => {
+            answer
+        }
+    };
+    let body = answer.refusal.as_ref();
+    let details = [
+        ("", body.and_then(|body| body.code.as_deref())),
+        ("field ", body.and_then(|body| body.field.as_deref())),
+        ("expected ", body.and_then(|body| body.expected.as_deref())),
+        ("to ", answer.location.as_deref()),
+        ("retry after ", answer.retry_after.as_deref()),
+    ];
+    details
+        .into_iter()
+        .filter_map(|(name, value)| Some(format!(": {name}{}", value?)))
+        .fold(format!("the server answers {}", answer.status), |said, detail| said + &detail)
+}
+
+/// What is to be said of the API key, by who answered; `None` if nothing can be said.
+#[must_use]
+pub fn api_key(met: &Met, outcome: &Outcome, several: bool) -> Option<Verdict> {
+    match met {
+        Met::Telemetry | Met::OlderTelemetry => Some(Verdict::passed("accepted")),
+        Met::WrongApiKey => {
+            let hint = report::hint(outcome);
+            Some(Verdict::failed(
+                Refusal::WrongApiKey.code(),
+                told(outcome),
+                if several {
+                    format!("{hint}; there is a comma in it: only the server takes several")
+                } else {
+                    hint
+                },
+            ))
+        }
+        Met::Stripped => {
+            let code = outcome.code().unwrap_or_default();
+            Some(Verdict::failed(code, told(outcome), report::hint(outcome)))
+        }
+        _ => None,
+    }
+}
+
+/// What the server said to a check-in that it does not write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DryRun {
+    /// It would be written.
+    Accepted,
+    /// All is right but for the token, or the id.
+    WrongToken,
+    /// Anything else.
+    Otherwise,
+}
+
+impl DryRun {
+    /// Tells it from the answer.
+    #[must_use]
+    pub fn new(outcome: &Outcome) -> Self {
+        let wrong_token = Refusal::WrongGatewayToken.code();
+        match outcome {
+            Outcome::Accepted(_) => Self::Accepted,
+            Outcome::Refused(Answer { refusal: Some(body), .. })
+                if body.code.as_deref() == Some(wrong_token) =>
+            {
+                Self::WrongToken
+            }
+            _ => Self::Otherwise,
+        }
+    }
+}
+
+/// What is to be said of a body that was neither accepted nor refused for the token.
+#[must_use]
+pub fn body(outcome: &Outcome) -> Verdict {
+    let code = match outcome {
+        Outcome::TryLater(answer)
+            if answer.refusal.as_ref().and_then(|body| body.code.as_deref())
+                != Some(Refusal::Misconfigured.code()) =>
+        {
+            "server_down".to_owned()
+        }
+        outcome => outcome.code().unwrap_or_default(),
+    };
+    Verdict::failed(code, told(outcome), report::hint(outcome))
+}
+
+/// What is wrong with a token's form; nothing of the token itself.
+#[must_use]
+pub fn malformed(token: &str) -> Option<String> {
+    let is = |wanted: fn(char) -> bool| token.contains(wanted);
+    let hex = |c: char| matches!(c, '0'..='9' | 'a'..='f');
+    if token.len() == GatewayToken::LEN && token.chars().all(hex) {
+        return None;
+    }
+    let length = token.chars().count();
+    let faults = [
+        (length != GatewayToken::LEN, format!("{length} characters")),
+        (is(|c| c.is_ascii_uppercase()), "upper case".to_owned()),
+        (is(char::is_whitespace), "white space inside".to_owned()),
+        (is(|c| matches!(c, '"' | '\'')), "quotation marks".to_owned()),
+        (
+            is(|c| !c.is_ascii_hexdigit() && !c.is_whitespace() && !matches!(c, '"' | '\'')),
+            "characters that are no hex digits".to_owned(),
+        ),
+    ];
+    let faults: Vec<_> = faults.into_iter().filter(|(is, _)| *is).map(|(_, fault)| fault).collect();
+    Some(format!(
+        "malformed: a token is {} lower-case hex digits, this one has {}",
+        GatewayToken::LEN,
+        faults.join(", ")
+    ))
+}
+
+/// The ids that a token may really be of, the configured one being wrong: without those that are the
+/// configured one, or none.
+#[must_use]
+pub fn candidates(configured: Option<&str>, others: [Option<String>; 3]) -> Vec<String> {
+    let trimmed = configured.map(|id| id.trim().to_owned());
+    let lower = configured.map(|id| id.trim().to_lowercase());
+    let mut candidates: Vec<String> = Vec::new();
+    for id in [trimmed, lower].into_iter().chain(others).flatten() {
+        let valid = crate::config::check_sandbox_id(&id).is_ok();
+        if valid && Some(id.as_str()) != configured && !candidates.contains(&id) {
+            candidates.push(id);
+        }
+    }
+    candidates
+}
+
+/// The URL with a parameter for the server, ahead of what the query holds: of several values, the
+/// first one counts.
+#[must_use]
+pub fn with_query(url: &Uri, parameter: &str) -> Option<Uri> {
+    let query = match url.query() {
+        Some(query) if !query.is_empty() => format!("{parameter}&{query}"),
+        _ => parameter.to_owned(),
+    };
+    let path = format!("{}?{query}", url.path());
+    let mut parts = url.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::try_from(path).ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+/// What is to be said of this machine's clock, `asked` being its time before the request and `took`
+/// how long that took.
+#[must_use]
+pub fn clock(date: Option<SystemTime>, asked: SystemTime, took: Duration) -> Verdict {
+    let Some(date) = date else {
+        return Verdict::skipped("the answer does not say what time it is at the server");
+    };
+    // The date has no fractions: on average, half a second is missing.
+    let half_a_second = Duration::from_millis(500);
+    let (ours, theirs) = (asked + took / 2, date + half_a_second);
+    let uncertain = took / 2 + half_a_second;
+    let (direction, skew) = match ours.duration_since(theirs) {
+        Ok(ahead) => ("ahead of", ahead),
+        Err(behind) => ("behind", behind.duration()),
+    };
+    let figures = if skew <= uncertain {
+        format!("in step with the server's, to {:.1} s", uncertain.as_secs_f64())
+    } else {
+        let (skew, uncertain) = (skew.as_secs_f64(), uncertain.as_secs_f64());
+        format!("{skew:.1} s {direction} the server's, give or take {uncertain:.1} s")
+    };
+    if skew <= MAX_SKEW + uncertain {
+        return Verdict::passed(figures);
+    }
+    Verdict::failed(
+        "clock_skew",
+        figures,
+        "set it: `timedatectl set-ntp true`, or the hypervisor's clock; check-ins are stamped by the \
+         server, but certificates and operators' tokens depend on the clock",
+    )
+}
