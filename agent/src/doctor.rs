@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use kiloclaw_checkin::{DRY_RUN_PARAMETER, DRY_RUN_QUERY, Refusal};
+use kiloclaw_checkin::{CheckIn, DRY_RUN_PARAMETER, DRY_RUN_QUERY, Refusal};
 use ureq::http::{HeaderValue, Uri};
 
 use crate::check_in::check_in;
@@ -36,10 +36,6 @@ use settings::Usable;
 /// What is sent for a credential that is not there, so that the server can be told all the same.
 const PLACEHOLDER: HeaderValue = HeaderValue::from_static("not-set");
 const BEARER_PLACEHOLDER: HeaderValue = HeaderValue::from_static("Bearer not-set");
-
-/// Those of the server's checks that its answers decide.
-const OF_THE_SERVER: [Name; 6] =
-    [Name::Server, Name::Clock, Name::ApiKey, Name::GatewayToken, Name::SandboxId, Name::Body];
 
 /// Makes all checks.
 #[must_use]
@@ -76,7 +72,7 @@ impl Examination<'_> {
         let (Some(url), Some(target)) = (&usable.url, self.target()) else {
             let way = [Name::Dns, Name::Connection, Name::Proxy, Name::Tls];
             report.skip(&way, Name::Configuration);
-            report.skip(&OF_THE_SERVER, Name::Configuration);
+            self.skip_server(report, Name::Configuration);
             return;
         };
         let peer = self.peer(url);
@@ -85,7 +81,7 @@ impl Examination<'_> {
         report.put(Name::Dns, verdict);
         if failed {
             report.skip(&[Name::Connection, Name::Proxy, Name::Tls], Name::Dns);
-            report.skip(&OF_THE_SERVER, Name::Dns);
+            self.skip_server(report, Name::Dns);
             return;
         }
         let verdict = route::connect(&peer, &addresses, usable.timeout);
@@ -93,10 +89,26 @@ impl Examination<'_> {
         report.put(Name::Connection, verdict);
         if failed {
             report.skip(&[Name::Proxy, Name::Tls], Name::Connection);
-            report.skip(&OF_THE_SERVER, Name::Connection);
+            self.skip_server(report, Name::Connection);
             return;
         }
         self.ask(&target, report);
+    }
+
+    /// What can be said where the server was not reached.
+    fn skip_server(&self, report: &mut Report, gap: Name) {
+        report.skip(&[Name::Server, Name::Clock], gap);
+        self.skip_credentials(report, gap);
+    }
+
+    /// What can be said where the server does not check credentials.
+    fn skip_credentials(&self, report: &mut Report, gap: Name) {
+        report.skip(&[Name::ApiKey], gap);
+        let malformed = self.malformed_token();
+        report.put(Name::GatewayToken, malformed.unwrap_or_else(|| Verdict::skipped_after(gap)));
+        report.skip(&[Name::SandboxId], gap);
+        let verdict = self.own_verdict("").filter(Verdict::is_failed);
+        report.put(Name::Body, verdict.unwrap_or_else(|| Verdict::skipped_after(gap)));
     }
 
     /// Who is connected to.
@@ -126,14 +138,14 @@ impl Examination<'_> {
     fn ask(&self, target: &Target, report: &mut Report) {
         let Some(url) = server::with_query(&target.url, &format!("{DRY_RUN_PARAMETER}=")) else {
             report.skip(&[Name::Proxy, Name::Tls], Name::Configuration);
-            report.skip(&OF_THE_SERVER, Name::Configuration);
+            self.skip_server(report, Name::Configuration);
             return;
         };
         let (asked, started) = (SystemTime::now(), Instant::now());
         let outcome = send_to(target, &url, "", Duration::MAX);
         let took = started.elapsed();
         if let Some(gap) = way(target, &outcome, report) {
-            report.skip(&OF_THE_SERVER, gap);
+            self.skip_server(report, gap);
             return;
         }
         let met = server::meet(&outcome);
@@ -151,10 +163,7 @@ impl Examination<'_> {
             _ => report.put(Name::Clock, server::clock(date, asked, took)),
         }
         if failed {
-            report.skip(
-                &[Name::ApiKey, Name::GatewayToken, Name::SandboxId, Name::Body],
-                Name::Server,
-            );
+            self.skip_credentials(report, Name::Server);
             return;
         }
         self.credentials(target, &met, &outcome, report);
@@ -182,7 +191,9 @@ impl Examination<'_> {
                 self.token_alone(report);
                 let older = "the server is of a version without the dry run, and would write it";
                 report.put(Name::SandboxId, Verdict::skipped(older));
-                report.put(Name::Body, self.own_verdict(older));
+                let own = self.own_verdict(older);
+                let own = own.unwrap_or_else(|| Verdict::skipped_after(Name::Configuration));
+                report.put(Name::Body, own);
             }
             Met::Telemetry => self.dry_run(target, report),
             _ => report.skip(&rest, Name::Server),
@@ -209,20 +220,18 @@ impl Examination<'_> {
         Some(Verdict::failed(Refusal::WrongGatewayToken.code(), fault, mend))
     }
 
-    /// What the contract says of the body where the server does not.
-    fn own_verdict(&self, why: &str) -> Verdict {
+    /// What the contract says of the body where the server does not, `why` being the reason.
+    fn own_verdict(&self, why: &str) -> Option<Verdict> {
         let id = self.usable.sandbox_id.as_deref().unwrap_or("unknown");
-        let Some(Ok(body)) = self.body(id) else {
-            return Verdict::skipped_after(Name::Configuration);
-        };
-        match kiloclaw_checkin::CheckIn::parse_str(&body) {
+        let body = self.body(id)?.ok()?;
+        Some(match CheckIn::parse_str(&body) {
             Ok(_) => Verdict::skipped(format!("valid by itself; {why}")),
             Err(invalid) => {
                 let refusal = Refusal::InvalidBody(invalid);
                 let mend = "check the setting behind this field";
                 Verdict::failed(refusal.code(), invalid.to_string(), mend)
             }
-        }
+        })
     }
 
     fn body(&self, sandbox_id: &str) -> Option<serde_json::Result<String>> {

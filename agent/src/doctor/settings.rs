@@ -179,7 +179,8 @@ fn verdict(error: &ConfigError) -> Verdict {
         }
         ConfigError::Missing(_) => (
             "not_set",
-            "set it in the environment; a secret may also be in a file, see --help".to_owned(),
+            "set what is missing in the environment; secrets can be in files, see --help"
+                .to_owned(),
         ),
         ConfigError::Url(_) => {
             ("invalid_url", "write it as https://telemetry.example.com/path".to_owned())
