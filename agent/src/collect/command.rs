@@ -58,6 +58,10 @@ pub fn output(
         .env_remove(variables::API_KEY)
         .env_remove(variables::GATEWAY_TOKEN)
         .env_remove(variables::GATEWAY_TOKEN_SECRET);
+    // `systemctl` and Node programs would speak to systemd as if they were the service.
+    for name in variables::OF_THE_SERVICE_MANAGER {
+        command.env_remove(name);
+    }
     let mut child = children.spawn(command)?;
     let read = read(&mut child, deadline);
     // Before it is reaped: until then the group's id cannot be another's.
@@ -177,6 +181,14 @@ mod tests {
         let names = [variables::API_KEY, variables::GATEWAY_TOKEN, variables::GATEWAY_TOKEN_SECRET];
         let mut command = sh(&format!("echo \"[${}]\"", names.join("$")));
         command.envs(names.map(|name| (name, "secret")));
+        assert_eq!(run(&mut command, AMPLE).unwrap(), b"[]\n");
+    }
+
+    #[test]
+    fn a_command_is_not_led_to_speak_to_the_service_manager() {
+        let names = variables::OF_THE_SERVICE_MANAGER;
+        let mut command = sh(&format!("echo \"[${}]\"", names.join("$")));
+        command.envs(names.map(|name| (name, "1")));
         assert_eq!(run(&mut command, AMPLE).unwrap(), b"[]\n");
     }
 
