@@ -205,6 +205,8 @@ fn verdict(error: &ConfigError) -> Verdict {
             format!("{CA_FILE} has to hold the authority's certificate, not a key or DER"),
         ),
         ConfigError::Proxy => ("invalid_proxy", "correct it, or leave it out".to_owned()),
+        #[cfg(feature = "sentry")]
+        ConfigError::SentryDsn => ("invalid_dsn", "correct it, or leave it out".to_owned()),
         ConfigError::Interface(_) => {
             ("invalid_interface", "`ip -brief link` lists the interfaces".to_owned())
         }
