@@ -52,6 +52,8 @@ pub struct Daemon {
     /// Of the command, if there is one.
     supervisor: Option<Supervisor>,
     in_flight: bool,
+    /// Whether the check-in in flight was begun with what has been read again since.
+    outdated: bool,
     /// Check-ins in a row that were not accepted.
     failures: u64,
     stopping: Option<Stopping>,
@@ -89,6 +91,7 @@ impl Daemon {
             schedule: Schedule::new(rhythm, rng, now),
             supervisor,
             in_flight: false,
+            outdated: false,
             failures: 0,
             stopping: None,
         };
@@ -111,6 +114,7 @@ impl Daemon {
                 None
             }
             Event::Reloaded => {
+                self.outdated = self.in_flight;
                 if self.failures > 0 {
                     self.schedule.hasten(now);
                 }
@@ -171,7 +175,12 @@ impl Daemon {
         self.in_flight = false;
         self.failures = if pace == Pace::Accepted { 0 } else { self.failures.saturating_add(1) };
         match &mut self.stopping {
-            None => self.schedule.plan(pace, now),
+            None => {
+                self.schedule.plan(pace, now);
+                if std::mem::take(&mut self.outdated) && pace != Pace::Accepted {
+                    self.schedule.hasten(now);
+                }
+            }
             Some(stopping) if stopping.last_check_in == LastCheckIn::Sent => {
                 stopping.last_check_in = LastCheckIn::Over;
             }
@@ -379,6 +388,19 @@ mod tests {
         let due = world.daemon.next_check_in();
         world.tell(Event::Reloaded);
         assert_eq!(world.daemon.next_check_in(), due);
+    }
+
+    #[test]
+    fn new_keys_are_tried_at_once_where_the_old_ones_are_refused_meanwhile() {
+        let mut world = World::watching();
+        world.pass(seconds(120));
+        assert_eq!(world.take(), [(120, Effect::CheckIn)]);
+        world.tell(Event::Reloaded);
+        world.tell(Event::CheckedIn(Pace::Refused));
+        assert!(world.daemon.next_check_in().unwrap() <= world.now + seconds(5));
+        // Those are refused for themselves.
+        world.pass_with(seconds(5), |_| Pace::Refused);
+        assert!(world.daemon.next_check_in().unwrap() > world.now + seconds(5));
     }
 
     #[test]
