@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
 
 use std::fs;
+use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 
 use kiloclaw_checkin::Refusal;
@@ -12,7 +13,7 @@ mod stage;
 
 use stage::{
     AMPLE, API_KEY, AUTHORITY, ConnectProxy, Machine, PROXY_PASSWORD, SANDBOX_ID, Server, accepted,
-    answer, proxy_authorization, run, telemetry, token,
+    answer, listen, proxy_authorization, run, telemetry, token,
 };
 
 const HOST: &str = "telemetry.test";
@@ -69,8 +70,12 @@ fn an_expired_certificate_and_one_of_another_host_are_refused() {
 #[test]
 fn tls_and_plain_http_do_not_meet() {
     let machine = Machine::new();
-    let plain = Server::answering(accepted());
-    let run_plain = run(&mut once(&machine, &plain.https("localhost")));
+    // As servers do, without an idea what they were sent.
+    let plain = listen(|mut stream| {
+        let _ = stream.read(&mut [0; 1024]);
+        let _ = stream.write_all(answer("400 Bad Request", "", "").as_bytes());
+    });
+    let run_plain = run(&mut once(&machine, &format!("https://{plain}/")));
     assert!(run_plain.stdout.contains("does not speak TLS"), "{}", run_plain.stdout);
     let tls = Server::start(Some(AUTHORITY.server("localhost")), telemetry);
     let run_tls = run(&mut once(&machine, &tls.url()));
