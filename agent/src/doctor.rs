@@ -317,8 +317,8 @@ impl Examination<'_> {
         let owner = server::candidates(configured, others)
             .into_iter()
             .find(|id| send(id).is_some_and(|outcome| DryRun::new(&outcome) == DryRun::Accepted));
-        match (owner, configured) {
-            (Some(owner), configured) => {
+        match (owner, &self.usable.sandbox_id) {
+            (Some(owner), _) => {
                 let instead = configured.map(|id| format!(", not `{id}`")).unwrap_or_default();
                 let mend = match configured {
                     Some(id) => {

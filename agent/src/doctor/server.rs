@@ -291,3 +291,68 @@ pub fn clock(date: Option<SystemTime>, asked: SystemTime, took: Duration) -> Ver
          server, but certificates and operators' tokens depend on the clock",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_minute_apart_is_apart() {
+        let asked = SystemTime::UNIX_EPOCH + Duration::from_hours(24);
+        // The server's clock stood at the date's second and a half on average, ours half way.
+        let took = Duration::from_secs(1);
+        for (seconds, fails) in [(0, false), (60, false), (61, false), (62, true), (3_600, true)] {
+            let skew = Duration::from_secs(seconds);
+            for date in [asked - skew, asked + skew] {
+                assert_eq!(clock(Some(date), asked, took).is_failed(), fails, "{seconds}");
+            }
+        }
+        let in_step = Verdict::passed("in step with the server's, to 1.0 s");
+        assert_eq!(clock(Some(asked), asked, took), in_step);
+        assert!(matches!(clock(None, asked, took), Verdict::Skipped { .. }));
+    }
+
+    #[test]
+    fn the_parameter_comes_first() {
+        let url = |text: &str| with_query(&text.parse().unwrap(), "dry_run=1").unwrap().to_string();
+        assert_eq!(url("https://h:1/a/b"), "https://h:1/a/b?dry_run=1");
+        assert_eq!(url("https://h"), "https://h/?dry_run=1");
+        assert_eq!(url("https://h/?"), "https://h/?dry_run=1");
+        assert_eq!(url("https://h/a?b=c&d"), "https://h/a?dry_run=1&b=c&d");
+    }
+
+    #[test]
+    fn candidates_are_others_each_once_and_valid() {
+        let text = |text: &str| Some(text.to_owned());
+        let none = [None, None, None];
+        assert_eq!(candidates(Some(" A\n"), none.clone()), ["A", "a"]);
+        assert_eq!(candidates(Some("a"), none.clone()), [""; 0]);
+        assert_eq!(candidates(None, [text("a"), text("a"), text("")]), ["a"]);
+        assert_eq!(candidates(Some("b"), [text("b"), text("c"), text(&"x".repeat(97))]), ["c"]);
+    }
+
+    #[test]
+    fn a_token_is_64_lower_case_hex_digits() {
+        assert_eq!(malformed(&"0123456789abcdef".repeat(4)), None);
+        assert!(malformed("").is_some_and(|fault| fault.ends_with("0 characters")));
+        assert!(malformed(&"A".repeat(64)).is_some_and(|fault| fault.ends_with("has upper case")));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_malformed_is_told_with_a_fault(token in "[0-9a-fA-Fxü \"]{0,70}") {
+            let fault = malformed(&token);
+            let fine = token.len() == 64 && token.chars().all(|c| "0123456789abcdef".contains(c));
+            prop_assert_eq!(fault.is_none(), fine);
+            prop_assert!(fault.is_none_or(|fault| !fault.ends_with("has ")));
+        }
+
+        #[test]
+        fn no_clock_panics(ours in 0_u64..1 << 33, theirs in 0_u64..1 << 33, took in 0_u64..1 << 20) {
+            let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+            let _ = clock(Some(at(theirs)), at(ours), Duration::from_secs(took));
+        }
+    }
+}

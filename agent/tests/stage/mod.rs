@@ -324,7 +324,7 @@ fn base64(bytes: &[u8], end: &str) -> String {
             let bits = bits << (8 * (3 - three.len()));
             for digit in 0..4 {
                 let padded = digit > three.len();
-                let digit = DIGITS[bits >> (18 - 6 * digit) & 63];
+                let digit = *DIGITS.get(bits >> (18 - 6 * digit) & 63).unwrap();
                 text.push(if padded { '=' } else { char::from(digit) });
             }
         }

@@ -1,0 +1,608 @@
+//! `doctor` against real sockets: each failure is told from every other, and nothing is written.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a panic in a test is a failed test"
+)]
+
+use std::fs::File;
+use std::io::Write;
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use kiloclaw_agent::doctor::check::Name;
+use kiloclaw_agent::state::State;
+use kiloclaw_checkin::{CheckIn, Credential, Refusal};
+use serde_json::Value;
+
+mod stage;
+
+use stage::{
+    API_KEY, AUTHORITY, ConnectProxy, Machine, Request, SANDBOX_ID, Server, accepted, answer,
+    answer_at, listen, older_telemetry, refuse, run, telemetry, token,
+};
+
+/// What `doctor --json` told.
+#[derive(Debug)]
+struct Told {
+    code: i32,
+    checks: Vec<Value>,
+}
+
+impl Told {
+    fn of(command: &mut Command) -> Self {
+        let run = run(command.arg("--json"));
+        assert_eq!(run.stderr, "");
+        let told: Value = serde_json::from_str(&run.stdout).unwrap();
+        let checks = told["checks"].as_array().unwrap().clone();
+        let failed = checks.iter().any(|check| check["status"] == "failed");
+        assert_eq!(told["ok"], !failed);
+        assert_eq!(run.code, i32::from(failed));
+        // Every check is there and once; a setting that is wrong is one of the configuration's.
+        let mut names: Vec<_> = checks.iter().map(|check| check["name"].clone()).collect();
+        names.dedup_by(|a, b| a == b && a == "configuration");
+        assert_eq!(names, Name::ALL.map(Name::text).map(Value::from));
+        for check in &checks {
+            let texts: &[_] = match check["status"].as_str().unwrap() {
+                "passed" => &["found"],
+                "failed" => &["code", "message", "mend"],
+                "skipped" => &["message"],
+                other => panic!("{other}"),
+            };
+            let members = check.as_object().unwrap();
+            assert_eq!(members.len(), texts.len() + 2, "{check}");
+            assert!(texts.iter().all(|text| !members[*text].as_str().unwrap().is_empty()));
+        }
+        Self { code: run.code, checks }
+    }
+
+    fn check(&self, name: &str) -> &Value {
+        self.checks.iter().find(|check| check["name"] == name).unwrap()
+    }
+
+    fn status(&self, name: &str) -> &str {
+        self.check(name)["status"].as_str().unwrap()
+    }
+
+    fn message(&self, name: &str) -> &str {
+        self.check(name)["message"].as_str().unwrap()
+    }
+
+    fn mend(&self, name: &str) -> &str {
+        self.check(name)["mend"].as_str().unwrap()
+    }
+
+    /// All that failed, and why.
+    fn failed(&self) -> Vec<(&str, &str)> {
+        let failed = self.checks.iter().filter(|check| check["status"] == "failed");
+        failed.map(|c| (c["name"].as_str().unwrap(), c["code"].as_str().unwrap())).collect()
+    }
+}
+
+/// `doctor` on a machine where all is well but the server, which answers like this.
+fn against(answer: String) -> Told {
+    let server = Server::answering(answer);
+    let told = Told::of(&mut Machine::new().agent("doctor", &server.url()));
+    assert!(server.seen().iter().all(harmless), "nothing that a server could write");
+    told
+}
+
+/// Whether no server of any version writes it.
+fn harmless(request: &Request) -> bool {
+    request.body.is_empty() || request.target().1.contains("?dry_run=1")
+}
+
+/// `doctor` against the real answers, with what the test makes of it.
+fn examined(change: impl FnOnce(&mut Command, &Machine)) -> Told {
+    let server = Server::start(None, telemetry);
+    let machine = Machine::new();
+    let mut doctor = machine.agent("doctor", &server.url());
+    change(&mut doctor, &machine);
+    Told::of(&mut doctor)
+}
+
+fn with(name: &str, value: &str) -> Told {
+    examined(|doctor, _| {
+        doctor.env(name, value);
+    })
+}
+
+#[test]
+fn where_all_is_well_all_checks_pass_and_nothing_is_written() {
+    let server = Server::start(Some(AUTHORITY.server("localhost")), telemetry);
+    let machine = Machine::new();
+    let mut doctor = machine.agent("doctor", &server.https("localhost"));
+    doctor.arg("--ca-file").arg(machine.put("ca.pem", &AUTHORITY.pem));
+    let shown = run(&mut doctor);
+    assert_eq!((shown.code, shown.stderr.as_str()), (0, ""), "{}", shown.stdout);
+    let lines: Vec<_> = shown.stdout.lines().collect();
+    assert_eq!(lines.len(), Name::ALL.len() + 1);
+    assert!(lines.iter().all(|line| !line.starts_with('✗')), "{}", shown.stdout);
+    for line in [
+        "✓ configuration: complete and valid",
+        "- proxy: skipped: none is used",
+        "✓ api_key: accepted",
+        "✓ body: accepted, and not written",
+        "✓ load: 0.07 over 5 minutes",
+        "✓ network: bytes so far: eth0 1000 in, 2000 out",
+        "✓ openclaw: 2026.3.13 (def5678)",
+    ] {
+        assert!(lines.contains(&line), "{line} is not in {}", shown.stdout);
+    }
+    assert_eq!(lines.last(), Some(&"all 14 checks passed, 2 skipped"));
+    let seen = server.seen();
+    assert_eq!(seen.len(), 2);
+    assert!(seen[0].target().1.ends_with("/checkin?dry_run=") && seen[0].body.is_empty());
+    assert!(seen[1].target().1.ends_with("/checkin?dry_run=1"));
+    assert_eq!(CheckIn::parse_str(&seen[1].body).unwrap().openclaw_version.unwrap(), "2026.3.13");
+    assert!(!machine.path("state.json").exists(), "nothing is written here, either");
+
+    let told = Told::of(&mut doctor);
+    assert_eq!(told.code, 0);
+    assert_eq!((told.status("tls"), told.status("clock")), ("passed", "passed"));
+}
+
+#[test]
+fn a_host_that_cannot_be_resolved() {
+    let machine = Machine::new();
+    let told = Told::of(&mut machine.agent("doctor", "https://telemetry.invalid/"));
+    assert_eq!(told.failed(), [("dns", "cannot_resolve")]);
+    assert_eq!(told.status("connection"), "skipped");
+    assert_eq!(
+        told.status("openclaw"),
+        "passed",
+        "what is on this machine is checked all the same"
+    );
+}
+
+#[test]
+fn a_port_that_refuses() {
+    let told = Told::of(&mut Machine::new().agent("doctor", "http://127.0.0.1:1/"));
+    assert_eq!(told.failed(), [("connection", "connection_refused")]);
+}
+
+#[test]
+fn every_way_in_which_tls_fails_is_told() {
+    for (config, trusted, reason) in [
+        (AUTHORITY.server("localhost"), false, "an authority that is not trusted"),
+        (AUTHORITY.server_until("localhost", 2020), true, "expired"),
+        (AUTHORITY.server("example.com"), true, "not for localhost, but for example.com"),
+    ] {
+        let server = Server::start(Some(config), telemetry);
+        let machine = Machine::new();
+        let mut doctor = machine.agent("doctor", &server.https("localhost"));
+        if trusted {
+            doctor.arg("--ca-file").arg(machine.put("ca.pem", &AUTHORITY.pem));
+        }
+        let told = Told::of(&mut doctor);
+        assert_eq!(told.failed(), [("tls", "tls")]);
+        assert!(told.message("tls").contains(reason), "{}", told.message("tls"));
+    }
+    for (said, reason) in
+        [(&b"HTTP/1.1 400 Bad\r\n\r\n"[..], "does not speak TLS"), (b"", "closed")]
+    {
+        let address = listen(move |mut stream| {
+            let _ = std::io::Read::read(&mut stream, &mut [0; 1024]);
+            let _ = stream.write_all(said);
+        });
+        let told = Told::of(&mut Machine::new().agent("doctor", &format!("https://{address}/")));
+        assert_eq!(told.failed(), [("tls", "tls")]);
+        assert!(told.message("tls").contains(reason), "{}", told.message("tls"));
+    }
+}
+
+#[test]
+fn a_server_that_hangs() {
+    // Nobody accepts; the kernel completes the connection all the same.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    for (scheme, tls) in [("http", "skipped"), ("https", "skipped")] {
+        let url = format!("{scheme}://{address}/");
+        let told = Told::of(Machine::new().agent("doctor", &url).args(["--timeout", "1"]));
+        assert_eq!(told.failed(), [("server", "timeout")], "{scheme}");
+        assert_eq!((told.status("connection"), told.status("tls")), ("passed", tls));
+    }
+}
+
+#[test]
+fn a_server_that_hangs_up_is_down_and_one_that_talks_garbage_is_another() {
+    assert_eq!(against(String::new()).failed(), [("server", "server_down")]);
+    let garbage = "220 mail.example.com ESMTP\r\n\r\n".to_owned();
+    assert_eq!(against(garbage).failed(), [("server", "not_the_endpoint")]);
+    let tls = Server::start(Some(AUTHORITY.server("localhost")), telemetry);
+    let told = Told::of(&mut Machine::new().agent("doctor", &tls.url()));
+    assert_eq!(told.failed(), [("server", "not_the_endpoint")]);
+    assert!(told.mend("server").contains("https"), "{}", told.mend("server"));
+}
+
+#[test]
+fn a_server_that_is_down_or_misconfigured() {
+    for status in ["500 Internal Server Error", "502 Bad Gateway", "429 Too Many Requests"] {
+        let told = against(answer(status, "retry-after: 30\r\n", "<html>"));
+        assert_eq!(told.failed(), [("server", "server_down")], "{status}");
+        assert!(told.message("server").contains("retry after 30"), "{}", told.message("server"));
+    }
+    let told = against(refuse(Refusal::Misconfigured));
+    assert_eq!(told.failed(), [("server", "misconfigured")]);
+    assert_eq!(told.status("api_key"), "skipped");
+    // As an older server says it.
+    let old = answer("503 Service Unavailable", "", r#"{"error":"Configuration error"}"#);
+    assert_eq!(against(old).failed(), [("server", "misconfigured")]);
+}
+
+#[test]
+fn something_else_that_listens() {
+    for (status, body) in [
+        ("200 OK", "<html>Welcome to nginx!</html>"),
+        ("404 Not Found", "<html>"),
+        ("404 Not Found", r#"{"error":"Not found","code":"not_found"}"#),
+        ("403 Forbidden", "<html>Blocked</html>"),
+        ("403 Forbidden", r#"{"error":"Nope"}"#),
+        ("401 Unauthorized", ""),
+        ("204 No Content", ""),
+    ] {
+        let told = against(answer(status, "", body));
+        assert_eq!(told.failed(), [("server", "not_the_endpoint")], "{status} {body}");
+        assert!(told.message("server").contains(status), "{}", told.message("server"));
+        assert!(told.mend("server").contains("/api/controller/checkin"));
+    }
+}
+
+#[test]
+fn a_redirect_is_shown_and_not_followed() {
+    let elsewhere = Server::answering(accepted());
+    let location = format!("location: {}\r\n", elsewhere.url());
+    let told = against(answer("308 Permanent Redirect", &location, ""));
+    assert_eq!(told.failed(), [("server", "redirected")]);
+    assert!(told.message("server").contains(&elsewhere.url()), "{}", told.message("server"));
+    assert!(elsewhere.seen().is_empty());
+}
+
+#[test]
+fn a_wrong_key() {
+    let told = with("KILOCODE_API_KEY", "another-key");
+    assert_eq!(told.failed(), [("api_key", "wrong_api_key")]);
+    assert!(told.message("api_key").contains("wrong_api_key"));
+    for name in ["gateway_token", "sandbox_id", "body"] {
+        assert_eq!(told.status(name), "skipped", "{name}");
+    }
+    assert!(!told.mend("api_key").contains("comma"));
+    let pasted = with("KILOCODE_API_KEY", &format!("new-key,{}", API_KEY.to_uppercase()));
+    assert!(pasted.mend("api_key").contains("comma"), "{}", pasted.mend("api_key"));
+    let old = against(answer("403 Forbidden", "", r#"{"error":"Forbidden"}"#));
+    assert_eq!(old.failed(), [("api_key", "wrong_api_key")]);
+}
+
+#[test]
+fn credentials_that_get_lost_on_the_way() {
+    for credential in [Credential::Authorization, Credential::Bearer, Credential::GatewayToken] {
+        let refusal = Refusal::MissingCredential(credential);
+        assert_eq!(against(refuse(refusal)).failed(), [("api_key", refusal.code())]);
+    }
+}
+
+#[test]
+fn a_malformed_token() {
+    let token = token(SANDBOX_ID);
+    for (wrong, reason) in [
+        (token.to_uppercase(), "upper case"),
+        (token[1..].to_owned(), "63 characters"),
+        (format!("{} {}", &token[..32], &token[33..]), "white space"),
+        (format!("\"{token}\""), "66 characters, quotation marks"),
+        (format!("Bearer {token}"), "no hex digits"),
+        (format!("g{}", &token[1..]), "no hex digits"),
+        (format!("ü{}", &token[1..]), "no hex digits"),
+    ] {
+        let told = with("OPENCLAW_GATEWAY_TOKEN", &wrong);
+        assert_eq!(told.failed(), [("gateway_token", "wrong_gateway_token")], "{reason}");
+        let message = told.message("gateway_token");
+        assert!(message.contains("malformed") && message.contains(reason), "{message}");
+        assert!(!message.contains(&wrong) && !message.contains(&token[34..]), "{message}");
+        assert_eq!((told.status("sandbox_id"), told.status("body")), ("skipped", "passed"));
+    }
+    // It takes no server to see that.
+    let machine = Machine::new();
+    let mut doctor = machine.agent("doctor", "http://127.0.0.1:1/");
+    let told = Told::of(doctor.env("OPENCLAW_GATEWAY_TOKEN", "short"));
+    let both = [("connection", "connection_refused"), ("gateway_token", "wrong_gateway_token")];
+    assert_eq!(told.failed(), both);
+}
+
+#[test]
+fn a_token_that_is_nobodys() {
+    let told = with("OPENCLAW_GATEWAY_TOKEN", &"0".repeat(64));
+    assert_eq!(told.failed(), [("gateway_token", "wrong_gateway_token")]);
+    assert_eq!((told.status("sandbox_id"), told.status("body")), ("skipped", "passed"));
+    assert!(told.message("gateway_token").contains("wrong_gateway_token"));
+    for text in ["OPENCLAW_GATEWAY_TOKEN", "KILOCLAW_SANDBOX_ID", "kiloclaw-agent gateway-token"] {
+        assert!(told.mend("gateway_token").contains(text), "{}", told.mend("gateway_token"));
+    }
+}
+
+#[test]
+fn a_token_of_another_sandbox_that_is_known_here() {
+    type Place = fn(&mut Command, &Machine);
+    let places: [(&str, &str, Place); 6] = [
+        ("sandbox-1\n", "sandbox-1", |_, _| {}),
+        ("Sandbox-1 ", "sandbox-1", |_, _| {}),
+        ("x", "of-machine", |doctor, _| {
+            doctor.env("FLY_MACHINE_ID", "of-machine");
+        }),
+        ("x", "of-host", |_, machine| {
+            machine.put("sys/kernel/hostname", "of-host\n");
+        }),
+        ("x", "of-state", |_, machine| {
+            State::new("of-state").save(&machine.path("state.json")).unwrap();
+        }),
+        (&"x".repeat(97), "of-machine", |doctor, _| {
+            doctor.env("FLY_MACHINE_ID", "of-machine");
+        }),
+    ];
+    for (configured, owner, place) in places {
+        let told = examined(|doctor, machine| {
+            doctor.env("KILOCLAW_SANDBOX_ID", configured);
+            doctor.env("OPENCLAW_GATEWAY_TOKEN", token(owner));
+            place(doctor, machine);
+        });
+        let failed = told.failed();
+        assert_eq!(failed.last(), Some(&("sandbox_id", "wrong_sandbox_id")), "{configured}");
+        assert_eq!(failed.len(), if configured.len() > 96 { 2 } else { 1 });
+        let message = told.message("sandbox_id");
+        assert!(message.contains(&format!("the token belongs to `{owner}`")), "{message}");
+        assert_eq!((told.status("gateway_token"), told.status("body")), ("passed", "passed"));
+    }
+}
+
+#[test]
+fn a_sandbox_id_that_is_missing_or_too_long() {
+    for id in [String::new(), "s".repeat(97)] {
+        let told = with("KILOCLAW_SANDBOX_ID", &id);
+        assert_eq!(told.failed(), [("configuration", "wrong_sandbox_id")], "{id}");
+        assert_eq!(told.status("api_key"), "passed");
+        assert_eq!(told.status("sandbox_id"), "skipped");
+    }
+}
+
+#[test]
+fn a_body_that_the_server_does_not_take_is_named() {
+    let told = with("FLY_MACHINE_ID", &"m".repeat(1025));
+    assert_eq!(told.failed(), [("body", "invalid_field")]);
+    assert!(told.message("body").contains("field machineId"), "{}", told.message("body"));
+    assert_eq!((told.status("api_key"), told.status("gateway_token")), ("passed", "skipped"));
+    // The contract says so where the server cannot be asked.
+    let machine = Machine::new();
+    let mut doctor = machine.agent("doctor", "http://127.0.0.1:1/");
+    let told = Told::of(doctor.env("FLY_MACHINE_ID", "m".repeat(1025)));
+    assert_eq!(told.failed(), [("connection", "connection_refused"), ("body", "invalid_field")]);
+}
+
+#[test]
+fn a_server_that_fails_in_between() {
+    for (second, code) in [
+        (refuse(Refusal::Misconfigured), "misconfigured"),
+        (answer("500 Internal Server Error", "", ""), "server_down"),
+        (refuse(Refusal::BodyTooLarge), "body_too_large"),
+        (String::new(), "connection_closed"),
+    ] {
+        let server = Server::start(None, move |request| {
+            if request.body.is_empty() { telemetry(request) } else { second.clone() }
+        });
+        let told = Told::of(&mut Machine::new().agent("doctor", &server.url()));
+        assert_eq!(told.failed(), [("body", code)]);
+        assert_eq!(told.status("gateway_token"), "skipped");
+    }
+}
+
+#[test]
+fn a_server_from_before_the_dry_run_never_sees_a_check_in() {
+    let server = Server::start(None, older_telemetry);
+    let machine = Machine::new();
+    let told = Told::of(&mut machine.agent("doctor", &server.url()));
+    assert_eq!(told.failed(), []);
+    assert_eq!(told.status("api_key"), "passed");
+    for name in ["gateway_token", "sandbox_id", "body"] {
+        assert_eq!(told.status(name), "skipped", "{name}");
+    }
+    assert!(told.message("body").contains("without the dry run"), "{}", told.message("body"));
+    let seen = server.seen();
+    assert_eq!(seen.len(), 1);
+    assert!(seen.iter().all(|request| CheckIn::parse_str(&request.body).is_err()));
+    let wrong = Told::of(machine.agent("doctor", &server.url()).env("KILOCODE_API_KEY", "other"));
+    assert_eq!(wrong.failed(), [("api_key", "wrong_api_key")]);
+}
+
+#[test]
+fn a_query_of_ones_own_stays_behind_the_dry_run() {
+    let server = Server::start(None, telemetry);
+    let url = format!("{}?region=a&b", server.url());
+    assert_eq!(Told::of(&mut Machine::new().agent("doctor", &url)).failed(), []);
+    let targets: Vec<_> = server.seen().iter().map(|r| r.target().1.to_owned()).collect();
+    assert!(targets[0].ends_with("?dry_run=&region=a&b"), "{targets:?}");
+    assert!(targets[1].ends_with("?dry_run=1&region=a&b"), "{targets:?}");
+    // One that would never be written is no setting to leave.
+    let url = format!("{}?dry_run=1", server.url());
+    let told = Told::of(&mut Machine::new().agent("doctor", &url));
+    assert_eq!(told.failed(), [("configuration", "dry_run_url")]);
+}
+
+#[test]
+fn a_clock_that_is_wrong() {
+    let day = Duration::from_hours(24);
+    let now = SystemTime::now();
+    for (theirs, direction) in [(now - day, "ahead of"), (now + day, "behind")] {
+        let refusal = Refusal::WrongApiKey;
+        let told = against(answer_at(theirs, "403 Forbidden", "", &refusal.body()));
+        assert_eq!(told.failed(), [("clock", "clock_skew"), ("api_key", "wrong_api_key")]);
+        assert!(told.message("clock").contains(direction), "{}", told.message("clock"));
+        assert!(told.mend("clock").contains("timedatectl"), "{}", told.mend("clock"));
+    }
+    let told = against(refuse(Refusal::InvalidQuery));
+    assert_eq!(told.status("clock"), "passed");
+}
+
+#[test]
+fn a_proxy_that_does_not_connect() {
+    let server = Server::start(Some(AUTHORITY.server("telemetry.test")), telemetry);
+    let machine = Machine::new();
+    let ca = machine.put("ca.pem", &AUTHORITY.pem);
+    let doctor = |proxy: &str| {
+        let mut doctor = machine.agent("doctor", &server.https("telemetry.test"));
+        Told::of(doctor.env("KILOCLAW_CA_FILE", &ca).env("HTTPS_PROXY", proxy))
+    };
+    // The proxy's name is looked up, and not the server's.
+    let through = doctor(&ConnectProxy::to(&server).with_password());
+    assert_eq!(through.failed(), []);
+    assert_eq!((through.status("proxy"), through.status("tls")), ("passed", "passed"));
+    let refused = doctor(&ConnectProxy::refusing("407 Authenticate").with_password());
+    assert_eq!(refused.failed(), [("proxy", "proxy")]);
+    let nobody = doctor("http://127.0.0.1:1");
+    assert_eq!(nobody.failed(), [("connection", "connection_refused")]);
+    assert!(nobody.mend("connection").contains("HTTPS_PROXY"), "{}", nobody.mend("connection"));
+    assert_eq!(doctor("http://proxy.invalid").failed(), [("dns", "cannot_resolve")]);
+}
+
+#[test]
+fn all_that_is_wrong_with_the_settings_is_told_at_once() {
+    let machine = Machine::new();
+    let mut doctor = machine.agent("doctor", "http://telemetry.example.com/");
+    doctor
+        .env("KILOCODE_API_KEY_FILE", "/nowhere")
+        .env("OPENCLAW_GATEWAY_TOKEN", "")
+        .env("KILOCLAW_SANDBOX_ID", "")
+        .env("KILOCLAW_NET_INTERFACE", "a b")
+        .env("KILOCLAW_STATUS_URL", "nonsense")
+        .env("KILOCLAW_SYSTEMD_UNIT", "a.service");
+    let told = Told::of(&mut doctor);
+    let codes: Vec<_> = told.failed().into_iter().map(|(_, code)| code).collect();
+    let expected = [
+        "not_set",
+        "wrong_sandbox_id",
+        "unreadable_file",
+        "insecure_http",
+        "two_sources",
+        "invalid_interface",
+    ];
+    assert_eq!(codes, expected);
+    assert_eq!((told.status("load"), told.status("openclaw")), ("passed", "passed"));
+    assert_eq!((told.status("network"), told.status("process")), ("skipped", "skipped"));
+
+    for (name, value, code) in [
+        ("KILOCLAW_CHECKIN_URL", "", "not_set"),
+        ("KILOCLAW_CHECKIN_URL", "telemetry.example.com", "invalid_url"),
+        ("KILOCODE_API_KEY", "", "not_set"),
+        ("KILOCODE_API_KEY", "a\nb", "invalid_value"),
+        ("OPENCLAW_GATEWAY_TOKEN", "", "not_set"),
+        ("KILOCLAW_SYSTEMD_UNIT", "*", "invalid_unit"),
+    ] {
+        assert_eq!(with(name, value).failed(), [("configuration", code)], "{name}={value:?}");
+    }
+    for (name, value, code) in [
+        ("KILOCLAW_CA_FILE", "/nowhere", "unreadable_file"),
+        ("KILOCLAW_CA_FILE", "/dev/null", "no_certificate"),
+        ("HTTPS_PROXY", "socks5://proxy", "invalid_proxy"),
+    ] {
+        let mut doctor = machine.agent("doctor", "https://127.0.0.1:1/");
+        assert_eq!(Told::of(doctor.env(name, value)).failed(), [("configuration", code)], "{name}");
+    }
+}
+
+#[test]
+fn without_a_key_the_server_is_examined_all_the_same() {
+    let told = with("KILOCODE_API_KEY", "");
+    assert_eq!((told.status("server"), told.status("api_key")), ("passed", "skipped"));
+    let told = with("OPENCLAW_GATEWAY_TOKEN", "");
+    assert_eq!((told.status("api_key"), told.status("gateway_token")), ("passed", "skipped"));
+    assert_eq!(told.status("body"), "passed");
+}
+
+#[test]
+fn readings_that_fail() {
+    let told = with("KILOCLAW_PROC_ROOT", "/nowhere");
+    assert_eq!(told.failed(), [("load", "unreadable"), ("network", "unreadable")]);
+    assert_eq!(told.status("body"), "passed", "they cost no check-in");
+    for interface in ["wg0", "!eth0"] {
+        let told = with("KILOCLAW_NET_INTERFACE", interface);
+        assert_eq!(told.failed(), [("network", "no_interface")], "{interface}");
+        assert!(told.mend("network").contains("there are eth0"), "{}", told.mend("network"));
+    }
+    for program in ["/nowhere", "/bin/true"] {
+        let told = with("KILOCLAW_OPENCLAW_COMMAND", program);
+        assert_eq!(told.failed(), [("openclaw", "no_version")], "{program}");
+    }
+}
+
+#[test]
+fn a_controller_is_asked_for_the_process() {
+    let status = r#"{"state":"crashed","pid":null,"uptime":0,"restarts":7,"lastExit":null}"#;
+    let controller = Server::answering(answer("200 OK", "", status));
+    let told = with("KILOCLAW_STATUS_URL", &controller.url());
+    assert_eq!(told.failed(), []);
+    let found = told.check("process")["found"].as_str().unwrap();
+    assert!(found.contains("crashed") && found.contains("restarts 7"), "{found}");
+    for (reply, code) in [
+        (answer("401 Unauthorized", "", ""), "http_401"),
+        (answer("200 OK", "", "<html>"), "not_a_status"),
+        (String::new(), "connection_closed"),
+    ] {
+        let controller = Server::answering(reply);
+        let told = with("KILOCLAW_STATUS_URL", &controller.url());
+        assert_eq!(told.failed(), [("process", code)]);
+        assert_eq!(told.status("body"), "passed");
+    }
+    let told = with("KILOCLAW_STATUS_URL", "http://127.0.0.1:1/");
+    assert_eq!(told.failed(), [("process", "connection_refused")]);
+    assert!(told.mend("process").contains("KILOCLAW_STATUS_URL"), "{}", told.mend("process"));
+    let told = examined(|doctor, _| {
+        doctor.env("KILOCLAW_SYSTEMD_UNIT", "a").env("PATH", "/nowhere");
+    });
+    assert_eq!(told.failed(), [("process", "no_systemd")]);
+}
+
+#[test]
+fn a_place_where_no_state_file_can_be() {
+    for place in ["/nowhere/state.json", "/proc/state.json"] {
+        let told = with("KILOCLAW_STATE_FILE", place);
+        assert_eq!(told.failed(), [("state_file", "not_writable")], "{place}");
+    }
+    let told = examined(|_, machine| {
+        machine.put("state.json", "{");
+    });
+    assert_eq!(told.failed(), [("state_file", "unreadable")]);
+    // The default one is made when it is needed, and not before.
+    let (runtime, machine) = (tempfile::tempdir().unwrap(), Machine::new());
+    let mut doctor = machine.agent("doctor", "http://127.0.0.1:1/");
+    doctor.env_remove("KILOCLAW_STATE_FILE").env("XDG_RUNTIME_DIR", runtime.path());
+    assert_eq!(Told::of(&mut doctor).status("state_file"), "passed");
+    assert_eq!(runtime.path().read_dir().unwrap().count(), 0);
+}
+
+#[test]
+fn secrets_that_a_server_sends_back_do_not_show() {
+    let token = token(SANDBOX_ID);
+    let body = format!(r#"{{"error":"{API_KEY}","code":"{token}","field":"{API_KEY}"}}"#);
+    for status in ["403 Forbidden", "302 Found", "500 Internal Server Error"] {
+        // `run` looks for them.
+        let told = against(answer(status, &format!("location: /{API_KEY}\r\n"), &body));
+        assert!(told.message("server").contains("[redacted]"), "{}", told.message("server"));
+    }
+    // As an answer to the dry run, too, where the code goes into the JSON.
+    let server = Server::start(None, move |request| {
+        if request.body.is_empty() { telemetry(request) } else { answer("400 Bad", "", &body) }
+    });
+    let told = Told::of(&mut Machine::new().agent("doctor", &server.url()));
+    assert_eq!(told.failed(), [("body", "[redacted]")]);
+}
+
+#[test]
+fn a_report_that_cannot_be_printed_exits_74() {
+    for arguments in [&[][..], &["--json"]] {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let machine = Machine::new();
+        let mut doctor = machine.agent("doctor", "http://127.0.0.1:1/");
+        doctor.args(arguments).stdout(full).stderr(Stdio::null());
+        assert_eq!(doctor.status().unwrap().code(), Some(74));
+    }
+}
