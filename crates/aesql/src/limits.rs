@@ -1,0 +1,48 @@
+//! What a query may cost.
+
+/// `ClickHouse` reads at most 256 KiB of a query (`max_query_size`), and Analytics Engine sends it
+/// one.
+pub const QUERY_BYTES: usize = 256 * 1024;
+
+/// Parentheses within parentheses. The parser recurses through some ten functions for each, and a
+/// wasm module has 1 MiB of stack; queries that people write have fewer than ten.
+pub const NESTING: usize = 40;
+
+/// Operators in one query. A chain such as `a + b + c` makes a tree that is as deep as it is long,
+/// and the parser frees it recursively: 1,000 levels of some 100 bytes are far from any stack's end.
+pub const OPERATORS: usize = 1_000;
+
+/// Levels of an expression, where the terms of one AND or OR count as one.
+pub const EXPRESSION_DEPTH: usize = 100;
+
+/// Parts of all expressions after aliases have been put in place. Aliases that name aliases can grow
+/// without bound: 30 of `a + a AS b` make a thousand million parts.
+pub const EXPRESSION_PARTS: usize = 100_000;
+
+/// Rows of an answer; as many as would be 100 MB of JSON at 100 bytes each.
+pub const ROWS: usize = 1_000_000;
+
+/// Values computed, and 16-byte pieces of text read or written. A million rows cost some ten million
+/// for a usual query; ten thousand million are about a minute's work.
+pub const STEPS: u64 = 10_000_000_000;
+
+/// Text in one column of one batch of rows: 65,536 rows of 4 KiB. A multiple of it fits into wasm's
+/// 4 GiB.
+pub(crate) const COLUMN_TEXT_BYTES: usize = 256 * 1024 * 1024;
+
+/// What a query may cost. The default is the constants of this module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of the query's text.
+    pub query_bytes: usize,
+    /// Rows of the answer.
+    pub rows: usize,
+    /// Values computed in the course of one evaluation; see [`STEPS`].
+    pub steps: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { query_bytes: QUERY_BYTES, rows: ROWS, steps: STEPS }
+    }
+}

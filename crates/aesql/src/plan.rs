@@ -1,0 +1,138 @@
+//! A checked query: every name is resolved, every type known.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::aggregate::Aggregate;
+use crate::error::Location;
+use crate::output::Format;
+use crate::scalar::Scalar;
+use crate::value::{Type, Value};
+
+/// A statement.
+#[derive(Clone, Debug)]
+pub(crate) enum Statement {
+    ShowTables,
+    ShowTimezone,
+    ShowTimezones,
+    Select(Box<Select>),
+}
+
+/// A statement and the format that it asks for.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) statement: Statement,
+    pub(crate) format: Format,
+}
+
+/// A column of a table, a subquery or an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Field {
+    pub(crate) name: String,
+    pub(crate) ty: Type,
+}
+
+/// ```text
+/// source ─▶ filter ─▶ [group, aggregate ─▶ having] ─▶ order ─▶ limit ─▶ columns
+/// ```
+#[derive(Clone, Debug)]
+pub(crate) struct Select {
+    pub(crate) source: Source,
+    /// Over the source's columns.
+    pub(crate) filter: Option<Expr>,
+    /// Where there is one, everything below is over its columns: the keys, then the calls.
+    pub(crate) groups: Option<Groups>,
+    pub(crate) having: Option<Expr>,
+    pub(crate) order: Vec<Sort>,
+    pub(crate) limit: Option<usize>,
+    pub(crate) offset: usize,
+    pub(crate) columns: Vec<(Field, Expr)>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    /// One row without columns.
+    Nothing,
+    Table(String, Option<Location>),
+    Query(Box<Select>),
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Groups {
+    pub(crate) keys: Vec<Expr>,
+    pub(crate) calls: Vec<AggregateCall>,
+    /// Sorts the rows before they are aggregated, for `first_value` and `last_value`.
+    pub(crate) order: Vec<Sort>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct AggregateCall {
+    pub(crate) function: Aggregate,
+    pub(crate) distinct: bool,
+    /// Over the source's columns.
+    pub(crate) args: Vec<Expr>,
+    pub(crate) ty: Type,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Sort {
+    pub(crate) expr: Expr,
+    pub(crate) descending: bool,
+}
+
+/// An expression over the columns of some relation.
+#[derive(Clone, Debug)]
+pub(crate) struct Expr {
+    pub(crate) node: Node,
+    pub(crate) ty: Type,
+    pub(crate) at: Option<Location>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Node {
+    Column(usize),
+    Literal(Value),
+    Call(&'static Scalar, Vec<Expr>),
+    If(Box<[Expr; 3]>),
+    /// AND.
+    All(Vec<Expr>),
+    /// OR.
+    Any(Vec<Expr>),
+    /// IN.
+    Among(Box<Expr>, Arc<Members>),
+}
+
+/// What IN looks for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Members {
+    Ints(HashSet<i64>),
+    /// By their bits.
+    Floats(HashSet<u64>),
+    Texts(HashSet<String>),
+}
+
+impl Expr {
+    pub(crate) fn literal(&self) -> Option<&Value> {
+        match &self.node {
+            Node::Literal(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Whether both compute the same, wherever they stand.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        let all = |a: &[Self], b: &[Self]| {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.same(b))
+        };
+        self.ty == other.ty
+            && match (&self.node, &other.node) {
+                (Node::Column(a), Node::Column(b)) => a == b,
+                (Node::Literal(a), Node::Literal(b)) => a == b,
+                (Node::Call(f, a), Node::Call(g, b)) => f.name == g.name && all(a, b),
+                (Node::If(a), Node::If(b)) => all(&a[..], &b[..]),
+                (Node::All(a), Node::All(b)) | (Node::Any(a), Node::Any(b)) => all(a, b),
+                (Node::Among(a, m), Node::Among(b, n)) => a.same(b) && m == n,
+                _ => false,
+            }
+    }
+}
