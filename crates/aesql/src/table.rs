@@ -1,0 +1,475 @@
+//! Where data points live: columns in memory.
+//!
+//! A [`Table`] is a queue of segments of at most [`SEGMENT_ROWS`] rows. In a segment each string is
+//! stored once and rows have its number, in two bytes; a column that has had one value only, as an
+//! unused one has, is that value. Eviction takes rows from the front.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use crate::column::{Column, Interner, Texts, Words};
+use crate::error::{Error, Result};
+use crate::limits::COLUMN_TEXT_BYTES;
+use crate::point::Point;
+use crate::value::{Type, Value};
+
+/// Rows of a segment, which are also evaluated together: as many as two bytes can tell apart.
+const SEGMENT_ROWS: usize = 1 << 16;
+
+/// Text in one column of a segment after which the next segment begins, in bytes: four such columns
+/// are as much as an expression may make of one.
+const SEGMENT_TEXT_BYTES: usize = COLUMN_TEXT_BYTES / 4;
+
+/// Blobs, and doubles, that a data point may have.
+pub const SLOTS: usize = 20;
+
+/// What tables there are, by dataset name.
+pub trait Tables {
+    /// The table of that name.
+    fn table(&self, name: &str) -> Option<&Table>;
+    /// The names of all tables, in the order in which to list them.
+    fn names(&self) -> Vec<String>;
+}
+
+impl Tables for BTreeMap<String, Table> {
+    fn table(&self, name: &str) -> Option<&Table> {
+        self.get(name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.keys().cloned().collect()
+    }
+}
+
+/// The columns that every dataset has, in the order of `SELECT *`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Slot {
+    Dataset,
+    Timestamp,
+    SampleInterval,
+    Index1,
+    /// From 0.
+    Blob(usize),
+    /// From 0.
+    Double(usize),
+}
+
+impl Slot {
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        [Self::Dataset, Self::Timestamp, Self::SampleInterval, Self::Index1]
+            .into_iter()
+            .chain((0..SLOTS).map(Self::Blob))
+            .chain((0..SLOTS).map(Self::Double))
+    }
+
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Dataset => "dataset".into(),
+            Self::Timestamp => "timestamp".into(),
+            Self::SampleInterval => "_sample_interval".into(),
+            Self::Index1 => "index1".into(),
+            Self::Blob(i) => format!("blob{}", i + 1),
+            Self::Double(i) => format!("double{}", i + 1),
+        }
+    }
+
+    pub(crate) fn ty(self) -> Type {
+        match self {
+            Self::Dataset | Self::Index1 | Self::Blob(_) => Type::String,
+            Self::Timestamp => Type::DateTime(None),
+            Self::SampleInterval => Type::UInt32,
+            Self::Double(_) => Type::Float64,
+        }
+    }
+}
+
+/// The data points of one dataset, in the order in which they came.
+#[derive(Clone, Debug)]
+pub struct Table {
+    name: String,
+    segments: VecDeque<Segment>,
+    /// Rows of the first segment that were evicted.
+    evicted: usize,
+    rows: usize,
+}
+
+impl Table {
+    /// An empty table for the dataset of that name.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), segments: VecDeque::new(), evicted: 0, rows: 0 }
+    }
+
+    /// Rows in the table.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// Adds a data point. Its dataset is the table's, whatever it says. Fails if one of its strings is
+    /// over 64 MiB, which is far beyond what Analytics Engine takes.
+    pub fn push(&mut self, point: &Point) -> Result<()> {
+        let mut texts = std::iter::once(&point.index1).chain(&point.blobs);
+        if texts.any(|text| text.len() > SEGMENT_TEXT_BYTES) {
+            return Err(Error::limit("a string of the data point is too long"));
+        }
+        if self.segments.back().is_none_or(Segment::is_full) {
+            if let Some(full) = self.segments.back_mut() {
+                full.seal();
+            }
+            self.segments.push_back(Segment::new());
+        }
+        if let Some(last) = self.segments.back_mut() {
+            last.push(point)?;
+            self.rows += 1;
+        }
+        Ok(())
+    }
+
+    /// Drops the oldest rows until at most that many are left.
+    pub fn evict_to(&mut self, rows: usize) {
+        while self.rows > rows {
+            self.drop_front(self.rows - rows);
+        }
+    }
+
+    /// Drops rows from the front while they are older than that, in milliseconds since 1970. A row
+    /// that came after a younger one stays until that one goes.
+    pub fn evict_before(&mut self, milliseconds: i64) {
+        while let Some(first) = self.segments.front() {
+            let live = first.timestamps.iter().skip(self.evicted);
+            let old = live.take_while(|at| **at < milliseconds).count();
+            if old == 0 {
+                break;
+            }
+            self.drop_front(old);
+        }
+    }
+
+    /// Drops up to that many rows, of the first segment only.
+    fn drop_front(&mut self, rows: usize) {
+        let Some(first) = self.segments.front() else { return };
+        let there = first.len() - self.evicted;
+        let dropped = rows.min(there);
+        self.rows -= dropped;
+        self.evicted += dropped;
+        if dropped == there {
+            self.segments.pop_front();
+            self.evicted = 0;
+        }
+    }
+
+    /// The memory that the table takes up, in bytes, but for what the allocator adds.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let segments: usize = self.segments.iter().map(Segment::bytes).sum();
+        size_of::<Self>() + self.name.capacity() + segments
+    }
+
+    /// The segments, each with the rows of it that are still there.
+    pub(crate) fn segments(&self) -> impl Iterator<Item = (&Segment, Vec<u32>)> {
+        self.segments.iter().enumerate().map(|(i, segment)| {
+            let skip = if i == 0 { self.evicted } else { 0 };
+            (segment, (0..).take(segment.len()).skip(skip).collect())
+        })
+    }
+
+    /// A column's values in those rows of a segment.
+    pub(crate) fn column(&self, segment: &Segment, slot: Slot, rows: &[u32]) -> Column {
+        match slot {
+            Slot::Dataset => Column::Same(Value::Text(self.name.as_str().into())),
+            Slot::Timestamp => Column::Ints(
+                rows.iter()
+                    .map(|row| {
+                        let at = segment.timestamps.get(*row as usize).copied().unwrap_or_default();
+                        at.div_euclid(1000).clamp(0, i64::from(u32::MAX))
+                    })
+                    .collect(),
+            ),
+            Slot::SampleInterval => match &segment.sample_intervals {
+                Cells::Same(value) => Column::Same(Value::Int(i64::from(*value))),
+                each @ Cells::Each(_) => {
+                    Column::Ints(rows.iter().map(|row| i64::from(each.get(*row))).collect())
+                }
+            },
+            Slot::Index1 => segment.index1.column(rows),
+            Slot::Blob(i) => match segment.blobs.get(i) {
+                Some(blob) => blob.column(rows),
+                None => Column::Same(Value::Text("".into())),
+            },
+            Slot::Double(i) => match segment.doubles.get(i) {
+                Some(each @ Cells::Each(_)) => {
+                    Column::Floats(rows.iter().map(|row| each.get(*row)).collect())
+                }
+                Some(Cells::Same(value)) => Column::Same(Value::Float(*value)),
+                None => Column::Same(Value::Float(0.0)),
+            },
+        }
+    }
+}
+
+/// One value for all rows, until there are two different ones.
+#[derive(Clone, Debug)]
+enum Cells<T> {
+    Same(T),
+    Each(Vec<T>),
+}
+
+impl<T: Copy + Default> Cells<T> {
+    fn get(&self, row: u32) -> T {
+        match self {
+            Self::Same(value) => *value,
+            Self::Each(values) => values.get(row as usize).copied().unwrap_or_default(),
+        }
+    }
+
+    /// Adds the value of row number `rows`.
+    fn push(&mut self, rows: usize, value: T, same: impl Fn(T, T) -> bool) {
+        match self {
+            Self::Same(first) if rows == 0 => *first = value,
+            Self::Same(first) if same(*first, value) => {}
+            Self::Same(first) => {
+                let mut values = vec![*first; rows];
+                values.push(value);
+                *self = Self::Each(values);
+            }
+            Self::Each(values) => values.push(value),
+        }
+    }
+
+    fn shrink(&mut self) {
+        if let Self::Each(values) = self {
+            values.shrink_to_fit();
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Same(_) => 0,
+            Self::Each(values) => values.capacity() * size_of::<T>(),
+        }
+    }
+}
+
+/// A column of strings.
+#[derive(Clone, Debug)]
+struct TextCells {
+    strings: Strings,
+    ids: Cells<u16>,
+}
+
+#[derive(Clone, Debug)]
+enum Strings {
+    /// Of a segment that still grows.
+    Open(Interner),
+    Sealed(Arc<Words>),
+}
+
+impl TextCells {
+    fn new() -> Self {
+        Self { strings: Strings::Open(Interner::default()), ids: Cells::Same(0) }
+    }
+
+    fn words(&self) -> &Words {
+        match &self.strings {
+            Strings::Open(interner) => interner.words(),
+            Strings::Sealed(words) => words,
+        }
+    }
+
+    fn push(&mut self, rows: usize, text: &str) -> Result<()> {
+        if let Strings::Open(interner) = &mut self.strings {
+            let id = interner.id(text)?;
+            // A segment has no more strings than rows.
+            self.ids.push(rows, u16::try_from(id).unwrap_or_default(), |a, b| a == b);
+        }
+        Ok(())
+    }
+
+    fn seal(&mut self) {
+        if let Strings::Open(interner) = &mut self.strings {
+            let mut words = std::mem::take(interner).into_words();
+            words.shrink();
+            self.strings = Strings::Sealed(Arc::new(words));
+        }
+        self.ids.shrink();
+    }
+
+    fn column(&self, rows: &[u32]) -> Column {
+        if let Cells::Same(id) = self.ids {
+            return Column::Same(Value::Text(self.words().get(id.into()).into()));
+        }
+        let words = match &self.strings {
+            Strings::Open(interner) => Arc::new(interner.words().clone()),
+            Strings::Sealed(words) => Arc::clone(words),
+        };
+        let ids = rows.iter().map(|row| u32::from(self.ids.get(*row))).collect();
+        Column::Texts(Texts { words, ids })
+    }
+
+    fn bytes(&self) -> usize {
+        let strings = match &self.strings {
+            Strings::Open(interner) => interner.bytes(),
+            Strings::Sealed(words) => words.bytes(),
+        };
+        strings + self.ids.bytes()
+    }
+}
+
+/// Some rows of a table.
+#[derive(Clone, Debug)]
+pub(crate) struct Segment {
+    /// Milliseconds since 1970.
+    timestamps: Vec<i64>,
+    sample_intervals: Cells<u32>,
+    index1: TextCells,
+    /// As many as a point has had.
+    blobs: Vec<TextCells>,
+    doubles: Vec<Cells<f64>>,
+}
+
+impl Segment {
+    fn new() -> Self {
+        Self {
+            timestamps: Vec::new(),
+            sample_intervals: Cells::Same(1),
+            index1: TextCells::new(),
+            blobs: Vec::new(),
+            doubles: Vec::new(),
+        }
+    }
+
+    /// Rows, evicted ones too.
+    fn len(&self) -> usize {
+        self.timestamps.len()
+    }
+
+    fn is_full(&self) -> bool {
+        let mut texts = std::iter::once(&self.index1).chain(&self.blobs);
+        self.len() == SEGMENT_ROWS
+            || texts.any(|cells| cells.words().text_bytes() > SEGMENT_TEXT_BYTES)
+    }
+
+    fn push(&mut self, point: &Point) -> Result<()> {
+        let rows = self.timestamps.len();
+        self.index1.push(rows, &point.index1)?;
+        while self.blobs.len() < point.blobs.len().min(SLOTS) {
+            let mut blob = TextCells::new();
+            if rows > 0 {
+                // What the rows so far have in it.
+                blob.push(0, "")?;
+            }
+            self.blobs.push(blob);
+        }
+        for (i, blob) in self.blobs.iter_mut().enumerate() {
+            blob.push(rows, point.blobs.get(i).map_or("", String::as_str))?;
+        }
+        while self.doubles.len() < point.doubles.len().min(SLOTS) {
+            self.doubles.push(Cells::Same(0.0));
+        }
+        for (i, double) in self.doubles.iter_mut().enumerate() {
+            let value = point.doubles.get(i).copied().unwrap_or_default();
+            double.push(rows, value, |a, b| a.to_bits() == b.to_bits());
+        }
+        self.sample_intervals.push(rows, point.sample_interval, |a, b| a == b);
+        self.timestamps.push(point.timestamp_ms);
+        Ok(())
+    }
+
+    fn seal(&mut self) {
+        self.timestamps.shrink_to_fit();
+        self.sample_intervals.shrink();
+        self.index1.seal();
+        self.blobs.iter_mut().for_each(TextCells::seal);
+        self.doubles.iter_mut().for_each(Cells::shrink);
+    }
+
+    fn bytes(&self) -> usize {
+        let blobs: usize = self.blobs.iter().map(TextCells::bytes).sum();
+        let doubles: usize = self.doubles.iter().map(Cells::bytes).sum();
+        size_of::<Self>()
+            + self.timestamps.capacity() * size_of::<i64>()
+            + self.sample_intervals.bytes()
+            + self.index1.bytes()
+            + self.blobs.capacity() * size_of::<TextCells>()
+            + blobs
+            + self.doubles.capacity() * size_of::<Cells<f64>>()
+            + doubles
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(at: i64, blobs: &[&str], doubles: &[f64]) -> Point {
+        Point {
+            timestamp_ms: at,
+            blobs: blobs.iter().map(ToString::to_string).collect(),
+            doubles: doubles.to_vec(),
+            ..Point::default()
+        }
+    }
+
+    fn texts(table: &Table, slot: Slot) -> Vec<String> {
+        let mut texts = Vec::new();
+        for (segment, rows) in table.segments() {
+            let column = table.column(segment, slot, &rows);
+            texts.extend((0..rows.len()).map(|row| column.text(row).to_owned()));
+        }
+        texts
+    }
+
+    #[test]
+    fn a_slot_that_is_first_used_later_was_empty_before() {
+        let mut table = Table::new("t");
+        for point in [point(0, &[], &[]), point(1, &["a", "b"], &[0.0, 1.5]), point(2, &["c"], &[])] {
+            table.push(&point).unwrap();
+        }
+        assert_eq!(texts(&table, Slot::Blob(0)), ["", "a", "c"]);
+        assert_eq!(texts(&table, Slot::Blob(1)), ["", "b", ""]);
+        let (segment, rows) = table.segments().next().unwrap();
+        let column = table.column(segment, Slot::Double(1), &rows);
+        assert_eq!([0, 1, 2].map(|row| column.float(row)), [0.0, 1.5, 0.0]);
+    }
+
+    #[test]
+    fn eviction_takes_the_oldest_rows_and_their_memory() {
+        let mut table = Table::new("t");
+        let rows = SEGMENT_ROWS + 10;
+        for i in 0..rows {
+            let at = i64::try_from(i).unwrap();
+            table.push(&point(at, &[&i.to_string()], &[])).unwrap();
+        }
+        let full = table.bytes();
+        table.evict_to(rows - 3);
+        assert_eq!(table.len(), rows - 3);
+        assert_eq!(texts(&table, Slot::Blob(0))[0], "3");
+        table.evict_before(5);
+        assert_eq!(texts(&table, Slot::Blob(0))[0], "5");
+        table.evict_to(4);
+        assert_eq!(texts(&table, Slot::Blob(0)).len(), 4);
+        assert!(table.bytes() * 100 < full, "{} of {full}", table.bytes());
+        table.evict_before(i64::MAX);
+        assert!(table.is_empty());
+    }
+
+    #[test]
+    fn unused_slots_cost_nothing() {
+        let bytes = |blobs: &[&str], doubles: &[f64]| {
+            let mut table = Table::new("t");
+            for at in 0..1000 {
+                table.push(&point(at, blobs, doubles)).unwrap();
+            }
+            table.bytes()
+        };
+        let all = bytes(&[""; SLOTS], &[0.0; SLOTS]);
+        assert!(all - bytes(&[], &[]) < 10_000, "{all}");
+    }
+}
