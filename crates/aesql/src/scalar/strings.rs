@@ -1,0 +1,329 @@
+//! Functions of strings, and the encodings.
+
+use std::fmt::Write;
+
+use super::{Call, Checked, Given, Scalar, need_texts};
+use crate::column::{Column, Texts, Words};
+use crate::error::{Error, Result};
+use crate::limits::COLUMN_TEXT_BYTES;
+use crate::value::{Type, Value};
+
+pub(super) const FUNCTIONS: &[Scalar] = &[
+    Scalar {
+        name: "length",
+        usage: "length(string)",
+        arity: (1, 1),
+        check: |args| need_texts(args).map(|()| Type::UInt64),
+        eval: |call| call.ints_of_text(|text| Ok(int(text.chars().count()))),
+    },
+    Scalar {
+        name: "empty",
+        usage: "empty(string)",
+        arity: (1, 1),
+        check: check_test,
+        eval: |call| call.ints_of_text(|text| Ok(text.is_empty().into())),
+    },
+    map("lower", |call| texts_of(call, |text, out| out.push_str(&text.to_ascii_lowercase()))),
+    map("upper", |call| texts_of(call, |text, out| out.push_str(&text.to_ascii_uppercase()))),
+    map("lowerUTF8", |call| texts_of(call, |text, out| out.push_str(&text.to_lowercase()))),
+    map("upperUTF8", |call| texts_of(call, |text, out| out.push_str(&text.to_uppercase()))),
+    Scalar {
+        name: "startsWith",
+        usage: "startsWith(string, prefix)",
+        arity: (2, 2),
+        check: check_test,
+        eval: |call| call.ints_of_two_texts(|text, prefix| text.starts_with(prefix).into()),
+    },
+    Scalar {
+        name: "endsWith",
+        usage: "endsWith(string, suffix)",
+        arity: (2, 2),
+        check: check_test,
+        eval: |call| call.ints_of_two_texts(|text, suffix| text.ends_with(suffix).into()),
+    },
+    Scalar {
+        name: "position",
+        usage: "position(needle IN haystack)",
+        arity: (2, 2),
+        check: |args| need_texts(args).map(|()| Type::UInt64),
+        eval: |call| call.ints_of_two_texts(position),
+    },
+    Scalar {
+        name: "substring",
+        usage: "substring(string, offset[, length])",
+        arity: (2, 3),
+        check: check_substring,
+        eval: eval_substring,
+    },
+    Scalar {
+        name: "format",
+        usage: "format('… {} …', value, …)",
+        arity: (2, usize::MAX),
+        check: check_format,
+        eval: eval_format,
+    },
+    Scalar {
+        name: "hex",
+        usage: "hex(x)",
+        arity: (1, 1),
+        check: check_encode,
+        eval: |call| encode(call, |byte, out| write!(out, "{byte:02X}")),
+    },
+    Scalar {
+        name: "bin",
+        usage: "bin(x)",
+        arity: (1, 1),
+        check: check_encode,
+        eval: |call| encode(call, |byte, out| write!(out, "{byte:08b}")),
+    },
+];
+
+const fn map(name: &'static str, eval: fn(&Call) -> Result<Column>) -> Scalar {
+    Scalar { name, usage: "one string", arity: (1, 1), check: check_map, eval }
+}
+
+fn check_map(args: &[Given]) -> Checked {
+    need_texts(args).map(|()| Type::String)
+}
+
+fn check_test(args: &[Given]) -> Checked {
+    need_texts(args).map(|()| Type::UInt8)
+}
+
+fn int(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// Computes a string of each string.
+fn texts_of(call: &Call, f: impl Fn(&str, &mut String)) -> Result<Column> {
+    let mut words = Words::default();
+    let mut out = String::new();
+    let mut make = |text: &str| {
+        out.clear();
+        f(text, &mut out);
+        words.push(&out)
+    };
+    let ids = match call.column(0) {
+        Column::Texts(texts) => texts.each(make)?,
+        other => vec![make(other.text(0))?; call.rows],
+    };
+    Ok(Column::Texts(Texts::new(words, ids)))
+}
+
+/// Computes a string for each row.
+fn texts_by_row(
+    call: &Call,
+    mut f: impl FnMut(usize, &mut String) -> Result<()>,
+) -> Result<Column> {
+    let mut words = Words::default();
+    let mut out = String::new();
+    let mut ids = Vec::with_capacity(call.rows);
+    for row in 0..call.rows {
+        out.clear();
+        f(row, &mut out)?;
+        ids.push(words.push(&out)?);
+    }
+    Ok(Column::Texts(Texts::new(words, ids)))
+}
+
+/// In bytes, from 1, as `ClickHouse` counts; 0 if there is none.
+fn position(needle: &str, haystack: &str) -> i64 {
+    haystack.find(needle).map_or(0, |at| int(at + 1))
+}
+
+fn check_substring(args: &[Given]) -> Checked {
+    match args {
+        [Given { ty: Type::String, .. }, numbers @ ..]
+            if numbers.iter().all(|n| n.ty.is_integer()) =>
+        {
+            Ok(Type::String)
+        }
+        _ => Err("takes a String, an integer offset and an integer length".into()),
+    }
+}
+
+fn eval_substring(call: &Call) -> Result<Column> {
+    let (texts, offset, length) = (call.column(0), call.column(1), call.column(2));
+    let cut = |text: &str, row: usize, out: &mut String| {
+        let length = (call.args.len() > 2).then(|| length.int(row));
+        out.push_str(substring(text, offset.int(row), length));
+    };
+    if let (Column::Same(_), Column::Same(_)) = (offset, length) {
+        return texts_of(call, |text, out| cut(text, 0, out));
+    }
+    texts_by_row(call, |row, out| {
+        cut(texts.text(row), row, out);
+        Ok(())
+    })
+}
+
+/// Counts code points from 1, or from the end if the offset is negative; a negative length leaves as
+/// many out at the end.
+fn substring(text: &str, offset: i64, length: Option<i64>) -> &str {
+    let count = int(text.chars().count());
+    let start = match offset {
+        0 => return "",
+        1.. => offset - 1,
+        _ => count.saturating_add(offset),
+    };
+    let end = match length {
+        None => count,
+        Some(length @ ..0) => count.saturating_add(length),
+        Some(length) => start.saturating_add(length),
+    };
+    let byte = |at: i64| {
+        let at = usize::try_from(at).unwrap_or(0);
+        text.char_indices().nth(at).map_or(text.len(), |(byte, _)| byte)
+    };
+    text.get(byte(start)..byte(end)).unwrap_or_default()
+}
+
+/// A piece of a format.
+#[derive(Debug, PartialEq)]
+enum Piece {
+    Text(String),
+    /// The value of that number, from 0.
+    Value(usize),
+}
+
+/// Reads a format of `{}`, or of `{0}`, for that many values.
+fn pieces(format: &str, values: usize) -> std::result::Result<Vec<Piece>, String> {
+    let mut pieces = Vec::new();
+    let mut text = String::new();
+    let (mut next, mut numbered) = (0, None);
+    let mut rest = format;
+    while let Some(at) = rest.find(['{', '}']) {
+        let (before, brace) = rest.split_at(at);
+        text.push_str(before);
+        if let Some(after) = brace.strip_prefix("{{") {
+            text.push('{');
+            rest = after;
+            continue;
+        }
+        if let Some(after) = brace.strip_prefix("}}") {
+            text.push('}');
+            rest = after;
+            continue;
+        }
+        let Some((number, after)) =
+            brace.strip_prefix('{').and_then(|inside| inside.split_once('}'))
+        else {
+            return Err("takes a format whose braces come in pairs".into());
+        };
+        rest = after;
+        let by_number = !number.is_empty();
+        if *numbered.get_or_insert(by_number) != by_number {
+            return Err("takes a format of {} or of {0}, not of both".into());
+        }
+        let index = if by_number {
+            number.parse().map_err(|_| "takes a format with numbers in its braces, or nothing")?
+        } else {
+            next += 1;
+            next - 1
+        };
+        if index >= values {
+            return Err("has fewer values than its format has places".into());
+        }
+        pieces.push(Piece::Text(std::mem::take(&mut text)));
+        pieces.push(Piece::Value(index));
+    }
+    text.push_str(rest);
+    pieces.push(Piece::Text(text));
+    Ok(pieces)
+}
+
+fn check_format(args: &[Given]) -> Checked {
+    match args {
+        [Given { literal: Some(Value::Text(format)), .. }, values @ ..] => {
+            if let Some(array) = values.iter().find(|value| matches!(value.ty, Type::Array(_))) {
+                return Err(format!("does not take an {}", array.ty));
+            }
+            pieces(format, values.len()).map(|_| Type::String)
+        }
+        _ => Err("takes its format as a string, such as '{} of {}'".into()),
+    }
+}
+
+fn eval_format(call: &Call) -> Result<Column> {
+    let pieces = pieces(call.column(0).text(0), call.args.len().saturating_sub(1))
+        .map_err(|message| Error::failed(format!("format {message}")))?;
+    texts_by_row(call, |row, out| {
+        for piece in &pieces {
+            match piece {
+                Piece::Text(text) => out.push_str(text),
+                Piece::Value(i) => match call.arg(i + 1) {
+                    (column, Type::String) => out.push_str(column.text(row)),
+                    (column, ty) => column.value(row).write(ty, out)?,
+                },
+            }
+            if out.len() > COLUMN_TEXT_BYTES {
+                return Err(Error::limit("the query makes too much text at once"));
+            }
+        }
+        Ok(())
+    })
+}
+
+fn check_encode(args: &[Given]) -> Checked {
+    match args {
+        [Given { ty: Type::Interval(_) | Type::Array(_), .. }] => {
+            Err("takes a number, a string or a date".into())
+        }
+        _ => Ok(Type::String),
+    }
+}
+
+/// Strings byte by byte, doubles as they lie in memory, integers from their highest byte that is
+/// not 0.
+fn encode(call: &Call, write: fn(u8, &mut String) -> std::fmt::Result) -> Result<Column> {
+    let (x, ty) = call.arg(0);
+    texts_by_row(call, |row, out| {
+        let mut all = |bytes: &[u8]| bytes.iter().try_for_each(|byte| write(*byte, out));
+        match ty {
+            Type::String => all(x.text(row).as_bytes())?,
+            Type::Float64 => all(&x.float(row).to_le_bytes())?,
+            _ => {
+                let bytes = x.int(row).to_be_bytes();
+                let own = bytes.len() - usize::from(ty.bytes());
+                let zeros = bytes.iter().skip(own).take_while(|byte| **byte == 0).count();
+                let first = (own + zeros).min(bytes.len() - 1);
+                all(bytes.get(first..).unwrap_or_default())?;
+            }
+        }
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn substrings_are_cut_where_clickhouse_cuts_them() {
+        for (offset, length, cut) in [
+            (2, Some(2), "él"),
+            (-3, Some(2), "ll"),
+            (3, Some(-1), "ll"),
+            (0, Some(3), ""),
+            (5, None, "o"),
+            (6, None, ""),
+            (-6, None, "héllo"),
+            (-6, Some(2), "h"),
+            (2, Some(100), "éllo"),
+            (i64::MIN, Some(i64::MIN), ""),
+            (i64::MAX, Some(i64::MAX), ""),
+        ] {
+            assert_eq!(substring("héllo", offset, length), cut, "{offset}, {length:?}");
+        }
+    }
+
+    #[test]
+    fn a_format_is_read_or_refused() {
+        let text = |text: &str| Piece::Text(text.into());
+        assert_eq!(pieces("a{}b", 1), Ok(vec![text("a"), Piece::Value(0), text("b")]));
+        assert_eq!(pieces("{{}}", 1), Ok(vec![text("{}")]));
+        for format in ["{", "}", "{}{}", "{0}{}", "{x}", "{1}", "{} {"] {
+            assert!(pieces(format, 1).is_err(), "{format}");
+        }
+    }
+}
