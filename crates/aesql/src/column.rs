@@ -135,6 +135,11 @@ impl Texts {
         self.ids.iter().map(|id| of(*id)).collect()
     }
 
+    /// Bytes of the longest string.
+    pub(crate) fn longest(&self) -> usize {
+        self.words.iter().map(str::len).max().unwrap_or(0)
+    }
+
     /// The rank of each row's string among all.
     fn ranks(&self) -> Vec<u64> {
         let mut sorted: Vec<(&str, usize)> =

@@ -1,5 +1,9 @@
 //! What a query may cost.
 
+use std::cell::Cell;
+
+use crate::error::{Error, Result};
+
 /// `ClickHouse` reads at most 256 KiB of a query (`max_query_size`), and Analytics Engine sends it
 /// one.
 pub const QUERY_BYTES: usize = 256 * 1024;
@@ -8,9 +12,10 @@ pub const QUERY_BYTES: usize = 256 * 1024;
 /// wasm module has 1 MiB of stack; queries that people write have fewer than ten.
 pub const NESTING: usize = 40;
 
-/// Operators in one query. A chain such as `a + b + c` makes a tree that is as deep as it is long,
-/// and the parser frees it recursively: 1,000 levels of some 100 bytes are far from any stack's end.
-pub const OPERATORS: usize = 1_000;
+/// Operators and keywords in one query. A chain such as `a + b + c` makes a tree that is as deep as it
+/// is long, and the parser frees it recursively: 2,000 levels of some 200 bytes are far from the end
+/// of wasm's 1 MiB of stack. Lists for IN are free.
+pub const OPERATORS: usize = 2_000;
 
 /// Levels of an expression, where the terms of one AND or OR count as one.
 pub const EXPRESSION_DEPTH: usize = 100;
@@ -44,5 +49,21 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self { query_bytes: QUERY_BYTES, rows: ROWS, steps: STEPS }
+    }
+}
+
+/// What is left of a query's steps.
+#[derive(Debug)]
+pub(crate) struct Budget(Cell<u64>);
+
+impl Budget {
+    pub(crate) fn new(steps: u64) -> Self {
+        Self(Cell::new(steps))
+    }
+
+    pub(crate) fn spend(&self, steps: usize) -> Result<()> {
+        let left = self.0.get().checked_sub(steps as u64);
+        self.0.set(left.ok_or_else(|| Error::limit("the query takes too long"))?);
+        Ok(())
     }
 }

@@ -71,6 +71,8 @@ pub(crate) struct AggregateCall {
     pub(crate) distinct: bool,
     /// Over the source's columns.
     pub(crate) args: Vec<Expr>,
+    /// Of countIf, sumIf and avgIf: which rows count.
+    pub(crate) condition: Option<Expr>,
     pub(crate) ty: Type,
 }
 

@@ -106,7 +106,15 @@ fn compare_float(float: f64, integer: i128) -> Option<Ordering> {
 }
 
 fn like(call: &Call, negated: bool, ignore_case: bool) -> Result<Column> {
-    let compile = |pattern: &str| Pattern::new(pattern, ignore_case);
+    let compile = |pattern: &str| {
+        // At worst a text is compared with the whole pattern from each of its characters on.
+        let (count, longest) = match call.column(0) {
+            Column::Texts(texts) => (texts.words.len().min(call.rows), texts.longest()),
+            other => (1, other.text(0).len()),
+        };
+        call.budget.spend(count.saturating_mul(longest).saturating_mul(pattern.len().min(longest)) / 16)?;
+        Pattern::new(pattern, ignore_case)
+    };
     if let Column::Same(Value::Text(pattern)) = call.column(1) {
         let pattern = compile(pattern)?;
         return call.ints_of_text(|text| Ok((pattern.matches(text) != negated).into()));

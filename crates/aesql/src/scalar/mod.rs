@@ -14,6 +14,7 @@ use std::fmt;
 
 use crate::column::Column;
 use crate::error::Result;
+use crate::limits::Budget;
 use crate::value::{Type, Value};
 
 /// A function or an operator.
@@ -45,6 +46,7 @@ pub(crate) struct Call<'a> {
     pub(crate) rows: usize,
     /// The time of the evaluation in seconds since 1970.
     pub(crate) now: i64,
+    pub(crate) budget: &'a Budget,
 }
 
 /// Stands for an argument that was left out.

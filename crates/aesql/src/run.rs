@@ -1,0 +1,513 @@
+//! Evaluates a checked query.
+//!
+//! Batch by batch (a segment of a table, or what a subquery returned) a filter picks rows, groups and
+//! their aggregates take them in, and of the rows that are left those within the limit are computed.
+//! Within a batch every expression is evaluated for all rows at once.
+
+use std::hash::BuildHasher;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use crate::aggregate::State;
+use crate::column::{Column, Interner, LAST};
+use crate::error::{Error, Result};
+use crate::limits::{Budget, Limits};
+use crate::output::Answer;
+use crate::plan::{Expr, Field, Groups, Members, Node, Plan, Select, Sort, Source, Statement};
+use crate::scalar::Call;
+use crate::table::{Segment, Slot, Table, Tables};
+use crate::time::Zone;
+use crate::value::{Type, Value};
+
+/// Evaluates a statement; `now` is in milliseconds since 1970.
+pub(crate) fn run(plan: &Plan, tables: &dyn Tables, now: i64, limits: &Limits) -> Result<Answer> {
+    let list = |name: &str, values: Vec<String>| -> Result<Answer> {
+        let rows = values.len();
+        let texts = values.into_iter().map(|text| Value::Text(text.into()));
+        Ok(Answer {
+            fields: vec![Field { name: name.into(), ty: Type::String }],
+            columns: vec![Column::of(&Type::String, texts)?],
+            rows,
+            rows_before_limit: rows,
+            format: plan.format,
+        })
+    };
+    match &plan.statement {
+        Statement::ShowTables => list("dataset", tables.names()),
+        Statement::ShowTimezone => list("timezone", vec!["Etc/UTC".into()]),
+        Statement::ShowTimezones => list("timezone", Zone::names()),
+        Statement::Select(select) => {
+            let run = Run { tables, now: now.div_euclid(1000), budget: Budget::new(limits.steps) };
+            let found = run.select(select, Some(limits.rows))?;
+            Ok(Answer {
+                fields: select.columns.iter().map(|(field, _)| field.clone()).collect(),
+                columns: found.columns,
+                rows: found.rows,
+                rows_before_limit: found.rows_before_limit,
+                format: plan.format,
+            })
+        }
+    }
+}
+
+struct Run<'a> {
+    tables: &'a dyn Tables,
+    /// In seconds since 1970.
+    now: i64,
+    budget: Budget,
+}
+
+/// What a SELECT returned.
+struct Relation {
+    columns: Vec<Column>,
+    rows: usize,
+    rows_before_limit: usize,
+}
+
+/// Where the columns of some rows are.
+#[derive(Clone, Copy)]
+enum Batch<'a> {
+    Segment(&'a Table, &'a Segment),
+    Columns(&'a [Column]),
+}
+
+impl Batch<'_> {
+    fn column(&self, i: usize, rows: &[u32]) -> Column {
+        match self {
+            Self::Segment(table, segment) => match Slot::all().nth(i) {
+                Some(slot) => table.column(segment, slot, rows),
+                None => Column::Same(Value::Int(0)),
+            },
+            Self::Columns(columns) => {
+                columns.get(i).map_or(Column::Same(Value::Int(0)), |column| column.take(rows))
+            }
+        }
+    }
+}
+
+/// A batch and the rows of it that count.
+type Rows<'a> = (Batch<'a>, Vec<u32>);
+
+fn count(batches: &[Rows]) -> usize {
+    batches.iter().map(|(_, rows)| rows.len()).sum()
+}
+
+impl Run<'_> {
+    fn select(&self, select: &Select, most_rows: Option<usize>) -> Result<Relation> {
+        let inner;
+        let batches: Vec<Rows> = match &select.source {
+            Source::Nothing => vec![(Batch::Columns(&[]), vec![0])],
+            Source::Table(name, at) => {
+                let table = self.tables.table(name).ok_or_else(|| {
+                    Error::failed(format!("there is no dataset {name}"))
+                        .help("SHOW TABLES lists them; a dataset begins with its first data point")
+                        .at(*at)
+                })?;
+                table.segments().map(|(s, rows)| (Batch::Segment(table, s), rows)).collect()
+            }
+            Source::Query(query) => {
+                inner = self.select(query, None)?;
+                let rows = u32::try_from(inner.rows)
+                    .map_err(|_| Error::limit("a subquery has too many rows"))?;
+                vec![(Batch::Columns(&inner.columns), (0..rows).collect())]
+            }
+        };
+        let batches = self.filter(batches, select.filter.as_ref())?;
+        let Some(groups) = &select.groups else {
+            return self.project(select, &batches, most_rows);
+        };
+        let (columns, rows) = self.group(groups, &batches)?;
+        let batches = vec![(Batch::Columns(&columns), (0..rows).collect())];
+        let batches = self.filter(batches, select.having.as_ref())?;
+        self.project(select, &batches, most_rows)
+    }
+
+    fn filter<'b>(&self, batches: Vec<Rows<'b>>, by: Option<&Expr>) -> Result<Vec<Rows<'b>>> {
+        let Some(by) = by else { return Ok(batches) };
+        batches
+            .into_iter()
+            .map(|(batch, mut rows)| {
+                let mut holds = self.truth(by, &batch, &rows)?.into_iter();
+                rows.retain(|_| holds.next().unwrap_or(false));
+                Ok((batch, rows))
+            })
+            .collect()
+    }
+
+    /// The columns of the groups, keys first, and their number.
+    fn group(&self, groups: &Groups, batches: &[Rows]) -> Result<(Vec<Column>, u32)> {
+        let mut keys = Keys::new(&groups.keys);
+        let mut states: Vec<State> = groups.calls.iter().map(State::new).collect();
+        if groups.keys.is_empty() {
+            // The one group is there even if no row is.
+            keys.groups = 1;
+        }
+        if groups.order.is_empty() {
+            for (batch, rows) in batches {
+                self.aggregate(groups, &mut keys, &mut states, batch, rows)?;
+            }
+        } else {
+            self.aggregate_in_order(groups, &mut keys, &mut states, batches)?;
+        }
+        let number = keys.groups;
+        let mut columns = keys.finish()?;
+        for state in states {
+            columns.push(state.finish(number as usize)?);
+        }
+        Ok((columns, number))
+    }
+
+    fn aggregate(
+        &self,
+        groups: &Groups,
+        keys: &mut Keys,
+        states: &mut [State],
+        batch: &Batch,
+        rows: &[u32],
+    ) -> Result<()> {
+        let columns =
+            groups.keys.iter().map(|key| self.eval(key, batch, rows)).collect::<Result<Vec<_>>>()?;
+        self.budget.spend(rows.len())?;
+        let slots = keys.slots(&columns, rows.len())?;
+        for (call, state) in groups.calls.iter().zip(states) {
+            let (rows, slots) = match &call.condition {
+                None => (rows.to_vec(), slots.clone()),
+                Some(condition) => {
+                    let holds = self.truth(condition, batch, rows)?;
+                    (only(rows, &holds), only(&slots, &holds))
+                }
+            };
+            let args = call
+                .args
+                .iter()
+                .map(|arg| self.eval(arg, batch, &rows))
+                .collect::<Result<Vec<_>>>()?;
+            self.budget.spend(rows.len())?;
+            state.update(keys.groups as usize, &slots, &args)?;
+        }
+        Ok(())
+    }
+
+    /// Aggregates all rows as one batch, sorted: `first_value` and `last_value` depend on it.
+    fn aggregate_in_order(
+        &self,
+        groups: &Groups,
+        keys: &mut Keys,
+        states: &mut [State],
+        batches: &[Rows],
+    ) -> Result<()> {
+        let order = self.sorted(&groups.order, batches, usize::MAX)?;
+        let sorted = |expr: &Expr| -> Result<Column> {
+            Ok(self.eval_all(expr, batches)?.take(&order))
+        };
+        for (call, state) in groups.calls.iter().zip(states) {
+            let args = call.args.iter().map(sorted).collect::<Result<Vec<_>>>()?;
+            let mut rows: Vec<u32> = (0..).take(order.len()).collect();
+            if let Some(condition) = &call.condition {
+                let holds = sorted(condition)?;
+                rows.retain(|row| holds.int(*row as usize) != 0);
+            }
+            let args: Vec<Column> = args.iter().map(|arg| arg.take(&rows)).collect();
+            state.update(keys.groups as usize, &vec![0; rows.len()], &args)?;
+        }
+        Ok(())
+    }
+
+    /// Sorts, cuts off and computes what is left.
+    fn project(
+        &self,
+        select: &Select,
+        batches: &[Rows],
+        most_rows: Option<usize>,
+    ) -> Result<Relation> {
+        let total = count(batches);
+        let end = select.limit.unwrap_or(usize::MAX).saturating_add(select.offset).min(total);
+        let mut wanted: Vec<u32> = match select.order.is_empty() {
+            true => (0..).take(end).collect(),
+            false => self.sorted(&select.order, batches, end)?,
+        };
+        wanted.drain(..select.offset.min(wanted.len()));
+        if most_rows.is_some_and(|most| wanted.len() > most) {
+            return Err(Error::limit(format!("the answer has {} rows", wanted.len()))
+                .help("ask for fewer with LIMIT"));
+        }
+        // The rows by batch, as they are stored; `rank` puts them in order again.
+        let mut stored: Vec<(u32, u32)> = wanted.iter().copied().zip(0..).collect();
+        stored.sort_unstable();
+        let mut rank = vec![0_u32; stored.len()];
+        for (at, (_, place)) in (0..).zip(&stored) {
+            if let Some(slot) = rank.get_mut(*place as usize) {
+                *slot = at;
+            }
+        }
+        let mut stored = stored.into_iter().map(|(row, _)| row as usize).peekable();
+        let mut first = 0;
+        let mut picked = Vec::new();
+        for (batch, rows) in batches {
+            let mut own = Vec::new();
+            while let Some(row) = stored.next_if(|row| *row < first + rows.len()) {
+                own.extend(rows.get(row - first));
+            }
+            first += rows.len();
+            if !own.is_empty() {
+                picked.push((*batch, own));
+            }
+        }
+        let columns = select
+            .columns
+            .iter()
+            .map(|(_, expr)| {
+                let column = self.eval_all(expr, &picked)?;
+                Ok(if select.order.is_empty() { column } else { column.take(&rank) })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Relation { columns, rows: wanted.len(), rows_before_limit: total })
+    }
+
+    /// The first rows by some order, by their number among all rows of the batches.
+    fn sorted(&self, order: &[Sort], batches: &[Rows], first: usize) -> Result<Vec<u32>> {
+        let total = count(batches);
+        let mut keys = Vec::new();
+        for Sort { expr, descending } in order {
+            let mut key = self.eval_all(expr, batches)?.order(&expr.ty, total);
+            if *descending {
+                let float = expr.ty == Type::Float64;
+                for key in &mut key {
+                    // Not-a-number is last either way.
+                    if !(float && *key == LAST) {
+                        *key = !*key;
+                    }
+                }
+            }
+            keys.push(key);
+        }
+        let compare = |a: &u32, b: &u32| {
+            let mut by = keys.iter().map(|key| key.get(*a as usize).cmp(&key.get(*b as usize)));
+            by.find(|ordering| ordering.is_ne()).unwrap_or_else(|| a.cmp(b))
+        };
+        self.budget.spend(total.saturating_mul(order.len()).saturating_mul(20))?;
+        let mut rows: Vec<u32> = (0..).take(total).collect();
+        if first > 0 && first < total {
+            rows.select_nth_unstable_by(first - 1, compare);
+        }
+        rows.truncate(first);
+        rows.sort_unstable_by(compare);
+        Ok(rows)
+    }
+
+    /// Evaluates an expression for all rows of some batches.
+    fn eval_all(&self, expr: &Expr, batches: &[Rows]) -> Result<Column> {
+        let parts = batches
+            .iter()
+            .map(|(batch, rows)| Ok((self.eval(expr, batch, rows)?, rows.len())))
+            .collect::<Result<Vec<_>>>()?;
+        Column::concat(&expr.ty, &parts)
+    }
+
+    /// In which rows a condition holds.
+    fn truth(&self, condition: &Expr, batch: &Batch, rows: &[u32]) -> Result<Vec<bool>> {
+        // A term is evaluated only where those before it leave the result open: what guards a
+        // division by zero works.
+        let (terms, open) = match &condition.node {
+            Node::All(terms) => (terms, true),
+            Node::Any(terms) => (terms, false),
+            _ => {
+                let column = self.eval(condition, batch, rows)?;
+                return Ok((0..rows.len()).map(|row| column.int(row) != 0).collect());
+            }
+        };
+        let mut result = vec![open; rows.len()];
+        let mut undecided: Vec<usize> = (0..rows.len()).collect();
+        for term in terms {
+            let own: Vec<u32> =
+                undecided.iter().filter_map(|place| rows.get(*place).copied()).collect();
+            let mut holds = self.truth(term, batch, &own)?.into_iter();
+            undecided.retain(|place| {
+                let decided = holds.next() != Some(open);
+                if let Some(slot) = result.get_mut(*place)
+                    && decided
+                {
+                    *slot = !open;
+                }
+                !decided
+            });
+        }
+        Ok(result)
+    }
+
+    /// Evaluates an expression for some rows of a batch.
+    fn eval(&self, expr: &Expr, batch: &Batch, rows: &[u32]) -> Result<Column> {
+        self.budget.spend(rows.len())?;
+        match &expr.node {
+            Node::Column(i) => Ok(batch.column(*i, rows)),
+            Node::Literal(value) => Ok(Column::Same(value.clone())),
+            _ if rows.is_empty() => Column::of(&expr.ty, std::iter::empty()),
+            Node::All(_) | Node::Any(_) => {
+                let holds = self.truth(expr, batch, rows)?;
+                Ok(Column::Ints(holds.into_iter().map(i64::from).collect()))
+            }
+            Node::If(parts) => self.choose(parts, &expr.ty, batch, rows),
+            Node::Among(of, members) => {
+                let column = self.eval(of, batch, rows)?;
+                among(&column, members, rows.len()).map_err(|error| error.at(expr.at))
+            }
+            Node::Call(function, args) => {
+                let args = args
+                    .iter()
+                    .map(|arg| Ok((self.eval(arg, batch, rows)?, &arg.ty)))
+                    .collect::<Result<Vec<_>>>()?;
+                let constant = args.iter().all(|(column, _)| matches!(column, Column::Same(_)));
+                let rows = if constant { 1 } else { rows.len() };
+                let (now, budget) = (self.now, &self.budget);
+                let call = Call { args: &args, ty: &expr.ty, rows, now, budget };
+                let column = (function.eval)(&call).map_err(|error| error.at(expr.at))?;
+                if let Column::Texts(texts) = &column {
+                    self.budget.spend(texts.words.text_bytes() / 16)?;
+                }
+                Ok(if constant { Column::Same(column.value(0)) } else { column })
+            }
+        }
+    }
+
+    /// `if`: each side is evaluated only in the rows that it is for.
+    fn choose(
+        &self,
+        [condition, then, otherwise]: &[Expr; 3],
+        ty: &Type,
+        batch: &Batch,
+        rows: &[u32],
+    ) -> Result<Column> {
+        let holds = self.truth(condition, batch, rows)?;
+        let fails: Vec<bool> = holds.iter().map(|holds| !holds).collect();
+        let side = |expr: &Expr, holds: &[bool]| -> Result<(Column, usize)> {
+            let rows = only(rows, holds);
+            let column = self.eval(expr, batch, &rows)?;
+            // A Date in place of a DateTime is its midnight; other integers are as they are.
+            Ok((
+                match (ty, &expr.ty) {
+                    (Type::Float64, _) => column.to_floats(&expr.ty),
+                    (Type::DateTime(_), Type::Date) => Column::Ints(
+                        (0..rows.len()).map(|row| column.int(row) * 86_400).collect(),
+                    ),
+                    _ => column,
+                },
+                rows.len(),
+            ))
+        };
+        let (then, otherwise) = (side(then, &holds)?, side(otherwise, &fails)?);
+        // The values of both sides are put one after the other, then each in its row.
+        let mut next_then = 0_u32;
+        let mut next_otherwise =
+            u32::try_from(then.1).map_err(|_| Error::limit("too many rows at once"))?;
+        let order: Vec<u32> = holds
+            .iter()
+            .map(|holds| {
+                let next = if *holds { &mut next_then } else { &mut next_otherwise };
+                *next += 1;
+                *next - 1
+            })
+            .collect();
+        Ok(Column::concat(ty, &[then, otherwise])?.take(&order))
+    }
+}
+
+fn only(rows: &[u32], holds: &[bool]) -> Vec<u32> {
+    rows.iter().zip(holds).filter(|(_, holds)| **holds).map(|(row, _)| *row).collect()
+}
+
+fn among(column: &Column, members: &Members, rows: usize) -> Result<Column> {
+    let flag = |holds: bool| i64::from(holds);
+    Ok(match (members, column) {
+        (Members::Texts(texts), Column::Texts(column)) => {
+            Column::Ints(column.each(|text| Ok(flag(texts.contains(text))))?)
+        }
+        (Members::Texts(texts), other) => Column::Same(Value::Int(flag(texts.contains(other.text(0))))),
+        (Members::Ints(ints), _) => {
+            Column::Ints((0..rows).map(|row| flag(ints.contains(&column.int(row)))).collect())
+        }
+        (Members::Floats(floats), _) => Column::Ints(
+            (0..rows).map(|row| flag(floats.contains(&(column.float(row) + 0.0).to_bits()))).collect(),
+        ),
+    })
+}
+
+/// The groups by their keys.
+struct Keys<'a> {
+    exprs: &'a [Expr],
+    /// For keys that are strings.
+    interners: Vec<Interner>,
+    /// The keys of group 0, then those of group 1, …
+    keys: Vec<u64>,
+    numbers: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    groups: u32,
+}
+
+impl<'a> Keys<'a> {
+    fn new(exprs: &'a [Expr]) -> Self {
+        Self {
+            exprs,
+            interners: exprs.iter().map(|_| Interner::default()).collect(),
+            keys: Vec::new(),
+            numbers: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            groups: 0,
+        }
+    }
+
+    /// The number of each row's group.
+    fn slots(&mut self, columns: &[Column], rows: usize) -> Result<Vec<u32>> {
+        let width = self.exprs.len();
+        if width == 0 {
+            return Ok(vec![0; rows]);
+        }
+        let mut by_column = Vec::new();
+        for ((column, expr), interner) in columns.iter().zip(self.exprs).zip(&mut self.interners) {
+            by_column.push(column.keys(&expr.ty, rows, interner)?);
+        }
+        let Self { keys, numbers, hasher, groups, .. } = self;
+        let of = |keys: &[u64], number: u32| -> (usize, usize) {
+            let start = number as usize * width;
+            (start, (start + width).min(keys.len()))
+        };
+        let mut own = Vec::with_capacity(width);
+        let mut slots = Vec::with_capacity(rows);
+        for row in 0..rows {
+            own.clear();
+            own.extend(by_column.iter().filter_map(|keys| keys.get(row)));
+            let hash = hasher.hash_one(own.as_slice());
+            let found = numbers.find(hash, |number| {
+                let (start, end) = of(keys, *number);
+                keys.get(start..end) == Some(own.as_slice())
+            });
+            slots.push(match found {
+                Some(number) => *number,
+                None => {
+                    let number = *groups;
+                    *groups += 1;
+                    keys.extend(&own);
+                    numbers.insert_unique(hash, number, |number| {
+                        let (start, end) = of(keys, *number);
+                        hasher.hash_one(keys.get(start..end).unwrap_or_default())
+                    });
+                    number
+                }
+            });
+        }
+        Ok(slots)
+    }
+
+    /// The columns of the keys.
+    fn finish(self) -> Result<Vec<Column>> {
+        let width = self.exprs.len().max(1);
+        self.exprs
+            .iter()
+            .zip(&self.interners)
+            .enumerate()
+            .map(|(i, (expr, interner))| {
+                let keys = self.keys.iter().skip(i).step_by(width);
+                Column::of(&expr.ty, keys.map(|key| Column::key_value(&expr.ty, *key, interner)))
+            })
+            .collect()
+    }
+}
