@@ -1,0 +1,169 @@
+//! From text to the parser's tree, within limits that keep the parser from running out of stack.
+
+use sqlparser::ast::{Query, Statement};
+use sqlparser::dialect::ClickHouseDialect;
+use sqlparser::keywords::Keyword;
+use sqlparser::parser::{Parser, ParserError};
+use sqlparser::tokenizer::{Location as Place, Token, TokenWithSpan, Tokenizer};
+
+use crate::error::{Error, Kind, Location, Result};
+use crate::limits::{Limits, NESTING, OPERATORS};
+use crate::output::Format;
+
+/// A statement as it was read.
+pub(crate) enum Parsed {
+    Select(Box<Query>),
+    /// SHOW and the words that follow.
+    Show(Vec<(String, Option<Location>)>),
+}
+
+/// How deep the parser may recurse: twice for each parenthesis, as in FROM (SELECT f(x)).
+const RECURSION: usize = 2 * NESTING;
+
+pub(crate) fn location(place: Place) -> Option<Location> {
+    (place.line > 0).then_some(Location { line: place.line, column: place.column })
+}
+
+fn start(token: &TokenWithSpan) -> Option<Location> {
+    location(token.span.start)
+}
+
+/// Splits a text into the tokens of its statements.
+pub(crate) fn split(sql: &str, limits: &Limits) -> Result<Vec<Vec<TokenWithSpan>>> {
+    if sql.len() > limits.query_bytes {
+        return Err(Error::limit(format!(
+            "the query is {} bytes long, the limit is {}",
+            sql.len(),
+            limits.query_bytes
+        )));
+    }
+    let tokens = Tokenizer::new(&ClickHouseDialect {}, sql)
+        .tokenize_with_location()
+        .map_err(|error| Error::new(Kind::Syntax, error.message).at(location(error.location)))?;
+    let statements = tokens.split(|token| token.token == Token::SemiColon);
+    Ok(statements
+        .filter(|tokens| tokens.iter().any(is_visible))
+        .map(<[TokenWithSpan]>::to_vec)
+        .collect())
+}
+
+fn is_visible(token: &TokenWithSpan) -> bool {
+    !matches!(token.token, Token::Whitespace(_) | Token::EOF)
+}
+
+/// Reads the tokens of one statement.
+pub(crate) fn parse(tokens: Vec<TokenWithSpan>) -> Result<Parsed> {
+    let visible: Vec<&TokenWithSpan> = tokens.iter().filter(|token| is_visible(token)).collect();
+    let Some(first) = visible.first() else {
+        return Err(Error::new(Kind::Syntax, "there is no statement"));
+    };
+    match &first.token {
+        Token::Word(word) if word.keyword == Keyword::SHOW => {
+            let words = visible.iter().skip(1);
+            return Ok(Parsed::Show(words.map(|t| (t.token.to_string(), start(t))).collect()));
+        }
+        Token::Word(word) if word.keyword == Keyword::SELECT => {}
+        Token::Word(word) if word.keyword == Keyword::WITH => {
+            return Err(Error::refused("WITH is not documented")
+                .help("put the subquery into FROM: SELECT … FROM (SELECT …)")
+                .at(start(first)));
+        }
+        other => {
+            return Err(Error::refused(format!("{other} begins no statement that is documented"))
+                .help("queries begin with SELECT or SHOW")
+                .at(start(first)));
+        }
+    }
+    check_tokens(&visible)?;
+    let mut parser =
+        Parser::new(&ClickHouseDialect {}).with_recursion_limit(RECURSION).with_tokens_with_locations(tokens);
+    let statement = parser.parse_statement().map_err(syntax)?;
+    let rest = parser.peek_token();
+    if rest.token != Token::EOF {
+        return Err(Error::new(Kind::Syntax, format!("unexpected {}", rest.token)).at(start(&rest)));
+    }
+    match statement {
+        Statement::Query(query) => Ok(Parsed::Select(query)),
+        _ => Err(Error::refused("only SELECT and SHOW are documented").at(start(first))),
+    }
+}
+
+/// Refuses what could exhaust the stack before the parser sees it, and types, which the parser reads
+/// without a limit of its own.
+fn check_tokens(tokens: &[&TokenWithSpan]) -> Result<()> {
+    let (mut depth, mut operators) = (0_usize, 0);
+    for (i, token) in tokens.iter().enumerate() {
+        let next = tokens.get(i + 1).map(|next| &next.token);
+        let refused = |what: &str, help: &str| {
+            Err(Error::refused(format!("{what} is not documented")).help(help).at(start(token)))
+        };
+        match &token.token {
+            Token::LParen => depth += 1,
+            Token::RParen => depth = depth.saturating_sub(1),
+            Token::LBracket | Token::LBrace => {
+                return refused(&token.token.to_string(), "there are no arrays, maps or parameters");
+            }
+            Token::DoubleColon => return refused("::", CAST_HELP),
+            Token::Word(word) if word.quote_style.is_none() => {
+                let called = next == Some(&Token::LParen);
+                match word.keyword {
+                    Keyword::CAST | Keyword::TRY_CAST | Keyword::SAFE_CAST | Keyword::CONVERT
+                        if called =>
+                    {
+                        return refused(&word.value.to_ascii_uppercase(), CAST_HELP);
+                    }
+                    Keyword::ARRAY | Keyword::STRUCT if next == Some(&Token::Lt) => {
+                        return refused(&word.value, "there are no arrays and no structures");
+                    }
+                    Keyword::NoKeyword => {}
+                    _ => operators += 1,
+                }
+            }
+            Token::Comma
+            | Token::Period
+            | Token::Word(_)
+            | Token::Number(..)
+            | Token::SingleQuotedString(_) => {}
+            _ => operators += 1,
+        }
+        if depth > NESTING {
+            return Err(Error::limit(format!("parentheses are nested deeper than {NESTING}"))
+                .at(start(token)));
+        }
+        if operators > OPERATORS {
+            return Err(Error::limit(format!("there are more than {OPERATORS} operators"))
+                .help("write x IN ('a', 'b', …) for x = 'a' OR x = 'b' OR …")
+                .at(start(token)));
+        }
+    }
+    Ok(())
+}
+
+const CAST_HELP: &str = "write toUInt8(x), toUInt32(x) or toDateTime(x); format('{}', x) makes a string";
+
+/// The parser's error, whose place is at the end of its text.
+fn syntax(error: ParserError) -> Error {
+    let text = match error {
+        ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,
+        ParserError::RecursionLimitExceeded => {
+            return Error::limit("the query is nested too deeply");
+        }
+    };
+    let Some((message, place)) = text.rsplit_once(" at Line: ") else {
+        return Error::new(Kind::Syntax, text);
+    };
+    let at = place.split_once(", Column: ").and_then(|(line, column)| {
+        Some(Location { line: line.parse().ok()?, column: column.parse().ok()? })
+    });
+    Error::new(Kind::Syntax, message).at(at)
+}
+
+/// The format of that name.
+pub(crate) fn format(name: &str, at: Option<Location>) -> Result<Format> {
+    Format::named(name).ok_or_else(|| {
+        let names = Format::ALL.map(Format::name).join(", ");
+        Error::refused(format!("FORMAT {name} is not documented"))
+            .help(format!("the formats are {names}"))
+            .at(at)
+    })
+}
