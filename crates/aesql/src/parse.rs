@@ -74,6 +74,7 @@ pub(crate) fn parse(tokens: Vec<TokenWithSpan>) -> Result<Parsed> {
                 .at(start(first)));
         }
     }
+    let at = start(first);
     check_tokens(&visible)?;
     let mut parser =
         Parser::new(&ClickHouseDialect {}).with_recursion_limit(RECURSION).with_tokens_with_locations(tokens);
@@ -84,7 +85,7 @@ pub(crate) fn parse(tokens: Vec<TokenWithSpan>) -> Result<Parsed> {
     }
     match statement {
         Statement::Query(query) => Ok(Parsed::Select(query)),
-        _ => Err(Error::refused("only SELECT and SHOW are documented").at(start(first))),
+        _ => Err(Error::refused("only SELECT and SHOW are documented").at(at)),
     }
 }
 
