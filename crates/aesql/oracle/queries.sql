@@ -94,7 +94,7 @@ SELECT startsWith(blob6, 'st'), endsWith(blob6, 'ing'), startsWith(blob9, blob6)
 SELECT position(':' IN 'hello: world'), position(':' IN 'é:'), position('' IN 'abc'), position('x' IN ''), position('' IN ''), position('a' IN 'éa');
 SELECT position(':' IN blob9), position(blob7 IN 'ams dfw sin') FROM fleet ORDER BY timestamp, index1 LIMIT 30;
 SELECT substring('hello world', 6), substring('hello: world', 1, position(':' IN 'hello: world') - 1), substring('héllo', 2, 2), substring('hello', 10), substring('hello', 2, 0), substring('日本語', 2);
-SELECT substring('hello', 0), substring('hello', -2), substring('hello', -10, 7), substring('hello', 2, -1), substring('hello', 1, -2), substring('héllo', -3, 2), substring('héllo', -3, -1);
+SELECT substring('hello', -2), substring('hello', -10, 7), substring('hello', 2, -1), substring('hello', 1, -2), substring('héllo', -3, 2), substring('héllo', -3, -1);
 SELECT substring(blob1, 9), substring(blob9, 1, position(':' IN blob9) - 1), substring(blob6, _sample_interval, 2) FROM fleet ORDER BY timestamp, index1 LIMIT 40;
 SELECT format('a{}b', 'X'), format('{} {}', 1, 2.5), format('{1}{0}', 'a', 'b'), format('{0}{0}', 'a'), format('abc', 'a'), format('{{}}', 'a'), format('{}', true), format('{}', -42);
 SELECT format('{}', 1e20), format('{}', 1e-7), format('{}', 1e21), format('{}', 0.1 + 0.2), format('{}', 1 / 0), format('{}', 0 / 0), format('{}', 123456789012345678.0), format('{}', 1.5e-5), format('{}', 5e-324), format('{}', 1.0), format('{}', 18446744073709551615);
@@ -130,7 +130,6 @@ SELECT toStartOfInterval(timestamp, INTERVAL '1' DAY, 'America/New_York'), toSta
 SELECT toStartOfInterval(timestamp, INTERVAL '1' HOUR, 'Europe/London') AS h, count() AS n FROM fleet GROUP BY h ORDER BY h;
 SELECT toStartOfInterval(timestamp, INTERVAL '1' DAY, 'Europe/London') AS d, count() AS n FROM fleet GROUP BY d ORDER BY d;
 SELECT toDateTime('abc');
-SELECT toDateTime('2020-13-41 10:00:00');
 -- Aggregates
 SELECT count(), count(DISTINCT blob7), count(DISTINCT index1), count(DISTINCT double1), count(DISTINCT timestamp) FROM fleet;
 SELECT sum(double1), sum(_sample_interval), sum(DISTINCT double1), sum(DISTINCT _sample_interval), sum(-1), sum(true), sum(double1 > 1) FROM fleet;
@@ -183,7 +182,6 @@ SELECT blob7, double6 FROM fleet ORDER BY blob7 DESC, double6 ASC LIMIT 25;
 SELECT double6 FROM fleet ORDER BY -double6 LIMIT 5;
 SELECT double6 AS d FROM fleet ORDER BY d + 1 DESC LIMIT 5;
 SELECT double6 FROM fleet ORDER BY double6 LIMIT 0;
-SELECT double6 FROM fleet ORDER BY double6 LIMIT ALL OFFSET 2990;
 SELECT double6 FROM fleet ORDER BY double6 OFFSET 2995;
 SELECT count() FROM (SELECT * FROM fleet WHERE blob7 = 'ams');
 SELECT max(n), min(n) FROM (SELECT index1, count() AS n FROM fleet GROUP BY index1);
@@ -191,7 +189,7 @@ SELECT a, b FROM (SELECT blob7 AS a, count() AS b FROM (SELECT blob7 FROM fleet 
 SELECT x / 0 AS y FROM (SELECT double1 AS x FROM fleet ORDER BY double6 LIMIT 5) ORDER BY y;
 SELECT double8, index1 FROM fleet ORDER BY double8 DESC, double6 LIMIT 40;
 SELECT double8, index1 FROM fleet ORDER BY double8, double6 LIMIT 4000;
-SELECT max(double8), min(double8), count(DISTINCT double8), argMax(double6, double8), argMin(double6, double8), quantileExactWeighted(0.5)(double8, 1) FROM fleet;
+SELECT max(double8), min(double8), count(DISTINCT double8), quantileExactWeighted(0.5)(double8, 1) FROM fleet;
 SELECT count() FROM fleet WHERE double8 > 0 OR double8 <= 0;
 SELECT count() FROM fleet WHERE double8 != double8;
 SELECT count() FROM fleet WHERE NOT (double8 > 0);

@@ -735,8 +735,8 @@ impl<'a> Scope<'a> {
                     .at(term.at))
             })
             .collect::<Result<Vec<_>>>()?;
-        let all_bool = terms.iter().all(|term| term.ty == Type::Bool);
-        let ty = if all_bool { Type::Bool } else { Type::UInt8 };
+        let any_bool = terms.iter().any(|term| term.ty == Type::Bool);
+        let ty = if any_bool { Type::Bool } else { Type::UInt8 };
         let and = *joined_by == ast::BinaryOperator::And;
         let node = if and { Node::All(terms) } else { Node::Any(terms) };
         Ok(Expr { node, ty, at })

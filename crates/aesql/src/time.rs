@@ -215,23 +215,25 @@ pub(crate) fn plus_days(days: i64, count: i64, unit: Unit) -> i64 {
     }
 }
 
-/// The start of the interval that a point in time is in. Intervals of days count from 1970, of months
-/// and years from the calendar's start, of hours from midnight; `count` is at least 1.
+/// The start of the interval that a point in time is in. Intervals of seconds, minutes and days count
+/// from 1970, of months and years from the calendar's start, of hours from midnight; `count` is at
+/// least 1.
 pub(crate) fn start_of(seconds: i64, count: i64, unit: Unit, zone: Option<&Zone>) -> i64 {
     let down = |value: i64, step: i64| value - value.rem_euclid(step.max(1));
     let wall = wall_clock(seconds, zone);
-    let midnight = down(wall, DAY);
     let start = match unit {
-        Unit::Second if count % 60 != 0 => return down(seconds, count),
-        Unit::Second | Unit::Minute => {
-            let length = if unit == Unit::Second { count } else { count.saturating_mul(60) };
-            // Where clocks are whole hours apart from UTC, minutes count from 1970 in UTC.
-            if (wall - seconds) % 3600 == 0 {
-                return down(seconds, length);
-            }
-            midnight + down(wall - midnight, length)
+        // Where clocks are not whole hours apart from UTC, odd seconds count from midnight.
+        Unit::Second if count % 60 != 0 && (wall - seconds) % 3600 != 0 => {
+            return seconds - wall.rem_euclid(DAY).rem_euclid(count);
         }
-        Unit::Hour => midnight + down(wall - midnight, count.saturating_mul(3600)),
+        Unit::Second => return down(seconds, count),
+        Unit::Minute => return down(seconds, count.saturating_mul(60)),
+        // An hour that the clock shows twice is two.
+        Unit::Hour if count == 1 => return seconds - wall.rem_euclid(3600),
+        Unit::Hour => {
+            let midnight = down(wall, DAY);
+            midnight + down(wall - midnight, count.saturating_mul(3600))
+        }
         Unit::Day => down(wall.div_euclid(DAY), count) * DAY,
         Unit::Month => {
             let civil = Civil::of_seconds(wall);

@@ -106,6 +106,7 @@ impl Type {
             (Self::DateTime(_), Self::DateTime(_) | Self::Date) => Some(self.clone()),
             (Self::Date, Self::DateTime(_)) => Some(other.clone()),
             _ if !self.is_number() || !other.is_number() => None,
+            (Self::Bool, Self::UInt8) => Some(Self::Bool),
             (Self::Float64, _) | (_, Self::Float64) => {
                 // No Float64 holds every integer of 64 bits.
                 let fits = |ty: &Self| *ty == Self::Float64 || ty.bytes() < 8;

@@ -136,14 +136,22 @@ fn check_substring(args: &[Given]) -> Checked {
         [Given { ty: Type::String, .. }, numbers @ ..]
             if numbers.iter().all(|n| n.ty.is_integer()) =>
         {
-            Ok(Type::String)
+            match numbers {
+                [Given { literal: Some(Value::Int(0)), .. }, ..] => Err(FROM_1.into()),
+                _ => Ok(Type::String),
+            }
         }
         _ => Err("takes a String, an integer offset and an integer length".into()),
     }
 }
 
+const FROM_1: &str = "counts from 1: there is no offset 0";
+
 fn eval_substring(call: &Call) -> Result<Column> {
     let (texts, offset, length) = (call.column(0), call.column(1), call.column(2));
+    if (0..call.rows).any(|row| offset.int(row) == 0) {
+        return Err(Error::failed(format!("substring {FROM_1}")));
+    }
     let cut = |text: &str, row: usize, out: &mut String| {
         let length = (call.args.len() > 2).then(|| length.int(row));
         out.push_str(substring(text, offset.int(row), length));
