@@ -33,7 +33,10 @@ const QUERIES: &[(&str, &str)] = &[
     ),
     ("newest rows", "SELECT * FROM fleet ORDER BY timestamp DESC LIMIT 10"),
     ("pattern", "SELECT count() FROM fleet WHERE blob8 LIKE '%77%'"),
-    ("strings", "SELECT lower(blob8) AS m, count() AS n FROM fleet GROUP BY m ORDER BY n, m LIMIT 10"),
+    (
+        "strings",
+        "SELECT lower(blob8) AS m, count() AS n FROM fleet GROUP BY m ORDER BY n, m LIMIT 10",
+    ),
 ];
 
 fn point(i: i64) -> Point {
@@ -42,7 +45,12 @@ fn point(i: i64) -> Point {
     let states = ["running", "running", "running", "stopped", "crashed"];
     let regions = ["ams", "dfw", "sin", "gru", "nrt"];
     let pick = |of: &[&str], n: i64| -> String {
-        of.iter().cycle().nth(usize::try_from(n).unwrap_or_default()).copied().unwrap_or_default().into()
+        of.iter()
+            .cycle()
+            .nth(usize::try_from(n).unwrap_or_default())
+            .copied()
+            .unwrap_or_default()
+            .into()
     };
     Point {
         timestamp_ms: START_MS + i * STEP_MS,

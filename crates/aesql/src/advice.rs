@@ -61,7 +61,13 @@ const INSTEAD: &[(&[&str], &str)] = &[
     (&["tostring"], "write format('{}', x)"),
     (&["todate", "date"], "write toStartOfDay(x), or today()"),
     (
-        &["todatetime64", "parsedatetime", "parsedatetimebesteffort", "from_unixtime", "to_timestamp"],
+        &[
+            "todatetime64",
+            "parsedatetime",
+            "parsedatetimebesteffort",
+            "from_unixtime",
+            "to_timestamp",
+        ],
         "write toDateTime(x)",
     ),
     (
@@ -70,8 +76,18 @@ const INSTEAD: &[(&[&str], &str)] = &[
     ),
     (
         &[
-            "dateadd", "date_add", "datesub", "date_sub", "adddays", "addhours", "addminutes",
-            "addmonths", "addyears", "subtractdays", "subtracthours", "subtractminutes",
+            "dateadd",
+            "date_add",
+            "datesub",
+            "date_sub",
+            "adddays",
+            "addhours",
+            "addminutes",
+            "addmonths",
+            "addyears",
+            "subtractdays",
+            "subtracthours",
+            "subtractminutes",
         ],
         "write timestamp + INTERVAL '1' DAY",
     ),
@@ -102,8 +118,15 @@ const INSTEAD: &[(&[&str], &str)] = &[
     (&["totimezone"], "write toDateTime(x, 'Europe/Berlin')"),
     (
         &[
-            "toint8", "toint16", "toint32", "toint64", "touint16", "touint64", "toint8orzero",
-            "touint32orzero", "toint64orzero",
+            "toint8",
+            "toint16",
+            "toint32",
+            "toint64",
+            "touint16",
+            "touint64",
+            "toint8orzero",
+            "touint32orzero",
+            "toint64orzero",
         ],
         "write toUInt32(x), or intDiv(x, 1)",
     ),
@@ -117,14 +140,20 @@ const INSTEAD: &[(&[&str], &str)] = &[
     (&["mod", "modulo"], "write a % b"),
     (&["div", "intdivorzero"], "write intDiv(a, b)"),
     (&["plus", "minus", "multiply", "divide"], "write +, -, * or /"),
-    (&["equals", "notequals", "less", "greater", "lessorequals", "greaterorequals"], "write =, !=, < or >"),
+    (
+        &["equals", "notequals", "less", "greater", "lessorequals", "greaterorequals"],
+        "write =, !=, < or >",
+    ),
     (&["and", "or", "not", "xor"], "write AND, OR and NOT between conditions"),
     (&["least"], "write if(a < b, a, b)"),
     (&["greatest"], "write if(a > b, a, b)"),
     (&["trunc", "truncate"], "write intDiv(x, 1)"),
     (&["ceiling"], "write ceil(x)"),
     (&["notempty"], "write NOT empty(x)"),
-    (&["lengthutf8", "char_length", "character_length", "len"], "write length(x), which counts characters"),
+    (
+        &["lengthutf8", "char_length", "character_length", "len"],
+        "write length(x), which counts characters",
+    ),
     (
         &["substr", "mid", "substringutf8", "left", "right"],
         "write substring(string, offset, length)",
@@ -139,7 +168,17 @@ const INSTEAD: &[(&[&str], &str)] = &[
     (&["like", "notlike", "ilike"], "write x LIKE 'pattern%'"),
     (&["in", "has", "hasany"], "write x IN ('a', 'b')"),
     (
-        &["row_number", "rank", "dense_rank", "lag", "lead", "laginframe", "leadinframe", "neighbor", "runningdifference"],
+        &[
+            "row_number",
+            "rank",
+            "dense_rank",
+            "lag",
+            "lead",
+            "laginframe",
+            "leadinframe",
+            "neighbor",
+            "runningdifference",
+        ],
         "there are no window functions: use argMax(x, timestamp) with GROUP BY for the latest",
     ),
 ];
@@ -150,7 +189,8 @@ pub(crate) fn instead_of(name: &str) -> String {
     if let Some((_, help)) = INSTEAD.iter().find(|(names, _)| names.contains(&lower.as_str())) {
         return (*help).into();
     }
-    let known = scalar::names().chain(AGGREGATES.iter().map(|(name, ..)| *name)).chain(["if", "extract"]);
+    let known =
+        scalar::names().chain(AGGREGATES.iter().map(|(name, ..)| *name)).chain(["if", "extract"]);
     match closest(&lower, known) {
         Some(name) => format!("did you mean {name}?"),
         None => "aesql's README lists the functions that are documented".into(),

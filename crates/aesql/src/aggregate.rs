@@ -51,7 +51,11 @@ pub(crate) const AGGREGATES: &[(&str, &str, Aggregate)] = &[
         "quantileExactWeighted(q)(column, weight)",
         Aggregate::QuantileExactWeighted(0.5),
     ),
-    ("quantileWeighted", "quantileWeighted(q, column, weight)", Aggregate::QuantileExactWeighted(0.5)),
+    (
+        "quantileWeighted",
+        "quantileWeighted(q, column, weight)",
+        Aggregate::QuantileExactWeighted(0.5),
+    ),
     ("topK", "topK(n)(column)", Aggregate::TopK(TOP_K_DEFAULT)),
     ("topKWeighted", "topKWeighted(n)(column, weight)", Aggregate::TopKWeighted(TOP_K_DEFAULT)),
     ("countIf", "countIf(condition)", Aggregate::Count),
@@ -91,11 +95,10 @@ impl Aggregate {
             },
             Self::Avg if first.is_number() => Ok(Type::Float64),
             Self::Avg => needs_number(),
-            Self::QuantileExactWeighted(_) if !unsigned => needs_weight(),
+            Self::QuantileExactWeighted(_) | Self::TopKWeighted(_) if !unsigned => needs_weight(),
             Self::QuantileExactWeighted(_) if !first.is_number() && !first.is_date() => {
                 needs_number()
             }
-            Self::TopKWeighted(_) if !unsigned => needs_weight(),
             Self::TopK(_) | Self::TopKWeighted(_) => Ok(Type::Array(Box::new(first.clone()))),
             _ => Ok(first.clone()),
         }
@@ -303,7 +306,11 @@ impl<'a> State<'a> {
         let rest = |len: usize| std::iter::repeat_n((), groups.saturating_sub(len));
         Ok(match self.groups {
             Groups::Counts(counts) => Column::Ints(
-                counts.iter().map(|c| c.cast_signed()).chain(rest(counts.len()).map(|()| 0)).collect(),
+                counts
+                    .iter()
+                    .map(|c| c.cast_signed())
+                    .chain(rest(counts.len()).map(|()| 0))
+                    .collect(),
             ),
             Groups::Ints(mut sums) => {
                 sums.resize(groups, 0);

@@ -4,7 +4,7 @@
 //! that a field it may grow has to be looked at.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use sqlparser::ast::{self, Spanned};
@@ -164,7 +164,11 @@ fn check_select(
     without(into.is_none(), "INTO", "leave it out")?;
     without(prewhere.is_none(), "PREWHERE", "write WHERE")?;
     without(exclude.is_none(), "EXCLUDE", "name the columns that you want")?;
-    without(qualify.is_none() && named_window.is_empty(), "a window", "use argMax() with GROUP BY")?;
+    without(
+        qualify.is_none() && named_window.is_empty(),
+        "a window",
+        "use argMax() with GROUP BY",
+    )?;
     without(lateral_views.is_empty(), "LATERAL VIEW", "leave it out")?;
     without(
         cluster_by.is_empty() && distribute_by.is_empty() && sort_by.is_empty(),
@@ -346,9 +350,7 @@ fn check_order_by(order_by: Option<&ast::OrderBy>) -> Result<Vec<(&ast::Expr, bo
             match sort {
                 None | Some(ast::OrderBySort::Asc) => Ok((expr, false)),
                 Some(ast::OrderBySort::Desc) => Ok((expr, true)),
-                Some(ast::OrderBySort::Using(_)) => {
-                    Err(refused("USING", "write ASC or DESC", at))
-                }
+                Some(ast::OrderBySort::Using(_)) => Err(refused("USING", "write ASC or DESC", at)),
             }
         })
         .collect()
@@ -367,7 +369,9 @@ fn check_limit(
             _ => None,
         };
         found.ok_or_else(|| {
-            Error::refused(format!("{clause} takes a number")).help("write LIMIT 10").at(start(expr))
+            Error::refused(format!("{clause} takes a number"))
+                .help("write LIMIT 10")
+                .at(start(expr))
         })
     };
     match limit {
@@ -377,7 +381,9 @@ fn check_limit(
             let limit = limit.as_ref().map(|limit| number(limit, "LIMIT")).transpose()?;
             let offset = match offset {
                 None => 0,
-                Some(ast::Offset { value, rows: ast::OffsetRows::None }) => number(value, "OFFSET")?,
+                Some(ast::Offset { value, rows: ast::OffsetRows::None }) => {
+                    number(value, "OFFSET")?
+                }
                 Some(_) => return Err(refused("OFFSET … ROWS", "write OFFSET n", at)),
             };
             Ok((limit, offset))
@@ -629,9 +635,9 @@ impl<'a> Scope<'a> {
                 ast::UnaryOperator::Not => apply(operator("NOT")?, vec![bind(inner)?], at),
                 other => Err(refused(&format!("{other} before a value"), "leave it out", at)),
             },
-            E::BinaryOp { op: op @ (ast::BinaryOperator::And | ast::BinaryOperator::Or), .. } => {
-                self.terms(expr, op, place, depth, at)
-            }
+            E::BinaryOp {
+                op: op @ (ast::BinaryOperator::And | ast::BinaryOperator::Or), ..
+            } => self.terms(expr, op, place, depth, at),
             E::BinaryOp { left, op, right } => {
                 let function = binary(op, at)?;
                 let (left, right) = (bind(left)?, bind(right)?);
@@ -650,7 +656,11 @@ impl<'a> Scope<'a> {
             E::In { expr: inner, target, negated, global } => {
                 absent(!global, "GLOBAL IN", "write IN", at)?;
                 let ast::InTarget::List(list) = target else {
-                    return Err(refused("IN with a subquery", "list the values: IN ('a', 'b')", at));
+                    return Err(refused(
+                        "IN with a subquery",
+                        "list the values: IN ('a', 'b')",
+                        at,
+                    ));
                 };
                 let list = list.iter().map(bind).collect::<Result<Vec<_>>>()?;
                 let node = among(bind(inner)?, &list)?;
@@ -756,23 +766,26 @@ impl<'a> Scope<'a> {
         }
         if let Some((i, field)) = self.fields.iter().enumerate().find(|(_, f)| f.name == word) {
             if place == Place::Groups {
-                return Err(Error::refused(format!("{word} is neither aggregated nor in GROUP BY"))
-                    .help(format!("add it to GROUP BY, or write argMax({word}, timestamp)"))
-                    .at(at));
+                return Err(Error::refused(format!(
+                    "{word} is neither aggregated nor in GROUP BY"
+                ))
+                .help(format!("add it to GROUP BY, or write argMax({word}, timestamp)"))
+                .at(at));
             }
             return Ok(Expr { node: Node::Column(i), ty: field.ty.clone(), at });
         }
         let known = self.fields.iter().map(|field| field.name.as_str());
-        let help = match closest(&word.to_ascii_lowercase(), known.chain(self.aliases.keys().copied())) {
-            _ if self.fields.is_empty() => "the query has no FROM".into(),
-            Some(name) => format!("did you mean {name}?"),
-            None if matches!(self.fields.first(), Some(first) if first.name == "dataset") => {
-                "a dataset has timestamp, index1, blob1 to blob20, double1 to double20, \
+        let help =
+            match closest(&word.to_ascii_lowercase(), known.chain(self.aliases.keys().copied())) {
+                _ if self.fields.is_empty() => "the query has no FROM".into(),
+                Some(name) => format!("did you mean {name}?"),
+                None if matches!(self.fields.first(), Some(first) if first.name == "dataset") => {
+                    "a dataset has timestamp, index1, blob1 to blob20, double1 to double20, \
                  _sample_interval and dataset; strings have single quotes"
-                    .into()
-            }
-            None => "the subquery has no such column".into(),
-        };
+                        .into()
+                }
+                None => "the subquery has no such column".into(),
+            };
         Err(Error::refused(format!("there is no column {word}")).help(help).at(at))
     }
 
@@ -796,7 +809,12 @@ impl<'a> Scope<'a> {
         let name = name.to_string();
         absent(over.is_none(), "OVER", "use argMax() with GROUP BY", at)?;
         absent(filter.is_none(), "FILTER", "write countIf(), sumIf() or avgIf()", at)?;
-        absent(within_group.is_empty(), "WITHIN GROUP", "write quantileExactWeighted(q)(x, w)", at)?;
+        absent(
+            within_group.is_empty(),
+            "WITHIN GROUP",
+            "write quantileExactWeighted(q)(x, w)",
+            at,
+        )?;
         absent(
             null_treatment.is_none() && !uses_odbc_syntax,
             "this form of a call",
@@ -899,13 +917,10 @@ impl<'a> Scope<'a> {
                 && known.args.len() == call.args.len()
                 && known.args.iter().zip(&call.args).all(|(a, b)| a.same(b))
         };
-        let i = match groups.calls.iter().position(same) {
-            Some(i) => i,
-            None => {
-                groups.calls.push(call);
-                groups.calls.len() - 1
-            }
-        };
+        let i = groups.calls.iter().position(same).unwrap_or(groups.calls.len());
+        if i == groups.calls.len() {
+            groups.calls.push(call);
+        }
         Ok(Expr { node: Node::Column(groups.keys.len() + i), ty, at })
     }
 
@@ -943,7 +958,7 @@ impl<'a> Scope<'a> {
                 *n = k(number)
                     .ok_or_else(|| wrong(format!("the parameter is between 1 and {TOP_K_MAX}")))?;
             }
-            (Aggregate::TopK(_) | Aggregate::TopKWeighted(_), None) | (_, None) => {}
+            (_, None) => {}
             (_, Some(_)) => return Err(wrong("this function takes no parameter".into())),
         }
         Ok(())
@@ -1105,9 +1120,9 @@ fn among(value: Expr, list: &[Expr]) -> Result<Node> {
         Error::refused(format!("IN does not compare {} and {}", value.ty, item.ty)).at(item.at)
     };
     let mut members = match value.ty {
-        Type::String => Members::Texts(Default::default()),
-        Type::Float64 => Members::Floats(Default::default()),
-        _ => Members::Ints(Default::default()),
+        Type::String => Members::Texts(HashSet::new()),
+        Type::Float64 => Members::Floats(HashSet::new()),
+        _ => Members::Ints(HashSet::new()),
     };
     for item in list {
         let item = as_date(item.clone(), &value.ty)?;
@@ -1161,11 +1176,7 @@ fn comparable(a: &Type, b: &Type) -> bool {
 }
 
 /// The arguments of `floor` and `ceil`.
-fn rounded(
-    value: Expr,
-    field: &ast::CeilFloorKind,
-    at: Option<Location>,
-) -> Result<Vec<Expr>> {
+fn rounded(value: Expr, field: &ast::CeilFloorKind, at: Option<Location>) -> Result<Vec<Expr>> {
     match field {
         ast::CeilFloorKind::DateTimeField(ast::DateTimeField::NoDateTime) => Ok(vec![value]),
         ast::CeilFloorKind::DateTimeField(_) => {
@@ -1274,8 +1285,8 @@ fn check_interval(interval: &ast::Interval, at: Option<Location>) -> Result<Expr
         Error::refused("INTERVAL takes a whole number in quotes").help(help).at(at)
     })?;
     let unit = leading_field.as_ref().map(ToString::to_string).unwrap_or_default();
-    let unit = Unit::named(&unit)
-        .ok_or_else(|| refused(&format!("INTERVAL in {unit}"), UNITS, at))?;
+    let unit =
+        Unit::named(&unit).ok_or_else(|| refused(&format!("INTERVAL in {unit}"), UNITS, at))?;
     Ok(Expr { node: Node::Literal(Value::Int(count)), ty: Type::Interval(unit), at })
 }
 
@@ -1289,10 +1300,14 @@ fn refuse(expr: &ast::Expr, at: Option<Location>) -> Error {
             ("IS TRUE", "write the condition itself, or NOT before it")
         }
         E::IsDistinctFrom(..) | E::IsNotDistinctFrom(..) => ("IS DISTINCT FROM", "write a != b"),
-        E::Cast { .. } | E::Convert { .. } => ("CAST", "write toUInt8(x), toUInt32(x) or toDateTime(x)"),
+        E::Cast { .. } | E::Convert { .. } => {
+            ("CAST", "write toUInt8(x), toUInt32(x) or toDateTime(x)")
+        }
         E::TypedString(_) => ("a literal with a type", "write toDateTime('2026-01-02 03:04:05')"),
         E::Exists { .. } | E::Subquery(_) => ("a subquery outside of FROM", "put it into FROM"),
-        E::SimilarTo { .. } | E::RLike { .. } => ("a regular expression", "write x LIKE '%pattern%'"),
+        E::SimilarTo { .. } | E::RLike { .. } => {
+            ("a regular expression", "write x LIKE '%pattern%'")
+        }
         E::Collate { .. } => ("COLLATE", "compare lower(a) and lower(b)"),
         E::Trim { .. } => ("TRIM", "write substring(), or trim before you write the data point"),
         E::Overlay { .. } => ("OVERLAY", "write format() and substring()"),

@@ -70,7 +70,8 @@ impl Query {
     /// too long or has no end of a string or comment.
     pub fn parse_all(sql: &str, limits: &Limits) -> Result<Vec<Result<Self, Error>>, Error> {
         let statements = parse::split(sql, limits)?;
-        let check = |tokens| Ok(Self { plan: check::check(parse::parse(tokens)?)?, limits: *limits });
+        let check =
+            |tokens| Ok(Self { plan: check::check(parse::parse(tokens)?)?, limits: *limits });
         Ok(statements.into_iter().map(check).collect())
     }
 

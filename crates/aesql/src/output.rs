@@ -168,7 +168,7 @@ fn json_value(value: &Value, ty: &Type, out: &mut String) -> Result<()> {
             }
             out.push(']');
         }
-        (_, Type::UInt64 | Type::Int64 | Type::Interval(_)) | (_, Type::DateTime(_) | Type::Date) => {
+        (_, Type::UInt64 | Type::Int64 | Type::Interval(_) | Type::DateTime(_) | Type::Date) => {
             out.push('"');
             value.write(ty, out)?;
             out.push('"');

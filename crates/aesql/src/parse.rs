@@ -76,8 +76,9 @@ pub(crate) fn parse(tokens: Vec<TokenWithSpan>) -> Result<Parsed> {
     }
     let at = start(first);
     check_tokens(&visible)?;
-    let mut parser =
-        Parser::new(&ClickHouseDialect {}).with_recursion_limit(RECURSION).with_tokens_with_locations(tokens);
+    let mut parser = Parser::new(&ClickHouseDialect {})
+        .with_recursion_limit(RECURSION)
+        .with_tokens_with_locations(tokens);
     let statement = parser.parse_statement().map_err(syntax)?;
     let rest = parser.peek_token();
     if rest.token != Token::EOF {
@@ -102,7 +103,10 @@ fn check_tokens(tokens: &[&TokenWithSpan]) -> Result<()> {
             Token::LParen => depth += 1,
             Token::RParen => depth = depth.saturating_sub(1),
             Token::LBracket | Token::LBrace => {
-                return refused(&token.token.to_string(), "there are no arrays, maps or parameters");
+                return refused(
+                    &token.token.to_string(),
+                    "there are no arrays, maps or parameters",
+                );
             }
             Token::DoubleColon => return refused("::", CAST_HELP),
             Token::Word(word) if word.quote_style.is_none() => {
@@ -140,7 +144,8 @@ fn check_tokens(tokens: &[&TokenWithSpan]) -> Result<()> {
     Ok(())
 }
 
-const CAST_HELP: &str = "write toUInt8(x), toUInt32(x) or toDateTime(x); format('{}', x) makes a string";
+const CAST_HELP: &str =
+    "write toUInt8(x), toUInt32(x) or toDateTime(x); format('{}', x) makes a string";
 
 /// The parser's error, whose place is at the end of its text.
 fn syntax(error: ParserError) -> Error {

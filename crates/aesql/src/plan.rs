@@ -123,9 +123,8 @@ impl Expr {
 
     /// Whether both compute the same, wherever they stand.
     pub(crate) fn same(&self, other: &Self) -> bool {
-        let all = |a: &[Self], b: &[Self]| {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.same(b))
-        };
+        let all =
+            |a: &[Self], b: &[Self]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.same(b));
         self.ty == other.ty
             && match (&self.node, &other.node) {
                 (Node::Column(a), Node::Column(b)) => a == b,

@@ -165,8 +165,11 @@ impl Run<'_> {
         batch: &Batch,
         rows: &[u32],
     ) -> Result<()> {
-        let columns =
-            groups.keys.iter().map(|key| self.eval(key, batch, rows)).collect::<Result<Vec<_>>>()?;
+        let columns = groups
+            .keys
+            .iter()
+            .map(|key| self.eval(key, batch, rows))
+            .collect::<Result<Vec<_>>>()?;
         self.budget.spend(rows.len())?;
         let slots = keys.slots(&columns, rows.len())?;
         for (call, state) in groups.calls.iter().zip(states) {
@@ -197,9 +200,8 @@ impl Run<'_> {
         batches: &[Rows],
     ) -> Result<()> {
         let order = self.sorted(&groups.order, batches, usize::MAX)?;
-        let sorted = |expr: &Expr| -> Result<Column> {
-            Ok(self.eval_all(expr, batches)?.take(&order))
-        };
+        let sorted =
+            |expr: &Expr| -> Result<Column> { Ok(self.eval_all(expr, batches)?.take(&order)) };
         for (call, state) in groups.calls.iter().zip(states) {
             let args = call.args.iter().map(sorted).collect::<Result<Vec<_>>>()?;
             let mut rows: Vec<u32> = (0..).take(order.len()).collect();
@@ -222,9 +224,10 @@ impl Run<'_> {
     ) -> Result<Relation> {
         let total = count(batches);
         let end = select.limit.unwrap_or(usize::MAX).saturating_add(select.offset).min(total);
-        let mut wanted: Vec<u32> = match select.order.is_empty() {
-            true => (0..).take(end).collect(),
-            false => self.sorted(&select.order, batches, end)?,
+        let mut wanted: Vec<u32> = if select.order.is_empty() {
+            (0..).take(end).collect()
+        } else {
+            self.sorted(&select.order, batches, end)?
         };
         wanted.drain(..select.offset.min(wanted.len()));
         if most_rows.is_some_and(|most| wanted.len() > most) {
@@ -386,9 +389,9 @@ impl Run<'_> {
             Ok((
                 match (ty, &expr.ty) {
                     (Type::Float64, _) => column.to_floats(&expr.ty),
-                    (Type::DateTime(_), Type::Date) => Column::Ints(
-                        (0..rows.len()).map(|row| column.int(row) * 86_400).collect(),
-                    ),
+                    (Type::DateTime(_), Type::Date) => {
+                        Column::Ints((0..rows.len()).map(|row| column.int(row) * 86_400).collect())
+                    }
                     _ => column,
                 },
                 rows.len(),
@@ -421,12 +424,16 @@ fn among(column: &Column, members: &Members, rows: usize) -> Result<Column> {
         (Members::Texts(texts), Column::Texts(column)) => {
             Column::Ints(column.each(|text| Ok(flag(texts.contains(text))))?)
         }
-        (Members::Texts(texts), other) => Column::Same(Value::Int(flag(texts.contains(other.text(0))))),
+        (Members::Texts(texts), other) => {
+            Column::Same(Value::Int(flag(texts.contains(other.text(0)))))
+        }
         (Members::Ints(ints), _) => {
             Column::Ints((0..rows).map(|row| flag(ints.contains(&column.int(row)))).collect())
         }
         (Members::Floats(floats), _) => Column::Ints(
-            (0..rows).map(|row| flag(floats.contains(&(column.float(row) + 0.0).to_bits()))).collect(),
+            (0..rows)
+                .map(|row| flag(floats.contains(&(column.float(row) + 0.0).to_bits())))
+                .collect(),
         ),
     })
 }
@@ -437,7 +444,7 @@ struct Keys<'a> {
     /// For keys that are strings.
     interners: Vec<Interner>,
     /// The keys of group 0, then those of group 1, …
-    keys: Vec<u64>,
+    values: Vec<u64>,
     numbers: HashTable<u32>,
     hasher: DefaultHashBuilder,
     groups: u32,
@@ -448,7 +455,7 @@ impl<'a> Keys<'a> {
         Self {
             exprs,
             interners: exprs.iter().map(|_| Interner::default()).collect(),
-            keys: Vec::new(),
+            values: Vec::new(),
             numbers: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             groups: 0,
@@ -465,34 +472,24 @@ impl<'a> Keys<'a> {
         for ((column, expr), interner) in columns.iter().zip(self.exprs).zip(&mut self.interners) {
             by_column.push(column.keys(&expr.ty, rows, interner)?);
         }
-        let Self { keys, numbers, hasher, groups, .. } = self;
-        let of = |keys: &[u64], number: u32| -> (usize, usize) {
-            let start = number as usize * width;
-            (start, (start + width).min(keys.len()))
-        };
+        let Self { values, numbers, hasher, groups, .. } = self;
         let mut own = Vec::with_capacity(width);
         let mut slots = Vec::with_capacity(rows);
         for row in 0..rows {
             own.clear();
             own.extend(by_column.iter().filter_map(|keys| keys.get(row)));
             let hash = hasher.hash_one(own.as_slice());
-            let found = numbers.find(hash, |number| {
-                let (start, end) = of(keys, *number);
-                keys.get(start..end) == Some(own.as_slice())
+            let found = numbers.find(hash, |number| of_group(values, *number, width) == own);
+            if let Some(number) = found {
+                slots.push(*number);
+                continue;
+            }
+            slots.push(*groups);
+            values.extend(&own);
+            numbers.insert_unique(hash, *groups, |number| {
+                hasher.hash_one(of_group(values, *number, width))
             });
-            slots.push(match found {
-                Some(number) => *number,
-                None => {
-                    let number = *groups;
-                    *groups += 1;
-                    keys.extend(&own);
-                    numbers.insert_unique(hash, number, |number| {
-                        let (start, end) = of(keys, *number);
-                        hasher.hash_one(keys.get(start..end).unwrap_or_default())
-                    });
-                    number
-                }
-            });
+            *groups += 1;
         }
         Ok(slots)
     }
@@ -505,9 +502,15 @@ impl<'a> Keys<'a> {
             .zip(&self.interners)
             .enumerate()
             .map(|(i, (expr, interner))| {
-                let keys = self.keys.iter().skip(i).step_by(width);
+                let keys = self.values.iter().skip(i).step_by(width);
                 Column::of(&expr.ty, keys.map(|key| Column::key_value(&expr.ty, *key, interner)))
             })
             .collect()
     }
+}
+
+/// The keys of a group among those of all.
+fn of_group(values: &[u64], number: u32, width: usize) -> &[u64] {
+    let start = number as usize * width;
+    values.get(start..start + width).unwrap_or_default()
 }

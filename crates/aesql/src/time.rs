@@ -40,7 +40,7 @@ impl Zone {
 
     /// The first point in time at which the clock shows that, or would if it had not been put
     /// forward just then.
-    fn from_wall_clock(&self, wall: i64) -> i64 {
+    fn at_wall_clock(&self, wall: i64) -> i64 {
         let Ok(at) = Timestamp::from_second(wall) else { return wall };
         let civil = TimeZone::UTC.to_datetime(at);
         let found = self.rules.to_ambiguous_timestamp(civil).earlier();
@@ -72,8 +72,8 @@ pub(crate) fn wall_clock(utc: i64, zone: Option<&Zone>) -> i64 {
 }
 
 /// The point in time at which the clock of a zone shows that.
-pub(crate) fn from_wall_clock(wall: i64, zone: Option<&Zone>) -> i64 {
-    zone.map_or(wall, |zone| zone.from_wall_clock(wall))
+pub(crate) fn at_wall_clock(wall: i64, zone: Option<&Zone>) -> i64 {
+    zone.map_or(wall, |zone| zone.at_wall_clock(wall))
 }
 
 /// Units that intervals come in.
@@ -191,7 +191,7 @@ pub(crate) fn plus(seconds: i64, count: i64, unit: Unit, zone: Option<&Zone>) ->
         let wall = wall_clock(seconds, zone);
         let day = Civil::of_seconds(wall).plus_months(months.clamp(-MONTHS, MONTHS));
         // Before 1970 there is no DateTime: ClickHouse stops there.
-        from_wall_clock((day.days() * DAY + wall.rem_euclid(DAY)).max(0), zone)
+        at_wall_clock((day.days() * DAY + wall.rem_euclid(DAY)).max(0), zone)
     };
     match unit {
         Unit::Second => fixed(1),
@@ -200,7 +200,7 @@ pub(crate) fn plus(seconds: i64, count: i64, unit: Unit, zone: Option<&Zone>) ->
         Unit::Day if zone.is_none() => fixed(DAY),
         Unit::Day => {
             let wall = wall_clock(seconds, zone);
-            from_wall_clock(wall.wrapping_add(count.wrapping_mul(DAY)), zone)
+            at_wall_clock(wall.wrapping_add(count.wrapping_mul(DAY)), zone)
         }
         Unit::Month => months(count),
         Unit::Year => months(count.saturating_mul(12)),
@@ -216,8 +216,8 @@ pub(crate) fn plus_days(days: i64, count: i64, unit: Unit) -> i64 {
 }
 
 /// The start of the interval that a point in time is in. Intervals of seconds, minutes and days count
-/// from 1970, of months and years from the calendar's start, of hours from midnight; `count` is at
-/// least 1.
+/// from 1970, of months from 1900, of years from the year 0, of hours from midnight: as `ClickHouse`
+/// has it. `count` is at least 1.
 pub(crate) fn start_of(seconds: i64, count: i64, unit: Unit, zone: Option<&Zone>) -> i64 {
     let down = |value: i64, step: i64| value - value.rem_euclid(step.max(1));
     let wall = wall_clock(seconds, zone);
@@ -237,8 +237,8 @@ pub(crate) fn start_of(seconds: i64, count: i64, unit: Unit, zone: Option<&Zone>
         Unit::Day => down(wall.div_euclid(DAY), count) * DAY,
         Unit::Month => {
             let civil = Civil::of_seconds(wall);
-            let months = down(civil.year * 12 + civil.month - 1, count);
-            let (year, month) = (months.div_euclid(12), months.rem_euclid(12) + 1);
+            let months = down((civil.year - 1900) * 12 + civil.month - 1, count);
+            let (year, month) = (1900 + months.div_euclid(12), months.rem_euclid(12) + 1);
             Civil { year, month, day: 1 }.days() * DAY
         }
         Unit::Year => {
@@ -246,7 +246,7 @@ pub(crate) fn start_of(seconds: i64, count: i64, unit: Unit, zone: Option<&Zone>
             Civil { year, month: 1, day: 1 }.days() * DAY
         }
     };
-    from_wall_clock(start, zone)
+    at_wall_clock(start, zone)
 }
 
 /// Reads `YYYY-MM-DD hh:mm:ss`, `YYYY-MM-DD` or, of 5 to 10 digits, seconds since 1970.
@@ -270,7 +270,7 @@ pub(crate) fn parse_date_time(text: &str, zone: Option<&Zone>) -> Option<i64> {
         }
         _ => return None,
     };
-    Some(nearest(from_wall_clock(days * DAY + time, zone)))
+    Some(nearest(at_wall_clock(days * DAY + time, zone)))
 }
 
 /// Reads `YYYY-MM-DD` as days since 1970.
@@ -476,6 +476,7 @@ mod tests {
             (7, Unit::Hour, "2025-10-29 14:00:00"),
             (3, Unit::Day, "2025-10-27 00:00:00"),
             (7, Unit::Month, "2025-06-01 00:00:00"),
+            (11, Unit::Month, "2025-08-01 00:00:00"),
             (17, Unit::Year, "2023-01-01 00:00:00"),
             (7, Unit::Second, "2025-10-29 16:55:20"),
         ] {
@@ -486,7 +487,8 @@ mod tests {
     #[test]
     fn formats_every_part_of_a_date() {
         let mut out = String::new();
-        let format = "%Y-%m-%d %H:%i:%s|%M %b %W %a|%D %F %T %R %r|%y %C %G %g %V %Q %j %u %w|%e %z %%";
+        let format =
+            "%Y-%m-%d %H:%i:%s|%M %b %W %a|%D %F %T %R %r|%y %C %G %g %V %Q %j %u %w|%e %z %%";
         assert_eq!(check_format(format), Ok(()));
         format_date_time(at("2022-12-01 16:17:08"), None, format, &mut out).unwrap();
         assert_eq!(

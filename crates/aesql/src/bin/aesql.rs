@@ -31,6 +31,7 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
+#[expect(clippy::doc_markdown, reason = "the documentation is the help text")]
 enum Command {
     /// Tells which queries Analytics Engine would refuse, and what to write instead.
     ///
@@ -63,9 +64,8 @@ enum Command {
 }
 
 fn parse_format(name: &str) -> Result<Format, String> {
-    Format::named(name).ok_or_else(|| {
-        format!("the formats are {}", Format::ALL.map(Format::name).join(", "))
-    })
+    Format::named(name)
+        .ok_or_else(|| format!("the formats are {}", Format::ALL.map(Format::name).join(", ")))
 }
 
 fn parse_now(text: &str) -> Result<i64, String> {
@@ -182,9 +182,8 @@ fn load(file: &Path) -> Result<BTreeMap<String, Table>, Failure> {
         if line.trim().is_empty() {
             continue;
         }
-        let wrong = |message: String| {
-            Failure(format!("{}:{number}: {message}", file.display()), NO_INPUT)
-        };
+        let wrong =
+            |message: String| Failure(format!("{}:{number}: {message}", file.display()), NO_INPUT);
         let point: Point = serde_json::from_str(&line).map_err(|error| wrong(error.to_string()))?;
         let table = tables
             .entry(point.dataset.clone())

@@ -82,10 +82,9 @@ pub(super) const FUNCTIONS: &[Scalar] = &[
 /// The wider type of two integers, signed if one is.
 fn check_both(args: &[Given]) -> Checked {
     match args {
-        [a, b] if a.ty.is_integer() && b.ty.is_integer() => Ok(Type::integer(
-            a.ty.is_signed() || b.ty.is_signed(),
-            a.ty.bytes().max(b.ty.bytes()),
-        )),
+        [a, b] if a.ty.is_integer() && b.ty.is_integer() => {
+            Ok(Type::integer(a.ty.is_signed() || b.ty.is_signed(), a.ty.bytes().max(b.ty.bytes())))
+        }
         [a, b] => Err(format!(
             "takes integers, not {} and {}; toUInt32() makes one of a double",
             a.ty, b.ty
@@ -128,8 +127,11 @@ fn bits(value: i64, bytes: u8) -> u64 {
 fn eval_count(call: &Call) -> Result<Column> {
     let (a, ty) = call.arg(0);
     Ok(call.ints(|row| {
-        let bits =
-            if **ty == Type::Float64 { a.float(row).to_bits() } else { bits(a.int(row), ty.bytes()) };
+        let bits = if **ty == Type::Float64 {
+            a.float(row).to_bits()
+        } else {
+            bits(a.int(row), ty.bytes())
+        };
         i64::from(bits.count_ones())
     }))
 }

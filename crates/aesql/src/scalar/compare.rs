@@ -75,9 +75,9 @@ fn compare(call: &Call, unordered: bool, holds: fn(Ordering) -> bool) -> Result<
     let (a_scale, b_scale) = (scale(a_type, b_type), scale(b_type, a_type));
     Ok(match (a_type, b_type) {
         (Type::String, _) => return call.ints_of_two_texts(|a, b| holds(a.cmp(b)).into()),
-        (Type::Float64, Type::Float64) => call.bools(|row| {
-            a.float(row).partial_cmp(&b.float(row)).map_or(unordered, holds)
-        }),
+        (Type::Float64, Type::Float64) => {
+            call.bools(|row| a.float(row).partial_cmp(&b.float(row)).map_or(unordered, holds))
+        }
         (Type::Float64, _) => call.bools(|row| {
             compare_float(a.float(row), wide(b, b_type, row)).map_or(unordered, holds)
         }),
@@ -112,7 +112,8 @@ fn like(call: &Call, negated: bool, ignore_case: bool) -> Result<Column> {
             Column::Texts(texts) => (texts.words.len().min(call.rows), texts.longest()),
             other => (1, other.text(0).len()),
         };
-        call.budget.spend(count.saturating_mul(longest).saturating_mul(pattern.len().min(longest)) / 16)?;
+        call.budget
+            .spend(count.saturating_mul(longest).saturating_mul(pattern.len().min(longest)) / 16)?;
         Pattern::new(pattern, ignore_case)
     };
     if let Column::Same(Value::Text(pattern)) = call.column(1) {

@@ -179,7 +179,7 @@ fn eval_to_date_time(call: &Call) -> Result<Column> {
         Type::UInt64 => call.ints(|row| {
             i64::try_from(x.int(row).cast_unsigned()).map_or(latest, |at| at.min(latest))
         }),
-        Type::Date => call.ints(|row| time::from_wall_clock(x.int(row) * DAY, zone)),
+        Type::Date => call.ints(|row| time::at_wall_clock(x.int(row) * DAY, zone)),
         _ => call.ints(|row| x.int(row).clamp(0, latest)),
     })
 }
