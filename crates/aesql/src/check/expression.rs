@@ -1,0 +1,398 @@
+//! Expressions: operators and calls of functions.
+
+use sqlparser::ast;
+
+use super::aggregation::Aggregation;
+use super::literal::{among, as_date, interval, literal, number};
+use super::scope::{Place, Scope};
+use super::{absent, refused};
+use crate::advice::instead_of;
+use crate::aggregate::AGGREGATES;
+use crate::error::{Error, Location, Result};
+use crate::plan::{Expr, Node};
+use crate::scalar::{self, Given, Scalar};
+use crate::time::Unit;
+use crate::value::Type;
+
+impl<'a> Scope<'a> {
+    pub(super) fn bind_new(
+        &self,
+        expr: &'a ast::Expr,
+        place: Place,
+        depth: usize,
+        at: Option<Location>,
+    ) -> Result<Expr> {
+        use ast::Expr as E;
+        let bind = |expr: &'a ast::Expr| self.bind(expr, place, depth + 1);
+        match expr {
+            E::Nested(inner) => bind(inner),
+            E::Identifier(name) => self.name(name, place, depth),
+            E::CompoundIdentifier(names) => {
+                let column = names.last().map_or("", |name| &name.value);
+                let help = format!("a query has one table: write {column} alone");
+                Err(refused("a table's name before a column's", &help, at))
+            }
+            E::Value(value) => literal(&value.value, at),
+            E::Interval(value) => interval(value, at),
+            E::UnaryOp { op, expr: inner } => match op {
+                ast::UnaryOperator::Minus => match &**inner {
+                    E::Value(value) if matches!(value.value, ast::Value::Number(..)) => {
+                        number(&value.value.to_string(), true, at)
+                    }
+                    _ => apply(operator("negate")?, vec![bind(inner)?], at),
+                },
+                ast::UnaryOperator::Not => apply(operator("NOT")?, vec![bind(inner)?], at),
+                other => Err(refused(&format!("{other} before a value"), "leave it out", at)),
+            },
+            E::BinaryOp {
+                op: op @ (ast::BinaryOperator::And | ast::BinaryOperator::Or), ..
+            } => self.terms(expr, op, place, depth, at),
+            E::BinaryOp { left, op, right } => {
+                let function = binary(op, at)?;
+                let (left, right) = (bind(left)?, bind(right)?);
+                compare(function, left, right, at)
+            }
+            E::Between { expr: inner, negated, low, high } => {
+                let value = bind(inner)?;
+                let (low, high) = (bind(low)?, bind(high)?);
+                let [from, to] = if *negated { ["<", ">"] } else { [">=", "<="] };
+                let from = compare(operator(from)?, value.clone(), low, at)?;
+                let to = compare(operator(to)?, value, high, at)?;
+                let terms = vec![from, to];
+                let node = if *negated { Node::Any(terms) } else { Node::All(terms) };
+                Ok(Expr { node, ty: Type::UInt8, at })
+            }
+            E::In { expr: inner, target, negated, global } => {
+                absent(!global, "GLOBAL IN", "write IN", at)?;
+                let ast::InTarget::List(list) = target else {
+                    return Err(refused(
+                        "IN with a subquery",
+                        "list the values: IN ('a', 'b')",
+                        at,
+                    ));
+                };
+                let list = list.iter().map(bind).collect::<Result<Vec<_>>>()?;
+                let node = among(bind(inner)?, &list)?;
+                let found = Expr { node, ty: Type::UInt8, at };
+                if *negated { apply(operator("NOT")?, vec![found], at) } else { Ok(found) }
+            }
+            E::Like { negated, any, expr: text, pattern, escape_char }
+            | E::ILike { negated, any, expr: text, pattern, escape_char } => {
+                absent(!any, "LIKE ANY", "write x LIKE 'a%' OR x LIKE 'b%'", at)?;
+                absent(escape_char.is_none(), "ESCAPE", "write \\\\% for a percent sign", at)?;
+                let name = match (expr, negated) {
+                    (E::Like { .. }, false) => "LIKE",
+                    (E::Like { .. }, true) => "NOT LIKE",
+                    (_, false) => "ILIKE",
+                    (_, true) => "NOT ILIKE",
+                };
+                apply(operator(name)?, vec![bind(text)?, bind(pattern)?], at)
+            }
+            E::Floor { expr: inner, field } => {
+                apply(operator("floor")?, rounded(bind(inner)?, field, at)?, at)
+            }
+            E::Ceil { expr: inner, field } => {
+                apply(operator("ceil")?, rounded(bind(inner)?, field, at)?, at)
+            }
+            E::Position { expr: needle, r#in: haystack } => {
+                apply(operator("position")?, vec![bind(needle)?, bind(haystack)?], at)
+            }
+            E::Substring { expr: text, substring_from, substring_for, special, shorthand } => {
+                absent(*special && !shorthand, "this form of substring", SUBSTRING, at)?;
+                let mut args = vec![bind(text)?];
+                for arg in [substring_from, substring_for].into_iter().flatten() {
+                    args.push(bind(arg)?);
+                }
+                apply(operator("substring")?, args, at)
+            }
+            E::Extract { field, syntax, expr: inner } => {
+                let form = "write extract(HOUR FROM timestamp)";
+                absent(*syntax == ast::ExtractSyntax::From, "this form of extract", form, at)?;
+                let name = match Unit::named(&field.to_string()) {
+                    Some(Unit::Year) => "toYear",
+                    Some(Unit::Month) => "toMonth",
+                    Some(Unit::Day) => "toDayOfMonth",
+                    Some(Unit::Hour) => "toHour",
+                    Some(Unit::Minute) => "toMinute",
+                    Some(Unit::Second) => "toSecond",
+                    None => return Err(refused(&format!("extract({field} …)"), UNITS, at)),
+                };
+                apply(operator(name)?, vec![bind(inner)?], at)
+            }
+            E::Function(function) => self.function(function, place, depth, at),
+            other => Err(refuse(other, at)),
+        }
+    }
+
+    /// The terms of AND or OR, which the parser nests on the left.
+    fn terms(
+        &self,
+        mut expr: &'a ast::Expr,
+        joined_by: &ast::BinaryOperator,
+        place: Place,
+        depth: usize,
+        at: Option<Location>,
+    ) -> Result<Expr> {
+        let mut terms = Vec::new();
+        while let ast::Expr::BinaryOp { left, op, right } = expr
+            && op == joined_by
+        {
+            terms.push(&**right);
+            expr = left;
+        }
+        terms.push(expr);
+        let terms = terms
+            .into_iter()
+            .rev()
+            .map(|term| {
+                let term = self.bind(term, place, depth + 1)?;
+                if term.ty.is_integer() {
+                    return Ok(term);
+                }
+                Err(Error::refused(format!("{joined_by} takes conditions, not a {}", term.ty))
+                    .help("compare it, as in x != 0")
+                    .at(term.at))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let any_bool = terms.iter().any(|term| term.ty == Type::Bool);
+        let ty = if any_bool { Type::Bool } else { Type::UInt8 };
+        let and = *joined_by == ast::BinaryOperator::And;
+        let node = if and { Node::All(terms) } else { Node::Any(terms) };
+        Ok(Expr { node, ty, at })
+    }
+
+    fn function(
+        &self,
+        function: &'a ast::Function,
+        place: Place,
+        depth: usize,
+        at: Option<Location>,
+    ) -> Result<Expr> {
+        let ast::Function {
+            name,
+            uses_odbc_syntax,
+            parameters,
+            args,
+            within_group,
+            filter,
+            null_treatment,
+            over,
+        } = function;
+        let name = name.to_string();
+        absent(over.is_none(), "OVER", "use argMax() with GROUP BY", at)?;
+        absent(filter.is_none(), "FILTER", "write countIf(), sumIf() or avgIf()", at)?;
+        absent(
+            within_group.is_empty(),
+            "WITHIN GROUP",
+            "write quantileExactWeighted(q)(x, w)",
+            at,
+        )?;
+        absent(
+            null_treatment.is_none() && !uses_odbc_syntax,
+            "this form of a call",
+            "write name(arguments)",
+            at,
+        )?;
+        let (args, distinct) = arguments(args, &name, at)?;
+        let (parameters, _) = arguments(parameters, &name, at)?;
+        let aggregate = AGGREGATES.iter().find(|(known, ..)| known.eq_ignore_ascii_case(&name));
+        if let Some((name, usage, aggregate)) = aggregate {
+            let given = Aggregation { name, usage, function: *aggregate, distinct, at };
+            return self.aggregate(&given, &parameters, &args, place, depth);
+        }
+        absent(!distinct, &format!("{name}(DISTINCT …)"), "leave DISTINCT out", at)?;
+        absent(parameters.is_empty(), &format!("{name}()()"), "write one pair of parentheses", at)?;
+        let bind = |expr: &&'a ast::Expr| self.bind(expr, place, depth + 1);
+        if name.eq_ignore_ascii_case("if") {
+            let [condition, then, otherwise] = args.as_slice() else {
+                let message = format!("if takes 3 arguments, not {}", args.len());
+                return Err(Error::refused(message).help("write if(condition, then, else)").at(at));
+            };
+            return choose(bind(condition)?, bind(then)?, bind(otherwise)?, at);
+        }
+        if name.eq_ignore_ascii_case("position") {
+            let help = "write position(needle IN haystack)";
+            return Err(refused("position(a, b)", help, at));
+        }
+        let known = scalar::function(&name).ok_or_else(|| {
+            Error::refused(format!("there is no function {name}")).help(instead_of(&name)).at(at)
+        })?;
+        apply(known, args.iter().map(bind).collect::<Result<_>>()?, at)
+    }
+}
+
+const SUBSTRING: &str = "write substring(string, offset, length)";
+pub(super) const UNITS: &str = "the units are YEAR, MONTH, DAY, HOUR, MINUTE and SECOND";
+
+fn operator(name: &str) -> Result<&'static Scalar> {
+    scalar::operator(name).ok_or_else(|| Error::refused(format!("{name} is not documented")))
+}
+
+fn binary(op: &ast::BinaryOperator, at: Option<Location>) -> Result<&'static Scalar> {
+    use ast::BinaryOperator as B;
+    let name = match op {
+        B::Plus => "+",
+        B::Minus => "-",
+        B::Multiply => "*",
+        B::Divide => "/",
+        B::Modulo => "%",
+        B::Eq => "=",
+        B::NotEq => "!=",
+        B::Lt => "<",
+        B::LtEq => "<=",
+        B::Gt => ">",
+        B::GtEq => ">=",
+        other => {
+            let help = match other {
+                B::StringConcat => "write format('{}{}', a, b)",
+                B::BitwiseAnd => "write bitAnd(a, b)",
+                B::BitwiseOr => "write bitOr(a, b)",
+                B::BitwiseXor | B::Xor => "write bitXor(a, b)",
+                B::PGBitwiseShiftLeft => "write bitShiftLeft(a, n)",
+                B::PGBitwiseShiftRight => "write bitShiftRight(a, n)",
+                B::DuckIntegerDivide | B::MyIntegerDivide => "write intDiv(a, b)",
+                B::Spaceship => "write a = b",
+                _ => "the operators are + - * / % = != < <= > >= AND OR NOT IN BETWEEN LIKE ILIKE",
+            };
+            return Err(refused(&format!("the operator {other}"), help, at));
+        }
+    };
+    operator(name)
+}
+
+pub(super) fn given_of(args: &[Expr]) -> Vec<Given<'_>> {
+    args.iter().map(|arg| Given { ty: &arg.ty, literal: arg.literal() }).collect()
+}
+
+/// Checks a call of a function.
+fn apply(function: &'static Scalar, args: Vec<Expr>, at: Option<Location>) -> Result<Expr> {
+    let (least, greatest) = function.arity;
+    let (name, usage) = (function.name, function.usage);
+    if args.len() < least || args.len() > greatest {
+        let wanted = if least == greatest { least.to_string() } else { format!("{least} or more") };
+        let message = format!("{name} takes {wanted} arguments, not {}", args.len());
+        return Err(Error::refused(message).help(format!("write {usage}")).at(at));
+    }
+    let ty = (function.check)(&given_of(&args))
+        .map_err(|message| Error::refused(format!("{name} {message}")).at(at))?;
+    Ok(Expr { node: Node::Call(function, args), ty, at })
+}
+
+/// Checks an operator with two sides; a string literal beside a date is read as one.
+fn compare(
+    function: &'static Scalar,
+    left: Expr,
+    right: Expr,
+    at: Option<Location>,
+) -> Result<Expr> {
+    let is_comparison = ["=", "!=", "<", "<=", ">", ">="].contains(&function.name);
+    if !is_comparison {
+        return apply(function, vec![left, right], at);
+    }
+    let left = as_date(left, &right.ty)?;
+    let right = as_date(right, &left.ty)?;
+    apply(function, vec![left, right], at)
+}
+
+pub(super) fn check_condition(name: &str, condition: &Expr) -> Result<()> {
+    if matches!(condition.ty, Type::UInt8 | Type::Bool) {
+        return Ok(());
+    }
+    Err(Error::refused(format!("{name} takes a condition, not a {}", condition.ty))
+        .help("compare it, as in x != 0")
+        .at(condition.at))
+}
+
+fn choose(condition: Expr, then: Expr, otherwise: Expr, at: Option<Location>) -> Result<Expr> {
+    check_condition("if", &condition)?;
+    let ty = then.ty.common(&otherwise.ty).ok_or_else(|| {
+        let help = if then.ty.is_number() && otherwise.ty.is_number() {
+            "make both a double: write x * 1.0"
+        } else {
+            "both results need a common type"
+        };
+        Error::refused(format!("if does not choose between {} and {}", then.ty, otherwise.ty))
+            .help(help)
+            .at(at)
+    })?;
+    Ok(Expr { node: Node::If(Box::new([condition, then, otherwise])), ty, at })
+}
+
+/// The arguments of `floor` and `ceil`.
+fn rounded(value: Expr, field: &ast::CeilFloorKind, at: Option<Location>) -> Result<Vec<Expr>> {
+    match field {
+        ast::CeilFloorKind::DateTimeField(ast::DateTimeField::NoDateTime) => Ok(vec![value]),
+        ast::CeilFloorKind::DateTimeField(_) => {
+            Err(refused("rounding TO a unit", "write toStartOfInterval()", at))
+        }
+        ast::CeilFloorKind::Scale(scale) => Ok(vec![value, literal(&scale.value, at)?]),
+    }
+}
+
+/// The arguments of a call, and whether they are DISTINCT.
+fn arguments<'a>(
+    args: &'a ast::FunctionArguments,
+    name: &str,
+    at: Option<Location>,
+) -> Result<(Vec<&'a ast::Expr>, bool)> {
+    let list = match args {
+        ast::FunctionArguments::None => return Ok((Vec::new(), false)),
+        ast::FunctionArguments::List(list) => list,
+        ast::FunctionArguments::Subquery(_) => {
+            return Err(refused("a subquery outside of FROM", "put it into FROM", at));
+        }
+    };
+    let ast::FunctionArgumentList { duplicate_treatment, args, clauses } = list;
+    absent(clauses.is_empty(), "a clause among arguments", "leave it out", at)?;
+    let distinct = match duplicate_treatment {
+        None => false,
+        Some(ast::DuplicateTreatment::Distinct) => true,
+        Some(ast::DuplicateTreatment::All) => {
+            return Err(refused("ALL among arguments", "leave it out", at));
+        }
+    };
+    let args = args
+        .iter()
+        .map(|arg| match arg {
+            ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr)) => Ok(expr),
+            _ if name.eq_ignore_ascii_case("count") => {
+                Err(refused("count(*)", "write count()", at))
+            }
+            _ => Err(refused("this form of an argument", "write an expression", at)),
+        })
+        .collect::<Result<_>>()?;
+    Ok((args, distinct))
+}
+
+/// Refuses what has no place in the dialect, by its name.
+fn refuse(expr: &ast::Expr, at: Option<Location>) -> Error {
+    use ast::Expr as E;
+    let (what, help) = match expr {
+        E::Case { .. } => ("CASE", "write if(condition, a, b)"),
+        E::IsNull(_) | E::IsNotNull(_) => ("IS NULL", "there is no NULL: write empty(x), or x = 0"),
+        E::IsTrue(_) | E::IsNotTrue(_) | E::IsFalse(_) | E::IsNotFalse(_) => {
+            ("IS TRUE", "write the condition itself, or NOT before it")
+        }
+        E::IsDistinctFrom(..) | E::IsNotDistinctFrom(..) => ("IS DISTINCT FROM", "write a != b"),
+        E::Cast { .. } | E::Convert { .. } => {
+            ("CAST", "write toUInt8(x), toUInt32(x) or toDateTime(x)")
+        }
+        E::TypedString(_) => ("a literal with a type", "write toDateTime('2026-01-02 03:04:05')"),
+        E::Exists { .. } | E::Subquery(_) => ("a subquery outside of FROM", "put it into FROM"),
+        E::SimilarTo { .. } | E::RLike { .. } => {
+            ("a regular expression", "write x LIKE '%pattern%'")
+        }
+        E::Collate { .. } => ("COLLATE", "compare lower(a) and lower(b)"),
+        E::Trim { .. } => ("TRIM", "write substring(), or trim before you write the data point"),
+        E::Overlay { .. } => ("OVERLAY", "write format() and substring()"),
+        E::AtTimeZone { .. } => ("AT TIME ZONE", "write toDateTime(x, 'Europe/Berlin')"),
+        E::Tuple(_) => ("a tuple", "compare each value"),
+        E::Lambda(_) => ("a lambda", "there are no arrays to apply it to"),
+        E::AnyOp { .. } | E::AllOp { .. } => ("ANY or ALL", "write x IN (…)"),
+        E::GroupingSets(_) | E::Cube(_) | E::Rollup(_) => {
+            ("GROUPING SETS, CUBE or ROLLUP", "send a query for each grouping")
+        }
+        _ => ("this expression", "aesql's README lists what is documented"),
+    };
+    refused(what, help, at)
+}

@@ -1,0 +1,159 @@
+//! Literals, and what they are beside a value of another type.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use sqlparser::ast;
+
+use super::expression::UNITS;
+use super::{absent, refused};
+use crate::error::{Error, Location, Result};
+use crate::plan::{Expr, Members, Node};
+use crate::time::{self, Unit};
+use crate::value::{Type, Value};
+
+pub(super) fn literal(value: &ast::Value, at: Option<Location>) -> Result<Expr> {
+    match value {
+        ast::Value::Number(text, false) => number(text, false, at),
+        ast::Value::SingleQuotedString(text) => {
+            let node = Node::Literal(Value::Text(text.as_str().into()));
+            Ok(Expr { node, ty: Type::String, at })
+        }
+        ast::Value::Boolean(value) => {
+            let node = Node::Literal(Value::Int(i64::from(*value)));
+            Ok(Expr { node, ty: Type::Bool, at })
+        }
+        ast::Value::Null => {
+            let help = "there is no NULL: what was not written is '' or 0";
+            Err(refused("NULL", help, at))
+        }
+        other => Err(refused(&format!("the literal {other}"), "strings have single quotes", at)),
+    }
+}
+
+pub(super) fn number(text: &str, negative: bool, at: Option<Location>) -> Result<Expr> {
+    let wrong = || Error::refused(format!("{text} is no number")).at(at);
+    if !text.starts_with(|c: char| c.is_ascii_digit() || c == '.') || text.contains('_') {
+        return Err(wrong());
+    }
+    let int = text.parse::<i128>().ok().map(|int| if negative { -int } else { int });
+    if let Some(int) = int
+        && let Some(ty) = Type::of_integer(int)
+    {
+        #[expect(clippy::cast_possible_truncation, reason = "the bits of an unsigned integer")]
+        let value = Value::Int(int as i64);
+        return Ok(Expr { node: Node::Literal(value), ty, at });
+    }
+    let float: f64 = text.parse().map_err(|_| wrong())?;
+    if !float.is_finite() {
+        return Err(wrong());
+    }
+    let value = Value::Float(if negative { -float } else { float });
+    Ok(Expr { node: Node::Literal(value), ty: Type::Float64, at })
+}
+
+pub(super) fn interval(interval: &ast::Interval, at: Option<Location>) -> Result<Expr> {
+    let ast::Interval {
+        value,
+        leading_field,
+        leading_precision,
+        last_field,
+        fractional_seconds_precision,
+    } = interval;
+    let help = "write INTERVAL '1' DAY";
+    let plain = leading_precision.is_none()
+        && last_field.is_none()
+        && fractional_seconds_precision.is_none();
+    absent(plain, "this form of INTERVAL", help, at)?;
+    let count = match &**value {
+        ast::Expr::Value(value) => match &value.value {
+            ast::Value::SingleQuotedString(text) => text.parse::<i64>().ok(),
+            _ => None,
+        },
+        _ => None,
+    };
+    let count = count.ok_or_else(|| {
+        Error::refused("INTERVAL takes a whole number in quotes").help(help).at(at)
+    })?;
+    let unit = leading_field.as_ref().map(ToString::to_string).unwrap_or_default();
+    let unit =
+        Unit::named(&unit).ok_or_else(|| refused(&format!("INTERVAL in {unit}"), UNITS, at))?;
+    Ok(Expr { node: Node::Literal(Value::Int(count)), ty: Type::Interval(unit), at })
+}
+
+/// Reads a string literal as the date that it stands beside.
+pub(super) fn as_date(expr: Expr, beside: &Type) -> Result<Expr> {
+    let Some(Value::Text(text)) = expr.literal() else { return Ok(expr) };
+    let value = match beside {
+        Type::DateTime(zone) => time::parse_date_time(text, zone.as_ref()),
+        Type::Date => time::parse_date(text.as_bytes()),
+        _ => return Ok(expr),
+    };
+    let value = value.ok_or_else(|| {
+        Error::refused(format!("'{text}' is no {beside}"))
+            .help("write 'YYYY-MM-DD hh:mm:ss'")
+            .at(expr.at)
+    })?;
+    Ok(Expr { node: Node::Literal(Value::Int(value)), ty: beside.clone(), at: expr.at })
+}
+
+/// Checks IN: literals that the value can be compared with.
+pub(super) fn among(value: Expr, list: &[Expr]) -> Result<Node> {
+    let unfit = |item: &Expr| {
+        Error::refused(format!("IN does not compare {} and {}", value.ty, item.ty)).at(item.at)
+    };
+    let mut members = match value.ty {
+        Type::String => Members::Texts(HashSet::new()),
+        Type::Float64 => Members::Floats(HashSet::new()),
+        _ => Members::Ints(HashSet::new()),
+    };
+    for item in list {
+        let item = as_date(item.clone(), &value.ty)?;
+        let Some(literal) = item.literal() else {
+            return Err(refused("IN of what is no literal", "write x = a OR x = b", item.at));
+        };
+        let wide = |int: i64| match item.ty {
+            Type::UInt64 => i128::from(int.cast_unsigned()),
+            _ => i128::from(int),
+        };
+        match (&mut members, literal) {
+            (Members::Texts(texts), Value::Text(text)) => {
+                texts.insert(text.to_string());
+            }
+            (Members::Floats(floats), Value::Float(float)) => {
+                floats.insert((float + 0.0).to_bits());
+            }
+            #[expect(clippy::cast_precision_loss, reason = "as ClickHouse does")]
+            (Members::Floats(floats), Value::Int(int)) if item.ty.is_number() => {
+                floats.insert((wide(*int) as f64).to_bits());
+            }
+            (Members::Ints(ints), Value::Int(int)) if comparable(&value.ty, &item.ty) => {
+                // A member beyond the type is never met.
+                let whole = wide(*int);
+                let bits = match value.ty {
+                    Type::UInt64 => u64::try_from(whole).map(u64::cast_signed).ok(),
+                    _ => i64::try_from(whole).ok(),
+                };
+                ints.extend(bits);
+            }
+            #[expect(clippy::cast_possible_truncation, reason = "it is whole and in range")]
+            (Members::Ints(ints), Value::Float(float)) if value.ty.is_number() => {
+                let whole = *float as i128;
+                let bits = match value.ty {
+                    Type::UInt64 => u64::try_from(whole).map(u64::cast_signed).ok(),
+                    _ => i64::try_from(whole).ok(),
+                };
+                ints.extend(bits.filter(|_| float.fract() == 0.0));
+            }
+            _ => return Err(unfit(&item)),
+        }
+    }
+    Ok(Node::Among(Box::new(value), Arc::new(members)))
+}
+
+/// Whether integers of those types mean the same.
+fn comparable(a: &Type, b: &Type) -> bool {
+    a.is_number() && b.is_number()
+        || a == b
+        || matches!(a, Type::DateTime(_)) && (b.is_number() || matches!(b, Type::DateTime(_)))
+}

@@ -1,0 +1,222 @@
+//! What the names of a SELECT stand for, and its columns.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+
+use sqlparser::ast::{self, Spanned};
+
+use super::{absent, refused, start};
+use crate::advice::closest;
+use crate::error::{Error, Result};
+use crate::limits::{EXPRESSION_DEPTH, EXPRESSION_PARTS};
+use crate::parse::location;
+use crate::plan::{Expr, Field, Groups, Node, Sort};
+use crate::value::Type;
+
+/// Where an expression stands, on which depends what it may refer to.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Place {
+    Where,
+    /// GROUP BY.
+    Key,
+    /// An argument of an aggregate function.
+    Argument,
+    /// SELECT and ORDER BY of a query that does not aggregate.
+    Rows,
+    /// SELECT, HAVING and ORDER BY of one that does.
+    Groups,
+}
+
+/// What the names of one SELECT stand for.
+pub(super) struct Scope<'a> {
+    pub(super) fields: &'a [Field],
+    pub(super) aliases: HashMap<&'a str, &'a ast::Expr>,
+    /// Aliases that are being put in place: within its own expression a name is the column's.
+    pub(super) open: RefCell<Vec<&'a str>>,
+    pub(super) groups: Option<RefCell<Groups>>,
+    /// Whether an aggregate function was met in [`Place::Rows`].
+    pub(super) saw_aggregate: Cell<bool>,
+    /// Parts of all the query's expressions so far.
+    pub(super) parts: &'a Cell<usize>,
+}
+
+/// The columns, the order and the condition of HAVING.
+pub(super) type Output = (Vec<(Field, Expr)>, Vec<Sort>, Option<Expr>);
+
+impl<'a> Scope<'a> {
+    fn place(&self) -> Place {
+        if self.groups.is_some() { Place::Groups } else { Place::Rows }
+    }
+
+    pub(super) fn columns(&self, projection: &'a [ast::SelectItem]) -> Result<Vec<(Field, Expr)>> {
+        let mut columns: Vec<(Field, Expr)> = Vec::new();
+        let mut add = |name: String, expr: Expr| {
+            columns.push((Field { name, ty: expr.ty.clone() }, expr));
+        };
+        for item in projection {
+            match item {
+                ast::SelectItem::UnnamedExpr(expr) => {
+                    let before = self.parts.get();
+                    let bound = self.bind(expr, self.place(), 0)?;
+                    // Writing a deep expression takes a deep stack.
+                    let long = self.parts.get() - before > EXPRESSION_DEPTH;
+                    add(if long { "expression".into() } else { expr.to_string() }, bound);
+                }
+                ast::SelectItem::ExprWithAlias { expr, alias } => {
+                    self.open.borrow_mut().push(&alias.value);
+                    let bound = self.bind(expr, self.place(), 0);
+                    self.open.borrow_mut().pop();
+                    add(alias.value.clone(), bound?);
+                }
+                ast::SelectItem::Wildcard(options) => {
+                    let plain = ast::WildcardAdditionalOptions {
+                        wildcard_token: options.wildcard_token.clone(),
+                        ..Default::default()
+                    };
+                    let at = location(options.wildcard_token.0.span.start);
+                    absent(*options == plain, "this form of *", "name the columns", at)?;
+                    if self.groups.is_some() {
+                        return Err(Error::refused("* has columns that are not in GROUP BY")
+                            .help("name the columns")
+                            .at(at));
+                    }
+                    for (i, field) in self.fields.iter().enumerate() {
+                        let node = Node::Column(i);
+                        add(field.name.clone(), Expr { node, ty: field.ty.clone(), at });
+                    }
+                }
+                other => {
+                    let at = location(other.span().start);
+                    return Err(refused("this form of a column", "write expression AS name", at));
+                }
+            }
+        }
+        Ok(columns)
+    }
+
+    pub(super) fn order(&self, sorts: &[(&'a ast::Expr, bool)]) -> Result<Vec<Sort>> {
+        let sort = |&(expr, descending): &(&'a ast::Expr, bool)| {
+            let expr = self.bind(expr, self.place(), 0)?;
+            match expr.ty {
+                Type::Array(_) => Err(refused("ORDER BY of an array", "order by a value", expr.at)),
+                _ => Ok(Sort { expr, descending }),
+            }
+        };
+        sorts.iter().map(sort).collect()
+    }
+
+    /// Checks what stands above an aggregation.
+    pub(super) fn aggregated(
+        &mut self,
+        keys: Vec<Expr>,
+        projection: &'a [ast::SelectItem],
+        sorts: &[(&'a ast::Expr, bool)],
+        having: Option<&'a ast::Expr>,
+    ) -> Result<Output> {
+        if keys.is_empty() && having.is_some() {
+            self.saw_aggregate.set(false);
+            let row = self.columns(projection);
+            if row.is_ok() && !self.saw_aggregate.get() {
+                let at = having.and_then(start);
+                return Err(refused("HAVING without aggregation", "write WHERE", at));
+            }
+        }
+        let lone = keys.is_empty();
+        // `SELECT first_value(blob1) FROM t ORDER BY timestamp` is documented: the order is that of
+        // the rows that go in.
+        self.saw_aggregate.set(false);
+        let inner_order = if lone { self.order(sorts).ok() } else { None }
+            .filter(|order| !order.is_empty() && !self.saw_aggregate.get());
+        self.groups = Some(RefCell::new(Groups { keys, ..Groups::default() }));
+        let columns = self.columns(projection)?;
+        let having = having.map(|e| self.condition(e, Place::Groups)).transpose()?;
+        let order = match inner_order {
+            None => self.order(sorts)?,
+            Some(order) => {
+                if let Some(groups) = &self.groups {
+                    groups.borrow_mut().order = order;
+                }
+                Vec::new()
+            }
+        };
+        Ok((columns, order, having))
+    }
+
+    pub(super) fn condition(&self, expr: &'a ast::Expr, place: Place) -> Result<Expr> {
+        let bound = self.bind(expr, place, 0)?;
+        if bound.ty.is_integer() {
+            return Ok(bound);
+        }
+        let clause = if place == Place::Where { "WHERE" } else { "HAVING" };
+        Err(Error::refused(format!("{clause} takes a condition, not a {}", bound.ty))
+            .help("compare it, as in x != 0")
+            .at(bound.at))
+    }
+
+    pub(super) fn bind(&self, expr: &'a ast::Expr, place: Place, depth: usize) -> Result<Expr> {
+        let at = start(expr);
+        if depth > EXPRESSION_DEPTH {
+            let message = format!("an expression is deeper than {EXPRESSION_DEPTH} levels");
+            return Err(Error::limit(message).at(at));
+        }
+        self.parts.set(self.parts.get() + 1);
+        if self.parts.get() > EXPRESSION_PARTS {
+            return Err(Error::limit("the expressions are too large").at(at));
+        }
+        if place == Place::Groups
+            && let Some(key) = self.key(expr, depth)
+        {
+            return Ok(Expr { at, ..key });
+        }
+        self.bind_new(expr, place, depth, at).map_err(|error| error.at(at))
+    }
+
+    /// The group's key, if the expression is one.
+    fn key(&self, expr: &'a ast::Expr, depth: usize) -> Option<Expr> {
+        let groups = self.groups.as_ref()?;
+        if groups.borrow().keys.is_empty() {
+            return None;
+        }
+        let bound = self.bind(expr, Place::Key, depth).ok()?;
+        let groups = groups.borrow();
+        let i = groups.keys.iter().position(|key| key.same(&bound))?;
+        Some(Expr { node: Node::Column(i), ..bound })
+    }
+
+    pub(super) fn name(&self, name: &'a ast::Ident, place: Place, depth: usize) -> Result<Expr> {
+        let at = location(name.span.start);
+        let word = name.value.as_str();
+        let is_open = self.open.borrow().contains(&word);
+        if let Some((alias, expr)) = self.aliases.get_key_value(word)
+            && !is_open
+        {
+            self.open.borrow_mut().push(alias);
+            let bound = self.bind(expr, place, depth + 1);
+            self.open.borrow_mut().pop();
+            return bound.map(|bound| Expr { at, ..bound });
+        }
+        if let Some((i, field)) = self.fields.iter().enumerate().find(|(_, f)| f.name == word) {
+            if place == Place::Groups {
+                return Err(Error::refused(format!(
+                    "{word} is neither aggregated nor in GROUP BY"
+                ))
+                .help(format!("add it to GROUP BY, or write argMax({word}, timestamp)"))
+                .at(at));
+            }
+            return Ok(Expr { node: Node::Column(i), ty: field.ty.clone(), at });
+        }
+        let known = self.fields.iter().map(|field| field.name.as_str());
+        let help =
+            match closest(&word.to_ascii_lowercase(), known.chain(self.aliases.keys().copied())) {
+                _ if self.fields.is_empty() => "the query has no FROM".into(),
+                Some(name) => format!("did you mean {name}?"),
+                None if matches!(self.fields.first(), Some(first) if first.name == "dataset") => {
+                    "a dataset has timestamp, index1, blob1 to blob20, double1 to double20, \
+                 _sample_interval and dataset; strings have single quotes"
+                        .into()
+                }
+                None => "the subquery has no such column".into(),
+            };
+        Err(Error::refused(format!("there is no column {word}")).help(help).at(at))
+    }
+}

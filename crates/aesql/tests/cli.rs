@@ -1,0 +1,84 @@
+//! The command line: what it prints, and its exit codes.
+
+#![cfg(feature = "cli")]
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+/// Runs the program with that as standard input: exit code, standard output, standard error.
+fn aesql(args: &[&str], input: &str) -> (i32, String, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_aesql"))
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A program that has not read its input may have ended.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let out = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (out.status.code().unwrap(), text(out.stdout), text(out.stderr))
+}
+
+#[test]
+fn check_tells_place_reason_and_help() {
+    let sql =
+        "SELECT 1;\nSELECT DISTINCT blob1 FROM t;\n-- fine; really\nSELECT\n  uniq(blob1) FROM t";
+    let (code, out, _) = aesql(&["check", "-"], sql);
+    assert_eq!(code, 1);
+    assert_eq!(
+        out,
+        "-:2:1: error: SELECT DISTINCT is not documented\n  help: write SELECT x … GROUP BY x\n\
+         -:5:3: error: there is no function uniq\n  help: write count(DISTINCT x)\n"
+    );
+    assert_eq!(
+        aesql(&["check", "-"], "SELECT count() FROM t; -- ok"),
+        (0, String::new(), String::new())
+    );
+}
+
+#[test]
+fn query_answers_from_data_points_at_a_given_time() {
+    let data = concat!(env!("CARGO_TARGET_TMPDIR"), "/points.ndjson");
+    std::fs::write(
+        data,
+        "{\"timestamp\": 1761739200000, \"dataset\": \"t\", \"blob1\": \"a\", \"double1\": \"NaN\"}\n\n\
+         {\"timestamp\": \"2025-10-29T12:00:05Z\", \"dataset\": \"t\", \"blob1\": \"b\"}\n",
+    )
+    .unwrap();
+    let sql = "SELECT blob1, now() - timestamp AS age FROM t ORDER BY blob1; SHOW TABLES";
+    let args = ["query", "-", "--data", data, "--format", "TabSeparated"];
+    let at = ["--now", "2025-10-29T12:01:00Z"];
+    assert_eq!(
+        aesql(&[&args[..], &at].concat(), sql),
+        (0, "a\t60\nb\t55\nt\n".into(), String::new())
+    );
+    let (code, _, error) = aesql(&args, "SELECT 1 FROM nowhere");
+    assert_eq!(code, 1);
+    assert!(error.contains("-:1:15: error: there is no dataset nowhere\n  help: "), "{error}");
+}
+
+#[test]
+fn a_wrong_command_line_exits_64() {
+    for args in
+        [&[][..], &["check"], &["query", "-"], &["nonsense"], &["query", "-", "--format", "CSV"]]
+    {
+        assert_eq!(aesql(args, "").0, 64, "{args:?}");
+    }
+    let (code, out, _) = aesql(&["--help"], "");
+    assert_eq!(code, 0);
+    assert!(out.contains("check") && out.contains("query") && out.contains("Exit codes"));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_exits_66() {
+    let (code, _, error) = aesql(&["check", "/nowhere/query.sql"], "");
+    assert_eq!(code, 66);
+    assert!(error.starts_with("aesql: /nowhere/query.sql: "), "{error}");
+    let data = concat!(env!("CARGO_TARGET_TMPDIR"), "/wrong.ndjson");
+    std::fs::write(data, "{\"timestamp\": 1}\n{\"blob1\": 5}\n").unwrap();
+    let (code, _, error) = aesql(&["query", "-", "--data", data], "SELECT 1");
+    assert_eq!(code, 66);
+    assert!(error.contains("wrong.ndjson:2: "), "{error}");
+}

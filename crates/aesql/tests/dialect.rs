@@ -1,0 +1,383 @@
+//! What is answered, what is refused and with which advice.
+
+use std::collections::BTreeMap;
+
+use aesql::{Error, Format, Kind, Limits, Point, Query, Table};
+
+/// 2025-10-29 12:00:00.
+const NOW_MS: i64 = 1_761_739_200_000;
+
+/// Check-ins of three sandboxes, an hour apart; the last is the newest.
+fn fleet() -> BTreeMap<String, Table> {
+    let mut table = Table::new("fleet");
+    for (hours, sandbox, state, region, restarts, load) in [
+        (30, "s1", "starting", "ams", 0.0, 0.5),
+        (3, "s1", "running", "ams", 1.0, 1.5),
+        (2, "s2", "crashed", "dfw", 4.0, 2.5),
+        (2, "s3", "stopped", "sin", 0.0, 0.25),
+        (1, "s1", "running", "ams", 0.0, 3.5),
+        (1, "s2", "running", "dfw", 2.0, 1.0),
+    ] {
+        let mut blobs = vec![String::new(); 7];
+        blobs[0] = sandbox.into();
+        blobs[5] = state.into();
+        blobs[6] = region.into();
+        let point = Point {
+            timestamp_ms: NOW_MS - hours * 3_600_000,
+            index1: sandbox.into(),
+            blobs,
+            doubles: vec![restarts, 0.0, 0.0, load],
+            sample_interval: if sandbox == "s3" { 10 } else { 1 },
+            ..Point::default()
+        };
+        table.push(&point).unwrap();
+    }
+    BTreeMap::from([("fleet".to_owned(), table)])
+}
+
+fn parse(sql: &str) -> Result<Query, Error> {
+    Query::parse(sql, &Limits::default())
+}
+
+fn answer(sql: &str, format: Format) -> Result<String, Error> {
+    parse(sql)?.run(&fleet(), NOW_MS)?.write(format)
+}
+
+/// The rows, with tabs between values.
+fn rows(sql: &str) -> String {
+    answer(sql, Format::TabSeparated).unwrap_or_else(|error| panic!("{sql}: {error}"))
+}
+
+#[test]
+fn the_three_formats_are_written_as_clickhouse_writes_them() {
+    let sql = "SELECT index1 AS s, count() AS n, max(timestamp) AS seen, sum(double4) AS l, \
+               topK(2)(blob6) AS top FROM fleet WHERE index1 = 's2' GROUP BY s";
+    assert_eq!(
+        answer(sql, Format::Json).unwrap(),
+        concat!(
+            r#"{"meta":[{"name":"s","type":"String"},{"name":"n","type":"UInt64"},"#,
+            r#"{"name":"seen","type":"DateTime"},{"name":"l","type":"Float64"},"#,
+            r#"{"name":"top","type":"Array(String)"}],"#,
+            r#""data":[{"s":"s2","n":"2","seen":"2025-10-29 11:00:00","l":3.5,"#,
+            r#""top":["crashed","running"]}],"rows":1,"rows_before_limit_at_least":1}"#,
+        )
+    );
+    assert_eq!(
+        answer(sql, Format::JsonEachRow).unwrap(),
+        "{\"s\":\"s2\",\"n\":\"2\",\"seen\":\"2025-10-29 11:00:00\",\"l\":3.5,\
+         \"top\":[\"crashed\",\"running\"]}\n"
+    );
+    assert_eq!(
+        answer(sql, Format::TabSeparated).unwrap(),
+        "s2\t2\t2025-10-29 11:00:00\t3.5\t['crashed','running']\n"
+    );
+}
+
+#[test]
+fn what_would_break_a_line_is_escaped() {
+    assert_eq!(rows(r"SELECT 'a\tb\nc\\d'"), "a\\tb\\nc\\\\d\n");
+    assert_eq!(
+        answer(r#"SELECT 'q"\n' AS "a""b""#, Format::JsonEachRow).unwrap(),
+        "{\"a\\\"b\":\"q\\\"\\n\"}\n"
+    );
+}
+
+#[test]
+fn numbers_that_json_lacks_are_null() {
+    let json = answer("SELECT 0 / 0 AS a, 1 / 0 AS b, -0.0 AS c", Format::JsonEachRow).unwrap();
+    assert_eq!(json, "{\"a\":null,\"b\":null,\"c\":-0}\n");
+    assert_eq!(rows("SELECT 0 / 0, 1 / 0, -1 / 0"), "nan\tinf\t-inf\n");
+}
+
+#[test]
+fn queries_of_the_kinds_that_people_run_are_answered() {
+    for (sql, expected) in [
+        ("SHOW TABLES", "fleet\n"),
+        ("SHOW TIMEZONE FORMAT TabSeparated", "Etc/UTC\n"),
+        (
+            "SELECT index1 AS sandbox, argMax(blob6, timestamp) AS state, max(timestamp) AS seen \
+             FROM fleet WHERE timestamp > now() - INTERVAL '1' DAY GROUP BY sandbox \
+             ORDER BY seen DESC, sandbox LIMIT 2",
+            "s1\trunning\t2025-10-29 11:00:00\ns2\trunning\t2025-10-29 11:00:00\n",
+        ),
+        (
+            "SELECT state, count() AS n FROM (SELECT index1, argMax(blob6, timestamp) AS state \
+             FROM fleet GROUP BY index1) GROUP BY state ORDER BY n DESC, state",
+            "running\t2\nstopped\t1\n",
+        ),
+        (
+            "SELECT toStartOfInterval(timestamp, INTERVAL '1' HOUR) AS hour, \
+             sum(_sample_interval * double1) AS restarts FROM fleet \
+             WHERE timestamp > NOW() - INTERVAL '3' HOUR GROUP BY hour ORDER BY hour ASC",
+            "2025-10-29 10:00:00\t4\n2025-10-29 11:00:00\t2\n",
+        ),
+        (
+            "SELECT blob7 AS region, quantileExactWeighted(0.95)(double4, _sample_interval) AS p95, \
+             SUM(_sample_interval) AS n FROM fleet GROUP BY region ORDER BY region",
+            "ams\t3.5\t3\ndfw\t2.5\t2\nsin\t0.25\t10\n",
+        ),
+        ("SELECT quantileWeighted(0.5, double4, _sample_interval) AS p50 FROM fleet", "0.25\n"),
+        (
+            "SELECT index1, max(timestamp) AS seen FROM fleet GROUP BY index1 \
+             HAVING seen < NOW() - INTERVAL '90' MINUTE",
+            "s3\t2025-10-29 10:00:00\n",
+        ),
+        (
+            "SELECT index1, SUM(_sample_interval * double4) / SUM(_sample_interval) AS load \
+             FROM fleet GROUP BY index1 ORDER BY index1 LIMIT 1 OFFSET 1",
+            "s2\t1.75\n",
+        ),
+        (
+            "SELECT countIf(double1 > 0) AS c, sumIf(double1, blob6 = 'crashed') AS s, \
+             avgIf(double4, blob7 IN ('ams', 'dfw')) AS a, count(DISTINCT index1) AS d FROM fleet",
+            "3\t4\t1.8\t3\n",
+        ),
+        ("SELECT count() FROM fleet WHERE blob6 NOT LIKE 'sto%' AND blob7 ILIKE 'A%'", "3\n"),
+        ("SELECT DATASET FROM (SELECT dataset AS DATASET FROM fleet LIMIT 1)", "fleet\n"),
+        ("SELECT first_value(blob6) FROM fleet ORDER BY timestamp ASC", "starting\n"),
+        ("SELECT last_value(blob6) FROM fleet ORDER BY timestamp DESC", "starting\n"),
+    ] {
+        assert_eq!(rows(sql), expected, "{sql}");
+    }
+}
+
+#[test]
+fn the_examples_of_the_reference_are_answered() {
+    for (sql, expected) in [
+        ("SELECT toUInt8(3.7), bitAnd(1, 3), bitTest(3, 1), bitShiftLeft(128, 1)", "3\t1\t1\t0\n"),
+        ("SELECT bitRotateLeft(128, 1), bitRotateRight(1, 1), bitXor(3, 3)", "1\t128\t0\n"),
+        ("SELECT round(5.5), round(3.14, 1), floor(3.14, 1), ceil(3.14, 1)", "6\t3.1\t3.1\t3.2\n"),
+        ("SELECT substring('hello world', 6), position(':' IN 'hello: world')", " world\t6\n"),
+        ("SELECT length('héé'), lower('ÀB'), lowerUTF8('ÀB')", "3\tÀb\tàb\n"),
+        ("SELECT toDayOfWeek(toDateTime('2025-11-02 00:00:00'))", "7\n"),
+        ("SELECT extract(SECOND from toDateTime('2022-06-06 11:30:15'))", "15\n"),
+        ("SELECT toStartOfWeek(toDateTime('2025-10-29 00:00:00'))", "2025-10-27\n"),
+        (
+            "SELECT toStartOfFifteenMinutes(toDateTime('2025-10-27 16:55:25'))",
+            "2025-10-27 16:45:00\n",
+        ),
+        ("SELECT toYYYYMM(toDateTime('2025-10-27 16:55:25'))", "202510\n"),
+        (
+            "SELECT formatDateTime(toDateTime('2022-12-01 16:17:00', 'America/New_York'), '%F %T', \
+             'Etc/UTC')",
+            "2022-12-01 21:17:00\n",
+        ),
+        ("SELECT bin(1), hex('abc'), bin('abc')", "00000001\t616263\t011000010110001001100011\n"),
+        ("SELECT count() FROM fleet WHERE bitTest(double1, 2)", "1\n"),
+        ("SELECT count() FROM fleet WHERE bitCount(double1) > 5", "2\n"),
+        (
+            "SELECT if(double4 <= 1, 'FREEZING', 'NOT FREEZING') AS d FROM fleet LIMIT 1",
+            "FREEZING\n",
+        ),
+        ("SELECT topK(double1) FROM fleet", "[0,1,2,4]\n"),
+        ("SELECT 'Hello Workers Analytics Engine' AS message", "Hello Workers Analytics Engine\n"),
+    ] {
+        assert_eq!(rows(sql), expected, "{sql}");
+    }
+}
+
+#[test]
+fn what_is_not_documented_is_refused_with_the_documented_way() {
+    for (sql, what, help) in [
+        ("SELECT DISTINCT blob1 FROM fleet", "SELECT DISTINCT", "GROUP BY x"),
+        (
+            "SELECT CASE WHEN double1 > 1 THEN 1 ELSE 0 END FROM fleet",
+            "CASE",
+            "if(condition, a, b)",
+        ),
+        ("SELECT NULLIF(double1, 0) FROM fleet", "NULLIF", "if(b = 0, 0, a / b)"),
+        ("SELECT uniq(blob1) FROM fleet", "uniq", "count(DISTINCT x)"),
+        ("SELECT count(double1) FROM fleet", "count()", "count(DISTINCT x)"),
+        ("SELECT count(*) FROM fleet", "count(*)", "count()"),
+        ("SELECT a.blob1 FROM fleet JOIN fleet ON 1 = 1", "JOIN", "one table"),
+        ("SELECT 1 FROM fleet, other", "a second table", "one table"),
+        ("SELECT 1 UNION ALL SELECT 2", "UNION", "a request of its own"),
+        ("SELECT 1 FROM fleet AS f", "an alias of a table", "leave it out"),
+        ("SELECT fleet.blob1 FROM fleet", "a table's name", "write blob1 alone"),
+        ("WITH x AS (SELECT 1) SELECT 1", "WITH", "SELECT … FROM (SELECT …)"),
+        ("INSERT INTO fleet VALUES (1)", "INSERT", "SELECT or SHOW"),
+        ("SHOW DATABASES", "SHOW", "SHOW TABLES"),
+        ("SELECT blob1 FROM fleet GROUP BY 1", "a column's number", "name or alias"),
+        ("SELECT blob1 FROM fleet ORDER BY 1", "a column's number", "name or alias"),
+        ("SELECT blob1 FROM fleet LIMIT 1, 2", "LIMIT m, n", "OFFSET m"),
+        ("SELECT blob1 FROM fleet LIMIT 1 BY blob1", "LIMIT BY", "argMax()"),
+        ("SELECT blob1 FROM fleet FORMAT CSV", "FORMAT CSV", "JSON, JSONEachRow, TabSeparated"),
+        ("SELECT count() FROM fleet GROUP BY blob1 WITH TOTALS", "a modifier", "each total"),
+        ("SELECT blob1 FROM fleet PREWHERE 1", "PREWHERE", "WHERE"),
+        ("SELECT blob1 FROM fleet SETTINGS max_threads = 1", "SETTINGS", "leave it out"),
+        ("SELECT blob1 FROM fleet FINAL", "alias of a table", "leave it out"),
+        ("SELECT CAST(double1 AS String) FROM fleet", "CAST", "toUInt32(x)"),
+        ("SELECT double1::UInt8 FROM fleet", "::", "toUInt32(x)"),
+        ("SELECT blob1 || 'x' FROM fleet", "||", "format('{}{}', a, b)"),
+        ("SELECT [1, 2]", "[", "no arrays"),
+        ("SELECT NULL", "NULL", "'' or 0"),
+        ("SELECT count() FROM fleet WHERE blob1 IS NOT NULL", "IS NULL", "empty(x)"),
+        ("SELECT count() FROM fleet WHERE blob1 IN (SELECT blob1 FROM fleet)", "IN with", "list"),
+        ("SELECT count() FROM fleet WHERE count() > 1", "count() in WHERE", "HAVING"),
+        ("SELECT sum(count()) FROM fleet", "in an aggregate", "subquery"),
+        ("SELECT blob1, count() FROM fleet", "blob1 is neither", "GROUP BY"),
+        ("SELECT * FROM fleet GROUP BY blob1", "* has columns", "name the columns"),
+        ("SELECT blob1 FROM fleet HAVING blob1 = 'a'", "HAVING without", "WHERE"),
+        ("SELECT sum(double1) OVER () FROM fleet", "OVER", "argMax()"),
+        ("SELECT now() - INTERVAL 1 DAY", "INTERVAL takes", "INTERVAL '1' DAY"),
+        ("SELECT now() - INTERVAL '1' WEEK", "INTERVAL in WEEK", "YEAR"),
+        ("SELECT quantile(0.5)(double1) FROM fleet", "quantile", "quantileExactWeighted"),
+        ("SELECT median(double1) FROM fleet", "median", "quantileExactWeighted"),
+        ("SELECT coalesce(blob1, 'x') FROM fleet", "coalesce", "no NULL"),
+        ("SELECT tosrting(blob1) FROM fleet", "tosrting", "README"),
+        ("SELECT toStartOfHuor(timestamp) FROM fleet", "toStartOfHuor", "toStartOfHour?"),
+        ("SELECT blob21 FROM fleet", "blob21", "did you mean blob"),
+        ("SELECT position('a', 'b')", "position(a, b)", "needle IN haystack"),
+        ("SELECT count() FROM fleet WHERE timestamp > 'yesterday'", "'yesterday'", "YYYY-MM-DD"),
+        ("SELECT count() FROM fleet WHERE blob1 LIKE 'a' ESCAPE '!'", "ESCAPE", "percent"),
+        ("SELECT toDateTime(1, 'Nowhere')", "Nowhere", ""),
+        ("SELECT sum(blob1) FROM fleet", "takes a number", "sum(column)"),
+        ("SELECT double1 + blob1 FROM fleet", "does not take Float64 and String", ""),
+        ("SELECT double1 FROM fleet WHERE double1", "WHERE takes a condition", "x != 0"),
+        ("SELECT 1; SELECT 2", "more than one", "a request of its own"),
+        ("SELECT 1 AS a, 2 AS a", "two columns a", "name of its own"),
+    ] {
+        let error = parse(sql).expect_err(sql);
+        assert_eq!(error.kind, Kind::Refused, "{sql}: {error}");
+        assert!(error.message.contains(what), "{sql}: {}", error.message);
+        let given = error.help.unwrap_or_default();
+        assert!(given.contains(help), "{sql}: {given}");
+    }
+}
+
+#[test]
+fn an_error_says_where() {
+    for (sql, line, column) in [
+        ("SELECT\n  uniq(blob1)\nFROM fleet", 2, 3),
+        ("SELECT blob1,\n       blob99 FROM fleet", 2, 8),
+        ("SELECT 1 FROM fleet\nWHERE double1 + 'a' > 2", 2, 7),
+        ("SELECT 1 FROM fleet a", 1, 21),
+        ("SELECT 1 +", 1, 11),
+        ("SELECT 'é', x", 1, 13),
+    ] {
+        let at = parse(sql).expect_err(sql).at.expect(sql);
+        assert_eq!((at.line, at.column), (line, column), "{sql}");
+    }
+}
+
+#[test]
+fn what_fails_in_the_evaluation_says_what() {
+    for (sql, what) in [
+        ("SELECT 1 FROM nowhere", "there is no dataset nowhere"),
+        ("SELECT intDiv(1, double1 - double1) FROM fleet", "division by zero"),
+        ("SELECT toUInt32(blob6) FROM fleet", "is no UInt32"),
+        ("SELECT toDateTime(blob6) FROM fleet", "is no DateTime"),
+    ] {
+        let error = answer(sql, Format::Json).expect_err(sql);
+        assert_eq!(error.kind, Kind::Failed);
+        assert!(error.message.contains(what), "{sql}: {error}");
+    }
+}
+
+#[test]
+fn a_guard_keeps_what_it_guards_from_being_evaluated() {
+    assert_eq!(
+        rows("SELECT sum(if(double1 = 0, 0, intDiv(8, toUInt32(double1)))) FROM fleet"),
+        "14\n"
+    );
+    assert_eq!(
+        rows("SELECT count() FROM fleet WHERE double1 > 0 AND intDiv(8, toUInt32(double1)) > 3"),
+        "2\n"
+    );
+    assert_eq!(
+        rows("SELECT count() FROM fleet WHERE double1 = 0 OR intDiv(8, toUInt32(double1)) > 3"),
+        "5\n"
+    );
+}
+
+#[test]
+fn names_resolve_as_in_clickhouse() {
+    assert_eq!(rows("SELECT 1 AS a, a + 1 AS b, b * 2 AS c"), "1\t2\t4\n");
+    assert_eq!(rows("SELECT double1 * 2 AS double1 FROM fleet WHERE double1 > 4"), "8\n");
+    assert_eq!(rows("SELECT count() AS n FROM fleet GROUP BY blob7 = 'ams' ORDER BY n"), "3\n3\n");
+    assert!(parse("SELECT max(double1) AS double1 FROM fleet WHERE double1 > 1").is_err());
+}
+
+#[test]
+fn the_rows_before_the_limit_are_counted() {
+    let json = |sql| answer(sql, Format::Json).unwrap();
+    assert!(
+        json("SELECT index1 FROM fleet LIMIT 2")
+            .ends_with("\"rows\":2,\"rows_before_limit_at_least\":6}")
+    );
+    assert!(
+        json("SELECT index1 FROM fleet GROUP BY index1 LIMIT 1 OFFSET 2")
+            .ends_with("\"rows\":1,\"rows_before_limit_at_least\":3}")
+    );
+    assert!(json("SELECT index1 FROM fleet LIMIT 0").contains("\"data\":[],\"rows\":0"));
+}
+
+#[test]
+fn a_query_that_costs_too_much_is_stopped() {
+    let bomb: String = (1..30)
+        .fold("SELECT 1 AS a0".into(), |sql, i| format!("{sql}, a{0} + a{0} AS a{i}", i - 1));
+    let deep = |n: usize| format!("SELECT {}1{}", "(".repeat(n), ")".repeat(n));
+    let chain =
+        |operator: &str, n: usize| format!("SELECT 1{}", format!(" {operator} 1").repeat(n));
+    let subqueries = format!("{}SELECT 1{}", "SELECT 1 FROM (".repeat(60), ")".repeat(60));
+    for sql in [
+        bomb,
+        deep(100),
+        deep(100_000),
+        chain("+", 500),
+        chain("+", 50_000),
+        chain("AND", 50_000),
+        chain("UNION SELECT", 50_000),
+        format!("SELECT {}1", "-".repeat(3_000)),
+        format!("SELECT {}1", "- ".repeat(3_000)),
+        format!("SELECT {}1", "NOT ".repeat(3_000)),
+        format!("SELECT {}1", "INTERVAL ".repeat(3_000)),
+        subqueries,
+        format!("SELECT '{}'", "a".repeat(300_000)),
+    ] {
+        let error = parse(&sql).expect_err(&sql[..50]);
+        let told = format!("{error}");
+        assert!(told.len() < 300, "{told}");
+    }
+    // Not so deep, or not so costly, that it would be.
+    assert_eq!(parse(&deep(30)).map(|_| ()), Ok(()));
+    assert_eq!(parse(&chain("AND", 900)).map(|_| ()), Ok(()));
+    let list = (0..10_000).map(|i| format!("'{i}'")).collect::<Vec<_>>().join(", ");
+    assert_eq!(rows(&format!("SELECT count() FROM fleet WHERE blob1 IN ('s1', {list})")), "3\n");
+}
+
+#[test]
+fn limits_are_the_callers() {
+    let run = |limits: &Limits, sql| Query::parse(sql, limits)?.run(&fleet(), NOW_MS);
+    let few_rows = Limits { rows: 5, ..Limits::default() };
+    let error = run(&few_rows, "SELECT index1 FROM fleet").unwrap_err();
+    assert_eq!(
+        (error.kind, error.help.as_deref()),
+        (Kind::Limit, Some("ask for fewer with LIMIT"))
+    );
+    assert!(run(&few_rows, "SELECT index1 FROM fleet LIMIT 5").is_ok());
+    assert!(run(&few_rows, "SELECT count() FROM (SELECT index1 FROM fleet)").is_ok());
+    let few_steps = Limits { steps: 10, ..Limits::default() };
+    let error = run(&few_steps, "SELECT sum(double1 + 1) FROM fleet").unwrap_err();
+    assert_eq!(error.kind, Kind::Limit);
+}
+
+#[test]
+fn an_empty_table_has_an_answer() {
+    let tables = BTreeMap::from([("fleet".to_owned(), Table::new("fleet"))]);
+    let run = |sql| parse(sql)?.run(&tables, NOW_MS)?.write(Format::TabSeparated);
+    assert_eq!(
+        run("SELECT count(), max(double1), max(blob1), max(timestamp), topK(blob1) FROM fleet"),
+        Ok("0\t0\t\t1970-01-01 00:00:00\t[]\n".into())
+    );
+    assert_eq!(run("SELECT blob1, count() FROM fleet GROUP BY blob1"), Ok(String::new()));
+    assert_eq!(run("SELECT * FROM fleet ORDER BY timestamp"), Ok(String::new()));
+}
+
+#[test]
+fn statements_are_checked_one_by_one() {
+    let sql = "-- a comment\nSELECT 1;\n/* another; */ SELECT uniq(blob1) FROM t;\nSELECT ';' ;; ";
+    let checked = Query::parse_all(sql, &Limits::default()).unwrap();
+    assert_eq!(checked.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+    assert_eq!(checked[1].as_ref().unwrap_err().at.map(|at| at.line), Some(3));
+}
