@@ -8,17 +8,26 @@ use crate::error::{Error, Result};
 /// one.
 pub const QUERY_BYTES: usize = 256 * 1024;
 
-/// Parentheses within parentheses. The parser recurses through some ten functions for each, and a
-/// wasm module has 1 MiB of stack; queries that people write have fewer than ten.
-pub const NESTING: usize = 40;
+/// Parentheses within parentheses. The parser recurses through some ten functions for each, with some
+/// 20 KB of stack in an optimized build, and a wasm module has 1 MiB; queries that people write have
+/// fewer than ten.
+pub const NESTING: usize = 20;
+
+/// Calls of the parser's for an expression or a query within those for another: one for each
+/// parenthesis and one or two for operators between them.
+pub const RECURSION: usize = 36;
+
+/// SELECTs in one query, each of them a subquery of the one before; they take some 30 KB of stack.
+pub const SELECTS: usize = 8;
 
 /// Operators and keywords in one query. A chain such as `a + b + c` makes a tree that is as deep as it
-/// is long, and the parser frees it recursively: 2,000 levels of some 200 bytes are far from the end
+/// is long, and the parser frees it recursively: 1,000 levels of some 200 bytes are far from the end
 /// of wasm's 1 MiB of stack. Lists for IN are free.
-pub const OPERATORS: usize = 2_000;
+pub const OPERATORS: usize = 1_000;
 
-/// Levels of an expression, where the terms of one AND or OR count as one.
-pub const EXPRESSION_DEPTH: usize = 100;
+/// Levels of an expression, where the terms of one AND or OR count as one: with some kilobytes of
+/// stack for each when it is checked, and when it is evaluated.
+pub const EXPRESSION_DEPTH: usize = 50;
 
 /// Parts of all expressions after aliases have been put in place. Aliases that name aliases can grow
 /// without bound: 30 of `a + a AS b` make a thousand million parts.

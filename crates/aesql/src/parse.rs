@@ -7,7 +7,7 @@ use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location as Place, Token, TokenWithSpan, Tokenizer};
 
 use crate::error::{Error, Kind, Location, Result};
-use crate::limits::{Limits, NESTING, OPERATORS};
+use crate::limits::{Limits, NESTING, OPERATORS, RECURSION, SELECTS};
 use crate::output::Format;
 
 /// A statement as it was read.
@@ -16,9 +16,6 @@ pub(crate) enum Parsed {
     /// SHOW and the words that follow.
     Show(Vec<(String, Option<Location>)>),
 }
-
-/// How deep the parser may recurse: twice for each parenthesis, as in FROM (SELECT f(x)).
-const RECURSION: usize = 2 * NESTING;
 
 pub(crate) fn location(place: Place) -> Option<Location> {
     (place.line > 0).then_some(Location { line: place.line, column: place.column })
@@ -93,7 +90,7 @@ pub(crate) fn parse(tokens: Vec<TokenWithSpan>) -> Result<Parsed> {
 /// Refuses what could exhaust the stack before the parser sees it, and types, which the parser reads
 /// without a limit of its own.
 fn check_tokens(tokens: &[&TokenWithSpan]) -> Result<()> {
-    let (mut depth, mut operators) = (0_usize, 0);
+    let (mut depth, mut operators, mut selects) = (0_usize, 0, 0);
     for (i, token) in tokens.iter().enumerate() {
         let next = tokens.get(i + 1).map(|next| &next.token);
         let refused = |what: &str, help: &str| {
@@ -117,11 +114,17 @@ fn check_tokens(tokens: &[&TokenWithSpan]) -> Result<()> {
                     {
                         return refused(&word.value.to_ascii_uppercase(), CAST_HELP);
                     }
+                    Keyword::CASE if tokens.iter().skip(i).any(|token| is_when(token)) => {
+                        return refused("CASE", "write if(condition, a, b)");
+                    }
                     Keyword::ARRAY | Keyword::STRUCT if next == Some(&Token::Lt) => {
                         return refused(&word.value, "there are no arrays and no structures");
                     }
                     Keyword::NoKeyword => {}
-                    _ => operators += 1,
+                    keyword => {
+                        operators += 1;
+                        selects += usize::from(keyword == Keyword::SELECT);
+                    }
                 }
             }
             Token::Comma
@@ -135,6 +138,11 @@ fn check_tokens(tokens: &[&TokenWithSpan]) -> Result<()> {
             return Err(Error::limit(format!("parentheses are nested deeper than {NESTING}"))
                 .at(start(token)));
         }
+        if selects > SELECTS {
+            return Err(
+                Error::limit(format!("there are more than {SELECTS} SELECTs")).at(start(token))
+            );
+        }
         if operators > OPERATORS {
             return Err(Error::limit(format!("there are more than {OPERATORS} operators"))
                 .help("write x IN ('a', 'b', …) for x = 'a' OR x = 'b' OR …")
@@ -142,6 +150,10 @@ fn check_tokens(tokens: &[&TokenWithSpan]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn is_when(token: &TokenWithSpan) -> bool {
+    matches!(&token.token, Token::Word(word) if word.keyword == Keyword::WHEN)
 }
 
 const CAST_HELP: &str =

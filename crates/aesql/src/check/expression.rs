@@ -53,11 +53,11 @@ impl<'a> Scope<'a> {
                 compare(function, left, right, at)
             }
             E::Between { expr: inner, negated, low, high } => {
-                let value = bind(inner)?;
                 let (low, high) = (bind(low)?, bind(high)?);
                 let [from, to] = if *negated { ["<", ">"] } else { [">=", "<="] };
-                let from = compare(operator(from)?, value.clone(), low, at)?;
-                let to = compare(operator(to)?, value, high, at)?;
+                let from = compare(operator(from)?, bind(inner)?, low, at)?;
+                // Bound once more, not cloned: copies within copies would not be counted.
+                let to = compare(operator(to)?, bind(inner)?, high, at)?;
                 let terms = vec![from, to];
                 let node = if *negated { Node::Any(terms) } else { Node::All(terms) };
                 Ok(Expr { node, ty: Type::UInt8, at })
@@ -200,10 +200,18 @@ impl<'a> Scope<'a> {
             let given = Aggregation { name, usage, function: *aggregate, distinct, at };
             return self.aggregate(&given, &parameters, &args, place, depth);
         }
-        absent(!distinct, &format!("{name}(DISTINCT …)"), "leave DISTINCT out", at)?;
-        absent(parameters.is_empty(), &format!("{name}()()"), "write one pair of parentheses", at)?;
         let bind = |expr: &&'a ast::Expr| self.bind(expr, place, depth + 1);
+        let plain = |name: &str| {
+            absent(!distinct, &format!("{name}(DISTINCT …)"), "leave DISTINCT out", at)?;
+            absent(
+                parameters.is_empty(),
+                &format!("{name}()()"),
+                "write one pair of parentheses",
+                at,
+            )
+        };
         if name.eq_ignore_ascii_case("if") {
+            plain("if")?;
             let [condition, then, otherwise] = args.as_slice() else {
                 let message = format!("if takes 3 arguments, not {}", args.len());
                 return Err(Error::refused(message).help("write if(condition, then, else)").at(at));
@@ -217,6 +225,7 @@ impl<'a> Scope<'a> {
         let known = scalar::function(&name).ok_or_else(|| {
             Error::refused(format!("there is no function {name}")).help(instead_of(&name)).at(at)
         })?;
+        plain(known.name)?;
         apply(known, args.iter().map(bind).collect::<Result<_>>()?, at)
     }
 }
@@ -368,7 +377,6 @@ fn arguments<'a>(
 fn refuse(expr: &ast::Expr, at: Option<Location>) -> Error {
     use ast::Expr as E;
     let (what, help) = match expr {
-        E::Case { .. } => ("CASE", "write if(condition, a, b)"),
         E::IsNull(_) | E::IsNotNull(_) => ("IS NULL", "there is no NULL: write empty(x), or x = 0"),
         E::IsTrue(_) | E::IsNotTrue(_) | E::IsFalse(_) | E::IsNotFalse(_) => {
             ("IS TRUE", "write the condition itself, or NOT before it")

@@ -427,7 +427,6 @@ fn start(mut expr: &ast::Expr) -> Option<Location> {
                 return names.first().and_then(|name| location(name.span.start));
             }
             ast::Expr::Value(value) => return location(value.span.start),
-            ast::Expr::Case { case_token, .. } => return location(case_token.0.span.start),
             ast::Expr::Tuple(values) => values.first()?,
             _ => return None,
         }
