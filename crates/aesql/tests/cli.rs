@@ -1,5 +1,6 @@
 //! The command line: what it prints, and its exit codes.
 
+#![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 #![cfg(feature = "cli")]
 
 use std::io::Write;

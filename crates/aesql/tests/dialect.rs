@@ -1,5 +1,12 @@
 //! What is answered, what is refused and with which advice.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a panic is a failed test"
+)]
+
 use std::collections::BTreeMap;
 
 use aesql::{Error, Format, Kind, Limits, Point, Query, Table};

@@ -1,5 +1,12 @@
 //! Nothing panics, whatever the query.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::many_single_char_names,
+    reason = "a panic is a failed test"
+)]
+
 use std::collections::BTreeMap;
 
 use aesql::{Format, Limits, Point, Query, Table};
