@@ -36,6 +36,10 @@ pub const EXPRESSION_PARTS: usize = 100_000;
 /// Rows of an answer; as many as would be 100 MB of JSON at 100 bytes each.
 pub const ROWS: usize = 1_000_000;
 
+/// Bytes of an answer as it is written: as much as fits into wasm's 4 GiB beside the columns that it is
+/// written from.
+pub const ANSWER_BYTES: usize = 256 * 1024 * 1024;
+
 /// Values computed, and 16-byte pieces of text read or written. A million rows cost some ten million
 /// for a usual query; ten thousand million are about a minute's work.
 pub const STEPS: u64 = 10_000_000_000;

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use crate::column::Column;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::limits::ANSWER_BYTES;
 use crate::plan::Field;
 use crate::value::{Type, Value, write_float};
 
@@ -73,8 +74,8 @@ impl Answer {
         self.rows
     }
 
-    /// Writes the answer; [`Answer::format`] has the format that the query asks for. Fails only if it
-    /// does not fit into memory's addresses.
+    /// Writes the answer; [`Answer::format`] has the format that the query asks for. Fails if it is
+    /// longer than [`ANSWER_BYTES`].
     pub fn write(&self, format: Format) -> Result<String> {
         let mut out = String::new();
         match format {
@@ -83,6 +84,7 @@ impl Answer {
                 for row in 0..self.rows {
                     self.object(row, &mut out)?;
                     out.push('\n');
+                    check_length(&out)?;
                 }
             }
             Format::TabSeparated => {
@@ -98,6 +100,7 @@ impl Answer {
                         }
                     }
                     out.push('\n');
+                    check_length(&out)?;
                 }
             }
         }
@@ -122,6 +125,7 @@ impl Answer {
                 out.push(',');
             }
             self.object(row, out)?;
+            check_length(out)?;
         }
         let (rows, before) = (self.rows, self.rows_before_limit);
         write!(out, "],\"rows\":{rows},\"rows_before_limit_at_least\":{before}}}")?;
@@ -144,6 +148,14 @@ impl Answer {
         out.push('}');
         Ok(())
     }
+}
+
+fn check_length(out: &str) -> Result<()> {
+    if out.len() <= ANSWER_BYTES {
+        return Ok(());
+    }
+    Err(Error::limit(format!("the answer is longer than {ANSWER_BYTES} bytes"))
+        .help("ask for fewer rows with LIMIT"))
 }
 
 fn json_text(text: &str, out: &mut String) {

@@ -72,11 +72,12 @@ pub(crate) fn parse(tokens: Vec<TokenWithSpan>) -> Result<Parsed> {
         }
     }
     let at = start(first);
+    let end = visible.last().and_then(|last| location(last.span.end));
     check_tokens(&visible)?;
     let mut parser = Parser::new(&ClickHouseDialect {})
         .with_recursion_limit(RECURSION)
         .with_tokens_with_locations(tokens);
-    let statement = parser.parse_statement().map_err(syntax)?;
+    let statement = parser.parse_statement().map_err(|error| syntax(error).at(end))?;
     let rest = parser.peek_token();
     if rest.token != Token::EOF {
         return Err(Error::new(Kind::Syntax, format!("unexpected {}", rest.token)).at(start(&rest)));

@@ -184,6 +184,30 @@ fn the_examples_of_the_reference_are_answered() {
 }
 
 #[test]
+fn every_example_query_is_answered_or_refused() {
+    #[derive(serde::Deserialize)]
+    struct Example {
+        name: String,
+        sql: String,
+    }
+    let examples: Vec<Example> =
+        serde_json::from_str(include_str!("example-queries.json")).unwrap();
+    for Example { name, sql } in examples {
+        let answer = answer(&sql.replace("kiloclaw_controller_telemetry", "fleet"), Format::Json);
+        match answer {
+            Ok(answer) => {
+                assert!(!name.ends_with("_reject"), "{name}");
+                assert!(answer.contains("\"rows_before_limit_at_least\""), "{name}: {answer}");
+            }
+            Err(error) => {
+                assert!(name.ends_with("_reject"), "{name}: {error}");
+                assert!(error.help.is_some(), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
 fn what_is_not_documented_is_refused_with_the_documented_way() {
     for (sql, what, help) in [
         ("SELECT DISTINCT blob1 FROM fleet", "SELECT DISTINCT", "GROUP BY x"),
@@ -260,6 +284,7 @@ fn an_error_says_where() {
         ("SELECT 1 FROM fleet\nWHERE double1 + 'a' > 2", 2, 7),
         ("SELECT 1 FROM fleet a", 1, 21),
         ("SELECT 1 + FROM fleet", 1, 12),
+        ("SELECT 1 +", 1, 11),
         ("SELECT 'é', x", 1, 13),
     ] {
         let at = parse(sql).expect_err(sql).at.expect(sql);
