@@ -215,11 +215,15 @@ pub(crate) fn plus_days(days: i64, count: i64, unit: Unit) -> i64 {
     }
 }
 
+/// More of any unit than there are between two `DateTime`s, and few enough to compute with.
+const LONGEST: i64 = 1 << 33;
+
 /// The start of the interval that a point in time is in. Intervals of seconds, minutes and days count
 /// from 1970, of months from 1900, of years from the year 0, of hours from midnight: as `ClickHouse`
 /// has it. `count` is at least 1.
 pub(crate) fn start_of(seconds: i64, count: i64, unit: Unit, zone: Option<&Zone>) -> i64 {
     let down = |value: i64, step: i64| value - value.rem_euclid(step.max(1));
+    let count = count.min(LONGEST);
     let wall = wall_clock(seconds, zone);
     let start = match unit {
         // Where clocks are not whole hours apart from UTC, odd seconds count from midnight.
@@ -227,12 +231,12 @@ pub(crate) fn start_of(seconds: i64, count: i64, unit: Unit, zone: Option<&Zone>
             return seconds - wall.rem_euclid(DAY).rem_euclid(count);
         }
         Unit::Second => return down(seconds, count),
-        Unit::Minute => return down(seconds, count.saturating_mul(60)),
+        Unit::Minute => return down(seconds, count * 60),
         // An hour that the clock shows twice is two.
         Unit::Hour if count == 1 => return seconds - wall.rem_euclid(3600),
         Unit::Hour => {
             let midnight = down(wall, DAY);
-            midnight + down(wall - midnight, count.saturating_mul(3600))
+            midnight + down(wall - midnight, count * 3600)
         }
         Unit::Day => down(wall.div_euclid(DAY), count) * DAY,
         Unit::Month => {
@@ -481,6 +485,20 @@ mod tests {
             (7, Unit::Second, "2025-10-29 16:55:20"),
         ] {
             assert_eq!(shown(start_of(moment, count, unit, None)), start, "{count} {unit:?}");
+        }
+    }
+
+    #[test]
+    fn no_interval_is_too_long() {
+        let new_york = Zone::named("America/New_York");
+        for unit in [Unit::Second, Unit::Minute, Unit::Hour, Unit::Day, Unit::Month, Unit::Year] {
+            for (seconds, count) in
+                [(0, i64::MAX), (0, i64::MAX / 86_400), (u32::MAX.into(), 1 << 40)]
+            {
+                assert!(start_of(seconds, count, unit, new_york.as_ref()) <= seconds);
+                plus(seconds, count, unit, new_york.as_ref());
+                plus(seconds, -count, unit, None);
+            }
         }
     }
 

@@ -243,7 +243,11 @@ fn query() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2_000) })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        // PROPTEST_CASES in the environment sets another number.
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn no_text_panics(text in ".{0,200}") {
