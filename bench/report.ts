@@ -57,7 +57,7 @@ const TARGETS: readonly Target[] = [
   { label: 'CPU over HTTP / floor', limit: 1.25, kind: 'most', ...against('http', 'floor') },
 ];
 
-function median(values: readonly number[]): number {
+export function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b);
   const middle = sorted.length >> 1;
   return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
@@ -106,7 +106,7 @@ export function targets(samples: Samples): string {
 }
 
 /** Markdown that reads well as it is, too: numbers to the right. */
-function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const widths = head.map((_, column) =>
     Math.max(3, ...[head, ...rows].map((row) => row[column].length)),
   );

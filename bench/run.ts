@@ -1,6 +1,6 @@
 /**
  * `npm run bench`: the Worker side by side with what one would write instead, and with what cannot be
- * undercut.
+ * undercut; and the agent beside other collectors.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import {
@@ -16,6 +16,7 @@ import { availableParallelism, cpus, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs, styleText } from 'node:util';
 
+import { agentSection, FULL as AGENT_FULL, HEADING, QUICK as AGENT_QUICK } from './agent.ts';
 import { conforms, EXPECTED } from './conformance.ts';
 import { coldStart, resident, round, Samples, size, type Plan } from './measure.ts';
 import { nativeSection } from './native.ts';
@@ -25,13 +26,15 @@ import { ended, Failure, start, stopAll, type Site, type Variant } from './worke
 const HELP = `Usage: npm run bench [-- OPTIONS]
 
 Builds the Worker and its peers, checks that all of them keep the contract, measures them side by side
-in workerd, each in its own process, and writes bench/results.md. Takes about 10 minutes in which the
-machine should do nothing else. Needs wrk; installs it where there is apt-get.
+in workerd, each in its own process; then the agent beside other collectors; and writes
+bench/results.md. Takes about 13 minutes in which the machine should do nothing else. Needs wrk;
+installs it where there is apt-get. The agent's peers are Debian's, unpacked into .tools/peers.
 
 Options:
-  --quick      shorter and less exact: under 2 minutes; prints and writes nothing
+  --only PART  measure only the worker, or only the agent, and write only that part
+  --quick      shorter and less exact: under 3 minutes; prints and writes nothing
   --write      write bench/results.md with --quick, too
-  --no-build   take what is in build/ as it is
+  --no-build   take what was built as it is
   -h, --help   this text
 `;
 
@@ -61,14 +64,19 @@ const say = (text: string) => console.log(`${styleText('dim', 'bench:')} ${text}
 
 function options() {
   try {
-    return parseArgs({
+    const { values } = parseArgs({
       options: {
+        only: { type: 'string' },
         quick: { type: 'boolean', default: false },
         write: { type: 'boolean', default: false },
         'no-build': { type: 'boolean', default: false },
         help: { type: 'boolean', short: 'h', default: false },
       },
-    }).values;
+    });
+    if (![undefined, 'worker', 'agent'].includes(values.only)) {
+      throw new Error(`--only takes worker or agent, not '${values.only}'`);
+    }
+    return values;
   } catch (error) {
     throw new Failure(`${(error as Error).message}\n\n${HELP}`);
   }
@@ -132,25 +140,35 @@ function collect(folder: string): Variant[] {
   return [rust, ...peers];
 }
 
-function facts(): Record<string, string> {
-  const output = (command: string, ...args: string[]) =>
-    execFileSync(command, args, { encoding: 'utf8' }).trim();
-  const version = (name: string) => {
-    const text = readFileSync(`node_modules/${name}/package.json`, 'utf8');
-    return (JSON.parse(text) as { version: string }).version;
-  };
+const output = (command: string, ...args: string[]) =>
+  execFileSync(command, args, { encoding: 'utf8' }).trim();
+
+/** Of the machine and of this run. */
+function circumstances() {
   const changed = output('git', 'status', '--porcelain') === '' ? '' : ', with changes';
   const args = process.argv.slice(2);
   return {
     Date: new Date().toISOString().slice(0, 10),
     Commit: `${output('git', 'rev-parse', '--short=12', 'HEAD')}${changed}`,
     Command: `\`npm run bench${args.length === 0 ? '' : ` -- ${args.join(' ')}`}\``,
+    CPU: `${cpus()[0].model}, ${availableParallelism()} cores`,
+  };
+}
+
+function facts(): Record<string, string> {
+  const version = (name: string) => {
+    const text = readFileSync(`node_modules/${name}/package.json`, 'utf8');
+    return (JSON.parse(text) as { version: string }).version;
+  };
+  const { CPU, ...run } = circumstances();
+  return {
+    ...run,
     workerd: version('workerd'),
     Node: process.version.slice(1),
     rustc: output('tools/setup', '--wasm', 'rustc', '--version').split(' ')[1],
     Hono: version('hono'),
     zod: version('zod'),
-    CPU: `${cpus()[0].model}, ${availableParallelism()} cores`,
+    CPU,
   };
 }
 
@@ -180,15 +198,13 @@ async function measure(site: Site, variants: readonly Variant[], plan: Plan): Pr
   return samples;
 }
 
-async function main(folder: string): Promise<void> {
-  const { quick, write, help, 'no-build': noBuild } = options();
-  if (help) return void console.log(HELP);
-  process.chdir(new URL('..', import.meta.url).pathname);
-
-  const [busy] = loadavg();
-  if (busy > 0.5) say(`the machine is busy (load ${busy.toFixed(1)}): the figures will be rough`);
+/** Measures the Worker and its peers; returns that part of the page, but for what --quick leaves out. */
+async function worker(
+  folder: string,
+  { build, quick, write }: { build: boolean; quick: boolean; write: boolean },
+): Promise<string> {
   ensureWrk();
-  if (!noBuild) await buildWorker();
+  if (build) await buildWorker();
   const variants = collect(folder);
   const [, compatibilityDate] =
     /^compatibility_date = "(.+)"$/m.exec(readFileSync('wrangler.toml', 'utf8')) ?? [];
@@ -206,9 +222,31 @@ async function main(folder: string): Promise<void> {
     targets: targets(samples),
   };
   console.log(`\n${shown.results}\n\n${shown.targets}\n`);
-  if (quick && !write) return;
+  if (!write) return '';
   say('the contract crate, natively');
-  writeFileSync(RESULTS, page({ ...shown, native: nativeSection() }));
+  return page({ ...shown, native: nativeSection() });
+}
+
+async function main(folder: string): Promise<void> {
+  const { only, help, quick, write: always, 'no-build': noBuild } = options();
+  if (help) return void console.log(HELP);
+  process.chdir(new URL('..', import.meta.url).pathname);
+
+  const [busy] = loadavg();
+  if (busy > 0.5) say(`the machine is busy (load ${busy.toFixed(1)}): the figures will be rough`);
+  const [build, write] = [!noBuild, !quick || always];
+  // What is not measured stays as it was written.
+  const before = readFileSync(RESULTS, 'utf8');
+  const border = before.includes(`\n${HEADING}\n`) ? before.indexOf(`\n${HEADING}\n`) : before.length;
+  let [workerPart, agentPart] = [before.slice(0, border), before.slice(border + 1)];
+
+  if (only !== 'agent') workerPart = await worker(folder, { build, quick, write });
+  if (only !== 'worker') {
+    agentPart = await agentSection(quick ? AGENT_QUICK : AGENT_FULL, { build, facts: circumstances() }, say);
+    console.log(`\n${agentPart}`);
+  }
+  if (!write) return;
+  writeFileSync(RESULTS, `${workerPart}\n${agentPart}`);
   say(`wrote ${RESULTS}`);
 }
 

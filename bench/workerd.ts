@@ -1,5 +1,5 @@
 /** workerd, serving a variant: its configuration, its process and what that costs. */
-import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { closeSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
 import { join } from 'node:path';
@@ -7,6 +7,7 @@ import type { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 
 import { CHECKIN_PATH, headers, REPORT_REGION, SAMPLE, SAMPLE_BODY, type Headers } from './checkin.ts';
+import { cpuSeconds, memory } from './process.ts';
 
 const WORKERD = 'node_modules/.bin/workerd';
 const START_DEADLINE_MS = 10_000;
@@ -79,12 +80,13 @@ export function start(
   args: readonly string[],
   stdio: (number | 'ignore' | 'pipe' | 'inherit')[],
   core?: number,
+  env?: Readonly<Record<string, string>>,
 ): ChildProcess {
   // taskset becomes the command, so the process is the same.
   const child =
     core === undefined
-      ? spawn(command, args, { stdio })
-      : spawn('taskset', ['-c', `${core}`, command, ...args], { stdio });
+      ? spawn(command, args, { stdio, env })
+      : spawn('taskset', ['-c', `${core}`, command, ...args], { stdio, env });
   running.add(child);
   child.once('close', () => running.delete(child));
   return child;
@@ -101,9 +103,6 @@ export const ended = (child: ChildProcess, command: string): Promise<number> =>
     child.once('error', (error) => reject(new Failure(`cannot run ${command}: ${error.message}`)));
     child.once('close', (code) => resolve(code ?? 1));
   });
-
-/** What the kernel counts CPU time in, in seconds. */
-const TICK = 1 / Number(execFileSync('getconf', ['CLK_TCK'], { encoding: 'utf8' }));
 
 let processes = 0;
 
@@ -140,16 +139,8 @@ export async function serve(
   return {
     variant,
     port: (service = services[0].name) => ports.get(service)!,
-    cpuSeconds() {
-      const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-      // The second field is the command's name, in parentheses; utime and stime are 14th and 15th.
-      const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-      return (Number(fields[11]) + Number(fields[12])) * TICK;
-    },
-    residentMiB() {
-      const kib = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
-      return Number(kib) / 1024;
-    },
+    cpuSeconds: () => cpuSeconds(pid!),
+    residentMiB: () => memory(pid!).resident,
     async points(ask) {
       const reports = () => [...readLog().matchAll(new RegExp(`${REPORT_REGION}: (\\d+)`, 'g'))];
       const before = reports().length;
