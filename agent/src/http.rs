@@ -12,6 +12,10 @@ use crate::cli::VERSION;
 /// How much of an answer's body is read, in bytes. The answers of either contract are far smaller.
 const MAX_ANSWER_BYTES: u64 = 16 * 1024;
 
+/// How much is sent or received at once, in bytes, and how large an answer's head can be. ureq's
+/// default, 128 KiB each way, is most of what the agent would have on its heap.
+const BUFFER_BYTES: usize = 16 * 1024;
+
 /// An HTTP client that goes to the URL that it is given and nowhere else: credentials follow no
 /// redirect, and no proxy but the one that was asked for.
 #[derive(Clone, Debug)]
@@ -98,6 +102,8 @@ impl Client {
             .max_idle_connections(0)
             // A refusal is an answer, too; what it says is wanted.
             .http_status_as_error(false)
+            .input_buffer_size(BUFFER_BYTES)
+            .output_buffer_size(BUFFER_BYTES)
             .user_agent(format!("kiloclaw-agent/{VERSION}"))
             .build()
             .new_agent();
