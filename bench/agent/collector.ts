@@ -1,11 +1,10 @@
 /** Where everything is reported to: one server over http and https that counts what arrives. */
-import { execFileSync, spawnSync } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
-import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
-import { join } from 'node:path';
+
+import { certificates } from './certificates.ts';
 
 /** What the controller tells of the process. */
 const STATUS = JSON.stringify({ state: 'running', pid: 1, uptime: 86_412.5, restarts: 7, lastExit: null });
@@ -25,10 +24,10 @@ export class Collector {
     const answer = (request: IncomingMessage, response: ServerResponse) => this.#answer(request, response);
     this.#http = createServer(answer);
     this.#servers.push(this.#http);
-    if (spawnSync('openssl', ['version']).error === undefined) {
-      this.ca = certificates(folder);
-      const [key, cert] = ['server.key', 'server.pem'].map((name) => readFileSync(join(folder, name)));
-      this.#https = createTlsServer({ key, cert }, answer);
+    const made = certificates(folder);
+    if (made !== undefined) {
+      this.ca = made.ca;
+      this.#https = createTlsServer(made.server, answer);
       this.#servers.push(this.#https);
     }
   }
@@ -94,16 +93,4 @@ export class Collector {
       this.count(subject);
     });
   }
-}
-
-/** Makes an authority and a certificate for localhost, good for a day; returns the authority's. */
-function certificates(folder: string): string {
-  const openssl = (...args: string[]) => execFileSync('openssl', args, { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] });
-  const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'];
-  openssl('req', '-x509', ...key, '-keyout', 'ca.key', '-out', 'ca.pem', '-days', '1', '-subj', '/CN=bench');
-  openssl('req', ...key, '-keyout', 'server.key', '-out', 'server.csr', '-subj', '/CN=localhost');
-  writeFileSync(join(folder, 'server.ext'), 'subjectAltName=DNS:localhost\n');
-  const issuer = ['-CA', 'ca.pem', '-CAkey', 'ca.key', '-CAcreateserial', '-extfile', 'server.ext'];
-  openssl('x509', '-req', '-in', 'server.csr', ...issuer, '-days', '1', '-out', 'server.pem');
-  return join(folder, 'ca.pem');
 }

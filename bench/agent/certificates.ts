@@ -1,0 +1,27 @@
+/** An authority of our own, and a certificate from it: Node can use them, but not make them. */
+import { execFileSync, spawnSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+export interface Certificates {
+  /** The file of the authority's certificate. */
+  readonly ca: string;
+  /** What a server for localhost needs. */
+  readonly server: { readonly key: Buffer; readonly cert: Buffer };
+}
+
+/** Makes them in `folder`, good for a day; nothing where there is no openssl. */
+export function certificates(folder: string): Certificates | undefined {
+  if (spawnSync('openssl', ['version']).error !== undefined) return undefined;
+  const openssl = (...args: string[]) =>
+    execFileSync('openssl', args, { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] });
+  const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'];
+  const authority = ['-keyout', 'ca.key', '-out', 'ca.pem', '-days', '1', '-subj', '/CN=test'];
+  openssl('req', '-x509', ...key, ...authority);
+  openssl('req', ...key, '-keyout', 'server.key', '-out', 'server.csr', '-subj', '/CN=localhost');
+  writeFileSync(join(folder, 'server.ext'), 'subjectAltName=DNS:localhost\n');
+  const issuer = ['-CA', 'ca.pem', '-CAkey', 'ca.key', '-CAcreateserial', '-extfile', 'server.ext'];
+  openssl('x509', '-req', '-in', 'server.csr', ...issuer, '-days', '1', '-out', 'server.pem');
+  const [serverKey, cert] = ['server.key', 'server.pem'].map((name) => readFileSync(join(folder, name)));
+  return { ca: join(folder, 'ca.pem'), server: { key: serverKey, cert } };
+}

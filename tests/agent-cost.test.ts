@@ -1,0 +1,130 @@
+/**
+ * What keeps the agent cheap and can be seen without a clock: it sleeps between check-ins, and it does
+ * not read its authorities again for each. The figures are `npm run bench -- --only agent`.
+ */
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { createServer, type RequestListener, type Server } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { test, type TestContext } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { TLSSocket } from 'node:tls';
+
+import { certificates } from '../bench/agent/certificates.ts';
+import { contextSwitches, wakeUps } from '../bench/process.ts';
+import { AGENT } from './agent.ts';
+
+const STATUS = JSON.stringify({ state: 'running', pid: 1, uptime: 1, restarts: 0, lastExit: null });
+/** Long enough for anything that is done every second or so. */
+const WINDOW_MS = 3_000;
+const QUIET_MS = 500;
+const QUIET_DEADLINE_MS = 20_000;
+
+function folder(context: TestContext): string {
+  const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-cost-'));
+  context.after(() => rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+/** Takes check-ins, and tells the state of the process. */
+async function listen(context: TestContext, server: Server): Promise<number> {
+  server.listen(0, 'localhost');
+  await once(server, 'listening');
+  context.after(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  return (server.address() as AddressInfo).port;
+}
+
+/** Starts the agent, which checks in at once; it ends with the test. */
+function start(
+  context: TestContext,
+  args: readonly string[],
+  env: Readonly<Record<string, string>>,
+): ChildProcess {
+  const [command, ...rest] = args;
+  const agent = spawn(AGENT, [command, '--initial-delay=0', '--jitter=0', '--log-level=off', ...rest], {
+    env: {
+      PATH: '/usr/bin:/bin',
+      KILOCODE_API_KEY: 'key',
+      OPENCLAW_GATEWAY_TOKEN: 'token',
+      KILOCLAW_SANDBOX_ID: 'sandbox-1',
+      ...env,
+    },
+    stdio: ['ignore', 'inherit', 'inherit'],
+  });
+  context.after(async () => {
+    const ended = once(agent, 'close');
+    agent.kill(); // in order, so that its command ends, too
+    await ended;
+  });
+  return agent;
+}
+
+/** What the threads did so far, once they have all come to rest. */
+async function atRest(pid: number): Promise<ReadonlyMap<string, number>> {
+  const deadline = Date.now() + QUIET_DEADLINE_MS;
+  for (let before = contextSwitches(pid); ; ) {
+    await delay(QUIET_MS);
+    const after = contextSwitches(pid);
+    if (wakeUps(before, after) === 0) return after;
+    assert(Date.now() < deadline, 'the agent does not come to rest');
+    before = after;
+  }
+}
+
+for (const [name, args] of [
+  ['watch', ['watch']],
+  ['run', ['run', '--stop-timeout=1', '--', 'sleep', '600']],
+] as const) {
+  test(`${name}: no thread wakes up between two check-ins`, async (context) => {
+    const accepted = Promise.withResolvers<void>();
+    const port = await listen(
+      context,
+      createServer((request, response) => {
+        if (request.method === 'GET') return void response.end(STATUS);
+        request.resume().on('end', () => response.writeHead(204).end(accepted.resolve));
+      }),
+    );
+    const [command, ...rest] = args;
+    const agent = start(context, [command, '--interval=60', ...rest], {
+      KILOCLAW_CHECKIN_URL: `http://localhost:${port}/`,
+      ...(name === 'watch' ? { KILOCLAW_STATUS_URL: `http://localhost:${port}/` } : {}),
+      KILOCLAW_STATE_FILE: path.join(folder(context), 'state.json'),
+    });
+    await accepted.promise;
+    const before = await atRest(agent.pid!);
+    await delay(WINDOW_MS);
+    assert.equal(wakeUps(before, contextSwitches(agent.pid!)), 0);
+  });
+}
+
+test('a second check-in resumes the TLS session of the first', async (context) => {
+  const here = folder(context);
+  const made = certificates(here);
+  if (made === undefined) return context.skip('there is no openssl to make a certificate with');
+  const resumed: boolean[] = [];
+  const second = Promise.withResolvers<void>();
+  const take: RequestListener = (request, response) => {
+    if (request.method === 'GET') return void response.end(STATUS);
+    resumed.push((request.socket as TLSSocket).isSessionReused());
+    if (resumed.length === 2) second.resolve();
+    request.resume().on('end', () => response.writeHead(204).end());
+  };
+  const port = await listen(context, createTlsServer(made.server, take));
+  const statusPort = await listen(context, createServer(take));
+  start(context, ['watch', '--interval=1'], {
+    KILOCLAW_CHECKIN_URL: `https://localhost:${port}/`,
+    KILOCLAW_STATUS_URL: `http://localhost:${statusPort}/`,
+    KILOCLAW_CA_FILE: made.ca,
+    KILOCLAW_STATE_FILE: path.join(here, 'state.json'),
+  });
+  await second.promise;
+  assert.deepEqual(resumed.slice(0, 2), [false, true]);
+});
