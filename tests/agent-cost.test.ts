@@ -24,6 +24,7 @@ const STATUS = JSON.stringify({ state: 'running', pid: 1, uptime: 1, restarts: 0
 const WINDOW_MS = 3_000;
 const QUIET_MS = 500;
 const QUIET_DEADLINE_MS = 20_000;
+const TIMEOUT_MS = 30_000;
 
 function folder(context: TestContext): string {
   const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-cost-'));
@@ -83,7 +84,7 @@ for (const [name, args] of [
   ['watch', ['watch']],
   ['run', ['run', '--stop-timeout=1', '--', 'sleep', '600']],
 ] as const) {
-  test(`${name}: no thread wakes up between two check-ins`, async (context) => {
+  test(`${name}: no thread wakes up between two check-ins`, { timeout: TIMEOUT_MS }, async (context) => {
     const accepted = Promise.withResolvers<void>();
     const port = await listen(
       context,
@@ -105,7 +106,7 @@ for (const [name, args] of [
   });
 }
 
-test('a second check-in resumes the TLS session of the first', async (context) => {
+test('a second check-in resumes the TLS session of the first', { timeout: TIMEOUT_MS }, async (context) => {
   const here = folder(context);
   const made = certificates(here);
   if (made === undefined) return context.skip('there is no openssl to make a certificate with');
