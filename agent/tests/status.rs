@@ -105,13 +105,15 @@ fn where_no_agent_has_run_there_is_nothing_to_tell() {
 
 #[test]
 fn the_default_state_file_is_found_where_the_agent_keeps_it() {
-    let (machine, server) = (Machine::new(), Server::accepting());
+    let machine = Machine::new();
     let (runtime, user) = (machine.path("runtime"), machine.path("user"));
     fs::create_dir(&runtime).unwrap();
     for (name, directory, file) in [
         ("RUNTIME_DIRECTORY", &runtime, "state.json"),
         ("XDG_RUNTIME_DIR", &user, "kiloclaw-agent/state.json"),
     ] {
+        // One for each agent: the last check-in of one is not the first of the next.
+        let server = Server::accepting();
         let mut command = machine.command("run", &server);
         command.env_remove("KILOCLAW_STATE_FILE").env(name, directory);
         let agent = harness::Agent::start(command.args(["--", "sleep", "60"]));
