@@ -45,7 +45,11 @@ impl Process {
         }
         let child = Arc::new(children.spawn(&mut command)?);
         let waiting = child.clone();
-        thread::Builder::new().name("command".to_owned()).spawn(move || ended(wait(&waiting)))?;
+        thread::Builder::new()
+            .name("command".to_owned())
+            .spawn(move || ended(wait(&waiting)))
+            // Nobody would hear of its end.
+            .inspect_err(|_| child.signal_group(Signal::KILL))?;
         Ok(Self { child })
     }
 

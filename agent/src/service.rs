@@ -237,9 +237,10 @@ impl Service<'_> {
 
     /// Does what the daemon says; true at the end.
     fn handle(&mut self, event: Event) -> bool {
-        let changed = event != Event::Tick;
+        let time_went_by = event == Event::Tick;
         let effects = self.daemon.handle(event, Instant::now());
-        let changed = changed || !effects.is_empty();
+        // A check-in that begins changes nothing yet.
+        let changed = !time_went_by || effects.iter().any(|effect| *effect != Effect::CheckIn);
         let quit = self.carry_out(effects);
         if changed {
             self.save();
