@@ -10,7 +10,7 @@ import { test, type TestContext } from 'node:test';
 
 import { freePort } from '../local-ae/test/instance.js';
 import { AGENT } from './agent.ts';
-import { API_KEY, CHECKIN_PATH, gatewayToken, GATEWAY_TOKEN_SECRET, startWorker } from './worker.ts';
+import { API_KEY, CHECKIN_PATH, gatewayToken, GATEWAY_TOKEN_SECRET, MINIMAL, startWorker } from './worker.ts';
 
 const SANDBOX_ID = `sandbox-of-${hostname()}`;
 
@@ -184,4 +184,39 @@ test('the token that it derives is the one that the Worker accepts', async () =>
   const { stdout, code } = await agent(['gateway-token', SANDBOX_ID], { GATEWAY_TOKEN_SECRET });
   assert.equal(code, 0);
   assert.equal(stdout, `${gatewayToken(SANDBOX_ID)}\n`);
+});
+
+test('doctor tells each fault by its code, and writes nothing', async (t) => {
+  const misconfigured = await startWorker({ dataset: 'missing' }, t);
+  const other = gatewayToken('another-sandbox');
+  const faults: [Record<string, string>, string | undefined, string | undefined][] = [
+    [{}, undefined, undefined],
+    [{ KILOCODE_API_KEY: 'another-key' }, 'api_key', 'wrong_api_key'],
+    [{ OPENCLAW_GATEWAY_TOKEN: 'a'.repeat(64) }, 'gateway_token', 'wrong_gateway_token'],
+    [{ FLY_MACHINE_ID: 'another-sandbox', OPENCLAW_GATEWAY_TOKEN: other }, 'sandbox_id', 'wrong_sandbox_id'],
+    [{ KILOCLAW_CHECKIN_URL: new URL(CHECKIN_PATH, misconfigured.url).href }, 'server', 'misconfigured'],
+    [{ KILOCLAW_CHECKIN_URL: new URL('/nowhere', worker.url).href }, 'server', 'not_the_endpoint'],
+    [{ KILOCLAW_CHECKIN_URL: `http://127.0.0.1:${await freePort()}/` }, 'connection', 'connection_refused'],
+  ];
+  interface Check {
+    readonly name: string;
+    readonly status: string;
+    readonly code?: string;
+  }
+  const openclaw = path.resolve('agent/tests/fixtures/openclaw');
+  for (const [change, name, code] of faults) {
+    const run = await agent(['doctor', '--json'], {
+      ...machine(worker.url, change),
+      KILOCLAW_OPENCLAW_COMMAND: openclaw,
+      // Not the default place, which is root's.
+      KILOCLAW_STATE_FILE: path.join(tmpdir(), 'state-of-nobody.json'),
+    });
+    assertNoSecret(run);
+    const { ok, checks } = JSON.parse(run.stdout) as { ok: boolean; checks: Check[] };
+    const failed = checks.filter(({ status }) => status === 'failed');
+    assert.deepEqual(failed.map((check) => [check.name, check.code]), code ? [[name, code]] : []);
+    assert.deepEqual([ok, run.code], code ? [false, 1] : [true, 0]);
+  }
+  await worker.checkIn({ ...MINIMAL, sandboxId: SANDBOX_ID });
+  assert.equal((await worker.points(1)).length, 1, 'only the one that was meant');
 });
