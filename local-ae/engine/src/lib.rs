@@ -1,0 +1,231 @@
+//! The SQL engine of local-ae as a wasm module: data points as columns in memory, and queries over
+//! them. It keeps nothing: `../store.js` does, and fills an engine from what it keeps.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+
+use aesql::{Limits, Point, Query, Table};
+use serde::Deserialize;
+use serde::de::{self, Deserializer, Visitor};
+use wasm_bindgen::prelude::wasm_bindgen;
+
+/// The data points of all datasets.
+#[wasm_bindgen]
+#[derive(Default)]
+pub struct Engine {
+    tables: BTreeMap<String, Table>,
+    /// Whose the points are, in the order in which they came: the oldest are dropped first.
+    runs: VecDeque<Run>,
+}
+
+/// Points of one dataset that came one after the other.
+struct Run {
+    dataset: String,
+    points: usize,
+}
+
+/// What a query came to.
+#[wasm_bindgen]
+pub struct Answer {
+    /// Whether the body is the result, and not what is wrong with the query.
+    pub ok: bool,
+    content_type: &'static str,
+    body: Vec<u8>,
+}
+
+#[wasm_bindgen]
+impl Answer {
+    /// Of the body.
+    #[must_use]
+    #[wasm_bindgen(getter, js_name = contentType)]
+    pub fn content_type(&self) -> String {
+        self.content_type.to_owned()
+    }
+
+    /// The body as bytes: as a JavaScript string, a large one would be converted twice.
+    #[must_use]
+    #[wasm_bindgen(js_name = intoBody)]
+    pub fn into_body(self) -> Vec<u8> {
+        self.body
+    }
+}
+
+#[wasm_bindgen]
+impl Engine {
+    /// An engine without points.
+    #[must_use]
+    #[wasm_bindgen(constructor)]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the points in those lines, but for the first few. The lines are what `toLine` in
+    /// `../point.js` makes.
+    pub fn append(&mut self, lines: &str, skip: usize) -> Result<(), String> {
+        for line in lines.split('\n').skip(skip) {
+            let Line(point) = serde_json::from_str(line).map_err(|error| error.to_string())?;
+            self.push(&point).map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, point: &Point) -> Result<(), aesql::Error> {
+        match self.tables.get_mut(&point.dataset) {
+            Some(table) => table.push(point)?,
+            None => {
+                let mut table = Table::new(point.dataset.as_str());
+                table.push(point)?;
+                self.tables.insert(point.dataset.clone(), table);
+            }
+        }
+        match self.runs.back_mut() {
+            Some(run) if run.dataset == point.dataset => run.points += 1,
+            _ => self.runs.push_back(Run { dataset: point.dataset.clone(), points: 1 }),
+        }
+        Ok(())
+    }
+
+    /// Drops that many points, the oldest ones, and datasets that have no points any more.
+    #[wasm_bindgen(js_name = dropOldest)]
+    pub fn drop_oldest(&mut self, mut points: usize) {
+        while points > 0
+            && let Some(run) = self.runs.front_mut()
+        {
+            let dropped = points.min(run.points);
+            points -= dropped;
+            run.points -= dropped;
+            if let Some(table) = self.tables.get_mut(&run.dataset) {
+                table.evict_to(table.len().saturating_sub(dropped));
+                if table.is_empty() {
+                    self.tables.remove(&run.dataset);
+                }
+            }
+            if run.points == 0 {
+                self.runs.pop_front();
+            }
+        }
+    }
+
+    /// Bytes of memory that the points take up.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.tables.values().map(Table::bytes).sum()
+    }
+
+    /// Answers a query. The time is in milliseconds since 1970.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "JavaScript's times are whole numbers")]
+    pub fn query(&self, sql: &str, now: f64) -> Answer {
+        let answer = Query::parse(sql, &Limits::default()).and_then(|query| {
+            let format = query.format();
+            let body = query.run(&self.tables, now as i64)?.write(format)?;
+            Ok((format.content_type(), body))
+        });
+        match answer {
+            Ok((content_type, body)) => Answer { ok: true, content_type, body: body.into() },
+            Err(error) => Answer {
+                ok: false,
+                content_type: "text/plain; charset=UTF-8",
+                body: format!("{error}\n").into(),
+            },
+        }
+    }
+}
+
+/// A point as it is stored: `[timestamp, sample interval, dataset, index1, [blobs…], [doubles…]]`.
+struct Line(Point);
+
+impl<'de> Deserialize<'de> for Line {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        type Columns = (i64, u32, String, String, Vec<String>, Vec<Double>);
+        let (timestamp_ms, sample_interval, dataset, index1, blobs, doubles) =
+            Columns::deserialize(deserializer)?;
+        let doubles = doubles.into_iter().map(|double| double.0).collect();
+        Ok(Self(Point { timestamp_ms, dataset, index1, blobs, doubles, sample_interval }))
+    }
+}
+
+/// A number, or the name of one that JSON cannot write.
+struct Double(f64);
+
+impl<'de> Deserialize<'de> for Double {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Number).map(Self)
+    }
+}
+
+struct Number;
+
+#[expect(clippy::cast_precision_loss, reason = "JavaScript wrote it from a double")]
+impl Visitor<'_> for Number {
+    type Value = f64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number, \"NaN\", \"Infinity\" or \"-Infinity\"")
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<f64, E> {
+        Ok(value)
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<f64, E> {
+        Ok(value as f64)
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<f64, E> {
+        Ok(value as f64)
+    }
+
+    fn visit_str<E: de::Error>(self, name: &str) -> Result<f64, E> {
+        match name {
+            "NaN" => Ok(f64::NAN),
+            "Infinity" => Ok(f64::INFINITY),
+            "-Infinity" => Ok(f64::NEG_INFINITY),
+            _ => Err(E::custom("a double is a number")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(engine: &Engine, dataset: &str) -> String {
+        let sql = format!("SELECT count() FROM {dataset} FORMAT TabSeparated");
+        String::from_utf8(engine.query(&sql, 0.0).into_body()).unwrap()
+    }
+
+    #[test]
+    fn the_oldest_points_go_first_whatever_their_dataset() {
+        let line = |dataset: &str| format!(r#"[0,1,"{dataset}","",[],[]]"#);
+        let lines = ["a", "a", "b", "a", "b"].map(line).join("\n");
+        let mut engine = Engine::new();
+        engine.append(&lines, 0).unwrap();
+        engine.drop_oldest(3);
+        assert_eq!([count(&engine, "a"), count(&engine, "b")], ["1\n", "1\n"]);
+        engine.drop_oldest(1);
+        assert!(!engine.query("SELECT count() FROM a", 0.0).ok, "a has no points any more");
+        assert_eq!(count(&engine, "b"), "1\n");
+        engine.drop_oldest(9);
+        assert!(engine.tables.is_empty() && engine.runs.is_empty());
+    }
+
+    #[test]
+    fn a_line_is_a_point_with_every_column() {
+        let mut engine = Engine::new();
+        let skipped = "no JSON, but skipped";
+        let line = r#"[1700000000123,3,"d","i\u0000",["x","é"],[1.5,"-Infinity",2]]"#;
+        engine.append(&format!("{skipped}\n{line}"), 1).unwrap();
+        let sql = "SELECT timestamp, _sample_interval, dataset, index1, blob2, blob3, double1, \
+                   double2, double3, double4 FROM d FORMAT TabSeparated";
+        let answer = String::from_utf8(engine.query(sql, 0.0).into_body()).unwrap();
+        assert_eq!(answer, "2023-11-14 22:13:20\t3\td\ti\\0\té\t\t1.5\t-inf\t2\t0\n");
+    }
+
+    #[test]
+    fn a_line_that_is_no_point_is_an_error() {
+        for line in ["", "[]", r#"[0,1,"d","",[],["one"]]"#] {
+            assert!(Engine::new().append(line, 0).is_err(), "{line}");
+        }
+    }
+}
