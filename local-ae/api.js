@@ -1,12 +1,14 @@
 /**
- * The HTTP API of the read endpoint. It knows HTTP and the store's two operations, and nothing of
- * workerd, so it runs in plain Node too.
- *
- * The cloud's SQL API (`POST /client/v4/accounts/<id>/analytics_engine/sql`) will be one more
- * entry in `ROUTES`.
+ * The HTTP API of the endpoint: the cloud's SQL API, and what only a local store has. It knows HTTP
+ * and the store's operations, and nothing of workerd, so it runs in plain Node too.
  */
+import { LineError, parsePoints } from './ndjson.js';
+import { doubleToJson } from './point.js';
 
-/** @import { Point } from './point.js' */
+/**
+ * @import { Point } from './point.js'
+ * @import { SqlAnswer } from './sql.js'
+ */
 
 /**
  * @typedef {object} PageQuery
@@ -23,24 +25,68 @@
  */
 
 /**
+ * How much is stored, and how much may be.
+ *
+ * @typedef {object} Status
+ * @property {number} points
+ * @property {number} retentionDays
+ * @property {number} maxRows
+ * @property {number} disk bytes of the database
+ * @property {number} memory bytes of the points in the SQL engine; 0 before the first query
+ */
+
+/**
  * What the API needs of the store.
  *
  * @typedef {object} PointStore
+ * @property {string | null} token the only bearer token that may query; null for any
  * @property {(query: PageQuery) => Page} page
+ * @property {(sql: string) => SqlAnswer} query
+ * @property {(points: Point[]) => void} insertAll
  * @property {() => void} clear
+ * @property {() => Status} status
  */
 
-/** @typedef {(url: URL, store: PointStore) => Response} Handler */
+/**
+ * @callback Handler
+ * @param {Request} request
+ * @param {URL} url
+ * @param {PointStore} store
+ * @returns {Response | Promise<Response>}
+ */
 
 const DEFAULT_LIMIT = 1_000;
 const MAX_LIMIT = 10_000;
 
+/** Of a body of points; some 200,000 of them. */
+const MAX_BODY_CHARACTERS = 64 * 1024 * 1024;
+
 const LOOPBACK_HOSTS = new Set(['127.0.0.1', 'localhost', '[::1]']);
 
-/** @type {Record<string, Record<string, Handler>>} by path, then by method */
-const ROUTES = {
-  '/points': { GET: getPoints, DELETE: deletePoints },
-};
+/** What the cloud's error says of a token that it does not take. */
+const AUTHENTICATION_ERROR = { code: 10_000, message: 'Authentication error' };
+
+/**
+ * @typedef {object} Route
+ * @property {RegExp} path
+ * @property {string} shown
+ * @property {Record<string, Handler>} methods
+ */
+
+/** @type {Route[]} */
+const ROUTES = [
+  {
+    path: /^\/client\/v4\/accounts\/[^/]+\/analytics_engine\/sql$/,
+    shown: '/client/v4/accounts/<id>/analytics_engine/sql',
+    methods: { GET: querySql, POST: querySql },
+  },
+  {
+    path: /^\/points$/,
+    shown: '/points',
+    methods: { GET: getPoints, POST: postPoints, DELETE: deletePoints },
+  },
+  { path: /^\/status$/, shown: '/status', methods: { GET: getStatus } },
+];
 
 /**
  * Answers a request.
@@ -53,9 +99,9 @@ const ROUTES = {
  *
  * @param {Request} request
  * @param {PointStore} store
- * @returns {Response}
+ * @returns {Promise<Response>}
  */
-export function answer(request, store) {
+export async function answer(request, store) {
   const url = new URL(request.url);
   // 1.
   if (!LOOPBACK_HOSTS.has(url.hostname)) {
@@ -63,9 +109,10 @@ export function answer(request, store) {
     return refuse(403, 'host_not_local', `the host must be one of ${allowed}`);
   }
   // 2.
-  const methods = Object.hasOwn(ROUTES, url.pathname) ? ROUTES[url.pathname] : undefined;
+  const methods = ROUTES.find(({ path }) => path.test(url.pathname))?.methods;
   if (methods === undefined) {
-    return refuse(404, 'not_found', `no such path; there is ${Object.keys(ROUTES).join(', ')}`);
+    const paths = ROUTES.map(({ shown }) => shown).join(', ');
+    return refuse(404, 'not_found', `no such path; there are ${paths}`);
   }
   // 3.
   const handler = Object.hasOwn(methods, request.method) ? methods[request.method] : undefined;
@@ -77,7 +124,7 @@ export function answer(request, store) {
   }
   // 4.
   try {
-    return handler(url, store);
+    return await handler(request, url, store);
   } catch (error) {
     if (!(error instanceof ParameterError)) throw error;
     return refuse(400, 'invalid_parameter', error.message, { parameter: error.parameter });
@@ -85,24 +132,79 @@ export function answer(request, store) {
 }
 
 /**
+ * The cloud's SQL API: the query is the body, or the parameter `query`.
+ *
+ * @type {Handler}
+ */
+async function querySql(request, url, store) {
+  const [, token] = /^Bearer +(\S+)$/i.exec(request.headers.get('authorization') ?? '') ?? [];
+  if (token === undefined || (store.token !== null && token !== store.token)) {
+    const wanted = token === undefined ? 'any token' : 'the token of the option "token"';
+    const hint = `send the header "authorization: Bearer <token>" with ${wanted}`;
+    const messages = [{ code: AUTHENTICATION_ERROR.code, message: hint }];
+    const body = { success: false, errors: [AUTHENTICATION_ERROR], messages, result: null };
+    return Response.json(body, { status: 403 });
+  }
+  const sql = request.method === 'POST' ? await request.text() : url.searchParams.get('query');
+  const { ok, contentType, body } = store.query(sql ?? '');
+  return new Response(body, { status: ok ? 200 : 422, headers: { 'content-type': contentType } });
+}
+
+/**
  * `GET /points`: the points after an id, oldest first.
  *
- * @param {URL} url
- * @param {PointStore} store
+ * @type {Handler}
  */
-function getPoints(url, store) {
+function getPoints(_request, url, store) {
   const { points, last } = store.page(parsePageQuery(url.searchParams));
   return Response.json({ points: points.map(pointToJson), last });
+}
+
+/**
+ * `POST /points`: adds the points in the body, all or none.
+ *
+ * The content type is not one that a web page may send to another site without asking (CORS): no page
+ * that happens to be open can add points.
+ *
+ * @type {Handler}
+ */
+async function postPoints(request, url, store) {
+  checkNames(url.searchParams, []);
+  const [type] = (request.headers.get('content-type') ?? '').split(';');
+  if (type.trim().toLowerCase() !== 'application/x-ndjson') {
+    return refuse(415, 'unsupported_content_type', 'the content type must be application/x-ndjson');
+  }
+  const text = await request.text();
+  if (text.length > MAX_BODY_CHARACTERS) {
+    return refuse(413, 'body_too_large', `send at most ${MAX_BODY_CHARACTERS} characters at a time`);
+  }
+  try {
+    const points = parsePoints(text, Date.now());
+    store.insertAll(points);
+    return Response.json({ points: points.length });
+  } catch (error) {
+    if (!(error instanceof LineError)) throw error;
+    return refuse(400, 'invalid_point', error.message);
+  }
+}
+
+/**
+ * `GET /status`: how much is stored.
+ *
+ * @type {Handler}
+ */
+function getStatus(_request, url, store) {
+  checkNames(url.searchParams, []);
+  return Response.json(store.status());
 }
 
 /**
  * `DELETE /points`: removes all points. It takes no parameters: what looks like a filter must not
  * remove everything.
  *
- * @param {URL} url
- * @param {PointStore} store
+ * @type {Handler}
  */
-function deletePoints(url, store) {
+function deletePoints(_request, url, store) {
   checkNames(url.searchParams, []);
   store.clear();
   return new Response(null, { status: 204 });
@@ -171,19 +273,20 @@ function integer(parameters, name, { lowest, highest }) {
 }
 
 /**
- * A point as the API shows it. JSON has no NaN and no infinities: they become the strings "NaN",
- * "Infinity" and "-Infinity", since null could not tell them apart.
+ * A point as the API shows it: `_sample_interval` only where it is not 1, as it is for every point
+ * that a Worker wrote.
  *
  * @param {Point & { id: number }} point
  */
-function pointToJson({ id, dataset, timestampMs, index1, blobs, doubles }) {
+function pointToJson({ id, dataset, timestampMs, sampleInterval, index1, blobs, doubles }) {
   return {
     id,
     dataset,
     timestamp: new Date(timestampMs).toISOString(),
+    ...(sampleInterval === 1 ? {} : { _sample_interval: sampleInterval }),
     index1,
     blobs,
-    doubles: doubles.map((double) => (Number.isFinite(double) ? double : String(double))),
+    doubles: doubles.map(doubleToJson),
   };
 }
 

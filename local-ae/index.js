@@ -3,7 +3,8 @@
  *
  * A data point travels: the Worker's binding (`dataset.js`, checks the limits) → workerd's native
  * `analyticsEngine` binding → the entrypoint `ingest` of our service (`service.js`) → the store
- * (`store.js`). The read endpoint is a socket of its own in front of the same service.
+ * (`store.js`). The endpoint, with SQL, is a socket of its own in front of the same service.
+ * `workerd.capnp` is the same for a plain workerd.
  *
  * Why workerd's native binding and not a service binding with a method: the native one outlives
  * the response of the Worker's request by itself, as the cloud's does. A method call whose promise
@@ -15,16 +16,31 @@ import path from 'node:path';
 /** @import { ParsedWorkerOptions, Plugin } from 'miniflare' */
 
 /**
+ * What all bindings of an instance share, as they share one store and one endpoint.
+ *
+ * @typedef {object} SharedOptions
+ * @property {number} port where the endpoint listens
+ * @property {number} retentionDays points that are older are removed
+ * @property {number} maxRows beyond it the oldest points are removed
+ * @property {string | null} token the only bearer token that may query; null for any
+ */
+
+/**
  * One binding of ours, its options checked.
  *
  * @typedef {object} DatasetBinding
  * @property {string} name the binding's name in the Worker's `env`
  * @property {string} dataset
- * @property {number} port where the read endpoint listens
+ * @property {SharedOptions} shared
  */
 
 const PLUGIN = 'local-ae';
-const DEFAULT_PORT = 9310;
+
+/** @type {SharedOptions} */
+const DEFAULTS = { port: 9310, retentionDays: 90, maxRows: 1_000_000, token: null };
+
+// Fewer would not be worth it: up to a thousand of the oldest points go at a time.
+const LEAST_MAX_ROWS = 10_000;
 
 /** Where a script needs another port than the one in a configuration file. */
 const PORT_VARIABLE = 'LOCAL_AE_PORT';
@@ -35,8 +51,8 @@ const DISK = 'local-ae:disk';
 const SOCKET = 'local-ae:read';
 const DATASET_MODULE = 'local-ae:dataset';
 
-/** The service's modules, the main one first. */
-const SERVICE_MODULES = ['service.js', 'api.js', 'ingest.js', 'point.js', 'store.js'];
+/** The service's modules, the main one first; but for the engine, which `tools/engine` builds. */
+const SERVICE_MODULES = ['service.js', 'api.js', 'ingest.js', 'ndjson.js', 'point.js', 'sql.js', 'store.js'];
 
 // The Durable Object's files on disk are named after this key: another one starts an empty store.
 const UNIQUE_KEY = 'local-ae-Store';
@@ -44,6 +60,22 @@ const COMPATIBILITY_DATE = '2026-07-01';
 
 /** @param {string} file */
 const source = (file) => readFile(new URL(file, import.meta.url), 'utf8');
+
+/** The SQL engine: its glue, and the wasm module. */
+async function engineModules() {
+  const built = new URL('build/', import.meta.url);
+  try {
+    return [
+      { name: 'engine.js', esModule: await readFile(new URL('engine.js', built), 'utf8') },
+      { name: 'engine.wasm', wasm: await readFile(new URL('engine.wasm', built)) },
+    ];
+  } catch (error) {
+    const { message } = /** @type {Error} */ (error);
+    throw new Error(
+      `local-ae: the SQL engine is not built: run "npm run engine" in Kiloclaw's folder (${message})`,
+    );
+  }
+}
 
 /**
  * The options of one binding, checked.
@@ -54,23 +86,47 @@ const source = (file) => readFile(new URL(file, import.meta.url), 'utf8');
  * @param {Record<string, unknown>} options
  * @returns {DatasetBinding}
  */
-function parseOptions(name, options) {
-  const { dataset, port: configured = DEFAULT_PORT, ...unknown } = options;
-  const variable = process.env[PORT_VARIABLE];
-  const port = variable ? Number(variable) : configured;
+function parseOptions(name, { dataset, ...options }) {
   const fail = (/** @type {string} */ what) => new TypeError(`local-ae: binding ${name}: ${what}`);
   if (typeof dataset !== 'string' || dataset === '') {
     throw fail('the option "dataset" must be the name of a dataset');
   }
+  const unknown = Object.keys(options).find((option) => !Object.hasOwn(DEFAULTS, option));
+  if (unknown !== undefined) {
+    const known = ['dataset', ...Object.keys(DEFAULTS)].map((option) => `"${option}"`).join(', ');
+    throw fail(`unknown option "${unknown}"; there are ${known}`);
+  }
+  const variable = process.env[PORT_VARIABLE];
+  const given = variable ? { ...options, port: Number(variable) } : options;
+  const { port, retentionDays, maxRows, token } = /** @type {Record<string, unknown>} */ ({
+    ...DEFAULTS,
+    ...given,
+  });
   // Port 0 would work, but Miniflare has no way to tell which port a plugin's socket was given.
-  if (typeof port !== 'number' || !Number.isInteger(port) || port < 1 || port > 65_535) {
+  if (!isInteger(port, 1, 65_535)) {
     const source = variable ? `the variable ${PORT_VARIABLE}` : 'the option "port"';
     throw fail(`${source} must be an integer from 1 to 65535`);
   }
-  if (Object.keys(unknown).length > 0) {
-    throw fail(`unknown option "${Object.keys(unknown)[0]}"; there are "dataset" and "port"`);
+  if (!isInteger(retentionDays, 1, 36_500)) {
+    throw fail('the option "retentionDays" must be an integer from 1 to 36500');
   }
-  return { name, dataset, port };
+  if (!isInteger(maxRows, LEAST_MAX_ROWS, 20_000_000)) {
+    throw fail(`the option "maxRows" must be an integer from ${LEAST_MAX_ROWS} to 20000000`);
+  }
+  if (token !== null && (typeof token !== 'string' || !/^\S+$/.test(token))) {
+    throw fail('the option "token" must be a text without spaces, or be left out');
+  }
+  return { name, dataset, shared: { port, retentionDays, maxRows, token } };
+}
+
+/**
+ * @param {unknown} value
+ * @param {number} lowest
+ * @param {number} highest
+ * @returns {value is number}
+ */
+function isInteger(value, lowest, highest) {
+  return Number.isInteger(value) && Number(value) >= lowest && Number(value) <= highest;
 }
 
 /**
@@ -89,15 +145,17 @@ function datasetBindings(worker) {
 }
 
 /**
- * Throws unless all bindings name the same port: they share one store, and so one read endpoint.
- * Miniflare itself would keep the first socket and drop the others without a word.
+ * Throws unless all bindings agree on what they share. Miniflare itself would keep the first socket
+ * and the first service and drop the others without a word.
  *
  * @param {DatasetBinding[]} bindings
  */
-function checkOnePort(bindings) {
-  if (new Set(bindings.map(({ port }) => port)).size > 1) {
-    const ports = bindings.map(({ name, port }) => `${name}: ${port}`).join(', ');
-    throw new TypeError(`local-ae: all bindings share one read endpoint, so one port (${ports})`);
+function checkShared(bindings) {
+  for (const option of /** @type {(keyof SharedOptions)[]} */ (Object.keys(DEFAULTS))) {
+    if (new Set(bindings.map(({ shared }) => shared[option])).size > 1) {
+      const values = bindings.map(({ name, shared }) => `${name}: ${shared[option]}`).join(', ');
+      throw new TypeError(`local-ae: all bindings share one store, so one ${option} (${values})`);
+    }
   }
 }
 
@@ -139,7 +197,7 @@ const plugin = {
   /** Called once with all Workers, unlike the other three: so what must agree is checked here. */
   async getExtensions({ options: workers }) {
     const bindings = workers.flatMap(datasetBindings);
-    checkOnePort(bindings);
+    checkShared(bindings);
     if (bindings.length === 0) return [];
     const esModule = await source('dataset.js');
     return [{ modules: [{ name: DATASET_MODULE, internal: true, esModule }] }];
@@ -157,6 +215,7 @@ const plugin = {
     await mkdir(directory, { recursive: true });
 
     const modules = SERVICE_MODULES.map(async (name) => ({ name, esModule: await source(name) }));
+    const { port, ...options } = binding.shared;
     return {
       services: [
         { name: DISK, disk: { path: directory, writable: true } },
@@ -164,21 +223,24 @@ const plugin = {
           name: SERVICE,
           worker: {
             compatibilityDate: COMPATIBILITY_DATE,
-            modules: await Promise.all(modules),
+            modules: [...(await Promise.all(modules)), ...(await engineModules())],
             durableObjectNamespaces: [
               { className: 'Store', uniqueKey: UNIQUE_KEY, enableSql: true },
             ],
             durableObjectStorage: { localDisk: DISK },
-            bindings: [{ name: 'STORE', durableObjectNamespace: { className: 'Store' } }],
+            bindings: [
+              { name: 'STORE', durableObjectNamespace: { className: 'Store' } },
+              { name: 'OPTIONS', json: JSON.stringify(options) },
+            ],
           },
         },
       ],
       extensions: [],
       sockets: [
-        // Never another address: the endpoint asks for no credentials.
+        // Never another address: the endpoint takes any token.
         {
           name: SOCKET,
-          address: `127.0.0.1:${binding.port}`,
+          address: `127.0.0.1:${port}`,
           http: {},
           service: { name: SERVICE },
         },

@@ -55,6 +55,7 @@ export function pointFromEvent(event, dataset) {
   return {
     dataset,
     timestampMs: milliseconds(event.timestamp),
+    sampleInterval: 1,
     index1: text(event.index1),
     blobs: BLOB_COLUMNS.map((column) => text(event[column])),
     // `Number` reads the three strings too.

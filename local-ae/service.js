@@ -1,4 +1,4 @@
-/** The main module of the service behind the bindings and the read endpoint: its two entrances. */
+/** The main module of the service behind the bindings and the endpoint: its two entrances. */
 import { pointFromEvent } from './ingest.js';
 
 /**
@@ -8,12 +8,12 @@ import { pointFromEvent } from './ingest.js';
 
 export { Store } from './store.js';
 
-/** @typedef {{ STORE: DurableObjectNamespace<Store> }} Env */
+/** @typedef {{ STORE: DurableObjectNamespace<Store> }} Env and what the store reads of it */
 
 /** @param {Env} env */
 const theStore = (env) => env.STORE.getByName('main');
 
-/** The socket of the read endpoint leads here. */
+/** The socket of the endpoint leads here. */
 export default {
   /**
    * @param {Request} request
@@ -24,7 +24,7 @@ export default {
   },
 };
 
-/** workerd's native binding leads here, and nothing else does: no request can add a point. */
+/** workerd's native binding leads here, and nothing else does: no request can pose as it. */
 export const ingest = {
   /**
    * @param {Request} request

@@ -1,65 +1,89 @@
-/** The store: a Durable Object with one SQLite table of data points, kept on disk. */
+/**
+ * The store: a Durable Object that keeps data points in SQLite, on disk.
+ *
+ * A row is a chunk: points that came one after the other, a line each. A point that a Worker writes
+ * is a chunk of its own at first; every thousand of these become one. So a write is a small row, and
+ * a million points are read as a thousand rows, in a few seconds.
+ */
 import { DurableObject } from 'cloudflare:workers';
 
 import { answer } from './api.js';
-import { BLOB_COLUMNS, DOUBLE_COLUMNS } from './point.js';
+import { fromLine, toLine } from './point.js';
+import { SqlEngine } from './sql.js';
 
 /**
  * @import { SqlStorage, SqlStorageValue } from 'cloudflare:workers'
- * @import { Page, PageQuery } from './api.js'
+ * @import { Page, PageQuery, Status } from './api.js'
  * @import { Point } from './point.js'
+ * @import { Chunk } from './sql.js'
  */
-
-/** A column per field, so that a query engine can read just the columns that a query names. */
-const COLUMNS = ['dataset', 'timestamp_ms', 'index1', ...BLOB_COLUMNS, ...DOUBLE_COLUMNS];
-
-// AUTOINCREMENT: without it SQLite counts from 1 again once the table is empty, and a reader that
-// asks for what came after a reset would miss it. A double is NULL if and only if it is NaN, for
-// SQLite has no NaN and makes it NULL.
-const CREATE_TABLE = `
-  CREATE TABLE IF NOT EXISTS points (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    dataset TEXT NOT NULL,
-    timestamp_ms INTEGER NOT NULL,
-    index1 TEXT NOT NULL,
-    ${BLOB_COLUMNS.map((column) => `${column} TEXT NOT NULL`).join(', ')},
-    ${DOUBLE_COLUMNS.map((column) => `${column} REAL`).join(', ')}
-  ) STRICT`;
-
-const INSERT = `
-  INSERT INTO points (${COLUMNS.join(', ')})
-  VALUES (${COLUMNS.map(() => '?').join(', ')})`;
 
 /**
- * A row of `id` and `COLUMNS` as a point.
+ * What is kept, and who may query it.
  *
- * @param {SqlStorageValue[]} row
- * @returns {Point & { id: number }}
+ * @typedef {object} Options
+ * @property {number} retentionDays
+ * @property {number} maxRows
+ * @property {string | null} token the only bearer token that may query; null for any
  */
-function pointFromRow([id, dataset, timestampMs, index1, ...rest]) {
-  return {
-    id: Number(id),
-    dataset: String(dataset),
-    timestampMs: Number(timestampMs),
-    index1: String(index1),
-    blobs: rest.slice(0, BLOB_COLUMNS.length).map(String),
-    doubles: rest.slice(BLOB_COLUMNS.length).map((value) => (value === null ? NaN : Number(value))),
-  };
-}
+
+/** Points of a chunk; also how many go at a time when there are too many. */
+const CHUNK_POINTS = 1_000;
+
+/** So that a chunk stays below the 2 MB of a value, whatever its characters take up in UTF-8. */
+const CHUNK_CHARACTERS = 500_000;
+
+const DAY_MS = 86_400_000;
+
+// `last` is the id of the chunk's last point; the ids of its points have no gaps. AUTOINCREMENT makes
+// SQLite remember the highest one there ever was: a reader that asks for what came after a reset
+// would miss points whose ids began with 1 again. The table `points` is what an earlier version kept.
+const CREATE_TABLE = `
+  DROP TABLE IF EXISTS points;
+  CREATE TABLE IF NOT EXISTS chunks (
+    last INTEGER PRIMARY KEY AUTOINCREMENT,
+    points INTEGER NOT NULL,
+    newest_ms INTEGER NOT NULL,
+    lines TEXT NOT NULL
+  ) STRICT`;
+
+/** @param {SqlStorageValue[]} row of `last, points, lines` */
+const chunkFromRow = ([last, points, lines]) => ({
+  last: Number(last),
+  points: Number(points),
+  lines: String(lines),
+});
 
 /** There is one instance, which `theStore` in `service.js` names. */
 export class Store extends DurableObject {
   /** @type {SqlStorage} */
   #sql;
+  /** @type {Options} */
+  #options;
+  #engine = new SqlEngine();
+  /** How many points there are. */
+  #points;
+  /** The highest id there ever was. */
+  #last;
+  /** Chunks of one point. */
+  #single;
 
   /**
    * @param {DurableObject['ctx']} ctx
-   * @param {unknown} env
+   * @param {{ OPTIONS: Options }} env
    */
   constructor(ctx, env) {
     super(ctx, env);
+    this.#options = env.OPTIONS;
     this.#sql = ctx.storage.sql;
     this.#sql.exec(CREATE_TABLE);
+    this.#points = this.#number('SELECT total(points) FROM chunks');
+    this.#last = this.#number(`SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'chunks'`);
+    this.#single = this.#number('SELECT count(*) FROM chunks WHERE points = 1');
+  }
+
+  get token() {
+    return this.#options.token;
   }
 
   /**
@@ -67,8 +91,41 @@ export class Store extends DurableObject {
    *
    * @param {Point} point
    */
-  insert({ dataset, timestampMs, index1, blobs, doubles }) {
-    this.#sql.exec(INSERT, dataset, timestampMs, index1, ...blobs, ...doubles);
+  insert(point) {
+    this.insertAll([point]);
+  }
+
+  /**
+   * Adds points, all or none.
+   *
+   * @param {Point[]} points
+   */
+  insertAll(points) {
+    /** @type {string[]} */
+    let lines = [];
+    let characters = 0;
+    let newestMs = -Infinity;
+    const flush = () => {
+      if (lines.length === 0) return;
+      this.#last += lines.length;
+      this.#points += lines.length;
+      if (lines.length === 1) this.#single += 1;
+      this.#put(this.#last, lines.length, newestMs, lines.join('\n'));
+      lines = [];
+      characters = 0;
+      newestMs = -Infinity;
+    };
+    for (const point of points) {
+      const line = toLine(point);
+      if (characters + line.length > CHUNK_CHARACTERS) flush();
+      lines.push(line);
+      characters += line.length;
+      newestMs = Math.max(newestMs, point.timestampMs);
+      if (lines.length === CHUNK_POINTS) flush();
+    }
+    flush();
+    if (this.#single >= CHUNK_POINTS) this.#join();
+    this.#evict();
   }
 
   /**
@@ -78,33 +135,48 @@ export class Store extends DurableObject {
    * @returns {Page}
    */
   page({ after, limit, dataset, index }) {
-    const conditions = ['id > ?'];
-    /** @type {SqlStorageValue[]} */
-    const values = [after];
-    if (dataset !== undefined) {
-      conditions.push('dataset = ?');
-      values.push(dataset);
+    this.#evict();
+    const points = [];
+    const last = this.#points === 0 ? 0 : this.#last;
+    for (const chunk of this.#chunksAfter(after)) {
+      const before = chunk.last - chunk.points;
+      for (const [i, line] of chunk.lines.split('\n').entries()) {
+        const id = before + i + 1;
+        if (id <= after) continue;
+        const point = fromLine(line);
+        if (dataset !== undefined && point.dataset !== dataset) continue;
+        if (index !== undefined && point.index1 !== index) continue;
+        if (points.push({ id, ...point }) === limit) return { points, last };
+      }
     }
-    if (index !== undefined) {
-      conditions.push('index1 = ?');
-      values.push(index);
-    }
-    const rows = this.#sql
-      .exec(
-        `SELECT id, ${COLUMNS.join(', ')} FROM points
-         WHERE ${conditions.join(' AND ')} ORDER BY id LIMIT ?`,
-        ...values,
-        limit,
-      )
-      .raw();
-    const points = Array.from(rows, pointFromRow);
-    const [last] = this.#sql.exec('SELECT coalesce(max(id), 0) FROM points').raw();
-    return { points, last: Number(last?.[0]) };
+    return { points, last };
   }
 
   /** Removes all points. */
   clear() {
-    this.#sql.exec('DELETE FROM points');
+    this.#sql.exec('DELETE FROM chunks');
+    this.#points = 0;
+    this.#single = 0;
+  }
+
+  /**
+   * Answers a query in SQL.
+   *
+   * @param {string} sql
+   */
+  query(sql) {
+    this.#evict();
+    const oldest = this.#last - this.#points + 1;
+    const chunksAfter = (/** @type {number} */ id) => this.#chunksAfter(id);
+    return this.#engine.query(sql, Date.now(), { oldest, chunksAfter });
+  }
+
+  /** @returns {Status} */
+  status() {
+    this.#evict();
+    const { retentionDays, maxRows } = this.#options;
+    const size = this.#sql.databaseSize;
+    return { points: this.#points, retentionDays, maxRows, disk: size, memory: this.#engine.bytes };
   }
 
   /**
@@ -115,5 +187,72 @@ export class Store extends DurableObject {
    */
   fetch(request) {
     return answer(request, this);
+  }
+
+  /**
+   * @param {number} id
+   * @returns {Iterable<Chunk>}
+   */
+  *#chunksAfter(id) {
+    const select = 'SELECT last, points, lines FROM chunks WHERE last > ? ORDER BY last';
+    for (const row of this.#sql.exec(select, id).raw()) yield chunkFromRow(row);
+  }
+
+  /**
+   * @param {number} last
+   * @param {number} points
+   * @param {number} newestMs
+   * @param {string} lines
+   */
+  #put(last, points, newestMs, lines) {
+    this.#sql.exec('INSERT INTO chunks VALUES (?, ?, ?, ?)', last, points, newestMs, lines);
+  }
+
+  /**
+   * Makes few chunks of the chunks of one point: one, unless they are large or others came between.
+   */
+  #join() {
+    const select = 'SELECT last, newest_ms, lines FROM chunks WHERE points = 1 ORDER BY last';
+    const rows = [...this.#sql.exec(select).raw()];
+    this.#sql.exec('DELETE FROM chunks WHERE points = 1');
+    for (let from = 0; from < rows.length; ) {
+      const [first, newestMs, line] = rows[from];
+      let newest = Number(newestMs);
+      let lines = String(line);
+      let to = from + 1;
+      for (; to < rows.length; to += 1) {
+        const [last, newestMs, line] = rows[to];
+        const gap = Number(last) !== Number(first) + to - from;
+        if (gap || lines.length + String(line).length > CHUNK_CHARACTERS) break;
+        lines += `\n${line}`;
+        newest = Math.max(newest, Number(newestMs));
+      }
+      this.#put(Number(first) + to - from - 1, to - from, newest, lines);
+      from = to;
+    }
+    // Those that were left alone are forgotten until the next start: they would be tried every time.
+    this.#single = 0;
+  }
+
+  /**
+   * Removes the oldest chunks while there are too many points, or while they are too old. Only ever
+   * the oldest, so that the ids of what is left have no gaps.
+   */
+  #evict() {
+    const expiredMs = Date.now() - this.#options.retentionDays * DAY_MS;
+    while (this.#points > 0) {
+      const select = 'SELECT last, points, newest_ms FROM chunks ORDER BY last LIMIT 1';
+      const [[last, points, newestMs]] = this.#sql.exec(select).raw();
+      if (this.#points <= this.#options.maxRows && Number(newestMs) >= expiredMs) break;
+      this.#sql.exec('DELETE FROM chunks WHERE last = ?', last);
+      this.#points -= Number(points);
+      if (points === 1) this.#single = Math.max(this.#single - 1, 0);
+    }
+  }
+
+  /** @param {string} sql that selects one number */
+  #number(sql) {
+    const [[number]] = this.#sql.exec(sql).raw();
+    return Number(number);
   }
 }

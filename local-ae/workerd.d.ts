@@ -11,6 +11,7 @@ declare module 'cloudflare:workers' {
 
   export interface SqlStorage {
     exec(query: string, ...bindings: SqlStorageValue[]): SqlStorageCursor;
+    readonly databaseSize: number;
   }
 
   export interface DurableObjectState {
@@ -39,4 +40,28 @@ declare module 'cloudflare:workers' {
   export interface ExecutionContext<Props> {
     props: Props;
   }
+}
+
+/** What `tools/engine` makes of `engine/`. */
+declare module 'engine.js' {
+  export class Answer {
+    readonly ok: boolean;
+    readonly contentType: string;
+    intoBody(): Uint8Array<ArrayBuffer>;
+  }
+
+  export class Engine {
+    append(lines: string, skip: number): void;
+    dropOldest(points: number): void;
+    query(sql: string, now: number): Answer;
+    bytes(): number;
+  }
+
+  export function initSync(source: { module: unknown }): void;
+  export function __wbg_reset_state(): void;
+}
+
+declare module 'engine.wasm' {
+  const module: unknown;
+  export default module;
 }

@@ -3,13 +3,27 @@ import { test } from 'node:test';
 
 import { answer } from '../api.js';
 
-/** @import { Page, PageQuery } from '../api.js' */
+/**
+ * @import { Page, PageQuery } from '../api.js'
+ * @import { Point } from '../point.js'
+ * @import { SqlAnswer } from '../sql.js'
+ */
+
+const STATUS = { points: 1, retentionDays: 90, maxRows: 10_000, disk: 2, memory: 3 };
 
 /** A store that remembers what it was asked. */
 class RecordingStore {
   /** @type {PageQuery[]} */
   queries = [];
+  /** @type {string[]} */
+  sql = [];
+  /** @type {SqlAnswer} */
+  sqlAnswer = { ok: true, contentType: 'text/x', body: new TextEncoder().encode('answer') };
+  /** @type {Point[]} */
+  inserted = [];
   cleared = 0;
+  /** @type {string | null} */
+  token = null;
 
   /** @param {Page} [page] */
   constructor(page = { points: [], last: 0 }) {
@@ -22,24 +36,41 @@ class RecordingStore {
     return this.answer;
   }
 
+  /** @param {string} sql */
+  query(sql) {
+    this.sql.push(sql);
+    return this.sqlAnswer;
+  }
+
+  /** @param {Point[]} points */
+  insertAll(points) {
+    this.inserted.push(...points);
+  }
+
   clear() {
     this.cleared += 1;
+  }
+
+  status() {
+    return STATUS;
   }
 }
 
 /**
  * @param {string} path
- * @param {{ method?: string, host?: string, store?: RecordingStore }} [options]
+ * @param {RequestInit & { host?: string, store?: RecordingStore }} [options]
  */
-async function ask(path, { method = 'GET', host = '127.0.0.1:9310', store } = {}) {
-  const request = new Request(`http://${host}${path}`, { method });
-  const response = answer(request, store ?? new RecordingStore());
+async function ask(path, { host = '127.0.0.1:9310', store, ...init } = {}) {
+  const request = new Request(`http://${host}${path}`, init);
+  const response = await answer(request, store ?? new RecordingStore());
   const text = await response.text();
+  const type = response.headers.get('content-type');
   return {
     status: response.status,
     allow: response.headers.get('allow'),
-    type: response.headers.get('content-type'),
-    body: text === '' ? undefined : JSON.parse(text),
+    type,
+    text,
+    body: type?.startsWith('application/json') ? JSON.parse(text) : undefined,
   };
 }
 
@@ -64,10 +95,12 @@ test('shows a whole point', async () => {
   const blobs = Array.from({ length: 20 }, (_, i) => `b${i}`);
   const doubles = [NaN, Infinity, -Infinity, 0.5, ...Array(16).fill(0)];
   const timestampMs = Date.UTC(2026, 0, 1, 0, 0, 0, 123);
-  const point = { id: 3, dataset: 'd', timestampMs, index1: 'i', blobs, doubles };
+  const point = { id: 3, dataset: 'd', timestampMs, sampleInterval: 1, index1: 'i', blobs, doubles };
   const { body } = await ask('/points', {
-    store: new RecordingStore({ points: [point], last: 9 }),
+    store: new RecordingStore({ points: [point, { ...point, sampleInterval: 5 }], last: 9 }),
   });
+  const [sampled] = body.points.splice(1);
+  assert.equal(sampled._sample_interval, 5);
   assert.deepEqual(body, {
     points: [
       {
@@ -129,10 +162,10 @@ test('answers 404 for an unknown path', async () => {
 });
 
 test('answers 405 for another method and lists the allowed ones', async () => {
-  for (const method of ['POST', 'PUT', 'OPTIONS']) {
+  for (const method of ['PATCH', 'PUT', 'OPTIONS']) {
     const { status, allow, body } = await ask('/points', { method });
     assert.equal(status, 405, method);
-    assert.equal(allow, 'GET, DELETE');
+    assert.equal(allow, 'GET, POST, DELETE');
     assert.equal(body.code, 'method_not_allowed');
   }
 });
@@ -155,4 +188,135 @@ test('answers no host but the loopback ones', async () => {
     assert.equal(body.code, 'host_not_local');
     assert.equal(store.cleared, 0);
   }
+});
+
+const SQL = '/client/v4/accounts/any-account/analytics_engine/sql';
+const TOKEN = { authorization: 'Bearer any' };
+
+test('takes a query as the body or as a parameter', async () => {
+  const store = new RecordingStore();
+  const posted = await ask(SQL, { method: 'POST', headers: TOKEN, body: "SELECT 'é'", store });
+  assert.deepEqual([posted.status, posted.type, posted.text], [200, 'text/x', 'answer']);
+  await ask(`${SQL}?query=SHOW+TABLES%20`, { headers: TOKEN, store });
+  await ask(SQL, { headers: TOKEN, store });
+  assert.deepEqual(store.sql, ["SELECT 'é'", 'SHOW TABLES ', '']);
+});
+
+test('answers 422 for what is wrong with a query', async () => {
+  const store = new RecordingStore();
+  store.sqlAnswer = { ...store.sqlAnswer, ok: false };
+  assert.equal((await ask(SQL, { headers: TOKEN, store })).status, 422);
+});
+
+for (const [what, authorization, token] of [
+  ['without a token', '', null],
+  ['with an empty token', 'Bearer ', null],
+  ['with another scheme', 'Basic YTpi', null],
+  ['with another token than the one that is wanted', 'Bearer one', 'two'],
+  ['with more than the token', 'Bearer two x', 'two'],
+]) {
+  test(`refuses a query ${what}`, async () => {
+    const store = new RecordingStore();
+    store.token = token;
+    const headers = { authorization: String(authorization) };
+    const { status, body } = await ask(`${SQL}?query=SELECT+1`, { headers, store });
+    assert.equal(status, 403);
+    assert.equal(body.success, false);
+    assert.deepEqual(body.errors, [{ code: 10_000, message: 'Authentication error' }]);
+    assert.match(body.messages[0].message, token === 'two' && authorization === 'Bearer one' ? /option/ : /Bearer <token>/);
+    assert.deepEqual(store.sql, []);
+  });
+}
+
+test('takes the token that is wanted', async () => {
+  const store = new RecordingStore();
+  store.token = 'two';
+  const headers = { authorization: 'bearer two' };
+  assert.equal((await ask(`${SQL}?query=SELECT+1`, { headers, store })).status, 200);
+});
+
+test('has SQL for GET and POST only, and for one account', async () => {
+  for (const method of ['PUT', 'DELETE', 'OPTIONS', 'HEAD']) {
+    const { status, allow } = await ask(SQL, { method, headers: TOKEN });
+    assert.deepEqual([status, allow], [405, 'GET, POST'], method);
+  }
+  for (const path of [`${SQL}/`, '/client/v4/accounts//analytics_engine/sql', '/accounts/a/analytics_engine/sql']) {
+    assert.equal((await ask(path, { headers: TOKEN })).status, 404, path);
+  }
+});
+
+const NDJSON = { 'content-type': 'application/x-ndjson' };
+
+test('adds posted points', async () => {
+  const store = new RecordingStore();
+  const lines = [
+    { dataset: 'd' },
+    {
+      dataset: 'd',
+      timestamp: '2026-01-01T00:00:00.5+01:00',
+      _sample_interval: 7,
+      index1: 'i',
+      blob2: 'b',
+      blob20: '\ud800',
+      double1: 'NaN',
+      double20: -1.5,
+      blob1: null,
+    },
+    { dataset: 'd', timestamp: 5 },
+  ];
+  const body = `${lines.map((line) => JSON.stringify(line)).join('\n\n')}\r\n`;
+  const earliest = Date.now();
+  const { status, body: answer } = await ask('/points', { method: 'POST', headers: NDJSON, body, store });
+  assert.deepEqual([status, answer], [200, { points: 3 }]);
+  const [minimal, full, numbered] = store.inserted;
+  assert.ok(minimal.timestampMs >= earliest && minimal.timestampMs <= Date.now());
+  assert.deepEqual(full, {
+    dataset: 'd',
+    timestampMs: Date.UTC(2025, 11, 31, 23, 0, 0, 500),
+    sampleInterval: 7,
+    index1: 'i',
+    blobs: ['', 'b', ...Array(17).fill(''), '\uFFFD'],
+    doubles: [NaN, ...Array(18).fill(0), -1.5],
+  });
+  assert.equal(numbered.timestampMs, 5);
+});
+
+for (const [line, message] of [
+  ['{"dataset": "d"', /^line 2: .*JSON/],
+  ['[]', /^line 2: a data point is an object$/],
+  ['{}', /"dataset" must be the name/],
+  ['{"dataset": 1}', /"dataset" must be a string/],
+  ['{"dataset": "d", "blob21": "x"}', /no "blob21"; there are dataset, timestamp/],
+  ['{"dataset": "d", "blob1": 1}', /"blob1" must be a string/],
+  ['{"dataset": "d", "double1": "1"}', /"double1" must be a number, "NaN"/],
+  ['{"dataset": "d", "timestamp": "2026-01-01 00:00:00"}', /"timestamp" must be milliseconds/],
+  ['{"dataset": "d", "timestamp": 1.5}', /"timestamp" must be/],
+  ['{"dataset": "d", "timestamp": 1e300}', /"timestamp" must be/],
+  ['{"dataset": "d", "_sample_interval": 0}', /"_sample_interval" must be an integer from 1/],
+  [`{"dataset": "d", "index1": "${'é'.repeat(49)}"}`, /index1 may have 96 bytes, not 98/],
+  [`{"dataset": "d", "blob1": "${'x'.repeat(16_001)}"}`, /all blobs together may have 16000 bytes/],
+]) {
+  test(`refuses the posted point ${String(line).slice(0, 60)}, and those with it`, async () => {
+    const store = new RecordingStore();
+    const text = `{"dataset": "d"}\n${line}\n`;
+    const { status, body } = await ask('/points', { method: 'POST', headers: NDJSON, body: text, store });
+    assert.equal(status, 400);
+    assert.equal(body.code, 'invalid_point');
+    assert.match(body.error, /** @type {RegExp} */ (message));
+    assert.deepEqual(store.inserted, []);
+  });
+}
+
+test('takes no points in a content type that web pages may send anywhere', async () => {
+  for (const type of ['text/plain', 'application/x-www-form-urlencoded', '']) {
+    const store = new RecordingStore();
+    const init = { method: 'POST', headers: { 'content-type': type }, body: '{"dataset": "d"}', store };
+    const { status, body } = await ask('/points', init);
+    assert.deepEqual([status, body.code], [415, 'unsupported_content_type']);
+    assert.deepEqual(store.inserted, []);
+  }
+});
+
+test('tells how much is stored', async () => {
+  assert.deepEqual((await ask('/status')).body, STATUS);
 });

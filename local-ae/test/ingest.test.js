@@ -12,6 +12,7 @@ test('fills what is absent with empty text and zeros', () => {
   assert.deepEqual(pointFromEvent(EMPTY, 'visits'), {
     dataset: 'visits',
     timestampMs: 1_767_225_600_123,
+    sampleInterval: 1,
     index1: '',
     blobs: Array(20).fill(''),
     doubles: Array(20).fill(0),

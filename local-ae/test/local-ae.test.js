@@ -174,7 +174,7 @@ describe('one instance', () => {
     assert.equal((await fetch(`${origin}/ingest`, { method: 'POST' })).status, 404);
     const put = await fetch(`${origin}/points`, { method: 'PUT' });
     assert.equal(put.status, 405);
-    assert.equal(put.headers.get('allow'), 'GET, DELETE');
+    assert.equal(put.headers.get('allow'), 'GET, POST, DELETE');
   });
 
   test('refuses a host that is not this machine', async () => {

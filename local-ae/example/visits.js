@@ -1,0 +1,13 @@
+/** Writes each request as a data point: who came, and where to. */
+export default {
+  /**
+   * @param {Request} request
+   * @param {{ VISITS: import('../dataset.js').Dataset }} env
+   */
+  fetch(request, env) {
+    const { pathname } = new URL(request.url);
+    const visitor = request.headers.get('user-agent') ?? '';
+    env.VISITS.writeDataPoint({ indexes: [visitor], blobs: [pathname], doubles: [1] });
+    return new Response('thank you for your visit\n');
+  },
+};

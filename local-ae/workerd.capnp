@@ -1,0 +1,72 @@
+# local-ae in a plain workerd, without Node:
+#
+#   workerd serve --experimental --directory-path=local-ae:disk=FOLDER local-ae/workerd.capnp
+#
+# It needs build/, which `npm run engine` makes. FOLDER must exist. The Worker at 127.0.0.1:9311 writes
+# each request as a data point (example/visits.js); the endpoint is at 127.0.0.1:9310.
+#
+# For a Worker of your own, import this file and use its constants as `config` below does.
+using Workerd = import "/workerd/workerd.capnp";
+
+const config :Workerd.Config = (
+  services = [
+    (name = "visits", worker = (
+      modules = [(name = "visits.js", esModule = embed "example/visits.js")],
+      compatibilityDate = "2026-07-01",
+      bindings = [(name = "VISITS", wrapped = (
+        moduleName = "local-ae:dataset",
+        innerBindings = [(name = "native", analyticsEngine = (
+          name = "local-ae:service",
+          entrypoint = "ingest",
+          # The name of the dataset.
+          props = (json = "{\"dataset\": \"visits\"}")
+        ))]
+      ))]
+    )),
+    .service,
+    .disk
+  ],
+  sockets = [
+    (name = "visits", address = "127.0.0.1:9311", http = (), service = "visits"),
+    .endpoint
+  ],
+  extensions = [.extension]
+);
+
+const service :Workerd.Service = (name = "local-ae:service", worker = (
+  modules = [
+    (name = "service.js", esModule = embed "service.js"),
+    (name = "api.js", esModule = embed "api.js"),
+    (name = "ingest.js", esModule = embed "ingest.js"),
+    (name = "ndjson.js", esModule = embed "ndjson.js"),
+    (name = "point.js", esModule = embed "point.js"),
+    (name = "sql.js", esModule = embed "sql.js"),
+    (name = "store.js", esModule = embed "store.js"),
+    (name = "engine.js", esModule = embed "build/engine.js"),
+    (name = "engine.wasm", wasm = embed "build/engine.wasm")
+  ],
+  compatibilityDate = "2026-07-01",
+  durableObjectNamespaces = [
+    (className = "Store", uniqueKey = "local-ae-Store", enableSql = true)
+  ],
+  durableObjectStorage = (localDisk = "local-ae:disk"),
+  bindings = [
+    (name = "STORE", durableObjectNamespace = (className = "Store")),
+    (name = "OPTIONS", json = "{\"retentionDays\": 90, \"maxRows\": 1000000, \"token\": null}")
+  ]
+));
+
+# Its folder is given on the command line.
+const disk :Workerd.Service = (name = "local-ae:disk", disk = (writable = true));
+
+# Never another address: the endpoint takes any token.
+const endpoint :Workerd.Socket = (
+  name = "local-ae:read",
+  address = "127.0.0.1:9310",
+  http = (),
+  service = "local-ae:service"
+);
+
+const extension :Workerd.Extension = (
+  modules = [(name = "local-ae:dataset", internal = true, esModule = embed "dataset.js")]
+);
