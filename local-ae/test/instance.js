@@ -1,4 +1,4 @@
-/** A Miniflare with a Worker that writes what it is sent, and a client of the read endpoint. */
+/** A Miniflare with a Worker that writes what it is sent, and a client of the endpoint. */
 import { createServer } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 
@@ -99,12 +99,13 @@ export async function write(mf, binding, point) {
 }
 
 /**
- * A point as the read endpoint shows it.
+ * A point as the endpoint shows it.
  *
  * @typedef {object} JsonPoint
  * @property {number} id
  * @property {string} dataset
  * @property {string} timestamp
+ * @property {number} [_sample_interval]
  * @property {string} index1
  * @property {string[]} blobs
  * @property {(number | string)[]} doubles
@@ -135,4 +136,65 @@ export async function stored(port, count) {
     if (Date.now() > deadline) throw new Error(`${points.length} of ${count} points arrived`);
     await delay(10);
   }
+}
+
+/** @param {number} port */
+export async function reset(port) {
+  const response = await fetch(`http://127.0.0.1:${port}/points`, { method: 'DELETE' });
+  if (response.status !== 204) throw new Error(`${response.status}: ${await response.text()}`);
+}
+
+/**
+ * Adds points, past all bindings.
+ *
+ * @param {number} port
+ * @param {Record<string, unknown>[]} points
+ * @returns {Promise<AnyResponse>}
+ */
+export function insert(port, points) {
+  return fetch(`http://127.0.0.1:${port}/points`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/x-ndjson' },
+    body: points.map((point) => JSON.stringify(point)).join('\n'),
+  });
+}
+
+/** @typedef {Omit<Response, 'json'> & { json(): Promise<any> }} AnyResponse */
+
+/**
+ * Asks as one asks the cloud.
+ *
+ * @param {number} port
+ * @param {string} sql
+ * @param {string} [token]
+ * @returns {Promise<AnyResponse>}
+ */
+export function query(port, sql, token = 'any') {
+  return fetch(`http://127.0.0.1:${port}/client/v4/accounts/any/analytics_engine/sql`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${token}` },
+    body: sql,
+  });
+}
+
+/**
+ * The rows that a query returns.
+ *
+ * @param {number} port
+ * @param {string} sql
+ * @returns {Promise<Record<string, any>[]>}
+ */
+export async function rows(port, sql) {
+  const response = await query(port, sql);
+  if (!response.ok) throw new Error(`${response.status}: ${await response.text()}`);
+  return (await response.json()).data;
+}
+
+/**
+ * @param {number} port
+ * @returns {Promise<import('../api.js').Status>}
+ */
+export async function status(port) {
+  const response = await fetch(`http://127.0.0.1:${port}/status`);
+  return /** @type {any} */ (response.json());
 }

@@ -5,10 +5,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
 
-import { freePort, miniflare, read, stored, worker, write } from './instance.js';
-
-/** @param {number} port */
-const reset = (port) => fetch(`http://127.0.0.1:${port}/points`, { method: 'DELETE' });
+import { freePort, miniflare, read, reset, stored, worker, write } from './instance.js';
 
 /** @param {number} length @param {(n: number) => unknown} value given 1 for the first */
 const list = (length, value) => Array.from({ length }, (_, i) => value(i + 1));
@@ -27,7 +24,7 @@ describe('one instance', () => {
     await mf.ready;
   });
   after(() => mf.dispose());
-  beforeEach(async () => assert.equal((await reset(port)).status, 204));
+  beforeEach(() => reset(port));
 
   test('stores a whole point', async () => {
     const point = {
@@ -260,7 +257,16 @@ const BAD_OPTIONS = [
   ['an empty dataset', [{ VISITS: { dataset: '' } }], /VISITS: the option "dataset"/],
   ['port 0', [{ VISITS: { dataset: 'v', port: 0 } }], /"port" must be an integer from 1 to 65535/],
   ['a port that is text', [{ VISITS: { dataset: 'v', port: '9310' } }], /"port" must be/],
-  ['an unknown option', [{ VISITS: { dataset: 'v', prot: 1 } }], /unknown option "prot"/],
+  ['an unknown option', [{ VISITS: { dataset: 'v', prot: 1 } }], /unknown option "prot"; there are "dataset", "port"/],
+  ['no retention', [{ VISITS: { dataset: 'v', retentionDays: 0 } }], /"retentionDays" must be an integer from 1/],
+  ['half a day', [{ VISITS: { dataset: 'v', retentionDays: 0.5 } }], /"retentionDays" must be/],
+  ['a small cap', [{ VISITS: { dataset: 'v', maxRows: 100 } }], /"maxRows" must be an integer from 10000/],
+  ['an empty token', [{ VISITS: { dataset: 'v', token: '' } }], /"token" must be a text without spaces/],
+  [
+    'two retentions',
+    [{ VISITS: { dataset: 'v', retentionDays: 1 }, SALES: { dataset: 's' } }],
+    /one retentionDays \(VISITS: 1, SALES: 90\)/,
+  ],
   [
     'two ports',
     [{ VISITS: { dataset: 'v', port: 9310 }, SALES: { dataset: 's', port: 9311 } }],

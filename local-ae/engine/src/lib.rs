@@ -70,13 +70,12 @@ impl Engine {
     }
 
     fn push(&mut self, point: &Point) -> Result<(), aesql::Error> {
-        match self.tables.get_mut(&point.dataset) {
-            Some(table) => table.push(point)?,
-            None => {
-                let mut table = Table::new(point.dataset.as_str());
-                table.push(point)?;
-                self.tables.insert(point.dataset.clone(), table);
-            }
+        if let Some(table) = self.tables.get_mut(&point.dataset) {
+            table.push(point)?;
+        } else {
+            let mut table = Table::new(point.dataset.as_str());
+            table.push(point)?;
+            self.tables.insert(point.dataset.clone(), table);
         }
         match self.runs.back_mut() {
             Some(run) if run.dataset == point.dataset => run.points += 1,

@@ -1,0 +1,309 @@
+/** SQL over what Workers wrote, in Miniflare. */
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { after, before, beforeEach, describe, test } from 'node:test';
+
+import {
+  freePort,
+  insert,
+  miniflare,
+  query,
+  read,
+  reset,
+  rows,
+  status,
+  stored,
+  worker,
+  write,
+} from './instance.js';
+
+const DAY_MS = 86_400_000;
+
+/**
+ * @param {import('node:test').TestContext} t
+ * @returns {Promise<string>} a folder for as long as the test takes
+ */
+async function temporaryFolder(t) {
+  const folder = await mkdtemp(path.join(tmpdir(), 'local-ae-'));
+  t.after(() => rm(folder, { recursive: true }));
+  return folder;
+}
+
+describe('one instance', () => {
+  /** @type {import('miniflare').Miniflare} */
+  let mf;
+  /** @type {number} */
+  let port;
+
+  before(async () => {
+    port = await freePort();
+    mf = miniflare([worker({ VISITS: { dataset: 'visits', port }, SALES: { dataset: 'sales', port } })]);
+    await mf.ready;
+  });
+  after(() => mf.dispose());
+  beforeEach(() => reset(port));
+
+  test('answers over what a Worker wrote, with the columns of the cloud', async () => {
+    await write(mf, 'VISITS', { indexes: ['i'], blobs: ['a', null, 'é'], doubles: [1.5, 0, 2 ** 53] });
+    const [{ timestamp }] = await stored(port, 1);
+    const response = await query(port, 'SELECT * FROM visits');
+    assert.equal(response.status, 200);
+    assert.equal(response.headers.get('content-type'), 'application/json; charset=UTF-8');
+    const { meta, data, rows, rows_before_limit_at_least } = await response.json();
+    assert.deepEqual([rows, rows_before_limit_at_least, data.length, meta.length], [1, 1, 1, 44]);
+    assert.deepEqual(meta.slice(0, 5), [
+      { name: 'dataset', type: 'String' },
+      { name: 'timestamp', type: 'DateTime' },
+      { name: '_sample_interval', type: 'UInt32' },
+      { name: 'index1', type: 'String' },
+      { name: 'blob1', type: 'String' },
+    ]);
+    const { dataset, timestamp: at, _sample_interval, index1, blob1, blob2, blob3, blob20 } = data[0];
+    assert.deepEqual([dataset, _sample_interval, index1], ['visits', 1, 'i']);
+    assert.equal(at, timestamp.slice(0, 19).replace('T', ' '));
+    assert.deepEqual([blob1, blob2, blob3, blob20], ['a', '', 'é', '']);
+    const { double1, double2, double3, double20 } = data[0];
+    assert.deepEqual([double1, double2, double3, double20], [1.5, 0, 2 ** 53, 0]);
+  });
+
+  test('takes a query by GET, too', async () => {
+    await write(mf, 'VISITS', {});
+    await stored(port, 1);
+    const sql = encodeURIComponent('SELECT count() AS n FROM visits');
+    const url = `http://127.0.0.1:${port}/client/v4/accounts/any/analytics_engine/sql?query=${sql}`;
+    const response = await fetch(url, { headers: { authorization: 'Bearer any' } });
+    const { data } = /** @type {any} */ (await response.json());
+    assert.deepEqual(data, [{ n: '1' }]);
+  });
+
+  for (const [format, type, body] of [
+    ['JSON', 'application/json; charset=UTF-8', undefined],
+    ['JSONEachRow', 'application/x-ndjson; charset=UTF-8', '{"blob1":"a\\tb"}\n{"blob1":"c"}\n'],
+    ['TabSeparated', 'text/tab-separated-values; charset=UTF-8', 'a\\tb\nc\n'],
+  ]) {
+    test(`writes ${format}`, async () => {
+      await insert(port, [{ dataset: 'd', blob1: 'a\tb' }, { dataset: 'd', blob1: 'c' }]);
+      const response = await query(port, `SELECT blob1 FROM d ORDER BY blob1 FORMAT ${format}`);
+      assert.equal(response.headers.get('content-type'), type);
+      const text = await response.text();
+      if (body === undefined) assert.equal(JSON.parse(text).rows, 2);
+      else assert.equal(text, body);
+    });
+  }
+
+  test('lists the datasets that have points, and keeps them apart', async () => {
+    assert.deepEqual(await rows(port, 'SHOW TABLES'), []);
+    await write(mf, 'SALES', { doubles: [10] });
+    await write(mf, 'VISITS', { doubles: [1] });
+    await write(mf, 'SALES', { doubles: [20] });
+    await stored(port, 3);
+    assert.deepEqual(await rows(port, 'SHOW TABLES'), [{ dataset: 'sales' }, { dataset: 'visits' }]);
+    assert.deepEqual(await rows(port, 'SELECT sum(double1) AS s FROM sales'), [{ s: 30 }]);
+    assert.deepEqual(await rows(port, 'SELECT sum(double1) AS s FROM visits'), [{ s: 1 }]);
+  });
+
+  test('refuses what the cloud refuses, with what to write instead', async () => {
+    await insert(port, [{ dataset: 'd' }]);
+    const response = await query(port, 'SELECT DISTINCT blob1\nFROM d');
+    assert.equal(response.status, 422);
+    assert.equal(response.headers.get('content-type'), 'text/plain; charset=UTF-8');
+    assert.match(await response.text(), /^1:1: .*DISTINCT.*GROUP BY.*\n$/);
+    const join = 'SELECT a.blob1 FROM d a JOIN d b ON a.blob1 = b.blob1';
+    assert.equal((await query(port, join)).status, 422);
+  });
+
+  test('tells of a dataset that has no points, of no query and of several', async () => {
+    for (const [sql, message] of /** @type {[string, RegExp][]} */ ([
+      ['SELECT 1 AS a FROM visits', /1:\d+: there is no dataset visits/],
+      ['', /there is no statement/],
+      ['SELECT 1; SELECT 2', /more than one statement/],
+      ['SELEC 1', /^1:1: /],
+    ])) {
+      const response = await query(port, sql);
+      assert.equal(response.status, 422, sql);
+      assert.match(await response.text(), message);
+    }
+  });
+
+  test('refuses huge queries and goes on', async () => {
+    for (const sql of [
+      `SELECT '${'x'.repeat(300_000)}' AS a`,
+      `SELECT ${'('.repeat(5_000)}1${')'.repeat(5_000)} AS a`,
+      `SELECT ${'1 + '.repeat(20_000)}1 AS a`,
+      `SELECT ${'-'.repeat(100_000)}1 AS a`,
+    ]) {
+      const response = await query(port, sql);
+      assert.equal(response.status, 422, sql.slice(0, 20));
+      assert.ok((await response.text()).length < 1_000);
+    }
+    assert.deepEqual(await rows(port, 'SELECT 1 AS one'), [{ one: 1 }]);
+  });
+
+  test('has NaN and the infinities', async () => {
+    await write(mf, 'VISITS', { doubles: ['NaN', 'Infinity', '-Infinity', 0.1] });
+    await stored(port, 1);
+    const sql = 'SELECT double1, double2, double3, double4 FROM visits FORMAT TabSeparated';
+    assert.equal(await (await query(port, sql)).text(), 'nan\tinf\t-inf\t0.1\n');
+  });
+
+  test('takes posted points with times and sample intervals, and reads them back', async () => {
+    const timestamp = new Date(Date.now() - 3_600_000).toISOString();
+    const point = { dataset: 'd', timestamp, _sample_interval: 10, index1: 'i', double20: 2 };
+    assert.equal((await insert(port, [point, { dataset: 'd' }])).status, 200);
+    const sql = `SELECT sum(_sample_interval) AS n, sum(_sample_interval * double20) AS s FROM d`;
+    assert.deepEqual(await rows(port, sql), [{ n: '11', s: 20 }]);
+    const recent = `SELECT count() AS n FROM d WHERE timestamp > NOW() - INTERVAL '1' MINUTE`;
+    assert.deepEqual(await rows(port, recent), [{ n: '1' }]);
+    const { points } = await read(port);
+    assert.equal(points[0].timestamp, timestamp);
+    assert.deepEqual(points.map(({ _sample_interval }) => _sample_interval), [10, undefined]);
+  });
+
+  test('stores none of the posted points if one is wrong', async () => {
+    const response = await insert(port, [{ dataset: 'd' }, { dataset: 'd', blob0: '' }]);
+    assert.equal(response.status, 400);
+    assert.match((await response.json()).error, /^line 2: a data point has no "blob0"/);
+    assert.deepEqual((await read(port)).points, []);
+  });
+
+  test('sees each point exactly once while points are written', async () => {
+    const names = Array.from({ length: 300 }, (_, n) => `point ${n}`);
+    let writing = true;
+    const written = Promise.all(
+      names.map((name) => write(mf, 'VISITS', { blobs: [name], doubles: [1] })),
+    ).finally(() => (writing = false));
+    let seen = 0;
+    while (writing) {
+      const [row] = await rows(port, 'SELECT count() AS n, count(DISTINCT blob1) AS names FROM visits')
+        // Until the first point is there, there is no dataset.
+        .catch(() => [{ n: '0', names: '0' }]);
+      assert.equal(row.n, row.names);
+      assert.ok(Number(row.n) >= seen);
+      seen = Number(row.n);
+    }
+    await written;
+    await stored(port, names.length);
+    const sql = 'SELECT count() AS n, count(DISTINCT blob1) AS names FROM visits';
+    assert.deepEqual(await rows(port, sql), [{ n: '300', names: '300' }]);
+  });
+
+  test('forgets what was reset, and counts on', async () => {
+    await insert(port, [{ dataset: 'd', blob1: 'before' }, { dataset: 'other' }]);
+    assert.deepEqual(await rows(port, 'SELECT blob1 FROM d'), [{ blob1: 'before' }]);
+    await reset(port);
+    assert.deepEqual(await rows(port, 'SHOW TABLES'), []);
+    await insert(port, [{ dataset: 'd', blob1: 'after' }]);
+    assert.deepEqual(await rows(port, 'SELECT blob1 FROM d'), [{ blob1: 'after' }]);
+  });
+
+  test('joins chunks without losing or doubling a point', async () => {
+    // One at a time, as Workers write them, with a batch between: more than two chunks' worth.
+    const total = 2_500;
+    let next = 1;
+    const one = () => insert(port, [{ dataset: 'd', double1: next++ }]);
+    while (next <= 1_200) await one();
+    await insert(port, Array.from({ length: 100 }, () => ({ dataset: 'd', double1: next++ })));
+    assert.deepEqual(await rows(port, 'SELECT count() AS n FROM d'), [{ n: '1300' }]);
+    while (next <= total) await one();
+    const sql = 'SELECT count() AS n, count(DISTINCT double1) AS each, max(double1) AS last FROM d';
+    assert.deepEqual(await rows(port, sql), [{ n: `${total}`, each: `${total}`, last: total }]);
+    const { points, last } = await read(port, '?limit=10000');
+    assert.deepEqual(points.map(({ doubles }) => doubles[0]), points.map((_, i) => i + 1));
+    assert.deepEqual(points.map(({ id }) => id), points.map((_, i) => last - total + 1 + i));
+    const { points: page } = await read(port, `?after=${points[1_150].id}&limit=300`);
+    assert.deepEqual(page, points.slice(1_151, 1_451));
+  });
+
+  test('keeps large points apart from what a row can hold', async () => {
+    // Six bytes of JSON each.
+    const point = { dataset: 'd', blob1: '\0'.repeat(16_000) };
+    assert.equal((await insert(port, Array(50).fill(point))).status, 200);
+    assert.deepEqual(await rows(port, 'SELECT sum(length(blob1)) AS n FROM d'), [{ n: '800000' }]);
+  });
+});
+
+test('has the same points after a restart', async (t) => {
+  const folder = await temporaryFolder(t);
+  const port = await freePort();
+  const workers = [worker({ VISITS: { dataset: 'visits', port } })];
+  const sql = `SELECT dataset, index1, blob1, double1, double2, timestamp FROM visits ORDER BY double2`;
+
+  const first = miniflare(workers, folder);
+  t.after(() => first.dispose());
+  await write(first, 'VISITS', { indexes: ['i'], blobs: ['é\0'], doubles: [-0.1, 1] });
+  await stored(port, 1);
+  await insert(port, Array.from({ length: 2_345 }, (_, i) => ({ dataset: 'visits', double2: i + 2 })));
+  const before = [await rows(port, sql), await read(port, '?limit=10000')];
+  await first.dispose();
+
+  const second = miniflare(workers, folder);
+  t.after(() => second.dispose());
+  await second.ready;
+  assert.deepEqual([await rows(port, sql), await read(port, '?limit=10000')], before);
+  await write(second, 'VISITS', { doubles: [0, 9_999] });
+  await stored(port, 1_000);
+  assert.equal((await rows(port, sql)).length, 2_347);
+});
+
+test('removes what is older than the retention', async (t) => {
+  const folder = await temporaryFolder(t);
+  const port = await freePort();
+  const start = (/** @type {number} */ retentionDays) => {
+    const mf = miniflare([worker({ VISITS: { dataset: 'visits', port, retentionDays } })], folder);
+    t.after(() => mf.dispose());
+    return mf;
+  };
+  const names = async () => (await read(port)).points.map(({ index1 }) => index1);
+
+  const long = start(90);
+  await long.ready;
+  for (const days of [100, 80, 20, 0]) {
+    const timestamp = Date.now() - days * DAY_MS;
+    await insert(port, [{ dataset: 'visits', index1: `${days}`, timestamp }]);
+  }
+  assert.deepEqual(await names(), ['80', '20', '0']);
+  assert.deepEqual(await rows(port, 'SELECT count() AS n FROM visits'), [{ n: '3' }]);
+  await long.dispose();
+
+  const short = start(30);
+  await short.ready;
+  assert.deepEqual(await rows(port, 'SELECT index1 FROM visits'), [{ index1: '20' }, { index1: '0' }]);
+  assert.deepEqual(await names(), ['20', '0']);
+  assert.equal((await status(port)).retentionDays, 30);
+});
+
+test('keeps at most so many points, the newest ones', async (t) => {
+  const port = await freePort();
+  const mf = miniflare([worker({ VISITS: { dataset: 'visits', port, maxRows: 10_000 } })]);
+  t.after(() => mf.dispose());
+  await mf.ready;
+  let next = 1;
+  const some = (/** @type {number} */ count, dataset = 'visits') =>
+    insert(port, Array.from({ length: count }, () => ({ dataset, double1: next++ })));
+  await some(500, 'other');
+  await some(9_500);
+  const [{ n: full }] = await rows(port, 'SELECT count() AS n FROM visits');
+  assert.equal(full, '9500');
+  await some(1); // too many: the oldest chunk goes, which is all of the other dataset
+  assert.deepEqual(await rows(port, 'SHOW TABLES'), [{ dataset: 'visits' }]);
+  await some(3_000);
+  const { points } = await status(port);
+  assert.ok(points <= 10_000 && points > 9_000, `${points}`);
+  const sql = 'SELECT count() AS n, min(double1) AS oldest, max(double1) AS newest FROM visits';
+  assert.deepEqual(await rows(port, sql), [
+    { n: `${points}`, oldest: next - points, newest: next - 1 },
+  ]);
+  assert.equal((await read(port, '?limit=1')).points[0].doubles[0], next - points);
+});
+
+test('takes only the token of its option', async (t) => {
+  const port = await freePort();
+  const mf = miniflare([worker({ VISITS: { dataset: 'visits', port, token: 'right' } })]);
+  t.after(() => mf.dispose());
+  await mf.ready;
+  assert.equal((await query(port, 'SELECT 1 AS a', 'wrong')).status, 403);
+  assert.equal((await query(port, 'SELECT 1 AS a', '')).status, 403);
+  assert.equal((await query(port, 'SELECT 1 AS a', 'right')).status, 200);
+});
