@@ -125,10 +125,12 @@ export interface Document {
   readonly targets: string;
   /** A section of its own. */
   readonly native: string;
+  /** Likewise. */
+  readonly localAe: string;
 }
 
 /** The whole page. */
-export function page({ facts, results, targets, native }: Document): string {
+export function page({ facts, results, targets, native, localAe }: Document): string {
   const list = Object.entries(facts).map(([name, value]) => `- ${name}: ${value}`);
   return `# Measured
 
@@ -147,5 +149,6 @@ ${results}
 
 ${targets}
 
-${native}`;
+${native}
+${localAe}`;
 }

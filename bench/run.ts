@@ -18,6 +18,7 @@ import { parseArgs, styleText } from 'node:util';
 
 import { agentSection, FULL as AGENT_FULL, HEADING, QUICK as AGENT_QUICK } from './agent.ts';
 import { conforms, EXPECTED } from './conformance.ts';
+import { localAeSection } from './local-ae.ts';
 import { coldStart, resident, round, Samples, size, type Plan } from './measure.ts';
 import { nativeSection } from './native.ts';
 import { page, results, targets } from './report.ts';
@@ -112,12 +113,13 @@ function cores(): Pick<Site, 'serverCore' | 'loadCore'> {
   return { serverCore: allowed[0], loadCore: allowed[1] };
 }
 
-async function buildWorker(): Promise<void> {
-  say('building the Worker');
+async function buildAll(): Promise<void> {
+  say('building the Worker and the local Analytics Engine');
   const command = 'tools/setup';
-  const args = ['--wasm', 'worker-build', '--release'];
-  const child = start(command, args, ['ignore', 'ignore', 'inherit']);
-  if ((await ended(child, command)) !== 0) throw new Failure('the Worker does not build: see above');
+  for (const args of [['worker-build', '--release'], ['tools/engine']]) {
+    const child = start(command, ['--wasm', ...args], ['ignore', 'ignore', 'inherit']);
+    if ((await ended(child, command)) !== 0) throw new Failure(`${args[0]} failed: see above`);
+  }
 }
 
 /** Puts all variants into `folder`, one folder each, so that nothing changes while it is measured. */
@@ -204,7 +206,7 @@ async function worker(
   { build, quick, write }: { build: boolean; quick: boolean; write: boolean },
 ): Promise<string> {
   ensureWrk();
-  if (build) await buildWorker();
+  if (build) await buildAll();
   const variants = collect(folder);
   const [, compatibilityDate] =
     /^compatibility_date = "(.+)"$/m.exec(readFileSync('wrangler.toml', 'utf8')) ?? [];
@@ -224,7 +226,9 @@ async function worker(
   console.log(`\n${shown.results}\n\n${shown.targets}\n`);
   if (!write) return '';
   say('the contract crate, natively');
-  return page({ ...shown, native: nativeSection() });
+  const native = nativeSection();
+  say('the local Analytics Engine, with a million points');
+  return page({ ...shown, native, localAe: await localAeSection() });
 }
 
 async function main(folder: string): Promise<void> {

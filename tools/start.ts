@@ -31,6 +31,9 @@ const SECRETS = ['KILOCODE_API_KEY', 'GATEWAY_TOKEN_SECRET', 'JWT_SECRET'];
 const CHECKIN_PATH = '/api/controller/checkin';
 /** Keeps what the agent has not told yet, and what its `status` tells. */
 const STATE_FILE = '.wrangler/agent-state.json';
+/** Where the cloud has it, below `https://api.cloudflare.com`; locally, any account and token will do. */
+const SQL_PATH = '/client/v4/accounts/local/analytics_engine/sql';
+const SQL_AUTHORIZATION = 'Bearer local';
 /** A cold build takes about a minute; this is only there so that a hang does not last for ever. */
 const READY_DEADLINE_MS = 15 * 60_000;
 const STORED_DEADLINE_MS = 15_000;
@@ -45,6 +48,9 @@ interface Point {
   readonly blobs: readonly string[];
   readonly doubles: readonly number[];
 }
+
+/** A row of an answer in SQL. */
+type Row = Readonly<Record<string, string | number>>;
 
 /** A mistake of the user's, or of this machine's: told in one line, without a stack. */
 class Failure extends Error {}
@@ -213,6 +219,23 @@ async function healthy(url: string, worker: ChildProcess): Promise<void> {
   throw new Failure(`the Worker did not answer at ${url}/health`);
 }
 
+/** Asks the local Analytics Engine as one asks the cloud; undefined if it refuses the query. */
+async function query(store: string, sql: string): Promise<Row[] | undefined> {
+  const response = await fetch(`${store}${SQL_PATH}`, {
+    method: 'POST',
+    headers: { authorization: SQL_AUTHORIZATION },
+    body: sql,
+  });
+  return response.ok ? ((await response.json()) as { data: Row[] }).data : undefined;
+}
+
+/** A command that shows the state of the fleet, ready to be pasted into a shell. */
+function curl(store: string): string {
+  const lines = readFileSync('tools/latest.sql', 'utf8').split('\n');
+  const sql = lines.filter((line) => !line.startsWith('--')).join(' ').replaceAll(/\s+/g, ' ').trim();
+  return `curl -H 'authorization: ${SQL_AUTHORIZATION}' ${store}${SQL_PATH} -d "${sql} FORMAT JSONEachRow"`;
+}
+
 async function readPoints(store: string, after: number): Promise<Point[]> {
   const response = await fetch(`${store}/points?after=${after}`);
   if (!response.ok) throw new Failure(`the store answered ${response.status}`);
@@ -225,7 +248,7 @@ async function lastId(store: string): Promise<number> {
 }
 
 /** What the slots of a point hold, under the names of the contract. */
-function named(point: Point): Record<string, string | number> {
+function named(point: Point): Row {
   const slots = Object.entries(layout as Record<string, string>);
   return Object.fromEntries(
     slots.flatMap(([slot, name]): [string, string | number][] => {
@@ -237,36 +260,39 @@ function named(point: Point): Record<string, string | number> {
   );
 }
 
-function show(point: Point): void {
-  const rows = Object.entries(named(point));
+function show(title: string, timestamp: string, row: Row): void {
+  const rows = Object.entries(row);
   const width = Math.max(...rows.map(([name]) => name.length));
-  console.log(`\n${styleText('bold', `data point ${point.id}`)}  ${point.timestamp}  ${point.dataset}`);
+  console.log(`\n${styleText('bold', title)}  ${timestamp}  ${layout.dataset}`);
   for (const [name, value] of rows) {
     console.log(`  ${name.padEnd(width)}  ${value === '' ? dim('""') : value}`);
   }
 }
 
 /** What a check-in should be stored as: what is not known is "". */
-function expected(body: Record<string, string | number | null>): Record<string, string | number> {
+function expected(body: Record<string, string | number | null>): Row {
   const names = Object.entries(layout).filter(([slot]) => /^(blob|double)/.test(slot));
   return Object.fromEntries(names.map(([, name]) => [name, body[name] ?? '']));
 }
 
-/** Sends a check-in and shows what was stored; throws unless that is what was sent. */
+/** Sends a check-in and asks for it in SQL; throws unless what is stored is what was sent. */
 async function roundTrip(agent: string, env: Record<string, string>, store: string) {
-  const before = await lastId(store);
+  // Timestamps in SQL are whole seconds.
+  const since = new Date().toISOString().slice(0, 19).replace('T', ' ');
   const { code, output } = await run(agent, ['once'], env);
   if (code !== 0) {
     console.log(output);
     throw new Failure(`the check-in was not accepted (the agent exited with ${code})`);
   }
   const sent = JSON.parse(/^\{.*?^\}/ms.exec(output)?.[0] ?? '{}');
+  const sql = readFileSync('tools/check-ins.sql', 'utf8');
   const deadline = Date.now() + STORED_DEADLINE_MS;
   while (Date.now() < deadline) {
-    for (const point of await readPoints(store, before)) {
-      if (point.index1 !== sent.sandboxId) continue;
-      show(point);
-      if (isDeepStrictEqual(named(point), expected(sent))) return;
+    // Refused until the first data point is there: then the dataset begins.
+    for (const { timestamp, ...row } of (await query(store, sql)) ?? []) {
+      if (row.sandboxId !== sent.sandboxId || String(timestamp) < since) continue;
+      show('data point', `${timestamp}`, row);
+      if (isDeepStrictEqual(row, expected(sent))) return;
       throw new Failure(`the point read back is not the one that was sent:\n${output}`);
     }
     await delay(20);
@@ -324,17 +350,18 @@ async function main(): Promise<void> {
     };
     say(`the Worker is at ${url}, its data points are at ${store}/points`);
     if (once) {
-      say('checking in once');
+      say('checking in once, and reading it back in SQL');
       await roundTrip(agent!, env, store);
       say('the data point read back is the one that was sent');
       return;
     }
+    say(`the state of the fleet, from another terminal, in SQL:\n\n${curl(store)}\n`);
     say(`checking in every ${interval} s; Ctrl-C ends it all`);
     daemon = startAgent(agent!, env, interval);
     let last = await lastId(store);
     while (!interrupted.signal.aborted) {
       for (const point of await readPoints(store, last)) {
-        show(point);
+        show(`data point ${point.id}`, point.timestamp, named(point));
         last = point.id;
       }
       await delay(200, undefined, { signal: interrupted.signal }).catch(() => {});

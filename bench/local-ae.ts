@@ -1,0 +1,191 @@
+/**
+ * The local Analytics Engine with a million points: how long the fleet query takes through the
+ * endpoint, what a point takes up, and how long a restart takes. `node bench/local-ae.ts` prints it.
+ */
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { gzipSync } from 'node:zlib';
+
+import { freePort } from '../local-ae/test/instance.js';
+import { table } from './report.ts';
+import { ended, start, stopAll } from './workerd.ts';
+
+const WORKERD = 'node_modules/.bin/workerd';
+const CONFIGURATION = 'local-ae/workerd.capnp';
+const ENGINE = 'local-ae/build/engine.wasm';
+
+const POINTS = 1_000_000;
+const SANDBOXES = 10_000;
+const BATCH = 20_000;
+/** Five minutes between the check-ins of one sandbox. */
+const STEP_MS = 300_000 / SANDBOXES;
+const RUNS = 7;
+
+/** What `npm start` shows how to ask. */
+const FLEET_FILE = 'tools/latest.sql';
+
+const STATES = ['running', 'running', 'running', 'stopped', 'crashed'];
+const REGIONS = ['ams', 'dfw', 'sin', 'gru', 'nrt'];
+
+/** The check-in number `i` of a fleet; the last one is from just now. */
+function checkIn(i: number, now: number): object {
+  const sandbox = i % SANDBOXES;
+  const sandboxId = `sandbox-${String(sandbox).padStart(5, '0')}`;
+  return {
+    dataset: 'kiloclaw_controller_telemetry',
+    timestamp: Math.floor(now - (POINTS - i) * STEP_MS),
+    index1: sandboxId,
+    blob1: sandboxId,
+    blob2: `1.${sandbox % 7}.0`,
+    blob3: ((sandbox % 7) * 7919).toString(16).padStart(7, '0'),
+    blob4: `2026.${sandbox % 5}.1`,
+    blob5: ((sandbox % 5) * 104_729).toString(16).padStart(7, '0'),
+    blob6: STATES[(i * 7) % 5],
+    blob7: REGIONS[sandbox % 5],
+    blob8: (sandbox * 2_654_435_761).toString(16).padStart(14, '0'),
+    blob9: i % 11 === 0 ? 'signal:SIGKILL' : '',
+    double1: i % 3,
+    double2: i % 100,
+    double3: Math.floor(i / SANDBOXES) * 300,
+    double4: (i % 640) / 100,
+    double5: (i * 31) % 1_000_003,
+    double6: (i * 17) % 1_000_003,
+  };
+}
+
+/** A running endpoint. */
+class Endpoint {
+  readonly #child;
+  readonly #url: string;
+  readonly #exited: Promise<number>;
+
+  constructor(folder: string, port: number) {
+    const directory = `--directory-path=local-ae:disk=${folder}`;
+    const sockets = ['--socket-addr=visits=127.0.0.1:0', `--socket-addr=local-ae:read=127.0.0.1:${port}`];
+    const args = ['serve', '--experimental', directory, ...sockets, CONFIGURATION];
+    this.#child = start(WORKERD, args, ['ignore', 'inherit', 'inherit']);
+    this.#exited = ended(this.#child, WORKERD);
+    this.#url = `http://127.0.0.1:${port}`;
+  }
+
+  async #fetch(path: string, init: RequestInit = {}): Promise<string> {
+    const response = await fetch(`${this.#url}${path}`, init);
+    const text = await response.text();
+    if (!response.ok) throw new Error(`${path}: ${response.status} ${text}`);
+    return text;
+  }
+
+  async ready(): Promise<void> {
+    for (let tries = 1; ; tries += 1) {
+      try {
+        await this.#fetch('/points?limit=1');
+        return;
+      } catch (error) {
+        if (tries === 500 || this.#child.exitCode !== null) throw error;
+        await delay(10);
+      }
+    }
+  }
+
+  async seed(now: number): Promise<void> {
+    for (let from = 0; from < POINTS; from += BATCH) {
+      const lines = Array.from({ length: BATCH }, (_, i) => JSON.stringify(checkIn(from + i, now)));
+      const headers = { 'content-type': 'application/x-ndjson' };
+      await this.#fetch('/points', { method: 'POST', headers, body: lines.join('\n') });
+    }
+  }
+
+  /** Runs a query; returns its rows and the milliseconds that it took, the answer's way included. */
+  async query(sql: string): Promise<{ rows: number; ms: number }> {
+    const started = performance.now();
+    const headers = { authorization: 'Bearer bench' };
+    const sqlPath = '/client/v4/accounts/bench/analytics_engine/sql';
+    const text = await this.#fetch(sqlPath, { method: 'POST', headers, body: sql });
+    const ms = performance.now() - started;
+    return { rows: (JSON.parse(text) as { rows: number }).rows, ms };
+  }
+
+  async memory(): Promise<number> {
+    return (JSON.parse(await this.#fetch('/status')) as { memory: number }).memory;
+  }
+
+  residentBytes(): number {
+    const status = readFileSync(`/proc/${this.#child.pid}/status`, 'utf8');
+    return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]) * 1024;
+  }
+
+  async stop(): Promise<void> {
+    this.#child.kill('SIGKILL');
+    await this.#exited;
+  }
+}
+
+const median = (values: readonly number[]) => values.toSorted((a, b) => a - b)[values.length >> 1];
+
+function folderBytes(folder: string): number {
+  const files = readdirSync(folder, { recursive: true, withFileTypes: true });
+  return files
+    .filter((file) => file.isFile())
+    .reduce((sum, file) => sum + statSync(path.join(file.parentPath, file.name)).size, 0);
+}
+
+/** The section of the results, in Markdown. */
+export async function localAeSection(): Promise<string> {
+  const port = await freePort();
+  const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-bench-'));
+  // The fleet query looks back: all of the points are within its time.
+  const now = Date.now();
+  try {
+    const filled = new Endpoint(folder, port);
+    await filled.ready();
+    const started = performance.now();
+    await filled.seed(now);
+    const seeded = performance.now() - started;
+    // As it would be on a machine that goes down.
+    await filled.stop();
+
+    const endpoint = new Endpoint(folder, port);
+    await endpoint.ready();
+    const before = endpoint.residentBytes();
+    const first = await endpoint.query('SELECT count() AS n FROM kiloclaw_controller_telemetry');
+    const resident = endpoint.residentBytes() - before;
+    const fleet = readFileSync(FLEET_FILE, 'utf8');
+    const times: number[] = [];
+    for (let run = 0; run < RUNS; run += 1) {
+      const { rows, ms } = await endpoint.query(fleet);
+      if (rows !== SANDBOXES) throw new Error(`the fleet query returned ${rows} rows`);
+      times.push(ms);
+    }
+    const memory = await endpoint.memory();
+    await endpoint.stop();
+
+    const engine = gzipSync(readFileSync(ENGINE), { level: 9 }).length;
+    const perPoint = (bytes: number) => `${Math.round(bytes / POINTS)} bytes`;
+    const seconds = (ms: number) => `${(ms / 1000).toFixed(1)} s`;
+    return `## The local Analytics Engine
+
+${POINTS.toLocaleString('en')} check-ins of ${SANDBOXES.toLocaleString('en')} sandboxes in a plain workerd (\`local-ae/workerd.capnp\`), asked through its
+endpoint; \`node bench/local-ae.ts\` prints this alone.
+
+${table(['', ''], [
+      [`Latest state of each sandbox (\`${FLEET_FILE}\`), median of ${RUNS}`, `${Math.round(median(times))} ms`],
+      ['First query after a restart, which reads all points', seconds(first.ms)],
+      ['Memory of the columns, per point', perPoint(memory)],
+      ['Resident memory that the first query adds, per point', perPoint(resident)],
+      ['Disk, per point', perPoint(folderBytes(folder))],
+      [`Adding them all by \`POST /points\`, ${BATCH.toLocaleString('en')} at a time`, seconds(seeded)],
+      ['The engine, gzipped (`gzip -9`)', `${Math.round(engine / 1000)} kB`],
+    ])}
+`;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+if (import.meta.main) {
+  process.once('exit', stopAll);
+  process.chdir(new URL('..', import.meta.url).pathname);
+  console.log(await localAeSection());
+}

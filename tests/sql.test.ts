@@ -1,0 +1,64 @@
+/** All SQL in this repository is what Analytics Engine documents. */
+import assert from 'node:assert/strict';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { test } from 'node:test';
+
+import layout from '../crates/checkin/data-point.json' with { type: 'json' };
+
+/** What the interpreter is compared by: some of it is refused on purpose. */
+const ORACLE = 'crates/aesql/oracle/';
+
+const tracked = (pattern: string): string[] =>
+  execFileSync('git', ['ls-files', '--cached', '--others', '--exclude-standard', pattern], {
+    encoding: 'utf8',
+  })
+    .split('\n')
+    .filter((file) => file !== '' && !file.startsWith(ORACLE));
+
+/** The text of a file with nothing but its blocks of SQL, each on the lines where it stands. */
+function blocks(file: string): string {
+  let inside = false;
+  const lines = readFileSync(file, 'utf8').split('\n').map((line) => {
+    if (!/^\s*```/.test(line)) return inside ? line : '';
+    const ends = inside;
+    inside = !inside && /^\s*```sql$/.test(line);
+    return ends ? ';' : '';
+  });
+  return lines.join('\n');
+}
+
+/** What the checker has to say, or an empty string. */
+function check(sql: string): string {
+  const args = ['run', '--quiet', '--package', 'aesql', '--', 'check', '-'];
+  const { status, stdout, stderr } = spawnSync('cargo', args, { input: sql, encoding: 'utf8' });
+  return status === 0 ? '' : `${stdout}${stderr}`;
+}
+
+for (const file of tracked('*.sql')) {
+  test(`${file} is what Analytics Engine takes`, () => {
+    assert.equal(check(readFileSync(file, 'utf8')), '');
+  });
+}
+
+for (const file of tracked('*.md')) {
+  const sql = blocks(file);
+  if (sql.trim() === '') continue;
+  test(`the SQL in ${file} is what Analytics Engine takes`, () => assert.equal(check(sql), ''));
+}
+
+test('the check finds what is wrong, and where', () => {
+  assert.match(check('SELECT 1 AS a;\n;\nSELECT DISTINCT blob1 FROM d'), /^-:3:1: error: .*DISTINCT/);
+});
+
+test("the columns that npm start reads have the contract's names", () => {
+  const readBack = readFileSync('tools/check-ins.sql', 'utf8');
+  const latest = readFileSync('tools/latest.sql', 'utf8');
+  const slots = Object.entries(layout).filter(([slot]) => /^(blob|double)\d+$/.test(slot));
+  for (const [slot, name] of slots) {
+    assert.match(readBack, new RegExp(`^ +${slot} AS ${name},?$`, 'm'));
+    if (name === 'sandboxId' || !latest.includes(name)) continue;
+    assert.match(latest, new RegExp(`^ +argMax\\(${slot}, timestamp\\) AS ${name},$`, 'm'));
+  }
+  for (const sql of [readBack, latest]) assert.ok(sql.includes(`FROM ${layout.dataset}\n`));
+});
