@@ -155,7 +155,7 @@ async function buildAgent(): Promise<string> {
 
 /** Starts `wrangler dev`, which builds the Worker first. */
 function startWorker(port: number, storePort: number, interactive: boolean): ChildProcess {
-  say('building and starting the Worker (about a minute the first time)');
+  say('building and starting the Worker and the local Analytics Engine (some minutes the first time)');
   const args = ['dev', '--config', 'wrangler.dev.toml', '--ip', '127.0.0.1', '--port', `${port}`];
   const child = spawn('wrangler', args, {
     env: {
