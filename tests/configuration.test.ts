@@ -12,9 +12,12 @@ const setting = (file: string, name: string) => {
 };
 
 test('local development runs what is deployed', () => {
-  for (const name of ['name', 'main', 'compatibility_date', 'command']) {
+  for (const name of ['name', 'main', 'compatibility_date']) {
     assert.equal(setting('wrangler.dev.toml', name), setting('wrangler.toml', name), name);
   }
+  const alsoBuilds = 'tools/setup --wasm tools/engine && ';
+  const command = setting('wrangler.dev.toml', 'command').replace(alsoBuilds, '');
+  assert.equal(command, setting('wrangler.toml', 'command'));
 });
 
 test('both write to the dataset of the contract', () => {
