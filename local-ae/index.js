@@ -225,7 +225,13 @@ const plugin = {
             compatibilityDate: COMPATIBILITY_DATE,
             modules: [...(await Promise.all(modules)), ...(await engineModules())],
             durableObjectNamespaces: [
-              { className: 'Store', uniqueKey: UNIQUE_KEY, enableSql: true },
+              // Not evicted when nobody asks for a while: the next query would have to read all points.
+              {
+                className: 'Store',
+                uniqueKey: UNIQUE_KEY,
+                enableSql: true,
+                preventEviction: true,
+              },
             ],
             durableObjectStorage: { localDisk: DISK },
             bindings: [

@@ -47,7 +47,13 @@ const service :Workerd.Service = (name = "local-ae:service", worker = (
   ],
   compatibilityDate = "2026-07-01",
   durableObjectNamespaces = [
-    (className = "Store", uniqueKey = "local-ae-Store", enableSql = true)
+    # Not evicted when nobody asks for a while: the next query would have to read all points.
+    (
+      className = "Store",
+      uniqueKey = "local-ae-Store",
+      enableSql = true,
+      preventEviction = true
+    )
   ],
   durableObjectStorage = (localDisk = "local-ae:disk"),
   bindings = [
