@@ -1,10 +1,7 @@
 #!/usr/bin/env python3
 """Compares aesql with a real ClickHouse (chdb) on the same seeded data.
 
-    python3 -m venv build/oracle
-    build/oracle/bin/pip install chdb
-    cargo build --release -p aesql
-    build/oracle/bin/python crates/aesql/oracle/compare.py --aesql target/release/aesql
+    npm run test:oracle
 
 Types and values must be identical, rows too where ORDER BY fixes them. What is known to differ stands
 in differences.sql with the reason, and must differ. Exits 1 if anything else does.
