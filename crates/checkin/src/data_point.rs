@@ -3,6 +3,8 @@
 //! Points are kept for 90 days and read by position, so the layout is **append-only**: a column is
 //! never renamed, moved or reused.
 
+use std::fmt;
+
 use crate::limits::MAX_STRING_BYTES;
 use crate::payload::CheckIn;
 
@@ -63,6 +65,73 @@ pub const DOUBLES: [Double; 6] = [
     Double { name: "bandwidthBytesIn", value: |checkin| checkin.bandwidth_bytes_in },
     Double { name: "bandwidthBytesOut", value: |checkin| checkin.bandwidth_bytes_out },
 ];
+
+/// Where a point keeps a value, as Analytics Engine's SQL names it: `index1`, `blob6`, `double1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Column {
+    /// `index1`
+    Index,
+    /// `blobN`
+    Blob(usize),
+    /// `doubleN`
+    Double(usize),
+}
+
+impl Column {
+    /// The column with this name in the contract. The index for what is in a blob as well: it is the
+    /// faster one to filter on.
+    ///
+    /// # Panics
+    ///
+    /// If there is none: in a constant, which is what this is for, that does not compile.
+    #[must_use]
+    #[expect(
+        clippy::indexing_slicing,
+        clippy::panic,
+        reason = "in constants neither happens at run time"
+    )]
+    pub const fn of(name: &str) -> Self {
+        if same(name, INDEX.name) {
+            return Self::Index;
+        }
+        let mut i = 0;
+        while i < BLOBS.len() {
+            if same(name, BLOBS[i].name) {
+                return Self::Blob(i + 1);
+            }
+            i += 1;
+        }
+        i = 0;
+        while i < DOUBLES.len() {
+            if same(name, DOUBLES[i].name) {
+                return Self::Double(i + 1);
+            }
+            i += 1;
+        }
+        panic!("the layout has no column of this name")
+    }
+}
+
+/// `==`, which constants do not have for texts.
+#[expect(clippy::indexing_slicing, reason = "both are as long as the first")]
+const fn same(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let mut i = 0;
+    while i < a.len() && i < b.len() && a[i] == b[i] {
+        i += 1;
+    }
+    i == a.len() && i == b.len()
+}
+
+impl fmt::Display for Column {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Index => f.write_str("index1"),
+            Self::Blob(n) => write!(f, "blob{n}"),
+            Self::Double(n) => write!(f, "double{n}"),
+        }
+    }
+}
 
 /// A data point, ready to be written.
 #[derive(Clone, Debug, PartialEq)]
@@ -139,6 +208,19 @@ mod tests {
             point.doubles.map(f64::to_bits),
             [1.0, 2.0, 3.0, 4.0, 5.0, 6.0].map(f64::to_bits)
         );
+    }
+
+    #[test]
+    fn every_column_is_found_by_its_name() {
+        for (slot, name) in slots().filter(|(slot, _)| slot != "blob1") {
+            assert_eq!(Column::of(name).to_string(), slot);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "no column of this name")]
+    fn a_name_that_is_not_in_the_layout_is_no_column() {
+        let _ = Column::of("loadAvg5");
     }
 
     #[test]

@@ -1,0 +1,231 @@
+//! `GET /api/fleet`: the state of the fleet at a glance.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::parameters::{InvalidParameter, Parameters};
+use crate::rows::{self, UnexpectedAnswer};
+use crate::sql::{
+    BYTES_IN, BYTES_OUT, CHECK_INS, CONTROLLER_VERSION, FLY_REGION, LAST_SEEN, LOAD, MACHINE_ID,
+    OPENCLAW_VERSION, RESTARTS, SANDBOX_ID, SUPERVISOR_STATE, latest, quantile, sum,
+};
+use crate::time::Time;
+use crate::{Asked, SHUT_DOWN};
+
+/// How many combinations of state, versions and region are told apart.
+const MAX_GROUPS: usize = 10_000;
+
+/// How is the fleet?
+#[derive(Clone, Debug)]
+pub struct FleetQuestion<'a> {
+    asked: Asked<'a>,
+    window: u64,
+    silent_after: u64,
+}
+
+impl<'a> FleetQuestion<'a> {
+    /// The question that a request's parameters ask.
+    pub fn new(parameters: &Parameters, asked: Asked<'a>) -> Result<Self, InvalidParameter> {
+        parameters.only(&["window", "silent_after"])?;
+        let window = parameters.window()?;
+        Ok(Self { asked, window, silent_after: parameters.silent_after(window)? })
+    }
+
+    /// Asks for the sandboxes, by all that they are counted by.
+    #[must_use]
+    pub fn sandboxes_sql(&self) -> String {
+        let Time(heard_since) = self.asked.now.minus(self.silent_after);
+        // Rows of the inner query are sandboxes: they are counted, not weighted.
+        format!(
+            "SELECT supervisorState, controllerVersion, openclawVersion, flyRegion, \
+             count() AS sandboxes, countIf(lastSeen >= {heard_since}) AS reporting, \
+             countIf(restarts > 0) AS restarted \
+             FROM (SELECT {SANDBOX_ID} AS sandboxId, {LAST_SEEN} AS lastSeen, \
+             {} AS supervisorState, {} AS controllerVersion, {} AS openclawVersion, \
+             {} AS flyRegion, {} AS restarts {} GROUP BY sandboxId) \
+             GROUP BY supervisorState, controllerVersion, openclawVersion, flyRegion \
+             ORDER BY sandboxes DESC LIMIT {MAX_GROUPS}",
+            latest(SUPERVISOR_STATE),
+            latest(CONTROLLER_VERSION),
+            latest(OPENCLAW_VERSION),
+            latest(FLY_REGION),
+            sum(RESTARTS),
+            self.asked.points(self.window),
+        )
+    }
+
+    /// Asks for what all check-ins come to.
+    #[must_use]
+    pub fn totals_sql(&self) -> String {
+        format!(
+            "SELECT {CHECK_INS} AS checkIns, count(DISTINCT {MACHINE_ID}) AS machines, \
+             countIf({MACHINE_ID} = '') AS withoutMachine, {} AS restarts, \
+             {} AS bandwidthBytesIn, {} AS bandwidthBytesOut, {} AS p50, {} AS p95 {}",
+            sum(RESTARTS),
+            sum(BYTES_IN),
+            sum(BYTES_OUT),
+            quantile("0.5", LOAD),
+            quantile("0.95", LOAD),
+            self.asked.points(self.window),
+        )
+    }
+
+    /// Makes the answer of the rows for [`sandboxes_sql`](Self::sandboxes_sql) and
+    /// [`totals_sql`](Self::totals_sql).
+    pub fn answer(&self, sandboxes: &str, totals: &str) -> Result<Fleet, UnexpectedAnswer> {
+        let groups: Vec<Group> = rows::read(sandboxes)?;
+        let totals: Totals = rows::read_one(totals)?;
+        let count = |of: fn(&Group) -> u64| groups.iter().map(of).sum();
+        let reporting = count(|group| group.reporting);
+        let sandboxes = count(|group| group.sandboxes);
+        Ok(Fleet {
+            as_of: self.asked.now,
+            from: self.asked.now.minus(self.window),
+            silent_after_seconds: self.silent_after,
+            sandboxes,
+            machines: totals.machines.saturating_sub(u64::from(totals.without_machine > 0)),
+            check_ins: totals.check_ins,
+            reporting,
+            silent: sandboxes - reporting,
+            silent_after_shutdown: groups
+                .iter()
+                .filter(|group| group.supervisor_state.as_deref() == Some(SHUT_DOWN))
+                .map(|group| group.sandboxes - group.reporting)
+                .sum(),
+            restarts: totals.restarts,
+            restarted_sandboxes: count(|group| group.restarted),
+            bandwidth_bytes_in: totals.bandwidth_bytes_in,
+            bandwidth_bytes_out: totals.bandwidth_bytes_out,
+            load_avg_5m: LoadQuantiles { p50: totals.p50, p95: totals.p95 },
+            supervisor_states: facets(&groups, |group| &group.supervisor_state),
+            controller_versions: facets(&groups, |group| &group.controller_version),
+            openclaw_versions: facets(&groups, |group| &group.openclaw_version),
+            fly_regions: facets(&groups, |group| &group.fly_region),
+            complete: groups.len() < MAX_GROUPS,
+        })
+    }
+}
+
+/// The sandboxes that have all of these in common.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Group {
+    #[serde(deserialize_with = "rows::known")]
+    supervisor_state: Option<String>,
+    #[serde(deserialize_with = "rows::known")]
+    controller_version: Option<String>,
+    #[serde(deserialize_with = "rows::known")]
+    openclaw_version: Option<String>,
+    #[serde(deserialize_with = "rows::known")]
+    fly_region: Option<String>,
+    #[serde(deserialize_with = "rows::whole")]
+    sandboxes: u64,
+    #[serde(deserialize_with = "rows::whole")]
+    reporting: u64,
+    #[serde(deserialize_with = "rows::whole")]
+    restarted: u64,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Totals {
+    #[serde(deserialize_with = "rows::whole")]
+    check_ins: u64,
+    /// With `""` as one of them, if there are check-ins that name no machine.
+    #[serde(deserialize_with = "rows::whole")]
+    machines: u64,
+    #[serde(deserialize_with = "rows::whole")]
+    without_machine: u64,
+    #[serde(deserialize_with = "rows::whole")]
+    restarts: u64,
+    #[serde(deserialize_with = "rows::whole")]
+    bandwidth_bytes_in: u64,
+    #[serde(deserialize_with = "rows::whole")]
+    bandwidth_bytes_out: u64,
+    #[serde(deserialize_with = "rows::maybe")]
+    p50: Option<f64>,
+    #[serde(deserialize_with = "rows::maybe")]
+    p95: Option<f64>,
+}
+
+/// The state of the fleet.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fleet {
+    /// When this was asked.
+    pub as_of: Time,
+    /// Check-ins after this time are counted.
+    pub from: Time,
+    /// How long a sandbox is not heard of until it is silent.
+    pub silent_after_seconds: u64,
+    /// Sandboxes that checked in within the window.
+    pub sandboxes: u64,
+    /// Machines that they ran on, as far as they say.
+    pub machines: u64,
+    /// Check-ins.
+    pub check_ins: u64,
+    /// Sandboxes that are heard of now.
+    pub reporting: u64,
+    /// Those that are not.
+    pub silent: u64,
+    /// Silent ones that had said that they shut down: they are no incident.
+    pub silent_after_shutdown: u64,
+    /// Restarts of the supervised process.
+    pub restarts: u64,
+    /// Sandboxes with at least one.
+    pub restarted_sandboxes: u64,
+    /// Bytes that came in.
+    pub bandwidth_bytes_in: u64,
+    /// Bytes that went out.
+    pub bandwidth_bytes_out: u64,
+    /// The load average of the check-ins.
+    pub load_avg_5m: LoadQuantiles,
+    /// Sandboxes by their latest state.
+    pub supervisor_states: Vec<Facet>,
+    /// By their latest controller version.
+    pub controller_versions: Vec<Facet>,
+    /// By their latest OpenClaw version.
+    pub openclaw_versions: Vec<Facet>,
+    /// By their latest region.
+    pub fly_regions: Vec<Facet>,
+    /// Whether all sandboxes are counted: false if they differ in more ways than are told apart.
+    pub complete: bool,
+}
+
+/// How load is distributed; null if there was no check-in.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LoadQuantiles {
+    /// The median.
+    pub p50: Option<f64>,
+    /// What all but a twentieth stay under.
+    pub p95: Option<f64>,
+}
+
+/// The sandboxes that have something in common.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Facet {
+    /// What they have in common; null if it is not known.
+    pub value: Option<String>,
+    /// How many there are.
+    pub sandboxes: u64,
+    /// How many of them are heard of now.
+    pub reporting: u64,
+}
+
+/// Counts by one of the things that groups have in common; the largest first.
+fn facets(groups: &[Group], by: fn(&Group) -> &Option<String>) -> Vec<Facet> {
+    let mut counts = BTreeMap::<_, (u64, u64)>::new();
+    for group in groups {
+        let (sandboxes, reporting) = counts.entry(by(group)).or_default();
+        *sandboxes += group.sandboxes;
+        *reporting += group.reporting;
+    }
+    let mut facets: Vec<_> = counts
+        .into_iter()
+        .map(|(value, (sandboxes, reporting))| Facet { value: value.clone(), sandboxes, reporting })
+        .collect();
+    // Stable: by value where the counts are equal.
+    facets.sort_by_key(|facet| std::cmp::Reverse(facet.sandboxes));
+    facets
+}

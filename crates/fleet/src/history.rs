@@ -1,0 +1,165 @@
+//! `GET /api/sandboxes/{sandboxId}/history`: one sandbox over time.
+
+use serde::{Deserialize, Serialize};
+
+use crate::parameters::{self, InvalidParameter, Parameters, text};
+use crate::rows::{self, UnexpectedAnswer};
+use crate::sql::{
+    self, BYTES_IN, BYTES_OUT, CHECK_INS, LAST_EXIT_REASON, LOAD, RESTARTS, SUPERVISOR_STATE,
+    UPTIME, latest, sum,
+};
+use crate::time::{Span, Time};
+
+/// The check-ins of a healthy machine: one to a step.
+const DEFAULT_STEP: u64 = 5 * 60;
+
+/// The most steps of an answer: a week of five minutes.
+const MAX_STEPS: u64 = 2_016;
+
+/// How was one sandbox?
+#[derive(Clone, Debug)]
+pub struct HistoryQuestion {
+    now: Time,
+    sandbox: String,
+    /// The start of the first step.
+    from: Time,
+    step: u64,
+}
+
+impl HistoryQuestion {
+    /// The question that a request's path and parameters ask. Whether the operator may see the
+    /// sandbox is for the caller to know.
+    pub fn new(
+        sandbox: &str,
+        parameters: &Parameters,
+        now: Time,
+    ) -> Result<Self, InvalidParameter> {
+        parameters.only(&["window", "step"])?;
+        let window = parameters.window()?;
+        // Not said, it is as small as the answer allows.
+        let smallest = (window / MAX_STEPS + 1).next_multiple_of(60);
+        let step = parameters.step(DEFAULT_STEP.max(smallest))?;
+        if window / step > MAX_STEPS {
+            let expected =
+                format!("{} or more: window / step is at most {MAX_STEPS}", text(smallest));
+            return Err(InvalidParameter::new("step", expected));
+        }
+        let sandbox = parameters::sandbox_id(sandbox)?;
+        // Whole steps: a part of one would look like a drop.
+        Ok(Self { now, sandbox, from: now.minus(window).start_of(step), step })
+    }
+
+    /// Asks for what the check-ins of each step come to.
+    #[must_use]
+    pub fn sql(&self) -> String {
+        let Self { now, from, step, .. } = *self;
+        // A span is open at its start.
+        let span = Span { after: from.minus(1), until: now };
+        format!(
+            "SELECT intDiv(toUnixTimestamp(timestamp), {step}) * {step} AS start, \
+             {CHECK_INS} AS checkIns, {} AS restarts, {} / {CHECK_INS} AS loadAvg5m, \
+             max({LOAD}) AS loadMax, {} AS bandwidthBytesIn, {} AS bandwidthBytesOut, \
+             {} AS supervisorState, {} AS uptimeSeconds, {} AS lastExitReason \
+             {} GROUP BY start ORDER BY start",
+            sum(RESTARTS),
+            sum(LOAD),
+            sum(BYTES_IN),
+            sum(BYTES_OUT),
+            latest(SUPERVISOR_STATE),
+            latest(UPTIME),
+            latest(LAST_EXIT_REASON),
+            sql::points(span, Some(&self.sandbox)),
+        )
+    }
+
+    /// Makes the answer of the rows for [`sql`](Self::sql); none if the sandbox was not seen.
+    pub fn answer(&self, steps: &str) -> Result<Option<History>, UnexpectedAnswer> {
+        let mut found = rows::read::<Step>(steps)?.into_iter().peekable();
+        if found.peek().is_none() {
+            return Ok(None);
+        }
+        let mut steps = Vec::new();
+        let mut start = self.from;
+        while start <= self.now {
+            steps.push(
+                found.next_if(|step| step.start <= start).unwrap_or_else(|| Step::silent(start)),
+            );
+            start = Time(start.0 + self.step);
+        }
+        Ok(Some(History {
+            as_of: self.now,
+            from: self.from,
+            step_seconds: self.step,
+            sandbox_id: self.sandbox.clone(),
+            steps,
+        }))
+    }
+}
+
+/// A sandbox over time.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct History {
+    /// When this was asked: the last step goes no further.
+    pub as_of: Time,
+    /// The start of the first step.
+    pub from: Time,
+    /// How long a step is.
+    pub step_seconds: u64,
+    /// The sandbox.
+    pub sandbox_id: String,
+    /// Every step, also those without a check-in.
+    pub steps: Vec<Step>,
+}
+
+/// What the check-ins of a step come to. Without any, what is not a count is null.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    /// When it starts.
+    pub start: Time,
+    /// Check-ins.
+    #[serde(deserialize_with = "rows::whole")]
+    pub check_ins: u64,
+    /// Restarts of the supervised process.
+    #[serde(deserialize_with = "rows::whole")]
+    pub restarts: u64,
+    /// The mean load average.
+    #[serde(deserialize_with = "rows::maybe")]
+    pub load_avg_5m: Option<f64>,
+    /// The highest.
+    #[serde(deserialize_with = "rows::maybe")]
+    pub load_max: Option<f64>,
+    /// Bytes that came in.
+    #[serde(deserialize_with = "rows::whole")]
+    pub bandwidth_bytes_in: u64,
+    /// Bytes that went out.
+    #[serde(deserialize_with = "rows::whole")]
+    pub bandwidth_bytes_out: u64,
+    /// The state at the end of the step.
+    #[serde(deserialize_with = "rows::known")]
+    pub supervisor_state: Option<String>,
+    /// How long the supervised process had been running at its end.
+    #[serde(deserialize_with = "rows::maybe")]
+    pub uptime_seconds: Option<f64>,
+    /// How it had ended the last time.
+    #[serde(deserialize_with = "rows::known")]
+    pub last_exit_reason: Option<String>,
+}
+
+impl Step {
+    const fn silent(start: Time) -> Self {
+        Self {
+            start,
+            check_ins: 0,
+            restarts: 0,
+            load_avg_5m: None,
+            load_max: None,
+            bandwidth_bytes_in: 0,
+            bandwidth_bytes_out: 0,
+            supervisor_state: None,
+            uptime_seconds: None,
+            last_exit_reason: None,
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What operators ask of the check-ins, and what they are answered.
+//!
+//! Each question is a type: it is [made](FleetQuestion::new) of a request's parameters, says what to
+//! ask in Analytics Engine's SQL, and makes an answer of the rows that come back. Pure: no HTTP, no
+//! clock, so that the Worker is a thin shell over it and the tests can ask a local engine.
+//!
+//! - Every query is bounded in time, on both sides: [`points`](sql::points) is the only way to them.
+//! - Every figure over points is weighted by `_sample_interval`: Analytics Engine may keep one point
+//!   of many. Figures over sandboxes are not: it keeps points of each.
+//! - Restarts are summed from the delta of each check-in: `totalRestarts` starts again with the machine.
+//! - Times are seconds since 1970 on the way and RFC 3339 in UTC in answers.
+
+#![forbid(unsafe_code)]
+
+mod fleet;
+mod history;
+mod incidents;
+mod parameters;
+mod rows;
+mod sandbox;
+mod sandboxes;
+mod sql;
+mod time;
+
+pub use fleet::{Facet, Fleet, FleetQuestion, LoadQuantiles};
+pub use history::{History, HistoryQuestion, Step};
+pub use incidents::{Incident, IncidentTotals, Incidents, IncidentsQuestion, Severity};
+pub use parameters::{InvalidParameter, Parameters};
+pub use rows::UnexpectedAnswer;
+pub use sandbox::{Load, Machine, Sandbox, SandboxAnswer, SandboxQuestion};
+pub use sandboxes::{Sandboxes, SandboxesQuestion};
+pub use time::Time;
+
+/// The state of a machine that says good-bye: whoever is silent after it is silent on purpose.
+const SHUT_DOWN: &str = "shutting_down";
+
+/// Who asks, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The present time.
+    pub now: Time,
+    /// The only sandbox that the operator may see, if they may not see all.
+    pub only: Option<&'a str>,
+}

@@ -1,0 +1,287 @@
+//! The parameters of a request's query: known ones, once each, within their bounds.
+
+use std::fmt;
+
+use crate::sql;
+use kiloclaw_checkin::limits::{MAX_SANDBOX_ID_BYTES, MAX_STRING_BYTES};
+
+/// A parameter that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidParameter {
+    /// Its name.
+    pub name: String,
+    /// What may stand there.
+    pub expected: String,
+}
+
+impl InvalidParameter {
+    pub(crate) fn new(name: &str, expected: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), expected: expected.into() }
+    }
+}
+
+impl fmt::Display for InvalidParameter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: expected {}", self.name, self.expected)
+    }
+}
+
+impl std::error::Error for InvalidParameter {}
+
+/// An hour, a day, in seconds.
+pub(crate) const HOUR: u64 = 3_600;
+const DAY: u64 = 24 * HOUR;
+
+/// How far Analytics Engine looks back.
+pub(crate) const RETENTION: u64 = 90 * DAY;
+
+/// Names that an error repeats are cut off here.
+const LONGEST_NAME: usize = 100;
+
+/// The parameters of a request.
+#[derive(Clone, Debug)]
+pub struct Parameters {
+    pairs: Vec<(String, String)>,
+}
+
+/// The parameters that a kind of question takes, and their documentation in one place.
+pub(crate) type Known = &'static [&'static str];
+
+impl Parameters {
+    /// Takes the decoded pairs of a query.
+    pub fn new(pairs: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self { pairs: pairs.into_iter().collect() }
+    }
+
+    /// Refuses what is not known and what is there twice: a misspelt filter must not be no filter.
+    pub(crate) fn only(&self, known: Known) -> Result<(), InvalidParameter> {
+        for (i, (name, _)) in self.pairs.iter().enumerate() {
+            if !known.contains(&name.as_str()) {
+                let name = &name[..name.floor_char_boundary(LONGEST_NAME)];
+                let expected = format!("one of the parameters {}", known.join(", "));
+                return Err(InvalidParameter::new(name, expected));
+            }
+            if self.pairs.iter().take(i).any(|(earlier, _)| earlier == name) {
+                return Err(InvalidParameter::new(name, "the parameter once"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.pairs.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A text to compare with.
+    pub(crate) fn text(&self, name: &str) -> Result<Option<String>, InvalidParameter> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        if text.len() > MAX_STRING_BYTES {
+            let expected = format!("at most {MAX_STRING_BYTES} bytes");
+            return Err(InvalidParameter::new(name, expected));
+        }
+        Ok(Some(text.to_owned()))
+    }
+
+    pub(crate) fn flag(&self, name: &str) -> Result<Option<bool>, InvalidParameter> {
+        match self.get(name) {
+            None => Ok(None),
+            Some("true") => Ok(Some(true)),
+            Some("false") => Ok(Some(false)),
+            Some(_) => Err(InvalidParameter::new(name, "true or false")),
+        }
+    }
+
+    pub(crate) fn integer(
+        &self,
+        name: &str,
+        default: usize,
+        highest: usize,
+    ) -> Result<usize, InvalidParameter> {
+        let Some(text) = self.get(name) else { return Ok(default) };
+        match text.parse() {
+            // Not "+1", which Rust would read.
+            Ok(n) if (1..=highest).contains(&n) && text.bytes().all(|b| b.is_ascii_digit()) => {
+                Ok(n)
+            }
+            _ => Err(InvalidParameter::new(name, format!("an integer from 1 to {highest}"))),
+        }
+    }
+
+    /// A duration, in seconds.
+    fn duration(&self, name: &str, default: u64, bounds: Bounds) -> Result<u64, InvalidParameter> {
+        let Some(text) = self.get(name) else { return Ok(default) };
+        seconds(text)
+            .filter(|seconds| (bounds.shortest..=bounds.longest).contains(seconds))
+            .ok_or_else(|| InvalidParameter::new(name, bounds.to_string()))
+    }
+
+    /// How far to look back: `window`, a day if it is not said.
+    pub(crate) fn window(&self) -> Result<u64, InvalidParameter> {
+        self.duration("window", DAY, Bounds { shortest: 60, longest: RETENTION })
+    }
+
+    /// How long a sandbox is not heard of until it is silent: `silent_after`, three check-ins if it is
+    /// not said.
+    pub(crate) fn silent_after(&self, window: u64) -> Result<u64, InvalidParameter> {
+        let silent_after =
+            self.duration("silent_after", 15 * 60, Bounds { shortest: 10, longest: 7 * DAY })?;
+        // Whoever is silent for longer than the window is not seen in it.
+        if self.get("silent_after").is_some() && silent_after >= window {
+            return Err(InvalidParameter::new("silent_after", "less than window"));
+        }
+        Ok(silent_after)
+    }
+
+    /// The steps of a series: `step`, in seconds, if it is said.
+    pub(crate) fn step(&self, default: u64) -> Result<u64, InvalidParameter> {
+        self.duration("step", default, Bounds { shortest: 10, longest: 7 * DAY })
+    }
+}
+
+/// The least and the most that a duration may be, in seconds.
+#[derive(Clone, Copy)]
+struct Bounds {
+    shortest: u64,
+    longest: u64,
+}
+
+impl fmt::Display for Bounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { shortest, longest } = *self;
+        let (shortest, longest) = (text(shortest), text(longest));
+        write!(f, "a duration from {shortest} to {longest}, such as 90s, 15m, 24h or 7d")
+    }
+}
+
+/// `24h` as seconds.
+fn seconds(text: &str) -> Option<u64> {
+    let unit = match text.as_bytes().last()? {
+        b's' => 1,
+        b'm' => 60,
+        b'h' => HOUR,
+        b'd' => DAY,
+        _ => return None,
+    };
+    let number = text.get(..text.len() - 1)?;
+    // Not "+1", which Rust would read.
+    if !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    number.parse::<u64>().ok()?.checked_mul(unit)
+}
+
+/// Seconds as `24h`, in the largest unit that they are a multiple of.
+pub(crate) fn text(seconds: u64) -> String {
+    let units = [(DAY, 'd'), (HOUR, 'h'), (60, 'm')];
+    let whole = units.into_iter().find(|(unit, _)| seconds.is_multiple_of(*unit));
+    let (unit, name) = whole.unwrap_or((1, 's'));
+    format!("{}{name}", seconds / unit)
+}
+
+/// A sandbox's id, as the contract has them.
+pub(crate) fn sandbox_id(id: &str) -> Result<String, InvalidParameter> {
+    if (1..=MAX_SANDBOX_ID_BYTES).contains(&id.len()) {
+        return Ok(id.to_owned());
+    }
+    let expected = format!("1 to {MAX_SANDBOX_ID_BYTES} bytes");
+    Err(InvalidParameter::new("sandboxId", expected))
+}
+
+/// A condition that a text filter adds.
+pub(crate) fn equals(column: &str, value: &str) -> String {
+    format!("{column} = {}", sql::Text(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parameters(pairs: &[(&str, &str)]) -> Parameters {
+        Parameters::new(pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())))
+    }
+
+    fn expected<T: fmt::Debug>(result: Result<T, InvalidParameter>) -> String {
+        result.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn durations_have_a_unit_and_bounds() {
+        for (text, found) in [
+            ("1s", Some(1)),
+            ("15m", Some(900)),
+            ("24h", Some(86_400)),
+            ("90d", Some(RETENTION)),
+            ("007m", Some(420)),
+            ("", None),
+            ("5", None),
+            ("m", None),
+            ("+5m", None),
+            ("-5m", None),
+            ("1.5h", None),
+            ("5 m", None),
+            ("5min", None),
+            ("5µ", None),
+            ("99999999999999999999d", None),
+            ("18446744073709551615d", None),
+        ] {
+            assert_eq!(seconds(text), found, "{text:?}");
+        }
+        assert_eq!(parameters(&[]).window(), Ok(86_400));
+        assert_eq!(parameters(&[("window", "90d")]).window(), Ok(RETENTION));
+        for wrong in ["91d", "59s", "0h", "1w", ""] {
+            assert_eq!(
+                expected(parameters(&[("window", wrong)]).window()),
+                "window: expected a duration from 1m to 90d, such as 90s, 15m, 24h or 7d"
+            );
+        }
+    }
+
+    #[test]
+    fn silence_is_shorter_than_the_window() {
+        assert_eq!(parameters(&[]).silent_after(60), Ok(900));
+        assert_eq!(parameters(&[("silent_after", "59s")]).silent_after(60), Ok(59));
+        assert_eq!(
+            expected(parameters(&[("silent_after", "60s")]).silent_after(60)),
+            "silent_after: expected less than window"
+        );
+    }
+
+    #[test]
+    fn unknown_and_repeated_parameters_are_refused() {
+        assert_eq!(parameters(&[("a", "1"), ("b", "")]).only(&["a", "b"]), Ok(()));
+        assert_eq!(
+            expected(parameters(&[("windo", "1h")]).only(&["window", "step"])),
+            "windo: expected one of the parameters window, step"
+        );
+        assert_eq!(
+            expected(parameters(&[("a", "1"), ("a", "1")]).only(&["a"])),
+            "a: expected the parameter once"
+        );
+        let long = "ü".repeat(1_000);
+        assert_eq!(parameters(&[(&long, "")]).only(&[]).unwrap_err().name.len(), LONGEST_NAME);
+    }
+
+    #[test]
+    fn integers_and_flags_are_what_they_say() {
+        let limit = |text| parameters(&[("limit", text)]).integer("limit", 100, 1_000);
+        assert_eq!(parameters(&[]).integer("limit", 100, 1_000), Ok(100));
+        assert_eq!((limit("1"), limit("1000")), (Ok(1), Ok(1_000)));
+        for wrong in ["0", "1001", "-1", "+1", "1e2", "", "99999999999999999999"] {
+            assert_eq!(expected(limit(wrong)), "limit: expected an integer from 1 to 1000");
+        }
+        assert_eq!(parameters(&[("silent", "false")]).flag("silent"), Ok(Some(false)));
+        assert_eq!(
+            expected(parameters(&[("silent", "TRUE")]).flag("silent")),
+            "silent: expected true or false"
+        );
+    }
+
+    #[test]
+    fn durations_are_told_in_their_largest_unit() {
+        for (seconds, told) in
+            [(10, "10s"), (60, "1m"), (90, "90s"), (7_200, "2h"), (RETENTION, "90d")]
+        {
+            assert_eq!(text(seconds), told);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The answers of Analytics Engine, as `FORMAT JSON` has them.
+
+use std::fmt;
+
+use serde::de::{DeserializeOwned, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
+
+/// The answer is not what the query asked for; the text, for the log, says where it is not.
+#[derive(Debug)]
+pub struct UnexpectedAnswer(serde_json::Error);
+
+impl fmt::Display for UnexpectedAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the answer of Analytics Engine is not what was asked for: {}", self.0)
+    }
+}
+
+impl std::error::Error for UnexpectedAnswer {}
+
+#[derive(Deserialize)]
+struct Answer<R> {
+    data: Vec<R>,
+}
+
+/// The rows of an answer.
+pub(crate) fn read<R: DeserializeOwned>(answer: &str) -> Result<Vec<R>, UnexpectedAnswer> {
+    serde_json::from_str::<Answer<R>>(answer).map(|answer| answer.data).map_err(UnexpectedAnswer)
+}
+
+/// The one row of an answer, or what a row without points would be.
+pub(crate) fn read_one<R: DeserializeOwned + Default>(answer: &str) -> Result<R, UnexpectedAnswer> {
+    Ok(read(answer)?.pop().unwrap_or_default())
+}
+
+/// A number, which is a string if it is a 64-bit integer, and null if it is not finite.
+struct Number;
+
+impl Visitor<'_> for Number {
+    type Value = Option<f64>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number, a string that holds one, or null")
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "counts; beyond 2^53 the last digits do not matter"
+    )]
+    fn visit_u64<E>(self, value: u64) -> Result<Option<f64>, E> {
+        Ok(Some(value as f64))
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "likewise")]
+    fn visit_i64<E>(self, value: i64) -> Result<Option<f64>, E> {
+        Ok(Some(value as f64))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Option<f64>, E> {
+        Ok(Some(value))
+    }
+
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Option<f64>, E> {
+        let number = value.parse().map_err(|_| E::invalid_value(Unexpected::Str(value), &self))?;
+        Ok(Some(number).filter(|number: &f64| number.is_finite()))
+    }
+
+    fn visit_unit<E>(self) -> Result<Option<f64>, E> {
+        Ok(None)
+    }
+}
+
+/// A number that may not be there: a quantile of nothing.
+pub(crate) fn maybe<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    deserializer.deserialize_any(Number)
+}
+
+/// A number; 0 if it is not finite.
+pub(crate) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    maybe(deserializer).map(Option::unwrap_or_default)
+}
+
+/// A number of things that are counted in ones, though it may have come as a double.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
+pub(crate) fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    number(deserializer).map(|number| number.round() as u64)
+}
+
+/// A text, where an empty one means that it is not known.
+pub(crate) fn known<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Ok(Some(text).filter(|text| !text.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    struct Row {
+        #[serde(deserialize_with = "whole")]
+        n: u64,
+        #[serde(deserialize_with = "maybe")]
+        q: Option<f64>,
+        #[serde(deserialize_with = "known")]
+        s: Option<String>,
+    }
+
+    #[test]
+    fn rows_are_read_with_integers_as_strings() {
+        let answer = r#"{"meta":[{"name":"n","type":"UInt64"}],"data":[
+            {"n":"18446744073709551615","q":null,"s":""},{"n":3,"q":0.5,"s":"a"},
+            {"n":2.0,"q":"1","s":"b"}],"rows":3,"rows_before_limit_at_least":3}"#;
+        assert_eq!(
+            read::<Row>(answer).unwrap(),
+            [
+                Row { n: u64::MAX, q: None, s: None },
+                Row { n: 3, q: Some(0.5), s: Some("a".into()) },
+                Row { n: 2, q: Some(1.0), s: Some("b".into()) },
+            ]
+        );
+        assert_eq!(read_one::<Row>(r#"{"data":[]}"#).unwrap(), Row::default());
+    }
+
+    #[test]
+    fn what_is_no_answer_is_told_with_its_place() {
+        for (answer, why) in [
+            ("", "EOF"),
+            (
+                r#"{"data":[{"n":"x","q":1,"s":""}]}"#,
+                r#"invalid value: string "x", expected a number"#,
+            ),
+            (r#"{"data":[{"n":1,"s":""}]}"#, "missing field `q`"),
+        ] {
+            let error = read::<Row>(answer).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+}

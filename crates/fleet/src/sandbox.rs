@@ -1,0 +1,230 @@
+//! `GET /api/sandboxes/{sandboxId}`: one sandbox, its latest state and what its check-ins come to.
+
+use serde::{Deserialize, Serialize};
+
+use crate::parameters::{self, InvalidParameter, Parameters};
+use crate::rows::{self, UnexpectedAnswer};
+use crate::sql::{
+    self, BYTES_IN, BYTES_OUT, CHECK_INS, CONTROLLER_COMMIT, CONTROLLER_VERSION, FIRST_SEEN,
+    FLY_REGION, LAST_EXIT_REASON, LAST_SEEN, LOAD, MACHINE_ID, OPENCLAW_COMMIT, OPENCLAW_VERSION,
+    RESTARTS, SANDBOX_ID, SUPERVISOR_STATE, TOTAL_RESTARTS, UPTIME, latest, quantile, sum,
+};
+use crate::time::{Span, Time};
+
+/// How many machines of a sandbox are told.
+const MAX_MACHINES: usize = 100;
+
+/// How is one sandbox?
+#[derive(Clone, Debug)]
+pub struct SandboxQuestion {
+    now: Time,
+    sandbox: String,
+    window: u64,
+    silent_after: u64,
+}
+
+impl SandboxQuestion {
+    /// The question that a request's path and parameters ask. Whether the operator may see the
+    /// sandbox is for the caller to know.
+    pub fn new(
+        sandbox: &str,
+        parameters: &Parameters,
+        now: Time,
+    ) -> Result<Self, InvalidParameter> {
+        parameters.only(&["window", "silent_after"])?;
+        let window = parameters.window()?;
+        Ok(Self {
+            now,
+            sandbox: parameters::sandbox_id(sandbox)?,
+            window,
+            silent_after: parameters.silent_after(window)?,
+        })
+    }
+
+    fn points(&self) -> String {
+        sql::points(Span::last(self.window, self.now), Some(&self.sandbox))
+    }
+
+    /// Asks for the state and the sums.
+    #[must_use]
+    pub fn sandbox_sql(&self) -> String {
+        format!(
+            "SELECT {}, {} AS p50, {} AS p95, max({LOAD}) AS highest {} GROUP BY sandboxId",
+            columns(),
+            quantile("0.5", LOAD),
+            quantile("0.95", LOAD),
+            self.points(),
+        )
+    }
+
+    /// Asks for the machines that it ran on, the latest first.
+    #[must_use]
+    pub fn machines_sql(&self) -> String {
+        format!(
+            "SELECT {MACHINE_ID} AS machineId, {FIRST_SEEN} AS firstSeen, {LAST_SEEN} AS lastSeen, \
+             {CHECK_INS} AS checkIns {} AND {MACHINE_ID} != '' GROUP BY machineId \
+             ORDER BY lastSeen DESC, machineId LIMIT {MAX_MACHINES}",
+            self.points(),
+        )
+    }
+
+    /// Makes the answer of the rows for [`sandbox_sql`](Self::sandbox_sql) and
+    /// [`machines_sql`](Self::machines_sql); none if the sandbox was not seen.
+    pub fn answer(
+        &self,
+        sandbox: &str,
+        machines: &str,
+    ) -> Result<Option<SandboxAnswer>, UnexpectedAnswer> {
+        let found = rows::read::<Sandbox>(sandbox)?.pop();
+        let load = rows::read::<Load>(sandbox)?.pop();
+        let Some((found, load)) = found.zip(load) else { return Ok(None) };
+        Ok(Some(SandboxAnswer {
+            as_of: self.now,
+            from: self.now.minus(self.window),
+            silent_after_seconds: self.silent_after,
+            sandbox: found.heard_since(self.now.minus(self.silent_after)),
+            load,
+            machines: rows::read(machines)?,
+        }))
+    }
+}
+
+/// One sandbox.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SandboxAnswer {
+    /// When this was asked.
+    pub as_of: Time,
+    /// Check-ins after this time are counted.
+    pub from: Time,
+    /// How long a sandbox is not heard of until it is silent.
+    pub silent_after_seconds: u64,
+    /// Its latest state, and its sums over the window.
+    pub sandbox: Sandbox,
+    /// Its load average over the window.
+    pub load: Load,
+    /// The machines that it ran on, the latest first. Several at a time are an
+    /// [incident](crate::Incident).
+    pub machines: Vec<Machine>,
+}
+
+/// What is asked of a sandbox, wherever it is: [`Row`] reads it.
+pub(crate) fn columns() -> String {
+    format!(
+        "{SANDBOX_ID} AS sandboxId, {FIRST_SEEN} AS firstSeen, {LAST_SEEN} AS lastSeen, \
+         {} AS supervisorState, {} AS machineId, {} AS flyRegion, {} AS controllerVersion, \
+         {} AS controllerCommit, {} AS openclawVersion, {} AS openclawCommit, \
+         {} AS lastExitReason, {} AS uptimeSeconds, {} AS loadAvg5m, {} AS totalRestarts, \
+         {CHECK_INS} AS checkIns, {} AS restarts, {} AS bandwidthBytesIn, \
+         {} AS bandwidthBytesOut",
+        latest(SUPERVISOR_STATE),
+        latest(MACHINE_ID),
+        latest(FLY_REGION),
+        latest(CONTROLLER_VERSION),
+        latest(CONTROLLER_COMMIT),
+        latest(OPENCLAW_VERSION),
+        latest(OPENCLAW_COMMIT),
+        latest(LAST_EXIT_REASON),
+        latest(UPTIME),
+        latest(LOAD),
+        latest(TOTAL_RESTARTS),
+        sum(RESTARTS),
+        sum(BYTES_IN),
+        sum(BYTES_OUT),
+    )
+}
+
+/// A sandbox: its latest state, and what its check-ins within the window come to. What it did not say
+/// is null.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sandbox {
+    /// Its id.
+    pub sandbox_id: String,
+    /// Whether it is not heard of any more.
+    #[serde(skip_deserializing)]
+    pub silent: bool,
+    /// The first check-in within the window.
+    pub first_seen: Time,
+    /// The last one.
+    pub last_seen: Time,
+    /// The state of the supervised process.
+    pub supervisor_state: String,
+    /// The machine that it runs on.
+    #[serde(deserialize_with = "rows::known")]
+    pub machine_id: Option<String>,
+    /// The region that its last check-in came through.
+    #[serde(deserialize_with = "rows::known")]
+    pub fly_region: Option<String>,
+    /// The version of what checks in.
+    pub controller_version: String,
+    /// Its commit.
+    pub controller_commit: String,
+    /// The version of the supervised process.
+    #[serde(deserialize_with = "rows::known")]
+    pub openclaw_version: Option<String>,
+    /// Its commit.
+    #[serde(deserialize_with = "rows::known")]
+    pub openclaw_commit: Option<String>,
+    /// How the supervised process ended the last time: `signal:<NAME>` or `code:<N>`.
+    #[serde(deserialize_with = "rows::known")]
+    pub last_exit_reason: Option<String>,
+    /// How long the supervised process has been running.
+    #[serde(deserialize_with = "rows::number")]
+    pub uptime_seconds: f64,
+    /// The latest load average.
+    #[serde(deserialize_with = "rows::number")]
+    pub load_avg_5m: f64,
+    /// Restarts as the machine counts them, which starts again with the machine.
+    #[serde(deserialize_with = "rows::whole")]
+    pub total_restarts: u64,
+    /// Check-ins within the window.
+    #[serde(deserialize_with = "rows::whole")]
+    pub check_ins: u64,
+    /// Restarts within the window.
+    #[serde(deserialize_with = "rows::whole")]
+    pub restarts: u64,
+    /// Bytes that came in within the window.
+    #[serde(deserialize_with = "rows::whole")]
+    pub bandwidth_bytes_in: u64,
+    /// Bytes that went out within the window.
+    #[serde(deserialize_with = "rows::whole")]
+    pub bandwidth_bytes_out: u64,
+}
+
+impl Sandbox {
+    /// Tells whether it is silent, which its row does not.
+    pub(crate) fn heard_since(mut self, heard_since: Time) -> Self {
+        self.silent = self.last_seen < heard_since;
+        self
+    }
+}
+
+/// A machine that a sandbox ran on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Machine {
+    /// Its id.
+    pub machine_id: String,
+    /// The first check-in from it within the window.
+    pub first_seen: Time,
+    /// The last one.
+    pub last_seen: Time,
+    /// Check-ins within the window.
+    #[serde(deserialize_with = "rows::whole")]
+    pub check_ins: u64,
+}
+
+/// The load average over the window.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Load {
+    /// The median.
+    #[serde(deserialize_with = "rows::maybe")]
+    pub p50: Option<f64>,
+    /// What all but a twentieth stay under.
+    #[serde(deserialize_with = "rows::maybe")]
+    pub p95: Option<f64>,
+    /// The highest.
+    #[serde(rename(serialize = "max"), deserialize_with = "rows::maybe")]
+    pub highest: Option<f64>,
+}

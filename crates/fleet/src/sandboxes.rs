@@ -1,0 +1,278 @@
+//! `GET /api/sandboxes`: the latest state of each sandbox, by page.
+
+use base64ct::{Base64UrlUnpadded, Encoding};
+use serde::{Deserialize, Serialize};
+
+use crate::Asked;
+use crate::parameters::{HOUR, InvalidParameter, Parameters, equals};
+use crate::rows::{self, UnexpectedAnswer};
+use crate::sandbox::{Sandbox, columns};
+use crate::sql::{self, Text};
+use crate::time::{Span, Time};
+
+const KNOWN: &[&str] = &[
+    "window",
+    "silent_after",
+    "state",
+    "region",
+    "version",
+    "silent",
+    "restarted",
+    "sort",
+    "limit",
+    "cursor",
+];
+
+const DEFAULT_LIMIT: usize = 100;
+const MAX_LIMIT: usize = 1_000;
+
+/// How long a cursor is good for: pages show the fleet as it was when the first one was asked for.
+const CURSOR_LIFETIME: u64 = HOUR;
+
+/// What sandboxes can be sorted by. Equal ones go by their ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Key {
+    SandboxId,
+    LastSeen,
+    Restarts,
+    Load,
+    Uptime,
+}
+
+impl Key {
+    const ALL: [Self; 5] =
+        [Self::SandboxId, Self::LastSeen, Self::Restarts, Self::Load, Self::Uptime];
+
+    /// As the parameter says it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::SandboxId => "sandbox_id",
+            Self::LastSeen => "last_seen",
+            Self::Restarts => "restarts",
+            Self::Load => "load",
+            Self::Uptime => "uptime",
+        }
+    }
+
+    /// The column of the query, but for the id, which is in every order.
+    const fn column(self) -> Option<&'static str> {
+        match self {
+            Self::SandboxId => None,
+            Self::LastSeen => Some("lastSeen"),
+            Self::Restarts => Some("restarts"),
+            Self::Load => Some("loadAvg5m"),
+            Self::Uptime => Some("uptimeSeconds"),
+        }
+    }
+
+    /// What that column holds; 0 if there is none.
+    #[expect(clippy::cast_precision_loss, reason = "seconds and restarts")]
+    const fn value(self, sandbox: &Sandbox) -> f64 {
+        match self {
+            Self::SandboxId => 0.0,
+            Self::LastSeen => sandbox.last_seen.0 as f64,
+            Self::Restarts => sandbox.restarts as f64,
+            Self::Load => sandbox.load_avg_5m,
+            Self::Uptime => sandbox.uptime_seconds,
+        }
+    }
+}
+
+/// An order of sandboxes.
+#[derive(Clone, Copy, Debug)]
+struct Order {
+    key: Key,
+    descending: bool,
+}
+
+impl Order {
+    fn new(parameters: &Parameters) -> Result<Self, InvalidParameter> {
+        let text = parameters.get("sort").unwrap_or(Key::SandboxId.name());
+        let (name, descending) = text.strip_prefix('-').map_or((text, false), |name| (name, true));
+        if let Some(key) = Key::ALL.into_iter().find(|key| key.name() == name) {
+            return Ok(Self { key, descending });
+        }
+        let names = Key::ALL.map(Key::name).join(", ");
+        let expected = format!("one of {names}, or one of them after a - for the reverse");
+        Err(InvalidParameter::new("sort", expected))
+    }
+
+    /// As the parameter says it.
+    fn name(self) -> String {
+        format!("{}{}", if self.descending { "-" } else { "" }, self.key.name())
+    }
+
+    fn order_by(self) -> String {
+        let direction = if self.descending { " DESC" } else { "" };
+        match self.key.column() {
+            None => format!("sandboxId{direction}"),
+            Some(column) => format!("{column}{direction}, sandboxId"),
+        }
+    }
+
+    /// Holds for what comes after a sandbox in this order.
+    fn after(self, cursor: &Cursor) -> String {
+        let beyond = if self.descending { '<' } else { '>' };
+        let id = Text(&cursor.sandbox);
+        match self.key.column() {
+            None => format!("sandboxId {beyond} {id}"),
+            Some(column) => {
+                let value = cursor.value;
+                format!("({column} {beyond} {value} OR ({column} = {value} AND sandboxId > {id}))")
+            }
+        }
+    }
+}
+
+/// Where a page ended: opaque to clients.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Cursor {
+    /// When the first page was asked for.
+    #[serde(rename = "t")]
+    as_of: u64,
+    #[serde(rename = "o")]
+    order: String,
+    /// What the last sandbox of the page was sorted by; 0 if by id.
+    #[serde(rename = "v")]
+    value: f64,
+    #[serde(rename = "s")]
+    sandbox: String,
+}
+
+impl Cursor {
+    fn read(
+        parameters: &Parameters,
+        order: Order,
+        now: Time,
+    ) -> Result<Option<Self>, InvalidParameter> {
+        let Some(text) = parameters.get("cursor") else { return Ok(None) };
+        let expected = |expected: &str| InvalidParameter::new("cursor", expected);
+        let cursor: Self = Base64UrlUnpadded::decode_vec(text)
+            .ok()
+            .and_then(|json| serde_json::from_slice(&json).ok())
+            .ok_or_else(|| expected("the `next` of an answer"))?;
+        if cursor.order != order.name() {
+            return Err(expected("the `next` of an answer with the same `sort`"));
+        }
+        if Time(cursor.as_of) > now || now.since(Time(cursor.as_of)) > CURSOR_LIFETIME {
+            return Err(expected(
+                "the `next` of an answer of the last hour: start again without it",
+            ));
+        }
+        Ok(Some(cursor))
+    }
+
+    fn write(&self) -> String {
+        // Numbers and texts serialize.
+        Base64UrlUnpadded::encode_string(&serde_json::to_vec(self).unwrap_or_default())
+    }
+}
+
+/// Which sandboxes are there, and how are they?
+#[derive(Clone, Debug)]
+pub struct SandboxesQuestion<'a> {
+    only: Option<&'a str>,
+    as_of: Time,
+    window: u64,
+    silent_after: u64,
+    /// Conditions on the rows of sandboxes.
+    filters: Vec<String>,
+    order: Order,
+    limit: usize,
+}
+
+impl<'a> SandboxesQuestion<'a> {
+    /// The question that a request's parameters ask.
+    pub fn new(parameters: &Parameters, asked: Asked<'a>) -> Result<Self, InvalidParameter> {
+        parameters.only(KNOWN)?;
+        let window = parameters.window()?;
+        let silent_after = parameters.silent_after(window)?;
+        let order = Order::new(parameters)?;
+        let limit = parameters.integer("limit", DEFAULT_LIMIT, MAX_LIMIT)?;
+        let cursor = Cursor::read(parameters, order, asked.now)?;
+        let as_of = cursor.as_ref().map_or(asked.now, |cursor| Time(cursor.as_of));
+
+        let mut filters = Vec::new();
+        for (name, column) in [("state", "supervisorState"), ("region", "flyRegion")] {
+            filters.extend(parameters.text(name)?.map(|text| equals(column, &text)));
+        }
+        filters.extend(parameters.text("version")?.map(|version| {
+            let either = ["controllerVersion", "openclawVersion"].map(|of| equals(of, &version));
+            format!("({})", either.join(" OR "))
+        }));
+        filters.extend(parameters.flag("silent")?.map(|silent| {
+            let Time(heard_since) = as_of.minus(silent_after);
+            format!("lastSeen {} {heard_since}", if silent { "<" } else { ">=" })
+        }));
+        filters.extend(
+            parameters
+                .flag("restarted")?
+                .map(|restarted| format!("restarts {} 0", if restarted { ">" } else { "=" })),
+        );
+        filters.extend(cursor.map(|cursor| order.after(&cursor)));
+        Ok(Self { only: asked.only, as_of, window, silent_after, filters, order, limit })
+    }
+
+    /// Asks for a page of sandboxes, and for one more, which tells whether there is another page.
+    #[must_use]
+    pub fn sql(&self) -> String {
+        let filters = if self.filters.is_empty() {
+            String::new()
+        } else {
+            format!(" WHERE {}", self.filters.join(" AND "))
+        };
+        // `SELECT *` is not it: the names are those of the inner query.
+        format!(
+            "SELECT sandboxId, firstSeen, lastSeen, supervisorState, machineId, flyRegion, \
+             controllerVersion, controllerCommit, openclawVersion, openclawCommit, \
+             lastExitReason, uptimeSeconds, loadAvg5m, totalRestarts, checkIns, restarts, \
+             bandwidthBytesIn, bandwidthBytesOut FROM (SELECT {} {} GROUP BY sandboxId){filters} \
+             ORDER BY {} LIMIT {}",
+            columns(),
+            sql::points(Span::last(self.window, self.as_of), self.only),
+            self.order.order_by(),
+            self.limit + 1,
+        )
+    }
+
+    /// Makes the answer of the rows for [`sql`](Self::sql).
+    pub fn answer(&self, sandboxes: &str) -> Result<Sandboxes, UnexpectedAnswer> {
+        let heard_since = self.as_of.minus(self.silent_after);
+        let mut sandboxes: Vec<_> = rows::read::<Sandbox>(sandboxes)?
+            .into_iter()
+            .map(|sandbox| sandbox.heard_since(heard_since))
+            .collect();
+        let more = sandboxes.len() > self.limit;
+        sandboxes.truncate(self.limit);
+        let last = sandboxes.last().filter(|_| more);
+        let next = last.map(|last| Cursor {
+            as_of: self.as_of.0,
+            order: self.order.name(),
+            value: self.order.key.value(last),
+            sandbox: last.sandbox_id.clone(),
+        });
+        Ok(Sandboxes {
+            as_of: self.as_of,
+            from: self.as_of.minus(self.window),
+            silent_after_seconds: self.silent_after,
+            next: next.map(|cursor| cursor.write()),
+            sandboxes,
+        })
+    }
+}
+
+/// A page of sandboxes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sandboxes {
+    /// When the first page was asked for: all pages show the fleet as it was then.
+    pub as_of: Time,
+    /// Check-ins after this time are counted.
+    pub from: Time,
+    /// How long a sandbox is not heard of until it is silent.
+    pub silent_after_seconds: u64,
+    /// The `cursor` of the next page, if there is one.
+    pub next: Option<String>,
+    /// The sandboxes, sorted.
+    pub sandboxes: Vec<Sandbox>,
+}

@@ -1,0 +1,729 @@
+//! Every question, asked of a fleet in memory through the dialect's own interpreter, which refuses
+//! what Analytics Engine would refuse; the answers are compared with ones that were worked out without
+//! SQL.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "small numbers"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aesql::{Format, Limits, Point, Query, Table};
+use kiloclaw_checkin::data_point::DATASET;
+use kiloclaw_fleet::{
+    Asked, Facet, FleetQuestion, HistoryQuestion, Incident, IncidentsQuestion, Parameters,
+    SandboxQuestion, SandboxesQuestion, Severity, Time,
+};
+use proptest::prelude::*;
+
+const NOW: u64 = 1_767_323_045;
+const MINUTE: u64 = 60;
+const HOUR: u64 = 3_600;
+
+/// A check-in, as its data point has it.
+#[derive(Clone, Debug)]
+struct CheckIn {
+    /// Seconds before [`NOW`].
+    ago: u64,
+    sandbox: &'static str,
+    machine: &'static str,
+    controller: &'static str,
+    openclaw: &'static str,
+    state: &'static str,
+    region: &'static str,
+    exit: &'static str,
+    restarts: u32,
+    load: f64,
+    bytes: u32,
+    /// How many check-ins the point stands for.
+    weight: u32,
+}
+
+const CHECK_IN: CheckIn = CheckIn {
+    ago: 0,
+    sandbox: "a",
+    machine: "m1",
+    controller: "1.0.0",
+    openclaw: "2.0.0",
+    state: "running",
+    region: "fra",
+    exit: "",
+    restarts: 0,
+    load: 0.5,
+    bytes: 10,
+    weight: 1,
+};
+
+struct FleetInMemory(BTreeMap<String, Table>);
+
+impl FleetInMemory {
+    fn new(check_ins: &[CheckIn]) -> Self {
+        let mut sorted = check_ins.to_vec();
+        sorted.sort_by_key(|check_in| std::cmp::Reverse(check_in.ago));
+        let mut table = Table::new(DATASET);
+        for check_in in sorted {
+            let texts = [
+                check_in.sandbox,
+                check_in.controller,
+                "c0ffee",
+                check_in.openclaw,
+                "",
+                check_in.state,
+                check_in.region,
+                check_in.machine,
+                check_in.exit,
+            ];
+            let (restarts, bytes) = (f64::from(check_in.restarts), f64::from(check_in.bytes));
+            let point = Point {
+                timestamp_ms: i64::try_from((NOW - check_in.ago) * 1_000).unwrap(),
+                dataset: DATASET.into(),
+                index1: check_in.sandbox.into(),
+                blobs: texts.map(Into::into).into(),
+                doubles: vec![restarts, 7.0, 60.0, check_in.load, bytes, 2.0 * bytes],
+                sample_interval: check_in.weight,
+            };
+            table.push(&point).unwrap();
+        }
+        Self(BTreeMap::from([(DATASET.into(), table)]))
+    }
+
+    fn ask(&self, sql: &str) -> String {
+        let query =
+            Query::parse(sql, &Limits::default()).unwrap_or_else(|error| panic!("{error}\n{sql}"));
+        assert!(sql.contains("WHERE timestamp > toDateTime("), "not bounded: {sql}");
+        // Nothing may depend on the engine's own clock.
+        query.run(&self.0, 0).unwrap().write(Format::Json).unwrap()
+    }
+}
+
+fn parameters(pairs: &[(&str, &str)]) -> Parameters {
+    Parameters::new(pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())))
+}
+
+const ALL: Asked<'_> = Asked { now: Time(NOW), only: None };
+
+fn ago(seconds: u64) -> Time {
+    Time(NOW - seconds)
+}
+
+fn fleet(of: &FleetInMemory, pairs: &[(&str, &str)], asked: Asked<'_>) -> kiloclaw_fleet::Fleet {
+    let question = FleetQuestion::new(&parameters(pairs), asked).unwrap();
+    question.answer(&of.ask(&question.sandboxes_sql()), &of.ask(&question.totals_sql())).unwrap()
+}
+
+fn sandbox(of: &FleetInMemory, id: &str) -> Option<kiloclaw_fleet::SandboxAnswer> {
+    let question = SandboxQuestion::new(id, &parameters(&[]), Time(NOW)).unwrap();
+    question.answer(&of.ask(&question.sandbox_sql()), &of.ask(&question.machines_sql())).unwrap()
+}
+
+fn incidents(
+    of: &FleetInMemory,
+    pairs: &[(&str, &str)],
+    asked: Asked<'_>,
+) -> kiloclaw_fleet::Incidents {
+    let question = IncidentsQuestion::new(&parameters(pairs), asked).unwrap();
+    let clones = of.ask(&question.clones_sql());
+    let machines = question.machines_sql(&clones).unwrap().map(|sql| of.ask(&sql));
+    question
+        .answer(
+            &of.ask(&question.anybody_sql()),
+            &of.ask(&question.silent_sql()),
+            &of.ask(&question.restarts_sql()),
+            machines.as_deref(),
+        )
+        .unwrap()
+}
+
+/// All pages of a listing, as the ids on them.
+fn pages(of: &FleetInMemory, pairs: &[(&str, &str)]) -> Vec<Vec<String>> {
+    let mut pages = Vec::new();
+    let mut cursor: Option<String> = None;
+    loop {
+        let mut pairs = pairs.to_vec();
+        pairs.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+        let question = SandboxesQuestion::new(&parameters(&pairs), ALL).unwrap();
+        let answer = question.answer(&of.ask(&question.sql())).unwrap();
+        pages.push(answer.sandboxes.into_iter().map(|sandbox| sandbox.sandbox_id).collect());
+        cursor = answer.next;
+        if cursor.is_none() {
+            return pages;
+        }
+    }
+}
+
+/// Three sandboxes: one that is well, one that crashes and lost its region, one that shut down.
+fn three() -> FleetInMemory {
+    FleetInMemory::new(&[
+        CheckIn { ago: 10 * MINUTE, load: 0.1, weight: 3, ..CHECK_IN },
+        CheckIn { ago: 5 * MINUTE, load: 0.2, machine: "m2", controller: "1.1.0", ..CHECK_IN },
+        CheckIn { ago: 20 * MINUTE, sandbox: "b", restarts: 1, load: 4.0, machine: "", ..CHECK_IN },
+        CheckIn {
+            ago: 16 * MINUTE,
+            sandbox: "b",
+            state: "crashed",
+            region: "",
+            restarts: 2,
+            load: 8.0,
+            exit: "signal:SIGKILL",
+            machine: "",
+            openclaw: "",
+            weight: 2,
+            ..CHECK_IN
+        },
+        CheckIn { ago: 3 * HOUR, sandbox: "c", state: "shutting_down", ..CHECK_IN },
+        CheckIn { ago: 25 * HOUR, sandbox: "d", restarts: 100, ..CHECK_IN },
+    ])
+}
+
+#[test]
+fn the_fleet_is_counted_weighed_and_bounded() {
+    let fleet = fleet(&three(), &[], ALL);
+    assert_eq!((fleet.as_of, fleet.from), (ago(0), ago(24 * HOUR)));
+    assert_eq!((fleet.sandboxes, fleet.reporting, fleet.silent), (3, 1, 2));
+    assert_eq!(fleet.silent_after_shutdown, 1);
+    assert_eq!(fleet.machines, 2, "those without a name are none");
+    assert_eq!(fleet.check_ins, 3 + 1 + 1 + 2 + 1);
+    assert_eq!((fleet.restarts, fleet.restarted_sandboxes), (1 + 2 * 2, 1));
+    assert_eq!((fleet.bandwidth_bytes_in, fleet.bandwidth_bytes_out), (80, 160));
+    // 0.1 0.1 0.1 0.2 0.5 4 8 8
+    assert_eq!((fleet.load_avg_5m.p50, fleet.load_avg_5m.p95), (Some(0.2), Some(8.0)));
+    let facet = |value: Option<&str>, sandboxes, reporting| Facet {
+        value: value.map(Into::into),
+        sandboxes,
+        reporting,
+    };
+    assert_eq!(
+        fleet.supervisor_states,
+        [
+            facet(Some("crashed"), 1, 0),
+            facet(Some("running"), 1, 1),
+            facet(Some("shutting_down"), 1, 0)
+        ]
+    );
+    assert_eq!(fleet.controller_versions, [facet(Some("1.0.0"), 2, 0), facet(Some("1.1.0"), 1, 1)]);
+    assert_eq!(fleet.openclaw_versions, [facet(Some("2.0.0"), 2, 1), facet(None, 1, 0)]);
+    assert_eq!(fleet.fly_regions, [facet(Some("fra"), 2, 1), facet(None, 1, 0)]);
+    assert!(fleet.complete);
+}
+
+#[test]
+fn a_fleet_that_nobody_saw_is_empty() {
+    let fleet = fleet(&FleetInMemory::new(&[]), &[], ALL);
+    assert_eq!((fleet.sandboxes, fleet.silent, fleet.machines, fleet.check_ins), (0, 0, 0, 0));
+    assert_eq!((fleet.load_avg_5m.p50, fleet.load_avg_5m.p95), (None, None));
+    let incidents = incidents(&FleetInMemory::new(&[]), &[], ALL);
+    assert_eq!(incidents.incidents, []);
+}
+
+#[test]
+fn silence_and_window_are_asked_for() {
+    let fleet = fleet(&three(), &[("window", "2h"), ("silent_after", "20m")], ALL);
+    assert_eq!((fleet.sandboxes, fleet.reporting, fleet.silent), (2, 2, 0));
+    assert_eq!((fleet.from, fleet.silent_after_seconds), (ago(2 * HOUR), 1_200));
+}
+
+#[test]
+fn an_operator_of_one_sandbox_sees_that_one() {
+    let only = Asked { only: Some("b"), ..ALL };
+    let fleet = fleet(&three(), &[], only);
+    assert_eq!((fleet.sandboxes, fleet.check_ins, fleet.machines), (1, 3, 0));
+    let question = SandboxesQuestion::new(&parameters(&[]), only).unwrap();
+    let answer = question.answer(&three().ask(&question.sql())).unwrap();
+    assert_eq!(answer.sandboxes.len(), 1);
+    assert_eq!(answer.sandboxes[0].sandbox_id, "b");
+    let incidents = incidents(&three(), &[], only);
+    assert_eq!((incidents.totals.silent, incidents.totals.crash_loops), (1, 1));
+    // It cannot know whether the others are silent, too.
+    assert!(!incidents.incidents.iter().any(|one| matches!(one, Incident::NoCheckIns { .. })));
+}
+
+#[test]
+fn one_sandbox_is_told_in_full() {
+    let answer = sandbox(&three(), "b").unwrap();
+    let b = answer.sandbox;
+    assert_eq!((b.first_seen, b.last_seen), (ago(20 * MINUTE), ago(16 * MINUTE)));
+    assert!(b.silent);
+    assert_eq!((b.supervisor_state.as_str(), b.controller_version.as_str()), ("crashed", "1.0.0"));
+    assert_eq!(
+        (b.machine_id, b.fly_region, b.openclaw_version, b.openclaw_commit),
+        Default::default()
+    );
+    assert_eq!(b.last_exit_reason.as_deref(), Some("signal:SIGKILL"));
+    assert_eq!((b.check_ins, b.restarts, b.total_restarts), (3, 5, 7));
+    assert_eq!((b.bandwidth_bytes_in, b.bandwidth_bytes_out), (30, 60));
+    assert_eq!((answer.load.p50, answer.load.p95), (Some(8.0), Some(8.0)));
+    assert_eq!(answer.load.highest, Some(8.0));
+    assert_eq!(answer.machines, []);
+
+    let machines = sandbox(&three(), "a").unwrap().machines;
+    let ids: Vec<_> =
+        machines.iter().map(|machine| (&*machine.machine_id, machine.check_ins)).collect();
+    assert_eq!(ids, [("m2", 1), ("m1", 3)]);
+    assert_eq!(sandbox(&three(), "d"), None, "not within the window");
+    assert_eq!(sandbox(&three(), "x"), None);
+    for id in ["", &"x".repeat(97)] {
+        let error = SandboxQuestion::new(id, &parameters(&[]), Time(NOW)).unwrap_err();
+        assert_eq!(error.to_string(), "sandboxId: expected 1 to 96 bytes");
+    }
+}
+
+#[test]
+fn history_has_every_step_and_silence_among_them() {
+    let question =
+        HistoryQuestion::new("b", &parameters(&[("window", "20m"), ("step", "5m")]), Time(NOW))
+            .unwrap();
+    let history = question.answer(&three().ask(&question.sql())).unwrap().unwrap();
+    // 03:04:05: steps start at 02:40.
+    assert_eq!(history.from.to_string(), "2026-01-02T02:40:00Z");
+    let counts: Vec<_> = history.steps.iter().map(|step| (step.check_ins, step.restarts)).collect();
+    assert_eq!(counts, [(1, 1), (2, 4), (0, 0), (0, 0), (0, 0)]);
+    assert_eq!(history.steps[1].start.to_string(), "2026-01-02T02:45:00Z");
+    assert_eq!(history.steps[1].load_avg_5m, Some(8.0));
+    assert_eq!(history.steps[1].supervisor_state.as_deref(), Some("crashed"));
+    assert_eq!(history.steps[1].last_exit_reason.as_deref(), Some("signal:SIGKILL"));
+    assert_eq!((history.steps[2].load_avg_5m, history.steps[2].uptime_seconds), (None, None));
+    let question = HistoryQuestion::new("x", &parameters(&[]), Time(NOW)).unwrap();
+    assert_eq!(question.answer(&three().ask(&question.sql())).unwrap(), None);
+}
+
+#[test]
+fn history_is_bounded() {
+    let new = |pairs: &[_]| HistoryQuestion::new("a", &parameters(pairs), Time(NOW));
+    for window in ["1m", "1h", "7d", "90d"] {
+        assert!(new(&[("window", window)]).is_ok(), "the default step fits {window}");
+    }
+    assert!(new(&[("window", "7d"), ("step", "5m")]).is_ok());
+    assert_eq!(
+        new(&[("window", "90d"), ("step", "5m")]).unwrap_err().to_string(),
+        "step: expected 65m or more: window / step is at most 2016"
+    );
+    assert!(new(&[("window", "90d"), ("step", "65m")]).is_ok());
+}
+
+#[test]
+fn sandboxes_are_filtered_and_sorted() {
+    let ids = |pairs: &[_]| pages(&three(), pairs).concat();
+    assert_eq!(ids(&[]), ["a", "b", "c"]);
+    assert_eq!(ids(&[("window", "90d")]), ["a", "b", "c", "d"]);
+    assert_eq!(ids(&[("state", "crashed")]), ["b"]);
+    assert_eq!(ids(&[("region", "")]), ["b"]);
+    assert_eq!(ids(&[("region", "fra")]), ["a", "c"]);
+    assert_eq!(ids(&[("version", "1.1.0")]), ["a"], "the controller's");
+    assert_eq!(ids(&[("version", "2.0.0")]), ["a", "c"], "OpenClaw's");
+    assert_eq!(ids(&[("silent", "true")]), ["b", "c"]);
+    assert_eq!(ids(&[("silent", "false")]), ["a"]);
+    assert_eq!(ids(&[("restarted", "true")]), ["b"]);
+    assert_eq!(ids(&[("restarted", "false"), ("silent", "true")]), ["c"]);
+    assert_eq!(ids(&[("sort", "-sandbox_id")]), ["c", "b", "a"]);
+    assert_eq!(ids(&[("sort", "last_seen")]), ["c", "b", "a"]);
+    assert_eq!(ids(&[("sort", "-load")]), ["b", "c", "a"]);
+    assert_eq!(ids(&[("sort", "-restarts")]), ["b", "a", "c"]);
+    assert_eq!(ids(&[("sort", "uptime")]), ["a", "b", "c"]);
+}
+
+#[test]
+fn pages_show_the_fleet_as_it_was_for_the_first() {
+    let names = ["a", "b", "c", "d", "e", "f", "g"];
+    let check_in = |ago| move |sandbox| CheckIn { ago, sandbox, ..CHECK_IN };
+    let mut check_ins: Vec<_> = names.map(check_in(10 * MINUTE)).into();
+    let before = FleetInMemory::new(&check_ins);
+    let parameters_of =
+        |cursor: &str| parameters(&[("sort", "-last_seen"), ("limit", "3"), ("cursor", cursor)]);
+    let first = SandboxesQuestion::new(
+        &parameters(&[("sort", "-last_seen"), ("limit", "3")]),
+        Asked { now: ago(5 * MINUTE), only: None },
+    )
+    .unwrap();
+    let page = first.answer(&before.ask(&first.sql())).unwrap();
+    assert_eq!(
+        page.sandboxes.iter().map(|one| &*one.sandbox_id).collect::<Vec<_>>(),
+        ["a", "b", "c"]
+    );
+
+    // All check in again before the second page is asked for.
+    check_ins.extend(names.map(check_in(MINUTE)));
+    let after = FleetInMemory::new(&check_ins);
+    let second = SandboxesQuestion::new(&parameters_of(&page.next.unwrap()), ALL).unwrap();
+    let page = second.answer(&after.ask(&second.sql())).unwrap();
+    assert_eq!(
+        page.sandboxes.iter().map(|one| &*one.sandbox_id).collect::<Vec<_>>(),
+        ["d", "e", "f"]
+    );
+    assert_eq!(page.as_of, ago(5 * MINUTE));
+    assert_eq!(page.sandboxes[0].last_seen, ago(10 * MINUTE));
+}
+
+#[test]
+fn cursors_are_for_what_they_were_given_for() {
+    let page = |pairs: &[_], now| {
+        SandboxesQuestion::new(&parameters(pairs), Asked { now: Time(now), only: None })
+    };
+    let question = page(&[("limit", "1")], NOW).unwrap();
+    let next = question.answer(&three().ask(&question.sql())).unwrap().next.unwrap();
+    assert!(page(&[("cursor", &next)], NOW + HOUR).is_ok());
+    for (pairs, now, expected) in [
+        (vec![("cursor", "x")], NOW, "the `next` of an answer"),
+        (vec![("cursor", "e30")], NOW, "the `next` of an answer"),
+        (vec![("cursor", &*next), ("sort", "load")], NOW, "with the same `sort`"),
+        (vec![("cursor", &*next)], NOW + HOUR + 1, "of the last hour"),
+        (vec![("cursor", &*next)], NOW - 1, "of the last hour"),
+    ] {
+        let error = page(&pairs, now).unwrap_err();
+        assert_eq!(error.name, "cursor");
+        assert!(error.expected.contains(expected), "{error}");
+    }
+    let error = page(&[("sort", "name")], NOW).unwrap_err();
+    assert!(error.expected.contains("sandbox_id, last_seen, restarts, load, uptime"), "{error}");
+}
+
+fn crash(sandbox: &'static str, minutes_ago: u64, restarts: u32) -> CheckIn {
+    CheckIn { ago: minutes_ago * MINUTE, sandbox, restarts, exit: "code:1", ..CHECK_IN }
+}
+
+#[test]
+fn a_crash_loop_is_three_restarts_within_any_hour() {
+    use Severity::{Critical, Warning};
+    let check_ins = [
+        // Over, and across the start of an hour.
+        crash("over", 150, 1),
+        crash("over", 130, 1),
+        crash("over", 100, 1),
+        crash("over", 0, 0),
+        // Going on.
+        crash("now", 55, 1),
+        crash("now", 30, 1),
+        crash("now", 5, 2),
+        // At once.
+        crash("once", 3, 3),
+        // The first and the last are an hour apart.
+        crash("slow", 61, 1),
+        crash("slow", 31, 1),
+        crash("slow", 1, 1),
+        // Points that stand for more.
+        CheckIn { weight: 3, ..crash("sampled", 2, 1) },
+        crash("well", 1, 2),
+    ];
+    let found = incidents(&FleetInMemory::new(&check_ins), &[], ALL);
+    let loops: Vec<_> = found
+        .incidents
+        .iter()
+        .map(|incident| match incident {
+            Incident::CrashLoop { severity, sandbox_id, restarts, most_in_an_hour, .. } => {
+                (*severity, sandbox_id.as_str(), *restarts, *most_in_an_hour)
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(
+        loops,
+        [
+            (Critical, "now", 4, 4),
+            (Critical, "once", 3, 3),
+            (Critical, "sampled", 3, 3),
+            (Warning, "over", 3, 3)
+        ]
+    );
+    assert_eq!(found.totals.crash_loops, 4);
+    let Some(Incident::CrashLoop { since, last_restart, last_exit_reason, .. }) =
+        found.incidents.first()
+    else {
+        panic!()
+    };
+    assert_eq!((*since, *last_restart), (ago(55 * MINUTE), ago(5 * MINUTE)));
+    assert_eq!(last_exit_reason.as_deref(), Some("code:1"));
+}
+
+fn on(sandbox: &'static str, machine: &'static str, minutes_ago: u64) -> CheckIn {
+    CheckIn { ago: minutes_ago * MINUTE, sandbox, machine, ..CHECK_IN }
+}
+
+#[test]
+fn a_clone_is_a_machine_that_goes_on_after_another_began() {
+    let check_ins = [
+        // One after the other.
+        on("moved", "m1", 60),
+        on("moved", "m1", 50),
+        on("moved", "m2", 45),
+        on("moved", "m2", 0),
+        // The old one says good-bye when the new one is there.
+        on("rolled", "m1", 60),
+        on("rolled", "m2", 50),
+        CheckIn { state: "shutting_down", ..on("rolled", "m1", 49) },
+        on("rolled", "m2", 0),
+        // Two at a time.
+        on("cloned", "m1", 60),
+        on("cloned", "m2", 50),
+        on("cloned", "m1", 5),
+        on("cloned", "m2", 4),
+        // Two of three, a while ago.
+        on("was", "m1", 300),
+        on("was", "m2", 290),
+        on("was", "m1", 280),
+        on("was", "m2", 270),
+        on("was", "m3", 20),
+        on("was", "m3", 0),
+        // Three, one after the other.
+        on("moves", "m1", 30),
+        on("moves", "m2", 20),
+        on("moves", "m3", 0),
+        // What does not name its machine cannot be told apart.
+        on("unnamed", "m1", 10),
+        on("unnamed", "", 5),
+        on("unnamed", "m1", 0),
+    ];
+    let found = incidents(&FleetInMemory::new(&check_ins), &[], ALL);
+    let clone = |severity, sandbox: &str, since, until| Incident::Clone {
+        severity,
+        sandbox_id: sandbox.into(),
+        since: ago(since * MINUTE),
+        until: ago(until * MINUTE),
+        machine_ids: vec!["m1".into(), "m2".into()],
+    };
+    assert_eq!(
+        found.incidents,
+        [clone(Severity::Critical, "cloned", 50, 5), clone(Severity::Info, "was", 290, 280)]
+    );
+    assert_eq!(found.totals.clones, 2);
+}
+
+#[test]
+fn silence_is_an_incident_unless_it_was_told() {
+    let found = incidents(&three(), &[], ALL);
+    assert!(
+        matches!(
+            &found.incidents[..],
+            [
+                Incident::CrashLoop { severity: Severity::Critical, sandbox_id: crashing, restarts: 5, .. },
+                Incident::Silent { severity: Severity::Critical, sandbox_id: silent, supervisor_state, .. },
+                Incident::Silent { severity: Severity::Info, sandbox_id: shut_down, since, .. },
+            ] if crashing == "b" && silent == "b" && supervisor_state == "crashed"
+                && shut_down == "c" && *since == ago(3 * HOUR)
+        ),
+        "{:#?}",
+        found.incidents
+    );
+    let found = incidents(&three(), &[("limit", "1")], ALL);
+    assert_eq!((found.incidents.len(), found.totals.silent, found.totals.crash_loops), (1, 2, 1));
+}
+
+#[test]
+fn a_fleet_that_is_silent_as_a_whole_is_one_incident_more() {
+    let silent = [on("a", "m1", 16), on("b", "m1", 20)];
+    let found = incidents(&FleetInMemory::new(&silent), &[], ALL);
+    assert_eq!(
+        found.incidents.first(),
+        Some(&Incident::NoCheckIns { severity: Severity::Critical, since: ago(16 * MINUTE) })
+    );
+    assert_eq!(found.totals.silent, 2);
+}
+
+/// What somebody would send who wants the query to be another one.
+const HOSTILE: [&str; 8] = [
+    "' OR 1 = 1 --",
+    "\\' OR 1 = 1 --",
+    "\\",
+    "'",
+    "a'; SELECT 1",
+    "a\0b",
+    "a' UNION SELECT 'x",
+    "/* ' */",
+];
+
+#[test]
+fn no_text_becomes_sql() {
+    let fleet =
+        FleetInMemory::new(&HOSTILE.map(|sandbox| CheckIn { sandbox, state: sandbox, ..CHECK_IN }));
+    for text in HOSTILE {
+        let answer = sandbox(&fleet, text).unwrap();
+        assert_eq!((answer.sandbox.sandbox_id.as_str(), answer.sandbox.check_ins), (text, 1));
+        assert_eq!(pages(&fleet, &[("state", text)]), [[text]]);
+        for name in ["region", "version"] {
+            assert_eq!(pages(&fleet, &[(name, text)]).concat(), [""; 0], "{name}");
+        }
+        let only = Asked { only: Some(text), ..ALL };
+        assert_eq!(self::fleet(&fleet, &[], only).sandboxes, 1);
+    }
+    // Cursors carry ids, too.
+    let mut expected = HOSTILE;
+    expected.sort_unstable();
+    assert_eq!(pages(&fleet, &[("limit", "1")]).concat(), expected);
+    assert_eq!(pages(&fleet, &[("limit", "3"), ("sort", "-last_seen")]).concat(), expected);
+    // Clones' ids go into a query of their own.
+    let twice: Vec<_> = HOSTILE
+        .into_iter()
+        .flat_map(|sandbox| {
+            [on(sandbox, "m1", 9), on(sandbox, "m2", 8), on(sandbox, "m1", 7), on(sandbox, "m2", 6)]
+        })
+        .collect();
+    assert_eq!(incidents(&FleetInMemory::new(&twice), &[], ALL).totals.clones, HOSTILE.len());
+}
+
+fn check_ins() -> impl Strategy<Value = Vec<CheckIn>> {
+    let texts = (
+        prop::sample::select(vec!["a", "b", "c", "d"]),
+        prop::sample::select(vec!["", "m1", "m2", "m3"]),
+        prop::sample::select(vec!["1.0.0", "1.1.0"]),
+        prop::sample::select(vec!["", "2.0.0"]),
+        prop::sample::select(vec!["running", "crashed", "shutting_down"]),
+        prop::sample::select(vec!["", "fra", "ams"]),
+    );
+    let numbers = (0..3_u32, 0..8_u32, 0..1_000_u32, 1..4_u32);
+    let one = (texts, numbers).prop_map(|(texts, (restarts, load, bytes, weight))| {
+        let (sandbox, machine, controller, openclaw, state, region) = texts;
+        let load = f64::from(load) / 8.0;
+        CheckIn {
+            sandbox,
+            machine,
+            controller,
+            openclaw,
+            state,
+            region,
+            restarts,
+            load,
+            bytes,
+            weight,
+            ..CHECK_IN
+        }
+    });
+    // Not two at the same time: which one would be the latest?
+    (prop::collection::vec(one, 0..40), prop::collection::btree_set(0..10_000_u64, 40)).prop_map(
+        |(check_ins, times)| {
+            let times = times.into_iter().map(|time| time * 13);
+            check_ins
+                .into_iter()
+                .zip(times)
+                .map(|(check_in, ago)| CheckIn { ago, ..check_in })
+                .collect()
+        },
+    )
+}
+
+/// The weighted quantile of `ClickHouse`: the first value at which that share of the weight is reached.
+fn quantile(values: &[(f64, u32)], level: f64) -> Option<f64> {
+    let mut all: Vec<_> =
+        values.iter().flat_map(|(value, weight)| vec![*value; *weight as usize]).collect();
+    all.sort_by(f64::total_cmp);
+    let position = (level * all.len() as f64).ceil() as usize;
+    all.get(position.max(1) - 1).copied()
+}
+
+fn distinct<T: Ord>(values: impl Iterator<Item = T>) -> u64 {
+    values.collect::<BTreeSet<_>>().len() as u64
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_fleet_is_told_as_it_is(check_ins in check_ins()) {
+        let of = FleetInMemory::new(&check_ins);
+        let seen: Vec<_> = check_ins.iter().filter(|one| one.ago < 24 * HOUR).collect();
+        // The generator's times ascend: the first of a sandbox is its latest.
+        let mut latest = BTreeMap::new();
+        for one in &seen {
+            latest.entry(one.sandbox).or_insert(*one);
+        }
+        let sum = |of: fn(&CheckIn) -> u32| -> u64 {
+            seen.iter().map(|one| u64::from(of(one)) * u64::from(one.weight)).sum()
+        };
+        let fleet = fleet(&of, &[], ALL);
+        prop_assert_eq!(fleet.sandboxes, latest.len() as u64);
+        let reporting = latest.values().filter(|one| one.ago <= 15 * MINUTE).count() as u64;
+        prop_assert_eq!((fleet.reporting, fleet.silent), (reporting, latest.len() as u64 - reporting));
+        let machines = seen.iter().map(|one| one.machine).filter(|machine| !machine.is_empty());
+        prop_assert_eq!(fleet.machines, distinct(machines));
+        prop_assert_eq!(fleet.check_ins, sum(|_| 1));
+        prop_assert_eq!(fleet.restarts, sum(|one| one.restarts));
+        prop_assert_eq!(fleet.bandwidth_bytes_in, sum(|one| one.bytes));
+        let loads: Vec<_> = seen.iter().map(|one| (one.load, one.weight)).collect();
+        prop_assert_eq!(fleet.load_avg_5m.p50, quantile(&loads, 0.5));
+        prop_assert_eq!(fleet.load_avg_5m.p95, quantile(&loads, 0.95));
+        for (facets, value) in [
+            (&fleet.supervisor_states, (|one| one.state) as fn(&CheckIn) -> &'static str),
+            (&fleet.controller_versions, |one| one.controller),
+            (&fleet.openclaw_versions, |one| one.openclaw),
+            (&fleet.fly_regions, |one| one.region),
+        ] {
+            let mut expected = BTreeMap::<_, (u64, u64)>::new();
+            for one in latest.values() {
+                let (sandboxes, reporting) =
+                    expected.entry(Some(value(one)).filter(|value| !value.is_empty())).or_default();
+                *sandboxes += 1;
+                *reporting += u64::from(one.ago <= 15 * MINUTE);
+            }
+            let found: BTreeMap<_, _> = facets
+                .iter()
+                .map(|facet| (facet.value.as_deref(), (facet.sandboxes, facet.reporting)))
+                .collect();
+            prop_assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn pages_are_the_whole_list_once(
+        check_ins in check_ins(),
+        limit in 1..4_usize,
+        sort in prop::sample::select(vec![
+            "sandbox_id", "-sandbox_id", "last_seen", "-last_seen", "restarts", "-restarts", "load", "-load",
+        ]),
+    ) {
+        let of = FleetInMemory::new(&check_ins);
+        let whole = pages(&of, &[("sort", sort)]);
+        prop_assert_eq!(whole.len(), 1);
+        let limit = limit.to_string();
+        let parts = pages(&of, &[("sort", sort), ("limit", &limit)]);
+        prop_assert_eq!(parts.concat(), whole.concat());
+    }
+
+    #[test]
+    fn history_adds_up_to_the_summary(check_ins in check_ins()) {
+        let of = FleetInMemory::new(&check_ins);
+        let question = HistoryQuestion::new("a", &parameters(&[("step", "1h")]), Time(NOW)).unwrap();
+        // The first step starts before the window.
+        let from = NOW - 24 * HOUR - (NOW - 24 * HOUR) % HOUR;
+        let seen = || check_ins.iter().filter(|one| one.sandbox == "a" && NOW - one.ago >= from);
+        let history = question.answer(&of.ask(&question.sql())).unwrap();
+        prop_assert_eq!(history.is_some(), seen().next().is_some());
+        let Some(history) = history else { return Ok(()) };
+        prop_assert_eq!(history.steps.len(), 25);
+        for step in &history.steps {
+            let within = || seen().filter(|one| Time(NOW - one.ago).start_of(HOUR) == step.start);
+            let sum = |of: fn(&CheckIn) -> u32| -> u64 {
+                within().map(|one| u64::from(of(one) * one.weight)).sum()
+            };
+            prop_assert_eq!((step.check_ins, step.restarts), (sum(|_| 1), sum(|one| one.restarts)));
+            // Eighths: their sum is exact.
+            let load: f64 = within().map(|one| one.load * f64::from(one.weight)).sum();
+            let mean = (step.check_ins > 0).then(|| load / step.check_ins as f64);
+            prop_assert_eq!(step.load_avg_5m, mean);
+            let latest = within().min_by_key(|one| one.ago).map(|one| one.state);
+            prop_assert_eq!(step.supervisor_state.as_deref(), latest);
+        }
+    }
+
+    #[test]
+    fn crash_loops_are_those_of_every_hour_tried(check_ins in check_ins()) {
+        let of = FleetInMemory::new(&check_ins);
+        let found: BTreeMap<_, _> = incidents(&of, &[("limit", "1000")], ALL).incidents.into_iter()
+            .filter_map(|incident| match incident {
+                Incident::CrashLoop { sandbox_id, most_in_an_hour, .. } => Some((sandbox_id, most_in_an_hour)),
+                _ => None,
+            })
+            .collect();
+        let mut expected = BTreeMap::new();
+        for sandbox in ["a", "b", "c", "d"] {
+            let of: Vec<_> = check_ins.iter().filter(|one| one.sandbox == sandbox && one.ago < 24 * HOUR).collect();
+            let most = of.iter().map(|end| of.iter()
+                .filter(|one| one.ago >= end.ago && one.ago - end.ago < HOUR)
+                .map(|one| u64::from(one.restarts * one.weight)).sum::<u64>()).max();
+            if let Some(most) = most.filter(|most| *most >= 3) {
+                expected.insert(sandbox.to_owned(), most);
+            }
+        }
+        prop_assert_eq!(found, expected);
+    }
+}
