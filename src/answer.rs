@@ -138,7 +138,7 @@ impl ApiError {
 
 /// What a handler ends with, as the runtime takes it.
 pub(crate) fn into_js(result: worker::Result<Response>) -> JsValue {
-    let response = result.or_else(|error| ApiError::Internal(error.to_string()).into_response());
+    let response = result.or_else(|error| ApiError::from(error).into_response());
     // Only a failure to build the answer to a failure is left: the runtime then answers 500.
     response.map_or(JsValue::UNDEFINED, |response| web_sys::Response::from(response).into())
 }
@@ -152,6 +152,12 @@ impl From<Refusal> for ApiError {
 impl From<Unusable> for ApiError {
     fn from(unusable: Unusable) -> Self {
         Self::Misconfigured(unusable)
+    }
+}
+
+impl From<worker::Error> for ApiError {
+    fn from(error: worker::Error) -> Self {
+        Self::Internal(error.to_string())
     }
 }
 

@@ -1,25 +1,23 @@
-//! The JWT gate in front of the operators' API: HS256 and nothing else.
+//! The operators' own tokens: HS256 and nothing else.
 
 use std::fmt;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use jwt_compact::alg::{Hs256, Hs256Key};
 use jwt_compact::{AlgorithmExt, Claims, TimeOptions, UntrustedToken, ValidationError};
-use kiloclaw_checkin::bearer;
 use serde::Deserialize;
-use worker::{Date, Env, Request};
+use worker::Date;
 
-use crate::answer::ApiError;
 use crate::bindings::Gate;
+use crate::gate::Operator;
 
 /// How far the clocks of issuer and Worker may differ.
 const LEEWAY: TimeDelta = TimeDelta::seconds(5);
 
-/// Who passed the gate: the claims that the gate and the handlers look at.
+/// The claims that are looked at.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Operator {
-    /// The token's subject, if it names one.
-    pub(crate) sub: Option<String>,
+struct Named {
+    sub: Option<String>,
     iss: Option<String>,
     aud: Option<Audience>,
 }
@@ -91,34 +89,20 @@ impl From<ValidationError> for BadToken {
     }
 }
 
-/// Lets a request through whose bearer token is signed with `JWT_SECRET` by HS256, has an `exp` that
-/// lies ahead and, where `JWT_ISSUER` and `JWT_AUDIENCE` are set, names that issuer and audience.
-///
-/// 1. the secret is missing or empty → 503: without it the gate is shut
-/// 2. there is no bearer token → 401
-/// 3. the token does not hold → 401
-pub(crate) fn verify(request: &Request, env: &Env) -> Result<Operator, ApiError> {
-    // 1.
-    let gate = Gate::read(env)?;
-    // 2.
-    let authorization = request.headers().get("authorization").ok().flatten();
-    let token = authorization.as_deref().and_then(bearer).ok_or(ApiError::MissingToken)?;
-    // 3.
-    check(&gate, token, now()).map_err(ApiError::InvalidToken)
-}
-
-fn check(gate: &Gate, token: &str, now: DateTime<Utc>) -> Result<Operator, BadToken> {
+/// The operator whom a token names that is signed with `JWT_SECRET` by HS256, has an `exp` that lies
+/// ahead and, where `JWT_ISSUER` and `JWT_AUDIENCE` are set, names that issuer and audience.
+pub(crate) fn check(gate: &Gate, token: &str, now: DateTime<Utc>) -> Result<Operator, BadToken> {
     let token = UntrustedToken::new(token).map_err(|_| BadToken::Malformed)?;
     let key = Hs256Key::new(gate.secret.as_bytes());
-    let token = Hs256.validator::<Operator>(&key).validate(&token)?;
+    let token = Hs256.validator::<Named>(&key).validate(&token)?;
 
-    let claims: &Claims<Operator> = token.claims();
+    let claims: &Claims<Named> = token.claims();
     let time = TimeOptions::new(LEEWAY, || now);
     claims.validate_expiration(&time)?;
     if claims.not_before.is_some() {
         claims.validate_maturity(&time)?;
     }
-    let Operator { iss, aud, .. } = &claims.custom;
+    let Named { iss, aud, .. } = &claims.custom;
     if gate.issuer.is_some() && *iss != gate.issuer {
         return Err(BadToken::Issuer);
     }
@@ -127,10 +111,11 @@ fn check(gate: &Gate, token: &str, now: DateTime<Utc>) -> Result<Operator, BadTo
     {
         return Err(BadToken::Audience);
     }
-    Ok(token.into_parts().1.custom)
+    Ok(Operator { sub: token.into_parts().1.custom.sub })
 }
 
-fn now() -> DateTime<Utc> {
+/// The time of day, as tokens are judged by.
+pub(crate) fn now() -> DateTime<Utc> {
     let milliseconds = i64::try_from(Date::now().as_millis()).unwrap_or(i64::MAX);
     // Out of range would be the year 262143: every token has expired by then.
     DateTime::from_timestamp_millis(milliseconds).unwrap_or(DateTime::<Utc>::MAX_UTC)

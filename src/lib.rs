@@ -5,6 +5,7 @@
 mod answer;
 mod bindings;
 mod checkin;
+mod gate;
 mod jwt;
 
 use std::future::{Future, Ready, ready};
@@ -15,7 +16,7 @@ use worker::wasm_bindgen_futures::future_to_promise;
 use worker::{Env, Request, Response, RouteContext, Router};
 
 use answer::ApiError;
-use jwt::Operator;
+use gate::Operator;
 
 /// Runs once per instance of the module, before its first request.
 #[wasm_bindgen(start, private)]
@@ -37,7 +38,7 @@ pub fn fetch(request: &JsValue, env: &Env) -> JsValue {
     })
 }
 
-/// Every route there is but [the check-in](checkin::take), and which of them stand behind the JWT gate.
+/// Every route there is but [the check-in](checkin::take), and which of them stand behind the gate.
 ///
 /// Handlers take all methods and refuse the wrong ones themselves: the router's own 405 knows neither
 /// JSON nor `allow`.
@@ -46,7 +47,7 @@ fn routes() -> Routes {
         // Public.
         .at("/health", health)
         // Operators only.
-        .at("/api/whoami", gated(whoami));
+        .gated("/api/whoami", whoami);
     #[cfg(feature = "panic-route")]
     let routes = routes.at("/panic", panic_route);
     routes
@@ -66,30 +67,45 @@ impl Routes {
         Self(self.0.on_async(path, handler).on_async(&format!("{path}/"), unrouted))
     }
 
+    /// Mounts a handler behind the [gate]: it runs for a verified operator or not at all.
+    fn gated<F, T>(self, path: &str, handler: F) -> Self
+    where
+        F: Fn(Request, RouteContext<()>, Operator) -> T + Copy + 'static,
+        T: Future<Output = Result<Response, ApiError>> + 'static,
+    {
+        self.at(path, move |request, context| through_gate(handler, request, context))
+    }
+
     async fn run(self, request: Request, env: Env) -> worker::Result<Response> {
         self.0.on_async("/", unrouted).on_async("/*rest", unrouted).run(request, env).await
     }
 }
 
 /// What no route is for. Under /api/ a stranger does not even learn that.
-fn unrouted(request: Request, context: RouteContext<()>) -> Ready<worker::Result<Response>> {
+async fn unrouted(request: Request, context: RouteContext<()>) -> worker::Result<Response> {
     let path = request.path();
     if path == "/api" || path.starts_with("/api/") {
-        return gated(|_, _| ApiError::NotFound.into_response())(request, context);
+        let nothing = |_, _, _| ready(Err(ApiError::NotFound));
+        return through_gate(nothing, request, context).await;
     }
-    ready(ApiError::NotFound.into_response())
+    ApiError::NotFound.into_response()
 }
 
-/// Puts a handler behind the JWT gate: it runs for a verified operator or not at all.
-fn gated(
-    handler: fn(&Request, &Operator) -> worker::Result<Response>,
-) -> impl Fn(Request, RouteContext<()>) -> Ready<worker::Result<Response>> {
-    move |request, context| {
-        ready(match jwt::verify(&request, &context.env) {
-            Ok(operator) => handler(&request, &operator),
-            Err(error) => error.into_response(),
-        })
-    }
+/// Runs a handler for a verified operator, and answers for the gate and the handler where they fail.
+async fn through_gate<F, T>(
+    handler: F,
+    request: Request,
+    context: RouteContext<()>,
+) -> worker::Result<Response>
+where
+    F: Fn(Request, RouteContext<()>, Operator) -> T,
+    T: Future<Output = Result<Response, ApiError>>,
+{
+    let answer = match gate::verify(&request, &context.env).await {
+        Ok(operator) => handler(request, context, operator).await,
+        Err(error) => Err(error),
+    };
+    answer.or_else(ApiError::into_response)
 }
 
 /// `GET /health`: the Worker runs, and which build of it.
@@ -105,8 +121,14 @@ fn health(request: Request, _: RouteContext<()>) -> Ready<worker::Result<Respons
 }
 
 /// `GET /api/whoami`: who the token says is asking.
-fn whoami(request: &Request, operator: &Operator) -> worker::Result<Response> {
-    get_only(request, || answer::json(&json!({ "sub": operator.sub })))
+#[expect(clippy::needless_pass_by_value, reason = "what a handler behind the gate takes")]
+fn whoami(
+    request: Request,
+    _: RouteContext<()>,
+    operator: Operator,
+) -> Ready<Result<Response, ApiError>> {
+    let answer = get_only(&request, || answer::json(&json!({ "sub": operator.sub })));
+    ready(answer.map_err(ApiError::from))
 }
 
 /// Answers GET and HEAD, and refuses every other method.
