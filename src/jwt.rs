@@ -1,10 +1,10 @@
-//! The operators' own tokens: HS256 and nothing else.
+//! The operators' own tokens, HS256 and nothing else, and what tokens of every kind are judged by.
 
 use std::fmt;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use jwt_compact::alg::{Hs256, Hs256Key};
-use jwt_compact::{AlgorithmExt, Claims, TimeOptions, UntrustedToken, ValidationError};
+use jwt_compact::{AlgorithmExt, Claims, UntrustedToken, ValidationError};
 use serde::Deserialize;
 use worker::Date;
 
@@ -14,8 +14,8 @@ use crate::gate::Operator;
 /// How far the clocks of issuer and Worker may differ.
 const LEEWAY: TimeDelta = TimeDelta::seconds(5);
 
-/// The claims that are looked at.
-#[derive(Debug, Deserialize)]
+/// The claims that are looked at, besides those of time.
+#[derive(Deserialize)]
 struct Named {
     sub: Option<String>,
     iss: Option<String>,
@@ -23,15 +23,15 @@ struct Named {
 }
 
 /// One audience or several (RFC 7519, 4.1.3).
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(untagged)]
-enum Audience {
+pub(crate) enum Audience {
     One(String),
     Several(Vec<String>),
 }
 
 impl Audience {
-    fn includes(&self, audience: &str) -> bool {
+    pub(crate) fn includes(&self, audience: &str) -> bool {
         match self {
             Self::One(one) => one == audience,
             Self::Several(several) => several.iter().any(|one| one == audience),
@@ -44,7 +44,7 @@ impl Audience {
 pub(crate) enum BadToken {
     /// It is no JWT.
     Malformed,
-    /// It is signed by another algorithm than HS256, or says so.
+    /// It is signed by another algorithm than the one that is accepted, or says so.
     Algorithm,
     /// The signature is not that of `JWT_SECRET`.
     Signature,
@@ -54,9 +54,9 @@ pub(crate) enum BadToken {
     Expired,
     /// `nbf` lies ahead.
     NotYetValid,
-    /// `iss` is not `JWT_ISSUER`.
+    /// `iss` is not the one that is accepted.
     Issuer,
-    /// `aud` does not name `JWT_AUDIENCE`.
+    /// `aud` does not name the one that is accepted.
     Audience,
 }
 
@@ -82,8 +82,6 @@ impl From<ValidationError> for BadToken {
             ValidationError::InvalidSignatureLen { .. }
             | ValidationError::MalformedSignature(_)
             | ValidationError::InvalidSignature => Self::Signature,
-            ValidationError::Expired => Self::Expired,
-            ValidationError::NotMature => Self::NotYetValid,
             _ => Self::Claims,
         }
     }
@@ -94,24 +92,37 @@ impl From<ValidationError> for BadToken {
 pub(crate) fn check(gate: &Gate, token: &str, now: DateTime<Utc>) -> Result<Operator, BadToken> {
     let token = UntrustedToken::new(token).map_err(|_| BadToken::Malformed)?;
     let key = Hs256Key::new(gate.secret.as_bytes());
-    let token = Hs256.validator::<Named>(&key).validate(&token)?;
+    let claims = Hs256.validator::<Named>(&key).validate(&token)?.into_parts().1;
 
-    let claims: &Claims<Named> = token.claims();
-    let time = TimeOptions::new(LEEWAY, || now);
-    claims.validate_expiration(&time)?;
-    if claims.not_before.is_some() {
-        claims.validate_maturity(&time)?;
-    }
-    let Named { iss, aud, .. } = &claims.custom;
-    if gate.issuer.is_some() && *iss != gate.issuer {
+    check_time(&claims, now)?;
+    let Named { sub, iss, aud } = claims.custom;
+    if gate.issuer.is_some() && iss != gate.issuer {
         return Err(BadToken::Issuer);
     }
     if let Some(audience) = &gate.audience
-        && !aud.as_ref().is_some_and(|aud| aud.includes(audience))
+        && !aud.is_some_and(|aud| aud.includes(audience))
     {
         return Err(BadToken::Audience);
     }
-    Ok(Operator { sub: token.into_parts().1.custom.sub })
+    Ok(Operator { sub })
+}
+
+/// Whether it is time for a token: `exp` lies ahead and `nbf`, if there is one, does not.
+pub(crate) fn check_time<T>(claims: &Claims<T>, now: DateTime<Utc>) -> Result<(), BadToken> {
+    let expiration = claims.expiration.ok_or(BadToken::Claims)?;
+    // Not jwt-compact's own checks: where a time is at the end of what can be told, they panic.
+    if now.signed_duration_since(expiration) > LEEWAY {
+        return Err(BadToken::Expired);
+    }
+    check_past(claims.not_before, now)
+}
+
+/// Whether a time, if there is one, does not lie ahead.
+pub(crate) fn check_past(time: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Result<(), BadToken> {
+    match time {
+        Some(time) if time.signed_duration_since(now) > LEEWAY => Err(BadToken::NotYetValid),
+        _ => Ok(()),
+    }
 }
 
 /// The time of day, as tokens are judged by.

@@ -54,6 +54,10 @@ test('an expired token is refused, and so is one that never expires or is not ye
   await assertRefused(await whoami(jwt({ sub: 'ops' })), 'invalid_token');
   await assertRefused(await whoami(jwt(valid({ exp: 'tomorrow' }))), 'invalid_token');
   await assertRefused(await whoami(jwt(valid({ nbf: now() + 60 }))), 'invalid_token');
+  // As far off as a date can be.
+  await assertRefused(await whoami(jwt(valid({ exp: -8_334_601_228_800 }))), 'expired_token');
+  const distant = { nbf: -8_334_601_228_800, exp: 8_210_266_876_799 };
+  assert.equal((await whoami(jwt(valid(distant)))).status, 200);
 });
 
 test('HS256 is the only algorithm', async () => {
