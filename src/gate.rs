@@ -12,6 +12,8 @@ use crate::jwt;
 pub(crate) struct Operator {
     /// Who it is, if the token says so.
     pub(crate) sub: Option<String>,
+    /// The one sandbox that it may see; without one, it may see the whole fleet.
+    pub(crate) sandbox: Option<String>,
 }
 
 /// Lets a request through whose bearer token [holds](jwt::check).

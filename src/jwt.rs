@@ -5,7 +5,9 @@ use std::fmt;
 use chrono::{DateTime, TimeDelta, Utc};
 use jwt_compact::alg::{Hs256, Hs256Key};
 use jwt_compact::{AlgorithmExt, Claims, UntrustedToken, ValidationError};
-use serde::Deserialize;
+use kiloclaw_checkin::limits::MAX_SANDBOX_ID_BYTES;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 use worker::Date;
 
 use crate::bindings::Gate;
@@ -20,6 +22,8 @@ struct Named {
     sub: Option<String>,
     iss: Option<String>,
     aud: Option<Audience>,
+    #[serde(default, deserialize_with = "Scope::present")]
+    sandbox_id: Option<Scope>,
 }
 
 /// One audience or several (RFC 7519, 4.1.3).
@@ -35,6 +39,29 @@ impl Audience {
         match self {
             Self::One(one) => one == audience,
             Self::Several(several) => several.iter().any(|one| one == audience),
+        }
+    }
+}
+
+/// The claim `sandbox_id`: what it limits a token to.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Scope {
+    Sandbox(String),
+    Other(IgnoredAny),
+}
+
+impl Scope {
+    /// Tells a claim that is null from one that is absent: only without the claim is a token unlimited.
+    pub(crate) fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Self>, D::Error> {
+        Self::deserialize(from).map(Some)
+    }
+
+    /// The sandbox's id, if it can be one.
+    pub(crate) fn sandbox(self) -> Result<String, BadToken> {
+        match self {
+            Self::Sandbox(id) if (1..=MAX_SANDBOX_ID_BYTES).contains(&id.len()) => Ok(id),
+            _ => Err(BadToken::Scope),
         }
     }
 }
@@ -58,6 +85,8 @@ pub(crate) enum BadToken {
     Issuer,
     /// `aud` does not name the one that is accepted.
     Audience,
+    /// `sandbox_id` is there, but no sandbox can have it.
+    Scope,
 }
 
 impl fmt::Display for BadToken {
@@ -71,6 +100,7 @@ impl fmt::Display for BadToken {
             Self::NotYetValid => "not valid yet",
             Self::Issuer => "iss is not JWT_ISSUER",
             Self::Audience => "aud does not name JWT_AUDIENCE",
+            Self::Scope => "sandbox_id is not a string of 1 to 96 bytes",
         })
     }
 }
@@ -95,7 +125,7 @@ pub(crate) fn check(gate: &Gate, token: &str, now: DateTime<Utc>) -> Result<Oper
     let claims = Hs256.validator::<Named>(&key).validate(&token)?.into_parts().1;
 
     check_time(&claims, now)?;
-    let Named { sub, iss, aud } = claims.custom;
+    let Named { sub, iss, aud, sandbox_id } = claims.custom;
     if gate.issuer.is_some() && iss != gate.issuer {
         return Err(BadToken::Issuer);
     }
@@ -104,7 +134,8 @@ pub(crate) fn check(gate: &Gate, token: &str, now: DateTime<Utc>) -> Result<Oper
     {
         return Err(BadToken::Audience);
     }
-    Ok(Operator { sub })
+    let sandbox = sandbox_id.map(Scope::sandbox).transpose()?;
+    Ok(Operator { sub, sandbox })
 }
 
 /// Whether it is time for a token: `exp` lies ahead and `nbf`, if there is one, does not.

@@ -120,14 +120,15 @@ fn health(request: Request, _: RouteContext<()>) -> Ready<worker::Result<Respons
     }))
 }
 
-/// `GET /api/whoami`: who the token says is asking.
+/// `GET /api/whoami`: who is asking, and which sandbox alone they may see, if it is one.
 #[expect(clippy::needless_pass_by_value, reason = "what a handler behind the gate takes")]
 fn whoami(
     request: Request,
     _: RouteContext<()>,
     operator: Operator,
 ) -> Ready<Result<Response, ApiError>> {
-    let answer = get_only(&request, || answer::json(&json!({ "sub": operator.sub })));
+    let who = || answer::json(&json!({ "sub": operator.sub, "sandboxId": operator.sandbox }));
+    let answer = get_only(&request, who);
     ready(answer.map_err(ApiError::from))
 }
 

@@ -35,10 +35,20 @@ async function assertRefused(response: Response, code: string, why?: string) {
 test('a valid token is told who it belongs to', async () => {
   const response = await whoami(jwt(valid()));
   assert.equal(response.status, 200);
-  assert.deepEqual(await response.json(), { sub: 'ops' });
+  assert.deepEqual(await response.json(), { sub: 'ops', sandboxId: null });
   assert.equal(response.headers.get('cache-control'), 'no-store');
   const nobody = await whoami(jwt({ exp: now() + 60 }));
-  assert.deepEqual(await nobody.json(), { sub: null });
+  assert.deepEqual(await nobody.json(), { sub: null, sandboxId: null });
+});
+
+test('a token can be limited to one sandbox, and is never unlimited by mistake', async () => {
+  for (const id of ['sandbox-1', 'x', 'é'.repeat(48)]) {
+    const response = await whoami(jwt(valid({ sandbox_id: id })));
+    assert.deepEqual(await response.json(), { sub: 'ops', sandboxId: id });
+  }
+  for (const id of [null, '', 0, 1, true, [], ['sandbox-1'], {}, 'x'.repeat(97), 'é'.repeat(49)]) {
+    await assertRefused(await whoami(jwt(valid({ sandbox_id: id }))), 'invalid_token', JSON.stringify(id));
+  }
 });
 
 test('no token, no answer', async () => {
