@@ -49,22 +49,35 @@ impl Ingest {
     }
 }
 
-/// What the JWT gate needs.
+/// What the operators' own tokens are judged by.
 pub(crate) struct Gate {
-    pub(crate) secret: String,
+    /// At least one.
+    pub(crate) secrets: Vec<String>,
     pub(crate) issuer: Option<String>,
     pub(crate) audience: Option<String>,
 }
 
 impl Gate {
-    /// Reads the secret and, if they are set, the issuer and audience to insist on.
+    /// Takes the secret's comma-separated values and, if they are set, the issuer and audience to insist
+    /// on.
     pub(crate) fn read(env: &Env) -> Result<Self, Unusable> {
+        let secret = text(env, JWT_SECRET)?;
+        let values = secret.split(',').map(str::trim).filter(|value| !value.is_empty());
+        let secrets: Vec<_> = values.map(str::to_owned).collect();
+        if secrets.is_empty() {
+            return Err(Unusable(JWT_SECRET));
+        }
         Ok(Self {
-            secret: text(env, JWT_SECRET)?,
-            issuer: text(env, JWT_ISSUER).ok(),
-            audience: text(env, JWT_AUDIENCE).ok(),
+            secrets,
+            issuer: optional(env, JWT_ISSUER),
+            audience: optional(env, JWT_AUDIENCE),
         })
     }
+}
+
+/// A secret or variable that may be left out.
+fn optional(env: &Env, name: &'static str) -> Option<String> {
+    text(env, name).ok()
 }
 
 /// A secret or variable, without the white space around it; an empty one is as good as none.

@@ -73,7 +73,7 @@ pub(crate) enum BadToken {
     Malformed,
     /// It is signed by another algorithm than the one that is accepted, or says so.
     Algorithm,
-    /// The signature is not that of `JWT_SECRET`.
+    /// The signature is not that of a key that is accepted.
     Signature,
     /// A claim is missing or is not of its type.
     Claims,
@@ -117,12 +117,11 @@ impl From<ValidationError> for BadToken {
     }
 }
 
-/// The operator whom a token names that is signed with `JWT_SECRET` by HS256, has an `exp` that lies
-/// ahead and, where `JWT_ISSUER` and `JWT_AUDIENCE` are set, names that issuer and audience.
+/// The operator whom a token names that is signed with a value of `JWT_SECRET` by HS256, has an `exp`
+/// that lies ahead and, where `JWT_ISSUER` and `JWT_AUDIENCE` are set, names that issuer and audience.
 pub(crate) fn check(gate: &Gate, token: &str, now: DateTime<Utc>) -> Result<Operator, BadToken> {
     let token = UntrustedToken::new(token).map_err(|_| BadToken::Malformed)?;
-    let key = Hs256Key::new(gate.secret.as_bytes());
-    let claims = Hs256.validator::<Named>(&key).validate(&token)?.into_parts().1;
+    let claims = verify(gate, &token)?;
 
     check_time(&claims, now)?;
     let Named { sub, iss, aud, sandbox_id } = claims.custom;
@@ -136,6 +135,19 @@ pub(crate) fn check(gate: &Gate, token: &str, now: DateTime<Utc>) -> Result<Oper
     }
     let sandbox = sandbox_id.map(Scope::sandbox).transpose()?;
     Ok(Operator { sub, sandbox })
+}
+
+/// The claims of a token that one of the secrets signed.
+fn verify(gate: &Gate, token: &UntrustedToken<'_>) -> Result<Claims<Named>, BadToken> {
+    for secret in &gate.secrets {
+        let key = Hs256Key::new(secret.as_bytes());
+        match Hs256.validator::<Named>(&key).validate(token).map_err(BadToken::from) {
+            Err(BadToken::Signature) => {}
+            Err(bad) => return Err(bad),
+            Ok(token) => return Ok(token.into_parts().1),
+        }
+    }
+    Err(BadToken::Signature)
 }
 
 /// Whether it is time for a token: `exp` lies ahead and `nbf`, if there is one, does not.

@@ -138,3 +138,18 @@ test('without a secret the gate is shut, and check-ins are taken all the same', 
   const empty = await startWorker({ vars: { JWT_SECRET: ' ' } }, t);
   assert.equal((await whoami(jwt(valid(), { secret: ' ' }), empty)).status, 503);
 });
+
+test('a token of either secret is let through while JWT_SECRET is rotated', async (t) => {
+  const rotating = await startWorker({ vars: { JWT_SECRET: ' new-secret, old-secret,' } }, t);
+  for (const secret of ['new-secret', 'old-secret']) {
+    assert.equal((await whoami(jwt(valid(), { secret }), rotating)).status, 200, secret);
+    const expired = jwt(valid({ exp: now() - 10 }), { secret });
+    await assertRefused(await whoami(expired, rotating), 'expired_token', secret);
+  }
+  for (const secret of ['', ' ', 'new-secret,old-secret', ' new-secret, old-secret,', ' old-secret']) {
+    await assertRefused(await whoami(jwt(valid(), { secret }), rotating), 'invalid_token', secret);
+  }
+  const commas = await startWorker({ vars: { JWT_SECRET: ' , ,' } }, t);
+  const refused = await whoami(jwt(valid(), { secret: '' }), commas);
+  assert.deepEqual([refused.status, (await refusal(refused)).code], [503, 'misconfigured']);
+});
