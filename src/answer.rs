@@ -29,10 +29,12 @@ pub(crate) enum ApiError {
     Misconfigured(Unusable),
     /// The data point could not be written; the runtime's own words are for the log alone.
     WriteFailed(String),
-    /// There is no bearer token in a request to the operators' API.
+    /// A request to the operators' API has no credential that a way is open for.
     MissingToken,
     /// The bearer token is none that the gate lets through; why is for the log alone.
     InvalidToken(BadToken),
+    /// The internal key is not a value of `INTERNAL_API_SECRET`.
+    WrongInternalKey,
     /// The runtime failed a handler, with these words for the log alone.
     Internal(String),
     /// Nothing is served here.
@@ -97,6 +99,7 @@ impl ApiError {
             Self::MissingToken => Shape::unauthorized("missing_token"),
             Self::InvalidToken(BadToken::Expired) => Shape::unauthorized("expired_token"),
             Self::InvalidToken(_) => Shape::unauthorized("invalid_token"),
+            Self::WrongInternalKey => Shape::new(403, "Forbidden", "wrong_internal_api_key", None),
             Self::Internal(_) => Shape::new(500, "Internal error", "internal", None),
             Self::NotFound => Shape::new(404, "Not found", "not_found", None),
             Self::MethodNotAllowed(methods) => {
@@ -112,7 +115,10 @@ impl ApiError {
             Self::Misconfigured(unusable) => Some(unusable.to_string()),
             Self::WriteFailed(reason) | Self::Internal(reason) => Some(reason.clone()),
             Self::InvalidToken(bad) => Some(bad.to_string()),
-            Self::MissingToken | Self::NotFound | Self::MethodNotAllowed(_) => None,
+            Self::MissingToken
+            | Self::WrongInternalKey
+            | Self::NotFound
+            | Self::MethodNotAllowed(_) => None,
         }
     }
 

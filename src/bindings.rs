@@ -13,6 +13,7 @@ const DATASET: &str = "KILOCLAW_CONTROLLER_AE";
 const JWT_SECRET: &str = "JWT_SECRET";
 const JWT_ISSUER: &str = "JWT_ISSUER";
 const JWT_AUDIENCE: &str = "JWT_AUDIENCE";
+const INTERNAL_API_SECRET: &str = "INTERNAL_API_SECRET";
 
 /// A binding or secret that is missing or empty. Its name is for the log, not for clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,19 +50,41 @@ impl Ingest {
     }
 }
 
-/// What the operators' own tokens are judged by.
+/// The ways through the gate that are open. At least one is.
 pub(crate) struct Gate {
+    pub(crate) internal: Option<AcceptedKeys>,
+    pub(crate) jwt: Option<Jwt>,
+}
+
+impl Gate {
+    /// Reads what is set, or says what cannot be used. With nothing set, that is `JWT_SECRET`.
+    pub(crate) fn read(env: &Env) -> Result<Self, Unusable> {
+        let internal = optional(env, INTERNAL_API_SECRET)
+            .map(|secret| {
+                AcceptedKeys::new(&secret, &blinding_key()?)
+                    .map_err(|_| Unusable(INTERNAL_API_SECRET))
+            })
+            .transpose()?;
+        let jwt = optional(env, JWT_SECRET).map(|secret| Jwt::read(env, &secret)).transpose()?;
+        if internal.is_none() && jwt.is_none() {
+            return Err(Unusable(JWT_SECRET));
+        }
+        Ok(Self { internal, jwt })
+    }
+}
+
+/// What the operators' own tokens are judged by.
+pub(crate) struct Jwt {
     /// At least one.
     pub(crate) secrets: Vec<String>,
     pub(crate) issuer: Option<String>,
     pub(crate) audience: Option<String>,
 }
 
-impl Gate {
+impl Jwt {
     /// Takes the secret's comma-separated values and, if they are set, the issuer and audience to insist
     /// on.
-    pub(crate) fn read(env: &Env) -> Result<Self, Unusable> {
-        let secret = text(env, JWT_SECRET)?;
+    fn read(env: &Env, secret: &str) -> Result<Self, Unusable> {
         let values = secret.split(',').map(str::trim).filter(|value| !value.is_empty());
         let secrets: Vec<_> = values.map(str::to_owned).collect();
         if secrets.is_empty() {

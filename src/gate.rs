@@ -1,11 +1,15 @@
 //! The gate in front of the operators' API: who is let through, and as whom.
 
 use kiloclaw_checkin::bearer;
+use serde::Serialize;
 use worker::{Env, Request};
 
 use crate::answer::ApiError;
 use crate::bindings::Gate;
 use crate::jwt;
+
+/// The header that a backend of one's own presents a value of `INTERNAL_API_SECRET` in.
+const INTERNAL_KEY_HEADER: &str = "x-internal-api-key";
 
 /// Who passed the gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,20 +18,52 @@ pub(crate) struct Operator {
     pub(crate) sub: Option<String>,
     /// The one sandbox that it may see; without one, it may see the whole fleet.
     pub(crate) sandbox: Option<String>,
+    /// How it came through.
+    pub(crate) via: Via,
 }
 
-/// Lets a request through whose bearer token [holds](jwt::check).
+/// The ways through the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Via {
+    /// A bearer token signed with `JWT_SECRET`.
+    Jwt,
+    /// A value of `INTERNAL_API_SECRET`.
+    Internal,
+}
+
+/// Lets a request through by the first credential that it has and that a way is open for.
 ///
-/// 1. the secret is missing or empty → 503: without it the gate is shut
-/// 2. there is no bearer token → 401
-/// 3. the token does not hold → 401
+/// 1. no way is open, or what one needs cannot be used → 503: then the gate is shut
+/// 2. an internal key → wrong: 403
+/// 3. a bearer token that [does not hold](jwt::check) → 401
+/// 4. none of these → 401
 #[expect(clippy::unused_async, reason = "keys that are fetched are about to be one way in")]
 pub(crate) async fn verify(request: &Request, env: &Env) -> Result<Operator, ApiError> {
     // 1.
     let gate = Gate::read(env)?;
+    let headers = request.headers();
+    let header = |name| headers.get(name).ok().flatten();
     // 2.
-    let authorization = request.headers().get("authorization").ok().flatten();
-    let token = authorization.as_deref().and_then(bearer).ok_or(ApiError::MissingToken)?;
+    if let Some(keys) = &gate.internal
+        && let Some(key) = header(INTERNAL_KEY_HEADER)
+    {
+        if !keys.accept(&key) {
+            return Err(ApiError::WrongInternalKey);
+        }
+        return Ok(Operator {
+            sub: Some("internal".to_owned()),
+            sandbox: None,
+            via: Via::Internal,
+        });
+    }
     // 3.
-    jwt::check(&gate, token, jwt::now()).map_err(ApiError::InvalidToken)
+    if let Some(jwt) = &gate.jwt
+        && let Some(authorization) = header("authorization")
+        && let Some(token) = bearer(&authorization)
+    {
+        return jwt::check(jwt, token, jwt::now()).map_err(ApiError::InvalidToken);
+    }
+    // 4.
+    Err(ApiError::MissingToken)
 }

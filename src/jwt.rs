@@ -10,8 +10,8 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use worker::Date;
 
-use crate::bindings::Gate;
-use crate::gate::Operator;
+use crate::bindings::Jwt;
+use crate::gate::{Operator, Via};
 
 /// How far the clocks of issuer and Worker may differ.
 const LEEWAY: TimeDelta = TimeDelta::seconds(5);
@@ -119,27 +119,27 @@ impl From<ValidationError> for BadToken {
 
 /// The operator whom a token names that is signed with a value of `JWT_SECRET` by HS256, has an `exp`
 /// that lies ahead and, where `JWT_ISSUER` and `JWT_AUDIENCE` are set, names that issuer and audience.
-pub(crate) fn check(gate: &Gate, token: &str, now: DateTime<Utc>) -> Result<Operator, BadToken> {
+pub(crate) fn check(jwt: &Jwt, token: &str, now: DateTime<Utc>) -> Result<Operator, BadToken> {
     let token = UntrustedToken::new(token).map_err(|_| BadToken::Malformed)?;
-    let claims = verify(gate, &token)?;
+    let claims = verify(jwt, &token)?;
 
     check_time(&claims, now)?;
     let Named { sub, iss, aud, sandbox_id } = claims.custom;
-    if gate.issuer.is_some() && iss != gate.issuer {
+    if jwt.issuer.is_some() && iss != jwt.issuer {
         return Err(BadToken::Issuer);
     }
-    if let Some(audience) = &gate.audience
+    if let Some(audience) = &jwt.audience
         && !aud.is_some_and(|aud| aud.includes(audience))
     {
         return Err(BadToken::Audience);
     }
     let sandbox = sandbox_id.map(Scope::sandbox).transpose()?;
-    Ok(Operator { sub, sandbox })
+    Ok(Operator { sub, sandbox, via: Via::Jwt })
 }
 
 /// The claims of a token that one of the secrets signed.
-fn verify(gate: &Gate, token: &UntrustedToken<'_>) -> Result<Claims<Named>, BadToken> {
-    for secret in &gate.secrets {
+fn verify(jwt: &Jwt, token: &UntrustedToken<'_>) -> Result<Claims<Named>, BadToken> {
+    for secret in &jwt.secrets {
         let key = Hs256Key::new(secret.as_bytes());
         match Hs256.validator::<Named>(&key).validate(token).map_err(BadToken::from) {
             Err(BadToken::Signature) => {}

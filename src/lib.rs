@@ -120,16 +120,17 @@ fn health(request: Request, _: RouteContext<()>) -> Ready<worker::Result<Respons
     }))
 }
 
-/// `GET /api/whoami`: who is asking, and which sandbox alone they may see, if it is one.
+/// `GET /api/whoami`: who is asking, which sandbox alone they may see if it is one, and how they came
+/// through the gate.
 #[expect(clippy::needless_pass_by_value, reason = "what a handler behind the gate takes")]
 fn whoami(
     request: Request,
     _: RouteContext<()>,
     operator: Operator,
 ) -> Ready<Result<Response, ApiError>> {
-    let who = || answer::json(&json!({ "sub": operator.sub, "sandboxId": operator.sandbox }));
-    let answer = get_only(&request, who);
-    ready(answer.map_err(ApiError::from))
+    let Operator { sub, sandbox, via } = operator;
+    let who = json!({ "sub": sub, "sandboxId": sandbox, "via": via });
+    ready(get_only(&request, || answer::json(&who)).map_err(ApiError::from))
 }
 
 /// Answers GET and HEAD, and refuses every other method.

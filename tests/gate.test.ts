@@ -1,4 +1,7 @@
-/** The JWT gate: what it lets through, and that nothing under /api/ stands beside it. */
+/**
+ * The gate: which of the operators' own tokens and internal keys it lets through, and that nothing
+ * under /api/ stands beside it. tests/access.test.ts has Cloudflare Access.
+ */
 import assert from 'node:assert/strict';
 import { createHmac, generateKeyPairSync, sign } from 'node:crypto';
 import { test } from 'node:test';
@@ -35,16 +38,16 @@ async function assertRefused(response: Response, code: string, why?: string) {
 test('a valid token is told who it belongs to', async () => {
   const response = await whoami(jwt(valid()));
   assert.equal(response.status, 200);
-  assert.deepEqual(await response.json(), { sub: 'ops', sandboxId: null });
+  assert.deepEqual(await response.json(), { sub: 'ops', sandboxId: null, via: 'jwt' });
   assert.equal(response.headers.get('cache-control'), 'no-store');
   const nobody = await whoami(jwt({ exp: now() + 60 }));
-  assert.deepEqual(await nobody.json(), { sub: null, sandboxId: null });
+  assert.deepEqual(await nobody.json(), { sub: null, sandboxId: null, via: 'jwt' });
 });
 
 test('a token can be limited to one sandbox, and is never unlimited by mistake', async () => {
   for (const id of ['sandbox-1', 'x', 'é'.repeat(48)]) {
     const response = await whoami(jwt(valid({ sandbox_id: id })));
-    assert.deepEqual(await response.json(), { sub: 'ops', sandboxId: id });
+    assert.deepEqual(await response.json(), { sub: 'ops', sandboxId: id, via: 'jwt' });
   }
   for (const id of [null, '', 0, 1, true, [], ['sandbox-1'], {}, 'x'.repeat(97), 'é'.repeat(49)]) {
     await assertRefused(await whoami(jwt(valid({ sandbox_id: id }))), 'invalid_token', JSON.stringify(id));
@@ -152,4 +155,51 @@ test('a token of either secret is let through while JWT_SECRET is rotated', asyn
   const commas = await startWorker({ vars: { JWT_SECRET: ' , ,' } }, t);
   const refused = await whoami(jwt(valid(), { secret: '' }), commas);
   assert.deepEqual([refused.status, (await refusal(refused)).code], [503, 'misconfigured']);
+});
+
+const internal = (key: string, to: Worker, headers: Record<string, string> = {}) =>
+  to.fetch('/api/whoami', { headers: { 'x-internal-api-key': key, ...headers } });
+
+test('a backend is let through with an internal key', async (t) => {
+  const secret = 'internal-1, internal-2';
+  const backend = await startWorker({ vars: { INTERNAL_API_SECRET: secret } }, t);
+  for (const key of ['internal-1', 'internal-2']) {
+    const response = await internal(key, backend);
+    assert.deepEqual(await response.json(), { sub: 'internal', sandboxId: null, via: 'internal' });
+  }
+  const wrong = ['', 'x', 'internal-', 'internal-11', 'INTERNAL-1', secret, 'internal-1,internal-2', JWT_SECRET];
+  for (const key of wrong) {
+    const response = await internal(key, backend);
+    assert.deepEqual(
+      [response.status, await refusal(response)],
+      [403, { error: 'Forbidden', code: 'wrong_internal_api_key' }],
+      key,
+    );
+  }
+  // Whoever presents a key is judged by it.
+  const both = await internal('x', backend, { authorization: `Bearer ${jwt(valid())}` });
+  assert.equal(both.status, 403);
+  assert.equal((await whoami(jwt(valid()), backend)).status, 200, 'a token opens the gate as well');
+  await assertRefused(await whoami('internal-1', backend), 'invalid_token', 'it is no bearer token');
+  assert.doesNotMatch(JSON.stringify(backend.logs), /internal-[12]/);
+});
+
+test('an internal key opens nothing where it is not set', async (t) => {
+  await assertRefused(await internal('internal-1', worker), 'missing_token');
+  await assertRefused(await internal('', worker), 'missing_token');
+  const beside = await internal('x', worker, { authorization: `Bearer ${jwt(valid())}` });
+  assert.equal(beside.status, 200, 'it is not looked at');
+  const empty = await startWorker({ vars: { INTERNAL_API_SECRET: ' ' } }, t);
+  await assertRefused(await internal('', empty), 'missing_token');
+  const commas = await startWorker({ vars: { INTERNAL_API_SECRET: ',' } }, t);
+  assert.equal((await internal('', commas)).status, 503);
+  assert.match(JSON.stringify(commas.logs), /INTERNAL_API_SECRET is missing or empty/);
+});
+
+test('an internal key alone opens the gate to backends, and to nobody else', async (t) => {
+  const vars = { JWT_SECRET: undefined, INTERNAL_API_SECRET: 'internal-1' };
+  const backend = await startWorker({ vars }, t);
+  assert.equal((await internal('internal-1', backend)).status, 200);
+  await assertRefused(await whoami(undefined, backend), 'missing_token');
+  await assertRefused(await whoami(jwt(valid(), { secret: '' }), backend), 'missing_token');
 });
