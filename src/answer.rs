@@ -1,13 +1,17 @@
 //! What the Worker answers: JSON, and a line in the log for every refusal.
 
+use std::borrow::Cow;
+
 use kiloclaw_checkin::Refusal;
 use serde::Serialize;
 use serde_json::json;
 use worker::wasm_bindgen::prelude::*;
 use worker::{Response, web_sys};
 
+use crate::analytics::Unanswered;
 use crate::bindings::Unusable;
 use crate::jwt::BadToken;
+use crate::operators::Failure;
 
 #[wasm_bindgen(module = "/src/answer.js")]
 extern "C" {
@@ -35,6 +39,8 @@ pub(crate) enum ApiError {
     InvalidToken(BadToken),
     /// The internal key is not a value of `INTERNAL_API_SECRET`.
     WrongInternalKey,
+    /// A question about the fleet has no answer.
+    Reading(Failure),
     /// The runtime failed a handler, with these words for the log alone.
     Internal(String),
     /// Nothing is served here.
@@ -47,7 +53,7 @@ pub(crate) enum ApiError {
 struct Shape {
     status: u16,
     code: &'static str,
-    header: Option<(&'static str, &'static str)>,
+    header: Option<(&'static str, Cow<'static, str>)>,
     body: String,
 }
 
@@ -56,7 +62,7 @@ impl From<Refusal> for Shape {
         Self {
             status: refusal.status(),
             code: refusal.code(),
-            header: refusal.header(),
+            header: refusal.header().map(|(name, value)| (name, value.into())),
             body: refusal.body(),
         }
     }
@@ -70,11 +76,52 @@ impl Shape {
         code: &'static str,
         header: Option<(&'static str, &'static str)>,
     ) -> Self {
+        let header = header.map(|(name, value)| (name, value.into()));
         Self { status, code, header, body: json!({ "error": error, "code": code }).to_string() }
     }
 
     fn unauthorized(code: &'static str) -> Self {
         Self::new(401, "Unauthorized", code, Some(("www-authenticate", "Bearer")))
+    }
+}
+
+impl From<&Failure> for Shape {
+    fn from(failure: &Failure) -> Self {
+        match failure {
+            Failure::InvalidParameter(invalid) => {
+                let (error, code) = (Refusal::InvalidQuery.error(), Refusal::InvalidQuery.code());
+                let (field, expected) = (&invalid.name, &invalid.expected);
+                let body =
+                    json!({ "error": error, "code": code, "field": field, "expected": expected });
+                Self { body: body.to_string(), ..Refusal::InvalidQuery.into() }
+            }
+            Failure::NotConfigured(unusable) => {
+                let (error, code) = (Refusal::Misconfigured.error(), Refusal::Misconfigured.code());
+                let body = json!({ "error": error, "code": code, "missing": unusable.name() });
+                Self { body: body.to_string(), ..Refusal::Misconfigured.into() }
+            }
+            Failure::UnknownSandbox => {
+                Self::new(404, "Not seen within the window", "unknown_sandbox", None)
+            }
+            Failure::OtherSandbox => Self::new(403, "Forbidden", "other_sandbox", None),
+            Failure::Unanswered(unanswered) => unanswered.into(),
+        }
+    }
+}
+
+impl From<&Unanswered> for Shape {
+    fn from(unanswered: &Unanswered) -> Self {
+        const NO_ANSWER: &str = "No answer from Analytics Engine";
+        match unanswered {
+            Unanswered::Limited { retry_after } => Self {
+                header: Some(("retry-after", retry_after.clone().into())),
+                ..Self::new(429, "Too many queries", "analytics_limited", None)
+            },
+            Unanswered::Unreachable(_) => Self::new(502, NO_ANSWER, "analytics_unreachable", None),
+            Unanswered::Refused { .. } => Self::new(502, NO_ANSWER, "analytics_refused", None),
+            Unanswered::Unexpected(_) => Self::new(502, NO_ANSWER, "analytics_unexpected", None),
+            Unanswered::Timeout => Self::new(504, NO_ANSWER, "analytics_timeout", None),
+        }
     }
 }
 
@@ -100,10 +147,12 @@ impl ApiError {
             Self::InvalidToken(BadToken::Expired) => Shape::unauthorized("expired_token"),
             Self::InvalidToken(_) => Shape::unauthorized("invalid_token"),
             Self::WrongInternalKey => Shape::new(403, "Forbidden", "wrong_internal_api_key", None),
+            Self::Reading(failure) => failure.into(),
             Self::Internal(_) => Shape::new(500, "Internal error", "internal", None),
             Self::NotFound => Shape::new(404, "Not found", "not_found", None),
             Self::MethodNotAllowed(methods) => {
-                Shape { header: Some(("allow", methods)), ..Refusal::MethodNotAllowed.into() }
+                let header = Some(("allow", (*methods).into()));
+                Shape { header, ..Refusal::MethodNotAllowed.into() }
             }
         }
     }
@@ -115,6 +164,7 @@ impl ApiError {
             Self::Misconfigured(unusable) => Some(unusable.to_string()),
             Self::WriteFailed(reason) | Self::Internal(reason) => Some(reason.clone()),
             Self::InvalidToken(bad) => Some(bad.to_string()),
+            Self::Reading(failure) => failure.detail(),
             Self::MissingToken
             | Self::WrongInternalKey
             | Self::NotFound
@@ -138,7 +188,7 @@ impl ApiError {
         let line = LogLine { status, code, sandbox_id, detail: self.detail() };
         let line = serde_json::to_string(&line)?;
         let (name, value) = header.unzip();
-        Ok(refuse(status, &body, &line, name, value).into())
+        Ok(refuse(status, &body, &line, name, value.as_deref()).into())
     }
 }
 
@@ -170,4 +220,10 @@ impl From<worker::Error> for ApiError {
 /// A 200 that nobody may keep.
 pub(crate) fn json(value: &impl Serialize) -> worker::Result<Response> {
     Response::builder().with_header("cache-control", "no-store")?.from_json(value)
+}
+
+/// A 200 of JSON that is there already.
+pub(crate) fn json_text(json: &str, cache_control: &str) -> worker::Result<Response> {
+    let response = Response::builder().with_header("cache-control", cache_control)?;
+    Ok(response.with_header("content-type", "application/json")?.fixed(json.as_bytes().to_vec()))
 }

@@ -7,6 +7,11 @@ use kiloclaw_checkin::{AcceptedKeys, GatewaySecrets};
 use worker::Env;
 use worker::wasm_bindgen::JsValue;
 
+use crate::analytics::Analytics;
+
+/// Where the accounts are whose Analytics Engine can be asked.
+const CLOUD: &str = "https://api.cloudflare.com/client/v4/accounts";
+
 const API_KEY: &str = "KILOCODE_API_KEY";
 const GATEWAY_TOKEN_SECRET: &str = "GATEWAY_TOKEN_SECRET";
 const DATASET: &str = "KILOCLAW_CONTROLLER_AE";
@@ -15,6 +20,10 @@ const JWT_ISSUER: &str = "JWT_ISSUER";
 const JWT_AUDIENCE: &str = "JWT_AUDIENCE";
 const INTERNAL_API_SECRET: &str = "INTERNAL_API_SECRET";
 
+const AE_ACCOUNT_ID: &str = "AE_ACCOUNT_ID";
+const AE_API_TOKEN: &str = "AE_API_TOKEN";
+const AE_SQL_URL: &str = "AE_SQL_URL";
+
 /// A binding or secret that is missing or empty. Its name is for the log, not for clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unusable(&'static str);
@@ -22,6 +31,11 @@ pub(crate) struct Unusable(&'static str);
 impl Unusable {
     /// The bindings were not read yet: no request gets that far.
     pub(crate) const NOT_READ: Self = Self("every binding");
+
+    /// Its name, for those who may know: operators.
+    pub(crate) const fn name(self) -> &'static str {
+        self.0
+    }
 }
 
 impl fmt::Display for Unusable {
@@ -95,6 +109,18 @@ impl Jwt {
             issuer: optional(env, JWT_ISSUER),
             audience: optional(env, JWT_AUDIENCE),
         })
+    }
+}
+
+impl Analytics {
+    /// Reads the token, and where to ask: `AE_SQL_URL`, or the cloud's with the account.
+    pub(crate) fn read(env: &Env) -> Result<Self, Unusable> {
+        let token = text(env, AE_API_TOKEN)?;
+        let url = match text(env, AE_SQL_URL) {
+            Ok(url) => url,
+            Err(_) => format!("{CLOUD}/{}/analytics_engine/sql", text(env, AE_ACCOUNT_ID)?),
+        };
+        Ok(Self { url, token })
     }
 }
 

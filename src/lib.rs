@@ -2,11 +2,13 @@
 //!
 //! A thin shell over `kiloclaw-checkin`: a handler extracts, calls the core, answers.
 
+mod analytics;
 mod answer;
 mod bindings;
 mod checkin;
 mod gate;
 mod jwt;
+mod operators;
 
 use std::future::{Future, Ready, ready};
 
@@ -17,6 +19,7 @@ use worker::{Env, Request, Response, RouteContext, Router};
 
 use answer::ApiError;
 use gate::Operator;
+use operators::Endpoint;
 
 /// Runs once per instance of the module, before its first request.
 #[wasm_bindgen(start, private)]
@@ -47,7 +50,13 @@ fn routes() -> Routes {
         // Public.
         .at("/health", health)
         // Operators only.
-        .gated("/api/whoami", whoami);
+        .gated("/api/whoami", whoami)
+        .gated("/api/openapi.json", operators::openapi)
+        .question("/api/fleet", Endpoint::Fleet)
+        .question("/api/sandboxes", Endpoint::Sandboxes)
+        .question("/api/sandboxes/:sandboxId", Endpoint::Sandbox)
+        .question("/api/sandboxes/:sandboxId/history", Endpoint::History)
+        .question("/api/incidents", Endpoint::Incidents);
     #[cfg(feature = "panic-route")]
     let routes = routes.at("/panic", panic_route);
     routes
@@ -74,6 +83,13 @@ impl Routes {
         T: Future<Output = Result<Response, ApiError>> + 'static,
     {
         self.at(path, move |request, context| through_gate(handler, request, context))
+    }
+
+    /// Mounts a question that an operator can ask.
+    fn question(self, path: &str, endpoint: Endpoint) -> Self {
+        self.gated(path, move |request, context, operator| {
+            operators::answer(endpoint, request, context, operator)
+        })
     }
 
     async fn run(self, request: Request, env: Env) -> worker::Result<Response> {

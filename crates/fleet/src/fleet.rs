@@ -11,7 +11,7 @@ use crate::sql::{
     OPENCLAW_VERSION, RESTARTS, SANDBOX_ID, SUPERVISOR_STATE, latest, quantile, sum,
 };
 use crate::time::Time;
-use crate::{Asked, SHUT_DOWN};
+use crate::{Asked, Question, SHUT_DOWN};
 
 /// How many combinations of state, versions and region are told apart.
 const MAX_GROUPS: usize = 10_000;
@@ -104,6 +104,17 @@ impl<'a> FleetQuestion<'a> {
             fly_regions: facets(&groups, |group| &group.fly_region),
             complete: groups.len() < MAX_GROUPS,
         })
+    }
+}
+
+impl Question for FleetQuestion<'_> {
+    fn queries(&self) -> Vec<String> {
+        vec![self.sandboxes_sql(), self.totals_sql()]
+    }
+
+    fn reply(&self, answers: &[String]) -> Result<Option<String>, UnexpectedAnswer> {
+        let [sandboxes, totals] = answers else { return Err(UnexpectedAnswer::count()) };
+        Ok(Some(serde_json::to_string(&self.answer(sandboxes, totals)?)?))
     }
 }
 
@@ -225,7 +236,7 @@ fn facets(groups: &[Group], by: fn(&Group) -> &Option<String>) -> Vec<Facet> {
         .into_iter()
         .map(|(value, (sandboxes, reporting))| Facet { value: value.clone(), sandboxes, reporting })
         .collect();
-    // Stable: by value where the counts are equal.
-    facets.sort_by_key(|facet| std::cmp::Reverse(facet.sandboxes));
+    facets
+        .sort_unstable_by(|a, b| b.sandboxes.cmp(&a.sandboxes).then_with(|| a.value.cmp(&b.value)));
     facets
 }

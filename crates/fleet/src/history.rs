@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Question;
 use crate::parameters::{self, InvalidParameter, Parameters, text};
 use crate::rows::{self, UnexpectedAnswer};
 use crate::sql::{
@@ -93,6 +94,18 @@ impl HistoryQuestion {
             sandbox_id: self.sandbox.clone(),
             steps,
         }))
+    }
+}
+
+impl Question for HistoryQuestion {
+    fn queries(&self) -> Vec<String> {
+        vec![self.sql()]
+    }
+
+    fn reply(&self, answers: &[String]) -> Result<Option<String>, UnexpectedAnswer> {
+        let [steps] = answers else { return Err(UnexpectedAnswer::count()) };
+        let answer = self.answer(steps)?;
+        Ok(answer.map(|answer| serde_json::to_string(&answer)).transpose()?)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::sql::{
     SANDBOX_ID, SUPERVISOR_STATE, Text, latest,
 };
 use crate::time::Time;
-use crate::{Asked, SHUT_DOWN};
+use crate::{Asked, Question, SHUT_DOWN};
 
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1_000;
@@ -152,7 +152,7 @@ impl<'a> IncidentsQuestion<'a> {
             crash_loops: count(|incident| matches!(incident, Incident::CrashLoop { .. })),
             silent: count(|incident| matches!(incident, Incident::Silent { .. })),
         };
-        incidents.sort_by(|a, b| a.rank().cmp(&b.rank()));
+        incidents.sort_unstable_by(|a, b| a.rank().cmp(&b.rank()));
         incidents.truncate(self.limit);
         Ok(Incidents {
             as_of: self.asked.now,
@@ -162,6 +162,25 @@ impl<'a> IncidentsQuestion<'a> {
             incidents,
             complete,
         })
+    }
+}
+
+impl Question for IncidentsQuestion<'_> {
+    fn queries(&self) -> Vec<String> {
+        vec![self.anybody_sql(), self.silent_sql(), self.restarts_sql(), self.clones_sql()]
+    }
+
+    fn follow_up(&self, answers: &[String]) -> Result<Option<String>, UnexpectedAnswer> {
+        self.machines_sql(answers.last().ok_or_else(UnexpectedAnswer::count)?)
+    }
+
+    fn reply(&self, answers: &[String]) -> Result<Option<String>, UnexpectedAnswer> {
+        let [anybody, silent, restarts, _, machines @ ..] = answers else {
+            return Err(UnexpectedAnswer::count());
+        };
+        let machines = machines.first().map(String::as_str);
+        let answer = self.answer(anybody, silent, restarts, machines)?;
+        Ok(Some(serde_json::to_string(&answer)?))
     }
 }
 

@@ -31,6 +31,22 @@ pub use sandbox::{Load, Machine, Sandbox, SandboxAnswer, SandboxQuestion};
 pub use sandboxes::{Sandboxes, SandboxesQuestion};
 pub use time::Time;
 
+/// A question about the fleet.
+pub trait Question {
+    /// What to ask Analytics Engine. The queries do not depend on one another.
+    fn queries(&self) -> Vec<String>;
+
+    /// What to ask when the answers to these are there.
+    fn follow_up(&self, answers: &[String]) -> Result<Option<String>, UnexpectedAnswer> {
+        let _ = answers;
+        Ok(None)
+    }
+
+    /// What to reply, as JSON, with the answers to all queries, in their order; none if nothing is known
+    /// of what was asked.
+    fn reply(&self, answers: &[String]) -> Result<Option<String>, UnexpectedAnswer>;
+}
+
 /// The state of a machine that says good-bye: whoever is silent after it is silent on purpose.
 const SHUT_DOWN: &str = "shutting_down";
 

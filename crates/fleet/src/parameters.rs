@@ -53,6 +53,15 @@ impl Parameters {
         Self { pairs: pairs.into_iter().collect() }
     }
 
+    /// All of them, in an order that does not depend on the one that they came in.
+    #[must_use]
+    pub fn sorted(&self) -> Vec<(&str, &str)> {
+        let mut pairs: Vec<_> =
+            self.pairs.iter().map(|(name, value)| (&**name, &**value)).collect();
+        pairs.sort_unstable();
+        pairs
+    }
+
     /// Refuses what is not known and what is there twice: a misspelt filter must not be no filter.
     pub(crate) fn only(&self, known: Known) -> Result<(), InvalidParameter> {
         for (i, (name, _)) in self.pairs.iter().enumerate() {

@@ -7,7 +7,20 @@ use serde::{Deserialize, Deserializer};
 
 /// The answer is not what the query asked for; the text, for the log, says where it is not.
 #[derive(Debug)]
-pub struct UnexpectedAnswer(serde_json::Error);
+pub struct UnexpectedAnswer(String);
+
+impl UnexpectedAnswer {
+    /// There are not as many answers as queries.
+    pub(crate) fn count() -> Self {
+        Self("another number of answers than of queries".to_owned())
+    }
+}
+
+impl From<serde_json::Error> for UnexpectedAnswer {
+    fn from(error: serde_json::Error) -> Self {
+        Self(error.to_string())
+    }
+}
 
 impl fmt::Display for UnexpectedAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -24,7 +37,7 @@ struct Answer<R> {
 
 /// The rows of an answer.
 pub(crate) fn read<R: DeserializeOwned>(answer: &str) -> Result<Vec<R>, UnexpectedAnswer> {
-    serde_json::from_str::<Answer<R>>(answer).map(|answer| answer.data).map_err(UnexpectedAnswer)
+    Ok(serde_json::from_str::<Answer<R>>(answer)?.data)
 }
 
 /// The one row of an answer, or what a row without points would be.
@@ -39,7 +52,7 @@ impl Visitor<'_> for Number {
     type Value = Option<f64>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a number, a string that holds one, or null")
+        f.write_str("a number, a string that holds an integer, or null")
     }
 
     #[expect(
@@ -59,9 +72,12 @@ impl Visitor<'_> for Number {
         Ok(Some(value))
     }
 
+    #[expect(clippy::cast_precision_loss, reason = "likewise")]
     fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Option<f64>, E> {
-        let number = value.parse().map_err(|_| E::invalid_value(Unexpected::Str(value), &self))?;
-        Ok(Some(number).filter(|number: &f64| number.is_finite()))
+        // No other numbers are strings, and those that Rust reads as floats would take it much more code.
+        let number = value.parse().ok().map(|number: i64| number as f64);
+        let number = number.or_else(|| value.parse().ok().map(|number: u64| number as f64));
+        number.map(Some).ok_or_else(|| E::invalid_value(Unexpected::Str(value), &self))
     }
 
     fn visit_unit<E>(self) -> Result<Option<f64>, E> {

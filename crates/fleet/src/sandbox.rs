@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Question;
 use crate::parameters::{self, InvalidParameter, Parameters};
 use crate::rows::{self, UnexpectedAnswer};
 use crate::sql::{
@@ -86,6 +87,18 @@ impl SandboxQuestion {
             load,
             machines: rows::read(machines)?,
         }))
+    }
+}
+
+impl Question for SandboxQuestion {
+    fn queries(&self) -> Vec<String> {
+        vec![self.sandbox_sql(), self.machines_sql()]
+    }
+
+    fn reply(&self, answers: &[String]) -> Result<Option<String>, UnexpectedAnswer> {
+        let [sandbox, machines] = answers else { return Err(UnexpectedAnswer::count()) };
+        let answer = self.answer(sandbox, machines)?;
+        Ok(answer.map(|answer| serde_json::to_string(&answer)).transpose()?)
     }
 }
 

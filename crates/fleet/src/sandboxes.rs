@@ -3,12 +3,12 @@
 use base64ct::{Base64UrlUnpadded, Encoding};
 use serde::{Deserialize, Serialize};
 
-use crate::Asked;
 use crate::parameters::{HOUR, InvalidParameter, Parameters, equals};
 use crate::rows::{self, UnexpectedAnswer};
 use crate::sandbox::{Sandbox, columns};
 use crate::sql::{self, Text};
 use crate::time::{Span, Time};
+use crate::{Asked, Question};
 
 const KNOWN: &[&str] = &[
     "window",
@@ -117,7 +117,8 @@ impl Order {
         match self.key.column() {
             None => format!("sandboxId {beyond} {id}"),
             Some(column) => {
-                let value = cursor.value;
+                // Numbers serialize.
+                let value = serde_json::to_string(&cursor.value).unwrap_or_default();
                 format!("({column} {beyond} {value} OR ({column} = {value} AND sandboxId > {id}))")
             }
         }
@@ -258,6 +259,17 @@ impl<'a> SandboxesQuestion<'a> {
             next: next.map(|cursor| cursor.write()),
             sandboxes,
         })
+    }
+}
+
+impl Question for SandboxesQuestion<'_> {
+    fn queries(&self) -> Vec<String> {
+        vec![self.sql()]
+    }
+
+    fn reply(&self, answers: &[String]) -> Result<Option<String>, UnexpectedAnswer> {
+        let [sandboxes] = answers else { return Err(UnexpectedAnswer::count()) };
+        Ok(Some(serde_json::to_string(&self.answer(sandboxes)?)?))
     }
 }
 

@@ -1,0 +1,247 @@
+//! The operators' API: questions about the fleet, answered over Analytics Engine's SQL.
+//!
+//! A handler makes a question of a request, asks, and answers in JSON. What is asked again within
+//! [`FRESH`] seconds is answered from the Cache API.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use futures_util::future::try_join_all;
+use kiloclaw_fleet::{
+    Asked, FleetQuestion, HistoryQuestion, IncidentsQuestion, InvalidParameter, Parameters,
+    Question, SandboxQuestion, SandboxesQuestion, Time, UnexpectedAnswer,
+};
+use worker::wasm_bindgen::prelude::*;
+use worker::{Cache, Date, Request, Response, RouteContext, js_sys};
+
+use crate::analytics::{Analytics, Unanswered};
+use crate::answer::{self, ApiError};
+use crate::bindings::Unusable;
+use crate::gate::Operator;
+
+#[wasm_bindgen(module = "/src/operators.js")]
+extern "C" {
+    #[wasm_bindgen(js_name = parameters)]
+    fn parameters_of(url: &str) -> Vec<String>;
+}
+
+/// How long an answer is good for, in seconds.
+const FRESH: u64 = 15;
+
+/// When a cached answer was made, in seconds since 1970.
+const MADE_AT: &str = "x-kiloclaw-made-at";
+
+/// The description of the API, for programs.
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// Why a question has no answer.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// A parameter cannot be used.
+    InvalidParameter(InvalidParameter),
+    /// What is needed to ask Analytics Engine is not set.
+    NotConfigured(Unusable),
+    /// The sandbox was not seen within the window.
+    UnknownSandbox,
+    /// The operator may not see this sandbox.
+    OtherSandbox,
+    /// Analytics Engine does not answer.
+    Unanswered(Unanswered),
+}
+
+impl Failure {
+    /// What the log says beyond the code.
+    pub(crate) fn detail(&self) -> Option<String> {
+        match self {
+            Self::InvalidParameter(invalid) => Some(invalid.name.clone()),
+            Self::NotConfigured(unusable) => Some(unusable.to_string()),
+            Self::Unanswered(Unanswered::Unreachable(reason) | Unanswered::Unexpected(reason)) => {
+                Some(reason.clone())
+            }
+            Self::Unanswered(Unanswered::Refused { status, reason }) => {
+                Some(format!("{status}: {reason}"))
+            }
+            Self::Unanswered(Unanswered::Limited { .. } | Unanswered::Timeout)
+            | Self::UnknownSandbox
+            | Self::OtherSandbox => None,
+        }
+    }
+}
+
+impl From<InvalidParameter> for ApiError {
+    fn from(invalid: InvalidParameter) -> Self {
+        Self::Reading(Failure::InvalidParameter(invalid))
+    }
+}
+
+impl From<Unanswered> for ApiError {
+    fn from(unanswered: Unanswered) -> Self {
+        Self::Reading(Failure::Unanswered(unanswered))
+    }
+}
+
+impl From<UnexpectedAnswer> for ApiError {
+    fn from(unexpected: UnexpectedAnswer) -> Self {
+        Unanswered::Unexpected(unexpected.to_string()).into()
+    }
+}
+
+/// `GET /api/openapi.json`: what can be asked.
+pub(crate) async fn openapi(
+    request: Request,
+    _: RouteContext<()>,
+    _: Operator,
+) -> Result<Response, ApiError> {
+    only_get(&request)?;
+    Ok(answer::json_text(OPENAPI, "no-store")?)
+}
+
+/// What can be asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Endpoint {
+    /// `GET /api/fleet`: the state of the fleet at a glance.
+    Fleet,
+    /// `GET /api/sandboxes`: the latest state of each sandbox.
+    Sandboxes,
+    /// `GET /api/sandboxes/{sandboxId}`: one sandbox.
+    Sandbox,
+    /// `GET /api/sandboxes/{sandboxId}/history`: one sandbox over time.
+    History,
+    /// `GET /api/incidents`: what an operator should look at.
+    Incidents,
+}
+
+/// Answers a question.
+pub(crate) async fn answer(
+    endpoint: Endpoint,
+    request: Request,
+    context: RouteContext<()>,
+    operator: Operator,
+) -> Result<Response, ApiError> {
+    let call = Call::new(&request, &context, &operator)?;
+    let question = call.question(endpoint)?;
+    call.answer(&*question).await
+}
+
+fn only_get(request: &Request) -> Result<(), ApiError> {
+    // Not `request.method()`: that reads a method it does not know as GET.
+    match request.inner().method().as_str() {
+        "GET" | "HEAD" => Ok(()),
+        _ => Err(ApiError::MethodNotAllowed("GET, HEAD")),
+    }
+}
+
+/// A request that came through the gate.
+struct Call<'a> {
+    request: &'a Request,
+    context: &'a RouteContext<()>,
+    operator: &'a Operator,
+    parameters: Parameters,
+    now: Time,
+}
+
+impl<'a> Call<'a> {
+    fn new(
+        request: &'a Request,
+        context: &'a RouteContext<()>,
+        operator: &'a Operator,
+    ) -> Result<Self, ApiError> {
+        only_get(request)?;
+        let flat = parameters_of(&request.inner().url());
+        let (pairs, _) = flat.as_chunks();
+        let parameters = Parameters::new(pairs.iter().cloned().map(<(String, String)>::from));
+        let now = Time(Date::now().as_millis() / 1_000);
+        Ok(Self { request, context, operator, parameters, now })
+    }
+
+    fn question(&self, endpoint: Endpoint) -> Result<Box<dyn Question + 'a>, ApiError> {
+        let parameters = &self.parameters;
+        let asked = Asked { now: self.now, only: self.operator.sandbox.as_deref() };
+        Ok(match endpoint {
+            Endpoint::Fleet => Box::new(FleetQuestion::new(parameters, asked)?),
+            Endpoint::Sandboxes => Box::new(SandboxesQuestion::new(parameters, asked)?),
+            Endpoint::Sandbox => {
+                Box::new(SandboxQuestion::new(&self.sandbox()?, parameters, self.now)?)
+            }
+            Endpoint::History => {
+                Box::new(HistoryQuestion::new(&self.sandbox()?, parameters, self.now)?)
+            }
+            Endpoint::Incidents => Box::new(IncidentsQuestion::new(parameters, asked)?),
+        })
+    }
+
+    /// The sandbox that the path names, if the operator may see it.
+    fn sandbox(&self) -> Result<String, ApiError> {
+        let encoded = self.context.param("sandboxId").map(String::as_str).unwrap_or_default();
+        let decoded = js_sys::decode_uri_component(encoded).map_err(|_| ApiError::NotFound)?;
+        let sandbox = String::from(decoded);
+        match &self.operator.sandbox {
+            Some(only) if *only != sandbox => Err(ApiError::Reading(Failure::OtherSandbox)),
+            _ => Ok(sandbox),
+        }
+    }
+
+    /// Answers from the cache, or asks and puts the answer there.
+    async fn answer(&self, question: &dyn Question) -> Result<Response, ApiError> {
+        let analytics = Analytics::read(&self.context.env)
+            .map_err(|unusable| ApiError::Reading(Failure::NotConfigured(unusable)))?;
+        let cache = Cache::default();
+        let key = self.cache_key(&analytics);
+        if let Some(mut cached) = cache.get(&key, false).await? {
+            let made_at = cached.headers().get(MADE_AT)?.and_then(|text| text.parse().ok());
+            let age = self.now.since(made_at.map(Time).unwrap_or_default());
+            if age < FRESH {
+                return self.respond(&cached.text().await?, FRESH - age);
+            }
+        }
+        let queries = question.queries();
+        let mut answers = try_join_all(queries.iter().map(|query| analytics.ask(query))).await?;
+        if let Some(query) = question.follow_up(&answers)? {
+            answers.push(analytics.ask(&query).await?);
+        }
+        let body = question.reply(&answers)?.ok_or(ApiError::Reading(Failure::UnknownSandbox))?;
+        let mut kept = answer::json_text(&body, &format!("max-age={FRESH}"))?;
+        kept.headers_mut().set(MADE_AT, &self.now.0.to_string())?;
+        cache.put(&key, kept).await?;
+        self.respond(&body, FRESH)
+    }
+
+    /// What must be the same for an answer to be the same: path, parameters in whatever order, what the
+    /// operator may see, and who is asked, since Workers of one zone share a cache.
+    fn cache_key(&self, analytics: &Analytics) -> String {
+        let only = self.operator.sandbox.as_deref().unwrap_or_default();
+        // No parameter of a question has a name like these.
+        let pairs = [("-from", analytics.url.as_str()), ("-only", only)];
+        let query: Vec<_> = self
+            .parameters
+            .sorted()
+            .into_iter()
+            .chain(pairs)
+            .flat_map(|(name, value)| [name, value])
+            .map(|text| String::from(js_sys::encode_uri_component(text)))
+            .collect();
+        format!("https://operators.invalid{}?{}", self.request.path(), query.join("&"))
+    }
+
+    /// The answer, or that the client has it already.
+    fn respond(&self, body: &str, fresh: u64) -> Result<Response, ApiError> {
+        let mut hasher = DefaultHasher::new();
+        body.hash(&mut hasher);
+        let etag = format!("\"{:016x}\"", hasher.finish());
+        let known = self.request.headers().get("if-none-match")?.is_some_and(|known| {
+            known.split(',').map(str::trim).any(|known| known.trim_start_matches("W/") == etag)
+        });
+        let cache_control = format!("private, max-age={fresh}");
+        let mut response = if known {
+            let response = Response::empty()?.with_status(304);
+            response.headers().set("cache-control", &cache_control)?;
+            response
+        } else {
+            answer::json_text(body, &cache_control)?
+        };
+        let headers = response.headers_mut();
+        headers.set("etag", &etag)?;
+        // A browser that changes its token must not be shown what another one was answered.
+        headers.set("vary", "authorization, cf-access-jwt-assertion, x-internal-api-key")?;
+        Ok(response)
+    }
+}
