@@ -37,6 +37,12 @@ pub(crate) enum ApiError {
     MissingToken,
     /// The bearer token is none that the gate lets through; why is for the log alone.
     InvalidToken(BadToken),
+    /// The token of Cloudflare Access is none that the gate lets through; why is for the log alone.
+    InvalidAssertion(BadToken),
+    /// The keys of Cloudflare Access cannot be fetched or used, for this reason, for the log alone.
+    AccessUnavailable(String),
+    /// `ACCESS_TEAM_DOMAIN` names no team. That it does not is for the log alone.
+    NoTeam,
     /// The internal key is not a value of `INTERNAL_API_SECRET`.
     WrongInternalKey,
     /// A question about the fleet has no answer.
@@ -141,11 +147,19 @@ impl ApiError {
     fn shape(&self) -> Shape {
         match self {
             Self::CheckIn(refusal) => (*refusal).into(),
-            Self::Misconfigured(_) => Refusal::Misconfigured.into(),
+            Self::Misconfigured(_) | Self::NoTeam => Refusal::Misconfigured.into(),
             Self::WriteFailed(_) => Refusal::WriteFailed.into(),
             Self::MissingToken => Shape::unauthorized("missing_token"),
-            Self::InvalidToken(BadToken::Expired) => Shape::unauthorized("expired_token"),
-            Self::InvalidToken(_) => Shape::unauthorized("invalid_token"),
+            Self::InvalidToken(BadToken::Expired) | Self::InvalidAssertion(BadToken::Expired) => {
+                Shape::unauthorized("expired_token")
+            }
+            Self::InvalidToken(_) | Self::InvalidAssertion(_) => {
+                Shape::unauthorized("invalid_token")
+            }
+            Self::AccessUnavailable(_) => {
+                let retry_after = Some(("retry-after", "5"));
+                Shape::new(503, "Access unavailable", "access_unavailable", retry_after)
+            }
             Self::WrongInternalKey => Shape::new(403, "Forbidden", "wrong_internal_api_key", None),
             Self::Reading(failure) => failure.into(),
             Self::Internal(_) => Shape::new(500, "Internal error", "internal", None),
@@ -165,6 +179,9 @@ impl ApiError {
             Self::WriteFailed(reason) | Self::Internal(reason) => Some(reason.clone()),
             Self::InvalidToken(bad) => Some(bad.to_string()),
             Self::Reading(failure) => failure.detail(),
+            Self::InvalidAssertion(bad) => Some(format!("Access: {bad}")),
+            Self::AccessUnavailable(reason) => Some(format!("Access: {reason}")),
+            Self::NoTeam => Some("ACCESS_TEAM_DOMAIN is not a team's domain".to_owned()),
             Self::MissingToken
             | Self::WrongInternalKey
             | Self::NotFound

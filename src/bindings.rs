@@ -19,6 +19,8 @@ const JWT_SECRET: &str = "JWT_SECRET";
 const JWT_ISSUER: &str = "JWT_ISSUER";
 const JWT_AUDIENCE: &str = "JWT_AUDIENCE";
 const INTERNAL_API_SECRET: &str = "INTERNAL_API_SECRET";
+const ACCESS_TEAM_DOMAIN: &str = "ACCESS_TEAM_DOMAIN";
+const ACCESS_AUD: &str = "ACCESS_AUD";
 
 const AE_ACCOUNT_ID: &str = "AE_ACCOUNT_ID";
 const AE_API_TOKEN: &str = "AE_API_TOKEN";
@@ -68,6 +70,7 @@ impl Ingest {
 pub(crate) struct Gate {
     pub(crate) internal: Option<AcceptedKeys>,
     pub(crate) jwt: Option<Jwt>,
+    pub(crate) access: Option<Access>,
 }
 
 impl Gate {
@@ -80,10 +83,11 @@ impl Gate {
             })
             .transpose()?;
         let jwt = optional(env, JWT_SECRET).map(|secret| Jwt::read(env, &secret)).transpose()?;
-        if internal.is_none() && jwt.is_none() {
+        let access = Access::read(env)?;
+        if internal.is_none() && jwt.is_none() && access.is_none() {
             return Err(Unusable(JWT_SECRET));
         }
-        Ok(Self { internal, jwt })
+        Ok(Self { internal, jwt, access })
     }
 }
 
@@ -121,6 +125,23 @@ impl Analytics {
             Err(_) => format!("{CLOUD}/{}/analytics_engine/sql", text(env, AE_ACCOUNT_ID)?),
         };
         Ok(Self { url, token })
+    }
+}
+
+/// What the tokens of Cloudflare Access are judged by.
+pub(crate) struct Access {
+    pub(crate) team_domain: String,
+    pub(crate) audience: String,
+}
+
+impl Access {
+    /// Reads both variables or neither: one alone would be a way that somebody thinks is open.
+    fn read(env: &Env) -> Result<Option<Self>, Unusable> {
+        match (text(env, ACCESS_TEAM_DOMAIN), text(env, ACCESS_AUD)) {
+            (Ok(team_domain), Ok(audience)) => Ok(Some(Self { team_domain, audience })),
+            (Err(_), Err(_)) => Ok(None),
+            (Err(missing), Ok(_)) | (Ok(_), Err(missing)) => Err(missing),
+        }
     }
 }
 

@@ -4,12 +4,16 @@ use kiloclaw_checkin::bearer;
 use serde::Serialize;
 use worker::{Env, Request};
 
+use crate::access::{self, Team};
 use crate::answer::ApiError;
 use crate::bindings::Gate;
 use crate::jwt;
 
 /// The header that a backend of one's own presents a value of `INTERNAL_API_SECRET` in.
 const INTERNAL_KEY_HEADER: &str = "x-internal-api-key";
+
+/// The header that Cloudflare Access adds to what it lets through.
+const ASSERTION_HEADER: &str = "cf-access-jwt-assertion";
 
 /// Who passed the gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +32,8 @@ pub(crate) struct Operator {
 pub(crate) enum Via {
     /// A bearer token signed with `JWT_SECRET`.
     Jwt,
+    /// A token of Cloudflare Access.
+    Access,
     /// A value of `INTERNAL_API_SECRET`.
     Internal,
 }
@@ -36,16 +42,18 @@ pub(crate) enum Via {
 ///
 /// 1. no way is open, or what one needs cannot be used → 503: then the gate is shut
 /// 2. an internal key → wrong: 403
-/// 3. a bearer token that [does not hold](jwt::check) → 401
-/// 4. none of these → 401
-#[expect(clippy::unused_async, reason = "keys that are fetched are about to be one way in")]
+/// 3. a bearer token → it [does not hold](jwt::check): 401
+/// 4. a token of Cloudflare Access → it [does not hold](access::check): 401; the team's keys cannot be
+///    fetched: 503
+/// 5. none of these → 401
 pub(crate) async fn verify(request: &Request, env: &Env) -> Result<Operator, ApiError> {
     // 1.
-    let gate = Gate::read(env)?;
+    let Gate { internal, jwt, access } = Gate::read(env)?;
+    let team = access.map(|access| Team::new(access).ok_or(ApiError::NoTeam)).transpose()?;
     let headers = request.headers();
     let header = |name| headers.get(name).ok().flatten();
     // 2.
-    if let Some(keys) = &gate.internal
+    if let Some(keys) = internal
         && let Some(key) = header(INTERNAL_KEY_HEADER)
     {
         if !keys.accept(&key) {
@@ -58,12 +66,18 @@ pub(crate) async fn verify(request: &Request, env: &Env) -> Result<Operator, Api
         });
     }
     // 3.
-    if let Some(jwt) = &gate.jwt
+    if let Some(jwt) = jwt
         && let Some(authorization) = header("authorization")
         && let Some(token) = bearer(&authorization)
     {
-        return jwt::check(jwt, token, jwt::now()).map_err(ApiError::InvalidToken);
+        return jwt::check(&jwt, token, jwt::now()).map_err(ApiError::InvalidToken);
     }
     // 4.
+    if let Some(team) = team
+        && let Some(assertion) = header(ASSERTION_HEADER)
+    {
+        return access::check(&team, &assertion, jwt::now).await;
+    }
+    // 5.
     Err(ApiError::MissingToken)
 }

@@ -2,11 +2,13 @@
 //!
 //! A thin shell over `kiloclaw-checkin`: a handler extracts, calls the core, answers.
 
+mod access;
 mod analytics;
 mod answer;
 mod bindings;
 mod checkin;
 mod gate;
+mod jwks;
 mod jwt;
 mod operators;
 

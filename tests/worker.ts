@@ -1,7 +1,9 @@
 /** The built Worker in real workerd, with the local Analytics Engine, and a client for both. */
+import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { after } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 
 import { Miniflare, type WorkerOptions } from 'miniflare';
 
@@ -199,3 +201,12 @@ export const MINIMAL = {
 
 export const refusal = async (response: Response): Promise<Refusal> =>
   (await response.json()) as Refusal;
+
+/** All that a Worker logged, once it matches: lines may come after the answers that they are about. */
+export async function logged({ logs }: Worker, pattern: RegExp): Promise<string> {
+  const deadline = Date.now() + 5_000;
+  while (Date.now() < deadline && !pattern.test(JSON.stringify(logs))) await delay(20);
+  const text = JSON.stringify(logs);
+  assert.match(text, pattern);
+  return text;
+}

@@ -1,0 +1,223 @@
+//! Cloudflare Access in front of the Worker: its tokens, which the team's keys sign by RS256.
+
+use std::cell::RefCell;
+use std::iter;
+
+use chrono::{DateTime, Utc};
+use jwt_compact::UntrustedToken;
+use worker::Date;
+use worker::js_sys::{Array, Error, Promise};
+use worker::wasm_bindgen::prelude::*;
+use worker::wasm_bindgen_futures::JsFuture;
+
+use crate::answer::ApiError;
+use crate::bindings::Access;
+use crate::gate::{Operator, Via};
+use crate::jwks::{Key, Keys, Missing, Next};
+use crate::jwt::{BadToken, Custom, Named, Text, check_past, check_time};
+
+#[wasm_bindgen(module = "/src/access.js")]
+extern "C" {
+    fn load(url: &str, deadline: u32) -> Promise;
+
+    // Owned bytes are copied before the call: what is borrowed could change while this waits.
+    fn verify(n: &str, e: &str, text: &str, signature: Vec<u8>) -> Promise;
+
+    fn pause(milliseconds: u32) -> Promise;
+}
+
+/// How long fetching the keys may take.
+const FETCH_DEADLINE_MS: u32 = 5_000;
+
+/// How often it is looked whether another request has fetched the keys.
+const POLL_MS: u32 = 20;
+
+/// A team's Access, and the application in it whose tokens are let through.
+pub(crate) struct Team {
+    /// Who issues the tokens, and where the keys are.
+    origin: String,
+    audience: String,
+}
+
+impl Team {
+    /// Takes what is configured; `None` if that is no domain.
+    pub(crate) fn new(access: Access) -> Option<Self> {
+        Some(Self { origin: origin(&access.team_domain)?, audience: access.audience })
+    }
+
+    fn certs(&self) -> String {
+        format!("{}/cdn-cgi/access/certs", self.origin)
+    }
+}
+
+/// The origin of a domain, with or without its scheme: HTTPS, except for a server on this machine.
+fn origin(domain: &str) -> Option<String> {
+    let domain = domain.to_ascii_lowercase();
+    let (scheme, host) = domain.split_once("://").unwrap_or(("https", &domain));
+    let host = host.strip_suffix('/').unwrap_or(host);
+    let is_right = match scheme {
+        "https" => is_domain(host),
+        "http" => is_loopback(host),
+        _ => false,
+    };
+    is_right.then(|| format!("{scheme}://{host}"))
+}
+
+/// Whether this names a host as a team's is: of several labels, without a port.
+fn is_domain(host: &str) -> bool {
+    let is_label = |label: &str| {
+        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    host.contains('.') && host.split('.').all(is_label)
+}
+
+fn is_loopback(host: &str) -> bool {
+    let (name, port) = host.split_once(':').unwrap_or((host, "80"));
+    ["127.0.0.1", "localhost"].contains(&name) && port.parse::<u16>().is_ok()
+}
+
+/// The operator whom an Access token names that one of the team's keys signed by RS256 for the
+/// application, and whose `exp` lies ahead while `nbf` and `iat` do not.
+pub(crate) async fn check(
+    team: &Team,
+    assertion: &str,
+    now: impl Fn() -> DateTime<Utc>,
+) -> Result<Operator, ApiError> {
+    let bad = ApiError::InvalidAssertion;
+    let token = UntrustedToken::new(assertion).map_err(|_| bad(BadToken::Malformed))?;
+    if token.algorithm() != "RS256" {
+        return Err(bad(BadToken::Algorithm));
+    }
+    let kid = token.header().key_id.as_deref().ok_or(bad(BadToken::Key))?;
+    let key = find(&team.certs(), kid).await.map_err(|missing| match missing {
+        Missing::Unknown => bad(BadToken::Key),
+        Missing::Unavailable(reason) => ApiError::AccessUnavailable(reason),
+    })?;
+    if !is_signed(&key, assertion, token.signature_bytes()).await? {
+        return Err(bad(BadToken::Signature));
+    }
+    judge(team, &token, now()).map_err(bad)
+}
+
+/// Judges the claims of a token whose signature holds.
+fn judge(
+    team: &Team,
+    token: &UntrustedToken<'_>,
+    now: DateTime<Utc>,
+) -> Result<Operator, BadToken> {
+    let claims = token.deserialize_claims_unchecked::<Named>()?;
+    check_time(&claims, now)?;
+    check_past(claims.issued_at, now)?;
+    let Named { iss, aud, email, common_name, sub, sandbox_id, custom } = claims.custom;
+    if iss.as_ref() != Some(&team.origin) {
+        return Err(BadToken::Issuer);
+    }
+    if !aud.is_some_and(|aud| aud.includes(&team.audience)) {
+        return Err(BadToken::Audience);
+    }
+    let scope = |claim: Option<Text>| claim.map(Text::sandbox).transpose();
+    let custom = custom.map(Custom::sandbox_id).transpose()?.flatten();
+    let sandbox = match (scope(sandbox_id)?, scope(custom)?) {
+        (Some(one), Some(other)) if one != other => return Err(BadToken::Scope),
+        (one, other) => one.or(other),
+    };
+    // A service token's `sub` is empty.
+    let named = [email, common_name].into_iter().flatten().filter_map(Text::text);
+    let sub = named.chain(sub).find(|name| !name.is_empty());
+    Ok(Operator { sub, sandbox, via: Via::Access })
+}
+
+/// Whether a key signed what stands before the last dot of a token.
+async fn is_signed(key: &Key, token: &str, signature: &[u8]) -> Result<bool, ApiError> {
+    let Some((text, _)) = token.rsplit_once('.') else { return Ok(false) };
+    let verified = JsFuture::from(verify(&key.n, &key.e, text, signature.to_vec())).await;
+    let verified = verified.map_err(|thrown| ApiError::AccessUnavailable(message(&thrown)))?;
+    Ok(verified.is_truthy())
+}
+
+/// The key of this id, once it is known whether the team has one.
+async fn find(url: &str, kid: &str) -> Result<Key, Missing> {
+    thread_local! {
+        static KEYS: RefCell<Keys> = RefCell::default();
+    }
+    let now = || Date::now().as_millis();
+    loop {
+        match KEYS.with_borrow_mut(|keys| keys.next(url, kid, now())) {
+            Next::Use(key) => return Ok(key),
+            Next::Miss(missing) => return Err(missing),
+            Next::Fetch => {
+                let fetched = JsFuture::from(load(url, FETCH_DEADLINE_MS)).await;
+                let fetched = fetched.map(|texts| keys(&texts)).map_err(|thrown| message(&thrown));
+                KEYS.with_borrow_mut(|keys| keys.settle(url, fetched, now()));
+            }
+            // Not for the other request's own promise: that request may be cancelled, and the runtime
+            // keeps the I/O of requests apart.
+            Next::Wait => drop(JsFuture::from(pause(POLL_MS)).await),
+        }
+    }
+}
+
+/// Takes what [`load`] returns.
+fn keys(texts: &JsValue) -> Vec<Key> {
+    let mut texts = Array::from(texts).into_iter().filter_map(|text| text.as_string());
+    iter::from_fn(|| Some(Key { kid: texts.next()?, n: texts.next()?, e: texts.next()? })).collect()
+}
+
+/// What something that was thrown says.
+fn message(thrown: &JsValue) -> String {
+    let message = thrown.dyn_ref::<Error>().map(|error| String::from(error.message()));
+    message.unwrap_or_else(|| "it threw no Error".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_a_domain_with_and_without_its_scheme() {
+        for domain in [
+            "team.cloudflareaccess.com",
+            "https://team.cloudflareaccess.com/",
+            "Team.CloudflareAccess.com",
+        ] {
+            assert_eq!(origin(domain).unwrap(), "https://team.cloudflareaccess.com", "{domain}");
+        }
+        for (domain, expected) in [
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("http://localhost/", "http://localhost"),
+        ] {
+            assert_eq!(origin(domain).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn takes_nothing_else() {
+        for domain in [
+            "",
+            "team",
+            "https://",
+            "http://",
+            "://x.y",
+            "team.cloudflareaccess.com/x",
+            ".com",
+            "x.",
+            "a..b",
+            "http://team.cloudflareaccess.com",
+            "http://127.0.0.1.example.com",
+            "http://127.0.0.1:x",
+            "http://127.0.0.1:",
+            "http://127.0.0.1@example.com",
+            "ftp://team.cloudflareaccess.com",
+            "https://user@x.y",
+            "https://x.y?z",
+            "https://x.y#z",
+            "x.y:443",
+            "x y.z",
+            "https://https://x.y",
+            "127.0.0.1:8080",
+            "é.com",
+        ] {
+            assert_eq!(origin(domain), None, "{domain}");
+        }
+    }
+}
