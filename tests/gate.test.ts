@@ -3,6 +3,7 @@
  * under /api/ stands beside it. tests/access.test.ts has Cloudflare Access.
  */
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { createHmac, generateKeyPairSync, sign } from 'node:crypto';
 import { test } from 'node:test';
 
@@ -202,4 +203,43 @@ test('an internal key alone opens the gate to backends, and to nobody else', asy
   assert.equal((await internal('internal-1', backend)).status, 200);
   await assertRefused(await whoami(undefined, backend), 'missing_token');
   await assertRefused(await whoami(jwt(valid(), { secret: '' }), backend), 'missing_token');
+});
+
+/** What `npm run token` prints for these options. */
+const token = (...options: string[]) =>
+  spawnSync(process.execPath, ['tools/token.ts', ...options], {
+    env: { JWT_SECRET: ` ${JWT_SECRET}, old`, JWT_ISSUER: 'issuer-1', JWT_AUDIENCE: 'x' },
+    encoding: 'utf8',
+  });
+
+test('npm run token mints what the gate lets through', async () => {
+  const limited = token('--sub', 'ops', '--ttl', '2m', '--sandbox', 'sandbox-1', '--audience', 'audience-1');
+  assert.match(limited.stdout, /^[\w-]+\.[\w-]+\.[\w-]+\n$/, 'the token, and nothing else');
+  assert.match(limited.stderr, /for ops, who sees sandbox sandbox-1 only until /);
+  const answer = await whoami(limited.stdout.trim(), pinned);
+  assert.deepEqual(await answer.json(), { sub: 'ops', sandboxId: 'sandbox-1', via: 'jwt' });
+  const claims = JSON.parse(Buffer.from(limited.stdout.split('.')[1], 'base64url').toString());
+  assert.equal(claims.exp - claims.iat, 120);
+
+  const unlimited = await whoami(token('--sub', 'ops').stdout.trim());
+  assert.deepEqual(await unlimited.json(), { sub: 'ops', sandboxId: null, via: 'jwt' });
+  await assertRefused(await whoami(token('--sub', 'ops').stdout.trim(), pinned), 'invalid_token');
+});
+
+test('npm run token says what it cannot mint', () => {
+  const wrong = [
+    [],
+    ['--sub', ''],
+    ...['', '0s', '1', 'h', '1w', '-1h', '1.5h', '91d', '7776001s'].map((ttl) => ['--sub', 'ops', `--ttl=${ttl}`]),
+    ['--sub', 'ops', '--sandbox', ''],
+    ['--sub', 'ops', '--sandbox', 'x'.repeat(97)],
+    ['--sub', 'ops', '--secret-file', '/dev/null'],
+    ['--sub', 'ops', '--secret-file', '/nonexistent'],
+    ['ops'],
+  ];
+  for (const options of wrong) {
+    const { status, stdout, stderr } = token(...options);
+    assert.deepEqual([status, stdout], [1, ''], options.join(' '));
+    assert.match(stderr, /^token: error: [^\n]+\n$/);
+  }
 });
