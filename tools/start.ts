@@ -11,6 +11,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { isDeepStrictEqual, parseArgs, parseEnv, stripVTControlCharacters, styleText } from 'node:util';
 
 import layout from '../crates/checkin/data-point.json' with { type: 'json' };
+import { mint } from './token.ts';
 
 const HELP = `Usage: npm start [-- OPTIONS]
 
@@ -33,7 +34,10 @@ const CHECKIN_PATH = '/api/controller/checkin';
 const STATE_FILE = '.wrangler/agent-state.json';
 /** Where the cloud has it, below `https://api.cloudflare.com`; locally, any account and token will do. */
 const SQL_PATH = '/client/v4/accounts/local/analytics_engine/sql';
-const SQL_AUTHORIZATION = 'Bearer local';
+const SQL_TOKEN = 'local';
+const SQL_AUTHORIZATION = `Bearer ${SQL_TOKEN}`;
+/** How long the operator's token holds that is shown: a working day and some more. */
+const TOKEN_HOURS = 12;
 /** A cold build takes about a minute; this is only there so that a hang does not last for ever. */
 const READY_DEADLINE_MS = 15 * 60_000;
 const STORED_DEADLINE_MS = 15_000;
@@ -157,6 +161,13 @@ async function buildAgent(): Promise<string> {
 function startWorker(port: number, storePort: number, interactive: boolean): ChildProcess {
   say('building and starting the Worker and the local Analytics Engine (some minutes the first time)');
   const args = ['dev', '--config', 'wrangler.dev.toml', '--ip', '127.0.0.1', '--port', `${port}`];
+  // With these the Worker asks the local Analytics Engine what it asks the cloud when it is deployed.
+  const vars = {
+    AE_SQL_URL: `http://127.0.0.1:${storePort}${SQL_PATH}`,
+    AE_ACCOUNT_ID: 'local',
+    AE_API_TOKEN: SQL_TOKEN,
+  };
+  for (const [name, value] of Object.entries(vars)) args.push('--var', `${name}:${value}`);
   const child = spawn('wrangler', args, {
     env: {
       ...process.env,
@@ -234,6 +245,12 @@ function curl(store: string): string {
   const lines = readFileSync('tools/latest.sql', 'utf8').split('\n');
   const sql = lines.filter((line) => !line.startsWith('--')).join(' ').replaceAll(/\s+/g, ' ').trim();
   return `curl -H 'authorization: ${SQL_AUTHORIZATION}' ${store}${SQL_PATH} -d "${sql} FORMAT JSONEachRow"`;
+}
+
+/** A command that asks the operators' API, with a token for it. */
+async function operatorCurl(url: string, vars: Record<string, string>): Promise<string> {
+  const token = await mint({ sub: 'local', ttl: TOKEN_HOURS * 3_600 }, vars);
+  return `curl -H "authorization: Bearer ${token}" ${url}/api/fleet`;
 }
 
 async function readPoints(store: string, after: number): Promise<Point[]> {
@@ -318,6 +335,9 @@ async function main(): Promise<void> {
     process.once(signal, () => interrupted.abort());
   }
   let daemon: ChildProcess | undefined;
+  const fleet = `the fleet, as operators see it, for ${TOKEN_HOURS} h:\n\n${await operatorCurl(url, vars)}\n`;
+  // Wrangler takes the terminal: what is to be said is said before.
+  if (noAgent) say(fleet);
   const worker = startWorker(port, storePort, noAgent);
   const stopped = new Promise<void>((resolve) => {
     interrupted.signal.addEventListener('abort', () => resolve());
@@ -355,7 +375,8 @@ async function main(): Promise<void> {
       say('the data point read back is the one that was sent');
       return;
     }
-    say(`the state of the fleet, from another terminal, in SQL:\n\n${curl(store)}\n`);
+    say(fleet);
+    say(`what is stored, in SQL:\n\n${curl(store)}\n`);
     say(`checking in every ${interval} s; Ctrl-C ends it all`);
     daemon = startAgent(agent!, env, interval);
     let last = await lastId(store);
