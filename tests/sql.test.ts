@@ -1,10 +1,11 @@
 /** All SQL in this repository is what Analytics Engine documents. */
 import assert from 'node:assert/strict';
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 
 import layout from '../crates/checkin/data-point.json' with { type: 'json' };
+import { check } from './aesql.ts';
 
 /** What the interpreter is compared by: some of it is refused on purpose. */
 const ORACLE = 'crates/aesql/oracle/';
@@ -26,13 +27,6 @@ function blocks(file: string): string {
     return ends ? ';' : '';
   });
   return lines.join('\n');
-}
-
-/** What the checker has to say, or an empty string. */
-function check(sql: string): string {
-  const args = ['run', '--quiet', '--package', 'aesql', '--', 'check', '-'];
-  const { status, stdout, stderr } = spawnSync('cargo', args, { input: sql, encoding: 'utf8' });
-  return status === 0 ? '' : `${stdout}${stderr}`;
 }
 
 for (const file of tracked('*.sql')) {

@@ -1,0 +1,9 @@
+/** The checker of `crates/aesql`: what Analytics Engine would refuse. */
+import { spawnSync } from 'node:child_process';
+
+/** What the checker has to say of queries, separated by semicolons, or an empty string. */
+export function check(sql: string): string {
+  const args = ['run', '--quiet', '--package', 'aesql', '--', 'check', '-'];
+  const { status, stdout, stderr } = spawnSync('cargo', args, { input: sql, encoding: 'utf8' });
+  return status === 0 ? '' : `${stdout}${stderr}`;
+}
