@@ -1,0 +1,497 @@
+/**
+ * The dashboard in `grafana/`, without Grafana: its structure, and each of its queries, expanded as
+ * the plugin does, checked, run on a small fleet and compared with what was counted by hand.
+ */
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { after, before, test } from 'node:test';
+
+import layout from '../crates/checkin/data-point.json' with { type: 'json' };
+import dashboard from '../grafana/dashboards/fleet.json' with { type: 'json' };
+import { freePort, insert, miniflare, query, worker } from '../local-ae/test/instance.js';
+import { check } from './aesql.ts';
+import {
+  expand,
+  expandVariable,
+  references,
+  table,
+  timeSeries,
+  type Answer,
+  type Selection,
+  type Target,
+} from './grafana.ts';
+
+const PLUGIN = 'vertamedia-clickhouse-datasource';
+const MINUTE = 60_000;
+
+const { panels } = dashboard;
+const variables = dashboard.templating.list.filter(({ type }) => type === 'query');
+
+/** The one query of a panel. */
+function target(title: string): Target {
+  const panel = panels.find((panel) => panel.title === title);
+  assert.ok(panel !== undefined, `there is no panel ${title}`);
+  return panel.targets[0] as Target;
+}
+
+// The fleet. Its times are in minutes before `END`, where a step of ten minutes begins; the time range
+// ends three minutes later, so its last step is still under way.
+const END = Math.floor(Date.now() / (10 * MINUTE)) * 10 * MINUTE - 10 * MINUTE;
+const ago = (minutes: number): number => END - minutes * MINUTE;
+
+interface CheckIn {
+  readonly state?: string;
+  readonly version?: string;
+  readonly exit?: string;
+  readonly restarts?: number;
+  readonly total?: number;
+  /** How many check-ins this one stands for. */
+  readonly weight?: number;
+}
+
+interface Machine {
+  readonly region: string;
+  readonly version: string;
+  readonly openclaw: string;
+  readonly load: number;
+  readonly in: number;
+  readonly out: number;
+  /** By minutes before `END`. */
+  readonly checkIns: readonly (readonly [minutes: number, checkIn?: CheckIn])[];
+}
+
+const FLEET: Readonly<Record<string, Machine>> = {
+  // Upgraded on the way, and the only one that has checked in during the last step.
+  steady: {
+    region: 'ams',
+    version: '1.1.0',
+    openclaw: '2026.3.13',
+    load: 1,
+    in: 600,
+    out: 60,
+    checkIns: [
+      [55, { version: '1.0.0' }],
+      [45, { version: '1.0.0' }],
+      [35, { version: '1.0.0' }],
+      [25],
+      [15],
+      [5],
+      [-2],
+    ],
+  },
+  // Sampled; its last check-in is exactly 15 minutes before the end of the range.
+  "o'brien": {
+    region: 'iad',
+    version: '1.1.0',
+    openclaw: '2026.3.13',
+    load: 3,
+    in: 1200,
+    out: 0,
+    checkIns: [52, 42, 32, 22, 12].map((minutes) => [minutes, { weight: 2 }]),
+  },
+  // Its counter starts again at 1: the highest less the lowest total is 6, but it restarted 9 times.
+  crashing: {
+    region: 'iad',
+    version: '1.0.0',
+    openclaw: '2026.3.12',
+    load: 2,
+    in: 300,
+    out: 0,
+    checkIns: [
+      [53, { total: 5 }],
+      [43, { state: 'crashed', total: 7, restarts: 2, exit: 'signal:SIGSEGV' }],
+      [33, { total: 1, restarts: 1, exit: 'signal:SIGSEGV' }],
+      [23, { state: 'crashed', total: 3, restarts: 2, weight: 3, exit: 'code:1' }],
+      [13, { state: 'crashed', total: 3, exit: 'code:1' }],
+      [3, { state: 'crashed', total: 3, exit: 'code:1' }],
+    ],
+  },
+  gone: {
+    region: 'ams',
+    version: '1.0.0',
+    openclaw: '',
+    load: 0.5,
+    in: 0,
+    out: 0,
+    checkIns: [[51], [41], [31], [21]],
+  },
+  parked: {
+    region: '',
+    version: '1.0.0',
+    openclaw: '',
+    load: 0.5,
+    in: 0,
+    out: 0,
+    checkIns: [[54], [44, { state: 'shutting_down', exit: 'code:0' }]],
+  },
+  // Before the time range, and after it.
+  outside: {
+    region: 'syd',
+    version: '9.9.9',
+    openclaw: '9.9.9',
+    load: 99,
+    in: 1e9,
+    out: 1e9,
+    checkIns: [
+      [70, { restarts: 1000 }],
+      [-4, { restarts: 1000 }],
+    ],
+  },
+};
+
+const POINTS = Object.entries(FLEET).flatMap(([sandbox, machine]) =>
+  machine.checkIns.map(([minutes, checkIn = {}]) => ({
+    dataset: layout.dataset,
+    timestamp: ago(minutes),
+    _sample_interval: checkIn.weight ?? 1,
+    index1: sandbox,
+    blob1: sandbox,
+    blob2: checkIn.version ?? machine.version,
+    blob4: machine.openclaw,
+    blob6: checkIn.state ?? 'running',
+    blob7: machine.region,
+    blob8: `m-${sandbox}`,
+    blob9: checkIn.exit ?? '',
+    double1: checkIn.restarts ?? 0,
+    double2: checkIn.total ?? 0,
+    double3: 60,
+    double4: machine.load,
+    double5: machine.in,
+    double6: machine.out,
+  })),
+);
+
+const ALL = { sandbox: 'All', state: 'All', region: 'All', version: 'All' } as const;
+const select = (chosen: Selection['variables'] = {}): Selection => ({
+  from: ago(60),
+  to: ago(-3),
+  interval: 600,
+  variables: { ...ALL, ...chosen },
+});
+
+/** All, each variable alone, and all of them with values that could end a literal or a macro. */
+const SELECTIONS: readonly Selection[] = [
+  select(),
+  select({ sandbox: ['steady'] }),
+  select({ sandbox: ["o'brien", 'steady'] }),
+  select({ state: ['crashed'] }),
+  select({ region: ['iad', 'ams'] }),
+  select({ version: ['1.1.0'] }),
+  select({ sandbox: ["'", '12'], state: ["a'b"], region: ["', '"], version: ["'')"] }),
+];
+
+test('the dashboard is one that Grafana takes', () => {
+  assert.equal(dashboard.schemaVersion, 42);
+  assert.equal(dashboard.id, null, 'the id is given by Grafana');
+  assert.doesNotMatch(JSON.stringify(dashboard), /"orgId"|Bearer|accounts\//);
+
+  const ids = panels.map(({ id }) => id);
+  assert.equal(new Set(ids).size, ids.length, 'each panel has an id of its own');
+  const titles = panels.map(({ title }) => title);
+  assert.equal(new Set(titles).size, titles.length, 'each panel has a title of its own');
+
+  for (const { title, type, gridPos, fieldConfig, description } of panels) {
+    assert.ok(['stat', 'timeseries', 'table'].includes(type), `${title}: ${type}`);
+    assert.ok(gridPos.x >= 0 && gridPos.w > 0 && gridPos.x + gridPos.w <= 24, `${title} is outside`);
+    assert.ok(gridPos.y >= 0 && gridPos.h > 0, `${title} is outside`);
+    assert.ok(description.length > 20, `${title} says nothing about itself`);
+    assert.ok(fieldConfig.defaults !== undefined);
+    for (const other of panels) {
+      if (other.title === title) continue;
+      const { x, y, w, h } = other.gridPos;
+      const beside = x >= gridPos.x + gridPos.w || gridPos.x >= x + w;
+      const below = y >= gridPos.y + gridPos.h || gridPos.y >= y + h;
+      assert.ok(beside || below, `${title} overlaps ${other.title}`);
+    }
+  }
+});
+
+test('each panel asks the data source that is chosen, once, in a form that the plugin reads', () => {
+  const datasource = { type: PLUGIN, uid: '${datasource}' };
+  const [first] = dashboard.templating.list;
+  assert.deepEqual([first.type, first.name, first.query], ['datasource', 'datasource', PLUGIN]);
+  for (const { title, type, targets, datasource: own } of panels) {
+    assert.deepEqual(own, datasource, title);
+    assert.equal(targets.length, 1, title);
+    const [asked] = targets;
+    assert.deepEqual(asked.datasource, datasource, title);
+    assert.equal(asked.format, type === 'timeseries' ? 'time_series' : 'table', title);
+    assert.deepEqual([asked.dateTimeType, asked.dateTimeColDataType], ['DATETIME', 'timestamp'], title);
+    // What the plugin adds or makes up unless it is told not to.
+    assert.deepEqual([asked.extrapolate, asked.add_metadata, asked.round], [false, false, '0s'], title);
+  }
+  for (const { name, datasource: own, multi, includeAll, refresh } of variables) {
+    assert.deepEqual(own, datasource, name);
+    assert.deepEqual([multi, includeAll, refresh], [true, true, 2], name);
+  }
+});
+
+test('each field that a panel formats is one that its query returns', () => {
+  for (const { title, type, fieldConfig, targets } of panels) {
+    if (type === 'timeseries') continue; // series may be named by what is stored
+    const names = [...targets[0].query.split('\nFROM')[0].matchAll(/(\w+),?$/gm)].map(([, name]) => name);
+    const formatted = fieldConfig.overrides.map(({ matcher }) => matcher.options);
+    assert.deepEqual(formatted.filter((name) => !names.includes(name)), [], title);
+  }
+});
+
+test('the variables and the provisioning fit together', () => {
+  assert.deepEqual(variables.map(({ name }) => name), Object.keys(ALL));
+  const used = new Set(panels.flatMap(({ targets }) => references(targets[0].query)));
+  for (const name of Object.keys(ALL)) {
+    for (const { title, targets } of panels) {
+      assert.ok(references(targets[0].query).includes(name), `${title} ignores $${name}`);
+    }
+    assert.ok(used.has(`{${name}:sqlstring}`));
+  }
+  const source = readFileSync('grafana/provisioning/datasources/analytics-engine.yaml', 'utf8');
+  const [current] = dashboard.templating.list;
+  assert.match(source, new RegExp(`^    uid: ${String(current.current.value)}$`, 'm'));
+  assert.match(source, new RegExp(`^    type: ${PLUGIN}$`, 'm'));
+  assert.match(source, /^      httpHeaderValue1: Bearer \$AE_API_TOKEN$/m, 'no secret is in the repository');
+});
+
+test('every query keeps to what makes its numbers right', () => {
+  for (const { title, targets } of panels) {
+    const { query } = targets[0];
+    assert.match(query, /WHERE \$timeFilter\b/, `${title} is not bounded in time`);
+    assert.doesNotMatch(query, /blob1\b|double2\b/, `${title}: index1 is fast, double2 starts again`);
+    assert.match(query, new RegExp(`FROM ${layout.dataset}\n`), title);
+    for (const [aggregate] of query.matchAll(/\b(sum|avg|quantile\w*)\(.*/gi)) {
+      assert.match(aggregate, /_sample_interval/, `${title} does not weigh ${aggregate}`);
+    }
+    assert.doesNotMatch(query, /--|\bavg\b/i, title);
+  }
+  for (const { name, query } of variables) {
+    assert.match(String(query), /timestamp >= toDateTime\(\$from\) AND timestamp <= toDateTime\(\$to\)/, name);
+  }
+});
+
+test('every query is what Analytics Engine takes, whatever is chosen', () => {
+  const queries = SELECTIONS.flatMap((selection) => [
+    ...panels.map(({ targets }) => expand(targets[0] as Target, selection)),
+    ...variables.map((variable) => expandVariable(String(variable.query), selection)),
+  ]);
+  assert.equal(queries.length, SELECTIONS.length * (panels.length + variables.length));
+  assert.equal(check(queries.join('\n;\n')), '');
+});
+
+test('a macro or a variable that nobody would replace is found', () => {
+  const panel = target('Restarts');
+  const withMore = (more: string) => expand({ ...panel, query: `${panel.query}\n${more}` }, select());
+  assert.throws(() => withMore('$rate(a)'), /nothing replaces \$rate/);
+  assert.throws(() => withMore('${sandbox:csv}'), /nothing replaces \$\{sandbox:csv\}/);
+  assert.throws(() => withMore('${sandbox:sqlstring}'), /\$sandbox at All/);
+});
+
+// From here on with the local Analytics Engine.
+
+let port: number;
+const context = { stop: async () => {} };
+
+before(async () => {
+  port = await freePort();
+  const instance = miniflare([worker({ DATASET: { dataset: layout.dataset, port } })]);
+  context.stop = () => instance.dispose();
+  await instance.ready;
+  const stored = await insert(port, POINTS);
+  assert.deepEqual(await stored.json(), { points: POINTS.length });
+});
+after(() => context.stop());
+
+async function ask(sql: string): Promise<Answer> {
+  const response = await query(port, sql);
+  const text = await response.text();
+  assert.equal(response.status, 200, `${text}\n${sql}`);
+  return JSON.parse(text) as Answer;
+}
+
+/** The panels whose numbers were compared. */
+const compared = new Set<string>();
+
+function answer(title: string, chosen?: Selection['variables']): Promise<Answer> {
+  compared.add(title);
+  return ask(expand(target(title), select(chosen)));
+}
+
+const rows = async (title: string, chosen?: Selection['variables']) =>
+  table(await answer(title, chosen));
+
+const series = async (title: string, chosen?: Selection['variables']) =>
+  timeSeries(target(title).query, await answer(title, chosen));
+
+/** Values by the minutes before `END` at which their step begins. */
+const at = (values: Readonly<Record<number, number>>): [number, number][] =>
+  Object.entries(values)
+    .map(([minutes, value]): [number, number] => [ago(Number(minutes)), value])
+    .sort(([one], [other]) => one - other);
+
+test('Fleet at a glance', async () => {
+  const glance = async (chosen?: Selection['variables']) =>
+    Object.values((await rows('Fleet at a glance', chosen))[0]);
+  const [row] = await rows('Fleet at a glance');
+  assert.deepEqual(row, { seen: 5, reporting: 3, running: 2, crashed: 1, silent: 1, stopped: 1 });
+  assert.deepEqual(await glance({ sandbox: ["o'brien", 'steady'] }), [2, 2, 2, 0, 0, 0]);
+  assert.deepEqual(await glance({ region: ['iad'] }), [2, 2, 1, 1, 0, 0]);
+  // What a sandbox is now counts, not what it once was: `crashing` ran, and `steady` had 1.0.0.
+  assert.deepEqual(await glance({ state: ['running'] }), [3, 2, 2, 0, 1, 0]);
+  assert.deepEqual(await glance({ version: ['1.0.0'] }), [3, 1, 0, 1, 1, 1]);
+  assert.deepEqual(await glance({ sandbox: ["'"] }), [0, 0, 0, 0, 0, 0]);
+});
+
+test('In this time range', async () => {
+  assert.deepEqual(await rows('In this time range'), [
+    // 7 + 5 · 2 + (5 + 3) + 4 + 2; 2 + 1 + 2 · 3; 7 · 600 + 10 · 1200 + 8 · 300; 7 · 60
+    { check_ins: 31, restarts: 9, received: 18_600, sent: 420 },
+  ]);
+  assert.deepEqual(await rows('In this time range', { version: ['1.1.0'] }), [
+    { check_ins: 14, restarts: 0, received: 14_400, sent: 240 },
+  ]);
+});
+
+test('States over time', async () => {
+  assert.deepEqual(await series('States over time'), {
+    running: at({ 60: 5, 50: 3, 40: 4, 30: 3, 20: 2, 10: 1 }),
+    crashed: at({ 50: 1, 30: 1, 20: 1, 10: 1 }),
+    shutting_down: at({ 50: 1 }),
+  });
+  assert.deepEqual(await series('States over time', { state: ['crashed'], region: ['iad'] }), {
+    crashed: at({ 50: 1, 30: 1, 20: 1, 10: 1 }),
+  });
+});
+
+test('Restarts', async () => {
+  const restarts = at({ 60: 0, 50: 2, 40: 1, 30: 6, 20: 0, 10: 0, 0: 0 });
+  assert.deepEqual(await series('Restarts'), { restarts });
+  assert.deepEqual(await series('Restarts', { sandbox: ["o'brien"] }), {
+    restarts: at({ 60: 0, 50: 0, 40: 0, 30: 0, 20: 0 }),
+  });
+});
+
+test('Load p95', async () => {
+  assert.deepEqual(await series('Load p95'), {
+    // From 30 minutes on: 0.5, 1, 2, 2, 2, 3, 3. Without weights the median would be 1.
+    p50: at({ 60: 1, 50: 1, 40: 2, 30: 2, 20: 2, 10: 1 }),
+    p95: at({ 60: 3, 50: 3, 40: 3, 30: 3, 20: 3, 10: 2 }),
+    highest: at({ 60: 3, 50: 3, 40: 3, 30: 3, 20: 3, 10: 2 }),
+  });
+});
+
+test('Bandwidth', async () => {
+  assert.deepEqual(await series('Bandwidth'), {
+    received: at({ 60: 5.5, 50: 5.5, 40: 5.5, 30: 6.5, 20: 5.5, 10: 1.5 }),
+    sent: at({ 60: 0.1, 50: 0.1, 40: 0.1, 30: 0.1, 20: 0.1, 10: 0.1 }),
+  });
+});
+
+test('Exit reasons', async () => {
+  assert.deepEqual(await rows('Exit reasons'), [
+    { reason: 'code:1', restarts: 6, sandboxes: 1 },
+    { reason: 'signal:SIGSEGV', restarts: 3, sandboxes: 1 },
+  ]);
+});
+
+test('Most restarts', async () => {
+  assert.deepEqual(await rows('Most restarts'), [
+    {
+      sandbox: 'crashing',
+      restarts: 9,
+      exit_reason: 'code:1',
+      version: '1.0.0',
+      last_restart: ago(23),
+    },
+  ]);
+});
+
+test('Silent machines', async () => {
+  const gone = {
+    sandbox: 'gone',
+    machine: 'm-gone',
+    region: 'ams',
+    last_seen_ms: ago(21),
+    state: 'running',
+    verdict: 'silent',
+    exit_reason: '',
+    version: '1.0.0',
+  };
+  const parked = {
+    sandbox: 'parked',
+    machine: 'm-parked',
+    region: '',
+    last_seen_ms: ago(44),
+    state: 'shutting_down',
+    verdict: 'stopped on purpose',
+    exit_reason: 'code:0',
+    version: '1.0.0',
+  };
+  assert.deepEqual(await rows('Silent machines'), [gone, parked]);
+  assert.deepEqual(await rows('Silent machines', { state: ['running'] }), [gone]);
+  // `steady` told 1.0.0 for the last time 35 minutes before: an upgrade, not silence.
+  assert.deepEqual(await rows('Silent machines', { version: ['1.0.0'], sandbox: ['steady'] }), []);
+});
+
+test('Version rollout', async () => {
+  assert.deepEqual(await series('Version rollout'), {
+    '1.0.0': at({ 60: 4, 50: 4, 40: 3, 30: 2, 20: 1, 10: 1 }),
+    '1.1.0': at({ 60: 1, 50: 1, 40: 1, 30: 2, 20: 2, 10: 1 }),
+  });
+});
+
+test('Versions now', async () => {
+  assert.deepEqual(await rows('Versions now'), [
+    { version: '1.0.0', openclaw_version: 'unknown', sandboxes: 2, reporting: 0 },
+    { version: '1.1.0', openclaw_version: '2026.3.13', sandboxes: 2, reporting: 2 },
+    { version: '1.0.0', openclaw_version: '2026.3.12', sandboxes: 1, reporting: 1 },
+  ]);
+});
+
+test('Latest check-ins', async () => {
+  const latest = await rows('Latest check-ins');
+  assert.deepEqual(
+    latest.map(({ at }) => at),
+    POINTS.map(({ timestamp }) => timestamp)
+      .filter((time) => time >= ago(60) && time <= ago(-3))
+      .sort((one, other) => other - one),
+  );
+  assert.deepEqual((await rows('Latest check-ins', { state: ['crashed'] }))[2], {
+    at: ago(23),
+    sandbox: 'crashing',
+    machine: 'm-crashing',
+    region: 'iad',
+    state: 'crashed',
+    restarts: 2,
+    exit_reason: 'code:1',
+    uptime: 60,
+    load: 2,
+    received: 300,
+    sent: 0,
+    version: '1.0.0',
+    openclaw_version: '2026.3.12',
+  });
+});
+
+test('every panel was compared, and answers whatever is chosen', async () => {
+  assert.deepEqual([...compared], panels.map(({ title }) => title));
+  for (const { targets } of panels) {
+    for (const selection of SELECTIONS) await ask(expand(targets[0] as Target, selection));
+  }
+});
+
+test('the variables offer what is there, and nothing that would end a literal', async () => {
+  // Grafana doubles the quotes of a value, but leaves its backslashes alone.
+  const unsafe = { index1: 'a\\', blob6: 'b\\', blob7: '\\', blob2: '\\c' };
+  const point = { dataset: layout.dataset, timestamp: ago(1), ...unsafe };
+  assert.deepEqual(await (await insert(port, [point])).json(), { points: 1 });
+  const offered = await Promise.all(
+    variables.map(async ({ name, query }) => {
+      const { data } = await ask(expandVariable(String(query), select()));
+      return [name, data.map(({ text }) => text)];
+    }),
+  );
+  assert.deepEqual(Object.fromEntries(offered), {
+    sandbox: ['crashing', 'gone', "o'brien", 'parked', 'steady'],
+    state: ['crashed', 'running', 'shutting_down'],
+    region: ['ams', 'iad'],
+    version: ['1.0.0', '1.1.0'],
+  });
+});
