@@ -477,6 +477,37 @@ test('every panel was compared, and answers whatever is chosen', async () => {
   }
 });
 
+/** A query of the dashboard as the cookbook has it: one day back, in steps of ten minutes. */
+function documented(query: string): string {
+  const day = "timestamp > NOW() - INTERVAL '1' DAY";
+  const step = "INTERVAL '10' MINUTE";
+  return query
+    .replace(/\n *\$conditionalTest\(.*\)/g, '')
+    .replace('\nWHERE true', '')
+    .replace('$timeFilter', day)
+    .replace('timestamp >= toDateTime($from) AND timestamp <= toDateTime($to)', day)
+    .replace('toDateTime(intDiv($to, $interval) * $interval)', `toStartOfInterval(NOW(), ${step})`)
+    .replaceAll('toDateTime($to)', 'NOW()')
+    .replace('$timeSeries', `toStartOfInterval(timestamp, ${step})`)
+    .replaceAll('$interval', '600');
+}
+
+test('docs/queries.md has the query of every panel, and it runs as it stands', async () => {
+  const sections = readFileSync('docs/queries.md', 'utf8').split('\n## ').slice(1);
+  const cookbook = sections.flatMap((section): [string, string][] => {
+    const sql = /^```sql\n(.*?)\n```$/ms.exec(section)?.[1];
+    return sql === undefined ? [] : [[section.split('\n')[0], sql]];
+  });
+  const dashboards = panels.map(({ title, targets }) => [title, documented(targets[0].query)]);
+  const [{ query: filter }] = variables;
+  assert.deepEqual(cookbook, [...dashboards, ['Filters', documented(String(filter))]]);
+  for (const section of sections.slice(1)) assert.match(section, /\*\*The trap\.\*\* /);
+  for (const [title, sql] of cookbook) {
+    assert.deepEqual(references(sql), [], title);
+    assert.ok((await ask(sql)).data.length > 0, title);
+  }
+});
+
 test('the variables offer what is there, and nothing that would end a literal', async () => {
   // Grafana doubles the quotes of a value, but leaves its backslashes alone.
   const unsafe = { index1: 'a\\', blob6: 'b\\', blob7: '\\', blob2: '\\c' };
