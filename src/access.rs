@@ -32,54 +32,10 @@ const FETCH_DEADLINE_MS: u32 = 5_000;
 /// How often it is looked whether another request has fetched the keys.
 const POLL_MS: u32 = 20;
 
-/// A team's Access, and the application in it whose tokens are let through.
-pub(crate) struct Team {
-    /// Who issues the tokens, and where the keys are.
-    origin: String,
-    audience: String,
-}
-
-impl Team {
-    /// Takes what is configured; `None` if that is no domain.
-    pub(crate) fn new(access: Access) -> Option<Self> {
-        Some(Self { origin: origin(&access.team_domain)?, audience: access.audience })
-    }
-
-    fn certs(&self) -> String {
-        format!("{}/cdn-cgi/access/certs", self.origin)
-    }
-}
-
-/// The origin of a domain, with or without its scheme: HTTPS, except for a server on this machine.
-fn origin(domain: &str) -> Option<String> {
-    let domain = domain.to_ascii_lowercase();
-    let (scheme, host) = domain.split_once("://").unwrap_or(("https", &domain));
-    let host = host.strip_suffix('/').unwrap_or(host);
-    let is_right = match scheme {
-        "https" => is_domain(host),
-        "http" => is_loopback(host),
-        _ => false,
-    };
-    is_right.then(|| format!("{scheme}://{host}"))
-}
-
-/// Whether this names a host as a team's is: of several labels, without a port.
-fn is_domain(host: &str) -> bool {
-    let is_label = |label: &str| {
-        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-    };
-    host.contains('.') && host.split('.').all(is_label)
-}
-
-fn is_loopback(host: &str) -> bool {
-    let (name, port) = host.split_once(':').unwrap_or((host, "80"));
-    ["127.0.0.1", "localhost"].contains(&name) && port.parse::<u16>().is_ok()
-}
-
 /// The operator whom an Access token names that one of the team's keys signed by RS256 for the
 /// application, and whose `exp` lies ahead while `nbf` and `iat` do not.
 pub(crate) async fn check(
-    team: &Team,
+    team: &Access,
     assertion: &str,
     now: impl Fn() -> DateTime<Utc>,
 ) -> Result<Operator, ApiError> {
@@ -89,10 +45,13 @@ pub(crate) async fn check(
         return Err(bad(BadToken::Algorithm));
     }
     let kid = token.header().key_id.as_deref().ok_or(bad(BadToken::Key))?;
-    let key = find(&team.certs(), kid).await.map_err(|missing| match missing {
-        Missing::Unknown => bad(BadToken::Key),
-        Missing::Unavailable(reason) => ApiError::AccessUnavailable(reason),
-    })?;
+    let key =
+        find(&format!("{}/cdn-cgi/access/certs", team.origin), kid).await.map_err(|missing| {
+            match missing {
+                Missing::Unknown => bad(BadToken::Key),
+                Missing::Unavailable(reason) => ApiError::AccessUnavailable(reason),
+            }
+        })?;
     if !is_signed(&key, assertion, token.signature_bytes()).await? {
         return Err(bad(BadToken::Signature));
     }
@@ -101,7 +60,7 @@ pub(crate) async fn check(
 
 /// Judges the claims of a token whose signature holds.
 fn judge(
-    team: &Team,
+    team: &Access,
     token: &UntrustedToken<'_>,
     now: DateTime<Utc>,
 ) -> Result<Operator, BadToken> {
@@ -167,57 +126,4 @@ fn keys(texts: &JsValue) -> Vec<Key> {
 fn message(thrown: &JsValue) -> String {
     let message = thrown.dyn_ref::<Error>().map(|error| String::from(error.message()));
     message.unwrap_or_else(|| "it threw no Error".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn takes_a_domain_with_and_without_its_scheme() {
-        for domain in [
-            "team.cloudflareaccess.com",
-            "https://team.cloudflareaccess.com/",
-            "Team.CloudflareAccess.com",
-        ] {
-            assert_eq!(origin(domain).unwrap(), "https://team.cloudflareaccess.com", "{domain}");
-        }
-        for (domain, expected) in [
-            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
-            ("http://localhost/", "http://localhost"),
-        ] {
-            assert_eq!(origin(domain).unwrap(), expected);
-        }
-    }
-
-    #[test]
-    fn takes_nothing_else() {
-        for domain in [
-            "",
-            "team",
-            "https://",
-            "http://",
-            "://x.y",
-            "team.cloudflareaccess.com/x",
-            ".com",
-            "x.",
-            "a..b",
-            "http://team.cloudflareaccess.com",
-            "http://127.0.0.1.example.com",
-            "http://127.0.0.1:x",
-            "http://127.0.0.1:",
-            "http://127.0.0.1@example.com",
-            "ftp://team.cloudflareaccess.com",
-            "https://user@x.y",
-            "https://x.y?z",
-            "https://x.y#z",
-            "x.y:443",
-            "x y.z",
-            "https://https://x.y",
-            "127.0.0.1:8080",
-            "é.com",
-        ] {
-            assert_eq!(origin(domain), None, "{domain}");
-        }
-    }
 }

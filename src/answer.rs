@@ -41,8 +41,6 @@ pub(crate) enum ApiError {
     InvalidAssertion(BadToken),
     /// The keys of Cloudflare Access cannot be fetched or used, for this reason, for the log alone.
     AccessUnavailable(String),
-    /// `ACCESS_TEAM_DOMAIN` names no team. That it does not is for the log alone.
-    NoTeam,
     /// The internal key is not a value of `INTERNAL_API_SECRET`.
     WrongInternalKey,
     /// A question about the fleet has no answer.
@@ -103,7 +101,7 @@ impl From<&Failure> for Shape {
             }
             Failure::NotConfigured(unusable) => {
                 let (error, code) = (Refusal::Misconfigured.error(), Refusal::Misconfigured.code());
-                let body = json!({ "error": error, "code": code, "missing": unusable.name() });
+                let body = json!({ "error": error, "code": code, "setting": unusable.name });
                 Self { body: body.to_string(), ..Refusal::Misconfigured.into() }
             }
             Failure::UnknownSandbox => {
@@ -147,7 +145,7 @@ impl ApiError {
     fn shape(&self) -> Shape {
         match self {
             Self::CheckIn(refusal) => (*refusal).into(),
-            Self::Misconfigured(_) | Self::NoTeam => Refusal::Misconfigured.into(),
+            Self::Misconfigured(_) => Refusal::Misconfigured.into(),
             Self::WriteFailed(_) => Refusal::WriteFailed.into(),
             Self::MissingToken => Shape::unauthorized("missing_token"),
             Self::InvalidToken(BadToken::Expired) | Self::InvalidAssertion(BadToken::Expired) => {
@@ -181,7 +179,6 @@ impl ApiError {
             Self::Reading(failure) => failure.detail(),
             Self::InvalidAssertion(bad) => Some(format!("Access: {bad}")),
             Self::AccessUnavailable(reason) => Some(format!("Access: {reason}")),
-            Self::NoTeam => Some("ACCESS_TEAM_DOMAIN is not a team's domain".to_owned()),
             Self::MissingToken
             | Self::WrongInternalKey
             | Self::NotFound

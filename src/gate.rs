@@ -4,7 +4,7 @@ use kiloclaw_checkin::bearer;
 use serde::Serialize;
 use worker::{Env, Request};
 
-use crate::access::{self, Team};
+use crate::access;
 use crate::answer::ApiError;
 use crate::bindings::Gate;
 use crate::jwt;
@@ -49,7 +49,6 @@ pub(crate) enum Via {
 pub(crate) async fn verify(request: &Request, env: &Env) -> Result<Operator, ApiError> {
     // 1.
     let Gate { internal, jwt, access } = Gate::read(env)?;
-    let team = access.map(|access| Team::new(access).ok_or(ApiError::NoTeam)).transpose()?;
     let headers = request.headers();
     let header = |name| headers.get(name).ok().flatten();
     // 2.
@@ -73,7 +72,7 @@ pub(crate) async fn verify(request: &Request, env: &Env) -> Result<Operator, Api
         return jwt::check(&jwt, token, jwt::now()).map_err(ApiError::InvalidToken);
     }
     // 4.
-    if let Some(team) = team
+    if let Some(team) = access
         && let Some(assertion) = header(ASSERTION_HEADER)
     {
         return access::check(&team, &assertion, jwt::now).await;

@@ -13,6 +13,7 @@ import { freePort, read, stored, type JsonPoint } from '../local-ae/test/instanc
 export const API_KEY = 'kilo-key-1';
 export const GATEWAY_TOKEN_SECRET = 'gateway-secret-1';
 export const JWT_SECRET = 'jwt-secret-1';
+const AE_API_TOKEN = 'ae-token-1';
 export const CHECKIN_PATH = '/api/controller/checkin';
 
 /** The deployed configuration is the one place for it. */
@@ -43,6 +44,7 @@ export interface Refusal {
   readonly code: string;
   readonly field?: string;
   readonly expected?: string;
+  readonly setting?: string;
 }
 
 export interface Worker {
@@ -54,6 +56,8 @@ export interface Worker {
   checkIn(body: Body, headers?: Headers): Promise<Response>;
   /** The stored points, oldest first, once there are `count` since the last `clear`. */
   points(count: number): Promise<JsonPoint[]>;
+  /** Stores points with times of their own, by the names of their slots. */
+  insert(points: readonly object[]): Promise<void>;
   /** Forgets the stored points. */
   clear(): Promise<void>;
 }
@@ -68,7 +72,7 @@ function datasetBinding(kind: Options['dataset'], port: number): Binding | undef
   switch (kind ?? 'local') {
     case 'local': {
       const plugin = { package: 'local-ae', name: 'local-ae' };
-      const options = { dataset: layout.dataset, port };
+      const options = { dataset: layout.dataset, port, token: AE_API_TOKEN };
       return { type: 'unsafe:analytics_engine', dev: { plugin, options } } as Binding;
     }
     case 'missing':
@@ -87,7 +91,15 @@ export async function startWorker(
   const file = (name: string) => readFileSync(new URL(`../build/${build}/${name}`, import.meta.url));
   const port = await freePort();
   const logs: Log[] = [];
-  const variables = { KILOCODE_API_KEY: API_KEY, GATEWAY_TOKEN_SECRET, JWT_SECRET, ...vars };
+  const store = `http://127.0.0.1:${port}`;
+  const variables = {
+    KILOCODE_API_KEY: API_KEY,
+    GATEWAY_TOKEN_SECRET,
+    JWT_SECRET,
+    AE_SQL_URL: `${store}/client/v4/accounts/local/analytics_engine/sql`,
+    AE_API_TOKEN,
+    ...vars,
+  };
   const env = {
     ...Object.fromEntries(
       entries(variables).map(([name, value]) => [name, { type: 'text', value } as Binding]),
@@ -143,8 +155,16 @@ export async function startWorker(
       } as RequestInit);
     },
     points: (count) => stored(port, count),
+    async insert(points) {
+      const response = await fetch(`${store}/points`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/x-ndjson' },
+        body: points.map((point) => JSON.stringify({ dataset: layout.dataset, ...point })).join('\n'),
+      });
+      if (!response.ok) throw new Error(`points were not inserted: ${await response.text()}`);
+    },
     async clear() {
-      const response = await fetch(`http://127.0.0.1:${port}/points`, { method: 'DELETE' });
+      const response = await fetch(`${store}/points`, { method: 'DELETE' });
       if (!response.ok) throw new Error(`the store was not cleared: ${response.status}`);
       const { points } = await read(port);
       if (points.length > 0) throw new Error('points arrived while the store was cleared');

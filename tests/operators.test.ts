@@ -1,0 +1,567 @@
+/**
+ * The operators' API over the local Analytics Engine: its answers, worked out by hand; who may see
+ * what; what Analytics Engine can do to it; and that it is what `openapi.json` says.
+ */
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { test, type TestContext } from 'node:test';
+
+import { Validator } from '@seriousme/openapi-schema-validator';
+import { Ajv2020 } from 'ajv/dist/2020.js';
+import addFormats from 'ajv-formats';
+
+import openapi from '../src/openapi.json' with { type: 'json' };
+import { mint } from '../tools/token.ts';
+import { FULL, JWT_SECRET, logged, MINIMAL, refusal, startWorker, type Worker } from './worker.ts';
+
+const MINUTE = 60;
+const HOUR = 60 * MINUTE;
+const now = () => Math.floor(Date.now() / 1000);
+const START = now();
+const rfc3339 = (seconds: number) => new Date(seconds * 1000).toISOString().replace('.000Z', 'Z');
+
+const token = await mint({ sub: 'ops', ttl: 600 }, { JWT_SECRET });
+const onlyB = await mint({ sub: 'tenant', ttl: 600, sandbox: 'b' }, { JWT_SECRET });
+const as = (bearer: string) => ({ headers: { authorization: `Bearer ${bearer}` } });
+
+interface CheckIn {
+  readonly sandbox: string;
+  readonly ago: number;
+  readonly machine?: string;
+  readonly state?: string;
+  readonly version?: string;
+  readonly openclaw?: string;
+  readonly region?: string;
+  readonly exit?: string;
+  readonly restarts?: number;
+  readonly load?: number;
+  readonly bytes?: number;
+  readonly weight?: number;
+}
+
+const point = (checkIn: CheckIn) => ({
+  timestamp: (START - checkIn.ago) * 1000,
+  _sample_interval: checkIn.weight ?? 1,
+  index1: checkIn.sandbox,
+  blob1: checkIn.sandbox,
+  blob2: checkIn.version ?? '1.0.0',
+  blob3: 'c0ffee',
+  blob4: checkIn.openclaw ?? '2.0.0',
+  blob5: '',
+  blob6: checkIn.state ?? 'running',
+  blob7: checkIn.region ?? 'fra',
+  blob8: checkIn.machine ?? `machine-${checkIn.sandbox}`,
+  blob9: checkIn.exit ?? '',
+  double1: checkIn.restarts ?? 0,
+  double2: 7,
+  double3: 60,
+  double4: checkIn.load ?? 0.5,
+  double5: checkIn.bytes ?? 100,
+  double6: 2 * (checkIn.bytes ?? 100),
+});
+
+// `a` is well, `b` crashes and is silent, `c` shut down, `d` is a clone, `e` is from yesterday.
+const FLEET: readonly CheckIn[] = [
+  { sandbox: 'e', ago: 25 * HOUR, restarts: 50 },
+  { sandbox: 'c', ago: 3 * HOUR, state: 'shutting_down' },
+  { sandbox: 'b', ago: 50 * MINUTE, restarts: 1, load: 4 },
+  { sandbox: 'b', ago: 20 * MINUTE, restarts: 1, load: 8, weight: 2, state: 'crashed', region: '', exit: 'code:1' },
+  { sandbox: 'd', ago: 14 * MINUTE, machine: 'm1' },
+  { sandbox: 'd', ago: 12 * MINUTE, machine: 'm2' },
+  { sandbox: 'a', ago: 10 * MINUTE, load: 0.1, weight: 3 },
+  { sandbox: 'd', ago: 9 * MINUTE, machine: 'm1' },
+  { sandbox: 'd', ago: 7 * MINUTE, machine: 'm2' },
+  { sandbox: 'a', ago: 5 * MINUTE, load: 0.2, version: '1.1.0', bytes: 9_007_199_254_740 },
+];
+
+const worker = await startWorker({ vars: { INTERNAL_API_SECRET: 'backend' } });
+await worker.insert(FLEET.map(point));
+
+// The document's own schemas judge the answers.
+const ajv = addFormats.default(new Ajv2020({ strict: false, allErrors: true }));
+ajv.addSchema(openapi, 'openapi.json');
+
+/** The path of `openapi.json` that is served at a URL's path. */
+function pathOf(path: string): keyof typeof openapi.paths {
+  const template = Object.keys(openapi.paths).find((template) =>
+    new RegExp(`^${template.replaceAll(/\{\w+\}/g, '[^/]+')}$`).test(path),
+  );
+  assert.ok(template !== undefined, `openapi.json has no ${path}`);
+  return template as keyof typeof openapi.paths;
+}
+
+/** Asserts that an answer is one that `openapi.json` knows. */
+function assertDescribed(path: string, status: number, body: unknown): void {
+  const template = pathOf(path.split('?')[0]);
+  const { responses } = (openapi.paths[template] as { get: { responses: object } }).get;
+  assert.ok(`${status}` in responses, `openapi.json has no ${status} for ${template}`);
+  const pointer = `/paths/${template.replaceAll('/', '~1')}/get/responses/${status}`;
+  const response = (responses as Record<string, { $ref?: string }>)[status];
+  const base = response.$ref?.slice(1) ?? pointer;
+  const schema = `openapi.json#${encodeURI(base)}/content/application~1json/schema`;
+  const validate = ajv.getSchema(schema);
+  assert.ok(validate !== undefined, schema);
+  assert.ok(validate(body), `${path}: ${ajv.errorsText(validate.errors)}`);
+}
+
+async function ask<T = any>(path: string, bearer = token, of: Worker = worker): Promise<T> {
+  const response = await of.fetch(path, as(bearer));
+  const body = (await response.json()) as T;
+  assert.equal(response.status, 200, `${path}: ${JSON.stringify(body)}`);
+  assertDescribed(path, 200, body);
+  return body;
+}
+
+async function assertRefused(
+  path: string,
+  status: number,
+  body: object,
+  bearer = token,
+  of: Worker = worker,
+): Promise<Response> {
+  const response = await of.fetch(path, as(bearer));
+  const found = await refusal(response);
+  assert.deepEqual({ status: response.status, ...found }, { status, ...body }, path);
+  assertDescribed(path, status, found);
+  return response;
+}
+
+test('the state of the fleet', async () => {
+  const { asOf, from, ...fleet } = await ask('/api/fleet');
+  assert.ok(Math.abs(Date.parse(asOf) / 1000 - now()) <= 20, asOf);
+  assert.equal(Date.parse(asOf) - Date.parse(from), 24 * HOUR * 1000);
+  assert.deepEqual(fleet, {
+    silentAfterSeconds: 900,
+    sandboxes: 4,
+    machines: 5,
+    checkIns: 1 + 1 + 2 + 4 + 3 + 1,
+    reporting: 2,
+    silent: 2,
+    silentAfterShutdown: 1,
+    restarts: 1 + 2,
+    restartedSandboxes: 1,
+    bandwidthBytesIn: 100 * 11 + 9_007_199_254_740,
+    bandwidthBytesOut: 2 * (100 * 11 + 9_007_199_254_740),
+    // 0.1 0.1 0.1 0.2 0.5 0.5 0.5 0.5 0.5 4 8 8
+    loadAvg5m: { p50: 0.5, p95: 8 },
+    supervisorStates: [
+      { value: 'running', sandboxes: 2, reporting: 2 },
+      { value: 'crashed', sandboxes: 1, reporting: 0 },
+      { value: 'shutting_down', sandboxes: 1, reporting: 0 },
+    ],
+    controllerVersions: [
+      { value: '1.0.0', sandboxes: 3, reporting: 1 },
+      { value: '1.1.0', sandboxes: 1, reporting: 1 },
+    ],
+    openclawVersions: [{ value: '2.0.0', sandboxes: 4, reporting: 2 }],
+    flyRegions: [
+      { value: 'fra', sandboxes: 3, reporting: 2 },
+      { value: null, sandboxes: 1, reporting: 0 },
+    ],
+    complete: true,
+  });
+  assert.equal((await ask('/api/fleet?window=90d')).sandboxes, 5);
+  assert.equal((await ask('/api/fleet?silent_after=1h')).silent, 1);
+});
+
+test('the sandboxes, by page', async () => {
+  const ids = async (query: string) =>
+    (await ask(`/api/sandboxes?${query}`)).sandboxes.map(({ sandboxId }: any) => sandboxId);
+  assert.deepEqual(await ids(''), ['a', 'b', 'c', 'd']);
+  assert.deepEqual(await ids('silent=true'), ['b', 'c']);
+  assert.deepEqual(await ids('state=crashed&restarted=true'), ['b']);
+  assert.deepEqual(await ids('region='), ['b']);
+  assert.deepEqual(await ids('version=1.1.0'), ['a']);
+  assert.deepEqual(await ids('sort=-load'), ['b', 'c', 'd', 'a']);
+  assert.deepEqual(await ids(`state=${encodeURIComponent("' OR 1 = 1 --")}`), []);
+  const pages = [];
+  let next: string | null = '';
+  do {
+    const cursor: string = next === '' ? '' : `&cursor=${next}`;
+    const page: any = await ask(`/api/sandboxes?sort=-last_seen&limit=3${cursor}`);
+    pages.push(page.sandboxes.map(({ sandboxId }: any) => sandboxId));
+    next = page.next;
+  } while (next !== null);
+  assert.deepEqual(pages, [['a', 'd', 'b'], ['c']]);
+});
+
+test('one sandbox', async () => {
+  const { sandbox, load, machines } = await ask('/api/sandboxes/b');
+  assert.deepEqual(sandbox, {
+    sandboxId: 'b',
+    silent: true,
+    firstSeen: rfc3339(START - 50 * MINUTE),
+    lastSeen: rfc3339(START - 20 * MINUTE),
+    supervisorState: 'crashed',
+    machineId: 'machine-b',
+    flyRegion: null,
+    controllerVersion: '1.0.0',
+    controllerCommit: 'c0ffee',
+    openclawVersion: '2.0.0',
+    openclawCommit: null,
+    lastExitReason: 'code:1',
+    uptimeSeconds: 60,
+    loadAvg5m: 8,
+    totalRestarts: 7,
+    checkIns: 3,
+    restarts: 3,
+    bandwidthBytesIn: 300,
+    bandwidthBytesOut: 600,
+  });
+  assert.deepEqual(load, { p50: 8, p95: 8, max: 8 });
+  assert.deepEqual(machines, [
+    {
+      machineId: 'machine-b',
+      firstSeen: rfc3339(START - 50 * MINUTE),
+      lastSeen: rfc3339(START - 20 * MINUTE),
+      checkIns: 3,
+    },
+  ]);
+  const unknown = { error: 'Not seen within the window', code: 'unknown_sandbox' };
+  await assertRefused('/api/sandboxes/e', 404, unknown);
+  await assertRefused('/api/sandboxes/nobody', 404, unknown);
+  assert.equal((await ask('/api/sandboxes/e?window=2d')).sandbox.restarts, 50);
+});
+
+test('one sandbox over time', async () => {
+  const { steps, ...history } = await ask('/api/sandboxes/b/history?window=1h&step=10m');
+  assert.equal(history.stepSeconds, 600);
+  const from = Date.parse(history.from) / 1000;
+  assert.equal(from % 600, 0);
+  assert.ok(from <= now() - HOUR && from > now() - HOUR - 620);
+  const expected = new Map([
+    [START - 50 * MINUTE, { checkIns: 1, restarts: 1, loadAvg5m: 4, supervisorState: 'running' }],
+    [START - 20 * MINUTE, { checkIns: 2, restarts: 2, loadAvg5m: 8, supervisorState: 'crashed' }],
+  ]);
+  for (const [time, step] of expected) {
+    const found = steps.find(({ start }: any) => Date.parse(start) / 1000 === time - (time % 600));
+    assert.deepEqual({ ...found, ...step }, found);
+  }
+  const silent = steps.filter(({ checkIns }: any) => checkIns === 0);
+  assert.equal(silent.length, steps.length - expected.size);
+  assert.ok(silent.every(({ loadAvg5m }: any) => loadAvg5m === null));
+  await assertRefused('/api/sandboxes/nobody/history', 404, {
+    error: 'Not seen within the window',
+    code: 'unknown_sandbox',
+  });
+});
+
+test('incidents, the worst first', async () => {
+  const { totals, incidents } = await ask('/api/incidents');
+  assert.deepEqual(totals, { clones: 1, crashLoops: 1, silent: 2 });
+  assert.deepEqual(incidents, [
+    {
+      kind: 'clone',
+      severity: 'critical',
+      sandboxId: 'd',
+      since: rfc3339(START - 12 * MINUTE),
+      until: rfc3339(START - 9 * MINUTE),
+      machineIds: ['m1', 'm2'],
+    },
+    {
+      kind: 'crash_loop',
+      severity: 'critical',
+      sandboxId: 'b',
+      since: rfc3339(START - 50 * MINUTE),
+      lastRestart: rfc3339(START - 20 * MINUTE),
+      restarts: 3,
+      mostInAnHour: 3,
+      lastExitReason: 'code:1',
+    },
+    {
+      kind: 'silent',
+      severity: 'critical',
+      sandboxId: 'b',
+      since: rfc3339(START - 20 * MINUTE),
+      supervisorState: 'crashed',
+      machineId: 'machine-b',
+      flyRegion: null,
+    },
+    {
+      kind: 'silent',
+      severity: 'info',
+      sandboxId: 'c',
+      since: rfc3339(START - 3 * HOUR),
+      supervisorState: 'shutting_down',
+      machineId: 'machine-c',
+      flyRegion: 'fra',
+    },
+  ]);
+});
+
+test('a parameter that cannot be used is named, with what may stand there', async () => {
+  const cursor = 'the `next` of an answer';
+  const duration = (from: string, to: string) =>
+    `a duration from ${from} to ${to}, such as 90s, 15m, 24h or 7d`;
+  for (const [path, field, expected] of [
+    ['/api/fleet?window=91d', 'window', duration('1m', '90d')],
+    ['/api/fleet?window=', 'window', duration('1m', '90d')],
+    ['/api/fleet?silent_after=1s', 'silent_after', duration('10s', '7d')],
+    ['/api/fleet?window=5m&silent_after=5m', 'silent_after', 'less than window'],
+    ['/api/fleet?windw=1h', 'windw', 'one of the parameters window, silent_after'],
+    ['/api/fleet?window=1h&window=2h', 'window', 'the parameter once'],
+    ['/api/sandboxes?limit=0', 'limit', 'an integer from 1 to 1000'],
+    ['/api/sandboxes?limit=1001', 'limit', 'an integer from 1 to 1000'],
+    ['/api/sandboxes?silent=yes', 'silent', 'true or false'],
+    ['/api/sandboxes?cursor=x', 'cursor', cursor],
+    [`/api/sandboxes?state=${'x'.repeat(1025)}`, 'state', 'at most 1024 bytes'],
+    [`/api/sandboxes/${'x'.repeat(97)}`, 'sandboxId', '1 to 96 bytes'],
+    ['/api/sandboxes/a/history?window=90d&step=5m', 'step', '65m or more: window / step is at most 2016'],
+    ['/api/incidents?limit=x', 'limit', 'an integer from 1 to 1000'],
+  ]) {
+    await assertRefused(path, 400, { error: 'Invalid query', code: 'invalid_query', field, expected });
+  }
+});
+
+test('a token for one sandbox sees that one', async () => {
+  const fleet = await ask('/api/fleet', onlyB);
+  assert.deepEqual([fleet.sandboxes, fleet.machines, fleet.restarts], [1, 1, 3]);
+  const { sandboxes } = await ask('/api/sandboxes', onlyB);
+  assert.deepEqual(sandboxes.map(({ sandboxId }: any) => sandboxId), ['b']);
+  const { incidents } = await ask('/api/incidents', onlyB);
+  assert.deepEqual(incidents.map(({ sandboxId }: any) => sandboxId), ['b', 'b']);
+  assert.equal((await ask('/api/sandboxes/b', onlyB)).sandbox.sandboxId, 'b');
+  await ask('/api/sandboxes/b/history', onlyB);
+  const other = { error: 'Forbidden', code: 'other_sandbox' };
+  for (const path of ['/api/sandboxes/a', '/api/sandboxes/a/history', '/api/sandboxes/nobody']) {
+    await assertRefused(path, 403, other, onlyB);
+  }
+  // The same question of somebody who may see all is another one, and the other way round.
+  assert.equal((await ask('/api/fleet')).sandboxes, 4);
+  assert.equal((await ask('/api/fleet', onlyB)).sandboxes, 1);
+});
+
+test('without a credential nothing is told, not even what is wrong', async () => {
+  const paths = ['/api/fleet', '/api/fleet?window=x', '/api/sandboxes', '/api/sandboxes/a', '/api/sandboxes/a/history', '/api/incidents', '/api/openapi.json'];
+  for (const path of paths) {
+    const response = await worker.fetch(path);
+    assert.deepEqual([response.status, (await refusal(response)).code], [401, 'missing_token'], path);
+  }
+  const internal = await worker.fetch('/api/fleet', { headers: { 'x-internal-api-key': 'backend' } });
+  assert.equal(internal.status, 200);
+});
+
+test('only GET and HEAD are answered', async () => {
+  for (const path of ['/api/fleet', '/api/sandboxes/a', '/api/openapi.json']) {
+    for (const method of ['POST', 'PUT', 'DELETE', 'PATCH', 'OPTIONS']) {
+      const response = await worker.fetch(path, { ...as(token), method });
+      assert.deepEqual([response.status, response.headers.get('allow')], [405, 'GET, HEAD'], method);
+      await response.arrayBuffer();
+    }
+    const head = await worker.fetch(path, { ...as(token), method: 'HEAD' });
+    assert.deepEqual([head.status, await head.text()], [200, '']);
+  }
+});
+
+test('ids with characters of their own are found', async (t) => {
+  const odd = await startWorker({}, t);
+  const ids = ["o'brien", 'a/b', 'ü 1', '100%', '\\', 'a?b#c', '../x'];
+  await odd.insert(ids.map((sandbox) => point({ sandbox, ago: MINUTE })));
+  for (const id of ids) {
+    const { sandbox } = await ask(`/api/sandboxes/${encodeURIComponent(id)}`, token, odd);
+    assert.equal(sandbox.sandboxId, id);
+    const { sandboxId } = await ask(`/api/sandboxes/${encodeURIComponent(id)}/history`, token, odd);
+    assert.equal(sandboxId, id);
+  }
+  const broken = await odd.fetch('/api/sandboxes/%ff', as(token));
+  assert.deepEqual([broken.status, (await refusal(broken)).code], [404, 'not_found']);
+});
+
+/** An Analytics Engine that answers as it is told to. */
+async function analytics(
+  context: { after(stop: () => void): void },
+  answer: (sql: string, request: IncomingMessage, response: ServerResponse) => void,
+) {
+  const queries: string[] = [];
+  const server = createServer((request, response) => {
+    let sql = '';
+    request.setEncoding('utf8').on('data', (text: string) => (sql += text));
+    request.on('end', () => {
+      queries.push(sql);
+      answer(sql, request, response);
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  context.after(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  const { port } = server.address() as AddressInfo;
+  return { queries, url: `http://127.0.0.1:${port}/sql` };
+}
+
+const asking = (vars: Record<string, string | undefined>, t: TestContext) =>
+  startWorker({ vars: { AE_API_TOKEN: 'ae-secret-token', ...vars } }, t);
+
+const NO_ANSWER = 'No answer from Analytics Engine';
+
+test('a refusal of Analytics Engine is told in the log alone', async (t) => {
+  const ae = await analytics(t, (_, request, response) => {
+    assert.equal(request.headers.authorization, 'Bearer ae-secret-token');
+    assert.equal(request.method, 'POST');
+    response.writeHead(422).end('unknown column: blob77');
+  });
+  const of = await asking({ AE_SQL_URL: ae.url }, t);
+  await assertRefused('/api/fleet', 502, { error: NO_ANSWER, code: 'analytics_refused' }, token, of);
+  const log = await logged(of, /422: unknown column: blob77/);
+  assert.ok(!log.includes('ae-secret-token'));
+  // What failed is asked again.
+  const before = ae.queries.length;
+  await assertRefused('/api/fleet', 502, { error: NO_ANSWER, code: 'analytics_refused' }, token, of);
+  assert.ok(ae.queries.length > before);
+});
+
+test('a limit of Analytics Engine is passed on', async (t) => {
+  const waits = ['7', undefined];
+  const ae = await analytics(t, (_, __, response) => {
+    const wait = waits[ae.queries.length === 1 ? 0 : 1];
+    response.writeHead(429, wait === undefined ? {} : { 'retry-after': wait }).end();
+  });
+  const of = await asking({ AE_SQL_URL: ae.url }, t);
+  const limited = { error: 'Too many queries', code: 'analytics_limited' };
+  const first = await assertRefused('/api/sandboxes', 429, limited, token, of);
+  assert.equal(first.headers.get('retry-after'), '7');
+  const second = await assertRefused('/api/sandboxes', 429, limited, token, of);
+  assert.equal(second.headers.get('retry-after'), '30', 'if it does not say how long');
+});
+
+test('what is no answer, leads elsewhere or cannot be reached is a bad gateway', async (t) => {
+  const elsewhere = await analytics(t, (_, __, response) => response.end('{"data":[]}'));
+  const answers: ((response: ServerResponse) => void)[] = [
+    (response) => response.end('<html>'),
+    (response) => response.end('{"data":[{"checkIns":"x"}]}'),
+    (response) => response.end('{"data":[{}]}'),
+    (response) => response.writeHead(302, { location: elsewhere.url }).end(),
+    (response) => response.socket?.destroy(),
+  ];
+  let answer = answers[0];
+  const ae = await analytics(t, (_, __, response) => answer(response));
+  const of = await asking({ AE_SQL_URL: ae.url }, t);
+  const codes = [];
+  for (answer of answers) {
+    const response = await of.fetch('/api/sandboxes', as(token));
+    codes.push(`${response.status} ${(await refusal(response)).code}`);
+  }
+  assert.deepEqual(codes, [
+    '502 analytics_unexpected',
+    '502 analytics_unexpected',
+    '502 analytics_unexpected',
+    '502 analytics_refused',
+    '502 analytics_unreachable',
+  ]);
+  assert.deepEqual(elsewhere.queries, [], 'the token went nowhere else');
+});
+
+test('what does not answer within ten seconds is given up', { timeout: 30_000 }, async (t) => {
+  const silent = await analytics(t, () => {});
+  const slow = await analytics(t, (_, __, response) => response.writeHead(200).write('{"data":'));
+  const timeout = { error: NO_ANSWER, code: 'analytics_timeout' };
+  const started = Date.now();
+  await Promise.all(
+    [silent, slow].map(async (ae) => {
+      const of = await asking({ AE_SQL_URL: ae.url }, t);
+      await assertRefused('/api/sandboxes', 504, timeout, token, of);
+    }),
+  );
+  const seconds = (Date.now() - started) / 1000;
+  assert.ok(seconds > 9.5 && seconds < 20, `${seconds} s`);
+});
+
+test('what is not set is named', async (t) => {
+  for (const [vars, setting] of [
+    [{ AE_API_TOKEN: undefined }, 'AE_API_TOKEN'],
+    [{ AE_API_TOKEN: ' ' }, 'AE_API_TOKEN'],
+    [{ AE_SQL_URL: undefined }, 'AE_ACCOUNT_ID'],
+    [{ AE_SQL_URL: 'sql' }, 'AE_SQL_URL'],
+    [{ AE_SQL_URL: 'http://example.com/sql' }, 'AE_SQL_URL'],
+  ] as const) {
+    const of = await asking(vars, t);
+    const misconfigured = { error: 'Configuration error', code: 'misconfigured', setting };
+    const response = await assertRefused('/api/fleet', 503, misconfigured, token, of);
+    assert.equal(response.headers.get('retry-after'), '30');
+    await logged(of, new RegExp(setting));
+    // Machines do not care.
+    assert.equal((await of.checkIn(FULL)).status, 204);
+  }
+});
+
+test('what is asked again within 15 seconds is not asked of Analytics Engine', async (t) => {
+  const ae = await analytics(t, (_, __, response) => response.end('{"data":[]}'));
+  const of = await asking({ AE_SQL_URL: ae.url }, t);
+  const get = (path: string, headers = {}, bearer = token) =>
+    of.fetch(path, { headers: { authorization: `Bearer ${bearer}`, ...headers } });
+  const first = await get('/api/fleet?window=1h&silent_after=10m');
+  assert.equal(first.headers.get('cache-control'), 'private, max-age=15');
+  assert.match(first.headers.get('vary') ?? '', /authorization/);
+  const etag = first.headers.get('etag') ?? '';
+  assert.match(etag, /^"[0-9a-f]{16}"$/);
+  const body = await first.text();
+  assert.equal(ae.queries.length, 2);
+
+  // In another order, by HEAD, by somebody else who may see all, and with the etag.
+  const again = await get('/api/fleet?silent_after=10m&window=1h');
+  assert.deepEqual([await again.text(), again.headers.get('etag')], [body, etag]);
+  assert.match(again.headers.get('cache-control') ?? '', /^private, max-age=(1[0-5]|[1-9])$/);
+  const other = await mint({ sub: 'another', ttl: 60 }, { JWT_SECRET });
+  assert.equal(await (await get('/api/fleet?window=1h&silent_after=10m', {}, other)).text(), body);
+  const path = '/api/fleet?window=1h&silent_after=10m';
+  const head = await of.fetch(path, { ...as(token), method: 'HEAD' });
+  assert.deepEqual([head.status, head.headers.get('etag')], [200, etag]);
+  for (const known of [etag, `W/${etag}`, `"x", ${etag}`]) {
+    const response = await get(path, { 'if-none-match': known });
+    assert.deepEqual([response.status, await response.text()], [304, ''], known);
+    assert.equal(response.headers.get('etag'), etag);
+  }
+  assert.equal((await get(path, { 'if-none-match': '"x"' })).status, 200);
+  assert.equal(ae.queries.length, 2, 'none of these was asked');
+
+  // These are other questions.
+  await get('/api/fleet?window=2h&silent_after=10m');
+  await get('/api/fleet?window=1h&silent_after=10m', {}, onlyB);
+  assert.equal(ae.queries.length, 6);
+  assert.ok(ae.queries.slice(4).every((sql) => sql.includes("index1 = 'b'")));
+});
+
+test('a check-in is in the next answer', async (t) => {
+  const of = await startWorker({}, t);
+  assert.equal((await of.checkIn(FULL, { 'fly-region': 'ams' })).status, 204);
+  assert.equal((await of.checkIn(MINIMAL)).status, 204);
+  await of.points(2);
+  const fleet = await ask('/api/fleet', token, of);
+  assert.deepEqual([fleet.sandboxes, fleet.reporting, fleet.restarts], [2, 2, 2]);
+  const { sandbox } = await ask(`/api/sandboxes/${FULL.sandboxId}`, token, of);
+  const { restartsSinceLastCheckin, ...told } = FULL;
+  const { checkIns, restarts, firstSeen, lastSeen, silent, ...latest } = sandbox;
+  assert.deepEqual([checkIns, restarts, silent], [1, restartsSinceLastCheckin, false]);
+  assert.equal(firstSeen, lastSeen);
+  assert.deepEqual(latest, { ...told, flyRegion: 'ams' });
+});
+
+test('openapi.json is a description of OpenAPI 3.1, and is served', async () => {
+  const validator = new Validator();
+  const { valid, errors } = await validator.validate(structuredClone(openapi));
+  assert.ok(valid, JSON.stringify(errors));
+  assert.equal(validator.version, '3.1');
+  assert.deepEqual(await ask('/api/openapi.json'), openapi);
+});
+
+test('openapi.json has the routes that the Worker has, and their parameters', async () => {
+  const source = readFileSync('src/lib.rs', 'utf8');
+  const mounted = [...source.matchAll(/\.(?:at|gated|question)\(\s*"(\/[^"]*)"/g)]
+    .map(([, path]) => path.replaceAll(/:(\w+)/g, '{$1}'))
+    .filter((path) => path !== '/panic');
+  const described = Object.keys(openapi.paths).filter((path) => path !== '/api/controller/checkin');
+  assert.deepEqual(described.sort(), mounted.sort());
+  // The Worker names the parameters that it knows when it is given another one.
+  for (const [path, { get }] of Object.entries(openapi.paths) as [string, any][]) {
+    if (!get?.responses['304']) continue;
+    const names = get.parameters.map((parameter: any) =>
+      parameter.$ref === undefined ? parameter.name : parameter.$ref.split('/').at(-1),
+    );
+    const response = await worker.fetch(`${path.replace('{sandboxId}', 'a')}?x=`, as(token));
+    const { expected } = await refusal(response);
+    assert.equal(expected, `one of the parameters ${names.join(', ')}`, path);
+  }
+});
