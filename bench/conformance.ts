@@ -305,7 +305,7 @@ function cases(): Case[] {
       status: 404,
       body: refusal('Not found', 'not_found'),
     },
-    whoami('an operator', jwt({ sub: 'ops', exp }), 200, { sub: 'ops' }),
+    whoami('an operator', jwt({ sub: 'ops', exp }), 200, { sub: 'ops', sandboxId: null, via: 'jwt' }),
     stranger('nobody', undefined, 'missing_token'),
     stranger('a forger', jwt({ sub: 'ops', exp }, 'x'), 'invalid_token'),
     stranger('one without an end', jwt({ sub: 'ops' }), 'invalid_token'),

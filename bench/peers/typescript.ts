@@ -213,7 +213,7 @@ app.all('/health', (c) => refuse(c, 'method_not_allowed', { allow: 'GET, HEAD' }
 
 app.use('/api/*', gate);
 app.get('/api/whoami', (c) =>
-  c.json({ sub: c.get('subject') }, 200, { 'cache-control': 'no-store' }),
+  c.json({ sub: c.get('subject'), sandboxId: null, via: 'jwt' }, 200, { 'cache-control': 'no-store' }),
 );
 app.all('/api/whoami', (c) => refuse(c, 'method_not_allowed', { allow: 'GET, HEAD' }));
 
