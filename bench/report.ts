@@ -127,10 +127,12 @@ export interface Document {
   readonly native: string;
   /** Likewise. */
   readonly localAe: string;
+  /** Likewise. */
+  readonly operators: string;
 }
 
 /** The whole page. */
-export function page({ facts, results, targets, native, localAe }: Document): string {
+export function page({ facts, results, targets, native, localAe, operators }: Document): string {
   const list = Object.entries(facts).map(([name, value]) => `- ${name}: ${value}`);
   return `# Measured
 
@@ -150,5 +152,6 @@ ${results}
 ${targets}
 
 ${native}
-${localAe}`;
+${localAe}
+${operators}`;
 }

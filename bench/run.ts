@@ -21,6 +21,7 @@ import { conforms, EXPECTED } from './conformance.ts';
 import { localAeSection } from './local-ae.ts';
 import { coldStart, resident, round, Samples, size, type Plan } from './measure.ts';
 import { nativeSection } from './native.ts';
+import { operatorsSection } from './operators.ts';
 import { page, results, targets } from './report.ts';
 import { ended, Failure, start, stopAll, type Site, type Variant } from './workerd.ts';
 
@@ -228,7 +229,8 @@ async function worker(
   say('the contract crate, natively');
   const native = nativeSection();
   say('the local Analytics Engine, with a million points');
-  return page({ ...shown, native, localAe: await localAeSection() });
+  const localAe = await localAeSection();
+  return page({ ...shown, native, localAe, operators: await operatorsSection() });
 }
 
 async function main(folder: string): Promise<void> {

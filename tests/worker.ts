@@ -13,7 +13,7 @@ import { freePort, read, stored, type JsonPoint } from '../local-ae/test/instanc
 export const API_KEY = 'kilo-key-1';
 export const GATEWAY_TOKEN_SECRET = 'gateway-secret-1';
 export const JWT_SECRET = 'jwt-secret-1';
-const AE_API_TOKEN = 'ae-token-1';
+export const AE_API_TOKEN = 'ae-token-1';
 export const CHECKIN_PATH = '/api/controller/checkin';
 
 /** The deployed configuration is the one place for it. */
@@ -27,6 +27,8 @@ export interface Options {
   readonly vars?: Readonly<Record<string, string | undefined>>;
   /** `throws`: the binding is there, but writing to it throws. */
   readonly dataset?: 'local' | 'missing' | 'throws';
+  /** How many points the local dataset keeps. */
+  readonly maxRows?: number;
   /** The folder under `build/`, or `.` for what is deployed. */
   readonly build?: string;
   /** A JavaScript module to start with instead of the Worker's own, and what else it imports. */
@@ -49,6 +51,8 @@ export interface Refusal {
 
 export interface Worker {
   readonly url: URL;
+  /** Where its points are. */
+  readonly store: string;
   /** What the Worker logged so far. */
   readonly logs: readonly Log[];
   fetch(path: string, init?: RequestInit): Promise<Response>;
@@ -68,11 +72,11 @@ type Headers = Readonly<Record<string, string | undefined>>;
 const entries = <T>(record: Readonly<Record<string, T | undefined>>): [string, T][] =>
   Object.entries(record).filter((entry): entry is [string, T] => entry[1] !== undefined);
 
-function datasetBinding(kind: Options['dataset'], port: number): Binding | undefined {
-  switch (kind ?? 'local') {
+function datasetBinding({ dataset, maxRows }: Options, port: number): Binding | undefined {
+  switch (dataset ?? 'local') {
     case 'local': {
       const plugin = { package: 'local-ae', name: 'local-ae' };
-      const options = { dataset: layout.dataset, port, token: AE_API_TOKEN };
+      const options = { dataset: layout.dataset, port, token: AE_API_TOKEN, ...(maxRows ? { maxRows } : {}) };
       return { type: 'unsafe:analytics_engine', dev: { plugin, options } } as Binding;
     }
     case 'missing':
@@ -85,9 +89,10 @@ function datasetBinding(kind: Options['dataset'], port: number): Binding | undef
 
 /** Starts the Worker; it stops when `context` ends: a test, or the whole file. */
 export async function startWorker(
-  { vars = {}, dataset, build = '.', modules }: Options = {},
+  options: Options = {},
   context: { after(stop: () => Promise<void>): void } = { after },
 ): Promise<Worker> {
+  const { vars = {}, build = '.', modules } = options;
   const file = (name: string) => readFileSync(new URL(`../build/${build}/${name}`, import.meta.url));
   const port = await freePort();
   const logs: Log[] = [];
@@ -104,7 +109,7 @@ export async function startWorker(
     ...Object.fromEntries(
       entries(variables).map(([name, value]) => [name, { type: 'text', value } as Binding]),
     ),
-    KILOCLAW_CONTROLLER_AE: datasetBinding(dataset, port),
+    KILOCLAW_CONTROLLER_AE: datasetBinding(options, port),
   };
   const miniflare = new Miniflare({
     port: 0,
@@ -137,6 +142,7 @@ export async function startWorker(
 
   const worker: Worker = {
     url,
+    store,
     logs,
     fetch: (path, init) => fetch(new URL(path, url), { redirect: 'manual', ...init }),
     checkIn(body, headers = {}) {
