@@ -3,8 +3,10 @@
 //! A point in time is its seconds since 1970 in UTC, a date its days since 1970. Wall-clock time in a
 //! zone is written the same way: as the seconds that UTC would have where the clock shows the same.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::{self, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
@@ -20,7 +22,14 @@ pub(crate) struct Zone {
 
 impl Zone {
     pub(crate) fn named(name: &str) -> Option<Self> {
-        let rules = TimeZoneDatabase::bundled().get(name).ok()?;
+        /// By name in lower case, which is all that there is of a zone: there are some 600.
+        static ZONES: Mutex<BTreeMap<String, TimeZone>> = Mutex::new(BTreeMap::new());
+        // Rules are some kilobytes: a query that names a zone a thousand times has them once.
+        let mut zones = ZONES.lock().unwrap_or_else(PoisonError::into_inner);
+        let rules = match zones.entry(name.to_ascii_lowercase()) {
+            Entry::Occupied(known) => known.get().clone(),
+            Entry::Vacant(new) => new.insert(TimeZoneDatabase::bundled().get(name).ok()?).clone(),
+        };
         Some(Self { name: name.into(), rules })
     }
 

@@ -385,6 +385,20 @@ fn a_query_that_costs_too_much_is_stopped() {
 }
 
 #[test]
+fn a_pattern_for_each_row_costs_steps_for_that_row_only() {
+    let mut table = Table::new("t");
+    for row in 0..10_000 {
+        let blobs = vec![row.to_string(), format!("{}%", row % 100)];
+        table.push(&Point { blobs, ..Point::default() }).unwrap();
+    }
+    let tables = BTreeMap::from([("t".to_owned(), table)]);
+    let limits = Limits { steps: 500_000, ..Limits::default() };
+    let sql = "SELECT count() AS n FROM t WHERE blob1 LIKE blob2 FORMAT TabSeparated";
+    let answer = Query::parse(sql, &limits).unwrap().run(&tables, 0).unwrap();
+    assert_eq!(answer.write(Format::TabSeparated).unwrap(), "298\n");
+}
+
+#[test]
 fn limits_are_the_callers() {
     let run = |limits: &Limits, sql| Query::parse(sql, limits)?.run(&fleet(), NOW_MS);
     let few_rows = Limits { rows: 5, ..Limits::default() };
