@@ -1,11 +1,13 @@
 //! Aggregate functions.
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
-use crate::column::{Column, Interner, LAST};
+use crate::column::{Column, Interner, LAST, float_order, int_order, key_text};
 use crate::error::Result;
+use crate::memory::{Charge, Held, Memory};
 use crate::plan::AggregateCall;
 use crate::scalar::{Checked, Given};
 use crate::value::{Type, Value};
@@ -115,6 +117,9 @@ pub(crate) struct State<'a> {
     /// The row of each group in this batch that counts, and which groups have one.
     winners: Vec<Option<u32>>,
     touched: Vec<u32>,
+    memory: &'a Memory,
+    /// For all of the above but the interner.
+    charge: Charge,
 }
 
 /// By number of the group.
@@ -133,7 +138,7 @@ enum Groups {
 }
 
 impl<'a> State<'a> {
-    pub(crate) fn new(call: &'a AggregateCall) -> Self {
+    pub(crate) fn new(call: &'a AggregateCall, memory: &'a Memory) -> Result<Self> {
         let float = call.args.first().is_some_and(|arg| arg.ty == Type::Float64);
         let groups = match call.function {
             Aggregate::Count => Groups::Counts(Vec::new()),
@@ -145,14 +150,16 @@ impl<'a> State<'a> {
             Aggregate::TopK(_) | Aggregate::TopKWeighted(_) => Groups::Tops(HashMap::new()),
             _ => Groups::Best(Vec::new()),
         };
-        Self {
+        Ok(Self {
             call,
             groups,
             seen: HashSet::new(),
-            interner: Interner::default(),
+            interner: Interner::new(memory)?,
             winners: Vec::new(),
             touched: Vec::new(),
-        }
+            memory,
+            charge: memory.charge(size_of::<Self>())?,
+        })
     }
 
     fn arg_type(&self, i: usize) -> &'a Type {
@@ -163,16 +170,21 @@ impl<'a> State<'a> {
     /// values of the arguments.
     pub(crate) fn update(&mut self, groups: usize, slots: &[u32], args: &[Column]) -> Result<()> {
         if self.call.distinct {
-            let keys = column(args, 0).keys(self.arg_type(0), slots.len(), &mut self.interner)?;
-            let fresh: Vec<u32> = (0..)
-                .zip(slots.iter().zip(keys))
-                .filter(|(_, (slot, key))| self.seen.insert((**slot, *key)))
-                .map(|(row, _)| row)
-                .collect();
-            let slots: Vec<u32> =
-                fresh.iter().filter_map(|row| slots.get(*row as usize).copied()).collect();
-            let args: Vec<Column> = args.iter().map(|arg| arg.take(&fresh)).collect();
-            return self.add(groups, &slots, &args);
+            let (memory, rows, ty) = (self.memory, slots.len(), self.arg_type(0));
+            let keys = column(args, 0).keys(memory, ty, rows, &mut self.interner)?;
+            let _fresh = memory.charge_rows(rows, 2 * size_of::<(u32, u32)>())?;
+            let (mut fresh, mut fresh_slots) = (Vec::new(), Vec::new());
+            for (row, (slot, key)) in (0..).zip(slots.iter().zip(keys.iter())) {
+                let Self { seen, charge, .. } = self;
+                charge.reserve_table::<(u32, u64)>(seen.len(), seen.capacity())?;
+                if seen.insert((*slot, *key)) {
+                    fresh.push(row);
+                    fresh_slots.push(*slot);
+                }
+            }
+            let take = |arg: &Column| arg.take(memory, &fresh);
+            let args = args.iter().map(take).collect::<Result<Vec<_>>>()?;
+            return self.add(groups, &fresh_slots, &args);
         }
         self.add(groups, slots, args)
     }
@@ -181,42 +193,51 @@ impl<'a> State<'a> {
         let (first, second) = (column(args, 0), column(args, 1));
         let rows = slots.len();
         let (first_type, second_type) = (self.arg_type(0), self.arg_type(1));
+        let (memory, charge) = (self.memory, &mut self.charge);
         match &mut self.groups {
-            Groups::Counts(counts) => each(counts, groups, slots, |count, _| *count += 1),
-            Groups::Ints(sums) => each(sums, groups, slots, |sum, row| {
+            Groups::Counts(counts) => each(charge, counts, groups, slots, |count, _| *count += 1)?,
+            Groups::Ints(sums) => each(charge, sums, groups, slots, |sum, row| {
                 *sum = sum.wrapping_add(first.int(row));
-            }),
-            Groups::Floats(sums) => each(sums, groups, slots, |sum, row| *sum += first.float(row)),
-            Groups::Means(means) => each(means, groups, slots, |(sum, count), row| {
+            })?,
+            Groups::Floats(sums) => {
+                each(charge, sums, groups, slots, |sum, row| *sum += first.float(row))?;
+            }
+            Groups::Means(means) => each(charge, means, groups, slots, |(sum, count), row| {
                 *sum += first.float(row);
                 *count += 1;
-            }),
-            Groups::IntMeans(means) => each(means, groups, slots, |(sum, count), row| {
+            })?,
+            Groups::IntMeans(means) => each(charge, means, groups, slots, |(sum, count), row| {
                 let value = first.int(row);
                 *sum += match first_type {
                     Type::UInt64 => i128::from(value.cast_unsigned()),
                     _ => i128::from(value),
                 };
                 *count += 1;
-            }),
+            })?,
             Groups::Weighted(values) => {
-                let order = first.order(first_type, rows);
-                let keys = first.keys(first_type, rows, &mut self.interner)?;
-                let pairs: Vec<(u64, u64)> = order.into_iter().zip(keys).collect();
-                each(values, groups, slots, |values, row| {
-                    if let Some((order, key)) = pairs.get(row)
-                        && !(*first_type == Type::Float64 && *order == LAST)
+                let order = first.order(memory, first_type, rows)?;
+                let keys = first.keys(memory, first_type, rows, &mut self.interner)?;
+                // A vector has up to twice the room that it needs, and room for 4.
+                let size = size_of::<(u64, u64, u64)>();
+                charge.grow(groups.saturating_sub(values.len()).saturating_mul(4 * size))?;
+                charge.grow(rows.saturating_mul(2 * size))?;
+                let float = *first_type == Type::Float64;
+                let mut pairs = order.iter().zip(keys.iter());
+                each(charge, values, groups, slots, |values, row| {
+                    if let Some((order, key)) = pairs.next()
+                        && !(float && *order == LAST)
                     {
                         values.push((*order, *key, second.int(row).cast_unsigned()));
                     }
-                });
+                })?;
             }
             Groups::Tops(counts) => {
-                let keys = first.keys(first_type, rows, &mut self.interner)?;
+                let keys = first.keys(memory, first_type, rows, &mut self.interner)?;
                 let weighted = matches!(self.call.function, Aggregate::TopKWeighted(_));
-                for (row, (slot, key)) in slots.iter().zip(keys).enumerate() {
+                for (row, (slot, key)) in slots.iter().zip(keys.iter()).enumerate() {
                     let weight = if weighted { second.int(row).cast_unsigned() } else { 1 };
-                    let count = counts.entry((*slot, key)).or_insert(0);
+                    charge.reserve_table::<Count>(counts.len(), counts.capacity())?;
+                    let count = counts.entry((*slot, *key)).or_insert(0);
                     *count = count.wrapping_add(weight);
                 }
             }
@@ -225,7 +246,7 @@ impl<'a> State<'a> {
                     Aggregate::ArgMin | Aggregate::ArgMax => (second, second_type),
                     _ => (first, first_type),
                 };
-                self.add_best(groups, slots, first, by, by_type);
+                self.add_best(groups, slots, first, by, by_type)?;
             }
         }
         Ok(())
@@ -239,9 +260,13 @@ impl<'a> State<'a> {
         arg: &Column,
         by: &Column,
         by_type: &Type,
-    ) {
-        self.winners.resize(groups, None);
-        let rank = self.ranks(by, by_type, slots.len());
+    ) -> Result<()> {
+        let Self { winners, touched, charge, .. } = self;
+        let new = groups.saturating_sub(winners.len());
+        charge.reserve(winners, new)?;
+        charge.reserve(touched, groups.min(slots.len()))?;
+        winners.resize(groups, None);
+        let rank = self.ranks(by, by_type, slots.len())?;
         let function = self.call.function;
         for (row, slot) in (0_u32..).zip(slots) {
             let Some(winner) = self.winners.get_mut(*slot as usize) else { continue };
@@ -258,8 +283,12 @@ impl<'a> State<'a> {
                 *winner = Some(row);
             }
         }
-        let Groups::Best(best) = &mut self.groups else { return };
+        let Self { groups: Groups::Best(best), charge, .. } = self else { return Ok(()) };
+        let new = groups.saturating_sub(best.len());
+        charge.reserve(best, new)?;
         best.resize(groups, None);
+        // Strings of candidates that won, and of those before them: counted some at a time.
+        let (mut won, mut lost) = (0, 0);
         for slot in self.touched.drain(..) {
             let slot = slot as usize;
             let Some(row) = self.winners.get_mut(slot).and_then(Option::take) else { continue };
@@ -275,103 +304,134 @@ impl<'a> State<'a> {
                 },
             };
             if wins {
-                *best = Some((candidate, arg.value(row as usize)));
+                // min(x) and its like decide on what they return.
+                let value =
+                    if std::ptr::eq(arg, by) { candidate.clone() } else { arg.value(row as usize) };
+                let pair = (candidate, value);
+                won += text_bytes(&pair);
+                lost += best.as_ref().map_or(0, text_bytes);
+                *best = Some(pair);
+            }
+            if won > SOME {
+                charge.grow(std::mem::take(&mut won))?;
+                charge.shrink(std::mem::take(&mut lost));
             }
         }
+        charge.grow(won)?;
+        charge.shrink(lost);
+        Ok(())
     }
 
     /// A number for each row, of which the greatest wins; not-a-number loses.
-    fn ranks(&self, by: &Column, ty: &Type, rows: usize) -> Vec<u64> {
+    fn ranks(&self, by: &Column, ty: &Type, rows: usize) -> Result<Held<u64>> {
         let lowest = matches!(self.call.function, Aggregate::Min | Aggregate::ArgMin);
         let float = *ty == Type::Float64;
         let mut order = match self.call.function {
-            Aggregate::FirstValue | Aggregate::LastValue => Vec::new(),
-            _ => by.order(ty, rows),
+            Aggregate::FirstValue | Aggregate::LastValue => Held::default(),
+            _ => by.order(self.memory, ty, rows)?,
         };
-        for rank in &mut order {
+        for rank in order.iter_mut() {
             if float && *rank == LAST {
                 *rank = 0;
             } else if lowest {
                 *rank = !*rank;
             }
         }
-        order
+        Ok(order)
     }
 
     /// The aggregate of each of that many groups.
     pub(crate) fn finish(self, groups: usize) -> Result<Column> {
-        let ty = &self.call.ty;
-        let first_type = self.arg_type(0);
-        let values = 0..groups;
-        let rest = |len: usize| std::iter::repeat_n((), groups.saturating_sub(len));
-        Ok(match self.groups {
-            Groups::Counts(counts) => Column::Ints(
-                counts
-                    .iter()
-                    .map(|c| c.cast_signed())
-                    .chain(rest(counts.len()).map(|()| 0))
-                    .collect(),
-            ),
-            Groups::Ints(mut sums) => {
-                sums.resize(groups, 0);
-                Column::Ints(sums)
+        let (ty, memory) = (&self.call.ty, self.memory);
+        let all = 0..groups;
+        match self.groups {
+            Groups::Counts(counts) => {
+                Column::ints(memory, groups, all.map(|i| of(&counts, i).cast_signed()))
             }
-            Groups::Floats(mut sums) => {
-                sums.resize(groups, 0.0);
-                Column::Floats(sums)
+            Groups::Ints(sums) => Column::ints(memory, groups, all.map(|i| of(&sums, i))),
+            Groups::Floats(sums) => Column::floats(memory, groups, all.map(|i| of(&sums, i))),
+            #[expect(clippy::cast_precision_loss, reason = "as ClickHouse does")]
+            Groups::Means(means) => {
+                let mean = |(sum, count): (f64, u64)| sum / count as f64;
+                Column::floats(memory, groups, all.map(|i| mean(of(&means, i))))
             }
             #[expect(clippy::cast_precision_loss, reason = "as ClickHouse does")]
-            Groups::Means(mut means) => {
-                means.resize(groups, (0.0, 0));
-                Column::Floats(means.into_iter().map(|(sum, count)| sum / count as f64).collect())
+            Groups::IntMeans(means) => {
+                let mean = |(sum, count): (i128, u64)| sum as f64 / count as f64;
+                Column::floats(memory, groups, all.map(|i| mean(of(&means, i))))
             }
-            #[expect(clippy::cast_precision_loss, reason = "as ClickHouse does")]
-            Groups::IntMeans(mut means) => {
-                means.resize(groups, (0, 0));
-                let mean = |(sum, count)| sum as f64 / count as f64;
-                Column::Floats(means.into_iter().map(mean).collect())
-            }
-            Groups::Best(mut best) => {
-                best.resize(groups, None);
-                let value = |best: Option<(Value, Value)>| {
-                    best.map_or_else(|| ty.default_value(), |(_, value)| value)
+            Groups::Best(best) => {
+                let value = |i: usize| match best.get(i) {
+                    Some(Some((_, value))) => Ok(value.clone()),
+                    _ => Ok(ty.default_value()),
                 };
-                Column::of(ty, best.into_iter().map(value))?
+                Column::of(memory, ty, groups, all.map(value))
             }
-            Groups::Weighted(mut all) => {
-                all.resize(groups, Vec::new());
+            Groups::Weighted(mut values) => {
+                let first_type = self.call.args.first().map_or(&Type::UInt8, |arg| &arg.ty);
                 let level = match self.call.function {
                     Aggregate::QuantileExactWeighted(level) => level,
                     _ => 0.5,
                 };
-                let value = |values: Vec<(u64, u64, u64)>| match quantile(values, level) {
-                    Some(key) => Column::key_value(first_type, key, &self.interner),
-                    None if *ty == Type::Float64 => Value::Float(f64::NAN),
-                    None => ty.default_value(),
+                let value = |i: usize| match values.get_mut(i).and_then(|own| quantile(own, level))
+                {
+                    Some(key) => Ok(Column::key_value(first_type, key, &self.interner)),
+                    None if *ty == Type::Float64 => Ok(Value::Float(f64::NAN)),
+                    None => Ok(ty.default_value()),
                 };
-                Column::of(ty, all.into_iter().map(value))?
+                Column::of(memory, ty, groups, all.map(value))
             }
-            Groups::Tops(counts) => {
-                let mut tops: Vec<Vec<(u64, Value)>> = values.map(|_| Vec::new()).collect();
-                for ((slot, key), count) in counts {
-                    if let Some(top) = tops.get_mut(slot as usize) {
-                        top.push((count, Column::key_value(first_type, key, &self.interner)));
-                    }
-                }
-                let k = match self.call.function {
-                    Aggregate::TopK(k) | Aggregate::TopKWeighted(k) => k,
-                    _ => TOP_K_DEFAULT,
-                };
-                let array = |mut top: Vec<(u64, Value)>| {
-                    top.sort_by(|(a_count, a), (b_count, b)| {
-                        b_count.cmp(a_count).then_with(|| compare(a, b, first_type))
-                    });
-                    Value::Array(top.into_iter().take(k).map(|(_, value)| value).collect())
-                };
-                Column::of(ty, tops.into_iter().map(array))?
-            }
-        })
+            Groups::Tops(_) => self.tops(groups),
+        }
     }
+
+    /// The most frequent values of each group.
+    fn tops(self, groups: usize) -> Result<Column> {
+        let Groups::Tops(counts) = self.groups else { return Ok(Column::Same(Value::Int(0))) };
+        let (ty, memory, interner) = (&self.call.ty, self.memory, &self.interner);
+        let first_type = self.call.args.first().map_or(&Type::UInt8, |arg| &arg.ty);
+        let k = match self.call.function {
+            Aggregate::TopK(k) | Aggregate::TopKWeighted(k) => k,
+            _ => TOP_K_DEFAULT,
+        };
+        // A vector has up to twice the room that it needs, and room for 4; sorting takes a half.
+        let size = size_of::<(u64, u64)>();
+        let _tops = memory.charge_rows(groups, size_of::<Vec<(u64, u64)>>() + 4 * size)?;
+        let _counts = memory.charge_rows(counts.len(), 3 * size)?;
+        let mut tops = vec![Vec::new(); groups];
+        for ((slot, key), count) in counts {
+            if let Some(top) = tops.get_mut(slot as usize) {
+                top.push((count, key));
+            }
+        }
+        let compare_keys = |a: u64, b: u64| match first_type {
+            Type::String => key_text(a, interner).cmp(key_text(b, interner)),
+            ty => {
+                let value = |key| Column::key_value(ty, key, interner);
+                compare(&value(a), &value(b), ty)
+            }
+        };
+        let array = |mut top: Vec<(u64, u64)>| {
+            top.sort_by(|(a_count, a), (b_count, b)| {
+                b_count.cmp(a_count).then_with(|| compare_keys(*a, *b))
+            });
+            top.truncate(k);
+            let text = |(_, key): &(u64, u64)| match first_type {
+                Type::String => text_cost(key_text(*key, interner)),
+                _ => 0,
+            };
+            let bytes = size_of::<Held<Value>>() + top.len() * size_of::<Value>();
+            let charge = memory.charge(bytes + top.iter().map(text).sum::<usize>())?;
+            let values = top.iter().map(|(_, key)| Column::key_value(first_type, *key, interner));
+            Ok(Value::Array(Arc::new(Held::counted(values.collect(), charge))))
+        };
+        Column::of(memory, ty, groups, tops.into_iter().map(array))
+    }
+}
+
+/// A group's state, or that of a group without rows.
+fn of<T: Copy + Default>(states: &[T], group: usize) -> T {
+    states.get(group).copied().unwrap_or_default()
 }
 
 fn column(args: &[Column], i: usize) -> &Column {
@@ -381,26 +441,50 @@ fn column(args: &[Column], i: usize) -> &Column {
 
 /// Updates the state of each row's group.
 fn each<T: Clone + Default>(
+    charge: &mut Charge,
     states: &mut Vec<T>,
     groups: usize,
     slots: &[u32],
     mut update: impl FnMut(&mut T, usize),
-) {
+) -> Result<()> {
+    charge.reserve(states, groups.saturating_sub(states.len()))?;
     states.resize(groups, T::default());
     for (row, slot) in slots.iter().enumerate() {
         if let Some(state) = states.get_mut(*slot as usize) {
             update(state, row);
         }
     }
+    Ok(())
+}
+
+/// An entry of [`Groups::Tops`].
+type Count = ((u32, u64), u64);
+
+/// Bytes that may be held before they are counted.
+const SOME: usize = 64 * 1024;
+
+/// What the strings of a pair of values take up, beside the values themselves.
+fn text_bytes((a, b): &(Value, Value)) -> usize {
+    let bytes = |value: &Value| match value {
+        Value::Text(text) => text_cost(text),
+        _ => 0,
+    };
+    bytes(a) + bytes(b)
+}
+
+/// What a string of its own takes up: two counts of references, and what the allocator adds.
+fn text_cost(text: &str) -> usize {
+    text.len() + 32
 }
 
 /// Compares two values of a type; not-a-number is last.
 fn compare(a: &Value, b: &Value, ty: &Type) -> Ordering {
-    if let (Value::Text(a), Value::Text(b)) = (a, b) {
-        return a.cmp(b);
+    match (a, b) {
+        (Value::Text(a), Value::Text(b)) => a.cmp(b),
+        (Value::Float(a), Value::Float(b)) => float_order(*a).cmp(&float_order(*b)),
+        (Value::Int(a), Value::Int(b)) => int_order(ty, *a).cmp(&int_order(ty, *b)),
+        _ => Ordering::Equal,
     }
-    let order = |value: &Value| Column::Same(value.clone()).order(ty, 1);
-    order(a).cmp(&order(b))
 }
 
 fn is_nan(value: &Value) -> bool {
@@ -422,7 +506,7 @@ fn precedes_from_the_end(a: &Value, b: &Value, ty: &Type) -> bool {
     clippy::cast_sign_loss,
     reason = "as ClickHouse does"
 )]
-fn quantile(mut values: Vec<(u64, u64, u64)>, level: f64) -> Option<u64> {
+fn quantile(values: &mut [(u64, u64, u64)], level: f64) -> Option<u64> {
     values.sort_unstable();
     let total = values.iter().fold(0_u64, |sum, (_, _, weight)| sum.wrapping_add(*weight));
     let threshold = (total as f64 * level).ceil() as u64;

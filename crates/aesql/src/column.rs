@@ -6,7 +6,8 @@ use std::sync::Arc;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::error::{Error, Result};
-use crate::limits::COLUMN_TEXT_BYTES;
+use crate::limits::{COLUMN_TEXT_BYTES, STRING_BYTES};
+use crate::memory::{Charge, Held, Memory};
 use crate::value::{Type, Value};
 
 /// Strings back to back.
@@ -15,9 +16,15 @@ pub(crate) struct Words {
     text: String,
     /// Where each word ends.
     ends: Vec<u32>,
+    charge: Charge,
 }
 
 impl Words {
+    /// Strings that a query makes.
+    pub(crate) fn new(memory: &Memory) -> Result<Self> {
+        Ok(Self { charge: memory.charge(0)?, ..Self::default() })
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.ends.len()
     }
@@ -35,10 +42,13 @@ impl Words {
 
     /// Adds a word and returns its number.
     pub(crate) fn push(&mut self, word: &str) -> Result<u32> {
+        check_string(word.len())?;
         if self.text.len() + word.len() > COLUMN_TEXT_BYTES {
             return Err(Error::limit("the query makes too much text at once"));
         }
         let id = u32::try_from(self.ends.len()).map_err(|_| Error::limit("too many strings"))?;
+        self.charge.reserve_text(&mut self.text, word.len())?;
+        self.charge.reserve(&mut self.ends, 1)?;
         self.text.push_str(word);
         // COLUMN_TEXT_BYTES fits a u32.
         self.ends.push(u32::try_from(self.text.len()).unwrap_or(u32::MAX));
@@ -65,32 +75,50 @@ impl Words {
     }
 }
 
+/// Fails if a string of that many bytes is too long.
+pub(crate) fn check_string(bytes: usize) -> Result<()> {
+    if bytes <= STRING_BYTES {
+        return Ok(());
+    }
+    Err(Error::limit(format!("the query makes a string of more than {STRING_BYTES} bytes"))
+        .help("shorten it with substring()"))
+}
+
 /// Words, each of them once.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Interner {
-    words: Words,
+    words: Arc<Words>,
     ids: HashTable<u32>,
+    charge: Charge,
     hasher: DefaultHashBuilder,
 }
 
 impl Interner {
+    /// For strings that a query makes.
+    pub(crate) fn new(memory: &Memory) -> Result<Self> {
+        let words = Arc::new(Words::new(memory)?);
+        Ok(Self { words, charge: memory.charge(0)?, ..Self::default() })
+    }
+
     /// The word's number, a new one if it is new.
     pub(crate) fn id(&mut self, word: &str) -> Result<u32> {
-        let Self { words, ids, hasher } = self;
+        let Self { words, ids, charge, hasher } = self;
         let hash = hasher.hash_one(word);
         if let Some(id) = ids.find(hash, |id| words.get(*id) == word) {
             return Ok(*id);
         }
-        let id = words.push(word)?;
+        charge.reserve_table::<u32>(ids.len(), ids.capacity())?;
+        // Copied only if an answer that is still there has them.
+        let id = Arc::make_mut(words).push(word)?;
         ids.insert_unique(hash, id, |id| hasher.hash_one(words.get(*id)));
         Ok(id)
     }
 
-    pub(crate) fn words(&self) -> &Words {
+    pub(crate) fn words(&self) -> &Arc<Words> {
         &self.words
     }
 
-    pub(crate) fn into_words(self) -> Words {
+    pub(crate) fn into_words(self) -> Arc<Words> {
         self.words
     }
 
@@ -105,12 +133,12 @@ impl Interner {
 #[derive(Clone, Debug)]
 pub(crate) struct Texts {
     pub(crate) words: Arc<Words>,
-    pub(crate) ids: Vec<u32>,
+    pub(crate) ids: Held<u32>,
 }
 
 impl Texts {
-    pub(crate) fn new(words: Words, ids: Vec<u32>) -> Self {
-        Self { words: Arc::new(words), ids }
+    pub(crate) fn new(words: impl Into<Arc<Words>>, ids: Held<u32>) -> Self {
+        Self { words: words.into(), ids }
     }
 
     pub(crate) fn get(&self, row: usize) -> &str {
@@ -118,21 +146,29 @@ impl Texts {
     }
 
     /// Computes something of each row's string, once for each string that occurs.
-    pub(crate) fn each<T: Copy>(&self, mut f: impl FnMut(&str) -> Result<T>) -> Result<Vec<T>> {
-        if self.ids.len() < self.words.len() {
-            return self.ids.iter().map(|id| f(self.words.get(*id))).collect();
+    pub(crate) fn each<T: Copy + Default>(
+        &self,
+        memory: &Memory,
+        mut f: impl FnMut(&str) -> Result<T>,
+    ) -> Result<Held<T>> {
+        let rows = self.ids.len();
+        if rows < self.words.len() {
+            return Held::try_new(memory, rows, self.ids.iter().map(|id| f(self.words.get(*id))));
         }
-        let mut known: Vec<Option<T>> = vec![None; self.words.len()];
-        let mut of = |id: u32| match known.get_mut(id as usize) {
-            Some(Some(value)) => Ok(*value),
-            Some(slot) => {
-                let value = f(self.words.get(id))?;
-                *slot = Some(value);
-                Ok(value)
+        let _known = memory.charge_rows(self.words.len(), size_of::<T>() + size_of::<bool>())?;
+        let (mut known, mut is_known) =
+            (vec![T::default(); self.words.len()], vec![false; self.words.len()]);
+        for id in self.ids.iter() {
+            let word = *id as usize;
+            if let (Some(slot), Some(is_known @ false)) =
+                (known.get_mut(word), is_known.get_mut(word))
+            {
+                *slot = f(self.words.get(*id))?;
+                *is_known = true;
             }
-            None => f(""),
-        };
-        self.ids.iter().map(|id| of(*id)).collect()
+        }
+        let of = |id: &u32| known.get(*id as usize).copied().unwrap_or_default();
+        Held::new(memory, rows, self.ids.iter().map(of))
     }
 
     /// Bytes of the longest string.
@@ -141,7 +177,8 @@ impl Texts {
     }
 
     /// The rank of each row's string among all.
-    fn ranks(&self) -> Vec<u64> {
+    fn ranks(&self, memory: &Memory) -> Result<Held<u64>> {
+        let _sorted = memory.charge_rows(self.words.len(), size_of::<(&str, usize, u64)>())?;
         let mut sorted: Vec<(&str, usize)> =
             self.words.iter().enumerate().map(|(id, word)| (word, id)).collect();
         sorted.sort_unstable();
@@ -154,7 +191,8 @@ impl Texts {
                 *slot = rank;
             }
         }
-        self.ids.iter().map(|id| ranks.get(*id as usize).copied().unwrap_or_default()).collect()
+        let rank = |id: &u32| ranks.get(*id as usize).copied().unwrap_or_default();
+        Held::new(memory, self.ids.len(), self.ids.iter().map(rank))
     }
 }
 
@@ -164,10 +202,10 @@ impl Texts {
 pub(crate) enum Column {
     /// The same value in every row.
     Same(Value),
-    Ints(Vec<i64>),
-    Floats(Vec<f64>),
+    Ints(Held<i64>),
+    Floats(Held<f64>),
     Texts(Texts),
-    Arrays(Vec<Value>),
+    Arrays(Held<Value>),
 }
 
 impl Column {
@@ -205,123 +243,194 @@ impl Column {
             Self::Floats(_) => Value::Float(self.float(row)),
             Self::Texts(texts) => Value::Text(texts.get(row).into()),
             Self::Arrays(values) => {
-                values.get(row).cloned().unwrap_or_else(|| Value::Array(Arc::from([])))
+                values.get(row).cloned().unwrap_or_else(|| Value::Array(Arc::default()))
             }
         }
     }
 
-    /// A column of values of that type.
-    pub(crate) fn of(ty: &Type, values: impl Iterator<Item = Value>) -> Result<Self> {
+    /// A column of integers, at most as many as `rows`.
+    pub(crate) fn ints(
+        memory: &Memory,
+        rows: usize,
+        values: impl Iterator<Item = i64>,
+    ) -> Result<Self> {
+        Ok(Self::Ints(Held::new(memory, rows, values)?))
+    }
+
+    /// A column of floats, at most as many as `rows`.
+    pub(crate) fn floats(
+        memory: &Memory,
+        rows: usize,
+        values: impl Iterator<Item = f64>,
+    ) -> Result<Self> {
+        Ok(Self::Floats(Held::new(memory, rows, values)?))
+    }
+
+    /// A column of values of that type, at most as many as `rows`.
+    pub(crate) fn of(
+        memory: &Memory,
+        ty: &Type,
+        rows: usize,
+        mut values: impl Iterator<Item = Result<Value>>,
+    ) -> Result<Self> {
         Ok(match ty {
-            Type::Float64 => Self::Floats(
-                values.map(|v| if let Value::Float(f) = v { f } else { 0.0 }).collect(),
-            ),
+            Type::Float64 => Self::Floats(Held::try_new(
+                memory,
+                rows,
+                values.map(|v| Ok(if let Value::Float(f) = v? { f } else { 0.0 })),
+            )?),
             Type::String => {
-                let mut interner = Interner::default();
-                let ids = values
-                    .map(|v| interner.id(if let Value::Text(text) = &v { text } else { "" }))
-                    .collect::<Result<_>>()?;
+                let mut interner = Interner::new(memory)?;
+                let ids = Held::try_new(
+                    memory,
+                    rows,
+                    values.map(|v| match v? {
+                        Value::Text(text) => interner.id(&text),
+                        _ => interner.id(""),
+                    }),
+                )?;
                 Self::Texts(Texts::new(interner.into_words(), ids))
             }
-            Type::Array(_) => Self::Arrays(values.collect()),
-            _ => Self::Ints(values.map(|v| if let Value::Int(i) = v { i } else { 0 }).collect()),
+            Type::Array(_) => Self::Arrays(Held::try_new(memory, rows, values.by_ref())?),
+            _ => Self::Ints(Held::try_new(
+                memory,
+                rows,
+                values.map(|v| Ok(if let Value::Int(i) = v? { i } else { 0 })),
+            )?),
         })
     }
 
     /// Numbers of any type as `Float64`.
     #[expect(clippy::cast_precision_loss, reason = "as ClickHouse does")]
-    pub(crate) fn to_floats(&self, ty: &Type) -> Self {
+    pub(crate) fn to_floats(&self, memory: &Memory, ty: &Type) -> Result<Self> {
         let convert = |value: i64| match ty {
             Type::UInt64 => value.cast_unsigned() as f64,
             _ => value as f64,
         };
         match self {
-            Self::Ints(values) => Self::Floats(values.iter().map(|v| convert(*v)).collect()),
-            Self::Same(Value::Int(value)) => Self::Same(Value::Float(convert(*value))),
-            other => other.clone(),
+            Self::Ints(values) => {
+                Self::floats(memory, values.len(), values.iter().map(|v| convert(*v)))
+            }
+            Self::Same(Value::Int(value)) => Ok(Self::Same(Value::Float(convert(*value)))),
+            other => Ok(other.clone()),
         }
     }
 
     /// The values of those rows, in that order.
-    pub(crate) fn take(&self, rows: &[u32]) -> Self {
+    pub(crate) fn take(&self, memory: &Memory, rows: &[u32]) -> Result<Self> {
         let row = |row: &u32| *row as usize;
-        match self {
+        let count = rows.len();
+        Ok(match self {
             Self::Same(value) => Self::Same(value.clone()),
-            Self::Ints(_) => Self::Ints(rows.iter().map(|r| self.int(row(r))).collect()),
-            Self::Floats(_) => Self::Floats(rows.iter().map(|r| self.float(row(r))).collect()),
-            Self::Texts(Texts { words, ids }) => Self::Texts(Texts {
-                words: Arc::clone(words),
-                ids: rows.iter().map(|r| ids.get(row(r)).copied().unwrap_or_default()).collect(),
-            }),
-            Self::Arrays(_) => Self::Arrays(rows.iter().map(|r| self.value(row(r))).collect()),
-        }
+            Self::Ints(_) => Self::ints(memory, count, rows.iter().map(|r| self.int(row(r))))?,
+            Self::Floats(_) => {
+                Self::floats(memory, count, rows.iter().map(|r| self.float(row(r))))?
+            }
+            Self::Texts(Texts { words, ids }) => {
+                let id = |r: &u32| ids.get(row(r)).copied().unwrap_or_default();
+                let ids = Held::new(memory, count, rows.iter().map(id))?;
+                Self::Texts(Texts { words: Arc::clone(words), ids })
+            }
+            Self::Arrays(_) => {
+                Self::Arrays(Held::new(memory, count, rows.iter().map(|r| self.value(row(r))))?)
+            }
+        })
     }
 
     /// One column after the other; each comes with its number of rows.
-    pub(crate) fn concat(ty: &Type, parts: &[(Self, usize)]) -> Result<Self> {
-        if let [(only, _)] = parts {
-            return Ok(only.clone());
+    pub(crate) fn concat(
+        memory: &Memory,
+        ty: &Type,
+        mut parts: Vec<(Self, usize)>,
+    ) -> Result<Self> {
+        if parts.len() == 1
+            && let Some((only, _)) = parts.pop()
+        {
+            return Ok(only);
         }
         if let Some((Self::Same(first), _)) = parts.first()
             && parts.iter().all(|(part, _)| matches!(part, Self::Same(value) if value == first))
         {
             return Ok(Self::Same(first.clone()));
         }
+        let total = parts.iter().map(|(_, rows)| rows).sum();
         let each = || parts.iter().flat_map(|(part, rows)| (0..*rows).map(move |row| (part, row)));
         Ok(match ty {
             Type::String => {
-                let mut interner = Interner::default();
-                let mut ids = Vec::new();
-                for (part, rows) in parts {
-                    ids.extend(part.word_ids(*rows, &mut interner)?);
+                let mut interner = Interner::new(memory)?;
+                let mut ids = Held::new(memory, total, std::iter::empty())?;
+                for (part, rows) in &parts {
+                    let part = part.word_ids(memory, *rows, &mut interner)?;
+                    ids.extend(part.len(), part.iter().copied())?;
                 }
                 Self::Texts(Texts::new(interner.into_words(), ids))
             }
-            Type::Float64 => Self::Floats(each().map(|(part, row)| part.float(row)).collect()),
-            Type::Array(_) => Self::Arrays(each().map(|(part, row)| part.value(row)).collect()),
-            _ => Self::Ints(each().map(|(part, row)| part.int(row)).collect()),
+            Type::Float64 => {
+                Self::floats(memory, total, each().map(|(part, row)| part.float(row)))?
+            }
+            Type::Array(_) => {
+                Self::Arrays(Held::new(memory, total, each().map(|(part, row)| part.value(row)))?)
+            }
+            _ => Self::ints(memory, total, each().map(|(part, row)| part.int(row)))?,
         })
     }
 
     /// The rows' strings as numbers of words in the interner.
-    pub(crate) fn word_ids(&self, rows: usize, interner: &mut Interner) -> Result<Vec<u32>> {
+    fn word_ids(&self, memory: &Memory, rows: usize, interner: &mut Interner) -> Result<Held<u32>> {
         match self {
-            Self::Texts(texts) => texts.each(|word| interner.id(word)),
-            other => Ok(vec![interner.id(other.text(0))?; rows]),
+            Self::Texts(texts) => texts.each(memory, |word| interner.id(word)),
+            other => {
+                let id = interner.id(other.text(0))?;
+                Held::new(memory, rows, std::iter::repeat_n(id, rows))
+            }
         }
     }
 
     /// A number for each row that is the same exactly if the value is.
-    pub(crate) fn keys(&self, ty: &Type, rows: usize, interner: &mut Interner) -> Result<Vec<u64>> {
-        Ok(match ty {
-            Type::String => self.word_ids(rows, interner)?.into_iter().map(u64::from).collect(),
-            Type::Float64 => (0..rows).map(|row| self.float(row).to_bits()).collect(),
-            _ => (0..rows).map(|row| self.int(row).cast_unsigned()).collect(),
-        })
+    pub(crate) fn keys(
+        &self,
+        memory: &Memory,
+        ty: &Type,
+        rows: usize,
+        interner: &mut Interner,
+    ) -> Result<Held<u64>> {
+        let all = 0..rows;
+        match ty {
+            Type::String => {
+                let ids = self.word_ids(memory, rows, interner)?;
+                Held::new(memory, rows, ids.iter().copied().map(u64::from))
+            }
+            Type::Float64 => Held::new(memory, rows, all.map(|row| self.float(row).to_bits())),
+            _ => Held::new(memory, rows, all.map(|row| self.int(row).cast_unsigned())),
+        }
     }
 
     /// The value that a number of [`Column::keys`] stands for.
     pub(crate) fn key_value(ty: &Type, key: u64, interner: &Interner) -> Value {
         match ty {
-            Type::String => {
-                let id = u32::try_from(key).unwrap_or(u32::MAX);
-                Value::Text(interner.words().get(id).into())
-            }
+            Type::String => Value::Text(key_text(key, interner).into()),
             Type::Float64 => Value::Float(f64::from_bits(key)),
             _ => Value::Int(key.cast_signed()),
         }
     }
 
     /// A number for each row that orders as the value does: ascending, not-a-number [`LAST`].
-    pub(crate) fn order(&self, ty: &Type, rows: usize) -> Vec<u64> {
+    pub(crate) fn order(&self, memory: &Memory, ty: &Type, rows: usize) -> Result<Held<u64>> {
+        let all = 0..rows;
         match (ty, self) {
-            (Type::String, Self::Texts(texts)) => texts.ranks(),
-            (Type::String | Type::Array(_), _) => vec![0; rows],
-            (Type::Float64, _) => (0..rows).map(|row| float_order(self.float(row))).collect(),
-            (Type::UInt64, _) => (0..rows).map(|row| self.int(row).cast_unsigned()).collect(),
-            _ => (0..rows).map(|row| self.int(row).cast_unsigned() ^ SIGN).collect(),
+            (Type::String, Self::Texts(texts)) => texts.ranks(memory),
+            (Type::String | Type::Array(_), _) => Held::new(memory, rows, all.map(|_| 0)),
+            (Type::Float64, _) => {
+                Held::new(memory, rows, all.map(|row| float_order(self.float(row))))
+            }
+            _ => Held::new(memory, rows, all.map(|row| int_order(ty, self.int(row)))),
         }
     }
+}
+
+/// The string that a number of [`Column::keys`] stands for.
+pub(crate) fn key_text(key: u64, interner: &Interner) -> &str {
+    interner.words().get(u32::try_from(key).unwrap_or(u32::MAX))
 }
 
 /// What [`Column::order`] gives to not-a-number.
@@ -329,7 +438,16 @@ pub(crate) const LAST: u64 = u64::MAX;
 
 const SIGN: u64 = 1 << 63;
 
-fn float_order(value: f64) -> u64 {
+/// A number that orders as the integer does.
+pub(crate) fn int_order(ty: &Type, value: i64) -> u64 {
+    match ty {
+        Type::UInt64 => value.cast_unsigned(),
+        _ => value.cast_unsigned() ^ SIGN,
+    }
+}
+
+/// A number that orders as the float does: not-a-number is [`LAST`].
+pub(crate) fn float_order(value: f64) -> u64 {
     if value.is_nan() {
         return LAST;
     }
@@ -364,8 +482,9 @@ mod tests {
         for word in ["1", "no number", "2"] {
             words.push(word).unwrap();
         }
-        let texts = Texts::new(words, vec![0, 2, 0]);
-        let numbers = texts.each(|word| word.parse::<i64>().map_err(|_| Error::failed(word)));
-        assert_eq!(numbers, Ok(vec![1, 2, 1]));
+        let memory = Memory::new(1000);
+        let texts = Texts::new(words, Held::new(&memory, 3, [0, 2, 0].into_iter()).unwrap());
+        let parse = |word: &str| word.parse::<i64>().map_err(|_| Error::failed(word));
+        assert_eq!(*texts.each(&memory, parse).unwrap(), [1, 2, 1]);
     }
 }

@@ -30,6 +30,7 @@ mod check;
 mod column;
 mod error;
 pub mod limits;
+mod memory;
 mod output;
 mod parse;
 mod plan;
@@ -70,8 +71,10 @@ impl Query {
     /// too long or has no end of a string or comment.
     pub fn parse_all(sql: &str, limits: &Limits) -> Result<Vec<Result<Self, Error>>, Error> {
         let statements = parse::split(sql, limits)?;
-        let check =
-            |tokens| Ok(Self { plan: check::check(parse::parse(tokens)?)?, limits: *limits });
+        let cost = check::Cost::new(limits.memory);
+        let check = |tokens| {
+            Ok(Self { plan: check::check(parse::parse(tokens)?, &cost)?, limits: *limits })
+        };
         Ok(statements.into_iter().map(check).collect())
     }
 

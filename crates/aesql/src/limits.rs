@@ -3,6 +3,7 @@
 use std::cell::Cell;
 
 use crate::error::{Error, Result};
+use crate::memory::Memory;
 
 /// `ClickHouse` reads at most 256 KiB of a query (`max_query_size`), and Analytics Engine sends it
 /// one.
@@ -29,23 +30,29 @@ pub const OPERATORS: usize = 1_000;
 /// stack for each when it is checked, and when it is evaluated.
 pub const EXPRESSION_DEPTH: usize = 50;
 
-/// Parts of all expressions after aliases have been put in place. Aliases that name aliases can grow
-/// without bound: 30 of `a + a AS b` make a thousand million parts.
+/// Parts of all expressions after aliases have been put in place, and columns that `*` stands for.
+/// Both can grow without bound: 30 of `a + a AS b`, or of `SELECT *, * FROM (…)`, make a thousand
+/// million.
 pub const EXPRESSION_PARTS: usize = 100_000;
 
 /// Rows of an answer; as many as would be 100 MB of JSON at 100 bytes each.
 pub const ROWS: usize = 1_000_000;
 
-/// Bytes of an answer as it is written: as much as fits into wasm's 4 GiB beside the columns that it is
-/// written from.
-pub const ANSWER_BYTES: usize = 256 * 1024 * 1024;
+/// Bytes of memory that a query may hold besides the tables: its expressions, the columns that it
+/// computes, its groups, its answer and the answer as it is written. A million rows of a hundred bytes
+/// fit twice, and it fits into wasm's 4 GiB beside the tables.
+pub const MEMORY: usize = 256 * 1024 * 1024;
+
+/// Bytes of one string, in a data point or computed. Analytics Engine takes 16,000 bytes; what is done
+/// with a single string is not counted as memory while it is done, and takes a few times its length.
+pub const STRING_BYTES: usize = 4 * 1024 * 1024;
 
 /// Values computed, and 16-byte pieces of text read or written. A million rows cost some ten million
 /// for a usual query; ten thousand million are about a minute's work.
 pub const STEPS: u64 = 10_000_000_000;
 
-/// Text in one column of one batch of rows: 65,536 rows of 4 KiB. A multiple of it fits into wasm's
-/// 4 GiB.
+/// Text in one column of one batch of rows: 65,536 rows of 4 KiB. The place of a string in it fits into
+/// four bytes.
 pub(crate) const COLUMN_TEXT_BYTES: usize = 256 * 1024 * 1024;
 
 /// What a query may cost. The default is the constants of this module.
@@ -57,26 +64,31 @@ pub struct Limits {
     pub rows: usize,
     /// Values computed in the course of one evaluation; see [`STEPS`].
     pub steps: u64,
+    /// Bytes of memory, the tables' not counted; see [`MEMORY`].
+    pub memory: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { query_bytes: QUERY_BYTES, rows: ROWS, steps: STEPS }
+        Self { query_bytes: QUERY_BYTES, rows: ROWS, steps: STEPS, memory: MEMORY }
     }
 }
 
-/// What is left of a query's steps.
+/// What is left of a query's steps and memory.
 #[derive(Debug)]
-pub(crate) struct Budget(Cell<u64>);
+pub(crate) struct Budget {
+    steps: Cell<u64>,
+    pub(crate) memory: Memory,
+}
 
 impl Budget {
-    pub(crate) fn new(steps: u64) -> Self {
-        Self(Cell::new(steps))
+    pub(crate) fn new(steps: u64, memory: Memory) -> Self {
+        Self { steps: Cell::new(steps), memory }
     }
 
     pub(crate) fn spend(&self, steps: usize) -> Result<()> {
-        let left = self.0.get().checked_sub(steps as u64);
-        self.0.set(left.ok_or_else(|| Error::limit("the query takes too long"))?);
+        let left = self.steps.get().checked_sub(steps as u64);
+        self.steps.set(left.ok_or_else(|| Error::limit("the query takes too long"))?);
         Ok(())
     }
 }

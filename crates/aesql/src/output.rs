@@ -1,12 +1,12 @@
 //! Answers, and the formats that they are written in.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 use crate::column::Column;
-use crate::error::{Error, Result};
-use crate::limits::ANSWER_BYTES;
+use crate::error::Result;
+use crate::memory::{Charge, Memory};
 use crate::plan::Field;
-use crate::value::{Type, Value, write_float};
+use crate::value::{Type, Value};
 
 /// How an answer is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +59,8 @@ pub struct Answer {
     pub(crate) rows: usize,
     pub(crate) rows_before_limit: usize,
     pub(crate) format: Format,
+    /// What the query that it comes from may hold.
+    pub(crate) memory: Memory,
 }
 
 impl Answer {
@@ -74,136 +76,152 @@ impl Answer {
         self.rows
     }
 
-    /// Writes the answer; [`Answer::format`] has the format that the query asks for. Fails if it is
-    /// longer than [`ANSWER_BYTES`].
+    /// Writes the answer; [`Answer::format`] has the format that the query asks for. Fails if it takes
+    /// more memory than the query has left.
     pub fn write(&self, format: Format) -> Result<String> {
-        let mut out = String::new();
+        let charge = self.memory.charge(0)?;
+        let mut out = Out { text: String::new(), charge, memory: &self.memory };
         match format {
             Format::Json => self.json(&mut out)?,
             Format::JsonEachRow => {
                 for row in 0..self.rows {
                     self.object(row, &mut out)?;
-                    out.push('\n');
-                    check_length(&out)?;
+                    out.push("\n")?;
                 }
             }
             Format::TabSeparated => {
                 for row in 0..self.rows {
                     for (i, (field, column)) in self.fields.iter().zip(&self.columns).enumerate() {
                         if i > 0 {
-                            out.push('\t');
+                            out.push("\t")?;
                         }
-                        let start = out.len();
-                        column.value(row).write(&field.ty, &mut out)?;
                         if field.ty == Type::String {
-                            escape_tabs(&mut out, start);
+                            tab_text(column.text(row), &mut out)?;
+                        } else {
+                            out.value(&column.value(row), &field.ty)?;
                         }
                     }
-                    out.push('\n');
-                    check_length(&out)?;
+                    out.push("\n")?;
                 }
             }
         }
-        Ok(out)
+        Ok(out.text)
     }
 
-    fn json(&self, out: &mut String) -> Result<()> {
-        out.push_str("{\"meta\":[");
+    fn json(&self, out: &mut Out) -> Result<()> {
+        out.push("{\"meta\":[")?;
         for (i, field) in self.fields.iter().enumerate() {
             if i > 0 {
-                out.push(',');
+                out.push(",")?;
             }
-            out.push_str("{\"name\":");
-            json_text(&field.name, out);
-            out.push_str(",\"type\":");
-            json_text(&field.ty.to_string(), out);
-            out.push('}');
+            out.push("{\"name\":")?;
+            json_text(&field.name, out)?;
+            out.push(",\"type\":")?;
+            json_text(&field.ty.to_string(), out)?;
+            out.push("}")?;
         }
-        out.push_str("],\"data\":[");
+        out.push("],\"data\":[")?;
         for row in 0..self.rows {
             if row > 0 {
-                out.push(',');
+                out.push(",")?;
             }
             self.object(row, out)?;
-            check_length(out)?;
         }
         let (rows, before) = (self.rows, self.rows_before_limit);
-        write!(out, "],\"rows\":{rows},\"rows_before_limit_at_least\":{before}}}")?;
-        Ok(())
+        out.push(&format!("],\"rows\":{rows},\"rows_before_limit_at_least\":{before}}}"))
     }
 
-    fn object(&self, row: usize, out: &mut String) -> Result<()> {
-        out.push('{');
+    fn object(&self, row: usize, out: &mut Out) -> Result<()> {
+        out.push("{")?;
         for (i, (field, column)) in self.fields.iter().zip(&self.columns).enumerate() {
             if i > 0 {
-                out.push(',');
+                out.push(",")?;
             }
-            json_text(&field.name, out);
-            out.push(':');
+            json_text(&field.name, out)?;
+            out.push(":")?;
             match column {
-                Column::Texts(_) => json_text(column.text(row), out),
+                Column::Texts(_) => json_text(column.text(row), out)?,
                 other => json_value(&other.value(row), &field.ty, out)?,
             }
         }
-        out.push('}');
+        out.push("}")
+    }
+}
+
+/// An answer as it is written.
+struct Out<'a> {
+    text: String,
+    charge: Charge,
+    memory: &'a Memory,
+}
+
+impl Out<'_> {
+    fn push(&mut self, text: &str) -> Result<()> {
+        self.charge.reserve_text(&mut self.text, text.len())?;
+        self.text.push_str(text);
         Ok(())
     }
-}
 
-fn check_length(out: &str) -> Result<()> {
-    if out.len() <= ANSWER_BYTES {
-        return Ok(());
+    fn value(&mut self, value: &Value, ty: &Type) -> Result<()> {
+        // There is no other reason for it to fail.
+        value.write(ty, self).map_err(|_| self.memory.exceeded())
     }
-    Err(Error::limit(format!("the answer is longer than {ANSWER_BYTES} bytes"))
-        .help("ask for fewer rows with LIMIT"))
 }
 
-fn json_text(text: &str, out: &mut String) {
+impl Write for Out<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.push(text).map_err(|_| fmt::Error)
+    }
+}
+
+fn json_text(text: &str, out: &mut Out) -> Result<()> {
     // A string is always JSON.
-    out.push_str(&serde_json::to_string(text).unwrap_or_default());
+    out.push(&serde_json::to_string(text).unwrap_or_default())
 }
 
 /// Integers of 64 bits are strings, since a JSON number is often read as a double; not-a-number and
 /// the infinities are null.
-fn json_value(value: &Value, ty: &Type, out: &mut String) -> Result<()> {
+fn json_value(value: &Value, ty: &Type, out: &mut Out) -> Result<()> {
     match (value, ty) {
         (Value::Text(text), _) => json_text(text, out),
-        (Value::Float(float), _) if !float.is_finite() => out.push_str("null"),
-        (Value::Float(float), _) => write_float(*float, out)?,
+        (Value::Float(float), _) if !float.is_finite() => out.push("null"),
         (Value::Array(items), Type::Array(of)) => {
-            out.push('[');
+            out.push("[")?;
             for (i, item) in items.iter().enumerate() {
                 if i > 0 {
-                    out.push(',');
+                    out.push(",")?;
                 }
                 json_value(item, of, out)?;
             }
-            out.push(']');
+            out.push("]")
         }
         (_, Type::UInt64 | Type::Int64 | Type::Interval(_) | Type::DateTime(_) | Type::Date) => {
-            out.push('"');
-            value.write(ty, out)?;
-            out.push('"');
+            out.push("\"")?;
+            out.value(value, ty)?;
+            out.push("\"")
         }
-        _ => value.write(ty, out)?,
+        _ => out.value(value, ty),
     }
-    Ok(())
 }
 
-/// Escapes what would end a value or a line, from there to the end.
-fn escape_tabs(out: &mut String, start: usize) {
-    let text = out.split_off(start);
-    for c in text.chars() {
-        match c {
-            '\t' => out.push_str("\\t"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\0' => out.push_str("\\0"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            '\\' => out.push_str("\\\\"),
-            '\'' => out.push_str("\\'"),
-            c => out.push(c),
-        }
+/// Writes a text without what would end a value or a line.
+fn tab_text(mut text: &str, out: &mut Out) -> Result<()> {
+    let special = ['\t', '\n', '\r', '\0', '\u{8}', '\u{c}', '\\', '\''];
+    while let Some(at) = text.find(special) {
+        let (before, rest) = text.split_at(at);
+        out.push(before)?;
+        let mut rest = rest.chars();
+        out.push(match rest.next() {
+            Some('\t') => "\\t",
+            Some('\n') => "\\n",
+            Some('\r') => "\\r",
+            Some('\0') => "\\0",
+            Some('\u{8}') => "\\b",
+            Some('\u{c}') => "\\f",
+            Some('\'') => "\\'",
+            _ => "\\\\",
+        })?;
+        text = rest.as_str();
     }
+    out.push(text)
 }

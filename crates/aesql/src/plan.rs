@@ -23,6 +23,8 @@ pub(crate) enum Statement {
 pub(crate) struct Plan {
     pub(crate) statement: Statement,
     pub(crate) format: Format,
+    /// Bytes of memory that the statement takes up, at most.
+    pub(crate) bytes: usize,
 }
 
 /// A column of a table, a subquery or an answer.

@@ -12,6 +12,7 @@ use crate::aggregate::State;
 use crate::column::{Column, Interner, LAST};
 use crate::error::{Error, Result};
 use crate::limits::{Budget, Limits};
+use crate::memory::{Charge, Held, Memory};
 use crate::output::Answer;
 use crate::plan::{Expr, Field, Groups, Members, Node, Plan, Select, Sort, Source, Statement};
 use crate::scalar::Call;
@@ -21,15 +22,18 @@ use crate::value::{Type, Value};
 
 /// Evaluates a statement; `now` is in milliseconds since 1970.
 pub(crate) fn run(plan: &Plan, tables: &dyn Tables, now: i64, limits: &Limits) -> Result<Answer> {
+    let memory = Memory::new(limits.memory);
+    memory.keep(plan.bytes)?;
     let list = |name: &str, values: Vec<String>| -> Result<Answer> {
         let rows = values.len();
-        let texts = values.into_iter().map(|text| Value::Text(text.into()));
+        let texts = values.into_iter().map(|text| Ok(Value::Text(text.into())));
         Ok(Answer {
             fields: vec![Field { name: name.into(), ty: Type::String }],
-            columns: vec![Column::of(&Type::String, texts)?],
+            columns: vec![Column::of(&memory, &Type::String, rows, texts)?],
             rows,
             rows_before_limit: rows,
             format: plan.format,
+            memory: memory.clone(),
         })
     };
     match &plan.statement {
@@ -37,7 +41,8 @@ pub(crate) fn run(plan: &Plan, tables: &dyn Tables, now: i64, limits: &Limits) -
         Statement::ShowTimezone => list("timezone", vec!["Etc/UTC".into()]),
         Statement::ShowTimezones => list("timezone", Zone::names()),
         Statement::Select(select) => {
-            let run = Run { tables, now: now.div_euclid(1000), budget: Budget::new(limits.steps) };
+            let budget = Budget::new(limits.steps, memory.clone());
+            let run = Run { tables, now: now.div_euclid(1000), budget };
             let found = run.select(select, Some(limits.rows))?;
             Ok(Answer {
                 fields: select.columns.iter().map(|(field, _)| field.clone()).collect(),
@@ -45,6 +50,7 @@ pub(crate) fn run(plan: &Plan, tables: &dyn Tables, now: i64, limits: &Limits) -
                 rows: found.rows,
                 rows_before_limit: found.rows_before_limit,
                 format: plan.format,
+                memory: memory.clone(),
             })
         }
     }
@@ -72,16 +78,14 @@ enum Batch<'a> {
 }
 
 impl Batch<'_> {
-    fn column(&self, i: usize, rows: &[u32]) -> Column {
-        match self {
-            Self::Segment(table, segment) => match Slot::all().nth(i) {
-                Some(slot) => table.column(segment, slot, rows),
-                None => Column::Same(Value::Int(0)),
-            },
-            Self::Columns(columns) => {
-                columns.get(i).map_or(Column::Same(Value::Int(0)), |column| column.take(rows))
+    fn column(&self, memory: &Memory, i: usize, rows: &[u32]) -> Result<Column> {
+        let column = match self {
+            Self::Segment(table, segment) => {
+                Slot::all().nth(i).map(|slot| table.column(memory, segment, slot, rows))
             }
-        }
+            Self::Columns(columns) => columns.get(i).map(|column| column.take(memory, rows)),
+        };
+        column.unwrap_or(Ok(Column::Same(Value::Int(0))))
     }
 }
 
@@ -94,6 +98,7 @@ fn count(batches: &[Rows]) -> usize {
 
 impl Run<'_> {
     fn select(&self, select: &Select, most_rows: Option<usize>) -> Result<Relation> {
+        let memory = &self.budget.memory;
         let inner;
         let batches: Vec<Rows> = match &select.source {
             Source::Nothing => vec![(Batch::Columns(&[]), vec![0])],
@@ -109,14 +114,17 @@ impl Run<'_> {
                 inner = self.select(query, None)?;
                 let rows = u32::try_from(inner.rows)
                     .map_err(|_| Error::limit("a subquery has too many rows"))?;
+                let _rows = memory.charge_rows(inner.rows, size_of::<u32>())?;
                 vec![(Batch::Columns(&inner.columns), (0..rows).collect())]
             }
         };
+        let _rows = memory.charge_rows(count(&batches), size_of::<u32>())?;
         let batches = self.filter(batches, select.filter.as_ref())?;
         let Some(groups) = &select.groups else {
             return self.project(select, &batches, most_rows);
         };
         let (columns, rows) = self.group(groups, &batches)?;
+        let _groups = memory.charge_rows(rows as usize, size_of::<u32>())?;
         let batches = vec![(Batch::Columns(&columns), (0..rows).collect())];
         let batches = self.filter(batches, select.having.as_ref())?;
         self.project(select, &batches, most_rows)
@@ -136,8 +144,10 @@ impl Run<'_> {
 
     /// The columns of the groups, keys first, and their number.
     fn group(&self, groups: &Groups, batches: &[Rows]) -> Result<(Vec<Column>, u32)> {
-        let mut keys = Keys::new(&groups.keys);
-        let mut states: Vec<State> = groups.calls.iter().map(State::new).collect();
+        let memory = &self.budget.memory;
+        let mut keys = Keys::new(&groups.keys, memory)?;
+        let new_state = |call| State::new(call, memory);
+        let mut states = groups.calls.iter().map(new_state).collect::<Result<Vec<_>>>()?;
         if groups.keys.is_empty() {
             // The one group is there even if no row is.
             keys.groups = 1;
@@ -172,9 +182,11 @@ impl Run<'_> {
             .collect::<Result<Vec<_>>>()?;
         self.budget.spend(rows.len())?;
         let slots = keys.slots(&columns, rows.len())?;
+        // The rows and the groups of those that count.
+        let _own = self.budget.memory.charge_rows(rows.len(), 2 * size_of::<u32>())?;
         for (call, state) in groups.calls.iter().zip(states) {
             let (rows, slots) = match &call.condition {
-                None => (rows.to_vec(), slots.clone()),
+                None => (rows.to_vec(), slots.to_vec()),
                 Some(condition) => {
                     let holds = self.truth(condition, batch, rows)?;
                     (only(rows, &holds), only(&slots, &holds))
@@ -199,9 +211,11 @@ impl Run<'_> {
         states: &mut [State],
         batches: &[Rows],
     ) -> Result<()> {
+        let memory = &self.budget.memory;
         let order = self.sorted(&groups.order, batches, usize::MAX)?;
-        let sorted =
-            |expr: &Expr| -> Result<Column> { Ok(self.eval_all(expr, batches)?.take(&order)) };
+        let sorted = |expr: &Expr| self.eval_all(expr, batches)?.take(memory, &order);
+        // The rows that count, and the group that they are in.
+        let _own = memory.charge_rows(order.len(), 2 * size_of::<u32>())?;
         for (call, state) in groups.calls.iter().zip(states) {
             let args = call.args.iter().map(sorted).collect::<Result<Vec<_>>>()?;
             let mut rows: Vec<u32> = (0..).take(order.len()).collect();
@@ -209,7 +223,8 @@ impl Run<'_> {
                 let holds = sorted(condition)?;
                 rows.retain(|row| holds.int(*row as usize) != 0);
             }
-            let args: Vec<Column> = args.iter().map(|arg| arg.take(&rows)).collect();
+            let take = |arg: &Column| arg.take(memory, &rows);
+            let args = args.iter().map(take).collect::<Result<Vec<_>>>()?;
             state.update(keys.groups as usize, &vec![0; rows.len()], &args)?;
         }
         Ok(())
@@ -224,17 +239,20 @@ impl Run<'_> {
     ) -> Result<Relation> {
         let total = count(batches);
         let end = select.limit.unwrap_or(usize::MAX).saturating_add(select.offset).min(total);
-        let mut wanted: Vec<u32> = if select.order.is_empty() {
-            (0..).take(end).collect()
+        let memory = &self.budget.memory;
+        let sorted = if select.order.is_empty() {
+            Held::new(memory, end, (0..).take(end))?
         } else {
             self.sorted(&select.order, batches, end)?
         };
-        wanted.drain(..select.offset.min(wanted.len()));
+        let wanted = sorted.get(select.offset..).unwrap_or_default();
         if most_rows.is_some_and(|most| wanted.len() > most) {
             return Err(Error::limit(format!("the answer has {} rows", wanted.len()))
                 .help("ask for fewer with LIMIT"));
         }
-        // The rows by batch, as they are stored; `rank` puts them in order again.
+        // The rows by batch, as they are stored; `rank` puts them in order again. `picked` has up to
+        // twice the room that it needs.
+        let _picked = memory.charge_rows(wanted.len(), 5 * size_of::<u32>())?;
         let mut stored: Vec<(u32, u32)> = wanted.iter().copied().zip(0..).collect();
         stored.sort_unstable();
         let mut rank = vec![0_u32; stored.len()];
@@ -261,21 +279,21 @@ impl Run<'_> {
             .iter()
             .map(|(_, expr)| {
                 let column = self.eval_all(expr, &picked)?;
-                Ok(if select.order.is_empty() { column } else { column.take(&rank) })
+                if select.order.is_empty() { Ok(column) } else { column.take(memory, &rank) }
             })
             .collect::<Result<_>>()?;
         Ok(Relation { columns, rows: wanted.len(), rows_before_limit: total })
     }
 
     /// The first rows by some order, by their number among all rows of the batches.
-    fn sorted(&self, order: &[Sort], batches: &[Rows], first: usize) -> Result<Vec<u32>> {
-        let total = count(batches);
+    fn sorted(&self, order: &[Sort], batches: &[Rows], first: usize) -> Result<Held<u32>> {
+        let (total, memory) = (count(batches), &self.budget.memory);
         let mut keys = Vec::new();
         for Sort { expr, descending } in order {
-            let mut key = self.eval_all(expr, batches)?.order(&expr.ty, total);
+            let mut key = self.eval_all(expr, batches)?.order(memory, &expr.ty, total)?;
             if *descending {
                 let float = expr.ty == Type::Float64;
-                for key in &mut key {
+                for key in key.iter_mut() {
                     // Not-a-number is last either way.
                     if !(float && *key == LAST) {
                         *key = !*key;
@@ -289,13 +307,14 @@ impl Run<'_> {
             by.find(|ordering| ordering.is_ne()).unwrap_or_else(|| a.cmp(b))
         };
         self.budget.spend(total.saturating_mul(order.len()).saturating_mul(20))?;
+        let charge = memory.charge_rows(total, size_of::<u32>())?;
         let mut rows: Vec<u32> = (0..).take(total).collect();
         if first > 0 && first < total {
             rows.select_nth_unstable_by(first - 1, compare);
         }
         rows.truncate(first);
         rows.sort_unstable_by(compare);
-        Ok(rows)
+        Ok(Held::counted(rows, charge))
     }
 
     /// Evaluates an expression for all rows of some batches.
@@ -304,7 +323,7 @@ impl Run<'_> {
             .iter()
             .map(|(batch, rows)| Ok((self.eval(expr, batch, rows)?, rows.len())))
             .collect::<Result<Vec<_>>>()?;
-        Column::concat(&expr.ty, &parts)
+        Column::concat(&self.budget.memory, &expr.ty, parts)
     }
 
     /// In which rows a condition holds.
@@ -319,6 +338,9 @@ impl Run<'_> {
                 return Ok((0..rows.len()).map(|row| column.int(row) != 0).collect());
             }
         };
+        // The result so far, the undecided rows by place and by number, and what a term makes of them.
+        let size = 2 * size_of::<bool>() + size_of::<usize>() + size_of::<u32>();
+        let _own = self.budget.memory.charge_rows(rows.len(), size)?;
         let mut result = vec![open; rows.len()];
         let mut undecided: Vec<usize> = (0..rows.len()).collect();
         for term in terms {
@@ -341,18 +363,19 @@ impl Run<'_> {
     /// Evaluates an expression for some rows of a batch.
     fn eval(&self, expr: &Expr, batch: &Batch, rows: &[u32]) -> Result<Column> {
         self.budget.spend(rows.len())?;
+        let memory = &self.budget.memory;
         match &expr.node {
-            Node::Column(i) => Ok(batch.column(*i, rows)),
+            Node::Column(i) => batch.column(memory, *i, rows),
             Node::Literal(value) => Ok(Column::Same(value.clone())),
-            _ if rows.is_empty() => Column::of(&expr.ty, std::iter::empty()),
+            _ if rows.is_empty() => Column::of(memory, &expr.ty, 0, std::iter::empty()),
             Node::All(_) | Node::Any(_) => {
                 let holds = self.truth(expr, batch, rows)?;
-                Ok(Column::Ints(holds.into_iter().map(i64::from).collect()))
+                Column::ints(memory, rows.len(), holds.into_iter().map(i64::from))
             }
             Node::If(parts) => self.choose(parts, &expr.ty, batch, rows),
             Node::Among(of, members) => {
                 let column = self.eval(of, batch, rows)?;
-                among(&column, members, rows.len()).map_err(|error| error.at(expr.at))
+                among(memory, &column, members, rows.len()).map_err(|error| error.at(expr.at))
             }
             Node::Call(function, args) => {
                 let args = args
@@ -367,7 +390,13 @@ impl Run<'_> {
                 if let Column::Texts(texts) = &column {
                     self.budget.spend(texts.words.text_bytes() / 16)?;
                 }
-                Ok(if constant { Column::Same(column.value(0)) } else { column })
+                if !constant {
+                    return Ok(column);
+                }
+                // A constant may be shared by many columns: it counts until the end.
+                let value = column.value(0);
+                memory.keep(if let Value::Text(text) = &value { text.len() } else { 0 })?;
+                Ok(Column::Same(value))
             }
         }
     }
@@ -380,6 +409,10 @@ impl Run<'_> {
         batch: &Batch,
         rows: &[u32],
     ) -> Result<Column> {
+        let memory = &self.budget.memory;
+        // What holds and what fails, the rows of one side, and where each side's values go.
+        let bytes = 2 * size_of::<bool>() + 2 * size_of::<u32>();
+        let _own = memory.charge_rows(rows.len(), bytes)?;
         let holds = self.truth(condition, batch, rows)?;
         let fails: Vec<bool> = holds.iter().map(|holds| !holds).collect();
         let side = |expr: &Expr, holds: &[bool]| -> Result<(Column, usize)> {
@@ -388,9 +421,10 @@ impl Run<'_> {
             // A Date in place of a DateTime is its midnight; other integers are as they are.
             Ok((
                 match (ty, &expr.ty) {
-                    (Type::Float64, _) => column.to_floats(&expr.ty),
+                    (Type::Float64, _) => column.to_floats(memory, &expr.ty)?,
                     (Type::DateTime(_), Type::Date) => {
-                        Column::Ints((0..rows.len()).map(|row| column.int(row) * 86_400).collect())
+                        let midnights = (0..rows.len()).map(|row| column.int(row) * 86_400);
+                        Column::ints(memory, rows.len(), midnights)?
                     }
                     _ => column,
                 },
@@ -410,7 +444,7 @@ impl Run<'_> {
                 *next - 1
             })
             .collect();
-        Ok(Column::concat(ty, &[then, otherwise])?.take(&order))
+        Column::concat(memory, ty, vec![then, otherwise])?.take(memory, &order)
     }
 }
 
@@ -418,24 +452,24 @@ fn only(rows: &[u32], holds: &[bool]) -> Vec<u32> {
     rows.iter().zip(holds).filter(|(_, holds)| **holds).map(|(row, _)| *row).collect()
 }
 
-fn among(column: &Column, members: &Members, rows: usize) -> Result<Column> {
+fn among(memory: &Memory, column: &Column, members: &Members, rows: usize) -> Result<Column> {
     let flag = |holds: bool| i64::from(holds);
-    Ok(match (members, column) {
+    let all = 0..rows;
+    match (members, column) {
         (Members::Texts(texts), Column::Texts(column)) => {
-            Column::Ints(column.each(|text| Ok(flag(texts.contains(text))))?)
+            Ok(Column::Ints(column.each(memory, |text| Ok(flag(texts.contains(text))))?))
         }
         (Members::Texts(texts), other) => {
-            Column::Same(Value::Int(flag(texts.contains(other.text(0)))))
+            Ok(Column::Same(Value::Int(flag(texts.contains(other.text(0))))))
         }
         (Members::Ints(ints), _) => {
-            Column::Ints((0..rows).map(|row| flag(ints.contains(&column.int(row)))).collect())
+            Column::ints(memory, rows, all.map(|row| flag(ints.contains(&column.int(row)))))
         }
-        (Members::Floats(floats), _) => Column::Ints(
-            (0..rows)
-                .map(|row| flag(floats.contains(&(column.float(row) + 0.0).to_bits())))
-                .collect(),
-        ),
-    })
+        (Members::Floats(floats), _) => {
+            let found = |row| floats.contains(&(column.float(row) + 0.0).to_bits());
+            Column::ints(memory, rows, all.map(|row| flag(found(row))))
+        }
+    }
 }
 
 /// The groups by their keys.
@@ -448,32 +482,38 @@ struct Keys<'a> {
     numbers: HashTable<u32>,
     hasher: DefaultHashBuilder,
     groups: u32,
+    memory: &'a Memory,
+    /// For the values and the numbers.
+    charge: Charge,
 }
 
 impl<'a> Keys<'a> {
-    fn new(exprs: &'a [Expr]) -> Self {
-        Self {
+    fn new(exprs: &'a [Expr], memory: &'a Memory) -> Result<Self> {
+        Ok(Self {
             exprs,
-            interners: exprs.iter().map(|_| Interner::default()).collect(),
+            interners: exprs.iter().map(|_| Interner::new(memory)).collect::<Result<_>>()?,
             values: Vec::new(),
             numbers: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             groups: 0,
-        }
+            memory,
+            charge: memory.charge(0)?,
+        })
     }
 
     /// The number of each row's group.
-    fn slots(&mut self, columns: &[Column], rows: usize) -> Result<Vec<u32>> {
-        let width = self.exprs.len();
+    fn slots(&mut self, columns: &[Column], rows: usize) -> Result<Held<u32>> {
+        let (width, memory) = (self.exprs.len(), self.memory);
         if width == 0 {
-            return Ok(vec![0; rows]);
+            return Held::new(memory, rows, std::iter::repeat_n(0, rows));
         }
         let mut by_column = Vec::new();
         for ((column, expr), interner) in columns.iter().zip(self.exprs).zip(&mut self.interners) {
-            by_column.push(column.keys(&expr.ty, rows, interner)?);
+            by_column.push(column.keys(memory, &expr.ty, rows, interner)?);
         }
-        let Self { values, numbers, hasher, groups, .. } = self;
+        let Self { values, numbers, hasher, groups, charge, .. } = self;
         let mut own = Vec::with_capacity(width);
+        let charge_slots = memory.charge_rows(rows, size_of::<u32>())?;
         let mut slots = Vec::with_capacity(rows);
         for row in 0..rows {
             own.clear();
@@ -485,13 +525,15 @@ impl<'a> Keys<'a> {
                 continue;
             }
             slots.push(*groups);
+            charge.reserve(values, width)?;
+            charge.reserve_table::<u32>(numbers.len(), numbers.capacity())?;
             values.extend(&own);
             numbers.insert_unique(hash, *groups, |number| {
                 hasher.hash_one(of_group(values, *number, width))
             });
             *groups += 1;
         }
-        Ok(slots)
+        Ok(Held::counted(slots, charge_slots))
     }
 
     /// The columns of the keys.
@@ -503,7 +545,8 @@ impl<'a> Keys<'a> {
             .enumerate()
             .map(|(i, (expr, interner))| {
                 let keys = self.values.iter().skip(i).step_by(width);
-                Column::of(&expr.ty, keys.map(|key| Column::key_value(&expr.ty, *key, interner)))
+                let value = |key: &u64| Ok(Column::key_value(&expr.ty, *key, interner));
+                Column::of(self.memory, &expr.ty, self.groups as usize, keys.map(value))
             })
             .collect()
     }

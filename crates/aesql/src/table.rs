@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use crate::column::{Column, Interner, Texts, Words};
 use crate::error::{Error, Result};
-use crate::limits::COLUMN_TEXT_BYTES;
+use crate::limits::{COLUMN_TEXT_BYTES, STRING_BYTES};
+use crate::memory::{Held, Memory};
 use crate::point::Point;
 use crate::value::{Type, Value};
 
@@ -86,7 +87,7 @@ impl Slot {
 /// The data points of one dataset, in the order in which they came.
 #[derive(Clone, Debug)]
 pub struct Table {
-    name: String,
+    name: Arc<str>,
     segments: VecDeque<Segment>,
     /// Rows of the first segment that were evicted.
     evicted: usize,
@@ -96,7 +97,7 @@ pub struct Table {
 impl Table {
     /// An empty table for the dataset of that name.
     #[must_use]
-    pub fn new(name: impl Into<String>) -> Self {
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self { name: name.into(), segments: VecDeque::new(), evicted: 0, rows: 0 }
     }
 
@@ -113,10 +114,10 @@ impl Table {
     }
 
     /// Adds a data point. Its dataset is the table's, whatever it says. Fails if one of its strings is
-    /// over 64 MiB, which is far beyond what Analytics Engine takes.
+    /// over [`STRING_BYTES`], which is far beyond what Analytics Engine takes.
     pub fn push(&mut self, point: &Point) -> Result<()> {
         let mut texts = std::iter::once(&point.index1).chain(&point.blobs);
-        if texts.any(|text| text.len() > SEGMENT_TEXT_BYTES) {
+        if texts.any(|text| text.len() > STRING_BYTES) {
             return Err(Error::limit("a string of the data point is too long"));
         }
         if self.segments.back().is_none_or(Segment::is_full) {
@@ -169,7 +170,7 @@ impl Table {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let segments: usize = self.segments.iter().map(Segment::bytes).sum();
-        size_of::<Self>() + self.name.capacity() + segments
+        size_of::<Self>() + self.name.len() + segments
     }
 
     /// The segments, each with the rows of it that are still there.
@@ -181,36 +182,42 @@ impl Table {
     }
 
     /// A column's values in those rows of a segment.
-    pub(crate) fn column(&self, segment: &Segment, slot: Slot, rows: &[u32]) -> Column {
-        match slot {
-            Slot::Dataset => Column::Same(Value::Text(self.name.as_str().into())),
-            Slot::Timestamp => Column::Ints(
-                rows.iter()
-                    .map(|row| {
-                        let at = segment.timestamps.get(*row as usize).copied().unwrap_or_default();
-                        at.div_euclid(1000).clamp(0, i64::from(u32::MAX))
-                    })
-                    .collect(),
-            ),
+    pub(crate) fn column(
+        &self,
+        memory: &Memory,
+        segment: &Segment,
+        slot: Slot,
+        rows: &[u32],
+    ) -> Result<Column> {
+        let count = rows.len();
+        Ok(match slot {
+            Slot::Dataset => Column::Same(Value::Text(Arc::clone(&self.name))),
+            Slot::Timestamp => {
+                let seconds = |row: &u32| {
+                    let at = segment.timestamps.get(*row as usize).copied().unwrap_or_default();
+                    at.div_euclid(1000).clamp(0, i64::from(u32::MAX))
+                };
+                Column::ints(memory, count, rows.iter().map(seconds))?
+            }
             Slot::SampleInterval => match &segment.sample_intervals {
                 Cells::Same(value) => Column::Same(Value::Int(i64::from(*value))),
                 each @ Cells::Each(_) => {
-                    Column::Ints(rows.iter().map(|row| i64::from(each.get(*row))).collect())
+                    Column::ints(memory, count, rows.iter().map(|row| i64::from(each.get(*row))))?
                 }
             },
-            Slot::Index1 => segment.index1.column(rows),
+            Slot::Index1 => segment.index1.column(memory, rows)?,
             Slot::Blob(i) => match segment.blobs.get(i) {
-                Some(blob) => blob.column(rows),
+                Some(blob) => blob.column(memory, rows)?,
                 None => Column::Same(Value::Text("".into())),
             },
             Slot::Double(i) => match segment.doubles.get(i) {
                 Some(each @ Cells::Each(_)) => {
-                    Column::Floats(rows.iter().map(|row| each.get(*row)).collect())
+                    Column::floats(memory, count, rows.iter().map(|row| each.get(*row)))?
                 }
                 Some(Cells::Same(value)) => Column::Same(Value::Float(*value)),
                 None => Column::Same(Value::Float(0.0)),
             },
-        }
+        })
     }
 }
 
@@ -262,6 +269,8 @@ impl<T: Copy + Default> Cells<T> {
 struct TextCells {
     strings: Strings,
     ids: Cells<u16>,
+    /// The string of the first row, for a column that is that: queries share it.
+    first: Arc<str>,
 }
 
 #[derive(Clone, Debug)]
@@ -273,10 +282,11 @@ enum Strings {
 
 impl TextCells {
     fn new() -> Self {
-        Self { strings: Strings::Open(Interner::default()), ids: Cells::Same(0) }
+        let strings = Strings::Open(Interner::default());
+        Self { strings, ids: Cells::Same(0), first: Arc::default() }
     }
 
-    fn words(&self) -> &Words {
+    fn words(&self) -> &Arc<Words> {
         match &self.strings {
             Strings::Open(interner) => interner.words(),
             Strings::Sealed(words) => words,
@@ -285,6 +295,9 @@ impl TextCells {
 
     fn push(&mut self, rows: usize, text: &str) -> Result<()> {
         if let Strings::Open(interner) = &mut self.strings {
+            if rows == 0 {
+                self.first = text.into();
+            }
             let id = interner.id(text)?;
             // A segment has no more strings than rows.
             self.ids.push(rows, u16::try_from(id).unwrap_or_default(), |a, b| a == b);
@@ -295,22 +308,19 @@ impl TextCells {
     fn seal(&mut self) {
         if let Strings::Open(interner) = &mut self.strings {
             let mut words = std::mem::take(interner).into_words();
-            words.shrink();
-            self.strings = Strings::Sealed(Arc::new(words));
+            Arc::make_mut(&mut words).shrink();
+            self.strings = Strings::Sealed(words);
         }
         self.ids.shrink();
     }
 
-    fn column(&self, rows: &[u32]) -> Column {
-        if let Cells::Same(id) = self.ids {
-            return Column::Same(Value::Text(self.words().get(id.into()).into()));
+    fn column(&self, memory: &Memory, rows: &[u32]) -> Result<Column> {
+        if matches!(self.ids, Cells::Same(_)) {
+            return Ok(Column::Same(Value::Text(Arc::clone(&self.first))));
         }
-        let words = match &self.strings {
-            Strings::Open(interner) => Arc::new(interner.words().clone()),
-            Strings::Sealed(words) => Arc::clone(words),
-        };
-        let ids = rows.iter().map(|row| u32::from(self.ids.get(*row))).collect();
-        Column::Texts(Texts { words, ids })
+        let ids = rows.iter().map(|row| u32::from(self.ids.get(*row)));
+        let ids = Held::new(memory, rows.len(), ids)?;
+        Ok(Column::Texts(Texts::new(Arc::clone(self.words()), ids)))
     }
 
     fn bytes(&self) -> usize {
@@ -318,7 +328,7 @@ impl TextCells {
             Strings::Open(interner) => interner.bytes(),
             Strings::Sealed(words) => words.bytes(),
         };
-        strings + self.ids.bytes()
+        strings + self.ids.bytes() + self.first.len()
     }
 }
 
@@ -420,7 +430,7 @@ mod tests {
     fn texts(table: &Table, slot: Slot) -> Vec<String> {
         let mut texts = Vec::new();
         for (segment, rows) in table.segments() {
-            let column = table.column(segment, slot, &rows);
+            let column = table.column(&Memory::new(1 << 30), segment, slot, &rows).unwrap();
             texts.extend((0..rows.len()).map(|row| column.text(row).to_owned()));
         }
         texts
@@ -436,7 +446,8 @@ mod tests {
         assert_eq!(texts(&table, Slot::Blob(0)), ["", "a", "c"]);
         assert_eq!(texts(&table, Slot::Blob(1)), ["", "b", ""]);
         let (segment, rows) = table.segments().next().unwrap();
-        let column = table.column(segment, Slot::Double(1), &rows);
+        let memory = Memory::new(1 << 20);
+        let column = table.column(&memory, segment, Slot::Double(1), &rows).unwrap();
         assert_eq!([0, 1, 2].map(|row| column.float(row).to_string()), ["0", "1.5", "0"]);
     }
 

@@ -3,6 +3,7 @@
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
+use crate::memory::Held;
 use crate::time::{self, Unit, Zone};
 
 /// The type of a column or an expression.
@@ -144,7 +145,7 @@ impl Type {
         match self {
             Self::Float64 => Value::Float(0.0),
             Self::String => Value::Text(Arc::from("")),
-            Self::Array(_) => Value::Array(Arc::from([])),
+            Self::Array(_) => Value::Array(Arc::default()),
             _ => Value::Int(0),
         }
     }
@@ -169,7 +170,7 @@ pub(crate) enum Value {
     Int(i64),
     Float(f64),
     Text(Arc<str>),
-    Array(Arc<[Value]>),
+    Array(Arc<Held<Value>>),
 }
 
 impl PartialEq for Value {
@@ -179,7 +180,7 @@ impl PartialEq for Value {
             (Self::Int(a), Self::Int(b)) => a == b,
             (Self::Float(a), Self::Float(b)) => a.to_bits() == b.to_bits(),
             (Self::Text(a), Self::Text(b)) => a == b,
-            (Self::Array(a), Self::Array(b)) => a == b,
+            (Self::Array(a), Self::Array(b)) => a[..] == b[..],
             _ => false,
         }
     }
@@ -225,7 +226,7 @@ impl Value {
 }
 
 /// The shortest decimal that reads back the same, with an exponent where `ClickHouse` has one.
-pub(crate) fn write_float(value: f64, out: &mut impl Write) -> fmt::Result {
+fn write_float(value: f64, out: &mut impl Write) -> fmt::Result {
     let magnitude = value.abs();
     if value.is_nan() {
         out.write_str("nan")

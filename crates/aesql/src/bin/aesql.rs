@@ -130,11 +130,10 @@ fn query(
         let query = query.map_err(failed)?;
         let answer = query.run(&tables, now).map_err(failed)?;
         let format = format.unwrap_or(query.format());
-        let mut text = answer.write(format).map_err(failed)?;
+        print(&answer.write(format).map_err(failed)?)?;
         if format == Format::Json {
-            text.push('\n');
+            print("\n")?;
         }
-        print(&text)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -15,18 +15,51 @@ use sqlparser::ast::{self, Spanned};
 
 use self::scope::{Place, Scope};
 use crate::error::{Error, Location, Result};
+use crate::limits::EXPRESSION_PARTS;
+use crate::memory::exceeded;
 use crate::output::Format;
 use crate::parse::{self, Parsed, location};
 use crate::plan::{Expr, Field, Plan, Select, Source, Statement};
 use crate::table::Slot;
 use crate::value::Type;
 
+/// What the parts of expressions, and the columns, have come to.
+pub(crate) struct Cost {
+    /// Of one statement.
+    parts: Cell<usize>,
+    /// Of all statements of a text.
+    bytes: Cell<usize>,
+    limit: usize,
+}
+
+impl Cost {
+    /// Nothing so far, of that many bytes.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { parts: Cell::new(0), bytes: Cell::new(0), limit }
+    }
+
+    /// Counts a part with that much text. Parts that are not kept count, too: an expression is bound
+    /// several times until it is known where it belongs.
+    fn add(&self, text: usize) -> Result<()> {
+        /// More than an expression takes up with its place in a vector.
+        const PART: usize = 256;
+        self.parts.set(self.parts.get() + 1);
+        if self.parts.get() > EXPRESSION_PARTS {
+            return Err(Error::limit("the expressions are too large")
+                .help("name fewer columns, and what names others less often"));
+        }
+        self.bytes.set(self.bytes.get().saturating_add(PART).saturating_add(text));
+        if self.bytes.get() > self.limit { Err(exceeded(self.limit)) } else { Ok(()) }
+    }
+}
+
 /// Checks a statement.
-pub(crate) fn check(parsed: Parsed) -> Result<Plan> {
+pub(crate) fn check(parsed: Parsed, cost: &Cost) -> Result<Plan> {
     match parsed {
         Parsed::Show(words) => check_show(&words),
         Parsed::Select(query) => {
-            let parts = Cell::new(0);
+            cost.parts.set(0);
+            let before = cost.bytes.get();
             let format = match &query.format_clause {
                 None => Format::default(),
                 Some(ast::FormatClause::Identifier(name)) => {
@@ -34,8 +67,9 @@ pub(crate) fn check(parsed: Parsed) -> Result<Plan> {
                 }
                 Some(ast::FormatClause::Null) => parse::format("NULL", None)?,
             };
-            let select = check_query(&query, true, &parts)?;
-            Ok(Plan { statement: Statement::Select(Box::new(select)), format })
+            let select = check_query(&query, true, cost)?;
+            let bytes = cost.bytes.get() - before;
+            Ok(Plan { statement: Statement::Select(Box::new(select)), format, bytes })
         }
     }
 }
@@ -60,7 +94,7 @@ fn check_show(words: &[(String, Option<Location>)]) -> Result<Plan> {
         ([format, _], Some((name, at))) if format == "FORMAT" => parse::format(name, *at)?,
         _ => return Err(refused()),
     };
-    Ok(Plan { statement, format })
+    Ok(Plan { statement, format, bytes: 0 })
 }
 
 fn refused(what: &str, help: &str, at: Option<Location>) -> Error {
@@ -72,7 +106,7 @@ fn absent(is_absent: bool, what: &str, help: &str, at: Option<Location>) -> Resu
     if is_absent { Ok(()) } else { Err(refused(what, help, at)) }
 }
 
-fn check_query(query: &ast::Query, outermost: bool, parts: &Cell<usize>) -> Result<Select> {
+fn check_query(query: &ast::Query, outermost: bool, cost: &Cost) -> Result<Select> {
     let ast::Query {
         with,
         body,
@@ -107,7 +141,7 @@ fn check_query(query: &ast::Query, outermost: bool, parts: &Cell<usize>) -> Resu
         "put it at the end of the query",
         at,
     )?;
-    check_select(select, order_by.as_ref(), limit_clause.as_ref(), parts)
+    check_select(select, order_by.as_ref(), limit_clause.as_ref(), cost)
 }
 
 /// Where a query's body begins, found without recursion.
@@ -126,7 +160,7 @@ fn check_select(
     select: &ast::Select,
     order_by: Option<&ast::OrderBy>,
     limit: Option<&ast::LimitClause>,
-    parts: &Cell<usize>,
+    cost: &Cost,
 ) -> Result<Select> {
     let ast::Select {
         select_token,
@@ -179,14 +213,14 @@ fn check_select(
         "this form of SELECT",
         "write SELECT expression, …",
     )?;
-    let (source, fields) = check_from(from, parts)?;
+    let (source, fields) = check_from(from, cost)?;
     let mut scope = Scope {
         fields: &fields,
         aliases: aliases(projection)?,
         open: RefCell::new(Vec::new()),
         groups: None,
         saw_aggregate: Cell::new(false),
-        parts,
+        cost,
     };
     let filter = selection.as_ref().map(|e| scope.condition(e, Place::Where)).transpose()?;
     let keys = check_group_by(group_by, &scope)?;
@@ -211,7 +245,7 @@ fn check_select(
     Ok(Select { source, filter, groups, having, order, limit, offset, columns })
 }
 
-fn check_from(from: &[ast::TableWithJoins], parts: &Cell<usize>) -> Result<(Source, Vec<Field>)> {
+fn check_from(from: &[ast::TableWithJoins], cost: &Cost) -> Result<(Source, Vec<Field>)> {
     let (relation, joins) = match from {
         [] => return Ok((Source::Nothing, Vec::new())),
         [ast::TableWithJoins { relation, joins }] => (relation, joins),
@@ -260,7 +294,7 @@ fn check_from(from: &[ast::TableWithJoins], parts: &Cell<usize>) -> Result<(Sour
         }
         ast::TableFactor::Derived { lateral: false, subquery, alias, sample: None } => {
             check_alias(alias.as_ref())?;
-            let select = check_query(subquery, false, parts)?;
+            let select = check_query(subquery, false, cost)?;
             let fields = select.columns.iter().map(|(field, _)| field.clone()).collect();
             Ok((Source::Query(Box::new(select)), fields))
         }

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 
 use sqlparser::ast::{self, Spanned};
 
-use super::{absent, refused, start};
+use super::{Cost, absent, refused, start};
 use crate::advice::closest;
 use crate::error::{Error, Result};
-use crate::limits::{EXPRESSION_DEPTH, EXPRESSION_PARTS};
+use crate::limits::EXPRESSION_DEPTH;
 use crate::parse::location;
 use crate::plan::{Expr, Field, Groups, Node, Sort};
 use crate::value::Type;
@@ -36,8 +36,8 @@ pub(super) struct Scope<'a> {
     pub(super) groups: Option<RefCell<Groups>>,
     /// Whether an aggregate function was met in [`Place::Rows`].
     pub(super) saw_aggregate: Cell<bool>,
-    /// Parts of all the query's expressions so far.
-    pub(super) parts: &'a Cell<usize>,
+    /// Of all the query's expressions so far.
+    pub(super) cost: &'a Cost,
 }
 
 /// The columns, the order and the condition of HAVING.
@@ -56,10 +56,10 @@ impl<'a> Scope<'a> {
         for item in projection {
             match item {
                 ast::SelectItem::UnnamedExpr(expr) => {
-                    let before = self.parts.get();
+                    let before = self.cost.parts.get();
                     let bound = self.bind(expr, self.place(), 0)?;
                     // Writing a deep expression takes a deep stack.
-                    let long = self.parts.get() - before > EXPRESSION_DEPTH;
+                    let long = self.cost.parts.get() - before > EXPRESSION_DEPTH;
                     add(if long { "expression".into() } else { expr.to_string() }, bound);
                 }
                 ast::SelectItem::ExprWithAlias { expr, alias } => {
@@ -81,6 +81,9 @@ impl<'a> Scope<'a> {
                             .at(at));
                     }
                     for (i, field) in self.fields.iter().enumerate() {
+                        // A column's name is in the plan, beside those of the SELECT around it and
+                        // in the answer.
+                        self.cost.add(3 * field.name.len()).map_err(|error| error.at(at))?;
                         let node = Node::Column(i);
                         add(field.name.clone(), Expr { node, ty: field.ty.clone(), at });
                     }
@@ -159,10 +162,15 @@ impl<'a> Scope<'a> {
             let message = format!("an expression is deeper than {EXPRESSION_DEPTH} levels");
             return Err(Error::limit(message).at(at));
         }
-        self.parts.set(self.parts.get() + 1);
-        if self.parts.get() > EXPRESSION_PARTS {
-            return Err(Error::limit("the expressions are too large").at(at));
-        }
+        let text = match expr {
+            // Once as it is, and once more among those of IN.
+            ast::Expr::Value(value) => match &value.value {
+                ast::Value::SingleQuotedString(text) => 2 * text.len(),
+                _ => 0,
+            },
+            _ => 0,
+        };
+        self.cost.add(text).map_err(|error| error.at(at))?;
         if place == Place::Groups
             && let Some(key) = self.key(expr, depth)
         {

@@ -25,35 +25,35 @@ pub(super) const FUNCTIONS: &[Scalar] = &[
         usage: "log(x)",
         arity: (1, 1),
         check: check_float,
-        eval: |call| Ok(float_of(call, f64::ln)),
+        eval: |call| float_of(call, f64::ln),
     },
     Scalar {
         name: "pow",
         usage: "pow(x, y)",
         arity: (2, 2),
         check: check_float,
-        eval: |call| Ok(float_of_two(call, f64::powf)),
+        eval: |call| float_of_two(call, f64::powf),
     },
     Scalar {
         name: "round",
         usage: "round(x[, digits])",
         arity: (1, 2),
         check: check_round,
-        eval: |call| Ok(round(call, Rounding::Nearest)),
+        eval: |call| round(call, Rounding::Nearest),
     },
     Scalar {
         name: "floor",
         usage: "floor(x[, digits])",
         arity: (1, 2),
         check: check_round,
-        eval: |call| Ok(round(call, Rounding::Down)),
+        eval: |call| round(call, Rounding::Down),
     },
     Scalar {
         name: "ceil",
         usage: "ceil(x[, digits])",
         arity: (1, 2),
         check: check_round,
-        eval: |call| Ok(round(call, Rounding::Up)),
+        eval: |call| round(call, Rounding::Up),
     },
 ];
 
@@ -146,23 +146,23 @@ fn check_round(args: &[Given]) -> Checked {
     }
 }
 
-fn float_of(call: &Call, f: impl Fn(f64) -> f64) -> Column {
-    let x = call.floats(0);
+fn float_of(call: &Call, f: impl Fn(f64) -> f64) -> Result<Column> {
+    let x = call.floats(0)?;
     call.new_floats(|row| f(x.float(row)))
 }
 
-fn float_of_two(call: &Call, f: impl Fn(f64, f64) -> f64) -> Column {
-    let (x, y) = (call.floats(0), call.floats(1));
+fn float_of_two(call: &Call, f: impl Fn(f64, f64) -> f64) -> Result<Column> {
+    let (x, y) = (call.floats(0)?, call.floats(1)?);
     call.new_floats(|row| f(x.float(row), y.float(row)))
 }
 
-fn int_of_two(call: &Call, f: impl Fn(i64, i64) -> i64) -> Column {
+fn int_of_two(call: &Call, f: impl Fn(i64, i64) -> i64) -> Result<Column> {
     let (x, y) = (call.column(0), call.column(1));
     call.ints(|row| call.ty.wrap(f(x.int(row), y.int(row))))
 }
 
 /// Moves a date by an interval or by a number: seconds for a `DateTime`, days for a Date.
-fn shift(call: &Call, date: usize, by: usize, sign: i64) -> Column {
+fn shift(call: &Call, date: usize, by: usize, sign: i64) -> Result<Column> {
     let (dates, ty) = call.arg(date);
     let zone = match ty {
         Type::DateTime(zone) => zone.as_ref(),
@@ -184,39 +184,39 @@ fn shift(call: &Call, date: usize, by: usize, sign: i64) -> Column {
 }
 
 fn eval_plus(call: &Call) -> Result<Column> {
-    Ok(match call.ty {
+    match call.ty {
         Type::Float64 => float_of_two(call, |x, y| x + y),
         ty if !ty.is_date() => int_of_two(call, i64::wrapping_add),
         _ if call.arg(0).1.is_date() => shift(call, 0, 1, 1),
         _ => shift(call, 1, 0, 1),
-    })
+    }
 }
 
 fn eval_minus(call: &Call) -> Result<Column> {
-    Ok(match call.ty {
+    match call.ty {
         Type::Float64 => float_of_two(call, |x, y| x - y),
         ty if !ty.is_date() => int_of_two(call, i64::wrapping_sub),
         _ => shift(call, 0, 1, -1),
-    })
+    }
 }
 
 fn eval_times(call: &Call) -> Result<Column> {
-    Ok(match call.ty {
+    match call.ty {
         Type::Float64 => float_of_two(call, |x, y| x * y),
         _ => int_of_two(call, i64::wrapping_mul),
-    })
+    }
 }
 
 fn eval_divide(call: &Call) -> Result<Column> {
-    Ok(float_of_two(call, |x, y| x / y))
+    float_of_two(call, |x, y| x / y)
 }
 
 fn eval_negate(call: &Call) -> Result<Column> {
     if *call.ty == Type::Float64 {
-        return Ok(float_of(call, |x| -x));
+        return float_of(call, |x| -x);
     }
     let x = call.column(0);
-    Ok(call.ints(|row| call.ty.wrap(x.int(row).wrapping_neg())))
+    call.ints(|row| call.ty.wrap(x.int(row).wrapping_neg()))
 }
 
 fn divided_by_zero() -> Error {
@@ -225,7 +225,7 @@ fn divided_by_zero() -> Error {
 
 fn eval_modulo(call: &Call) -> Result<Column> {
     if *call.ty == Type::Float64 {
-        return Ok(float_of_two(call, |x, y| x % y));
+        return float_of_two(call, |x, y| x % y);
     }
     divide(call, |a, b| a % b)
 }
@@ -234,7 +234,7 @@ fn eval_int_div(call: &Call) -> Result<Column> {
     if *call.arg(0).1 != Type::Float64 && *call.arg(1).1 != Type::Float64 {
         return divide(call, |a, b| a / b);
     }
-    let (x, y) = (call.floats(0), call.floats(1));
+    let (x, y) = (call.floats(0)?, call.floats(1)?);
     call.try_ints(|row| {
         let quotient = (x.float(row) / y.float(row)).trunc();
         #[expect(clippy::cast_possible_truncation, reason = "it is in range")]
@@ -270,7 +270,7 @@ enum Rounding {
     Up,
 }
 
-fn round(call: &Call, rounding: Rounding) -> Column {
+fn round(call: &Call, rounding: Rounding) -> Result<Column> {
     let places = call.column(1);
     // No number has more places on either side of its point.
     let places = |row| i32::try_from(places.int(row).clamp(-400, 400)).unwrap_or(0);

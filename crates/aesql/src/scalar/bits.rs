@@ -11,21 +11,21 @@ pub(super) const FUNCTIONS: &[Scalar] = &[
         usage: "bitAnd(a, b)",
         arity: (2, 2),
         check: check_both,
-        eval: |call| Ok(both(call, |a, b| a & b)),
+        eval: |call| both(call, |a, b| a & b),
     },
     Scalar {
         name: "bitOr",
         usage: "bitOr(a, b)",
         arity: (2, 2),
         check: check_both,
-        eval: |call| Ok(both(call, |a, b| a | b)),
+        eval: |call| both(call, |a, b| a | b),
     },
     Scalar {
         name: "bitXor",
         usage: "bitXor(a, b)",
         arity: (2, 2),
         check: check_both,
-        eval: |call| Ok(both(call, |a, b| a ^ b)),
+        eval: |call| both(call, |a, b| a ^ b),
     },
     Scalar { name: "bitNot", usage: "bitNot(a)", arity: (1, 1), check: check_not, eval: eval_not },
     Scalar {
@@ -68,14 +68,14 @@ pub(super) const FUNCTIONS: &[Scalar] = &[
         usage: "bitRotateLeft(a, n)",
         arity: (2, 2),
         check: check_both,
-        eval: |call| Ok(rotate(call, 1)),
+        eval: |call| rotate(call, 1),
     },
     Scalar {
         name: "bitRotateRight",
         usage: "bitRotateRight(a, n)",
         arity: (2, 2),
         check: check_both,
-        eval: |call| Ok(rotate(call, -1)),
+        eval: |call| rotate(call, -1),
     },
 ];
 
@@ -108,14 +108,14 @@ fn check_test(args: &[Given]) -> Checked {
     }
 }
 
-fn both(call: &Call, f: impl Fn(i64, i64) -> i64) -> Column {
+fn both(call: &Call, f: impl Fn(i64, i64) -> i64) -> Result<Column> {
     let (a, b) = (call.column(0), call.column(1));
     call.ints(|row| call.ty.wrap(f(a.int(row), b.int(row))))
 }
 
 fn eval_not(call: &Call) -> Result<Column> {
     let a = call.column(0);
-    Ok(call.ints(|row| call.ty.wrap(!a.int(row))))
+    call.ints(|row| call.ty.wrap(!a.int(row)))
 }
 
 /// The bits of an integer of that many bytes.
@@ -126,14 +126,14 @@ fn bits(value: i64, bytes: u8) -> u64 {
 
 fn eval_count(call: &Call) -> Result<Column> {
     let (a, ty) = call.arg(0);
-    Ok(call.ints(|row| {
+    call.ints(|row| {
         let bits = if **ty == Type::Float64 {
             a.float(row).to_bits()
         } else {
             bits(a.int(row), ty.bytes())
         };
         i64::from(bits.count_ones())
-    }))
+    })
 }
 
 fn eval_test(call: &Call) -> Result<Column> {
@@ -152,7 +152,7 @@ fn eval_test(call: &Call) -> Result<Column> {
 
 fn eval_distance(call: &Call) -> Result<Column> {
     let (a, b) = (call.column(0), call.column(1));
-    Ok(call.ints(|row| i64::from((a.int(row) ^ b.int(row)).count_ones())))
+    call.ints(|row| i64::from((a.int(row) ^ b.int(row)).count_ones()))
 }
 
 /// Shifts by fewer bits than there are; after more, none is left.
@@ -174,7 +174,7 @@ fn eval_shift_right(call: &Call) -> Result<Column> {
 }
 
 /// Rotates to the left, or to the right if `direction` is -1.
-fn rotate(call: &Call, direction: i64) -> Column {
+fn rotate(call: &Call, direction: i64) -> Result<Column> {
     let (a, n) = (call.column(0), call.column(1));
     let bytes = call.ty.bytes();
     let width = i64::from(bytes) * 8;

@@ -47,7 +47,7 @@ fn eval(call: &Call) -> Result<Column> {
             #[expect(clippy::cast_possible_truncation, reason = "the fraction is to go")]
             Ok(if float.abs() < 9.2e18 { call.ty.wrap(float as i64) } else { 0 })
         }),
-        _ => Ok(call.ints(|row| call.ty.wrap(x.int(row)))),
+        _ => call.ints(|row| call.ty.wrap(x.int(row))),
     }
 }
 

@@ -1,7 +1,8 @@
 //! Functions of dates and times.
 
+use super::strings::texts_by_row;
 use super::{Call, Checked, Given, Scalar};
-use crate::column::{Column, Texts, Words};
+use crate::column::Column;
 use crate::error::{Error, Result};
 use crate::time::{self, Civil, Unit, Zone};
 use crate::value::{Type, Value};
@@ -35,7 +36,7 @@ pub(super) const FUNCTIONS: &[Scalar] = &[
         usage: "toUnixTimestamp(datetime)",
         arity: (1, 1),
         check: |args| check_moment(args, Type::UInt32),
-        eval: |call| Ok(call.ints(|row| moment(call, row))),
+        eval: |call| call.ints(|row| moment(call, row)),
     },
     Scalar {
         name: "formatDateTime",
@@ -51,29 +52,29 @@ pub(super) const FUNCTIONS: &[Scalar] = &[
         check: check_start_of_interval,
         eval: eval_start_of_interval,
     },
-    of("toStartOfYear", check_date, |call| Ok(start(call, 1, Unit::Year))),
-    of("toStartOfMonth", check_date, |call| Ok(start(call, 1, Unit::Month))),
-    of("toStartOfWeek", check_date, |call| Ok(part(call, monday))),
-    of("toStartOfDay", check_start_of_day, |call| Ok(start(call, 1, Unit::Day))),
-    of("toStartOfHour", check_start, |call| Ok(start(call, 1, Unit::Hour))),
-    of("toStartOfFifteenMinutes", check_start, |call| Ok(start(call, 15, Unit::Minute))),
-    of("toStartOfTenMinutes", check_start, |call| Ok(start(call, 10, Unit::Minute))),
-    of("toStartOfFiveMinutes", check_start, |call| Ok(start(call, 5, Unit::Minute))),
-    of("toStartOfMinute", check_start, |call| Ok(start(call, 1, Unit::Minute))),
+    of("toStartOfYear", check_date, |call| start(call, 1, Unit::Year)),
+    of("toStartOfMonth", check_date, |call| start(call, 1, Unit::Month)),
+    of("toStartOfWeek", check_date, |call| part(call, monday)),
+    of("toStartOfDay", check_start_of_day, |call| start(call, 1, Unit::Day)),
+    of("toStartOfHour", check_start, |call| start(call, 1, Unit::Hour)),
+    of("toStartOfFifteenMinutes", check_start, |call| start(call, 15, Unit::Minute)),
+    of("toStartOfTenMinutes", check_start, |call| start(call, 10, Unit::Minute)),
+    of("toStartOfFiveMinutes", check_start, |call| start(call, 5, Unit::Minute)),
+    of("toStartOfMinute", check_start, |call| start(call, 1, Unit::Minute)),
     of(
         "toYear",
         |args| check_moment(args, Type::UInt16),
-        |call| Ok(part(call, |wall| Civil::of_seconds(wall).year)),
+        |call| part(call, |wall| Civil::of_seconds(wall).year),
     ),
-    of("toMonth", check_part, |call| Ok(part(call, |wall| Civil::of_seconds(wall).month))),
-    of("toDayOfMonth", check_part, |call| Ok(part(call, |wall| Civil::of_seconds(wall).day))),
+    of("toMonth", check_part, |call| part(call, |wall| Civil::of_seconds(wall).month)),
+    of("toDayOfMonth", check_part, |call| part(call, |wall| Civil::of_seconds(wall).day)),
     of("toDayOfWeek", check_part, |call| {
-        Ok(part(call, |wall| time::day_of_week(wall.div_euclid(DAY))))
+        part(call, |wall| time::day_of_week(wall.div_euclid(DAY)))
     }),
-    of("toYYYYMM", |args| check_moment(args, Type::UInt32), |call| Ok(part(call, year_month))),
-    of("toHour", check_clock, |call| Ok(part(call, |wall| wall.rem_euclid(DAY) / 3600))),
-    of("toMinute", check_clock, |call| Ok(part(call, |wall| wall.rem_euclid(3600) / 60))),
-    of("toSecond", check_clock, |call| Ok(part(call, |wall| wall.rem_euclid(60)))),
+    of("toYYYYMM", |args| check_moment(args, Type::UInt32), |call| part(call, year_month)),
+    of("toHour", check_clock, |call| part(call, |wall| wall.rem_euclid(DAY) / 3600)),
+    of("toMinute", check_clock, |call| part(call, |wall| wall.rem_euclid(3600) / 60)),
+    of("toSecond", check_clock, |call| part(call, |wall| wall.rem_euclid(60))),
 ];
 
 /// A function of one `DateTime`.
@@ -167,13 +168,13 @@ fn eval_to_date_time(call: &Call) -> Result<Column> {
     let (x, from) = call.arg(0);
     let zone = zone_of(call.ty);
     let latest = i64::from(u32::MAX);
-    Ok(match from {
+    match from {
         Type::String => call.ints_of_text(|text| {
             time::parse_date_time(text, zone).ok_or_else(|| {
                 Error::failed(format!("'{text}' is no DateTime"))
                     .help("write YYYY-MM-DD hh:mm:ss, or seconds since 1970")
             })
-        })?,
+        }),
         #[expect(clippy::cast_possible_truncation, reason = "the nearest that fits")]
         Type::Float64 => call.ints(|row| (x.float(row) as i64).clamp(0, latest)),
         Type::UInt64 => call.ints(|row| {
@@ -181,7 +182,7 @@ fn eval_to_date_time(call: &Call) -> Result<Column> {
         }),
         Type::Date => call.ints(|row| time::at_wall_clock(x.int(row) * DAY, zone)),
         _ => call.ints(|row| x.int(row).clamp(0, latest)),
-    })
+    }
 }
 
 fn check_format(args: &[Given]) -> Checked {
@@ -214,15 +215,9 @@ fn zone(call: &Call) -> Option<Zone> {
 fn eval_format(call: &Call) -> Result<Column> {
     let zone = zone(call);
     let format = call.column(1).text(0);
-    let mut words = Words::default();
-    let mut text = String::new();
-    let mut ids = Vec::with_capacity(call.rows);
-    for row in 0..call.rows {
-        text.clear();
-        time::format_date_time(moment(call, row), zone.as_ref(), format, &mut text)?;
-        ids.push(words.push(&text)?);
-    }
-    Ok(Column::Texts(Texts::new(words, ids)))
+    texts_by_row(call, |row, text| {
+        Ok(time::format_date_time(moment(call, row), zone.as_ref(), format, text)?)
+    })
 }
 
 fn check_start_of_interval(args: &[Given]) -> Checked {
@@ -249,14 +244,14 @@ fn check_start_of_interval(args: &[Given]) -> Checked {
 }
 
 fn eval_start_of_interval(call: &Call) -> Result<Column> {
-    Ok(match call.arg(1) {
+    match call.arg(1) {
         (count, Type::Interval(unit)) => start(call, count.int(0), *unit),
-        (other, _) => other.clone(),
-    })
+        (other, _) => Ok(other.clone()),
+    }
 }
 
 /// The start of the interval that each row's time is in, as a `DateTime` or a Date.
-fn start(call: &Call, count: i64, unit: Unit) -> Column {
+fn start(call: &Call, count: i64, unit: Unit) -> Result<Column> {
     let zone = zone(call);
     let zone = zone.as_ref();
     call.ints(|row| {
@@ -281,7 +276,7 @@ fn year_month(wall: i64) -> i64 {
 }
 
 /// A part of what the clock in the argument's zone shows.
-fn part(call: &Call, f: impl Fn(i64) -> i64) -> Column {
+fn part(call: &Call, f: impl Fn(i64) -> i64) -> Result<Column> {
     let zone = zone_of(call.arg(0).1);
     call.ints(|row| f(time::wall_clock(moment(call, row), zone)))
 }

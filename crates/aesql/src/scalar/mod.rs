@@ -20,6 +20,7 @@ use std::fmt;
 use crate::column::Column;
 use crate::error::Result;
 use crate::limits::Budget;
+use crate::memory::{Held, Memory};
 use crate::value::{Type, Value};
 
 /// A function or an operator.
@@ -66,34 +67,38 @@ impl<'a> Call<'a> {
         &self.arg(i).0
     }
 
-    fn floats(&self, i: usize) -> Column {
+    fn memory(&self) -> &'a Memory {
+        &self.budget.memory
+    }
+
+    fn floats(&self, i: usize) -> Result<Column> {
         let (column, ty) = self.arg(i);
-        column.to_floats(ty)
+        column.to_floats(self.memory(), ty)
     }
 
     /// A column of integers, one for each row.
-    fn ints(&self, f: impl FnMut(usize) -> i64) -> Column {
-        Column::Ints((0..self.rows).map(f).collect())
+    fn ints(&self, f: impl FnMut(usize) -> i64) -> Result<Column> {
+        Column::ints(self.memory(), self.rows, (0..self.rows).map(f))
     }
 
     fn try_ints(&self, f: impl FnMut(usize) -> Result<i64>) -> Result<Column> {
-        Ok(Column::Ints((0..self.rows).map(f).collect::<Result<_>>()?))
+        Ok(Column::Ints(Held::try_new(self.memory(), self.rows, (0..self.rows).map(f))?))
     }
 
     /// A column of 1 and 0.
-    fn bools(&self, mut f: impl FnMut(usize) -> bool) -> Column {
+    fn bools(&self, mut f: impl FnMut(usize) -> bool) -> Result<Column> {
         self.ints(|row| i64::from(f(row)))
     }
 
     /// A column of floats, one for each row.
-    fn new_floats(&self, f: impl FnMut(usize) -> f64) -> Column {
-        Column::Floats((0..self.rows).map(f).collect())
+    fn new_floats(&self, f: impl FnMut(usize) -> f64) -> Result<Column> {
+        Column::floats(self.memory(), self.rows, (0..self.rows).map(f))
     }
 
     /// A column of integers, each computed of the string in the first argument.
     fn ints_of_text(&self, mut f: impl FnMut(&str) -> Result<i64>) -> Result<Column> {
         match self.column(0) {
-            Column::Texts(texts) => Ok(Column::Ints(texts.each(f)?)),
+            Column::Texts(texts) => Ok(Column::Ints(texts.each(self.memory(), f)?)),
             other => Ok(Column::Same(Value::Int(f(other.text(0))?))),
         }
     }
@@ -101,15 +106,15 @@ impl<'a> Call<'a> {
     /// A column of integers, each computed of the strings in the first two arguments.
     fn ints_of_two_texts(&self, f: impl Fn(&str, &str) -> i64) -> Result<Column> {
         let (a, b) = (self.column(0), self.column(1));
-        Ok(match (a, b) {
+        match (a, b) {
             (Column::Texts(texts), Column::Same(_)) => {
-                Column::Ints(texts.each(|a| Ok(f(a, b.text(0))))?)
+                Ok(Column::Ints(texts.each(self.memory(), |a| Ok(f(a, b.text(0))))?))
             }
             (Column::Same(_), Column::Texts(texts)) => {
-                Column::Ints(texts.each(|b| Ok(f(a.text(0), b)))?)
+                Ok(Column::Ints(texts.each(self.memory(), |b| Ok(f(a.text(0), b)))?))
             }
             _ => self.ints(|row| f(a.text(row), b.text(row))),
-        })
+        }
     }
 }
 

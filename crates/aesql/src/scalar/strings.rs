@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use super::{Call, Checked, Given, Scalar, need_texts};
-use crate::column::{Column, Texts, Words};
+use crate::column::{Column, Texts, Words, check_string};
 use crate::error::{Error, Result};
-use crate::limits::COLUMN_TEXT_BYTES;
+use crate::memory::Held;
 use crate::value::{Type, Value};
 
 pub(super) const FUNCTIONS: &[Scalar] = &[
@@ -96,7 +96,7 @@ fn int(count: usize) -> i64 {
 
 /// Computes a string of each string.
 fn texts_of(call: &Call, f: impl Fn(&str, &mut String)) -> Result<Column> {
-    let mut words = Words::default();
+    let mut words = Words::new(call.memory())?;
     let mut out = String::new();
     let mut make = |text: &str| {
         out.clear();
@@ -104,25 +104,28 @@ fn texts_of(call: &Call, f: impl Fn(&str, &mut String)) -> Result<Column> {
         words.push(&out)
     };
     let ids = match call.column(0) {
-        Column::Texts(texts) => texts.each(make)?,
-        other => vec![make(other.text(0))?; call.rows],
+        Column::Texts(texts) => texts.each(call.memory(), make)?,
+        other => {
+            let id = make(other.text(0))?;
+            Held::new(call.memory(), call.rows, std::iter::repeat_n(id, call.rows))?
+        }
     };
     Ok(Column::Texts(Texts::new(words, ids)))
 }
 
 /// Computes a string for each row.
-fn texts_by_row(
+pub(super) fn texts_by_row(
     call: &Call,
     mut f: impl FnMut(usize, &mut String) -> Result<()>,
 ) -> Result<Column> {
-    let mut words = Words::default();
+    let mut words = Words::new(call.memory())?;
     let mut out = String::new();
-    let mut ids = Vec::with_capacity(call.rows);
-    for row in 0..call.rows {
+    let make = |row| {
         out.clear();
         f(row, &mut out)?;
-        ids.push(words.push(&out)?);
-    }
+        words.push(&out)
+    };
+    let ids = Held::try_new(call.memory(), call.rows, (0..call.rows).map(make))?;
     Ok(Column::Texts(Texts::new(words, ids)))
 }
 
@@ -264,9 +267,7 @@ fn eval_format(call: &Call) -> Result<Column> {
                     (column, ty) => column.value(row).write(ty, out)?,
                 },
             }
-            if out.len() > COLUMN_TEXT_BYTES {
-                return Err(Error::limit("the query makes too much text at once"));
-            }
+            check_string(out.len())?;
         }
         Ok(())
     })
@@ -288,7 +289,10 @@ fn encode(call: &Call, write: fn(u8, &mut String) -> std::fmt::Result) -> Result
     texts_by_row(call, |row, out| {
         let mut all = |bytes: &[u8]| bytes.iter().try_for_each(|byte| write(*byte, out));
         match ty {
-            Type::String => all(x.text(row).as_bytes())?,
+            Type::String => {
+                check_string(x.text(row).len())?;
+                all(x.text(row).as_bytes())?;
+            }
             Type::Float64 => all(&x.float(row).to_le_bytes())?,
             _ => {
                 let bytes = x.int(row).to_be_bytes();

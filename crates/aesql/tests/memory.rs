@@ -1,0 +1,194 @@
+//! No query takes much more memory than it may.
+
+#![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
+
+use std::collections::BTreeMap;
+
+use aesql::limits::MEMORY;
+use aesql::{Error, Format, Kind, Limits, Point, Query, Table};
+
+/// That many times, with # as the number, and ## as the one before.
+fn repeat(count: usize, item: &str) -> String {
+    let number = |i: usize| item.replace("##", &(i - 1).to_string()).replace('#', &i.to_string());
+    (1..=count).map(number).collect::<Vec<_>>().join(", ")
+}
+
+/// Queries that would take gigabytes, each at another place.
+fn greedy() -> Vec<String> {
+    let long = "x".repeat(1000);
+    // A string for each row, and a number that costs no operator.
+    let text = format!("format('{{}}{long}#', blob1)");
+    let longer = format!("format('{{}}{}', blob1)", "x".repeat(4000));
+    let number = "bitAnd(toUInt32(double1), #)";
+    let each = |count, item: &str, text: &str| repeat(count, &item.replace("TEXT", text));
+    vec![
+        // Columns: of the answer, and of one call.
+        format!("SELECT {} FROM t", each(20, "TEXT", &text)),
+        format!("SELECT format('{{}}', {}) FROM t", repeat(3000, number)),
+        format!("SELECT {} FROM t", each(20, "if(empty(blob1), '', TEXT)", &text)),
+        format!("SELECT blob1 AS a0, {} FROM t", repeat(9, "format('{0}{0}{0}', a##) AS a#")),
+        format!("SELECT {}blob1{} FROM t", "bin(".repeat(18), ")".repeat(18)),
+        format!("SELECT * FROM (SELECT * FROM (SELECT {} FROM t))", each(9, "TEXT AS a#", &text)),
+        // Groups: their keys, and what is kept of each.
+        format!("SELECT count() FROM t GROUP BY {}", repeat(3000, number)),
+        format!("SELECT count() FROM t GROUP BY {}", each(20, "TEXT", &text)),
+        format!("SELECT {} FROM t GROUP BY blob1", each(200, "max(TEXT)", number)),
+        format!("SELECT {} FROM t GROUP BY blob1", each(20, "argMin(TEXT, blob1)", &text)),
+        format!("SELECT {} FROM t", each(200, "quantileWeighted(0.5, TEXT, 1)", number)),
+        format!("SELECT {} FROM t", each(20, "topK(65536)(TEXT)", &text)),
+        format!("SELECT {} FROM t GROUP BY blob1", each(200, "topK(TEXT)", number)),
+        format!("SELECT topK(format('{{}}{long}{long}{long}', blob2)) FROM t GROUP BY blob1"),
+        format!("SELECT {} FROM t", each(20, "count(DISTINCT TEXT)", &text)),
+        // Order.
+        format!("SELECT 1 FROM t ORDER BY {} LIMIT 1", repeat(3000, number)),
+        format!("SELECT 1 FROM t ORDER BY {longer} LIMIT 1"),
+        format!("SELECT first_value({longer}) FROM t ORDER BY blob1"),
+        // One value of the answer, as it is written.
+        format!("SELECT topK(65536)(format('{{}}{}', blob1)) FROM t", "\u{1}".repeat(1000)),
+    ]
+}
+
+/// Queries whose expressions or names would take gigabytes, however little the data is.
+fn greedy_expressions() -> Vec<String> {
+    let long = "x".repeat(100_000);
+    let uses = repeat(20_000, "a");
+    vec![
+        format!("SELECT 1 AS a0, {}", repeat(40, "a## + a## AS a#")),
+        format!("SELECT 1 AS a0, {}", repeat(40, "format('{}{}', a##, a##) AS a#")),
+        format!("{}SELECT 1{}", "SELECT {STARS} FROM (".repeat(7), ")".repeat(7))
+            .replace("{STARS}", &repeat(9, "*")),
+        format!("SELECT {} FROM (SELECT 1 AS {long})", repeat(900, "*")),
+        format!("SELECT {0} FROM (SELECT {0} FROM (SELECT 1 AS {long}))", repeat(90, "*")),
+        format!("SELECT '{long}' AS a, format('{{}}', {uses})"),
+        format!("SELECT blob1 IN ('{long}') AS a, format('{{}}', {uses}) FROM t"),
+        format!("SELECT lower('{long}') AS a, format('{{}}', {uses})"),
+    ]
+}
+
+fn tables(rows: u32) -> BTreeMap<String, Table> {
+    let mut table = Table::new("t");
+    for row in 0..rows {
+        let blobs = vec![row.to_string(), (row % 7).to_string()];
+        let doubles = vec![f64::from(row)];
+        table.push(&Point { blobs, doubles, ..Point::default() }).unwrap();
+    }
+    BTreeMap::from([("t".to_owned(), table)])
+}
+
+fn run(sql: &str, limits: &Limits, tables: &BTreeMap<String, Table>) -> Result<String, Error> {
+    Query::parse(sql, limits)?.run(tables, 0)?.write(Format::Json)
+}
+
+/// The start of a query, for messages.
+fn start(sql: &str) -> String {
+    sql.chars().take(100).collect()
+}
+
+#[test]
+fn expressions_that_grow_by_themselves_are_refused() {
+    for sql in greedy_expressions() {
+        let error = Query::parse(&sql, &Limits::default()).map(|_| start(&sql)).unwrap_err();
+        assert_eq!(error.kind, Kind::Limit, "{error}");
+        assert!(error.at.is_some() && error.help.is_some(), "{error}");
+    }
+}
+
+/// Each query is within the limit; all of them together are not.
+#[test]
+fn statements_of_one_text_share_the_memory() {
+    let sql = format!("SELECT 1 AS a0, {};", repeat(13, "a## + a## AS a#"));
+    assert!(Query::parse(&sql, &Limits::default()).is_ok());
+    let all = Query::parse_all(&sql.repeat(500), &Limits::default()).unwrap();
+    assert!(all.into_iter().any(|query| query.is_err_and(|error| error.kind == Kind::Limit)));
+}
+
+#[test]
+fn the_error_has_the_callers_limit_and_a_way_out() {
+    let tables = tables(10_000);
+    let few = Limits { memory: 100_000, ..Limits::default() };
+    let error = run("SELECT blob1, double1 FROM t", &few, &tables).unwrap_err();
+    assert_eq!(error.kind, Kind::Limit);
+    assert_eq!(error.message, "the query needs more than 100000 bytes of memory");
+    assert!(error.help.unwrap().contains("LIMIT"));
+    assert!(run("SELECT blob1, double1 FROM t LIMIT 100", &few, &tables).is_ok());
+    let error = run("SELECT 1 AS a", &Limits { memory: 100, ..few }, &tables).unwrap_err();
+    assert_eq!(error.kind, Kind::Limit, "{error}");
+}
+
+#[test]
+fn what_one_run_took_the_next_has_again() {
+    let tables = tables(10_000);
+    let limits = Limits { memory: 3_000_000, ..Limits::default() };
+    let query = Query::parse("SELECT blob1, double1 FROM t ORDER BY blob1", &limits).unwrap();
+    let answers: Vec<_> = (0..5).map(|_| query.run(&tables, 0).unwrap()).collect();
+    for answer in &answers {
+        for _ in 0..5 {
+            assert!(answer.write(Format::JsonEachRow).unwrap().len() > 200_000);
+        }
+    }
+}
+
+#[test]
+fn an_answer_is_written_within_the_limit() {
+    let long = "x".repeat(100_000);
+    let some = Limits { memory: 10_000_000, ..Limits::default() };
+    for sql in [format!("SELECT '{long}' AS a FROM t"), format!("SELECT 1 AS {long} FROM t")] {
+        let answer = Query::parse(&sql, &some).unwrap().run(&tables(200), 0).unwrap();
+        for format in [Format::Json, Format::JsonEachRow] {
+            assert_eq!(answer.write(format).unwrap_err().kind, Kind::Limit);
+        }
+    }
+}
+
+#[test]
+fn a_string_has_a_limit_of_its_own() {
+    let chain = repeat(9, "format('{0}{0}{0}{0}{0}{0}{0}{0}{0}{0}', a##) AS a#");
+    let error = run(&format!("SELECT 'x' AS a0, {chain}"), &Limits::default(), &tables(0));
+    assert!(error.unwrap_err().message.contains("string of more than 4194304 bytes"));
+    let blobs = vec!["x".repeat(5 << 20)];
+    assert!(Table::new("t").push(&Point { blobs, ..Point::default() }).is_err());
+}
+
+/// Runs the program with an address space of twice the limit: if it needs more, it aborts.
+#[cfg(all(feature = "cli", target_os = "linux"))]
+#[test]
+fn a_process_stays_within_twice_the_limit() {
+    use std::fs;
+    use std::process::Command;
+    use std::thread;
+
+    /// The program itself, its data and the parser, which takes that much for 256 KiB of commas.
+    const BASELINE: usize = 128 << 20;
+    let folder = env!("CARGO_TARGET_TMPDIR");
+    let data = format!("{folder}/memory.ndjson");
+    let point = |i: u32| {
+        let few = i % 7;
+        format!(
+            "{{\"timestamp\":{i},\"dataset\":\"t\",\"blob1\":\"{i}\",\"blob2\":\"{few}\",\
+             \"double1\":{i}}}\n"
+        )
+    };
+    // More than a segment.
+    fs::write(&data, (0..70_000).map(point).collect::<String>()).unwrap();
+    let kib = (2 * MEMORY + BASELINE) / 1024;
+    let check = |i: usize, sql: &str| {
+        let file = format!("{folder}/memory-{i}.sql");
+        fs::write(&file, sql).unwrap();
+        let out = Command::new("sh")
+            .args(["-c", "ulimit -v $1 && shift && exec \"$@\"", "sh", &kib.to_string()])
+            .args([env!("CARGO_BIN_EXE_aesql"), "query", &file, "--data", &data])
+            .output()
+            .unwrap();
+        let error = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(1), "{}: {error}", start(sql));
+        assert!(error.contains("more than 256 MiB of memory"), "{}: {error}", start(sql));
+    };
+    let queries = greedy();
+    let (queries, check) = (&queries, &check);
+    thread::scope(|scope| {
+        for half in 0..2 {
+            let own = queries.iter().enumerate().filter(move |(i, _)| i % 2 == half);
+            scope.spawn(move || own.for_each(|(i, sql)| check(i, sql)));
+        }
+    });
+}
