@@ -106,23 +106,24 @@ fn compare_float(float: f64, integer: i128) -> Option<Ordering> {
 }
 
 fn like(call: &Call, negated: bool, ignore_case: bool) -> Result<Column> {
-    let compile = |pattern: &str| {
-        // At worst a text is compared with the whole pattern from each of its characters on.
-        let (count, longest) = match call.column(0) {
-            Column::Texts(texts) => (texts.words.len().min(call.rows), texts.longest()),
-            other => (1, other.text(0).len()),
-        };
-        call.budget
-            .spend(count.saturating_mul(longest).saturating_mul(pattern.len().min(longest)) / 16)?;
+    let texts = call.column(0);
+    let (count, longest) = match texts {
+        Column::Texts(texts) => (texts.words.len().min(call.rows), texts.longest()),
+        other => (1, other.text(0).len()),
+    };
+    // At worst a text is compared with the whole pattern from each of its characters on.
+    let compile = |pattern: &str, texts: usize| {
+        let all = texts.saturating_mul(longest).saturating_mul(pattern.len().min(longest));
+        call.budget.spend(all / 16)?;
         Pattern::new(pattern, ignore_case)
     };
     if let Column::Same(Value::Text(pattern)) = call.column(1) {
-        let pattern = compile(pattern)?;
+        let pattern = compile(pattern, count)?;
         return call.ints_of_text(|text| Ok((pattern.matches(text) != negated).into()));
     }
-    let (texts, patterns) = (call.column(0), call.column(1));
+    let patterns = call.column(1);
     call.try_ints(|row| {
-        Ok((compile(patterns.text(row))?.matches(texts.text(row)) != negated).into())
+        Ok((compile(patterns.text(row), 1)?.matches(texts.text(row)) != negated).into())
     })
 }
 
