@@ -96,11 +96,25 @@ export class Store extends DurableObject {
   }
 
   /**
-   * Adds points, all or none.
+   * Adds points, all or none: if one chunk cannot be stored, as on a full disk, none is, and what is
+   * known of them here is what was known before.
    *
    * @param {Point[]} points
    */
   insertAll(points) {
+    const before = { points: this.#points, last: this.#last, single: this.#single };
+    try {
+      this.ctx.storage.transactionSync(() => this.#insertChunks(points));
+    } catch (error) {
+      this.#points = before.points;
+      this.#last = before.last;
+      this.#single = before.single;
+      throw error;
+    }
+  }
+
+  /** @param {Point[]} points */
+  #insertChunks(points) {
     /** @type {string[]} */
     let lines = [];
     let characters = 0;

@@ -15,7 +15,7 @@ declare module 'cloudflare:workers' {
   }
 
   export interface DurableObjectState {
-    storage: { sql: SqlStorage };
+    storage: { sql: SqlStorage; transactionSync<T>(closure: () => T): T };
   }
 
   export abstract class DurableObject {

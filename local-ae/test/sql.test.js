@@ -216,6 +216,23 @@ describe('one instance', () => {
     assert.deepEqual(page, points.slice(1_151, 1_451));
   });
 
+  test('stores all points or none, when a row cannot be stored', async () => {
+    await insert(port, [{ dataset: 'd', double1: 1 }]);
+    const all = async () => [(await status(port)).points, await read(port)];
+    const before = await all();
+    // A thousand points are a row; SQLite refuses the next one, as it would on a full disk.
+    const fine = Array.from({ length: 1_500 }, () => ({ dataset: 'd', double1: 2 }));
+    assert.equal((await insert(port, [...fine, { dataset: 'd'.repeat(20_000_000) }])).status, 500);
+    assert.deepEqual(await all(), before);
+    const sql = 'SELECT count() AS n, max(double1) AS last FROM d';
+    assert.deepEqual(await rows(port, sql), [{ n: '1', last: 1 }]);
+    // Ids go on without a gap, which the columns in memory depend on.
+    await insert(port, [{ dataset: 'd', double1: 3 }]);
+    const { points } = await read(port);
+    assert.equal(points[1].id, points[0].id + 1);
+    assert.deepEqual(await rows(port, sql), [{ n: '2', last: 3 }]);
+  });
+
   test('keeps large points apart from what a row can hold', async () => {
     // Six bytes of JSON each.
     const point = { dataset: 'd', blob1: '\0'.repeat(16_000) };
