@@ -26,7 +26,7 @@ export async function load(url, deadline) {
     const texts = keys
       .filter(({ kty, alg }) => kty === 'RSA' && alg === 'RS256')
       .map(({ kid, n, e }) => [kid, n, e])
-      .filter((key) => key.every((text) => typeof text === 'string' && text !== ''));
+      .filter((key) => key.every((text) => typeof text === 'string'));
     if (texts.length === 0) throw new Error('it has no key for RS256');
     return texts.flat();
   } catch (error) {
