@@ -76,7 +76,7 @@ const AUTHENTICATION_ERROR = { code: 10_000, message: 'Authentication error' };
 /** @type {Route[]} */
 const ROUTES = [
   {
-    path: /^\/client\/v4\/accounts\/[^/]+\/analytics_engine\/sql$/,
+    path: /^\/client\/v4\/accounts\/[^/]+\/analytics_engine\/sql\/?$/,
     shown: '/client/v4/accounts/<id>/analytics_engine/sql',
     methods: { GET: querySql, POST: querySql },
   },

@@ -78,6 +78,15 @@ describe('one instance', () => {
     assert.deepEqual(data, [{ n: '1' }]);
   });
 
+  test('takes what the data source of Grafana tries first', async () => {
+    const sql = encodeURIComponent('SELECT 1 FORMAT JSON');
+    const url = `http://127.0.0.1:${port}/client/v4/accounts/any/analytics_engine/sql/?query=${sql}`;
+    const response = await fetch(url, { headers: { authorization: 'Bearer any' } });
+    assert.equal(response.status, 200);
+    const { data } = /** @type {any} */ (await response.json());
+    assert.deepEqual(data, [{ 1: 1 }]);
+  });
+
   for (const [format, type, body] of [
     ['JSON', 'application/json; charset=UTF-8', undefined],
     ['JSONEachRow', 'application/x-ndjson; charset=UTF-8', '{"blob1":"a\\tb"}\n{"blob1":"c"}\n'],

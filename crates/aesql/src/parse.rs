@@ -1,6 +1,6 @@
 //! From text to the parser's tree, within limits that keep the parser from running out of stack.
 
-use sqlparser::ast::{Query, Statement};
+use sqlparser::ast::{FormatClause, Ident, Query, Statement};
 use sqlparser::dialect::ClickHouseDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
@@ -49,7 +49,7 @@ fn is_visible(token: &TokenWithSpan) -> bool {
 }
 
 /// Reads the tokens of one statement.
-pub(crate) fn parse(tokens: Vec<TokenWithSpan>) -> Result<Parsed> {
+pub(crate) fn parse(mut tokens: Vec<TokenWithSpan>) -> Result<Parsed> {
     let visible: Vec<&TokenWithSpan> = tokens.iter().filter(|token| is_visible(token)).collect();
     let Some(first) = visible.first() else {
         return Err(Error::new(Kind::Syntax, "there is no statement"));
@@ -74,6 +74,7 @@ pub(crate) fn parse(tokens: Vec<TokenWithSpan>) -> Result<Parsed> {
     let at = start(first);
     let end = visible.last().and_then(|last| location(last.span.end));
     check_tokens(&visible)?;
+    let format = take_format(&mut tokens);
     let mut parser = Parser::new(&ClickHouseDialect {})
         .with_recursion_limit(RECURSION)
         .with_tokens_with_locations(tokens);
@@ -83,7 +84,12 @@ pub(crate) fn parse(tokens: Vec<TokenWithSpan>) -> Result<Parsed> {
         return Err(Error::new(Kind::Syntax, format!("unexpected {}", rest.token)).at(start(&rest)));
     }
     match statement {
-        Statement::Query(query) => Ok(Parsed::Select(query)),
+        Statement::Query(mut query) => {
+            if format.is_some() {
+                query.format_clause = format.map(FormatClause::Identifier);
+            }
+            Ok(Parsed::Select(query))
+        }
         _ => Err(Error::refused("only SELECT and SHOW are documented").at(at)),
     }
 }
@@ -175,6 +181,21 @@ fn syntax(error: ParserError) -> Error {
         Some(Location { line: line.parse().ok()?, column: column.parse().ok()? })
     });
     Error::new(Kind::Syntax, message).at(at)
+}
+
+/// Takes `FORMAT name` off the end. After an expression, where there is no `FROM`, the parser would read
+/// `FORMAT` as its alias: `SELECT 1 FORMAT JSON` is how clients try whether they are let in.
+fn take_format(tokens: &mut Vec<TokenWithSpan>) -> Option<Ident> {
+    let mut visible = tokens.iter().enumerate().filter(|(_, token)| is_visible(token)).rev();
+    let ((_, name), (i, format)) = (visible.next()?, visible.next()?);
+    let Token::Word(name) = &name.token else { return None };
+    let is_format = matches!(&format.token, Token::Word(word) if word.keyword == Keyword::FORMAT);
+    if !is_format || Format::named(&name.value).is_none() {
+        return None;
+    }
+    let name = Ident::new(name.value.clone());
+    tokens.truncate(i);
+    Some(name)
 }
 
 /// The format of that name.

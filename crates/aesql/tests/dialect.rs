@@ -101,6 +101,9 @@ fn queries_of_the_kinds_that_people_run_are_answered() {
     for (sql, expected) in [
         ("SHOW TABLES", "fleet\n"),
         ("SHOW TIMEZONE FORMAT TabSeparated", "Etc/UTC\n"),
+        ("SELECT 1 FORMAT TabSeparated", "1\n"),
+        ("SELECT 1 AS format FORMAT TabSeparated", "1\n"),
+        ("SELECT blob1 AS format FROM fleet ORDER BY format LIMIT 0 FORMAT TabSeparated", ""),
         (
             "SELECT index1 AS sandbox, argMax(blob6, timestamp) AS state, max(timestamp) AS seen \
              FROM fleet WHERE timestamp > now() - INTERVAL '1' DAY GROUP BY sandbox \
