@@ -5,6 +5,7 @@ use std::fmt;
 
 use kiloclaw_checkin::{AcceptedKeys, GatewaySecrets};
 use worker::Env;
+use worker::js_sys::Reflect;
 use worker::wasm_bindgen::JsValue;
 
 use crate::analytics::Analytics;
@@ -15,6 +16,8 @@ const CLOUD: &str = "https://api.cloudflare.com/client/v4/accounts";
 const API_KEY: &str = "KILOCODE_API_KEY";
 const GATEWAY_TOKEN_SECRET: &str = "GATEWAY_TOKEN_SECRET";
 const DATASET: &str = "KILOCLAW_CONTROLLER_AE";
+const REVOKED_SANDBOXES: &str = "REVOKED_SANDBOXES";
+const RATE_LIMITER: &str = "CHECKIN_RATE_LIMITER";
 const JWT_SECRET: &str = "JWT_SECRET";
 const JWT_ISSUER: &str = "JWT_ISSUER";
 const JWT_AUDIENCE: &str = "JWT_AUDIENCE";
@@ -54,10 +57,15 @@ pub(crate) struct Ingest {
     pub(crate) api_keys: AcceptedKeys,
     pub(crate) gateway: GatewaySecrets,
     pub(crate) dataset: JsValue,
+    /// Sandboxes that are refused, if there are any.
+    pub(crate) revoked: Option<AcceptedKeys>,
+    /// How often a sandbox may check in, if that is limited.
+    pub(crate) limiter: Option<JsValue>,
 }
 
 impl Ingest {
-    /// Reads all three bindings, or says which one cannot be used.
+    /// Reads the three bindings that must be there and the two that may be, or says which one cannot be
+    /// used.
     pub(crate) fn read(env: &Env) -> Result<Self, Unusable> {
         let api_keys = AcceptedKeys::new(&text(env, API_KEY)?, &blinding_key()?)
             .map_err(|_| Unusable::missing(API_KEY))?;
@@ -65,7 +73,13 @@ impl Ingest {
             .map_err(|_| Unusable::missing(GATEWAY_TOKEN_SECRET))?;
         #[expect(clippy::disallowed_methods, reason = "this is the place")]
         let dataset = env.analytics_engine(DATASET).map_err(|_| Unusable::missing(DATASET))?.into();
-        Ok(Self { api_keys, gateway, dataset })
+        let revoked = optional(env, REVOKED_SANDBOXES)
+            .map(|ids| Ok(AcceptedKeys::new(&ids, &blinding_key()?).ok()))
+            .transpose()?
+            .flatten();
+        let limiter = Reflect::get(env, &RATE_LIMITER.into()).ok();
+        let limiter = limiter.filter(|limiter| !limiter.is_undefined());
+        Ok(Self { api_keys, gateway, dataset, revoked, limiter })
     }
 }
 

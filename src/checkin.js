@@ -17,7 +17,7 @@ const ACCEPTED = { status: 204 };
  * @param {(post: boolean, authorization?: string, token?: string, dryRun?: string, size?: number) =>
  *   Response | undefined} admit checks what can be checked before the body is read
  * @param {(body: string, size: number, token?: string, region?: string, dryRun?: string) =>
- *   Response | undefined} accept checks the rest and, unless it is a dry run, writes the data point
+ *   Promise<Response> | Response | undefined} accept checks the rest and, unless it is a dry run, writes the data point
  * @returns {(request: Request, env: object) => Promise<Response> | Response}
  */
 export function lane([path, parameter, tokenHeader], limit, route, configure, admit, accept) {
@@ -79,6 +79,18 @@ async function readAtMost(stream, limit) {
     if (bytes.length > limit) break;
   }
   return bytes;
+}
+
+/**
+ * Whether a sandbox may check in once more.
+ *
+ * @param {{ limit(options: { key: string }): Promise<{ success: boolean }> }} limiter
+ * @param {string} key
+ * @returns {Promise<boolean>}
+ */
+export async function limit(limiter, key) {
+  const { success } = await limiter.limit({ key });
+  return success;
 }
 
 /**

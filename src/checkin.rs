@@ -9,7 +9,7 @@
 
 use std::cell::{OnceCell, RefCell};
 
-use kiloclaw_checkin::data_point::BLOBS;
+use kiloclaw_checkin::data_point::{BLOBS, DOUBLES};
 use kiloclaw_checkin::limits::MAX_BODY_BYTES;
 use kiloclaw_checkin::{
     CHECKIN_PATH, CheckIn, DRY_RUN_PARAMETER, DataPoint, GATEWAY_TOKEN_HEADER, InvalidBody,
@@ -17,9 +17,10 @@ use kiloclaw_checkin::{
 };
 use worker::js_sys::{Error, Function, Promise};
 use worker::wasm_bindgen::prelude::*;
-use worker::{Env, web_sys};
+use worker::wasm_bindgen_futures::{JsFuture, future_to_promise};
+use worker::{Env, Response, console_warn, web_sys};
 
-use crate::answer::ApiError;
+use crate::answer::{self, ApiError};
 use crate::bindings::{Ingest, Unusable};
 
 #[wasm_bindgen(module = "/src/checkin.js")]
@@ -32,6 +33,8 @@ extern "C" {
         admit: &JsValue,
         accept: &JsValue,
     ) -> Function;
+
+    fn limit(limiter: &JsValue, key: &str) -> Promise;
 
     #[wasm_bindgen(catch)]
     fn write(dataset: &JsValue, text: &str, ends: &[u32], doubles: &[f64]) -> Result<(), JsValue>;
@@ -47,8 +50,10 @@ extern "C" {
 /// 6. the body is over 16 KiB → 413, before the rest is read
 /// 7. the body is not a check-in → 400
 /// 8. the gateway token is not this sandbox's → 403
-/// 9. the data point cannot be written → 503; a dry run does not try
-/// 10. otherwise → 204
+/// 9. the sandbox is revoked → 403
+/// 10. where there is a limiter: the sandbox checks in too often → 429
+/// 11. the data point cannot be written → 503; a dry run does not try
+/// 12. otherwise → 204
 pub(crate) fn take(request: &JsValue, env: &Env, route: Route) -> JsValue {
     thread_local! {
         static LANE: OnceCell<Function> = const { OnceCell::new() };
@@ -140,12 +145,14 @@ fn accept_js(body: String, size: f64, token: Text, region: Text, dry_run: Text) 
     let region = region.unwrap_or_default();
     let mut sandbox_id = None;
     match accept(&body, size as usize, &token, &region, dry_run.as_deref(), &mut sandbox_id) {
-        Ok(()) => JsValue::UNDEFINED,
+        Ok(None) => JsValue::UNDEFINED,
+        Ok(Some(later)) => later.into(),
         Err(error) => error.into_js(sandbox_id.as_deref()),
     }
 }
 
-/// Steps 5 to 9. `size` is what the body measured in bytes before it was decoded.
+/// Steps 5 to 11. `size` is what the body measured in bytes before it was decoded. Where the limiter has
+/// to be asked, what is returned is the answer of the last two.
 fn accept(
     body: &str,
     size: usize,
@@ -153,7 +160,7 @@ fn accept(
     region: &str,
     dry_run: Option<&str>,
     sandbox_id: &mut Option<String>,
-) -> Result<(), ApiError> {
+) -> Result<Option<Promise>, ApiError> {
     // 5.
     let is_dry_run = is_dry_run(dry_run)?;
     // 6.
@@ -167,21 +174,51 @@ fn accept(
     }
     let checkin = CheckIn::parse_str(body).map_err(Refusal::from)?;
 
-    let written = with_ingest(|ingest| {
+    let accepted = with_ingest(|ingest| {
         // 8.
         if !ingest.gateway.accept(&checkin.sandbox_id, gateway_token) {
             return Err(Refusal::WrongGatewayToken.into());
         }
         // 9.
-        if is_dry_run {
-            return Ok(());
+        if ingest.revoked.as_ref().is_some_and(|revoked| revoked.accept(&checkin.sandbox_id)) {
+            return Err(Refusal::Revoked.into());
         }
-        write_point(&ingest.dataset, &DataPoint::new(&checkin, region))
+        let point = (!is_dry_run).then(|| Packed::new(&DataPoint::new(&checkin, region)));
+        // 10.
+        if let Some(limiter) = &ingest.limiter {
+            let id = checkin.sandbox_id.clone().into_owned();
+            return Ok(Some(accept_within(limiter.clone(), id, point, ingest.dataset.clone())));
+        }
+        // 11.
+        point.map_or(Ok(()), |point| point.write(&ingest.dataset)).map(|()| None)
     });
-    if written.is_err() {
+    if accepted.is_err() {
         *sandbox_id = Some(checkin.sandbox_id.into_owned());
     }
-    written
+    accepted
+}
+
+/// Steps 10 and 11, where there is a limiter. Whoever gets here has shown both credentials, so nobody can
+/// use up the limit of another sandbox.
+fn accept_within(limiter: JsValue, id: String, point: Option<Packed>, dataset: JsValue) -> Promise {
+    future_to_promise(async move {
+        // 10.
+        let within = JsFuture::from(limit(&limiter, &id)).await.unwrap_or_else(|_| {
+            // A limiter that is out of order must not lose check-ins.
+            console_warn!(r#"{{"code":"rate_limiter_failed"}}"#);
+            JsValue::TRUE
+        });
+        // 11.
+        let written = match point {
+            _ if within.is_falsy() => Err(Refusal::RateLimited.into()),
+            Some(point) => point.write(&dataset),
+            None => Ok(()),
+        };
+        Ok(match written {
+            Ok(()) => answer::into_js(Ok(Response::empty()?.with_status(204))),
+            Err(error) => error.into_js(Some(&id)),
+        })
+    })
 }
 
 fn with_ingest<T>(f: impl FnOnce(&Ingest) -> Result<T, ApiError>) -> Result<T, ApiError> {
@@ -192,20 +229,34 @@ fn with_ingest<T>(f: impl FnOnce(&Ingest) -> Result<T, ApiError>) -> Result<T, A
     })
 }
 
-/// Hands all of a point over in one call.
-fn write_point(dataset: &JsValue, point: &DataPoint<'_>) -> Result<(), ApiError> {
-    let mut text = String::with_capacity(512);
-    let mut ends = [0; 1 + BLOBS.len()];
-    let mut length = 0;
-    for (end, part) in ends.iter_mut().zip([point.index].into_iter().chain(point.blobs)) {
-        text.push_str(part);
-        length += utf16_length(part);
-        *end = length;
+/// A point as it crosses the boundary: in one call.
+struct Packed {
+    /// The index and the blobs, end to end.
+    text: String,
+    /// Where each of them ends, in UTF-16 code units.
+    ends: [u32; 1 + BLOBS.len()],
+    doubles: [f64; DOUBLES.len()],
+}
+
+impl Packed {
+    fn new(point: &DataPoint<'_>) -> Self {
+        let mut text = String::with_capacity(512);
+        let mut ends = [0; 1 + BLOBS.len()];
+        let mut length = 0;
+        for (end, part) in ends.iter_mut().zip([point.index].into_iter().chain(point.blobs)) {
+            text.push_str(part);
+            length += utf16_length(part);
+            *end = length;
+        }
+        Self { text, ends, doubles: point.doubles }
     }
-    write(dataset, &text, &ends, &point.doubles).map_err(|thrown| {
-        let reason = thrown.dyn_ref::<Error>().map(|error| String::from(error.message()));
-        ApiError::WriteFailed(reason.unwrap_or_else(|| "it threw no Error".to_owned()))
-    })
+
+    fn write(&self, dataset: &JsValue) -> Result<(), ApiError> {
+        write(dataset, &self.text, &self.ends, &self.doubles).map_err(|thrown| {
+            let reason = thrown.dyn_ref::<Error>().map(|error| String::from(error.message()));
+            ApiError::WriteFailed(reason.unwrap_or_else(|| "it threw no Error".to_owned()))
+        })
+    }
 }
 
 fn utf16_length(text: &str) -> u32 {

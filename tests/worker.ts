@@ -27,6 +27,8 @@ export interface Options {
   readonly vars?: Readonly<Record<string, string | undefined>>;
   /** `throws`: the binding is there, but writing to it throws. */
   readonly dataset?: 'local' | 'missing' | 'throws';
+  /** How many check-ins a sandbox has within 60 s. */
+  readonly checkInLimit?: number;
   /** How many points the local dataset keeps. */
   readonly maxRows?: number;
   /** The folder under `build/`, or `.` for what is deployed. */
@@ -87,6 +89,11 @@ function datasetBinding({ dataset, maxRows }: Options, port: number): Binding | 
   }
 }
 
+function limiter({ checkInLimit: limit }: Options): Binding | undefined {
+  if (limit === undefined) return undefined;
+  return { type: 'rate-limit', namespace: 'check-ins', simple: { limit, period: 60 } };
+}
+
 /** Starts the Worker; it stops when `context` ends: a test, or the whole file. */
 export async function startWorker(
   options: Options = {},
@@ -110,6 +117,7 @@ export async function startWorker(
       entries(variables).map(([name, value]) => [name, { type: 'text', value } as Binding]),
     ),
     KILOCLAW_CONTROLLER_AE: datasetBinding(options, port),
+    CHECKIN_RATE_LIMITER: limiter(options),
   };
   const miniflare = new Miniflare({
     port: 0,

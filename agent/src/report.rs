@@ -17,6 +17,8 @@ const MISSING_GATEWAY_TOKEN: &str = Refusal::MissingCredential(Credential::Gatew
 const MISCONFIGURED: &str = Refusal::Misconfigured.code();
 const WRONG_API_KEY: &str = Refusal::WrongApiKey.code();
 const WRONG_GATEWAY_TOKEN: &str = Refusal::WrongGatewayToken.code();
+const REVOKED: &str = Refusal::Revoked.code();
+const RATE_LIMITED: &str = Refusal::RateLimited.code();
 const WRITE_FAILED: &str = Refusal::WriteFailed.code();
 const INVALID_QUERY: &str = Refusal::InvalidQuery.code();
 /// The code is the same for every field.
@@ -172,6 +174,13 @@ fn hint_of_the_server(answer: &Answer) -> String {
         }
         (INVALID_QUERY, _) => {
             format!("check the query of {CHECKIN_URL}: a check-in's URL needs none")
+        }
+        (REVOKED, _) => {
+            "whoever runs the server has revoked this sandbox: it takes no check-in of it".to_owned()
+        }
+        (RATE_LIMITED, _) => {
+            "this sandbox checks in too often: check --interval, and whether two machines have its id"
+                .to_owned()
         }
         (MISCONFIGURED, _) => {
             "the server lacks a secret or a binding; its log says which".to_owned()

@@ -37,6 +37,10 @@ pub enum Refusal {
     InvalidBody(InvalidBody),
     /// The gateway token is not this sandbox's.
     WrongGatewayToken,
+    /// The sandbox is on the list of those that are refused, whatever their credentials.
+    Revoked,
+    /// The sandbox checks in too often: the client keeps its deltas and tries again.
+    RateLimited,
     /// The data point could not be handed over: the client keeps its deltas and tries again.
     WriteFailed,
 }
@@ -59,9 +63,10 @@ impl Refusal {
         match self {
             Self::InvalidQuery | Self::InvalidBody(_) => 400,
             Self::MissingCredential(_) => 401,
-            Self::WrongApiKey | Self::WrongGatewayToken => 403,
+            Self::WrongApiKey | Self::WrongGatewayToken | Self::Revoked => 403,
             Self::MethodNotAllowed => 405,
             Self::BodyTooLarge => 413,
+            Self::RateLimited => 429,
             Self::Misconfigured | Self::WriteFailed => 503,
         }
     }
@@ -73,7 +78,8 @@ impl Refusal {
             Self::MethodNotAllowed => "Method not allowed",
             Self::MissingCredential(_) => "Unauthorized",
             Self::Misconfigured => "Configuration error",
-            Self::WrongApiKey | Self::WrongGatewayToken => "Forbidden",
+            Self::WrongApiKey | Self::WrongGatewayToken | Self::Revoked => "Forbidden",
+            Self::RateLimited => "Too many requests",
             Self::InvalidQuery => "Invalid query",
             Self::BodyTooLarge => "Body too large",
             Self::InvalidBody(_) => "Invalid body",
@@ -97,6 +103,8 @@ impl Refusal {
             Self::InvalidBody(InvalidBody::NotAnObject) => "not_an_object",
             Self::InvalidBody(InvalidBody::Field(_)) => "invalid_field",
             Self::WrongGatewayToken => "wrong_gateway_token",
+            Self::Revoked => "revoked",
+            Self::RateLimited => "rate_limited",
             Self::WriteFailed => "write_failed",
         }
     }
@@ -108,6 +116,8 @@ impl Refusal {
             Self::MethodNotAllowed => Some(("allow", "POST")),
             Self::MissingCredential(_) => Some(("www-authenticate", "Bearer")),
             Self::Misconfigured | Self::WriteFailed => Some(("retry-after", "30")),
+            // The longer of the two periods that Cloudflare's limits can have.
+            Self::RateLimited => Some(("retry-after", "60")),
             _ => None,
         }
     }
@@ -168,6 +178,8 @@ mod tests {
             (Body(NotJson), 400, "Invalid body", "not_json"),
             (Body(NotAnObject), 400, "Invalid body", "not_an_object"),
             (Refusal::WrongGatewayToken, 403, "Forbidden", "wrong_gateway_token"),
+            (Refusal::Revoked, 403, "Forbidden", "revoked"),
+            (Refusal::RateLimited, 429, "Too many requests", "rate_limited"),
             (Refusal::WriteFailed, 503, "Write failed", "write_failed"),
         ];
         for (refusal, status, error, code) in table {
@@ -199,6 +211,7 @@ mod tests {
         );
         assert_eq!(header(Refusal::Misconfigured), Some(("retry-after", "30")));
         assert_eq!(header(Refusal::WriteFailed), Some(("retry-after", "30")));
+        assert_eq!(header(Refusal::RateLimited), Some(("retry-after", "60")));
         assert_eq!(header(Refusal::WrongApiKey), None);
     }
 }

@@ -1,0 +1,74 @@
+/** Sandboxes that are revoked, and sandboxes that check in too often. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { FULL, gatewayToken, MINIMAL, refusal, SANDBOX_ID, startWorker } from './worker.ts';
+
+const REVOKED = { error: 'Forbidden', code: 'revoked' };
+const LIMITED = { error: 'Too many requests', code: 'rate_limited' };
+const WRONG = { 'x-kiloclaw-gateway-token': gatewayToken('another') };
+
+test('a revoked sandbox is refused, whatever it sends, and no other is', async (t) => {
+  const worker = await startWorker({ vars: { REVOKED_SANDBOXES: ` x, ${SANDBOX_ID} ,y` } }, t);
+  const refused = await worker.checkIn(FULL);
+  assert.deepEqual([refused.status, await refusal(refused)], [403, REVOKED]);
+  for (const sandboxId of [`${SANDBOX_ID}0`, 'sandbox-', MINIMAL.sandboxId]) {
+    assert.equal((await worker.checkIn({ ...MINIMAL, sandboxId })).status, 204, sandboxId);
+  }
+  // Whoever has no token of it does not learn that it is revoked.
+  const stranger = await worker.checkIn(FULL, WRONG);
+  assert.equal((await refusal(stranger)).code, 'wrong_gateway_token');
+  const points = await worker.points(3);
+  assert.ok(points.every(({ index1 }) => index1 !== SANDBOX_ID));
+});
+
+test('a list without an id revokes nobody', async (t) => {
+  const worker = await startWorker({ vars: { REVOKED_SANDBOXES: ' , ' } }, t);
+  assert.equal((await worker.checkIn(FULL)).status, 204);
+});
+
+test('a sandbox that checks in too often is told to wait, and only that one is', async (t) => {
+  const worker = await startWorker({ checkInLimit: 3 }, t);
+  // A stranger, a wrong body and a wrong key use up nothing: they come before.
+  for (let i = 0; i < 5; i += 1) {
+    assert.equal((await worker.checkIn(FULL, WRONG)).status, 403);
+    assert.equal((await worker.checkIn(FULL, { authorization: 'Bearer x' })).status, 403);
+    assert.equal((await worker.checkIn('{')).status, 400);
+  }
+  for (let i = 0; i < 3; i += 1) assert.equal((await worker.checkIn(FULL)).status, 204);
+  const refused = await worker.checkIn(FULL);
+  assert.deepEqual([refused.status, await refusal(refused)], [429, LIMITED]);
+  assert.equal(refused.headers.get('retry-after'), '60');
+  assert.equal((await worker.checkIn(MINIMAL)).status, 204);
+  const points = await worker.points(4);
+  assert.deepEqual(
+    points.map(({ index1 }) => index1),
+    [...Array(3).fill(SANDBOX_ID), MINIMAL.sandboxId],
+  );
+});
+
+test('a limiter that is out of order loses no check-in', async (t) => {
+  const MAIN = `
+    import Worker from 'index.js';
+    const CHECKIN_RATE_LIMITER = { limit: async () => { throw new Error('out of order'); } };
+    export default {
+      fetch: (request, env, ctx) =>
+        new Worker(ctx, (globalThis.env ??= { ...env, CHECKIN_RATE_LIMITER })).fetch(request),
+    };`;
+  const worker = await startWorker({ modules: { main: MAIN } }, t);
+  assert.equal((await worker.checkIn(FULL)).status, 204);
+  assert.equal((await worker.points(1)).length, 1);
+  assert.ok(worker.logs.some(({ message }) => message.includes('rate_limiter_failed')));
+});
+
+test('what limits and what writes may both fail: then it is told as without a limit', async (t) => {
+  const worker = await startWorker({ checkInLimit: 10, dataset: 'throws' }, t);
+  const failed = await worker.checkIn(FULL);
+  assert.deepEqual([failed.status, (await refusal(failed)).code], [503, 'write_failed']);
+  const dryRun = await worker.fetch('/api/controller/checkin?dry_run=1', {
+    method: 'POST',
+    headers: { authorization: 'Bearer kilo-key-1', 'x-kiloclaw-gateway-token': gatewayToken(SANDBOX_ID) },
+    body: JSON.stringify(FULL),
+  });
+  assert.equal(dryRun.status, 204);
+});
