@@ -1,0 +1,144 @@
+/**
+ * The built Worker and the local Analytics Engine in a plain workerd. Miniflare's own Worker stands in
+ * front of the one under test: it answers some requests itself, and what it passes on are not the bytes
+ * that came. Here there is nothing in between.
+ */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import type { Readable } from 'node:stream';
+
+import layout from '../crates/checkin/data-point.json' with { type: 'json' };
+
+const ROOT = path.resolve(import.meta.dirname, '..');
+
+/** The program itself: `node_modules/.bin/workerd` may be a script, which would be killed in its place. */
+export const WORKERD = (
+  createRequire(createRequire(import.meta.url).resolve('miniflare'))('workerd') as { default: string }
+).default;
+
+/** The deployed configuration is the one place for it. */
+const [, COMPATIBILITY_DATE] =
+  /^compatibility_date = "(.+)"$/m.exec(readFileSync(path.join(ROOT, 'wrangler.toml'), 'utf8')) ?? [];
+
+const START_DEADLINE_MS = 20_000;
+
+export interface Workerd {
+  readonly pid: number;
+  /** Where the Worker listens. */
+  readonly port: number;
+  /** Where the local Analytics Engine is asked. */
+  readonly store: number;
+  /** All that it has written to its standard error so far: the Worker's log lines and workerd's own. */
+  log(): string;
+  stop(): Promise<void>;
+}
+
+/** Text in Cap'n Proto's notation, which has JSON's escapes. */
+const text = JSON.stringify;
+
+const configuration = (vars: Readonly<Record<string, string>>) => `
+using Workerd = import "/workerd/workerd.capnp";
+using LocalAe = import "/local-ae/workerd.capnp";
+
+const config :Workerd.Config = (
+  services = [
+    (name = "worker", worker = (
+      modules = [
+        (name = "index.js", esModule = embed "/build/index.js"),
+        (name = "index_bg.wasm", wasm = embed "/build/index_bg.wasm")
+      ],
+      compatibilityDate = ${text(COMPATIBILITY_DATE)},
+      bindings = [
+        ${Object.entries(vars)
+          .map(([name, value]) => `(name = ${text(name)}, text = ${text(value)}),`)
+          .join('\n        ')}
+        (name = "KILOCLAW_CONTROLLER_AE", wrapped = (
+          moduleName = "local-ae:dataset",
+          innerBindings = [(name = "native", analyticsEngine = (
+            name = "local-ae:service",
+            entrypoint = "ingest",
+            props = (json = ${text(JSON.stringify({ dataset: layout.dataset }))})
+          ))]
+        ))
+      ]
+    )),
+    LocalAe.service,
+    LocalAe.disk
+  ],
+  sockets = [
+    (name = "worker", address = "127.0.0.1:0", http = (), service = "worker"),
+    LocalAe.endpoint
+  ],
+  extensions = [LocalAe.extension]
+);
+`;
+
+/** Starts workerd; it stops when `context` ends. */
+export async function startWorkerd(
+  vars: Readonly<Record<string, string>>,
+  context: { after(stop: () => Promise<void>): void },
+): Promise<Workerd> {
+  const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-workerd-'));
+  mkdirSync(path.join(folder, 'points'));
+  writeFileSync(path.join(folder, 'config.capnp'), configuration(vars));
+  const args = [
+    'serve',
+    '--experimental',
+    '--control-fd=3',
+    `--import-path=${ROOT}`,
+    `--directory-path=local-ae:disk=${path.join(folder, 'points')}`,
+    '--socket-addr=local-ae:read=127.0.0.1:0',
+    path.join(folder, 'config.capnp'),
+  ];
+  const child = spawn(WORKERD, args, { stdio: ['ignore', 'pipe', 'pipe', 'pipe'] });
+  const exited = once(child, 'exit');
+  let log = '';
+  for (const stream of [child.stdout!, child.stderr!]) {
+    stream.setEncoding('utf8').on('data', (part: string) => (log += part));
+  }
+  const stop = async () => {
+    child.kill('SIGKILL');
+    await exited;
+    rmSync(folder, { recursive: true, force: true });
+  };
+  context.after(stop);
+
+  const ports = await listening(child.stdio[3] as Readable, ['worker', 'local-ae:read']).catch((error) => {
+    throw new Error(`${(error as Error).message}\n${log}`);
+  });
+  return {
+    pid: child.pid!,
+    port: ports.get('worker')!,
+    store: ports.get('local-ae:read')!,
+    log: () => log,
+    stop,
+  };
+}
+
+/** Waits until workerd says that all these sockets listen, and where. */
+export function listening(
+  control: Readable,
+  sockets: readonly string[],
+): Promise<ReadonlyMap<string, number>> {
+  return new Promise((resolve, reject) => {
+    const ports = new Map<string, number>();
+    let text = '';
+    const late = setTimeout(() => reject(new Error('workerd does not listen')), START_DEADLINE_MS);
+    control.once('close', () => reject(new Error('workerd ended')));
+    control.setEncoding('utf8').on('data', (part: string) => {
+      const lines = (text + part).split('\n');
+      text = lines.pop() ?? '';
+      for (const line of lines) {
+        const { event, socket, port } = JSON.parse(line) as Record<string, string | number>;
+        if (event === 'listen') ports.set(String(socket), Number(port));
+      }
+      if (sockets.some((name) => !ports.has(name))) return;
+      clearTimeout(late);
+      resolve(ports);
+    });
+  });
+}
