@@ -153,8 +153,8 @@ impl<'a> CheckIn<'a> {
     /// Reads and checks a body.
     ///
     /// Unknown fields are ignored. As in JavaScript's `JSON.parse`, which the other clients and
-    /// servers of this contract were written with, the last of several equal keys counts, and a
-    /// byte-order mark before the object is passed over.
+    /// servers of this contract were written with, the last of several equal keys counts; unlike
+    /// there, the others must keep the rule, too. A byte-order mark before the object is passed over.
     pub fn parse(body: &'a [u8]) -> Result<Self, InvalidBody> {
         let text = std::str::from_utf8(body).map_err(|_| InvalidBody::NotJson)?;
         Self::parse_str(text)
