@@ -500,6 +500,15 @@ test('a body that is not UTF-8 is no JSON', async () => {
   ]);
 });
 
+test('U+FFFD is a character like any other, behind a byte-order mark as well', async () => {
+  const body = withField('lastExitReason', quoted('code:\xef\xbf\xbd'));
+  const points = await assertAnswers([
+    ...twice('alone', body, '204'),
+    ...twice('behind a byte-order mark', bytes(hex('efbbbf'), body), '204'),
+  ]);
+  assert.deepEqual(points.map(([{ blobs }]) => blobs[8]), Array(4).fill('code:\ufffd'));
+});
+
 test('of four bytes that lack the last, three are read as U+FFFD', async () => {
   // The one thing that is not UTF-8 and is taken: what the runtime puts in its place is as long.
   const body = withField('lastExitReason', quoted(hex('f09f98')));
