@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use aesql::{Answer, Error, Format, Limits, Query, Table};
-use proptest::strategy::{Strategy, ValueTree};
+use proptest::strategy::{BoxedStrategy, Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::Value;
 
@@ -12,6 +12,10 @@ use serde_json::Value;
 pub mod grammar;
 
 static TABLES: LazyLock<BTreeMap<String, Table>> = LazyLock::new(grammar::tables);
+
+thread_local! {
+    static QUERY: BoxedStrategy<String> = grammar::query().boxed();
+}
 
 /// 2023-11-14 22:13:20.
 const NOW_MS: i64 = 1_700_000_000_000;
@@ -53,7 +57,7 @@ pub fn generate(data: &[u8]) {
     seed.iter_mut().zip(data).for_each(|(to, from)| *to = *from);
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-    if let Ok(sql) = grammar::query().new_tree(&mut runner) {
+    if let Ok(sql) = QUERY.with(|query| query.new_tree(&mut runner)) {
         parse(sql.current().as_bytes());
         evaluate(sql.current().as_bytes());
     }
