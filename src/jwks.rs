@@ -194,6 +194,8 @@ mod tests {
             Next::Fetch,
             "that pause was another one"
         );
+        keys.settle(URL, Ok(vec![key("a")]), NOW + RETRY_PAUSE);
+        assert_eq!(keys.next(URL, "x", NOW + RETRY_PAUSE), UNKNOWN, "the failure is over");
     }
 
     #[test]

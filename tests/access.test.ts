@@ -370,6 +370,8 @@ test('a team that cannot be reached lets nobody in, until it can', async (t) => 
   assert.equal(team.fetches, 1);
   await advance(worker, 5_000);
   assert.equal(await statusOf(await whoami(token, worker)), 200);
+  const madeUp = await sign({}, { of: team, header: { kid: 'x' } });
+  await assertRefused(await whoami(madeUp, worker), 'invalid_token', 'that is known again');
   const log = await logged(worker, /access_keys_not_fetched[^]*access_unavailable/);
   assert.ok(!log.includes(token.split('.')[2]), 'no token in the log');
 });
