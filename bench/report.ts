@@ -105,6 +105,17 @@ export function targets(samples: Samples): string {
   return table(['rust', 'target', 'measured', 'rounds', ''], rows);
 }
 
+/** How one variant compares with another: medians of the ratios, and where they lie. */
+export function comparison(samples: Samples, variant: string, other: string): string {
+  const rows = ROWS.flatMap(({ metric, label }) => {
+    const all = ratios(samples, [metric, variant], [metric, other]).toSorted((a, b) => a - b);
+    if (all.length === 0) return [];
+    const [low, high] = [all[0], all[all.length - 1]].map((value) => value.toFixed(2));
+    return [[label.replace(/, (µs|ms|MiB|kB)$/, ''), median(all).toFixed(3), `${low} to ${high}`]];
+  });
+  return table(['', `${variant} / ${other}`, 'rounds'], rows);
+}
+
 /** Markdown that reads well as it is, too: numbers to the right. */
 export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const widths = head.map((_, column) =>

@@ -22,7 +22,7 @@ import { localAeSection } from './local-ae.ts';
 import { coldStart, resident, round, Samples, size, type Plan } from './measure.ts';
 import { nativeSection } from './native.ts';
 import { operatorsSection } from './operators.ts';
-import { page, results, targets } from './report.ts';
+import { comparison, page, results, targets } from './report.ts';
 import { ended, Failure, start, stopAll, type Site, type Variant } from './workerd.ts';
 
 const HELP = `Usage: npm run bench [-- OPTIONS]
@@ -37,6 +37,8 @@ Options:
   --quick      shorter and less exact: under 3 minutes; prints and writes nothing
   --write      write bench/results.md with --quick, too
   --no-build   take what was built as it is
+  --before DIR also measure another build of the Worker, the build/ of another commit; prints the
+               ratio of each figure to its, and writes nothing
   -h, --help   this text
 `;
 
@@ -59,6 +61,9 @@ const QUICK: Plan = {
 
 const RESULTS = 'bench/results.md';
 
+/** The other build of the Worker. */
+const BEFORE = 'before';
+
 /** Everything but the Worker itself; the order is that of the table's columns. */
 const PEERS = ['typescript.ts', 'javascript.js', 'floor.js'];
 
@@ -72,6 +77,7 @@ function options() {
         quick: { type: 'boolean', default: false },
         write: { type: 'boolean', default: false },
         'no-build': { type: 'boolean', default: false },
+        before: { type: 'string' },
         help: { type: 'boolean', short: 'h', default: false },
       },
     });
@@ -124,13 +130,18 @@ async function buildAll(): Promise<void> {
 }
 
 /** Puts all variants into `folder`, one folder each, so that nothing changes while it is measured. */
-function collect(folder: string): Variant[] {
-  const rust = { name: 'rust', folder: join(folder, 'rust'), wasm: true };
-  mkdirSync(rust.folder);
-  for (const file of ['index.js', 'index_bg.wasm']) {
-    if (!existsSync(`build/${file}`)) throw new Failure(`build/${file} is missing: leave out --no-build`);
-    cpSync(`build/${file}`, join(rust.folder, file));
-  }
+function collect(folder: string, before: string | undefined): Variant[] {
+  const worker = (name: string, build: string, mend: string): Variant => {
+    const variant = { name, folder: join(folder, name), wasm: true };
+    mkdirSync(variant.folder);
+    for (const file of ['index.js', 'index_bg.wasm']) {
+      if (!existsSync(`${build}/${file}`)) throw new Failure(`${build}/${file} is missing: ${mend}`);
+      cpSync(`${build}/${file}`, join(variant.folder, file));
+    }
+    return variant;
+  };
+  const workers = [worker('rust', 'build', 'leave out --no-build')];
+  if (before !== undefined) workers.push(worker(BEFORE, before, '--before takes a folder with a build'));
   const peers = PEERS.map((file) => {
     const name = file.split('.')[0];
     const variant = { name, folder: join(folder, name), wasm: false };
@@ -140,7 +151,7 @@ function collect(folder: string): Variant[] {
     return variant;
   });
   for (const file of ['dataset.js', 'driver.js']) cpSync(`bench/${file}`, join(folder, file));
-  return [rust, ...peers];
+  return [...workers, ...peers];
 }
 
 const output = (command: string, ...args: string[]) =>
@@ -204,16 +215,16 @@ async function measure(site: Site, variants: readonly Variant[], plan: Plan): Pr
 /** Measures the Worker and its peers; returns that part of the page, but for what --quick leaves out. */
 async function worker(
   folder: string,
-  { build, quick, write }: { build: boolean; quick: boolean; write: boolean },
+  { build, quick, write, before }: { build: boolean; quick: boolean; write: boolean; before?: string },
 ): Promise<string> {
   ensureWrk();
   if (build) await buildAll();
-  const variants = collect(folder);
+  const variants = collect(folder, before);
   const [, compatibilityDate] =
     /^compatibility_date = "(.+)"$/m.exec(readFileSync('wrangler.toml', 'utf8')) ?? [];
   const site: Site = { folder, compatibilityDate, expected: EXPECTED, ...cores() };
 
-  for (const variant of variants.filter(({ name }) => name !== 'floor')) {
+  for (const variant of variants.filter(({ name }) => !['floor', BEFORE].includes(name))) {
     const count = await conforms(site, variant, variant.name !== 'javascript');
     say(`${variant.name} keeps the contract: ${count} answers are as they must be`);
   }
@@ -225,6 +236,7 @@ async function worker(
     targets: targets(samples),
   };
   console.log(`\n${shown.results}\n\n${shown.targets}\n`);
+  if (before !== undefined) console.log(`${comparison(samples, 'rust', BEFORE)}\n`);
   if (!write) return '';
   say('the contract crate, natively');
   const native = nativeSection();
@@ -234,19 +246,19 @@ async function worker(
 }
 
 async function main(folder: string): Promise<void> {
-  const { only, help, quick, write: always, 'no-build': noBuild } = options();
+  const { only, help, quick, write: always, 'no-build': noBuild, before } = options();
   if (help) return void console.log(HELP);
   process.chdir(new URL('..', import.meta.url).pathname);
 
   const [busy] = loadavg();
   if (busy > 0.5) say(`the machine is busy (load ${busy.toFixed(1)}): the figures will be rough`);
-  const [build, write] = [!noBuild, !quick || always];
+  const [build, write] = [!noBuild, (!quick || always) && before === undefined];
   // What is not measured stays as it was written.
-  const before = readFileSync(RESULTS, 'utf8');
-  const border = before.includes(`\n${HEADING}\n`) ? before.indexOf(`\n${HEADING}\n`) : before.length;
-  let [workerPart, agentPart] = [before.slice(0, border), before.slice(border + 1)];
+  const written = readFileSync(RESULTS, 'utf8');
+  const border = written.includes(`\n${HEADING}\n`) ? written.indexOf(`\n${HEADING}\n`) : written.length;
+  let [workerPart, agentPart] = [written.slice(0, border), written.slice(border + 1)];
 
-  if (only !== 'agent') workerPart = await worker(folder, { build, quick, write });
+  if (only !== 'agent') workerPart = await worker(folder, { build, quick, write, before });
   if (only !== 'worker') {
     agentPart = await agentSection(quick ? AGENT_QUICK : AGENT_FULL, { build, facts: circumstances() }, say);
     console.log(`\n${agentPart}`);
