@@ -219,7 +219,12 @@ impl<'a> Call<'a> {
             .flat_map(|(name, value)| [name, value])
             .map(|text| String::from(js_sys::encode_uri_component(text)))
             .collect();
-        format!("https://operators.invalid{}?{}", self.request.path(), query.join("&"))
+        // The request's own host, which Cloudflare advises: another one would be looked up. No route is at
+        // this path.
+        let url = self.request.inner().url();
+        let path = self.request.path();
+        let origin = url.split_once(&path).map_or("", |(origin, _)| origin);
+        format!("{origin}/-answers{path}?{}", query.join("&"))
     }
 
     /// The answer, or that the client has it already.
