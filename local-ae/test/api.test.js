@@ -240,7 +240,7 @@ test('has SQL for GET and POST only, and for one account', async () => {
     const { status, allow } = await ask(SQL, { method, headers: TOKEN });
     assert.deepEqual([status, allow], [405, 'GET, POST'], method);
   }
-  for (const path of [`${SQL}/`, '/client/v4/accounts//analytics_engine/sql', '/accounts/a/analytics_engine/sql']) {
+  for (const path of [`${SQL}/x`, '/client/v4/accounts//analytics_engine/sql', '/accounts/a/analytics_engine/sql']) {
     assert.equal((await ask(path, { headers: TOKEN })).status, 404, path);
   }
 });
