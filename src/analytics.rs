@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, select, try_join_all};
 use worker::{
     AbortController, Delay, Fetch, Headers, Method, Request, RequestInit, RequestRedirect,
 };
@@ -39,8 +39,12 @@ pub(crate) enum Unanswered {
 }
 
 impl Analytics {
-    /// Sends a query, and returns the answer as it came.
-    pub(crate) async fn ask(&self, sql: &str) -> Result<String, Unanswered> {
+    /// Sends queries, all at a time, and returns the answers as they came.
+    pub(crate) async fn ask_all(&self, queries: &[String]) -> Result<Vec<String>, Unanswered> {
+        try_join_all(queries.iter().map(|query| self.ask(query))).await
+    }
+
+    async fn ask(&self, sql: &str) -> Result<String, Unanswered> {
         let abort = AbortController::default();
         let signal = abort.signal();
         let asking = pin!(async {

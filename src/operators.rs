@@ -5,7 +5,6 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use futures_util::future::try_join_all;
 use kiloclaw_fleet::{
     Asked, FleetQuestion, HistoryQuestion, IncidentsQuestion, InvalidParameter, Parameters,
     Question, SandboxQuestion, SandboxesQuestion, Time, UnexpectedAnswer,
@@ -193,11 +192,8 @@ impl<'a> Call<'a> {
                 return self.respond(&cached.text().await?, FRESH - age);
             }
         }
-        let queries = question.queries();
-        let mut answers = try_join_all(queries.iter().map(|query| analytics.ask(query))).await?;
-        if let Some(query) = question.follow_up(&answers)? {
-            answers.push(analytics.ask(&query).await?);
-        }
+        let mut answers = analytics.ask_all(&question.queries()).await?;
+        answers.extend(analytics.ask_all(&question.follow_ups(&answers)?).await?);
         let body = question.reply(&answers)?.ok_or(ApiError::Reading(Failure::UnknownSandbox))?;
         let mut kept = answer::json_text(&body, &format!("max-age={FRESH}"))?;
         kept.headers_mut().set(MADE_AT, &self.now.0.to_string())?;

@@ -160,6 +160,7 @@ test('the state of the fleet', async () => {
       { value: 'fra', sandboxes: 3, reporting: 2 },
       { value: null, sandboxes: 1, reporting: 0 },
     ],
+    sampleInterval: 3,
     complete: true,
   });
   assert.equal((await ask('/api/fleet?window=90d')).sandboxes, 5);

@@ -8,7 +8,8 @@ use crate::parameters::{InvalidParameter, Parameters};
 use crate::rows::{self, UnexpectedAnswer};
 use crate::sql::{
     BYTES_IN, BYTES_OUT, CHECK_INS, CONTROLLER_VERSION, FLY_REGION, LAST_SEEN, LOAD, MACHINE_ID,
-    OPENCLAW_VERSION, RESTARTS, SANDBOX_ID, SUPERVISOR_STATE, latest, quantile, sum,
+    OPENCLAW_VERSION, RESTARTS, SAMPLE_INTERVAL, SANDBOX_ID, SUPERVISOR_STATE, latest, quantile,
+    sum,
 };
 use crate::time::Time;
 use crate::{Asked, Question, SHUT_DOWN};
@@ -60,7 +61,8 @@ impl<'a> FleetQuestion<'a> {
     pub fn totals_sql(&self) -> String {
         format!(
             "SELECT {CHECK_INS} AS checkIns, count(DISTINCT {MACHINE_ID}) AS machines, \
-             countIf({MACHINE_ID} = '') AS withoutMachine, {} AS restarts, \
+             countIf({MACHINE_ID} = '') AS withoutMachine, \
+             {SAMPLE_INTERVAL} AS sampleInterval, {} AS restarts, \
              {} AS bandwidthBytesIn, {} AS bandwidthBytesOut, {} AS p50, {} AS p95 {}",
             sum(RESTARTS),
             sum(BYTES_IN),
@@ -102,6 +104,7 @@ impl<'a> FleetQuestion<'a> {
             controller_versions: facets(&groups, |group| &group.controller_version),
             openclaw_versions: facets(&groups, |group| &group.openclaw_version),
             fly_regions: facets(&groups, |group| &group.fly_region),
+            sample_interval: totals.sample_interval.max(1),
             complete: groups.len() < MAX_GROUPS,
         })
     }
@@ -148,6 +151,8 @@ struct Totals {
     machines: u64,
     #[serde(deserialize_with = "rows::whole")]
     without_machine: u64,
+    #[serde(deserialize_with = "rows::whole")]
+    sample_interval: u64,
     #[serde(deserialize_with = "rows::whole")]
     restarts: u64,
     #[serde(deserialize_with = "rows::whole")]
@@ -200,6 +205,9 @@ pub struct Fleet {
     pub openclaw_versions: Vec<Facet>,
     /// By their latest region.
     pub fly_regions: Vec<Facet>,
+    /// For how many check-ins a point stands at most: 1 if none was left out. With more, sandboxes may be
+    /// missing, and some that seem silent are not.
+    pub sample_interval: u64,
     /// Whether all sandboxes are counted: false if they differ in more ways than are told apart.
     pub complete: bool,
 }

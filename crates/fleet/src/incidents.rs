@@ -1,7 +1,7 @@
 //! `GET /api/incidents`: what an operator should look at, the worst first.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,9 +9,9 @@ use crate::parameters::{HOUR, InvalidParameter, Parameters};
 use crate::rows::{self, UnexpectedAnswer};
 use crate::sql::{
     CHECK_INS, FIRST_SEEN, FLY_REGION, LAST_EXIT_REASON, LAST_SEEN, MACHINE_ID, RESTARTS,
-    SANDBOX_ID, SUPERVISOR_STATE, Text, latest,
+    SAMPLE_INTERVAL, SANDBOX_ID, SUPERVISOR_STATE, Text, latest, points,
 };
-use crate::time::Time;
+use crate::time::{Span, Time};
 use crate::{Asked, Question, SHUT_DOWN};
 
 const DEFAULT_LIMIT: usize = 100;
@@ -52,7 +52,10 @@ impl<'a> IncidentsQuestion<'a> {
     #[must_use]
     pub fn anybody_sql(&self) -> String {
         let points = self.asked.points(self.window);
-        format!("SELECT {CHECK_INS} AS checkIns, {LAST_SEEN} AS lastSeen {points}")
+        format!(
+            "SELECT {CHECK_INS} AS checkIns, {LAST_SEEN} AS lastSeen, \
+             {SAMPLE_INTERVAL} AS sampleInterval {points}"
+        )
     }
 
     /// Asks for the sandboxes that are not heard of any more.
@@ -97,13 +100,42 @@ impl<'a> IncidentsQuestion<'a> {
     /// Asks for the machines of the sandboxes that [`clones_sql`](Self::clones_sql) found; nothing if
     /// there are none.
     pub fn machines_sql(&self, clones: &str) -> Result<Option<String>, UnexpectedAnswer> {
-        let clones: Vec<CloneRow> = rows::read(clones)?;
+        let clones: Vec<IdRow> = rows::read(clones)?;
         if clones.is_empty() {
             return Ok(None);
         }
-        let ids: Vec<_> = clones.iter().map(|row| Text(&row.sandbox_id).to_string()).collect();
-        let condition = format!(" AND {SANDBOX_ID} IN ({})", ids.join(", "));
+        let condition = format!(" AND {}", one_of(clones.iter().map(|row| &*row.sandbox_id)));
         Ok(Some(format!("{} ORDER BY sandboxId, firstSeen, machineId", self.machines(&condition))))
+    }
+
+    /// Asks which of the silent sandboxes are heard of after all; nothing if no check-in was left out.
+    ///
+    /// Over many sandboxes and a long time, Analytics Engine looks at some points only, and whoever is
+    /// not among them seems silent. Asked for these sandboxes and the last minutes, it looks at all.
+    pub fn heard_sql(
+        &self,
+        anybody: &str,
+        silent: &str,
+    ) -> Result<Option<String>, UnexpectedAnswer> {
+        let anybody: Anybody = rows::read_one(anybody)?;
+        let silent: Vec<SilentRow> = rows::read(silent)?;
+        if anybody.sample_interval <= 1 || silent.is_empty() {
+            return Ok(None);
+        }
+        let span = Span { after: self.heard_since().minus(1), until: self.asked.now };
+        Ok(Some(format!(
+            "SELECT {SANDBOX_ID} AS sandboxId {} AND {} GROUP BY sandboxId",
+            points(span, self.asked.only),
+            one_of(silent.iter().take(MAX_LIMIT).map(|row| &*row.sandbox_id)),
+        )))
+    }
+
+    /// The follow-ups, as far as there are any.
+    fn both(&self, answers: &[String]) -> Result<[Option<String>; 2], UnexpectedAnswer> {
+        let [anybody, silent, _, clones, ..] = answers else {
+            return Err(UnexpectedAnswer::count());
+        };
+        Ok([self.machines_sql(clones)?, self.heard_sql(anybody, silent)?])
     }
 
     /// A row for each machine of each sandbox.
@@ -117,19 +149,24 @@ impl<'a> IncidentsQuestion<'a> {
         )
     }
 
-    /// Makes the answer of the rows for the queries of the same names; `machines` if there was one.
+    /// Makes the answer of the rows for the queries of the same names; `machines` and `heard` if they
+    /// were asked.
     pub fn answer(
         &self,
         anybody: &str,
         silent: &str,
         restarts: &str,
         machines: Option<&str>,
+        heard: Option<&str>,
     ) -> Result<Incidents, UnexpectedAnswer> {
         let anybody: Anybody = rows::read_one(anybody)?;
-        let silent: Vec<SilentRow> = rows::read(silent)?;
+        let mut silent: Vec<SilentRow> = rows::read(silent)?;
         let restarts: Vec<RestartRow> = rows::read(restarts)?;
         let machines: Vec<MachineRow> = machines.map_or(Ok(Vec::new()), rows::read)?;
         let complete = silent.len() < MAX_SILENT && restarts.len() < MAX_RESTARTS;
+        let heard: Vec<IdRow> = heard.map_or(Ok(Vec::new()), rows::read)?;
+        let heard: BTreeSet<_> = heard.iter().map(|row| &*row.sandbox_id).collect();
+        silent.retain(|row| !heard.contains(&*row.sandbox_id));
 
         let mut incidents = Vec::new();
         if self.asked.only.is_none()
@@ -170,18 +207,27 @@ impl Question for IncidentsQuestion<'_> {
         vec![self.anybody_sql(), self.silent_sql(), self.restarts_sql(), self.clones_sql()]
     }
 
-    fn follow_up(&self, answers: &[String]) -> Result<Option<String>, UnexpectedAnswer> {
-        self.machines_sql(answers.last().ok_or_else(UnexpectedAnswer::count)?)
+    fn follow_ups(&self, answers: &[String]) -> Result<Vec<String>, UnexpectedAnswer> {
+        Ok(self.both(answers)?.into_iter().flatten().collect())
     }
 
     fn reply(&self, answers: &[String]) -> Result<Option<String>, UnexpectedAnswer> {
-        let [anybody, silent, restarts, _, machines @ ..] = answers else {
+        let [anybody, silent, restarts, _, follow_ups @ ..] = answers else {
             return Err(UnexpectedAnswer::count());
         };
-        let machines = machines.first().map(String::as_str);
-        let answer = self.answer(anybody, silent, restarts, machines)?;
+        let mut follow_ups = follow_ups.iter();
+        let [machines, heard] = self
+            .both(answers)?
+            .map(|asked| asked.and_then(|_| follow_ups.next()).map(String::as_str));
+        let answer = self.answer(anybody, silent, restarts, machines, heard)?;
         Ok(Some(serde_json::to_string(&answer)?))
     }
+}
+
+/// Holds for these sandboxes.
+fn one_of<'a>(ids: impl Iterator<Item = &'a str>) -> String {
+    let ids: Vec<_> = ids.map(|id| Text(id).to_string()).collect();
+    format!("{SANDBOX_ID} IN ({})", ids.join(", "))
 }
 
 #[derive(Default, Deserialize)]
@@ -190,6 +236,8 @@ struct Anybody {
     #[serde(deserialize_with = "rows::whole")]
     check_ins: u64,
     last_seen: Time,
+    #[serde(deserialize_with = "rows::whole")]
+    sample_interval: u64,
 }
 
 #[derive(Deserialize)]
@@ -272,7 +320,7 @@ fn crash_loops(rows: Vec<RestartRow>, now: Time) -> impl Iterator<Item = Inciden
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct CloneRow {
+struct IdRow {
     sandbox_id: String,
 }
 

@@ -37,12 +37,12 @@ pub trait Question {
     fn queries(&self) -> Vec<String>;
 
     /// What to ask when the answers to these are there.
-    fn follow_up(&self, answers: &[String]) -> Result<Option<String>, UnexpectedAnswer> {
+    fn follow_ups(&self, answers: &[String]) -> Result<Vec<String>, UnexpectedAnswer> {
         let _ = answers;
-        Ok(None)
+        Ok(Vec::new())
     }
 
-    /// What to reply, as JSON, with the answers to all queries, in their order; none if nothing is known
+    /// What to reply, as JSON, with the answers to all queries in their order, follow-ups last; none if nothing is known
     /// of what was asked.
     fn reply(&self, answers: &[String]) -> Result<Option<String>, UnexpectedAnswer>;
 }

@@ -65,6 +65,9 @@ impl Asked<'_> {
 /// The check-ins that the points stand for.
 pub(crate) const CHECK_INS: &str = "SUM(_sample_interval)";
 
+/// For how many check-ins a point may stand: 1 if none was left out, 0 without points.
+pub(crate) const SAMPLE_INTERVAL: &str = "max(_sample_interval)";
+
 /// The sum of a column over the check-ins that the points stand for.
 pub(crate) fn sum(column: Column) -> String {
     format!("SUM({column} * _sample_interval)")

@@ -16,7 +16,7 @@ use aesql::{Format, Limits, Point, Query, Table};
 use kiloclaw_checkin::data_point::DATASET;
 use kiloclaw_fleet::{
     Asked, Facet, FleetQuestion, HistoryQuestion, Incident, IncidentsQuestion, Parameters,
-    SandboxQuestion, SandboxesQuestion, Severity, Time,
+    Question, SandboxQuestion, SandboxesQuestion, Severity, Time,
 };
 use proptest::prelude::*;
 
@@ -128,14 +128,19 @@ fn incidents(
     let question = IncidentsQuestion::new(&parameters(pairs), asked).unwrap();
     let clones = of.ask(&question.clones_sql());
     let machines = question.machines_sql(&clones).unwrap().map(|sql| of.ask(&sql));
-    question
-        .answer(
-            &of.ask(&question.anybody_sql()),
-            &of.ask(&question.silent_sql()),
-            &of.ask(&question.restarts_sql()),
-            machines.as_deref(),
-        )
-        .unwrap()
+    let (anybody, silent) = (of.ask(&question.anybody_sql()), of.ask(&question.silent_sql()));
+    let heard = question.heard_sql(&anybody, &silent).unwrap().map(|sql| of.ask(&sql));
+    let restarts = of.ask(&question.restarts_sql());
+    let answer = question
+        .answer(&anybody, &silent, &restarts, machines.as_deref(), heard.as_deref())
+        .unwrap();
+    // The same by the way that the Worker takes.
+    let ask = |sql: Vec<String>| sql.iter().map(|sql| of.ask(sql)).collect::<Vec<_>>();
+    let mut answers = ask(question.queries());
+    answers.extend(ask(question.follow_ups(&answers).unwrap()));
+    let reply = question.reply(&answers).unwrap().unwrap();
+    assert_eq!(reply, serde_json::to_string(&answer).unwrap());
+    answer
 }
 
 /// All pages of a listing, as the ids on them.
@@ -207,7 +212,7 @@ fn the_fleet_is_counted_weighed_and_bounded() {
     assert_eq!(fleet.controller_versions, [facet(Some("1.0.0"), 2, 0), facet(Some("1.1.0"), 1, 1)]);
     assert_eq!(fleet.openclaw_versions, [facet(Some("2.0.0"), 2, 1), facet(None, 1, 0)]);
     assert_eq!(fleet.fly_regions, [facet(Some("fra"), 2, 1), facet(None, 1, 0)]);
-    assert!(fleet.complete);
+    assert_eq!((fleet.sample_interval, fleet.complete), (3, true));
 }
 
 #[test]
@@ -508,6 +513,40 @@ fn silence_is_an_incident_unless_it_was_told() {
     );
     let found = incidents(&three(), &[("limit", "1")], ALL);
     assert_eq!((found.incidents.len(), found.totals.silent, found.totals.crash_loops), (1, 2, 1));
+}
+
+#[test]
+fn whoever_only_seems_silent_is_asked_for_again() {
+    let question = IncidentsQuestion::new(&parameters(&[]), ALL).unwrap();
+    // What an engine answers that looked at one point of ten, and then at all of two sandboxes'.
+    let anybody = |interval: u32| {
+        let now = NOW;
+        format!(r#"{{"data":[{{"checkIns":"9","lastSeen":{now},"sampleInterval":"{interval}"}}]}}"#)
+    };
+    let row = |id: &str| {
+        let seen = NOW - HOUR;
+        format!(
+            r#"{{"sandboxId":"{id}","lastSeen":{seen},"supervisorState":"running","machineId":"","flyRegion":""}}"#
+        )
+    };
+    let silent = format!(r#"{{"data":[{},{}]}}"#, row("heard"), row("silent"));
+    assert_eq!(question.heard_sql(&anybody(1), &silent).unwrap(), None);
+    assert_eq!(question.heard_sql(&anybody(10), r#"{"data":[]}"#).unwrap(), None);
+    let sql = question.heard_sql(&anybody(10), &silent).unwrap().unwrap();
+    assert!(sql.contains("index1 IN ('heard', 'silent')"), "{sql}");
+    // Just those who reported within 15 minutes, to the second.
+    let fleet = FleetInMemory::new(&[
+        CheckIn { ago: 15 * MINUTE, sandbox: "heard", ..CHECK_IN },
+        CheckIn { ago: 15 * MINUTE + 1, sandbox: "silent", ..CHECK_IN },
+    ]);
+    let none = r#"{"data":[]}"#;
+    let answer =
+        question.answer(&anybody(10), &silent, none, None, Some(&fleet.ask(&sql))).unwrap();
+    assert_eq!(answer.totals.silent, 1);
+    assert!(matches!(
+        &answer.incidents[..],
+        [Incident::Silent { sandbox_id, .. }] if sandbox_id == "silent"
+    ));
 }
 
 #[test]
