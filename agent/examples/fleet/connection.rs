@@ -1,0 +1,176 @@
+//! A connection, and the sandboxes that check in over it, one at a time.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use kiloclaw_agent::http;
+use kiloclaw_agent::send::RefusalBody;
+use kiloclaw_checkin::GATEWAY_TOKEN_HEADER;
+use ureq::http::{StatusCode, Uri, header};
+use ureq::{Agent, Error};
+
+use crate::machine::Machine;
+use crate::report::Done;
+
+/// After a check-in without an answer, so that a server that is gone is not knocked at in a loop.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How far the time between two check-ins of a sandbox is stretched or shortened by chance.
+const JITTER: f64 = 0.1;
+
+/// Ends all waiting.
+#[derive(Debug, Default)]
+pub(crate) struct Stop {
+    stopped: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Stop {
+    pub(crate) fn now(&self) {
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until `time`, and tells whether it is to go on then.
+    fn wait_until(&self, time: Instant) -> bool {
+        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        let timeout = time.saturating_duration_since(Instant::now());
+        let waited = self.changed.wait_timeout_while(stopped, timeout, |stopped| !*stopped);
+        !*waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// How often check-ins are sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    pub(crate) sandboxes: usize,
+    /// Per second, of all of these together.
+    pub(crate) rate: f64,
+}
+
+impl Pace {
+    /// Between one check-in of a sandbox and its next.
+    #[expect(clippy::cast_precision_loss, reason = "a number of sandboxes")]
+    fn interval(self) -> Duration {
+        Duration::try_from_secs_f64(self.sandboxes as f64 / self.rate).unwrap_or(Duration::MAX)
+    }
+}
+
+/// A client with one connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    agent: Agent,
+    url: Uri,
+    stop: Arc<Stop>,
+}
+
+impl Connection {
+    pub(crate) fn new(url: Uri, timeout: Duration, keep_alive: bool, stop: Arc<Stop>) -> Self {
+        let idle = usize::from(keep_alive);
+        let agent = Agent::config_builder()
+            .timeout_global(Some(timeout))
+            .max_redirects(0)
+            .proxy(None)
+            .max_idle_connections(idle)
+            .max_idle_connections_per_host(idle)
+            .http_status_as_error(false)
+            // As the agent has them.
+            .input_buffer_size(16 * 1024)
+            .output_buffer_size(16 * 1024)
+            .user_agent(concat!("kiloclaw-fleet/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .new_agent();
+        Self { agent, url, stop }
+    }
+
+    /// Lets the machines check in until `end`: at their pace, or without one as fast as there are
+    /// answers.
+    pub(crate) fn run(
+        &self,
+        mut machines: Vec<Machine>,
+        pace: Option<Pace>,
+        start: Instant,
+        end: Instant,
+    ) -> Done {
+        let mut done = Done::default();
+        let mut due = BinaryHeap::with_capacity(machines.len());
+        for (i, machine) in machines.iter_mut().enumerate() {
+            // Without a pace the order is all that counts.
+            let wait = pace.map(|pace| pace.interval().mul_f64(machine.rng().f64()));
+            due.push(Reverse((start + wait.unwrap_or_default(), i)));
+        }
+        while let Some(Reverse((at, i))) = due.pop() {
+            if at >= end || Instant::now() >= end || !self.stop.wait_until(at) {
+                break;
+            }
+            let Some(machine) = machines.get_mut(i) else { break };
+            let sent = Instant::now();
+            let answered = self.check_in(machine, sent.duration_since(start), &mut done);
+            let now = Instant::now();
+            done.took(now - sent, pace.map(|_| now.saturating_duration_since(at)));
+            let next = pace.map_or(now, |pace| {
+                let stretched = 1.0 + JITTER * (2.0 * machine.rng().f64() - 1.0);
+                // What could not be sent in time is not sent in a bunch later.
+                at.checked_add(pace.interval().mul_f64(stretched)).unwrap_or(end).max(now)
+            });
+            due.push(Reverse((next, i)));
+            if !answered && !self.stop.wait_until(now + PAUSE) {
+                break;
+            }
+        }
+        done.accounts = machines.into_iter().map(Machine::into_account).collect();
+        done
+    }
+
+    /// Sends one check-in and tells whether it was answered.
+    fn check_in(&self, machine: &mut Machine, elapsed: Duration, done: &mut Done) -> bool {
+        let (body, sent) = match machine.check_in() {
+            Ok(check_in) => check_in,
+            Err(error) => {
+                done.failed(format!("no body: {error}"));
+                return true;
+            }
+        };
+        let credentials = machine.credentials(elapsed);
+        let answer = self
+            .agent
+            .post(&self.url)
+            .header(header::AUTHORIZATION, &credentials.authorization)
+            .header(GATEWAY_TOKEN_HEADER, &credentials.gateway_token)
+            .header("fly-region", "ams")
+            .content_type("application/json")
+            .send(&body);
+        match answer {
+            // The contract's: any other 2xx would be as wrong as a 500.
+            Ok(response) if response.status() == StatusCode::NO_CONTENT => {
+                machine.accepted(sent);
+                done.accepted();
+                true
+            }
+            Ok(mut response) => {
+                let body = http::start_of(response.body_mut());
+                let code = serde_json::from_slice::<RefusalBody>(&body).ok();
+                let code = code.and_then(|body| body.code).unwrap_or_else(|| "no code".to_owned());
+                done.refused(format!("{} {code}", response.status().as_u16()));
+                true
+            }
+            Err(error) => {
+                machine.unanswered(sent);
+                done.failed(reason(&error));
+                false
+            }
+        }
+    }
+}
+
+/// Why there was no answer, in few enough words to be counted by.
+fn reason(error: &Error) -> String {
+    match error {
+        Error::Timeout(timeout) => format!("timeout ({timeout})"),
+        Error::Io(error) => format!("io: {:?}", error.kind()),
+        Error::Protocol(_) => "not HTTP".to_owned(),
+        error => error.to_string(),
+    }
+}

@@ -1,0 +1,222 @@
+//! One simulated sandbox: its credentials, its counters, and what it has told.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::time::Duration;
+
+use fastrand::Rng;
+use kiloclaw_agent::collect::Readings;
+use kiloclaw_agent::collect::network::{Bytes, Interfaces};
+use kiloclaw_agent::collect::process::{ProcessHealth, Status};
+use kiloclaw_agent::ledger::{Ledger, Owed};
+use kiloclaw_agent::secret::Secret;
+use kiloclaw_checkin::{CheckIn, GatewaySecrets};
+use serde::Serialize;
+use ureq::http::HeaderValue;
+
+/// More than a check-in ever tells, so that sums over millions of them are exact as doubles.
+const MOST_BYTES_IN: u64 = 100_000;
+const MOST_BYTES_OUT: u64 = 50_000;
+/// A process is restarted between one check-in in so many and the next.
+const RESTART_ONE_IN: u32 = 50;
+
+/// The two headers that let a sandbox in.
+#[derive(Debug)]
+pub(crate) struct Credentials {
+    pub(crate) authorization: HeaderValue,
+    pub(crate) gateway_token: HeaderValue,
+}
+
+impl Credentials {
+    pub(crate) fn new(
+        api_key: &Secret,
+        secrets: &GatewaySecrets,
+        sandbox_id: &str,
+    ) -> Result<Self, Box<dyn Error>> {
+        let token = Secret::new(secrets.token(sandbox_id).expose());
+        let header = |secret: &Secret, prefix| secret.header_value(prefix);
+        header(api_key, "Bearer ")
+            .zip(header(&token, ""))
+            .map(|(authorization, gateway_token)| Self { authorization, gateway_token })
+            .ok_or_else(|| "the API key cannot be a header's value".into())
+    }
+}
+
+/// What a sandbox told, or is still to tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Deltas {
+    pub(crate) restarts: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+}
+
+impl From<Owed> for Deltas {
+    fn from(owed: Owed) -> Self {
+        Self { restarts: owed.restarts, bytes_in: owed.bytes_in, bytes_out: owed.bytes_out }
+    }
+}
+
+impl Deltas {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.restarts += other.restarts;
+        self.bytes_in += other.bytes_in;
+        self.bytes_out += other.bytes_out;
+    }
+}
+
+/// A check-in that was sent, and whose answer never came: nobody but the store knows.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Unanswered {
+    /// The `uptimeSeconds` that it told.
+    attempt: u64,
+    #[serde(flatten)]
+    told: Deltas,
+}
+
+/// What is told of a sandbox in the end.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Account {
+    pub(crate) sandbox_id: String,
+    /// Check-ins that were accepted.
+    pub(crate) accepted: u64,
+    /// What these told together.
+    pub(crate) told: Deltas,
+    /// What happened; without lost answers, what was told and what is owed come to the same.
+    pub(crate) happened: Deltas,
+    /// What no accepted check-in has told yet.
+    pub(crate) owed: Deltas,
+    pub(crate) unanswered: Vec<Unanswered>,
+}
+
+/// A simulated sandbox.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    rng: Rng,
+    now: Credentials,
+    /// From when on others are used.
+    next: Option<(Duration, Credentials)>,
+    ledger: Ledger,
+    readings: Readings,
+    attempts: u64,
+    account: Account,
+}
+
+/// A check-in on its way: what to do when its end is known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    owed: Owed,
+}
+
+impl Machine {
+    /// A sandbox that moves over to the credentials of `next` at that time after the start.
+    pub(crate) fn new(
+        sandbox_id: String,
+        seed: u64,
+        now: Credentials,
+        next: Option<(Duration, Credentials)>,
+    ) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let status = Status {
+            state: "running".to_owned(),
+            pid: Some(1),
+            restarts: rng.u64(..100),
+            ..Status::default()
+        };
+        let bytes =
+            Bytes { bytes_in: rng.u64(..u64::from(u32::MAX)), bytes_out: rng.u64(..1_000_000) };
+        let readings = Readings {
+            load_avg_5m: Some(f64::from(rng.u16(..400)) / 100.0),
+            network: Some([("eth0".to_owned(), bytes)].into()),
+            epoch: None,
+            openclaw: None,
+            process: ProcessHealth::Known(status),
+        };
+        let mut ledger = Ledger::default();
+        // What later readings are measured against.
+        ledger.observe(&readings, &Interfaces::default());
+        let account = Account { sandbox_id, ..Account::default() };
+        Self { rng, now, next, ledger, readings, attempts: 0, account }
+    }
+
+    /// The random source that is this sandbox's own.
+    pub(crate) fn rng(&mut self) -> &mut Rng {
+        &mut self.rng
+    }
+
+    /// The credentials at this time after the start.
+    pub(crate) fn credentials(&self, elapsed: Duration) -> &Credentials {
+        match &self.next {
+            Some((from, next)) if elapsed >= *from => next,
+            _ => &self.now,
+        }
+    }
+
+    /// Lets something happen, and puts the body of a check-in together that tells it, with all that
+    /// is owed from before.
+    ///
+    /// `uptimeSeconds` counts the attempts of this sandbox: so every stored point can be told from
+    /// every other, and a check-in that was stored twice would be seen.
+    pub(crate) fn check_in(&mut self) -> serde_json::Result<(String, Sent)> {
+        let happened = Deltas {
+            restarts: u64::from(self.rng.u32(..RESTART_ONE_IN) == 0),
+            bytes_in: self.rng.u64(..MOST_BYTES_IN),
+            bytes_out: self.rng.u64(..MOST_BYTES_OUT),
+        };
+        self.account.happened.add(happened);
+        for bytes in self.readings.network.iter_mut().flat_map(|counters| counters.values_mut()) {
+            bytes.bytes_in += happened.bytes_in;
+            bytes.bytes_out += happened.bytes_out;
+        }
+        let mut restarts = 0;
+        if let ProcessHealth::Known(status) = &mut self.readings.process {
+            status.restarts += happened.restarts;
+            restarts = status.restarts;
+        }
+        self.ledger.observe(&self.readings, &Interfaces::default());
+        let owed = self.ledger.owed();
+        self.attempts += 1;
+        let check_in = CheckIn {
+            sandbox_id: Cow::Borrowed(&self.account.sandbox_id),
+            machine_id: Some(Cow::Borrowed("d8917ebc0e7b58")),
+            controller_version: Cow::Borrowed("2026.3.14"),
+            controller_commit: Cow::Borrowed("9f8e7d6c5b4a"),
+            openclaw_version: Some(Cow::Borrowed("2026.3.13")),
+            openclaw_commit: Some(Cow::Borrowed("1a2b3c4d5e6f")),
+            supervisor_state: Cow::Borrowed("running"),
+            total_restarts: number(restarts),
+            restarts_since_last_checkin: number(owed.restarts),
+            uptime_seconds: number(self.attempts),
+            load_avg_5m: self.readings.load_avg_5m.unwrap_or_default(),
+            bandwidth_bytes_in: number(owed.bytes_in),
+            bandwidth_bytes_out: number(owed.bytes_out),
+            last_exit_reason: Some(Cow::Borrowed("")),
+        };
+        Ok((serde_json::to_string(&check_in)?, Sent { owed }))
+    }
+
+    /// It was accepted.
+    pub(crate) fn accepted(&mut self, sent: Sent) {
+        self.ledger.settle(sent.owed);
+        self.account.accepted += 1;
+        self.account.told.add(sent.owed.into());
+    }
+
+    /// No answer came. What it told stays owed.
+    pub(crate) fn unanswered(&mut self, sent: Sent) {
+        let unanswered = Unanswered { attempt: self.attempts, told: sent.owed.into() };
+        self.account.unanswered.push(unanswered);
+    }
+
+    /// What there is to tell in the end.
+    pub(crate) fn into_account(self) -> Account {
+        Account { owed: self.ledger.owed().into(), ..self.account }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "the contract's numbers are doubles")]
+fn number(count: u64) -> f64 {
+    count as f64
+}
