@@ -21,7 +21,7 @@ export const WORKERD = (
 ).default;
 
 /** The deployed configuration is the one place for it. */
-const [, COMPATIBILITY_DATE] =
+export const [, COMPATIBILITY_DATE] =
   /^compatibility_date = "(.+)"$/m.exec(readFileSync(path.join(ROOT, 'wrangler.toml'), 'utf8')) ?? [];
 
 const START_DEADLINE_MS = 20_000;

@@ -1,0 +1,242 @@
+/**
+ * A deployment on this machine: the built Worker in a plain workerd, the local Analytics Engine, and
+ * Workers with other secrets that take over on the same port, as a new version does in the cloud.
+ */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import path from 'node:path';
+import type { Readable } from 'node:stream';
+
+import layout from '../crates/checkin/data-point.json' with { type: 'json' };
+import { rows } from '../local-ae/test/instance.js';
+import { COMPATIBILITY_DATE, listening, WORKERD } from '../tests/workerd.ts';
+import { cpuSeconds, memory } from './process.ts';
+
+const ROOT = path.resolve(import.meta.dirname, '..');
+
+/** Beyond it the oldest points go, and with them the comparison: the most that the store takes. */
+const MAX_ROWS = 20_000_000;
+
+/** How long requests in flight may take to end when a Worker is replaced. */
+const DRAIN_MS = 10_000;
+
+/**
+ * Where the points go.
+ *
+ * - `inside`: to the local Analytics Engine in the Worker's own process, as everywhere else here.
+ * - `apart`: to one in a process of its own, which survives the Worker that is replaced. workerd's native
+ *   binding then speaks HTTP to it, on a connection for each point that is on its way: with thousands per
+ *   second there are more than the kernel lets wait, and points come minutes late. Hundreds are fine.
+ * - `nowhere`: to a service that answers and does nothing, which shows what the store costs.
+ */
+export type Store = 'inside' | 'apart' | 'nowhere';
+
+export type Secrets = Readonly<{ KILOCODE_API_KEY: string; GATEWAY_TOKEN_SECRET: string }>;
+
+/** What a process has cost since it started. */
+export interface Cost {
+  readonly cpuSeconds: number;
+  readonly residentMiB: number;
+}
+
+/** A process that costs, and ends with this one at the latest. */
+export class Program {
+  readonly #child: ChildProcess;
+  readonly #exited: Promise<unknown>;
+
+  constructor(child: ChildProcess) {
+    this.#child = child;
+    this.#exited = once(child, 'close');
+    process.once('exit', () => child.kill('SIGKILL'));
+  }
+
+  get child(): ChildProcess {
+    return this.#child;
+  }
+
+  cost(): Cost {
+    const pid = this.#child.pid!;
+    return { cpuSeconds: cpuSeconds(pid), residentMiB: memory(pid).resident };
+  }
+
+  /** Ends it; gently first, so that it answers what it has begun to. */
+  async stop(): Promise<void> {
+    this.#child.kill('SIGTERM');
+    const late = setTimeout(() => this.#child.kill('SIGKILL'), DRAIN_MS);
+    await this.#exited;
+    clearTimeout(late);
+  }
+}
+
+/** Text in Cap'n Proto's notation, which has JSON's escapes. */
+const text = JSON.stringify;
+
+/** `local-ae/workerd.capnp`, with room for more points, and a configuration with a socket for them. */
+function storeConfiguration(): string {
+  const own = readFileSync(path.join(ROOT, 'local-ae/workerd.capnp'), 'utf8')
+    .replaceAll('embed "', 'embed "/local-ae/')
+    .replace('\\"maxRows\\": 1000000', `\\"maxRows\\": ${MAX_ROWS}`);
+  if (!own.includes(`${MAX_ROWS}`)) throw new Error('local-ae/workerd.capnp has other options by now');
+  return `${own}
+const ingest :Workerd.ServiceDesignator = (
+  name = "local-ae:service",
+  entrypoint = "ingest",
+  props = (json = ${text(JSON.stringify({ dataset: layout.dataset }))})
+);
+
+const store :Workerd.Config = (
+  services = [.service, .disk],
+  sockets = [.endpoint, (name = "ingest", address = "127.0.0.1:0", http = (), service = .ingest)]
+);
+`;
+}
+
+const NOWHERE = `export default { fetch: () => new Response(null, { status: 204 }) };`;
+
+function workerConfiguration(secrets: Secrets, store: Store, ingest: number): string {
+  const { designator, services, sockets } = {
+    inside: {
+      designator: 'Store.ingest',
+      services: 'Store.service, Store.disk',
+      sockets: ', Store.endpoint',
+    },
+    apart: {
+      designator: '"store"',
+      services: `(name = "store", external = (address = "127.0.0.1:${ingest}", http = ()))`,
+      sockets: '',
+    },
+    nowhere: {
+      designator: '"nowhere"',
+      services: `(name = "nowhere", worker = (
+      modules = [(name = "nowhere.js", esModule = ${text(NOWHERE)})],
+      compatibilityDate = ${text(COMPATIBILITY_DATE)}
+    ))`,
+      sockets: '',
+    },
+  }[store];
+  const vars = Object.entries(secrets).map(([name, value]) => `(name = ${text(name)}, text = ${text(value)}),`);
+  return `
+using Workerd = import "/workerd/workerd.capnp";
+using Store = import "store.capnp";
+
+const config :Workerd.Config = (
+  services = [
+    (name = "worker", worker = (
+      modules = [
+        (name = "index.js", esModule = embed "/build/index.js"),
+        (name = "index_bg.wasm", wasm = embed "/build/index_bg.wasm")
+      ],
+      compatibilityDate = ${text(COMPATIBILITY_DATE)},
+      bindings = [
+        ${vars.join('\n        ')}
+        (name = "KILOCLAW_CONTROLLER_AE", wrapped = (
+          moduleName = "local-ae:dataset",
+          innerBindings = [(name = "native", analyticsEngine = ${designator})]
+        ))
+      ]
+    )),
+    ${services}
+  ],
+  sockets = [(name = "worker", address = "127.0.0.1:0", http = (), service = "worker")${sockets}],
+  extensions = [Store.extension]
+);
+`;
+}
+
+/** As many Workers in turn as there are secrets, and where their points go. */
+export class Deployment {
+  readonly port: number;
+  /** Of the Workers: those to come wait, with the socket that they will listen on. */
+  readonly #workers: readonly Program[];
+  readonly #apart: Program | undefined;
+  #current = 0;
+  /** Where the local Analytics Engine is asked. */
+  #endpoint = 0;
+
+  private constructor(port: number, workers: readonly Program[], apart: Program | undefined) {
+    this.port = port;
+    this.#workers = workers;
+    this.#apart = apart;
+  }
+
+  static async start(folder: string, store: Store, versions: readonly Secrets[]): Promise<Deployment> {
+    mkdirSync(path.join(folder, 'points'));
+    const storeFile = path.join(folder, 'store.capnp');
+    writeFileSync(storeFile, storeConfiguration());
+    const disk = [
+      `--directory-path=local-ae:disk=${path.join(folder, 'points')}`,
+      '--socket-addr=local-ae:read=127.0.0.1:0',
+    ];
+    const serve = ['serve', '--experimental', '--control-fd=3', `--import-path=${ROOT}`];
+
+    let apart: Program | undefined;
+    let ports: ReadonlyMap<string, number> = new Map();
+    if (store === 'apart') {
+      const args = [...serve, ...disk, storeFile, 'store'];
+      apart = new Program(spawn(WORKERD, args, { stdio: ['ignore', 'inherit', 'inherit', 'pipe'] }));
+      ports = await listening(apart.child.stdio[3] as Readable, ['local-ae:read', 'ingest']);
+    }
+
+    // One socket for all of them: Node makes it and takes no connection on it. What waits there while
+    // nobody does is taken by the next Worker, so between two of them no connection is refused.
+    const server = createServer();
+    server.listen({ port: 0, host: '127.0.0.1', backlog: 4_096 });
+    await once(server, 'listening');
+    const { port } = server.address() as { port: number };
+    const { fd } = (server as unknown as { _handle: { fd: number } })._handle;
+    const workers = versions.map((secrets, i) => {
+      const file = path.join(folder, `worker-${i}.capnp`);
+      writeFileSync(file, workerConfiguration(secrets, store, ports.get('ingest') ?? 0));
+      const log = openSync(path.join(folder, `worker-${i}.log`), 'w');
+      const own = [...serve, ...(store === 'inside' ? disk : []), '--socket-fd=worker=4', file];
+      // It waits for a line, and then becomes workerd.
+      const args = ['-c', 'read -r go && exec "$@"', 'sh', WORKERD, ...own];
+      const child = spawn('sh', args, { stdio: ['pipe', log, log, 'pipe', fd] });
+      closeSync(log);
+      return new Program(child);
+    });
+    server.close();
+    const deployment = new Deployment(port, workers, apart);
+    deployment.#endpoint = ports.get('local-ae:read') ?? 0;
+    const sockets = store === 'inside' ? ['worker', 'local-ae:read'] : ['worker'];
+    const own = await deployment.#go(0, sockets);
+    deployment.#endpoint = own.get('local-ae:read') ?? deployment.#endpoint;
+    return deployment;
+  }
+
+  #go(version: number, sockets: readonly string[]): Promise<ReadonlyMap<string, number>> {
+    const { child } = this.#workers[version];
+    child.stdin!.write('go\n');
+    return listening(child.stdio[3] as Readable, sockets);
+  }
+
+  /** The next Worker takes over: it listens before the one in charge stops to. */
+  async deployNext(): Promise<void> {
+    await this.#go(this.#current + 1, ['worker']);
+    this.#current += 1;
+    await this.#workers[this.#current - 1].stop();
+  }
+
+  /** Of the Worker in charge, with the store if that is inside. */
+  cost(): Cost {
+    return this.#workers[this.#current].cost();
+  }
+
+  /** The rows that a query returns. */
+  query(sql: string): Promise<Record<string, string | number>[]> {
+    return rows(this.#endpoint, sql);
+  }
+
+  /** How many points are stored. */
+  async stored(): Promise<number> {
+    const response = await fetch(`http://127.0.0.1:${this.#endpoint}/status`);
+    return ((await response.json()) as { points: number }).points;
+  }
+
+  async stop(): Promise<void> {
+    await Promise.all(this.#workers.slice(this.#current).map((worker) => worker.stop()));
+    await this.#apart?.stop();
+  }
+}

@@ -1,0 +1,453 @@
+/**
+ * `npm run load`: a simulated fleet (`agent/examples/fleet`) checks in at the built Worker, and what was
+ * accepted is compared with what the local Analytics Engine has stored, sandbox by sandbox.
+ */
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { loadavg, tmpdir } from 'node:os';
+import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { parseArgs, styleText } from 'node:util';
+
+import { CHECKIN_PATH } from './checkin.ts';
+import { Deployment, Program, type Cost, type Secrets, type Store } from './deployment.ts';
+import { table } from './report.ts';
+
+const HELP = `Usage: npm run load [-- OPTIONS]
+
+Starts the Worker and the local Analytics Engine in a workerd, lets a simulated fleet check in, and
+compares what was accepted with what was stored, sandbox by sandbox. Exits 1 if they differ, or if
+anything was answered that should not have been.
+
+Options:
+  --minutes M, --seconds S  how long (15 seconds)
+  --rate N                  check-ins per second; without it as fast as there are answers
+  --sandboxes N             how many machines (5000)
+  --connections N           how many connections (16)
+  --overload                then more than can be served, for as long, and then whether it recovers
+  --rotate                  both secrets are rotated meanwhile, and the machines move over
+  --store FOLDER            where the points are kept meanwhile (/dev/shm if it is there: on a disk
+                            each point is synced before the next request is looked at)
+  --seed N                  of all chance (1)
+  --no-build                take what was built as it is
+  -h, --help                this text
+`;
+
+const DATASET = 'kiloclaw_controller_telemetry';
+const SAMPLE_MS = 1_000;
+/** How long points may be on their way when the last answer has come, and when no more are expected. */
+const ARRIVAL_MS = 60_000;
+const QUIET_SAMPLES = 3;
+/** How long the load without a store takes, at most, in seconds. */
+const BARE_SECONDS = 30;
+/** Sandboxes whose points are looked at one by one in a query. */
+const BATCH = 100;
+
+const OLD: Secrets = { KILOCODE_API_KEY: 'load-key-old', GATEWAY_TOKEN_SECRET: 'load-secret-old' };
+const NEW: Secrets = { KILOCODE_API_KEY: 'load-key-new', GATEWAY_TOKEN_SECRET: 'load-secret-new' };
+/** As the README has it: the new value first, and the old one for as long as machines come with it. */
+const BOTH: Secrets = {
+  KILOCODE_API_KEY: `${NEW.KILOCODE_API_KEY},${OLD.KILOCODE_API_KEY}`,
+  GATEWAY_TOKEN_SECRET: `${NEW.GATEWAY_TOKEN_SECRET},${OLD.GATEWAY_TOKEN_SECRET}`,
+};
+
+/** More than one workerd answers in time: each connection asks again at once, and waits this long. */
+const OVERLOAD = { connections: 1_000, timeout: '500ms' };
+/** With the store in a process of its own, which takes no more than some hundreds. */
+const ROTATION_RATE = 300;
+/** What it is to serve after an overload as before, per second. */
+const RECOVERY_RATE = 200;
+
+interface Deltas {
+  readonly restarts: number;
+  readonly bytesIn: number;
+  readonly bytesOut: number;
+}
+
+interface Times {
+  readonly p50: number;
+  readonly p90: number;
+  readonly p99: number;
+  readonly max: number;
+}
+
+/** What `fleet --report` writes. */
+interface FleetReport {
+  readonly seconds: number;
+  readonly accepted: number;
+  readonly refusals: Readonly<Record<string, number>>;
+  readonly transportErrors: Readonly<Record<string, number>>;
+  readonly latency: Times;
+  readonly sandboxes: readonly {
+    readonly sandboxId: string;
+    readonly accepted: number;
+    readonly told: Deltas;
+    readonly happened: Deltas;
+    readonly owed: Deltas;
+    readonly unanswered: readonly (Deltas & { readonly attempt: number })[];
+  }[];
+}
+
+/** What the fleet knows, against what the store knows. */
+interface Comparison {
+  /** Points of this fleet. */
+  readonly stored: number;
+  /** Accepted, and not stored. */
+  readonly lost: number;
+  /** Stored more than once. */
+  readonly twice: number;
+  /** Sandboxes whose sums are not those of what was accepted and of lost answers. */
+  readonly wrongSums: number;
+  /** Stored, though the answer never came: what these told is told again, by design. */
+  readonly lostAnswers: number;
+  readonly sampled: number;
+}
+
+const say = (text: string) => console.log(`${styleText('dim', 'load:')} ${text}`);
+
+const add = (a: Deltas, b: Deltas): Deltas => ({
+  restarts: a.restarts + b.restarts,
+  bytesIn: a.bytesIn + b.bytesIn,
+  bytesOut: a.bytesOut + b.bytesOut,
+});
+const equal = (a: Deltas, b: Deltas) =>
+  a.restarts === b.restarts && a.bytesIn === b.bytesIn && a.bytesOut === b.bytesOut;
+
+/** Waits until there are so many points, and no more arrive. */
+async function arrived(deployment: Deployment, least: number): Promise<void> {
+  const deadline = Date.now() + ARRIVAL_MS;
+  for (let before = -1, quiet = 0; Date.now() < deadline && quiet < QUIET_SAMPLES; ) {
+    const now = await deployment.stored();
+    quiet = now === before && now >= least ? quiet + 1 : 0;
+    before = now;
+    await delay(SAMPLE_MS);
+  }
+}
+
+async function compare(deployment: Deployment, prefix: string, report: FleetReport): Promise<Comparison> {
+  const stored = await deployment.query(`
+    SELECT index1, count() AS points, count(DISTINCT double3) AS attempts,
+      sum(double1) AS restarts, sum(double5) AS bytesIn, sum(double6) AS bytesOut,
+      sum(_sample_interval) AS weight
+    FROM ${DATASET} WHERE index1 LIKE '${prefix}%' GROUP BY index1`);
+  const bySandbox = new Map(stored.map((row) => [String(row.index1), row]));
+
+  // Of check-ins without an answer only the store knows whether they were taken.
+  const taken = new Map<string, Set<number>>();
+  const unsure = report.sandboxes.filter(({ unanswered }) => unanswered.length > 0);
+  for (let at = 0; at < unsure.length; at += BATCH) {
+    const ids = unsure.slice(at, at + BATCH).map(({ sandboxId }) => `'${sandboxId}'`);
+    const found = await deployment.query(
+      `SELECT index1, double3 AS attempt FROM ${DATASET} WHERE index1 IN (${ids.join(', ')})`,
+    );
+    for (const { index1, attempt } of found) {
+      const attempts = taken.get(String(index1)) ?? new Set();
+      taken.set(String(index1), attempts.add(Number(attempt)));
+    }
+  }
+
+  let [points, lost, twice, wrongSums, lostAnswers, sampled] = [0, 0, 0, 0, 0, 0];
+  for (const { sandboxId, accepted, told, unanswered } of report.sandboxes) {
+    const row = bySandbox.get(sandboxId);
+    const count = Number(row?.points ?? 0);
+    const distinct = Number(row?.attempts ?? 0);
+    const late = unanswered.filter(({ attempt }) => taken.get(sandboxId)?.has(attempt) === true);
+    points += count;
+    twice += count - distinct;
+    lost += accepted + late.length - distinct;
+    lostAnswers += late.length;
+    sampled += Math.abs(Number(row?.weight ?? 0) - count);
+    const sums = {
+      restarts: Number(row?.restarts ?? 0),
+      bytesIn: Number(row?.bytesIn ?? 0),
+      bytesOut: Number(row?.bytesOut ?? 0),
+    };
+    if (!equal(sums, late.reduce(add, told))) wrongSums += 1;
+  }
+  return { stored: points, lost, twice, wrongSums, lostAnswers, sampled };
+}
+
+/** What processes cost at a time. */
+interface Sample {
+  readonly seconds: number;
+  readonly server: Cost;
+  readonly fleet: Cost;
+}
+
+interface Phase {
+  readonly name: string;
+  readonly seconds: number;
+  readonly sandboxes: number;
+  readonly connections: number;
+  readonly rate?: number;
+  readonly timeout?: string;
+  /** When the machines move over to the new secrets, in seconds. */
+  readonly move?: readonly [from: number, by: number];
+  readonly secrets?: Secrets;
+  /** There is no store. */
+  readonly bare?: boolean;
+}
+
+interface Outcome {
+  readonly phase: Phase;
+  readonly report: FleetReport;
+  /** Of a deployment with a store. */
+  readonly comparison?: Comparison;
+  readonly samples: readonly Sample[];
+}
+
+type Meanwhile = (deployment: Deployment) => Promise<void>;
+
+/** Lets a fleet check in, and compares. `meanwhile` runs beside it. */
+async function run(
+  deployment: Deployment,
+  folder: string,
+  seed: string,
+  phase: Phase,
+  meanwhile?: Meanwhile,
+): Promise<Outcome> {
+  const { name, seconds, sandboxes, connections, rate, timeout, move, secrets = OLD, bare } = phase;
+  const before = bare ? 0 : await deployment.stored();
+  const reportFile = path.join(folder, `${name}.json`);
+  const prefix = `${name.replaceAll(' ', '-')}-`;
+  const args = [
+    `--url=http://127.0.0.1:${deployment.port}${CHECKIN_PATH}`,
+    `--sandboxes=${sandboxes}`,
+    `--connections=${connections}`,
+    `--duration=${seconds}s`,
+    `--prefix=${prefix}`,
+    `--seed=${seed}`,
+    `--report=${reportFile}`,
+    rate === undefined ? '--as-fast-as-possible' : `--rate=${rate}`,
+    ...(timeout === undefined ? [] : [`--timeout=${timeout}`]),
+    ...(move === undefined ? [] : [`--move-from=${move[0]}s`, `--moved-by=${move[1]}s`]),
+  ];
+  const next = {
+    NEXT_KILOCODE_API_KEY: NEW.KILOCODE_API_KEY,
+    NEXT_GATEWAY_TOKEN_SECRET: NEW.GATEWAY_TOKEN_SECRET,
+  };
+  const env = { ...secrets, ...(move === undefined ? {} : next) };
+  const pace = rate === undefined ? 'as fast as there are answers' : `${rate}/s`;
+  say(`${name}: ${sandboxes} sandboxes, ${connections} connections, ${pace}, ${seconds} s`);
+  const fleet = new Program(
+    spawn(fleetProgram(), args, { env, stdio: ['ignore', 'inherit', 'inherit'] }),
+  );
+  const ended = once(fleet.child, 'exit') as Promise<[number | null]>;
+  const samples: Sample[] = [];
+  const started = performance.now();
+  const sampler = setInterval(() => {
+    try {
+      const elapsed = (performance.now() - started) / 1_000;
+      samples.push({ seconds: elapsed, fleet: fleet.cost(), server: deployment.cost() });
+    } catch {
+      // A process has ended in between.
+    }
+  }, SAMPLE_MS);
+  const [[code]] = await Promise.all([ended, meanwhile?.(deployment)]);
+  clearInterval(sampler);
+  if (code !== 0) throw new Error(`the fleet ended with ${code}`);
+  const report = JSON.parse(readFileSync(reportFile, 'utf8')) as FleetReport;
+  if (bare) return { phase, report, samples };
+  await arrived(deployment, before + report.accepted);
+  return { phase, report, comparison: await compare(deployment, prefix, report), samples };
+}
+
+/** What must not be, in words. */
+function faults({ phase, report, comparison }: Outcome): string[] {
+  const { lost = 0, twice = 0, wrongSums = 0, sampled = 0 } = comparison ?? {};
+  const wrong = { lost, 'stored twice': twice, 'sandboxes with wrong sums': wrongSums, sampled };
+  const unequal = report.sandboxes.filter(({ told, owed, happened }) => !equal(add(told, owed), happened));
+  return [
+    ...Object.entries(wrong).filter(([, count]) => count !== 0).map(([what, count]) => `${count} ${what}`),
+    ...Object.entries(report.refusals).map(([what, count]) => `${count} answered with ${what}`),
+    ...(unequal.length > 0 ? [`${unequal.length} sandboxes whose ledger does not add up`] : []),
+    ...(report.accepted > 0 ? [] : ['nothing was accepted']),
+  ].map((fault) => `${phase.name}: ${fault}`);
+}
+
+const sum = (counts: Readonly<Record<string, number>>) =>
+  Object.values(counts).reduce((sum, count) => sum + count, 0);
+const number = (value: number) => Math.round(value).toLocaleString('en');
+const milliseconds = (value: number) => value.toFixed(value < 100 ? 1 : 0);
+
+function figures(outcomes: readonly Outcome[]): string {
+  const row = (label: string, of: (outcome: Outcome) => string) => [label, ...outcomes.map(of)];
+  const cpu = (which: 'server' | 'fleet') => ({ phase, report, samples }: Outcome) => {
+    // Another process counts from another start.
+    if (phase.move !== undefined && which === 'server') return '';
+    const [first, last] = [samples[0], samples.at(-1)!];
+    const share = (last[which].cpuSeconds - first[which].cpuSeconds) / (last.seconds - first.seconds);
+    return `${((share / (report.accepted / report.seconds)) * 1e6).toFixed(0)}`;
+  };
+  const stored = (of: (comparison: Comparison) => number) => ({ comparison }: Outcome) =>
+    comparison === undefined ? '' : number(of(comparison));
+  return table(
+    ['', ...outcomes.map(({ phase }) => phase.name)],
+    [
+      row('Seconds', ({ report }) => number(report.seconds)),
+      row('Connections', ({ phase }) => number(phase.connections)),
+      row('Accepted (204)', ({ report }) => number(report.accepted)),
+      row('Accepted per second', ({ report }) => number(report.accepted / report.seconds)),
+      row('Refused', ({ report }) => number(sum(report.refusals))),
+      row('Not answered', ({ report }) => number(sum(report.transportErrors))),
+      row('Stored', stored((comparison) => comparison.stored)),
+      row('Accepted, not stored', stored((comparison) => comparison.lost)),
+      row('Stored twice', stored((comparison) => comparison.twice)),
+      row('Sandboxes with other sums', stored((comparison) => comparison.wrongSums)),
+      row('Not answered, but stored', stored((comparison) => comparison.lostAnswers)),
+      row('Latency p50, ms', ({ report }) => milliseconds(report.latency.p50)),
+      row('Latency p90, ms', ({ report }) => milliseconds(report.latency.p90)),
+      row('Latency p99, ms', ({ report }) => milliseconds(report.latency.p99)),
+      row('Latency max, ms', ({ report }) => milliseconds(report.latency.max)),
+      row('CPU of workerd per check-in, µs', cpu('server')),
+      row('CPU of the fleet per check-in, µs', cpu('fleet')),
+    ],
+  );
+}
+
+/** Resident memory, about ten times over the whole, and at least a second apart. */
+function memoryTable({ samples }: Outcome): string {
+  const step = Math.max(1, Math.round(samples.length / 10));
+  const chosen = samples.filter((_, i) => i % step === step - 1);
+  return table(
+    ['seconds', ...chosen.map(({ seconds }) => number(seconds))],
+    [
+      ['workerd, MiB', ...chosen.map(({ server }) => number(server.residentMiB))],
+    ],
+  );
+}
+
+function options() {
+  const { values } = parseArgs({
+    options: {
+      minutes: { type: 'string' },
+      seconds: { type: 'string' },
+      rate: { type: 'string' },
+      sandboxes: { type: 'string', default: '5000' },
+      connections: { type: 'string', default: '16' },
+      overload: { type: 'boolean', default: false },
+      rotate: { type: 'boolean', default: false },
+      store: { type: 'string', default: existsSync('/dev/shm') ? '/dev/shm' : tmpdir() },
+      seed: { type: 'string', default: '1' },
+      'no-build': { type: 'boolean', default: false },
+      help: { type: 'boolean', short: 'h', default: false },
+    },
+  });
+  const seconds = values.minutes === undefined ? Number(values.seconds ?? 15) : Number(values.minutes) * 60;
+  const rate = values.rate === undefined ? undefined : Number(values.rate);
+  const [sandboxes, connections] = [Number(values.sandboxes), Number(values.connections)];
+  for (const value of [seconds, rate ?? 1, sandboxes, connections]) {
+    if (!(value > 0)) throw new Error(`a number above 0 is missing\n\n${HELP}`);
+  }
+  return { ...values, seconds, rate, sandboxes, connections };
+}
+
+/** Where cargo puts the fleet. */
+function fleetProgram(): string {
+  const args = ['metadata', '--no-deps', '--format-version', '1'];
+  const metadata = execFileSync('cargo', args, { encoding: 'utf8' });
+  const { target_directory: target } = JSON.parse(metadata) as { target_directory: string };
+  return path.join(target, 'release/examples/fleet');
+}
+
+function build(): void {
+  say('building the Worker, the local Analytics Engine and the fleet');
+  for (const [command, ...args] of [
+    ['tools/setup', '--wasm', 'worker-build', '--release'],
+    ['tools/setup', '--wasm', 'tools/engine'],
+    ['cargo', 'build', '--quiet', '--release', '--package', 'kiloclaw-agent', '--example', 'fleet'],
+  ]) {
+    const { status } = spawnSync(command, args, { stdio: ['ignore', 'ignore', 'inherit'] });
+    if (status !== 0) throw new Error(`${command} ${args.join(' ')} failed`);
+  }
+}
+
+/**
+ * Old secrets, then both, then the new ones, each by a Worker of its own that takes over from the one
+ * before. The machines move over one by one while both are accepted, and are served all the time.
+ */
+async function rotate(deployment: Deployment, seconds: number): Promise<void> {
+  const deploy = async (what: string) => {
+    const started = performance.now();
+    await deployment.deployNext();
+    say(`deployed ${what} in ${number(performance.now() - started)} ms`);
+  };
+  await delay(seconds * 200);
+  await deploy('the new secrets beside the old ones');
+  await delay(seconds * 600);
+  await deploy('the new secrets alone');
+}
+
+async function main(): Promise<boolean> {
+  const { seconds, rate, sandboxes, connections, seed, ...chosen } = options();
+  if (chosen.help) {
+    console.log(HELP);
+    return true;
+  }
+  if (!chosen['no-build']) build();
+  const before = loadavg()[0];
+  const outcomes: Outcome[] = [];
+  /** Runs a deployment until all of `phases` has been. */
+  const deployed = async (
+    store: Store,
+    versions: readonly Secrets[],
+    phases: (phase: (phase: Phase, meanwhile?: Meanwhile) => Promise<Outcome>) => Promise<void>,
+  ) => {
+    const folder = mkdtempSync(path.join(chosen.store, 'kiloclaw-load-'));
+    const clean = () => rmSync(folder, { recursive: true, force: true });
+    process.once('exit', clean);
+    try {
+      const deployment = await Deployment.start(folder, store, versions);
+      await phases((phase, meanwhile) => run(deployment, folder, seed, phase, meanwhile)).finally(() =>
+        deployment.stop(),
+      );
+    } finally {
+      clean();
+    }
+  };
+  const load = { seconds, sandboxes, connections, rate };
+  if (chosen.rotate) {
+    await deployed('apart', [OLD, BOTH, NEW], async (phase) => {
+      // Between the two deployments, with a margin for how long these take.
+      const move = [seconds * 0.4, seconds * 0.7] as const;
+      const rotation = { ...load, name: 'rotation', rate: rate ?? ROTATION_RATE, move };
+      outcomes.push(await phase(rotation, (deployment) => rotate(deployment, seconds)));
+      // That the last one has been deployed: the old secrets are strangers by now.
+      const few = { seconds: 1, sandboxes: 10, connections: 1, rate: 10 };
+      const { report } = await phase({ ...few, name: 'stranger' });
+      const refused = Object.keys(report.refusals).join() === '403 wrong_api_key';
+      if (!refused || report.accepted > 0) throw new Error('the old secrets still let in');
+    });
+  } else {
+    await deployed('inside', [OLD], async (phase) => {
+      outcomes.push(await phase({ ...load, name: 'load' }));
+      if (!chosen.overload) return;
+      outcomes.push(await phase({ name: 'overload', seconds, sandboxes, ...OVERLOAD }));
+      outcomes.push(await phase({ ...load, name: 'recovery', rate: RECOVERY_RATE }));
+    });
+    await deployed('nowhere', [OLD], async (phase) => {
+      const bare = { ...load, name: 'without a store', seconds: Math.min(seconds, BARE_SECONDS), bare: true };
+      outcomes.push(await phase(bare));
+    });
+  }
+  console.log(`\n${figures(outcomes)}\n\n${memoryTable(outcomes[0])}\n`);
+  say(`load average before: ${before.toFixed(1)}, after: ${loadavg()[0].toFixed(1)}`);
+  const wrong = outcomes.flatMap(faults);
+  for (const fault of wrong) say(styleText('red', fault));
+  if (wrong.length === 0) say('what was accepted is what was stored');
+  return wrong.length === 0;
+}
+
+if (import.meta.main) {
+  // So that what runs beside it is ended, and what was written removed.
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(130));
+  process.chdir(path.resolve(import.meta.dirname, '..'));
+  main().then(
+    (good) => process.exit(good ? 0 : 1),
+    (error: unknown) => {
+      console.error(error instanceof Error ? error.message : error);
+      process.exit(1);
+    },
+  );
+}
