@@ -9,6 +9,7 @@
 pub mod policy;
 
 use std::borrow::Cow;
+use std::fmt;
 use std::io;
 use std::panic::{self, PanicHookInfo};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -41,11 +42,17 @@ const MAX_TAG_CHARS: usize = 200;
 const MAX_CODE_BYTES: usize = 64;
 
 /// Alerts through Sentry.
-#[derive(Debug)]
 pub struct Alerts {
     reporter: Arc<Reporter>,
     /// Until when to wait for events on their way.
     end_by: Option<Instant>,
+}
+
+/// Nothing else here has a `Debug`: what Sentry has would print the DSN.
+impl fmt::Debug for Alerts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Alerts([redacted])")
+    }
 }
 
 impl Alerts {
@@ -172,7 +179,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-#[derive(Debug)]
 struct Reporter {
     client: Client,
     policy: Arc<Mutex<Policy>>,
@@ -257,7 +263,6 @@ fn report_panics(reporter: Arc<Reporter>, main: ThreadId) {
 }
 
 /// Sentry's side.
-#[derive(Debug)]
 struct Ingest {
     dsn: Dsn,
     url: Uri,
