@@ -324,7 +324,8 @@ fn parse_url(text: &str) -> Option<Uri> {
     let url: Uri = text.trim().parse().ok()?;
     let http = matches!(url.scheme_str(), Some("http" | "https"));
     let host = url.host().is_some_and(|host| !host.is_empty());
-    let user = url.authority().is_some_and(|authority| authority.as_str().contains('@'));
+    // Anywhere: a password with a slash in it looks like a path from there on.
+    let user = text.contains('@');
     (http && host && !user).then_some(url)
 }
 
@@ -390,7 +391,10 @@ pub(crate) fn redactor(settings: &Settings, credentials: &Credentials) -> Redact
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
     use proptest::prelude::*;
+
+    use crate::cli::{Cli, Command};
 
     use super::*;
 
@@ -418,6 +422,7 @@ mod tests {
             "https:///path",
             "https://:443/",
             "https://user:password@example.com/",
+            "https://user:pass/word@example.com/",
             "https://exa mple.com/",
         ] {
             assert_eq!(parse_url(text), None, "{text}");
@@ -430,6 +435,32 @@ mod tests {
         assert!(check_sandbox_id(&"s".repeat(96)).is_ok());
         for id in ["", &"s".repeat(97), &"ü".repeat(49)] {
             assert!(check_sandbox_id(id).is_err(), "{id}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let arguments = [
+            "kiloclaw-agent",
+            "once",
+            "--checkin-url=https://telemetry.example.com/",
+            "--status-url=http://127.0.0.1/",
+            "--api-key=hunter2-key",
+            "--gateway-token=hunter2-token",
+            "--https-proxy=http://me:hunter2-proxy@proxy:3128",
+            "--sandbox-id=sandbox-1",
+        ];
+        let cli = Cli::try_parse_from(arguments).unwrap();
+        let shown = format!("{cli:?}");
+        let Command::Once(once) = cli.command else { panic!("{shown}") };
+        let credentials = Credentials::read(&once.settings).unwrap();
+        let config = Config::new(&once.settings, &once.source, &credentials).unwrap();
+        let target = Target::new(&once.settings, &credentials).unwrap();
+        assert!(target.proxy.is_some());
+        let shown = format!("{shown} {credentials:?} {config:?} {target:?}");
+        // Nor as the header to the proxy: `me:hunter2-proxy` in base64.
+        for secret in ["hunter2", "bWU6aHVudGVyMi1wcm94eQ"] {
+            assert!(!shown.contains(secret), "{shown}");
         }
     }
 
