@@ -57,10 +57,13 @@ impl Analytics {
             match status {
                 200 => Ok(text),
                 429 => Err(Unanswered::Limited {
-                    retry_after: retry_after.unwrap_or_else(|| DEFAULT_RETRY_AFTER.to_owned()),
+                    retry_after: retry_after
+                        .map_or_else(|| DEFAULT_RETRY_AFTER.to_owned(), |text| self.clean(&text)),
                 }),
                 _ => {
-                    let reason = text[..text.floor_char_boundary(LONGEST_REASON)].to_owned();
+                    // Cut when it is clean: half a token is not found.
+                    let mut reason = self.clean(&text);
+                    reason.truncate(reason.floor_char_boundary(LONGEST_REASON));
                     Err(Unanswered::Refused { status, reason })
                 }
             }
@@ -72,6 +75,11 @@ impl Analytics {
                 Err(Unanswered::Timeout)
             }
         }
+    }
+
+    /// What a server says, should it repeat the token that it was sent.
+    fn clean(&self, text: &str) -> String {
+        text.replace(&self.token, "[redacted]")
     }
 
     fn request(&self, sql: &str) -> worker::Result<Request> {
