@@ -1,0 +1,57 @@
+/** Finds secrets in what programs print, answer and keep: as they are, encoded, or in part. */
+
+/** As few characters of a secret as count as a leak, and how far apart they are looked for. */
+const PART = 12;
+const STEP = 4;
+
+/** The characters of base64 that a text has wherever it stands in what is encoded. */
+const inBase64 = (secret: string, before: number): string =>
+  Buffer.concat([Buffer.alloc(before), Buffer.from(secret)])
+    .toString('base64')
+    .replace(/=*$/, '')
+    .slice(Math.ceil((before * 8) / 6), Math.floor(((before + Buffer.byteLength(secret)) * 8) / 6));
+
+/** What a secret can look like, by the name of the encoding. */
+export function forms(secret: string): Map<string, string[]> {
+  const parts = [];
+  for (let at = 0; at + PART <= secret.length; at += 1) parts.push(secret.slice(at, at + PART));
+  const base64 = [0, 1, 2].map((before) => inBase64(secret, before));
+  return new Map([
+    ['as it is, or a part of it', parts.length > 0 ? parts : [secret]],
+    ['base64', base64],
+    ['base64url', base64.map((text) => text.replaceAll('+', '-').replaceAll('/', '_'))],
+    ['hexadecimal', [Buffer.from(secret).toString('hex')]],
+    ['URL-encoded', [encodeURIComponent(secret), new URLSearchParams([['', secret]]).toString().slice(1)]],
+    ['JSON', [JSON.stringify(secret).slice(1, -1)]],
+  ]);
+}
+
+/** What was printed, answered or kept, and where. */
+export class Outputs {
+  readonly #all: { readonly where: string; readonly text: string }[] = [];
+
+  add(where: string, text: string | Buffer) {
+    this.#all.push({ where, text: text.toString('latin1') });
+  }
+
+  get size() {
+    return this.#all.reduce((sum, { text }) => sum + text.length, 0);
+  }
+
+  /** Where which secret shows, and how. */
+  leaks(secrets: Readonly<Record<string, string>>): string[] {
+    // The digits of hexadecimal numbers may be of either case.
+    const texts = this.#all.map((all) => ({ ...all, lower: all.text.toLowerCase() }));
+    return Object.entries(secrets).flatMap(([name, secret]) =>
+      [...forms(secret)].flatMap(([form, looks]) =>
+        texts
+          .filter(({ text, lower }) =>
+            form.startsWith('hex') || form.startsWith('URL')
+              ? looks.some((look) => lower.includes(look.toLowerCase()))
+              : looks.some((look) => text.includes(look)),
+          )
+          .map(({ where }) => `${where}: ${name}, ${form}`),
+      ),
+    );
+  }
+}
