@@ -308,7 +308,7 @@ function figures(outcomes: readonly Outcome[]): string {
 
 /** Resident memory, about ten times over the whole, and at least a second apart. */
 function memoryTable({ samples }: Outcome): string {
-  const step = Math.max(1, Math.round(samples.length / 10));
+  const step = Math.max(1, Math.floor(samples.length / 10));
   const chosen = samples.filter((_, i) => i % step === step - 1);
   return table(
     ['seconds', ...chosen.map(({ seconds }) => number(seconds))],
