@@ -34,7 +34,7 @@ async function ask(worker: Worker, path: string, token: string): Promise<{ ms: n
   const started = performance.now();
   const response = await worker.fetch(path, { headers: { authorization: `Bearer ${token}` } });
   const text = await response.text();
-  if (!response.ok) throw new Error(`${path}: ${response.status} ${text}`);
+  if (!response.ok) throw new Error(`${path}: ${response.status} ${text} ${JSON.stringify(worker.logs)}`);
   return { ms: performance.now() - started, bytes: Buffer.byteLength(text) };
 }
 

@@ -132,9 +132,8 @@ enum Groups {
     IntMeans(Vec<(i128, u64)>),
     /// What decides, and what it decides on.
     Best(Vec<Option<(Value, Value)>>),
-    /// Order, bits and weight.
-    Weighted(Vec<Vec<(u64, u64, u64)>>),
-    Tops(HashMap<(u32, u64), u64>),
+    /// The weight of each value, by group and key: what is there often is kept once.
+    Weights(HashMap<(u32, u64), u64>),
 }
 
 impl<'a> State<'a> {
@@ -146,8 +145,9 @@ impl<'a> State<'a> {
             Aggregate::Sum => Groups::Ints(Vec::new()),
             Aggregate::Avg if float => Groups::Means(Vec::new()),
             Aggregate::Avg => Groups::IntMeans(Vec::new()),
-            Aggregate::QuantileExactWeighted(_) => Groups::Weighted(Vec::new()),
-            Aggregate::TopK(_) | Aggregate::TopKWeighted(_) => Groups::Tops(HashMap::new()),
+            Aggregate::QuantileExactWeighted(_)
+            | Aggregate::TopK(_)
+            | Aggregate::TopKWeighted(_) => Groups::Weights(HashMap::new()),
             _ => Groups::Best(Vec::new()),
         };
         Ok(Self {
@@ -214,31 +214,20 @@ impl<'a> State<'a> {
                 };
                 *count += 1;
             })?,
-            Groups::Weighted(values) => {
-                let order = first.order(memory, first_type, rows)?;
+            Groups::Weights(weights) => {
                 let keys = first.keys(memory, first_type, rows, &mut self.interner)?;
-                // A vector has up to twice the room that it needs, and room for 4.
-                let size = size_of::<(u64, u64, u64)>();
-                charge.grow(groups.saturating_sub(values.len()).saturating_mul(4 * size))?;
-                charge.grow(rows.saturating_mul(2 * size))?;
-                let float = *first_type == Type::Float64;
-                let mut pairs = order.iter().zip(keys.iter());
-                each(charge, values, groups, slots, |values, row| {
-                    if let Some((order, key)) = pairs.next()
-                        && !(float && *order == LAST)
-                    {
-                        values.push((*order, *key, second.int(row).cast_unsigned()));
-                    }
-                })?;
-            }
-            Groups::Tops(counts) => {
-                let keys = first.keys(memory, first_type, rows, &mut self.interner)?;
-                let weighted = matches!(self.call.function, Aggregate::TopKWeighted(_));
+                let weighted = !matches!(self.call.function, Aggregate::TopK(_));
+                // Not-a-number has no place among numbers, but may be frequent.
+                let skips_nan = *first_type == Type::Float64
+                    && matches!(self.call.function, Aggregate::QuantileExactWeighted(_));
                 for (row, (slot, key)) in slots.iter().zip(keys.iter()).enumerate() {
+                    if skips_nan && f64::from_bits(*key).is_nan() {
+                        continue;
+                    }
                     let weight = if weighted { second.int(row).cast_unsigned() } else { 1 };
-                    charge.reserve_table::<Count>(counts.len(), counts.capacity())?;
-                    let count = counts.entry((*slot, *key)).or_insert(0);
-                    *count = count.wrapping_add(weight);
+                    charge.reserve_table::<Weight>(weights.len(), weights.capacity())?;
+                    let sum = weights.entry((*slot, *key)).or_insert(0);
+                    *sum = sum.wrapping_add(weight);
                 }
             }
             Groups::Best(_) => {
@@ -367,66 +356,98 @@ impl<'a> State<'a> {
                 };
                 Column::of(memory, ty, groups, all.map(value))
             }
-            Groups::Weighted(mut values) => {
-                let first_type = self.call.args.first().map_or(&Type::UInt8, |arg| &arg.ty);
-                let level = match self.call.function {
-                    Aggregate::QuantileExactWeighted(level) => level,
-                    _ => 0.5,
-                };
-                let value = |i: usize| match values.get_mut(i).and_then(|own| quantile(own, level))
-                {
-                    Some(key) => Ok(Column::key_value(first_type, key, &self.interner)),
-                    None if *ty == Type::Float64 => Ok(Value::Float(f64::NAN)),
-                    None => Ok(ty.default_value()),
-                };
-                Column::of(memory, ty, groups, all.map(value))
-            }
-            Groups::Tops(_) => self.tops(groups),
+            Groups::Weights(weights) => match self.call.function {
+                Aggregate::QuantileExactWeighted(level) => {
+                    quantiles(weights, level, self.call, groups, memory)
+                }
+                Aggregate::TopK(k) | Aggregate::TopKWeighted(k) => {
+                    tops(weights, k, self.call, groups, memory, &self.interner)
+                }
+                _ => Ok(Column::Same(ty.default_value())),
+            },
         }
     }
+}
 
-    /// The most frequent values of each group.
-    fn tops(self, groups: usize) -> Result<Column> {
-        let Groups::Tops(counts) = self.groups else { return Ok(Column::Same(Value::Int(0))) };
-        let (ty, memory, interner) = (&self.call.ty, self.memory, &self.interner);
-        let first_type = self.call.args.first().map_or(&Type::UInt8, |arg| &arg.ty);
-        let k = match self.call.function {
-            Aggregate::TopK(k) | Aggregate::TopKWeighted(k) => k,
-            _ => TOP_K_DEFAULT,
-        };
-        // A vector has up to twice the room that it needs, and room for 4; sorting takes a half.
-        let size = size_of::<(u64, u64)>();
-        let _tops = memory.charge_rows(groups, size_of::<Vec<(u64, u64)>>() + 4 * size)?;
-        let _counts = memory.charge_rows(counts.len(), 3 * size)?;
-        let mut tops = vec![Vec::new(); groups];
-        for ((slot, key), count) in counts {
-            if let Some(top) = tops.get_mut(slot as usize) {
-                top.push((count, key));
-            }
+/// Of each group, the values and their weights.
+type Grouped = Vec<Vec<(u64, u64)>>;
+
+/// The weights, by group, and the charge for them.
+fn by_group(
+    weights: HashMap<(u32, u64), u64>,
+    groups: usize,
+    memory: &Memory,
+) -> Result<(Grouped, Charge)> {
+    // A vector has up to twice the room that it needs, and room for 4; sorting takes a half.
+    let size = size_of::<(u64, u64)>();
+    let mut charge = memory.charge_rows(groups, size_of::<Vec<(u64, u64)>>() + 4 * size)?;
+    charge.grow(weights.len().saturating_mul(3 * size))?;
+    let mut grouped = vec![Vec::new(); groups];
+    for ((slot, key), weight) in weights {
+        if let Some(own) = grouped.get_mut(slot as usize) {
+            own.push((key, weight));
         }
-        let compare_keys = |a: u64, b: u64| match first_type {
-            Type::String => key_text(a, interner).cmp(key_text(b, interner)),
-            ty => {
-                let value = |key| Column::key_value(ty, key, interner);
-                compare(&value(a), &value(b), ty)
-            }
-        };
-        let array = |mut top: Vec<(u64, u64)>| {
-            top.sort_by(|(a_count, a), (b_count, b)| {
-                b_count.cmp(a_count).then_with(|| compare_keys(*a, *b))
-            });
-            top.truncate(k);
-            let text = |(_, key): &(u64, u64)| match first_type {
-                Type::String => text_cost(key_text(*key, interner)),
-                _ => 0,
-            };
-            let bytes = size_of::<Held<Value>>() + top.len() * size_of::<Value>();
-            let charge = memory.charge(bytes + top.iter().map(text).sum::<usize>())?;
-            let values = top.iter().map(|(_, key)| Column::key_value(first_type, *key, interner));
-            Ok(Value::Array(Arc::new(Held::counted(values.collect(), charge))))
-        };
-        Column::of(memory, ty, groups, tops.into_iter().map(array))
     }
+    Ok((grouped, charge))
+}
+
+/// The type of what a call is about.
+fn first_type(call: &AggregateCall) -> &Type {
+    call.args.first().map_or(&Type::UInt8, |arg| &arg.ty)
+}
+
+/// The quantile of each group.
+fn quantiles(
+    weights: HashMap<(u32, u64), u64>,
+    level: f64,
+    call: &AggregateCall,
+    groups: usize,
+    memory: &Memory,
+) -> Result<Column> {
+    let (grouped, _charge) = by_group(weights, groups, memory)?;
+    let (ty, first_type) = (&call.ty, first_type(call));
+    let value = |mut own: Vec<(u64, u64)>| match quantile(&mut own, level, first_type) {
+        Some(key) if *first_type == Type::Float64 => Ok(Value::Float(f64::from_bits(key))),
+        Some(key) => Ok(Value::Int(key.cast_signed())),
+        None if *ty == Type::Float64 => Ok(Value::Float(f64::NAN)),
+        None => Ok(ty.default_value()),
+    };
+    Column::of(memory, ty, groups, grouped.into_iter().map(value))
+}
+
+/// The most frequent values of each group.
+fn tops(
+    weights: HashMap<(u32, u64), u64>,
+    k: usize,
+    call: &AggregateCall,
+    groups: usize,
+    memory: &Memory,
+    interner: &Interner,
+) -> Result<Column> {
+    let (tops, _charge) = by_group(weights, groups, memory)?;
+    let (ty, first_type) = (&call.ty, first_type(call));
+    let compare_keys = |a: u64, b: u64| match first_type {
+        Type::String => key_text(a, interner).cmp(key_text(b, interner)),
+        ty => {
+            let value = |key| Column::key_value(ty, key, interner);
+            compare(&value(a), &value(b), ty)
+        }
+    };
+    let array = |mut top: Vec<(u64, u64)>| {
+        top.sort_by(|(a, a_count), (b, b_count)| {
+            b_count.cmp(a_count).then_with(|| compare_keys(*a, *b))
+        });
+        top.truncate(k);
+        let text = |(key, _): &(u64, u64)| match first_type {
+            Type::String => text_cost(key_text(*key, interner)),
+            _ => 0,
+        };
+        let bytes = size_of::<Held<Value>>() + top.len() * size_of::<Value>();
+        let charge = memory.charge(bytes + top.iter().map(text).sum::<usize>())?;
+        let values = top.iter().map(|(key, _)| Column::key_value(first_type, *key, interner));
+        Ok(Value::Array(Arc::new(Held::counted(values.collect(), charge))))
+    };
+    Column::of(memory, ty, groups, tops.into_iter().map(array))
 }
 
 /// A group's state, or that of a group without rows.
@@ -457,8 +478,8 @@ fn each<T: Clone + Default>(
     Ok(())
 }
 
-/// An entry of [`Groups::Tops`].
-type Count = ((u32, u64), u64);
+/// An entry of [`Groups::Weights`].
+type Weight = ((u32, u64), u64);
 
 /// Bytes that may be held before they are counted.
 const SOME: usize = 64 * 1024;
@@ -506,14 +527,18 @@ fn precedes_from_the_end(a: &Value, b: &Value, ty: &Type) -> bool {
     clippy::cast_sign_loss,
     reason = "as ClickHouse does"
 )]
-fn quantile(values: &mut [(u64, u64, u64)], level: f64) -> Option<u64> {
-    values.sort_unstable();
-    let total = values.iter().fold(0_u64, |sum, (_, _, weight)| sum.wrapping_add(*weight));
+fn quantile(values: &mut [(u64, u64)], level: f64, ty: &Type) -> Option<u64> {
+    let order = |key: u64| match ty {
+        Type::Float64 => float_order(f64::from_bits(key)),
+        ty => int_order(ty, key.cast_signed()),
+    };
+    values.sort_unstable_by_key(|(key, _)| (order(*key), *key));
+    let total = values.iter().fold(0_u64, |sum, (_, weight)| sum.wrapping_add(*weight));
     let threshold = (total as f64 * level).ceil() as u64;
     let mut so_far = 0_u64;
-    let reached = values.iter().find(|(_, _, weight)| {
+    let reached = values.iter().find(|(_, weight)| {
         so_far = so_far.wrapping_add(*weight);
         so_far >= threshold
     });
-    reached.or(values.last()).map(|(_, key, _)| *key)
+    reached.or(values.last()).map(|(key, _)| *key)
 }

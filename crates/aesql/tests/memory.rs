@@ -21,6 +21,7 @@ fn greedy() -> Vec<String> {
     let longer = format!("format('{{}}{}', blob1)", "x".repeat(4000));
     let number = "bitAnd(toUInt32(double1), #)";
     let each = |count, item: &str, text: &str| repeat(count, &item.replace("TEXT", text));
+    let distinct = "bitXor(toUInt32(double1), #)";
     vec![
         // Columns: of the answer, and of one call.
         format!("SELECT {} FROM t", each(20, "TEXT", &text)),
@@ -34,7 +35,7 @@ fn greedy() -> Vec<String> {
         format!("SELECT count() FROM t GROUP BY {}", each(20, "TEXT", &text)),
         format!("SELECT {} FROM t GROUP BY blob1", each(200, "max(TEXT)", number)),
         format!("SELECT {} FROM t GROUP BY blob1", each(20, "argMin(TEXT, blob1)", &text)),
-        format!("SELECT {} FROM t", each(200, "quantileWeighted(0.5, TEXT, 1)", number)),
+        format!("SELECT {} FROM t", each(200, "quantileWeighted(0.5, TEXT, 1)", distinct)),
         format!("SELECT {} FROM t", each(20, "topK(65536)(TEXT)", &text)),
         format!("SELECT {} FROM t GROUP BY blob1", each(200, "topK(TEXT)", number)),
         format!("SELECT topK(format('{{}}{long}{long}{long}', blob2)) FROM t GROUP BY blob1"),
