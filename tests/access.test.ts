@@ -11,7 +11,14 @@ import { after, test, type TestContext } from 'node:test';
 
 import { exportJWK, exportSPKI, generateKeyPair, SignJWT, type JWK } from 'jose';
 
-import { JWT_SECRET, logged, refusal, startWorker, type Worker } from './worker.ts';
+import {
+  assertUnauthorized,
+  JWT_SECRET,
+  logged,
+  refusal,
+  startWorker,
+  type Worker,
+} from './worker.ts';
 
 const AUD = '4714c1358e65fe4b408ad6d432a5f878f08194bdb4752441fd56faefa9b2b6f2';
 const MINUTE = 60_000;
@@ -135,15 +142,6 @@ const statusOf = async (response: Response) => {
   return response.status;
 };
 
-async function assertRefused(response: Response, code: string, why?: string) {
-  assert.deepEqual(
-    { status: response.status, body: await refusal(response) },
-    { status: 401, body: { error: 'Unauthorized', code } },
-    why,
-  );
-  assert.equal(response.headers.get('www-authenticate'), 'Bearer');
-}
-
 async function assertUnavailable(response: Response, why?: string) {
   assert.deepEqual(
     { status: response.status, body: await refusal(response) },
@@ -175,10 +173,10 @@ test('whoever Access lets through is let through, under their name', async () =>
 });
 
 test('no token, no answer', async () => {
-  await assertRefused(await whoami(undefined), 'missing_token');
-  await assertRefused(await worker.fetch('/api/x'), 'missing_token');
+  await assertUnauthorized(await whoami(undefined), 'missing_token');
+  await assertUnauthorized(await worker.fetch('/api/x'), 'missing_token');
   for (const garbage of ['', 'x', 'a.b.c', '..', `Bearer ${await sign()}`, `${await sign()}.x`]) {
-    await assertRefused(await whoami(garbage), 'invalid_token', garbage);
+    await assertUnauthorized(await whoami(garbage), 'invalid_token', garbage);
   }
   // Behind Access, a request may well have a bearer token of its own.
   const response = await whoami(await sign(), worker, { authorization: 'Bearer x' });
@@ -196,10 +194,10 @@ test('a token for another application, of another team or for another time is re
   for (const [claim, values] of Object.entries(wrong)) {
     for (const value of values) {
       const why = `${claim}: ${JSON.stringify(value)}`;
-      await assertRefused(await whoami(await sign({ [claim]: value })), 'invalid_token', why);
+      await assertUnauthorized(await whoami(await sign({ [claim]: value })), 'invalid_token', why);
     }
   }
-  await assertRefused(await whoami(await sign({ exp: now() - 10 })), 'expired_token');
+  await assertUnauthorized(await whoami(await sign({ exp: now() - 10 })), 'expired_token');
   const close = { exp: now() - 2, nbf: now() + 3, iat: now() + 3 };
   assert.equal((await whoami(await sign(close))).status, 200, 'clocks differ');
 });
@@ -208,14 +206,14 @@ const base64url = (value: object) => Buffer.from(JSON.stringify(value)).toString
 
 test('RS256 is the only algorithm', async (t) => {
   const unsigned = { alg: 'none', kid: key1.kid, typ: 'JWT' };
-  await assertRefused(await whoami(`${base64url(unsigned)}.${base64url(person())}.`), 'invalid_token', 'none');
+  await assertUnauthorized(await whoami(`${base64url(unsigned)}.${base64url(person())}.`), 'invalid_token', 'none');
   // With the public key as the secret, in every form that a verifier may have it in.
   const secrets = [await exportSPKI(key1.publicKey), JSON.stringify(key1.jwk), key1.jwk.n ?? ''];
   for (const secret of secrets) {
     const token = await new SignJWT(person())
       .setProtectedHeader({ alg: 'HS256', kid: key1.kid })
       .sign(new TextEncoder().encode(secret));
-    await assertRefused(await whoami(token), 'invalid_token', 'HS256');
+    await assertUnauthorized(await whoami(token), 'invalid_token', 'HS256');
   }
   // A signature by RS256 that holds, under another name.
   const rs256 = (header: object) => {
@@ -225,7 +223,7 @@ test('RS256 is the only algorithm', async (t) => {
   };
   assert.equal((await whoami(rs256({ alg: 'RS256', kid: key1.kid }))).status, 200);
   for (const alg of ['none', 'RS512', 'PS256', 'HS256', 'rs256', '']) {
-    await assertRefused(await whoami(rs256({ alg, kid: key1.kid })), 'invalid_token', alg);
+    await assertUnauthorized(await whoami(rs256({ alg, kid: key1.kid })), 'invalid_token', alg);
   }
   // Keys of the team's that are for something else, under a header that says RS256.
   const { team: odd, worker: its } = await start(t);
@@ -238,35 +236,35 @@ test('RS256 is the only algorithm', async (t) => {
   assert.equal((await whoami(await sign({}, { of: odd }), its)).status, 200);
   for (const key of [...others, unsaid]) {
     const honest = await sign({}, { key, of: odd });
-    await assertRefused(await whoami(honest, its), 'invalid_token', key.kid);
+    await assertUnauthorized(await whoami(honest, its), 'invalid_token', key.kid);
     if (key.jwk.kty !== 'RSA') continue;
     const rsa = { name: 'RSASSA-PKCS1-v1_5', hash: 'SHA-256' };
     const pkcs8 = await crypto.subtle.exportKey('pkcs8', key.privateKey);
     const privateKey = await crypto.subtle.importKey('pkcs8', pkcs8, rsa, true, ['sign']);
     const disguised = await sign({}, { key: { ...key, alg: 'RS256', privateKey }, of: odd });
-    await assertRefused(await whoami(disguised, its), 'invalid_token', `RS256 with ${key.kid}`);
+    await assertUnauthorized(await whoami(disguised, its), 'invalid_token', `RS256 with ${key.kid}`);
   }
 });
 
 test('only a signature of the key that the token names holds', async () => {
   const stranger = await newKey(key1.kid);
-  await assertRefused(await whoami(await sign({}, { key: stranger })), 'invalid_token', 'a stranger');
+  await assertUnauthorized(await whoami(await sign({}, { key: stranger })), 'invalid_token', 'a stranger');
   const exchanged = await sign({}, { key: { ...key1, kid: key2.kid } });
-  await assertRefused(await whoami(exchanged), 'invalid_token', 'another key of the team');
+  await assertUnauthorized(await whoami(exchanged), 'invalid_token', 'another key of the team');
   for (const kid of [undefined, '', 'x']) {
     const token = await sign({}, { header: { kid } });
-    await assertRefused(await whoami(token), 'invalid_token', `kid: ${kid}`);
+    await assertUnauthorized(await whoami(token), 'invalid_token', `kid: ${kid}`);
   }
   // A key that comes along with the token is none of the team's.
   const header = { kid: 'x', jwk: stranger.jwk, jku: `${team.origin}/cdn-cgi/access/certs`, x5c: [] };
-  await assertRefused(await whoami(await sign({}, { key: stranger, header })), 'invalid_token', 'jwk');
+  await assertUnauthorized(await whoami(await sign({}, { key: stranger, header })), 'invalid_token', 'jwk');
 
   const [head, claims, signature] = (await sign()).split('.');
   assert.equal((await whoami(`${head}.${claims}.${signature}`)).status, 200);
   const root = base64url({ ...person(), email: 'root@example.com' });
   const flipped = `${signature[0] === 'A' ? 'B' : 'A'}${signature.slice(1)}`;
   for (const forged of [`${root}.${signature}`, `${claims}.`, `${claims}.${flipped}`, `${claims}.${signature.slice(0, -8)}`]) {
-    await assertRefused(await whoami(`${head}.${forged}`), 'invalid_token', forged);
+    await assertUnauthorized(await whoami(`${head}.${forged}`), 'invalid_token', forged);
   }
 });
 
@@ -287,13 +285,13 @@ test('a token can be limited to one sandbox, and is never unlimited by mistake',
   }
   for (const id of [null, '', 0, 1, true, [], ['sandbox-1'], {}, 'x'.repeat(97), 'é'.repeat(49)]) {
     for (const claims of [{ sandbox_id: id }, { custom: { sandbox_id: id } }, { sandbox_id: 'sandbox-1', custom: { sandbox_id: id } }]) {
-      await assertRefused(await whoami(await sign(claims)), 'invalid_token', JSON.stringify(claims));
+      await assertUnauthorized(await whoami(await sign(claims)), 'invalid_token', JSON.stringify(claims));
     }
   }
   const ambiguous = { sandbox_id: 'sandbox-1', custom: { sandbox_id: 'sandbox-2' } };
-  await assertRefused(await whoami(await sign(ambiguous)), 'invalid_token', 'two sandboxes');
+  await assertUnauthorized(await whoami(await sign(ambiguous)), 'invalid_token', 'two sandboxes');
   for (const custom of ['sandbox-1', ['sandbox-1'], 1]) {
-    await assertRefused(await whoami(await sign({ custom })), 'invalid_token', JSON.stringify(custom));
+    await assertUnauthorized(await whoami(await sign({ custom })), 'invalid_token', JSON.stringify(custom));
   }
 });
 
@@ -310,7 +308,7 @@ test('keys are rotated: a new one holds at once, an old one until it is gone', a
   const { team, worker } = await start(t);
   const [token1, token2] = [await sign({}, { of: team }), await sign({}, { of: team, key: key2 })];
   assert.equal(await statusOf(await whoami(token1, worker)), 200);
-  await assertRefused(await whoami(token2, worker), 'invalid_token', 'not yet');
+  await assertUnauthorized(await whoami(token2, worker), 'invalid_token', 'not yet');
   assert.equal(team.fetches, 2);
 
   team.shows(key1, key2);
@@ -326,7 +324,7 @@ test('keys are rotated: a new one holds at once, an old one until it is gone', a
   );
   assert.equal(await statusOf(await whoami(later2, worker)), 200);
   assert.equal(team.fetches, 4, 'an hour has passed');
-  await assertRefused(await whoami(later1, worker), 'invalid_token', 'gone');
+  await assertUnauthorized(await whoami(later1, worker), 'invalid_token', 'gone');
 });
 
 test('a new key holds at once', async (t) => {
@@ -338,7 +336,7 @@ test('a new key holds at once', async (t) => {
   const responses = await Promise.all(Array.from({ length: 20 }, () => whoami(token, worker)));
   assert.deepEqual(await Promise.all(responses.map(statusOf)), Array(20).fill(200));
   assert.equal(team.fetches, 2);
-  await assertRefused(await whoami(await sign({}, { of: team }), worker), 'invalid_token');
+  await assertUnauthorized(await whoami(await sign({}, { of: team }), worker), 'invalid_token');
 });
 
 test('made-up keys make the keys be fetched once in 30 seconds', async (t) => {
@@ -347,7 +345,7 @@ test('made-up keys make the keys be fetched once in 30 seconds', async (t) => {
   const madeUp = async (count: number) => {
     const tokens = Array.from({ length: count }, (_, i) => sign({}, { header: { kid: `made-up-${i}` } }));
     const responses = (await Promise.all(tokens)).map((token) => whoami(token, worker));
-    for (const response of await Promise.all(responses)) await assertRefused(response, 'invalid_token');
+    for (const response of await Promise.all(responses)) await assertUnauthorized(response, 'invalid_token');
   };
   await madeUp(20);
   await madeUp(20);
@@ -371,7 +369,7 @@ test('a team that cannot be reached lets nobody in, until it can', async (t) => 
   await advance(worker, 5_000);
   assert.equal(await statusOf(await whoami(token, worker)), 200);
   const madeUp = await sign({}, { of: team, header: { kid: 'x' } });
-  await assertRefused(await whoami(madeUp, worker), 'invalid_token', 'that is known again');
+  await assertUnauthorized(await whoami(madeUp, worker), 'invalid_token', 'that is known again');
   const log = await logged(worker, /access_keys_not_fetched[^]*access_unavailable/);
   assert.ok(!log.includes(token.split('.')[2]), 'no token in the log');
 });
@@ -478,18 +476,18 @@ test('with JWT_SECRET, too, either token opens the gate, and a bearer token is j
   assert.equal(await via(await whoami(assertion, worker, bearer)), 'jwt');
   assert.equal(await via(await whoami('x', worker, bearer)), 'jwt');
   assert.equal(await via(await whoami(assertion, worker, { authorization: 'Basic b3BzOng=' })), 'access');
-  await assertRefused(await whoami(assertion, worker, { authorization: 'Bearer x' }), 'invalid_token');
+  await assertUnauthorized(await whoami(assertion, worker, { authorization: 'Bearer x' }), 'invalid_token');
   const key = { 'x-internal-api-key': 'internal-1' };
   assert.equal(await via(await whoami(assertion, worker, { ...bearer, ...key })), 'internal');
   assert.equal((await whoami(assertion, worker, { ...bearer, 'x-internal-api-key': 'x' })).status, 403);
   // Neither is taken for the other.
-  await assertRefused(await whoami(await hs256({ iss: team.origin, aud: AUD }), worker), 'invalid_token');
-  await assertRefused(await whoami(undefined, worker, { authorization: `Bearer ${assertion}` }), 'invalid_token');
+  await assertUnauthorized(await whoami(await hs256({ iss: team.origin, aud: AUD }), worker), 'invalid_token');
+  await assertUnauthorized(await whoami(undefined, worker, { authorization: `Bearer ${assertion}` }), 'invalid_token');
 });
 
 test('without both variables, a token of Access opens nothing', async (t) => {
   const plain = await startWorker({}, t);
-  await assertRefused(await whoami(await sign(), plain), 'missing_token');
+  await assertUnauthorized(await whoami(await sign(), plain), 'missing_token');
   assert.equal(await statusOf(await whoami(await sign(), plain, { authorization: `Bearer ${await hs256()}` })), 200);
 });
 

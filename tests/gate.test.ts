@@ -7,7 +7,16 @@ import { spawnSync } from 'node:child_process';
 import { createHmac, generateKeyPairSync, sign } from 'node:crypto';
 import { test } from 'node:test';
 
-import { CHECKIN_PATH, FULL, JWT_SECRET, logged, refusal, startWorker, type Worker } from './worker.ts';
+import {
+  assertUnauthorized,
+  CHECKIN_PATH,
+  FULL,
+  JWT_SECRET,
+  logged,
+  refusal,
+  startWorker,
+  type Worker,
+} from './worker.ts';
 
 const base64url = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64url');
 const now = () => Math.floor(Date.now() / 1000);
@@ -27,15 +36,6 @@ const shut = await startWorker({ vars: { JWT_SECRET: undefined } });
 const whoami = (token: string | undefined, to: Worker = worker) =>
   to.fetch('/api/whoami', token === undefined ? {} : { headers: { authorization: `Bearer ${token}` } });
 
-async function assertRefused(response: Response, code: string, why?: string) {
-  assert.deepEqual(
-    { status: response.status, body: await refusal(response) },
-    { status: 401, body: { error: 'Unauthorized', code } },
-    why,
-  );
-  assert.equal(response.headers.get('www-authenticate'), 'Bearer');
-}
-
 test('a valid token is told who it belongs to', async () => {
   const response = await whoami(jwt(valid()));
   assert.equal(response.status, 200);
@@ -51,56 +51,56 @@ test('a token can be limited to one sandbox, and is never unlimited by mistake',
     assert.deepEqual(await response.json(), { sub: 'ops', sandboxId: id, via: 'jwt' });
   }
   for (const id of [null, '', 0, 1, true, [], ['sandbox-1'], {}, 'x'.repeat(97), 'é'.repeat(49)]) {
-    await assertRefused(await whoami(jwt(valid({ sandbox_id: id }))), 'invalid_token', JSON.stringify(id));
+    await assertUnauthorized(await whoami(jwt(valid({ sandbox_id: id }))), 'invalid_token', JSON.stringify(id));
   }
 });
 
 test('no token, no answer', async () => {
-  await assertRefused(await whoami(undefined), 'missing_token');
+  await assertUnauthorized(await whoami(undefined), 'missing_token');
   for (const authorization of ['', 'Bearer', `Basic ${jwt(valid())}`, jwt(valid())]) {
     const response = await worker.fetch('/api/whoami', { headers: { authorization } });
-    await assertRefused(response, 'missing_token', authorization);
+    await assertUnauthorized(response, 'missing_token', authorization);
   }
 });
 
 test('an expired token is refused, and so is one that never expires or is not yet valid', async () => {
-  await assertRefused(await whoami(jwt(valid({ exp: now() - 10 }))), 'expired_token');
-  await assertRefused(await whoami(jwt({ sub: 'ops' })), 'invalid_token');
-  await assertRefused(await whoami(jwt(valid({ exp: 'tomorrow' }))), 'invalid_token');
-  await assertRefused(await whoami(jwt(valid({ nbf: now() + 60 }))), 'invalid_token');
+  await assertUnauthorized(await whoami(jwt(valid({ exp: now() - 10 }))), 'expired_token');
+  await assertUnauthorized(await whoami(jwt({ sub: 'ops' })), 'invalid_token');
+  await assertUnauthorized(await whoami(jwt(valid({ exp: 'tomorrow' }))), 'invalid_token');
+  await assertUnauthorized(await whoami(jwt(valid({ nbf: now() + 60 }))), 'invalid_token');
   // As far off as a date can be.
-  await assertRefused(await whoami(jwt(valid({ exp: -8_334_601_228_800 }))), 'expired_token');
+  await assertUnauthorized(await whoami(jwt(valid({ exp: -8_334_601_228_800 }))), 'expired_token');
   const distant = { nbf: -8_334_601_228_800, exp: 8_210_266_876_799 };
   assert.equal((await whoami(jwt(valid(distant)))).status, 200);
 });
 
 test('HS256 is the only algorithm', async () => {
   const unsigned = `${base64url({ alg: 'none', typ: 'JWT' })}.${base64url(valid())}.`;
-  await assertRefused(await whoami(unsigned), 'invalid_token', 'unsigned');
+  await assertUnauthorized(await whoami(unsigned), 'invalid_token', 'unsigned');
   // Signed as it says, but not by HS256.
   for (const [alg, hmac] of [['HS384', 'sha384'], ['HS512', 'sha512']]) {
-    await assertRefused(await whoami(jwt(valid(), { alg, hmac })), 'invalid_token', alg);
+    await assertUnauthorized(await whoami(jwt(valid(), { alg, hmac })), 'invalid_token', alg);
   }
   // An HS256 signature under another name.
   for (const alg of ['none', 'None', 'HS512', 'RS256', 'hs256', '']) {
-    await assertRefused(await whoami(jwt(valid(), { alg })), 'invalid_token', alg);
+    await assertUnauthorized(await whoami(jwt(valid(), { alg })), 'invalid_token', alg);
   }
   const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
   const message = `${base64url({ alg: 'RS256', typ: 'JWT' })}.${base64url(valid())}`;
   const signature = sign('sha256', Buffer.from(message), privateKey).toString('base64url');
-  await assertRefused(await whoami(`${message}.${signature}`), 'invalid_token', 'RS256');
+  await assertUnauthorized(await whoami(`${message}.${signature}`), 'invalid_token', 'RS256');
 });
 
 test('a token that was tampered with is refused', async () => {
-  await assertRefused(await whoami(jwt(valid(), { secret: 'another' })), 'invalid_token');
+  await assertUnauthorized(await whoami(jwt(valid(), { secret: 'another' })), 'invalid_token');
   const [header, , signature] = jwt(valid()).split('.');
   const forged = `${header}.${base64url(valid({ sub: 'root' }))}.${signature}`;
-  await assertRefused(await whoami(forged), 'invalid_token');
+  await assertUnauthorized(await whoami(forged), 'invalid_token');
   for (const garbage of ['x', 'a.b', 'a.b.c', '..', 'a.b.c.d', `${jwt(valid())}.x`]) {
     const response = await worker.fetch('/api/whoami', {
       headers: { authorization: `Bearer ${garbage}` },
     });
-    await assertRefused(response, 'invalid_token', garbage);
+    await assertUnauthorized(response, 'invalid_token', garbage);
   }
 });
 
@@ -110,7 +110,7 @@ test('issuer and audience are insisted on where they are set', async () => {
   assert.equal((await whoami(jwt(valid({ ...right, aud: ['x', 'audience-1'] })), pinned)).status, 200);
   for (const wrong of [{ iss: 'x' }, { iss: undefined }, { aud: 'x' }, { aud: undefined }, { aud: [] }]) {
     const token = jwt(valid({ ...right, ...wrong }));
-    await assertRefused(await whoami(token, pinned), 'invalid_token', JSON.stringify(wrong));
+    await assertUnauthorized(await whoami(token, pinned), 'invalid_token', JSON.stringify(wrong));
   }
   assert.equal((await whoami(jwt(valid(right)))).status, 200, 'not set, not insisted on');
 });
@@ -119,16 +119,16 @@ test('nothing else under /api/ answers without a token', async () => {
   const paths = ['/api', '/api/', '/api/x', '/api/controller', `${CHECKIN_PATH}/`, `${CHECKIN_PATH}/x`, '/api//whoami', '/api/whoami/', '/api/whoami/x'];
   for (const path of paths) {
     for (const method of ['GET', 'POST', 'DELETE']) {
-      await assertRefused(await worker.fetch(path, { method }), 'missing_token', `${method} ${path}`);
+      await assertUnauthorized(await worker.fetch(path, { method }), 'missing_token', `${method} ${path}`);
     }
     const response = await worker.fetch(path, { headers: { authorization: `Bearer ${jwt(valid())}` } });
     assert.deepEqual([response.status, (await refusal(response)).code], [404, 'not_found'], path);
   }
-  await assertRefused(await worker.fetch('/api/whoami', { method: 'POST' }), 'missing_token');
+  await assertUnauthorized(await worker.fetch('/api/whoami', { method: 'POST' }), 'missing_token');
 });
 
 test('the API key of the fleet opens no gate, and a token checks nobody in', async () => {
-  await assertRefused(await whoami('kilo-key-1'), 'invalid_token');
+  await assertUnauthorized(await whoami('kilo-key-1'), 'invalid_token');
   const response = await worker.checkIn(FULL, { authorization: `Bearer ${jwt(valid())}` });
   assert.deepEqual([response.status, (await refusal(response)).code], [403, 'wrong_api_key']);
 });
@@ -148,10 +148,10 @@ test('a token of either secret is let through while JWT_SECRET is rotated', asyn
   for (const secret of ['new-secret', 'old-secret']) {
     assert.equal((await whoami(jwt(valid(), { secret }), rotating)).status, 200, secret);
     const expired = jwt(valid({ exp: now() - 10 }), { secret });
-    await assertRefused(await whoami(expired, rotating), 'expired_token', secret);
+    await assertUnauthorized(await whoami(expired, rotating), 'expired_token', secret);
   }
   for (const secret of ['', ' ', 'new-secret,old-secret', ' new-secret, old-secret,', ' old-secret']) {
-    await assertRefused(await whoami(jwt(valid(), { secret }), rotating), 'invalid_token', secret);
+    await assertUnauthorized(await whoami(jwt(valid(), { secret }), rotating), 'invalid_token', secret);
   }
   const commas = await startWorker({ vars: { JWT_SECRET: ' , ,' } }, t);
   const refused = await whoami(jwt(valid(), { secret: '' }), commas);
@@ -181,17 +181,17 @@ test('a backend is let through with an internal key', async (t) => {
   const both = await internal('x', backend, { authorization: `Bearer ${jwt(valid())}` });
   assert.equal(both.status, 403);
   assert.equal((await whoami(jwt(valid()), backend)).status, 200, 'a token opens the gate as well');
-  await assertRefused(await whoami('internal-1', backend), 'invalid_token', 'it is no bearer token');
+  await assertUnauthorized(await whoami('internal-1', backend), 'invalid_token', 'it is no bearer token');
   assert.doesNotMatch(await logged(backend, /wrong_internal_api_key/), /internal-[12]/);
 });
 
 test('an internal key opens nothing where it is not set', async (t) => {
-  await assertRefused(await internal('internal-1', worker), 'missing_token');
-  await assertRefused(await internal('', worker), 'missing_token');
+  await assertUnauthorized(await internal('internal-1', worker), 'missing_token');
+  await assertUnauthorized(await internal('', worker), 'missing_token');
   const beside = await internal('x', worker, { authorization: `Bearer ${jwt(valid())}` });
   assert.equal(beside.status, 200, 'it is not looked at');
   const empty = await startWorker({ vars: { INTERNAL_API_SECRET: ' ' } }, t);
-  await assertRefused(await internal('', empty), 'missing_token');
+  await assertUnauthorized(await internal('', empty), 'missing_token');
   const commas = await startWorker({ vars: { INTERNAL_API_SECRET: ',' } }, t);
   assert.equal((await internal('', commas)).status, 503);
   await logged(commas, /INTERNAL_API_SECRET is missing or empty/);
@@ -201,8 +201,8 @@ test('an internal key alone opens the gate to backends, and to nobody else', asy
   const vars = { JWT_SECRET: undefined, INTERNAL_API_SECRET: 'internal-1' };
   const backend = await startWorker({ vars }, t);
   assert.equal((await internal('internal-1', backend)).status, 200);
-  await assertRefused(await whoami(undefined, backend), 'missing_token');
-  await assertRefused(await whoami(jwt(valid(), { secret: '' }), backend), 'missing_token');
+  await assertUnauthorized(await whoami(undefined, backend), 'missing_token');
+  await assertUnauthorized(await whoami(jwt(valid(), { secret: '' }), backend), 'missing_token');
 });
 
 /** What `npm run token` prints for these options. */
@@ -223,7 +223,7 @@ test('npm run token mints what the gate lets through', async () => {
 
   const unlimited = await whoami(token('--sub', 'ops').stdout.trim());
   assert.deepEqual(await unlimited.json(), { sub: 'ops', sandboxId: null, via: 'jwt' });
-  await assertRefused(await whoami(token('--sub', 'ops').stdout.trim(), pinned), 'invalid_token');
+  await assertUnauthorized(await whoami(token('--sub', 'ops').stdout.trim(), pinned), 'invalid_token');
 });
 
 test('npm run token says what it cannot mint', () => {

@@ -244,3 +244,17 @@ export async function logged({ logs }: Worker, pattern: RegExp): Promise<string>
   assert.match(text, pattern);
   return text;
 }
+
+/** Asserts that somebody was not let in, for this reason. */
+export async function assertUnauthorized(
+  response: Response,
+  code: string,
+  why?: string,
+): Promise<void> {
+  assert.deepEqual(
+    { status: response.status, body: await refusal(response) },
+    { status: 401, body: { error: 'Unauthorized', code } },
+    why,
+  );
+  assert.equal(response.headers.get('www-authenticate'), 'Bearer');
+}

@@ -2,10 +2,10 @@
  * `npm run history`: the history of a fleet that never was, written straight into the local Analytics
  * Engine, for whoever wants to see the operators' API or a dashboard with something in it.
  */
-import { realpathSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 
 import layout from '../crates/checkin/data-point.json' with { type: 'json' };
+import { command, Failure } from './command.ts';
 
 const HELP = `Usage: npm run history -- [OPTIONS]
 
@@ -179,9 +179,6 @@ export async function insert(
   return written;
 }
 
-/** A mistake of the user's, or of this machine's: told in one line, without a stack. */
-class Failure extends Error {}
-
 function integer(name: string, text: string, highest: number): number {
   const value = /^\d+$/.test(text) ? Number(text) : NaN;
   if (!(value >= 1 && value <= highest)) {
@@ -226,12 +223,4 @@ async function main(): Promise<void> {
   }
 }
 
-if (realpathSync(process.argv[1] ?? '') === import.meta.filename) {
-  try {
-    await main();
-  } catch (error) {
-    if (!(error instanceof Failure)) throw error;
-    console.error(`history: error: ${error.message}`);
-    process.exitCode = 1;
-  }
-}
+if (import.meta.main) await command('history', main);

@@ -11,6 +11,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { isDeepStrictEqual, parseArgs, parseEnv, stripVTControlCharacters, styleText } from 'node:util';
 
 import layout from '../crates/checkin/data-point.json' with { type: 'json' };
+import { command, Failure } from './command.ts';
 import { mint } from './token.ts';
 
 const HELP = `Usage: npm start [-- OPTIONS]
@@ -55,9 +56,6 @@ interface Point {
 
 /** A row of an answer in SQL. */
 type Row = Readonly<Record<string, string | number>>;
-
-/** A mistake of the user's, or of this machine's: told in one line, without a stack. */
-class Failure extends Error {}
 
 /** Plain where the output is not a terminal. */
 const dim = (text: string) => styleText('dim', text);
@@ -390,11 +388,6 @@ async function main(): Promise<void> {
   }
 }
 
-try {
-  await main();
-  process.exit();
-} catch (error) {
-  if (!(error instanceof Failure)) throw error;
-  console.error(`start: error: ${error.message}`);
-  process.exit(1);
-}
+await command('start', main);
+// Whatever still holds a handle has nothing more to say.
+process.exit();

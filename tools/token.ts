@@ -1,8 +1,10 @@
 /** `npm run token`: mints a token for an operator, as the Worker's gate takes it. */
-import { existsSync, readFileSync, realpathSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { parseArgs, parseEnv } from 'node:util';
 
 import { SignJWT } from 'jose';
+
+import { command, Failure } from './command.ts';
 
 const HELP = `Usage: npm run --silent token -- --sub NAME [OPTIONS]
 
@@ -59,9 +61,6 @@ export async function mint({ sub, ttl, sandbox }: Token, vars: Vars): Promise<st
 /** The values of a secret, as the Worker reads them. */
 const values = (secret = '') =>
   secret.split(',').map((value) => value.trim()).filter((value) => value !== '');
-
-/** A mistake of the user's: told in one line, without a stack. */
-class Failure extends Error {}
 
 function options() {
   try {
@@ -137,12 +136,4 @@ async function main(): Promise<void> {
   console.log(token);
 }
 
-if (realpathSync(process.argv[1] ?? '') === import.meta.filename) {
-  try {
-    await main();
-  } catch (error) {
-    if (!(error instanceof Failure)) throw error;
-    console.error(`token: error: ${error.message}`);
-    process.exitCode = 1;
-  }
-}
+if (import.meta.main) await command('token', main);
