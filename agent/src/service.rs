@@ -29,7 +29,7 @@ use crate::ledger::Ledger;
 use crate::process::Process;
 use crate::schedule::Pace;
 use crate::send::Outcome;
-use crate::state::{self, Agent, Failure, State, StateFile, Time};
+use crate::state::{self, Agent, Failure, State, StateFile, Time, Uptime};
 use crate::supervisor::{self, Action, Supervisor};
 use crate::worker::{self, Done, Job, Setup, Task};
 use crate::{output, report};
@@ -440,6 +440,8 @@ impl Service<'_> {
         }
         let until = |at: Instant| Time::new(wall + at.saturating_duration_since(now));
         self.agent.next_attempt = self.daemon.next_check_in().map(until);
+        let until = |at: Instant| Uptime::now().plus(at.saturating_duration_since(now));
+        self.agent.next_attempt_uptime = self.daemon.next_check_in().map(until);
         self.agent.failures_in_a_row = self.daemon.failures();
         self.agent.updated = Time::new(wall);
         self.agent.attempt_timeout_seconds = self.attempt_timeout().as_secs();

@@ -9,6 +9,7 @@ use std::process;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
@@ -48,6 +49,8 @@ pub struct Agent {
     pub failures_in_a_row: u64,
     /// When it will check in next; `None` if it is ending.
     pub next_attempt: Option<Time>,
+    /// The same on the clock that nobody sets, for whoever is to tell whether it has passed.
+    pub next_attempt_uptime: Option<Uptime>,
     /// How long it may take until that attempt shows here, in seconds.
     pub attempt_timeout_seconds: u64,
     /// The process that is reported on.
@@ -68,6 +71,7 @@ impl Agent {
             last_error: before.and_then(|before| before.last_error.clone()),
             failures_in_a_row: 0,
             next_attempt: None,
+            next_attempt_uptime: None,
             attempt_timeout_seconds: 0,
             process: Process::new(None, now),
         }
@@ -160,12 +164,7 @@ impl State {
     /// Writes a state file, wholly or not at all: a machine may stop at any moment. Only its owner
     /// can read it.
     pub fn save(&self, path: &Path) -> io::Result<()> {
-        // A rename is one step only within a file system, hence the same directory.
-        let directory = match path.parent() {
-            Some(directory) if !directory.as_os_str().is_empty() => directory,
-            _ => Path::new("."),
-        };
-        let mut file = NamedTempFile::new_in(directory)?;
+        let mut file = NamedTempFile::new_in(directory(path))?;
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
         file.write_all(&text)?;
@@ -173,6 +172,15 @@ impl State {
         file.as_file().sync_data()?;
         file.persist(path)?;
         Ok(())
+    }
+}
+
+/// Where a state file is. A rename is one step only within a file system, so what is to become one is
+/// written here, too.
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => directory,
+        _ => Path::new("."),
     }
 }
 
@@ -302,6 +310,45 @@ impl<'de> Deserialize<'de> for Time {
     }
 }
 
+/// A point in time by the clock that [`Instant`](std::time::Instant)s are of, which another process
+/// on this machine can read as well: nobody sets it, and it stands still while the machine sleeps. In
+/// the file it is seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Uptime(Duration);
+
+impl Uptime {
+    /// The present.
+    #[must_use]
+    pub fn now() -> Self {
+        Self(clock_gettime(ClockId::Monotonic).try_into().unwrap_or_default())
+    }
+
+    /// That much later.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(duration))
+    }
+
+    /// How long before `now` that was; zero if it is yet to come.
+    #[must_use]
+    pub fn before(self, now: Self) -> Duration {
+        now.0.saturating_sub(self.0)
+    }
+}
+
+impl Serialize for Uptime {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.as_secs_f64().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Uptime {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let seconds = f64::deserialize(deserializer)?;
+        Duration::try_from_secs_f64(seconds).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -335,7 +382,8 @@ mod tests {
                     message: "check the key".to_owned(),
                 }),
                 failures_in_a_row: 2,
-                next_attempt: None,
+                next_attempt: Some(time(6)),
+                next_attempt_uptime: Some(Uptime(Duration::from_millis(6_500))),
                 attempt_timeout_seconds: 25,
                 process: Process::new(Some(&status), time(5)),
             }),
@@ -369,6 +417,14 @@ mod tests {
         assert!(full().save(&directory.path().join("missing/state.json")).is_err());
         // A directory cannot be replaced by a file.
         assert!(full().save(directory.path()).is_err());
+    }
+
+    #[test]
+    fn a_state_file_from_before_the_uptime_is_read() {
+        let mut text = serde_json::to_value(full()).unwrap();
+        text["agent"].as_object_mut().unwrap().remove("nextAttemptUptime").unwrap();
+        let state: State = serde_json::from_value(text).unwrap();
+        assert_eq!(state.agent.unwrap().next_attempt_uptime, None);
     }
 
     #[test]

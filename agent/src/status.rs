@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::cli::StatusArguments;
 use crate::exit::Exit;
 use crate::output;
-use crate::state::{Agent, LoadError, State};
+use crate::state::{Agent, LoadError, State, Uptime};
 
 /// How late an attempt may be before the agent is taken to hang: timers are not that exact, and a
 /// machine may be busy.
@@ -69,7 +69,8 @@ pub fn run(arguments: &StatusArguments) -> Exit {
             nobody("this state file is one of `once`, which does not stay".to_owned())
         }
         Ok(State { agent: Some(agent), sandbox_id, .. }) => {
-            let (verdict, summary) = judge(agent, is_alive(agent.pid), now);
+            let late = late(agent, now, Uptime::now());
+            let (verdict, summary) = judge(agent, is_alive(agent.pid), late);
             Status { verdict, summary, sandbox_id: Some(sandbox_id), agent: Some(agent) }
         }
     };
@@ -109,8 +110,17 @@ fn is_alive(pid: u32) -> bool {
     pid.is_some_and(|pid| !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH)))
 }
 
+/// How long ago the next attempt was due. A wall clock is set now and then, and goes on while the machine
+/// sleeps: by that alone, an agent that is well would be taken to hang.
+fn late(agent: &Agent, now: SystemTime, uptime: Uptime) -> Duration {
+    let by_uptime = agent.next_attempt_uptime.map(|at| at.before(uptime));
+    // A state file from before there was the other.
+    let late = by_uptime.or_else(|| agent.next_attempt.map(|at| at.before(now)));
+    late.unwrap_or_default()
+}
+
 /// What to think of it.
-fn judge(agent: &Agent, alive: bool, now: SystemTime) -> (Verdict, String) {
+fn judge(agent: &Agent, alive: bool, late: Duration) -> (Verdict, String) {
     use Verdict::{CannotReport, Healthy, ProcessUnhealthy};
 
     let process = &agent.process;
@@ -121,8 +131,7 @@ fn judge(agent: &Agent, alive: bool, now: SystemTime) -> (Verdict, String) {
         );
     }
     let patience = Duration::from_secs(agent.attempt_timeout_seconds) + SLACK;
-    if let Some(late) = agent.next_attempt.map(|at| at.before(now)).filter(|&late| late > patience)
-    {
+    if late > patience {
         let late = humantime::format_duration(Duration::from_secs(late.as_secs()));
         return (CannotReport, format!("the agent hangs: its next check-in was due {late} ago"));
     }
@@ -205,4 +214,46 @@ fn in_words(status: &Status, now: SystemTime) -> String {
         let _ = write!(text, "\n  {:<17} {value}", format!("{name}:"));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{Process, Time};
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    /// An agent whose next check-in was due at `now`.
+    fn due(now: SystemTime, uptime: Option<Uptime>) -> Agent {
+        let status = crate::collect::process::Status {
+            state: "running".to_owned(),
+            ..crate::collect::process::Status::default()
+        };
+        Agent {
+            next_attempt: Some(Time::new(now)),
+            next_attempt_uptime: uptime,
+            process: Process::new(Some(&status), Time::new(now)),
+            ..Agent::starting(None, now)
+        }
+    }
+
+    #[test]
+    fn a_wall_clock_that_is_set_makes_no_agent_hang_and_hides_none_that_does() {
+        let (now, uptime) = (SystemTime::now(), Uptime::now());
+        let agent = due(now, Some(uptime));
+        for wall in [now - 6 * HOUR, now, now + 6 * HOUR] {
+            let verdict = |uptime| judge(&agent, true, late(&agent, wall, uptime));
+            assert_eq!(verdict(uptime).0, Verdict::Healthy);
+            let (verdict, summary) = verdict(uptime.plus(HOUR));
+            assert_eq!(verdict, Verdict::CannotReport);
+            assert_eq!(summary, "the agent hangs: its next check-in was due 1h ago");
+        }
+    }
+
+    #[test]
+    fn an_agent_from_before_the_uptime_is_judged_by_the_wall_clock() {
+        let now = SystemTime::now();
+        let agent = due(now, None);
+        assert_eq!(late(&agent, now + HOUR, Uptime::now()), HOUR);
+    }
 }
