@@ -9,6 +9,7 @@ use std::process;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
+use rustix::fs::{Access, StatVfs, access, statvfs};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
@@ -175,6 +176,22 @@ impl State {
     }
 }
 
+/// Why no state file can be written at this path, as far as that can be told without trying.
+///
+/// Its age does not tell: where nothing happens, nothing is written.
+#[must_use]
+pub fn unwritable(path: &Path) -> Option<io::Error> {
+    let directory = directory(path);
+    if let Err(error) = access(directory, Access::WRITE_OK) {
+        return Some(error.into());
+    }
+    // Of these, some file systems do not count the files.
+    let full = |space: &StatVfs| {
+        space.f_bavail == 0 && space.f_blocks > 0 || space.f_favail == 0 && space.f_files > 0
+    };
+    statvfs(directory).ok().filter(full).map(|_| io::ErrorKind::StorageFull.into())
+}
+
 /// Where a state file is. A rename is one step only within a file system, so what is to become one is
 /// written here, too.
 fn directory(path: &Path) -> &Path {
@@ -222,6 +239,9 @@ impl StateFile {
     pub fn save(&mut self, state: &State) {
         let error = state.save(&self.path).err();
         let kind = error.as_ref().map(io::Error::kind);
+        if error.is_none() && self.unwritable.is_some() {
+            tracing::info!("the state file {} is written again", self.path.display());
+        }
         if let Some(error) = error
             && self.unwritable != kind
         {
@@ -420,6 +440,15 @@ mod tests {
     }
 
     #[test]
+    fn where_none_can_be_written_can_be_told_without_trying() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(unwritable(&directory.path().join("state.json")).is_none());
+        let missing = unwritable(&directory.path().join("missing/state.json")).unwrap();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
     fn a_state_file_from_before_the_uptime_is_read() {
         let mut text = serde_json::to_value(full()).unwrap();
         text["agent"].as_object_mut().unwrap().remove("nextAttemptUptime").unwrap();
@@ -431,7 +460,7 @@ mod tests {
     fn a_corrupt_state_file_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.json");
-        for text in ["", "{", "[1]", "{}", r#"{"sandboxId":1,"ledger":{}}"#] {
+        for text in ["", "{", "[1]", "{}", "\0\0\0\0", r#"{"sandboxId":1,"ledger":{}}"#] {
             fs::write(&path, text).unwrap();
             assert!(matches!(State::load(&path), Err(LoadError::Parse(_))), "{text:?}");
         }

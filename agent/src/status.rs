@@ -1,6 +1,7 @@
 //! `kiloclaw-agent status`: how the running agent and its process are, from its state file.
 
 use std::fmt::Write;
+use std::io::{self, ErrorKind};
 use std::time::{Duration, SystemTime};
 
 use rustix::process::{Pid, test_kill_process};
@@ -9,7 +10,7 @@ use serde::Serialize;
 use crate::cli::StatusArguments;
 use crate::exit::Exit;
 use crate::output;
-use crate::state::{Agent, LoadError, State, Uptime};
+use crate::state::{self, Agent, LoadError, State, Uptime};
 
 /// How late an attempt may be before the agent is taken to hang: timers are not that exact, and a
 /// machine may be busy.
@@ -24,6 +25,9 @@ struct Status<'a> {
     summary: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     sandbox_id: Option<&'a str>,
+    /// Why the state file cannot be written; then all the rest may be old.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_file_error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     agent: Option<&'a Agent>,
 }
@@ -63,17 +67,29 @@ pub fn run(arguments: &StatusArguments) -> Exit {
             Err(format!("no agent has run: there is no state file {}", paths.join(" or ")))
         }
     };
-    let status = match &state {
+    // Where the agent would write: there is a first one always.
+    let place = found.or_else(|| paths.first());
+    let unwritable = place.and_then(|path| state::unwritable(path));
+    // A directory that is not there is one where no agent has run.
+    let unwritable = unwritable.filter(|error| error.kind() != ErrorKind::NotFound);
+    let mut status = match &state {
         Err(reason) => nobody(reason.clone()),
         Ok(State { agent: None, .. }) => {
             nobody("this state file is one of `once`, which does not stay".to_owned())
         }
         Ok(State { agent: Some(agent), sandbox_id, .. }) => {
             let late = late(agent, now, Uptime::now());
-            let (verdict, summary) = judge(agent, is_alive(agent.pid), late);
-            Status { verdict, summary, sandbox_id: Some(sandbox_id), agent: Some(agent) }
+            let (verdict, summary) = judge(agent, is_alive(agent.pid), late, unwritable.as_ref());
+            Status {
+                verdict,
+                summary,
+                sandbox_id: Some(sandbox_id),
+                state_file_error: None,
+                agent: Some(agent),
+            }
         }
     };
+    status.state_file_error = unwritable.map(|error| error.to_string());
     let text = if arguments.json {
         serde_json::to_string_pretty(&status).map_err(|error| error.to_string())
     } else {
@@ -92,7 +108,13 @@ pub fn run(arguments: &StatusArguments) -> Exit {
 }
 
 fn nobody(summary: String) -> Status<'static> {
-    Status { verdict: Verdict::CannotReport, summary, sandbox_id: None, agent: None }
+    Status {
+        verdict: Verdict::CannotReport,
+        summary,
+        sandbox_id: None,
+        state_file_error: None,
+        agent: None,
+    }
 }
 
 fn unreadable(error: &LoadError) -> String {
@@ -120,7 +142,12 @@ fn late(agent: &Agent, now: SystemTime, uptime: Uptime) -> Duration {
 }
 
 /// What to think of it.
-fn judge(agent: &Agent, alive: bool, late: Duration) -> (Verdict, String) {
+fn judge(
+    agent: &Agent,
+    alive: bool,
+    late: Duration,
+    unwritable: Option<&io::Error>,
+) -> (Verdict, String) {
     use Verdict::{CannotReport, Healthy, ProcessUnhealthy};
 
     let process = &agent.process;
@@ -133,7 +160,14 @@ fn judge(agent: &Agent, alive: bool, late: Duration) -> (Verdict, String) {
     let patience = Duration::from_secs(agent.attempt_timeout_seconds) + SLACK;
     if late > patience {
         let late = humantime::format_duration(Duration::from_secs(late.as_secs()));
-        return (CannotReport, format!("the agent hangs: its next check-in was due {late} ago"));
+        let summary = match unwritable {
+            None => format!("the agent hangs: its next check-in was due {late} ago"),
+            Some(error) => format!(
+                "how the agent is cannot be told: it cannot write its state file, which ends with a \
+                 check-in that was due {late} ago: {error}"
+            ),
+        };
+        return (CannotReport, summary);
     }
     match process.state.as_str() {
         "running" | "starting" => {}
@@ -160,8 +194,12 @@ fn judge(agent: &Agent, alive: bool, late: Duration) -> (Verdict, String) {
 /// For people.
 fn in_words(status: &Status, now: SystemTime) -> String {
     let mut text = status.summary.clone();
+    if let Some(error) = &status.state_file_error {
+        let _ =
+            write!(text, "\n  {:<17} cannot be written, and may be old: {error}", "state file:");
+    }
     let (Some(agent), Some(sandbox_id)) = (status.agent, status.sandbox_id) else { return text };
-    let ago = |at: crate::state::Time| {
+    let ago = |at: state::Time| {
         let seconds = Duration::from_secs(at.before(now).as_secs());
         format!("{at} ({} ago)", humantime::format_duration(seconds))
     };
@@ -242,7 +280,7 @@ mod tests {
         let (now, uptime) = (SystemTime::now(), Uptime::now());
         let agent = due(now, Some(uptime));
         for wall in [now - 6 * HOUR, now, now + 6 * HOUR] {
-            let verdict = |uptime| judge(&agent, true, late(&agent, wall, uptime));
+            let verdict = |uptime| judge(&agent, true, late(&agent, wall, uptime), None);
             assert_eq!(verdict(uptime).0, Verdict::Healthy);
             let (verdict, summary) = verdict(uptime.plus(HOUR));
             assert_eq!(verdict, Verdict::CannotReport);
@@ -255,5 +293,15 @@ mod tests {
         let now = SystemTime::now();
         let agent = due(now, None);
         assert_eq!(late(&agent, now + HOUR, Uptime::now()), HOUR);
+    }
+
+    #[test]
+    fn an_agent_that_cannot_write_is_not_said_to_hang() {
+        let agent = due(SystemTime::now(), Some(Uptime::now()));
+        let full = ErrorKind::StorageFull.into();
+        let (verdict, summary) = judge(&agent, true, HOUR, Some(&full));
+        assert_eq!(verdict, Verdict::CannotReport);
+        assert!(summary.contains("cannot write its state file"), "{summary}");
+        assert_eq!(judge(&agent, true, Duration::ZERO, Some(&full)).0, Verdict::Healthy);
     }
 }

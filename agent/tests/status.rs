@@ -11,6 +11,7 @@ use std::process::{Command, Output, Stdio};
 
 use harness::{Machine, Server};
 use kiloclaw_checkin::Refusal;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 
 fn agent(arguments: &[&str]) -> Output {
@@ -139,6 +140,78 @@ fn a_state_file_that_cannot_be_written_is_told_once_and_disturbs_nothing() {
     let (exit, output) = agent.stop();
     assert_eq!(exit.code(), Some(0));
     assert_eq!(output.matches("cannot write the state file ").count(), 1, "{output}");
+}
+
+/// A command that may write no byte to any file, as on a full disk, until [`make_space`].
+fn on_a_full_disk(command: &Command) -> Command {
+    // Else the first try would be the last: a signal says so as well.
+    let script = r#"trap "" XFSZ; ulimit -S -f 0; exec "$0" "$@""#;
+    let mut full = Command::new("/bin/sh");
+    full.args(["-c", script]).arg(command.get_program()).args(command.get_args()).env_clear();
+    full.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    full
+}
+
+fn make_space(pid: u32) {
+    let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
+    let none = Rlimit { current: None, maximum: None };
+    prlimit(Some(pid), Resource::Fsize, none).unwrap();
+}
+
+#[test]
+fn a_disk_that_is_full_costs_no_check_in_and_the_state_is_written_once_there_is_space() {
+    let (machine, server) = (Machine::new(), Server::accepting());
+    let mut command = machine.command("run", &server);
+    command.args(["--", "sleep", "60"]);
+    let mut agent = harness::Agent::start(&mut on_a_full_disk(&command));
+    for _ in 0..3 {
+        assert_eq!(server.check_in(|_| true)["accepted"], true);
+    }
+    let path = machine.path("state.json");
+    assert!(!path.exists());
+    make_space(agent.id());
+    agent.line("is written again");
+    assert_eq!(status(&path).0, 0);
+    let (exit, output) = agent.stop();
+    assert_eq!(exit.code(), Some(0));
+    assert_eq!(output.matches("cannot write the state file ").count(), 1, "{output}");
+    assert_eq!(output.matches("is written again").count(), 1, "{output}");
+    let left = fs::read_dir(path.parent().unwrap()).unwrap().flatten();
+    let left: Vec<_> = left.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    assert!(!left.iter().any(|name| name.starts_with(".tmp")), "{left:?}");
+}
+
+#[test]
+fn the_doctor_finds_a_disk_full_that_still_takes_an_empty_file() {
+    let (machine, server) = (Machine::new(), Server::accepting());
+    let doctor = machine.command("doctor", &server);
+    let mut told = Command::new(doctor.get_program());
+    told.args(["doctor", "--json"]).env_clear();
+    told.envs(doctor.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    // Nobody has to answer for this one.
+    told.env("KILOCLAW_CHECKIN_URL", "http://127.0.0.1:1/");
+    let output = on_a_full_disk(&told).stdin(Stdio::null()).output().unwrap();
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let checks = told["checks"].as_array().unwrap();
+    let check = checks.iter().find(|check| check["name"] == "state_file").unwrap();
+    assert_eq!((&check["status"], &check["code"]), (&"failed".into(), &"not_writable".into()));
+}
+
+#[test]
+fn a_state_file_that_a_power_cut_left_broken_is_told_and_replaced() {
+    for broken in [&b""[..], b"{\"sandboxId\": \"sandbox-1\", \"led", &[0; 4_096], &[0xff; 100]] {
+        let (machine, server) = (Machine::new(), Server::accepting());
+        let path = machine.path("state.json");
+        fs::write(&path, broken).unwrap();
+        let mut agent = machine.run(&server, &[], "exec sleep 60");
+        agent.line("starting over without the state file ");
+        assert_eq!(server.check_in(|_| true)["accepted"], true);
+        server.check_in(|_| true);
+        assert_eq!(status(&path).0, 0);
+        let (exit, output) = agent.stop();
+        assert_eq!(exit.code(), Some(0));
+        assert_eq!(output.matches("starting over").count(), 1, "{output}");
+    }
 }
 
 #[test]

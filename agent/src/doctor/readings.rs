@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -243,10 +244,17 @@ fn place(path: &Path, makes_directory: bool) -> PathBuf {
     if here { PathBuf::from(".") } else { directory.to_owned() }
 }
 
-/// Gone again at once.
+/// Gone again at once. A disk that is full still takes an empty file.
 fn try_place(directory: &Path) -> std::io::Result<()> {
-    tempfile::NamedTempFile::new_in(directory)?.close()
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    file.write_all(&[b' '; STATE_BYTES])?;
+    // Some file systems look for the space only then.
+    file.as_file().sync_data()?;
+    file.close()
 }
+
+/// As much as a state file takes up, and more.
+const STATE_BYTES: usize = 4_096;
 
 /// The sandbox that the state file is about.
 #[must_use]
