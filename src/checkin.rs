@@ -15,7 +15,7 @@ use kiloclaw_checkin::{
     CHECKIN_PATH, CheckIn, DRY_RUN_PARAMETER, DataPoint, GATEWAY_TOKEN_HEADER, InvalidBody,
     Presented, Refusal, is_dry_run,
 };
-use worker::js_sys::{Error, Function, Promise};
+use worker::js_sys::{Function, Promise, Reflect};
 use worker::wasm_bindgen::prelude::*;
 use worker::wasm_bindgen_futures::{JsFuture, future_to_promise};
 use worker::{Env, Response, console_warn, web_sys};
@@ -255,7 +255,9 @@ impl Packed {
 
     fn write(&self, dataset: &JsValue) -> Result<(), ApiError> {
         write(dataset, &self.text, &self.ends, &self.doubles).map_err(|thrown| {
-            let reason = thrown.dyn_ref::<Error>().map(|error| String::from(error.message()));
+            // Anything can be thrown, and even an Error's message can be anything.
+            let message = Reflect::get(&thrown, &"message".into()).unwrap_or(thrown);
+            let reason = message.as_string();
             ApiError::WriteFailed(reason.unwrap_or_else(|| "it threw no Error".to_owned()))
         })
     }
