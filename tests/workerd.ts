@@ -37,10 +37,21 @@ export interface Workerd {
   stop(): Promise<void>;
 }
 
+/** Where it runs, if not just anywhere and once. */
+export interface Site {
+  /** The folder under `build/`, or `.` for what is deployed. */
+  readonly build?: string;
+  /** Where points are kept; it outlives this workerd. */
+  readonly folder?: string;
+  /** Where the Worker and the local Analytics Engine are to listen. */
+  readonly worker?: string;
+  readonly store?: string;
+}
+
 /** Text in Cap'n Proto's notation, which has JSON's escapes. */
 const text = JSON.stringify;
 
-const configuration = (vars: Readonly<Record<string, string>>) => `
+const configuration = (vars: Readonly<Record<string, string>>, build: string) => `
 using Workerd = import "/workerd/workerd.capnp";
 using LocalAe = import "/local-ae/workerd.capnp";
 
@@ -48,8 +59,8 @@ const config :Workerd.Config = (
   services = [
     (name = "worker", worker = (
       modules = [
-        (name = "index.js", esModule = embed "/build/index.js"),
-        (name = "index_bg.wasm", wasm = embed "/build/index_bg.wasm")
+        (name = "index.js", esModule = embed ${text(path.posix.join('/build', build, 'index.js'))}),
+        (name = "index_bg.wasm", wasm = embed ${text(path.posix.join('/build', build, 'index_bg.wasm'))})
       ],
       compatibilityDate = ${text(COMPATIBILITY_DATE)},
       bindings = [
@@ -77,21 +88,23 @@ const config :Workerd.Config = (
 );
 `;
 
-/** Starts workerd; it stops when `context` ends. */
+/** Starts workerd; it stops when `context` ends: by SIGKILL, as everything must survive that. */
 export async function startWorkerd(
   vars: Readonly<Record<string, string>>,
   context: { after(stop: () => Promise<void>): void },
+  site: Site = {},
 ): Promise<Workerd> {
-  const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-workerd-'));
-  mkdirSync(path.join(folder, 'points'));
-  writeFileSync(path.join(folder, 'config.capnp'), configuration(vars));
+  const folder = site.folder ?? mkdtempSync(path.join(tmpdir(), 'kiloclaw-workerd-'));
+  mkdirSync(path.join(folder, 'points'), { recursive: true });
+  writeFileSync(path.join(folder, 'config.capnp'), configuration(vars, site.build ?? '.'));
   const args = [
     'serve',
     '--experimental',
     '--control-fd=3',
     `--import-path=${ROOT}`,
     `--directory-path=local-ae:disk=${path.join(folder, 'points')}`,
-    '--socket-addr=local-ae:read=127.0.0.1:0',
+    `--socket-addr=worker=${site.worker ?? '127.0.0.1:0'}`,
+    `--socket-addr=local-ae:read=${site.store ?? '127.0.0.1:0'}`,
     path.join(folder, 'config.capnp'),
   ];
   const child = spawn(WORKERD, args, { stdio: ['ignore', 'pipe', 'pipe', 'pipe'] });
@@ -103,7 +116,7 @@ export async function startWorkerd(
   const stop = async () => {
     child.kill('SIGKILL');
     await exited;
-    rmSync(folder, { recursive: true, force: true });
+    if (site.folder === undefined) rmSync(folder, { recursive: true, force: true });
   };
   context.after(stop);
 

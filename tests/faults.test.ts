@@ -1,0 +1,291 @@
+/**
+ * What breaks around the Worker and the agent: the dataset, the wasm instance, the whole runtime, the
+ * clock. What was accepted is stored, what was stored was accepted, and nothing that happened is lost.
+ * `npm run test:faults` has those that take minutes or root.
+ */
+import assert from 'node:assert/strict';
+import { execFile, execFileSync } from 'node:child_process';
+import { createHmac } from 'node:crypto';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { promisify } from 'node:util';
+
+import { AGENT } from './agent.ts';
+import { allPoints, Machine, until } from './fleet.ts';
+import { killAndRestart } from './kills.ts';
+import {
+  API_KEY,
+  CHECKIN_PATH,
+  credentials,
+  FULL,
+  GATEWAY_TOKEN_SECRET,
+  JWT_SECRET,
+  logged,
+  MINIMAL,
+  refusal,
+  startWorker,
+} from './worker.ts';
+import { startWorkerd } from './workerd.ts';
+
+/**
+ * A Worker whose dataset fails as its caller says, by the sandbox. `hangs` and `rejects` are what a
+ * binding might return some day; today's returns nothing.
+ */
+const FAULTY = `
+  import Worker from 'index.js';
+  const thrown = {
+    error: () => new Error('out of order'),
+    text: () => 'out of order',
+    nothing: () => undefined,
+    number: () => Object.assign(new Error(), { message: 7 }),
+    getter: () => Object.defineProperty(new Error(), 'message', { get() { throw new Error('deeper'); } }),
+    revoked: () => { const { proxy, revoke } = Proxy.revocable({}, {}); revoke(); return proxy; },
+  };
+  const returned = {
+    hangs: () => new Promise(() => {}),
+    rejects: () => Promise.reject(new Error('rejected later')),
+    thenable: () => ({ then() { throw new Error('not to be awaited'); } }),
+  };
+  const faulty = (dataset) => ({
+    writeDataPoint(point) {
+      const [, fault] = point.indexes[0].split(':');
+      if (fault in thrown) throw thrown[fault]();
+      dataset.writeDataPoint(point);
+      return returned[fault]?.();
+    },
+  });
+  let env;
+  export default {
+    fetch(request, bindings, ctx) {
+      env ??= { ...bindings, KILOCLAW_CONTROLLER_AE: faulty(bindings.KILOCLAW_CONTROLLER_AE) };
+      return new Worker(ctx, env).fetch(request);
+    },
+  };`;
+
+const WRITE_FAILED = { error: 'Write failed', code: 'write_failed' };
+
+test('whatever the dataset throws, it is told as a write that failed', async (t) => {
+  const worker = await startWorker({ modules: { main: FAULTY } }, t);
+  for (const fault of ['error', 'text', 'nothing', 'number', 'getter', 'revoked']) {
+    const failed = await worker.checkIn({ ...FULL, sandboxId: `sandbox:${fault}` });
+    assert.equal(failed.status, 503, fault);
+    assert.deepEqual([failed.status, await refusal(failed)], [503, WRITE_FAILED], fault);
+    assert.equal(failed.headers.get('retry-after'), '30');
+    assert.equal((await worker.checkIn(FULL)).status, 204, `after ${fault}`);
+  }
+  assert.equal((await worker.points(6)).length, 6);
+});
+
+test('a dataset that answers never, or by a rejection, holds up and fails no check-in', async (t) => {
+  const worker = await startWorker({ modules: { main: FAULTY } }, t);
+  for (const fault of ['hangs', 'rejects', 'thenable']) {
+    const sandboxId = `sandbox:${fault}`;
+    const answers = Array.from({ length: 20 }, () => worker.checkIn({ ...FULL, sandboxId }));
+    assert.ok((await Promise.all(answers)).every(({ status }) => status === 204), fault);
+  }
+  assert.equal((await worker.points(60)).length, 60);
+});
+
+test('a dataset that throws now and then under load: accepted is stored, and exactly that', async (t) => {
+  const worker = await startWorker({ modules: { main: FAULTY } }, t);
+  const fails = (i: number) => (i * 7) % 10 < 3;
+  const answers = await Promise.all(
+    Array.from({ length: 400 }, async (_, i) => {
+      const response = await worker.checkIn({ ...FULL, sandboxId: `sandbox-${i}:${fails(i) ? 'error' : ''}` });
+      return [response.status, response.status === 204 ? '' : (await refusal(response)).code] as const;
+    }),
+  );
+  assert.deepEqual(
+    answers,
+    answers.map((_, i) => (fails(i) ? [503, 'write_failed'] : [204, ''])),
+  );
+  const expected = answers.flatMap((_, i) => (fails(i) ? [] : [`sandbox-${i}:`])).toSorted();
+  const points = await worker.points(expected.length);
+  assert.deepEqual(points.map(({ index1 }) => index1).toSorted(), expected);
+});
+
+test('a dataset that is gone is told as such, before the body is read', async (t) => {
+  const worker = await startWorker({ dataset: 'missing' }, t);
+  const refused = await worker.checkIn('not even JSON');
+  assert.deepEqual([refused.status, (await refusal(refused)).code], [503, 'misconfigured']);
+  await logged(worker, /KILOCLAW_CONTROLLER_AE/);
+});
+
+const VARS = { KILOCODE_API_KEY: API_KEY, GATEWAY_TOKEN_SECRET, JWT_SECRET };
+
+/** A check-in whose body comes in two parts; it is within the Worker once this resolves. */
+async function halfway(port: number, sandboxId: string, chunked: boolean) {
+  const socket = connect(port, '127.0.0.1');
+  let answer = '';
+  socket.setEncoding('latin1').on('data', (part: string) => (answer += part));
+  const ended = once(socket, 'close').catch(() => undefined);
+  const body = JSON.stringify({ ...MINIMAL, sandboxId });
+  const headers = {
+    host: 'localhost',
+    connection: 'close',
+    ...credentials(sandboxId),
+    ...(chunked ? { 'transfer-encoding': 'chunked' } : { 'content-length': String(body.length) }),
+  };
+  const chunk = (text: string) => (chunked ? `${text.length.toString(16)}\r\n${text}\r\n` : text);
+  const head = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
+  socket.write(`POST ${CHECKIN_PATH} HTTP/1.1\r\n${head.join('')}\r\n${chunk(body.slice(0, 40))}`);
+  await delay(10);
+  return {
+    /** Sends the rest; what it is answered. */
+    async finish(): Promise<number> {
+      socket.write(chunk(body.slice(40)) + (chunked ? '0\r\n\r\n' : ''));
+      await ended;
+      return Number(/^HTTP\/1.1 (\d+)/.exec(answer)?.[1]);
+    },
+  };
+}
+
+test('panics among check-ins whose bodies are on their way: each is answered, and accepted is stored', async (t) => {
+  const workerd = await startWorkerd(VARS, t, { build: 'panic' });
+  const post = async (sandboxId: string) => {
+    const body = JSON.stringify({ ...MINIMAL, sandboxId });
+    const url = `http://127.0.0.1:${workerd.port}${CHECKIN_PATH}`;
+    return (await fetch(url, { method: 'POST', headers: credentials(sandboxId), body })).status;
+  };
+  const panic = async () => (await fetch(`http://127.0.0.1:${workerd.port}/panic`)).status;
+  const answered: [string, number][] = [];
+  for (let round = 0; round < 3; round += 1) {
+    const name = (what: string, i: number) => `${what}-${round}-${i}`;
+    const before = await Promise.all(
+      Array.from({ length: 10 }, async (_, i) => {
+        const sandboxId = name('half', i);
+        return [sandboxId, await halfway(workerd.port, sandboxId, i % 2 === 1)] as const;
+      }),
+    );
+    const meanwhile = Array.from({ length: 40 }, async (_, i) => {
+      const sandboxId = name('whole', i);
+      if (i % 10 === 5) assert.equal(await panic(), 500);
+      else answered.push([sandboxId, await post(sandboxId)]);
+    });
+    await Promise.all(meanwhile);
+    const next = name('next', 0);
+    const status = await post(next);
+    assert.equal(status, 204, 'a fresh instance takes the next one');
+    answered.push([next, status]);
+    for (const [sandboxId, half] of before) answered.push([sandboxId, await half.finish()]);
+    const last = name('last', 0);
+    answered.push([last, await post(last)]);
+    assert.equal(answered.at(-1)![1], 204, 'and those of the old one do not harm it');
+  }
+  const others = answered.filter(([, status]) => status !== 204 && !(status >= 500 && status < 600));
+  assert.deepEqual(others, [], 'each is answered: accepted, or 5xx');
+  const accepted = answered.filter(([, status]) => status === 204).map(([sandboxId]) => sandboxId);
+  t.diagnostic(`${answered.length} check-ins, ${accepted.length} accepted, ${answered.length - accepted.length} 5xx`);
+  let stored: string[] = [];
+  await until(async () => {
+    stored = (await allPoints(workerd.store)).map(({ index1 }) => index1);
+    return stored.length >= accepted.length;
+  }, 'all are stored');
+  assert.deepEqual(stored.toSorted(), accepted.toSorted());
+});
+
+test('a runtime that is killed again and again loses nothing of what agents tell', async (t) => {
+  const { told, expected, summary } = await killAndRestart(t, { machines: 3, quiet: 2, random: 1, midway: 3 });
+  t.diagnostic(summary);
+  assert.deepEqual(told, expected);
+});
+
+const run = promisify(execFile);
+
+/** Sets the wall clock of the program that it is loaded into, and no other clock, by the file's seconds. */
+const CLOCK = `
+  #define _GNU_SOURCE
+  #include <dlfcn.h>
+  #include <stdio.h>
+  #include <stdlib.h>
+  #include <time.h>
+  int clock_gettime(clockid_t id, struct timespec *time) {
+    int (*real)(clockid_t, struct timespec *) = dlsym(RTLD_NEXT, "clock_gettime");
+    int result = real(id, time);
+    const char *path = getenv("WALL_CLOCK_OFFSET");
+    FILE *file = id == CLOCK_REALTIME && path ? fopen(path, "r") : NULL;
+    long seconds = 0;
+    if (file) {
+      if (fscanf(file, "%ld", &seconds) == 1) time->tv_sec += seconds;
+      fclose(file);
+    }
+    return result;
+  }`;
+
+test('a wall clock that jumps by hours changes neither intervals nor what status says', async (t) => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-clock-'));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const file = (name: string) => path.join(folder, name);
+  writeFileSync(file('clock.c'), CLOCK);
+  execFileSync('cc', ['-shared', '-fPIC', '-O1', '-o', file('clock.so'), file('clock.c')]);
+  const env = { LD_PRELOAD: file('clock.so'), WALL_CLOCK_OFFSET: file('offset') };
+  const jump = (hours: number) => writeFileSync(file('offset'), String(hours * 3_600));
+  jump(0);
+
+  const worker = await startWorker({}, t);
+  const url = new URL(CHECKIN_PATH, worker.url).href;
+  const often = new Machine(t, 'often', { env });
+  // Long enough that it must be judged by what it wrote before the clock was set.
+  const rarely = new Machine(t, 'rarely', { env, interval: 3_600 });
+  for (const machine of [often, rarely]) machine.start(url, ['sleep', '600']);
+  await worker.points(2);
+  await until(() => rarely.heard === 1, 'it has heard');
+
+  interface Status {
+    verdict: string;
+    summary: string;
+    agent: { updated: string };
+  }
+  const status = async ({ stateFile }: Machine): Promise<Status> => {
+    const args = ['status', '--json', '--state-file', stateFile];
+    const { stdout } = await run(AGENT, args, { env }).catch((error: { stdout: string }) => error);
+    return JSON.parse(stdout) as Status;
+  };
+  const offsetHours = ({ agent }: Status) => Math.round((Date.parse(agent.updated) - Date.now()) / 3_600_000);
+  let count = 0;
+  for (const hours of [0, 6, -6, 100 * 24]) {
+    jump(hours);
+    count = (await worker.points(1)).length;
+    await worker.points(count + 2);
+    await until(async () => offsetHours(await status(often)) === hours, 'the agent sees that clock');
+    for (const machine of [often, rarely]) {
+      const { verdict, summary } = await status(machine);
+      assert.deepEqual([verdict, summary], ['healthy', 'healthy'], `${machine.sandboxId} at ${hours} h`);
+    }
+  }
+  const times = (await worker.points(1))
+    .filter(({ index1 }) => index1 === 'often')
+    .map(({ timestamp }) => Date.parse(timestamp));
+  const gaps = times.slice(1).map((time, i) => time - times[i]);
+  assert.ok(gaps.every((gap) => gap >= 950 && gap < 10_000), `about a second each: ${gaps.join(', ')}`);
+  assert.equal((await worker.points(1)).filter(({ index1 }) => index1 === 'rarely').length, 1);
+});
+
+test('a token is taken for five seconds beyond its end, and no longer', async (t) => {
+  const worker = await startWorker({}, t);
+  const base64 = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const whoami = async (claims: object) => {
+    const signed = `${base64({ alg: 'HS256', typ: 'JWT' })}.${base64({ sub: 'ops', ...claims })}`;
+    const signature = createHmac('sha256', JWT_SECRET).update(signed).digest('base64url');
+    const headers = { authorization: `Bearer ${signed}.${signature}` };
+    return (await worker.fetch('/api/whoami', { headers })).status;
+  };
+  const seconds = Date.now() / 1_000;
+  // Half a second on either side of the edge: what passes between this clock and that look is less.
+  assert.equal(await whoami({ exp: seconds - 4 }), 200);
+  assert.equal(await whoami({ exp: seconds - 5.5 }), 401);
+  const ending = { exp: Math.floor(seconds) - 2 };
+  assert.equal(await whoami(ending), 200);
+  assert.equal(await whoami({ exp: seconds + 60, nbf: seconds + 4 }), 200);
+  const early = { exp: seconds + 60, nbf: Math.ceil(seconds) + 7 };
+  assert.equal(await whoami(early), 401);
+  await until(async () => (await whoami(ending)) === 401, 'it ends', 10_000);
+  const lasted = Date.now() / 1_000 - ending.exp;
+  assert.ok(lasted > 5 && lasted < 7, `it lasted ${lasted} s`);
+  await until(async () => (await whoami(early)) === 200, 'it begins', 10_000);
+});

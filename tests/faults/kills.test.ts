@@ -1,0 +1,17 @@
+/** The runtime is killed with SIGKILL and started anew, again and again, while agents check in. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { killAndRestart } from '../kills.ts';
+
+test('killed while no answer is on its way: what was told is what happened', async (t) => {
+  const outcome = await killAndRestart(t, { machines: 8, quiet: 15, random: 0, midway: 0 });
+  t.diagnostic(outcome.summary);
+  assert.deepEqual(outcome.told, outcome.happened);
+});
+
+test('killed at any moment: what was told is what happened, and what was told twice', async (t) => {
+  const outcome = await killAndRestart(t, { machines: 8, quiet: 0, random: 15, midway: 30 });
+  t.diagnostic(outcome.summary);
+  assert.deepEqual(outcome.told, outcome.expected);
+});

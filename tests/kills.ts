@@ -1,0 +1,118 @@
+/** Kills workerd while agents check in, and adds up what was told. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import type { TestContext } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+
+import { freePort } from '../local-ae/test/instance.js';
+import { account, allPoints, deltasOf, Machine, minus, plus, sum, until, Witness, type Account, type Deltas } from './fleet.ts';
+import { API_KEY, GATEWAY_TOKEN_SECRET, JWT_SECRET } from './worker.ts';
+import { startWorkerd, type Workerd } from './workerd.ts';
+
+export interface Plan {
+  readonly machines: number;
+  /** How often workerd is killed while no answer is on its way, and all that was accepted is stored. */
+  readonly quiet: number;
+  /** How often it is killed at any moment. */
+  readonly random: number;
+  /** How often it is killed while a check-in or its answer is on its way. */
+  readonly midway: number;
+}
+
+export interface Outcome {
+  /** By machine: the sums over all points. */
+  readonly told: Readonly<Record<string, Deltas>>;
+  /** By machine: what happened, and what was told twice, less what was accepted but not stored. */
+  readonly expected: Readonly<Record<string, Deltas>>;
+  /** By machine: what happened, by its own account. */
+  readonly happened: Readonly<Record<string, Deltas>>;
+  readonly account: Account;
+  readonly summary: string;
+}
+
+/**
+ * Runs agents against a workerd that is killed with SIGKILL and started anew, over the same points, as
+ * the plan says; then lets them tell the rest.
+ */
+export async function killAndRestart(t: TestContext, plan: Plan): Promise<Outcome> {
+  const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-kills-'));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const [port, store] = [await freePort(), await freePort()];
+  const site = { folder, worker: `127.0.0.1:${port}`, store: `127.0.0.1:${store}` };
+  const vars = { KILOCODE_API_KEY: API_KEY, GATEWAY_TOKEN_SECRET, JWT_SECRET };
+  let workerd: Workerd = await startWorkerd(vars, t, site);
+  const restart = async () => {
+    await workerd.stop();
+    workerd = await startWorkerd(vars, t, site);
+  };
+  const witness = await Witness.of(port, t);
+  const machines = Array.from({ length: plan.machines }, (_, i) => new Machine(t, `sandbox-${i}`));
+  for (const machine of machines) machine.start(witness.url);
+  const heard = () => machines.every(({ sandboxId }) => witness.exchanges.some((e) => e.sandboxId === sandboxId && e.status === 204));
+  await until(heard, 'each was heard');
+  const traffic = setInterval(() => {
+    for (const machine of machines) machine.transfer(1 + Math.trunc(Math.random() * 9_999), 1 + Math.trunc(Math.random() * 999));
+  }, 50);
+  t.after(() => clearInterval(traffic));
+
+  for (let kill = 0; kill < plan.quiet; kill += 1) {
+    await delay(500 + Math.random() * 1_500);
+    await witness.hold();
+    const accepted = witness.exchanges.filter(({ status }) => status === 204).length;
+    await until(async () => (await allPoints(store)).length === accepted, 'all that was accepted is stored');
+    await restart();
+    witness.release();
+  }
+  const calm = account(witness, await allPoints(store));
+  assert.deepEqual([calm.twice, calm.lost], [[], []], 'so far, nobody could have been misunderstood');
+  for (let kill = 0; kill < plan.random; kill += 1) {
+    // Some of the restarted ones do not live to see their first check-in.
+    await delay(Math.random() * 2_000);
+    await restart();
+  }
+
+  for (let kill = 0; kill < plan.midway; kill += 1) {
+    await delay(Math.random() * 1_000);
+    const deadline = Date.now() + 10_000;
+    // Polling without a pause: what is looked for lasts a few milliseconds.
+    while (witness.inFlight === 0 && Date.now() < deadline) await new Promise(setImmediate);
+    await delay(Math.random() * 3);
+    await restart();
+  }
+
+  clearInterval(traffic);
+  await Promise.all(machines.map((machine) => machine.hold()));
+  // The last check-in tells all that is left; but an agent that has to wait is asked too soon.
+  await until(
+    () => machines.every((machine) => {
+      const last = witness.exchanges.findLast(({ sandboxId }) => sandboxId === machine.sandboxId);
+      return last?.status === 204;
+    }),
+    'each is heard again',
+  );
+  await Promise.all(machines.map((machine) => machine.stop()));
+  await until(async () => {
+    const { lost } = account(witness, await allPoints(store));
+    return lost.length === 0;
+  }, 'what was accepted is stored', 2_000).catch(() => undefined);
+
+  const points = await allPoints(store);
+  const kept = account(witness, points);
+  const of = (sandbox: string, exchanges: Account['twice']) =>
+    sum(exchanges.filter(({ sandboxId }) => sandboxId === sandbox).map(({ deltas }) => deltas));
+  const by = (what: (machine: Machine) => Deltas) =>
+    Object.fromEntries(machines.map((machine) => [machine.sandboxId, what(machine)]));
+  const happened = by((machine) => machine.happened);
+  const told = by(({ sandboxId }) => sum(points.filter(({ index1 }) => index1 === sandboxId).map(deltasOf)));
+  const expected = by(({ sandboxId }) =>
+    minus(plus(happened[sandboxId], of(sandboxId, kept.twice)), of(sandboxId, kept.lost)));
+  const [restarts, bytesIn] = sum(Object.values(happened));
+  const unanswered = witness.exchanges.filter(({ status }) => status === undefined).length;
+  const summary =
+    `${plan.machines} machines, ${plan.quiet + plan.random + plan.midway} kills, ${witness.exchanges.length} check-ins, ` +
+    `${kept.accepted} accepted, ${unanswered} unanswered of which ${kept.twice.length} stored, ` +
+    `${kept.lost.length} accepted and not stored; ${restarts} restarts and ${bytesIn} bytes in happened`;
+  return { told, expected, happened, account: kept, summary };
+}
