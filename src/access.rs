@@ -12,9 +12,9 @@ use worker::wasm_bindgen_futures::JsFuture;
 
 use crate::answer::ApiError;
 use crate::bindings::Access;
-use crate::gate::{Operator, Via};
+use crate::gate::Operator;
 use crate::jwks::{Key, Keys, Missing, Next};
-use crate::jwt::{BadToken, Custom, Named, Text, check_past, check_time};
+use crate::jwt::{BadToken, judge};
 
 #[wasm_bindgen(module = "/src/access.js")]
 extern "C" {
@@ -56,34 +56,6 @@ pub(crate) async fn check(
         return Err(bad(BadToken::Signature));
     }
     judge(team, &token, now()).map_err(bad)
-}
-
-/// Judges the claims of a token whose signature holds.
-fn judge(
-    team: &Access,
-    token: &UntrustedToken<'_>,
-    now: DateTime<Utc>,
-) -> Result<Operator, BadToken> {
-    let claims = token.deserialize_claims_unchecked::<Named>()?;
-    check_time(&claims, now)?;
-    check_past(claims.issued_at, now)?;
-    let Named { iss, aud, email, common_name, sub, sandbox_id, custom } = claims.custom;
-    if iss.as_ref() != Some(&team.origin) {
-        return Err(BadToken::Issuer);
-    }
-    if !aud.is_some_and(|aud| aud.includes(&team.audience)) {
-        return Err(BadToken::Audience);
-    }
-    let scope = |claim: Option<Text>| claim.map(Text::sandbox).transpose();
-    let custom = custom.map(Custom::sandbox_id).transpose()?.flatten();
-    let sandbox = match (scope(sandbox_id)?, scope(custom)?) {
-        (Some(one), Some(other)) if one != other => return Err(BadToken::Scope),
-        (one, other) => one.or(other),
-    };
-    // A service token's `sub` is empty.
-    let named = [email, common_name].into_iter().flatten().filter_map(Text::text);
-    let sub = named.chain(sub).find(|name| !name.is_empty());
-    Ok(Operator { sub, sandbox, via: Via::Access })
 }
 
 /// Whether a key signed what stands before the last dot of a token.

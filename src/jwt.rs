@@ -10,7 +10,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use worker::Date;
 
-use crate::bindings::Jwt;
+use crate::bindings::{Access, Jwt};
 use crate::gate::{Operator, Via};
 
 /// How far the clocks of issuer and Worker may differ.
@@ -19,30 +19,30 @@ const LEEWAY: TimeDelta = TimeDelta::seconds(5);
 /// The claims that are looked at, besides those of time. One type for both kinds of token: reading
 /// another would cost 4 kB of the bundle.
 #[derive(Deserialize)]
-pub(crate) struct Named {
-    pub(crate) sub: Option<String>,
-    pub(crate) iss: Option<String>,
-    pub(crate) aud: Option<Audience>,
+struct Named {
+    sub: Option<String>,
+    iss: Option<String>,
+    aud: Option<Audience>,
     #[serde(default, deserialize_with = "Text::present")]
-    pub(crate) sandbox_id: Option<Text>,
+    sandbox_id: Option<Text>,
     /// A person's, with Access.
-    pub(crate) email: Option<Text>,
+    email: Option<Text>,
     /// A service token's, with Access.
-    pub(crate) common_name: Option<Text>,
+    common_name: Option<Text>,
     /// What Access has from the identity provider.
-    pub(crate) custom: Option<Custom>,
+    custom: Option<Custom>,
 }
 
 /// One audience or several (RFC 7519, 4.1.3).
 #[derive(Deserialize)]
 #[serde(untagged)]
-pub(crate) enum Audience {
+enum Audience {
     One(String),
     Several(Vec<String>),
 }
 
 impl Audience {
-    pub(crate) fn includes(&self, audience: &str) -> bool {
+    fn includes(&self, audience: &str) -> bool {
         match self {
             Self::One(one) => one == audience,
             Self::Several(several) => several.iter().any(|one| one == audience),
@@ -53,7 +53,7 @@ impl Audience {
 /// A claim that should be a text, or what it is instead.
 #[derive(Deserialize)]
 #[serde(untagged)]
-pub(crate) enum Text {
+enum Text {
     Text(String),
     Other(IgnoredAny),
 }
@@ -64,7 +64,7 @@ impl Text {
         Self::deserialize(from).map(Some)
     }
 
-    pub(crate) fn text(self) -> Option<String> {
+    fn text(self) -> Option<String> {
         match self {
             Self::Text(text) => Some(text),
             Self::Other(_) => None,
@@ -73,7 +73,7 @@ impl Text {
 
     /// As the claim `sandbox_id`: the one sandbox that the token is limited to. Only without that claim
     /// is a token unlimited.
-    pub(crate) fn sandbox(self) -> Result<String, BadToken> {
+    fn sandbox(self) -> Result<String, BadToken> {
         let is_id = |id: &String| (1..=MAX_SANDBOX_ID_BYTES).contains(&id.len());
         self.text().filter(is_id).ok_or(BadToken::Scope)
     }
@@ -82,7 +82,7 @@ impl Text {
 /// The claim `custom`, or what it is instead.
 #[derive(Deserialize)]
 #[serde(untagged)]
-pub(crate) enum Custom {
+enum Custom {
     Claims {
         #[serde(default, deserialize_with = "Text::present")]
         sandbox_id: Option<Text>,
@@ -91,7 +91,7 @@ pub(crate) enum Custom {
 }
 
 impl Custom {
-    pub(crate) fn sandbox_id(self) -> Result<Option<Text>, BadToken> {
+    fn sandbox_id(self) -> Result<Option<Text>, BadToken> {
         match self {
             Self::Claims { sandbox_id } => Ok(sandbox_id),
             Self::Other(_) => Err(BadToken::Claims),
@@ -186,8 +186,37 @@ fn verify(jwt: &Jwt, token: &UntrustedToken<'_>) -> Result<Claims<Named>, BadTok
     Err(BadToken::Signature)
 }
 
+/// The operator whom a token of Cloudflare Access names, whose signature holds: it is of the team and for
+/// the application, its `exp` lies ahead, and `nbf` and `iat` do not.
+pub(crate) fn judge(
+    team: &Access,
+    token: &UntrustedToken<'_>,
+    now: DateTime<Utc>,
+) -> Result<Operator, BadToken> {
+    let claims = token.deserialize_claims_unchecked::<Named>()?;
+    check_time(&claims, now)?;
+    check_past(claims.issued_at, now)?;
+    let Named { iss, aud, email, common_name, sub, sandbox_id, custom } = claims.custom;
+    if iss.as_ref() != Some(&team.origin) {
+        return Err(BadToken::Issuer);
+    }
+    if !aud.is_some_and(|aud| aud.includes(&team.audience)) {
+        return Err(BadToken::Audience);
+    }
+    let scope = |claim: Option<Text>| claim.map(Text::sandbox).transpose();
+    let custom = custom.map(Custom::sandbox_id).transpose()?.flatten();
+    let sandbox = match (scope(sandbox_id)?, scope(custom)?) {
+        (Some(one), Some(other)) if one != other => return Err(BadToken::Scope),
+        (one, other) => one.or(other),
+    };
+    // A service token's `sub` is empty.
+    let named = [email, common_name].into_iter().flatten().filter_map(Text::text);
+    let sub = named.chain(sub).find(|name| !name.is_empty());
+    Ok(Operator { sub, sandbox, via: Via::Access })
+}
+
 /// Whether it is time for a token: `exp` lies ahead and `nbf`, if there is one, does not.
-pub(crate) fn check_time<T>(claims: &Claims<T>, now: DateTime<Utc>) -> Result<(), BadToken> {
+fn check_time<T>(claims: &Claims<T>, now: DateTime<Utc>) -> Result<(), BadToken> {
     let expiration = claims.expiration.ok_or(BadToken::Claims)?;
     // Not jwt-compact's own checks: where a time is at the end of what can be told, they panic.
     if now.signed_duration_since(expiration) > LEEWAY {
@@ -197,7 +226,7 @@ pub(crate) fn check_time<T>(claims: &Claims<T>, now: DateTime<Utc>) -> Result<()
 }
 
 /// Whether a time, if there is one, does not lie ahead.
-pub(crate) fn check_past(time: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Result<(), BadToken> {
+fn check_past(time: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Result<(), BadToken> {
     match time {
         Some(time) if time.signed_duration_since(now) > LEEWAY => Err(BadToken::NotYetValid),
         _ => Ok(()),

@@ -1,0 +1,98 @@
+//! The keys of a team's Access, over any sequence of requests, fetches and failures.
+
+use super::jwks::{Key, Keys, Missing, Next};
+
+type Milliseconds = u64;
+
+const SECOND: Milliseconds = 1_000;
+const HOUR: Milliseconds = 3_600 * SECOND;
+const URLS: [&str; 2] = ["https://a.example/certs", "https://b.example/certs"];
+
+/// What happened, as docs/api.md tells it.
+#[derive(Default)]
+struct History {
+    /// Which one was asked for last; nothing is fetched before.
+    url: Option<usize>,
+    /// The ids of the last fetch that succeeded, and when.
+    fetched: Option<(u8, Milliseconds)>,
+    fetching: Option<Milliseconds>,
+    /// When keys that were known well enough were fetched all the same.
+    extra: Option<Milliseconds>,
+}
+
+/// Three bytes each: what happens, to which keys, and after how long.
+pub fn jwks(data: &[u8]) {
+    let mut keys = Keys::default();
+    let mut history = History::default();
+    let mut now: Milliseconds = 1_800_000_000_000;
+    for step in data.chunks_exact(3) {
+        let [what, which, after] = *step else { return };
+        // From a millisecond to a day, and a little more or less than round numbers.
+        now += match after % 8 {
+            0 => 0,
+            1 => 1,
+            2 => u64::from(after),
+            3 => SECOND * u64::from(after / 8),
+            4 => 30 * SECOND - 1,
+            5 => HOUR - 1,
+            6 => 24 * HOUR - u64::from(after / 8),
+            _ => 6 * SECOND - 1,
+        };
+        let url = usize::from(what >> 7);
+        if what % 2 == 0 {
+            ask(&mut keys, &mut history, url, which % 8, now);
+        } else {
+            settle(&mut keys, &mut history, url, (what & 4 == 0).then_some(which), now);
+        }
+    }
+}
+
+fn key(kid: u8) -> Key {
+    Key { kid: kid.to_string(), n: format!("n{kid}"), e: "AQAB".to_owned() }
+}
+
+fn ask(keys: &mut Keys, history: &mut History, url: usize, kid: u8, now: Milliseconds) {
+    if history.url != Some(url) {
+        *history = History { url: Some(url), ..History::default() };
+    }
+    let next = keys.next(URLS[url], &kid.to_string(), now);
+    let age = history.fetched.map(|(_, at)| now - at);
+    let known = history.fetched.filter(|_| age < Some(24 * HOUR)).map_or(0, |(known, _)| known);
+    let is_known = known >> kid & 1 == 1;
+    match next {
+        Next::Use(found) => {
+            assert_eq!(found, key(kid));
+            assert!(is_known, "{kid} after {age:?}");
+        }
+        Next::Fetch => {
+            let busy = history.fetching.is_some_and(|since| now - since < 6 * SECOND);
+            assert!(!busy, "one request fetches");
+            if age.is_some_and(|age| age < HOUR) {
+                assert!(!is_known, "there is nothing to fetch for");
+                assert!(history.extra.is_none_or(|last| now - last >= 30 * SECOND));
+                history.extra = Some(now);
+            }
+            history.fetching = Some(now);
+        }
+        Next::Wait => assert!(!is_known && history.fetching.is_some()),
+        Next::Miss(missing) => {
+            assert!(!is_known);
+            assert!(missing != Missing::Unknown || age < Some(HOUR), "not known to be unknown");
+        }
+    }
+}
+
+fn settle(
+    keys: &mut Keys,
+    history: &mut History,
+    url: usize,
+    fetched: Option<u8>,
+    now: Milliseconds,
+) {
+    let found = |known: u8| (0..8).filter(|kid| known >> kid & 1 == 1).map(key).collect();
+    keys.settle(URLS[url], fetched.map(found).ok_or_else(|| "down".to_owned()), now);
+    if history.url == Some(url) {
+        history.fetching = None;
+        history.fetched = fetched.map(|known| (known, now)).or(history.fetched);
+    }
+}

@@ -1,0 +1,255 @@
+//! Any parameters of a question about the fleet, and any answer that Analytics Engine could give.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
+
+use aesql::{Format, Limits, Point, Query, Table};
+use base64ct::{Base64UrlUnpadded, Encoding};
+use kiloclaw_checkin::data_point::DATASET;
+use kiloclaw_fleet::{
+    Asked, FleetQuestion, HistoryQuestion, IncidentsQuestion, InvalidParameter, Parameters,
+    Question, SandboxQuestion, SandboxesQuestion, Time,
+};
+use serde_json::Value;
+
+const NOW: u64 = 1_767_323_045;
+const DAY: u64 = 86_400;
+/// As far as a question may look back, with the step that its first second falls into.
+const RETENTION: u64 = (90 + 7) * DAY + 1;
+
+/// Sandboxes with ids that a query could stumble over. The number tells whose a text is: it is in all
+/// texts of its points.
+const IDS: [&str; 6] =
+    ["a#0#", "'#1#", "\\#2#", "#3#' OR 1 = 1 --", "#4#'; SELECT 1", "ü\0\n\u{202e}#5#"];
+
+/// Nothing may depend on these: they are before and after all that can be asked for.
+const NEVER: &str = "#never#";
+
+static FLEET: LazyLock<BTreeMap<String, Table>> = LazyLock::new(fleet);
+
+fn fleet() -> BTreeMap<String, Table> {
+    let mut table = Table::new(DATASET);
+    let mut push = |id: &str, mark: &str, time: u64, n: u8| {
+        let text = |name: &str| format!("{name}{mark}");
+        let point = Point {
+            timestamp_ms: i64::try_from(time * 1_000).unwrap_or_default(),
+            index1: id.to_owned(),
+            blobs: vec![
+                id.to_owned(),
+                text("1.0.0"),
+                text("c0ffee"),
+                if n % 2 == 0 { String::new() } else { text("2.0.0'") },
+                text("d0cb1f2"),
+                text(if n == 0 { "crashed" } else { "running" }),
+                if n % 3 == 0 { String::new() } else { text("fra\\") },
+                text(&format!("m{n}")),
+                text("code:1"),
+            ],
+            doubles: vec![f64::from(n), 7.0, 60.5, f64::from(n) / 4.0, 1e300, 0.0],
+            sample_interval: 1 + u32::from(n),
+            ..Point::default()
+        };
+        // The limits of a point are far.
+        let _ = table.push(&point);
+    };
+    push(IDS[0], NEVER, NOW - 200 * DAY, 1);
+    for (id, n) in IDS.iter().zip(0..) {
+        let mark = format!("#{n}#");
+        let points = 0..=u64::from(n % 3);
+        for (i, time) in points.map(|i| (i, NOW - 2_000 + 700 * i + u64::from(n))) {
+            push(id, &mark, time, (n + u8::try_from(i).unwrap_or_default()) % 4);
+        }
+    }
+    push(IDS[0], NEVER, NOW + DAY, 1);
+    BTreeMap::from([(DATASET.to_owned(), table)])
+}
+
+/// Runs a query; what cannot be asked for is not among the answer.
+fn ask(sql: &str) -> String {
+    is_bounded(sql);
+    let query = Query::parse(sql, &Limits::default());
+    let answer = query.and_then(|query| query.run(&*FLEET, 0)?.write(Format::Json));
+    match answer {
+        Ok(answer) => {
+            assert!(!answer.contains(NEVER), "{sql}");
+            answer
+        }
+        Err(error) => panic!("{error}\n{sql}"),
+    }
+}
+
+/// Before there is any text of whoever asks, the query is bounded on both sides.
+fn is_bounded(sql: &str) {
+    let times = || {
+        let (_, rest) =
+            sql.split_once(&format!(" FROM {DATASET} WHERE timestamp > toDateTime("))?;
+        let (after, rest) = rest.split_once(") AND timestamp <= toDateTime(")?;
+        let (until, _) = rest.split_once(')')?;
+        Some((after.parse::<u64>().ok()?, until.parse::<u64>().ok()?))
+    };
+    let Some((after, until)) = times() else { panic!("not bounded: {sql}") };
+    assert_eq!(sql.find(DATASET), sql.find(&format!("{DATASET} WHERE timestamp > ")), "{sql}");
+    assert!(after <= until && until <= NOW && until - after <= RETENTION, "{sql}");
+}
+
+/// Asks a question of the fleet in memory; returns the reply. Whoever may see one sandbox alone, is shown
+/// nothing of the others.
+fn reply(question: &dyn Question, only: Option<&str>) -> Option<Value> {
+    let mut answers: Vec<_> = question.queries().iter().map(|sql| ask(sql)).collect();
+    match question.follow_ups(&answers) {
+        Ok(follow_ups) => answers.extend(follow_ups.iter().map(|sql| ask(sql))),
+        Err(error) => panic!("{error}"),
+    }
+    for (id, n) in IDS.iter().zip(0..).filter(|(id, _)| only.is_some_and(|only| only != **id)) {
+        assert!(
+            !answers.iter().any(|answer| answer.contains(&format!("#{n}#"))),
+            "{id}: {answers:?}"
+        );
+    }
+    let reply = question.reply(&answers).unwrap_or_else(|error| panic!("{error}"));
+    reply.as_deref().map(object)
+}
+
+fn object(json: &str) -> Value {
+    let value = serde_json::from_str::<Value>(json);
+    assert!(value.as_ref().is_ok_and(Value::is_object), "{json}");
+    value.unwrap_or_default()
+}
+
+/// Lines: the only sandbox that may be seen, if it is one; the sandbox that the path names; and
+/// parameters, as `name=value`. A cursor may be written as the JSON that it holds.
+pub fn parameters(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let mut lines = text.split('\n');
+    let only = lines.next().filter(|only| !only.is_empty());
+    let sandbox = lines.next().unwrap_or_default();
+    let pairs: Vec<_> = lines.map(pair).collect();
+    let parameters = Parameters::new(pairs.clone());
+    let asked = Asked { now: Time(NOW), only };
+
+    type Made<'a> = Result<Box<dyn Question + 'a>, InvalidParameter>;
+    fn made<'a, Q: Question + 'a>(question: Result<Q, InvalidParameter>) -> Made<'a> {
+        question.map(|question| Box::new(question) as Box<dyn Question + 'a>)
+    }
+    let questions = [
+        (only, made(FleetQuestion::new(&parameters, asked))),
+        (only, made(IncidentsQuestion::new(&parameters, asked))),
+        (Some(sandbox), made(SandboxQuestion::new(sandbox, &parameters, asked.now))),
+        (Some(sandbox), made(HistoryQuestion::new(sandbox, &parameters, asked.now))),
+    ];
+    for (only, question) in questions {
+        match question {
+            Ok(question) => drop(reply(&*question, only)),
+            Err(invalid) => is_told(&invalid, &pairs, sandbox),
+        }
+    }
+    match SandboxesQuestion::new(&parameters, asked) {
+        Ok(question) => {
+            let found = reply(&question, only).unwrap_or_default();
+            listing(&pairs, asked, &found);
+        }
+        Err(invalid) => is_told(&invalid, &pairs, sandbox),
+    }
+}
+
+fn pair(line: &str) -> (String, String) {
+    let (name, value) = line.split_once('=').unwrap_or((line, ""));
+    let is_open = name == "cursor" && value.starts_with('{');
+    let value =
+        if is_open { Base64UrlUnpadded::encode_string(value.as_bytes()) } else { value.to_owned() };
+    (name.to_owned(), value)
+}
+
+/// A refusal names a parameter that is there, or the path's, and is not longer for what it names.
+fn is_told(invalid: &InvalidParameter, pairs: &[(String, String)], sandbox: &str) {
+    let is_there = pairs.iter().any(|(name, _)| name.starts_with(&invalid.name));
+    let is_path = invalid.name == "sandboxId" && !(1..=96).contains(&sandbox.len());
+    assert!(is_there || is_path, "{invalid}");
+    assert!(invalid.name.len() <= 100 && invalid.expected.len() <= 200, "{invalid}");
+}
+
+/// What is listed is what is there without filters, filtered here.
+fn listing(pairs: &[(String, String)], asked: Asked<'_>, found: &Value) {
+    let get = |name: &str| pairs.iter().find(|(found, _)| found == name).map(|(_, value)| &**value);
+    if ["cursor", "limit"].into_iter().any(|name| get(name).is_some()) {
+        return;
+    }
+    let spans = ["window", "silent_after"];
+    let spans = pairs.iter().filter(|(name, _)| spans.contains(&&**name)).cloned();
+    let Ok(question) = SandboxesQuestion::new(&Parameters::new(spans), asked) else {
+        panic!("{pairs:?}")
+    };
+    let all = reply(&question, asked.only).unwrap_or_default();
+    let text = |sandbox: &Value, name: &str| sandbox[name].as_str().unwrap_or_default().to_owned();
+    let is_wanted = |sandbox: &&Value| {
+        let equals = |parameter, columns: &[&str]| {
+            get(parameter).is_none_or(|value| columns.iter().any(|of| text(sandbox, of) == value))
+        };
+        let is = |parameter, holds: bool| {
+            get(parameter).is_none_or(|wanted| wanted == if holds { "true" } else { "false" })
+        };
+        equals("state", &["supervisorState"])
+            && equals("region", &["flyRegion"])
+            && equals("version", &["controllerVersion", "openclawVersion"])
+            && is("silent", sandbox["silent"] == true)
+            && is("restarted", sandbox["restarts"] != 0)
+    };
+    let sandboxes = |of: &Value| of["sandboxes"].as_array().cloned().unwrap_or_default();
+    let ids = |of: &mut dyn Iterator<Item = &Value>| -> BTreeSet<_> {
+        of.map(|sandbox| text(sandbox, "sandboxId")).collect()
+    };
+    let wanted = ids(&mut sandboxes(&all).iter().filter(is_wanted));
+    assert_eq!(ids(&mut sandboxes(found).iter()), wanted, "{pairs:?}");
+}
+
+/// Lines: the answers of Analytics Engine, in their order; the last of them is what it says to a query
+/// that follows up.
+pub fn answers(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let lines: Vec<_> = text.split('\n').map(str::to_owned).collect();
+    let (none, asked) = (Parameters::new([]), Asked { now: Time(NOW), only: None });
+    let only = Asked { only: Some("a"), ..asked };
+    let made = (
+        FleetQuestion::new(&none, asked),
+        SandboxesQuestion::new(&Parameters::new([pair("sort=-load"), pair("limit=1")]), asked),
+        SandboxQuestion::new("a", &none, asked.now),
+        HistoryQuestion::new("a", &none, asked.now),
+        IncidentsQuestion::new(&none, asked),
+        IncidentsQuestion::new(&none, only),
+    );
+    let (Ok(fleet), Ok(sandboxes), Ok(sandbox), Ok(history), Ok(incidents), Ok(limited)) = made
+    else {
+        panic!("these can be asked")
+    };
+    let questions: [&dyn Question; 6] =
+        [&fleet, &sandboxes, &sandbox, &history, &incidents, &limited];
+    for question in questions {
+        let mut answers: Vec<_> = lines.iter().take(question.queries().len()).cloned().collect();
+        match question.follow_ups(&answers) {
+            Ok(follow_ups) => {
+                for sql in follow_ups {
+                    is_bounded(&sql);
+                    let query = Query::parse(&sql, &Limits::default());
+                    assert!(query.is_ok(), "{query:?}\n{sql}");
+                    answers.extend(lines.last().cloned());
+                }
+            }
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+        if let Ok(Some(reply)) = question.reply(&answers) {
+            assert!(object(&reply).get("asOf").is_some_and(Value::is_string), "{reply}");
+        }
+        // Another number of answers is an error of ours, and no reason to panic.
+        let _ = question.reply(&lines);
+    }
+    // A page's cursor is one that the next page can be asked for with.
+    let page = sandboxes.answer(lines.first().map(String::as_str).unwrap_or_default());
+    if let Some(next) = page.ok().and_then(|page| page.next) {
+        let next = [("sort", "-load".to_owned()), ("cursor", next)];
+        let pairs = next.map(|(name, value)| (name.to_owned(), value));
+        match SandboxesQuestion::new(&Parameters::new(pairs), asked) {
+            Ok(question) => question.queries().iter().for_each(|sql| drop(ask(sql))),
+            Err(invalid) => panic!("{invalid}"),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Any text as an operator's token, and real tokens that are tampered with.
+
+use base64ct::{Base64UrlUnpadded, Encoding};
+use chrono::{DateTime, Utc};
+use jwt_compact::UntrustedToken;
+use serde_json::Value;
+
+use super::bindings::{Access, Jwt};
+use super::gate::{Operator, Via};
+use super::hmac;
+use super::jwt::{self, BadToken};
+
+/// 2026-01-02T03:04:05Z
+const NOW: i64 = 1_767_323_045;
+const LEEWAY: i64 = 5;
+
+/// Six lines: the values of `JWT_SECRET`, the issuer and the audience to insist on, if there are any, a
+/// header, claims, and any other token.
+pub fn jwt(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let mut lines = text.split('\n');
+    let mut line = || lines.next().unwrap_or_default();
+    let values = line().split(',').map(str::trim).filter(|value| !value.is_empty());
+    let secrets: Vec<_> = values.map(str::to_owned).collect();
+    let mut optional = || Some(line().to_owned()).filter(|line| !line.is_empty());
+    let jwt = Jwt { secrets, issuer: optional(), audience: optional() };
+    let (header, claims, stray) = (line(), line(), line());
+
+    let now = DateTime::<Utc>::from_timestamp(NOW, 0).unwrap_or_default();
+    let check = |token: &str| jwt::check(&jwt, token, now);
+
+    if check(stray).is_ok() {
+        assert!(is_signed(&jwt.secrets, stray), "{stray}");
+    }
+    for secret in &jwt.secrets {
+        let token = sign(secret, header, claims);
+        match check(&token) {
+            Ok(operator) => {
+                assert_eq!(of(header).get("alg").and_then(Value::as_str), Some("HS256"));
+                is_allowed(&jwt, &of(claims), &operator);
+                for forged in forgeries(&token, header, claims, data) {
+                    let found = check(&forged);
+                    assert!(found.is_err(), "{forged} for {token}");
+                }
+                let other = sign(&format!("{secret}."), header, claims);
+                assert!(check(&other).is_err() || is_signed(&jwt.secrets, &other));
+            }
+            Err(bad) => assert_ne!(bad, BadToken::Signature, "{token}"),
+        }
+    }
+    access(&jwt, &sign("", header, claims), &of(claims), now);
+}
+
+/// The judge of Access' tokens comes after the signature, which the runtime verifies.
+fn access(jwt: &Jwt, token: &str, claims: &Value, now: DateTime<Utc>) {
+    let origin = jwt.issuer.clone().unwrap_or_default();
+    let team = Access { origin, audience: jwt.audience.clone().unwrap_or_default() };
+    let Ok(token) = UntrustedToken::new(token) else { return };
+    let Ok(operator) = jwt::judge(&team, &token, now) else { return };
+    is_in_time(claims);
+    assert!(lies_not_ahead(claims.get("iat")), "{claims}");
+    assert_eq!(text(claims, "iss"), Some(&*team.origin));
+    assert!(names(claims.get("aud"), &team.audience), "{claims}");
+    let custom = claims.get("custom").filter(|custom| !custom.is_null());
+    let scopes: Vec<_> = [Some(claims), custom]
+        .into_iter()
+        .flatten()
+        .filter_map(|claims| claims.get("sandbox_id"))
+        .map(Value::as_str)
+        .collect();
+    assert!(scopes.iter().all(|scope| *scope == operator.sandbox.as_deref()), "{claims}");
+    assert_eq!(operator.sandbox.is_some(), !scopes.is_empty(), "{claims}");
+    is_id(&operator);
+    let named = ["email", "common_name", "sub"].map(|name| text(claims, name));
+    let named = named.into_iter().flatten().find(|name| !name.is_empty());
+    assert_eq!((operator.sub.as_deref(), operator.via), (named, Via::Access));
+}
+
+/// What a token of one's own is let through for, and as whom.
+fn is_allowed(jwt: &Jwt, claims: &Value, operator: &Operator) {
+    is_in_time(claims);
+    if let Some(issuer) = &jwt.issuer {
+        assert_eq!(text(claims, "iss"), Some(&**issuer));
+    }
+    if let Some(audience) = &jwt.audience {
+        assert!(names(claims.get("aud"), audience), "{claims}");
+    }
+    match claims.get("sandbox_id") {
+        Some(scope) => assert_eq!(scope.as_str(), operator.sandbox.as_deref(), "{claims}"),
+        None => assert_eq!(operator.sandbox, None),
+    }
+    // A scope that is no text is not the same as none.
+    assert_eq!(operator.sandbox.is_some(), claims.get("sandbox_id").is_some(), "{claims}");
+    is_id(operator);
+    assert_eq!((operator.sub.as_deref(), operator.via), (text(claims, "sub"), Via::Jwt));
+}
+
+fn is_in_time(claims: &Value) {
+    // Fractions are cut off.
+    let exp = claims.get("exp").and_then(Value::as_f64);
+    assert!(exp.is_some_and(|exp| exp.trunc() >= (NOW - LEEWAY) as f64), "{claims}");
+    assert!(lies_not_ahead(claims.get("nbf")), "{claims}");
+}
+
+fn lies_not_ahead(time: Option<&Value>) -> bool {
+    time.is_none_or(|time| time.as_f64().is_some_and(|time| time.trunc() <= (NOW + LEEWAY) as f64))
+}
+
+fn is_id(operator: &Operator) {
+    assert!(operator.sandbox.as_ref().is_none_or(|id| (1..=96).contains(&id.len())));
+}
+
+fn names(claim: Option<&Value>, audience: &str) -> bool {
+    match claim {
+        Some(Value::Array(several)) => several.iter().any(|one| one == audience),
+        Some(one) => one == audience,
+        None => false,
+    }
+}
+
+fn text<'a>(claims: &'a Value, name: &str) -> Option<&'a str> {
+    claims.get(name).and_then(Value::as_str)
+}
+
+fn of(json: &str) -> Value {
+    serde_json::from_str(json).unwrap_or_default()
+}
+
+/// Tokens that are almost this one, and signed by nobody.
+fn forgeries(token: &str, header: &str, claims: &str, data: &[u8]) -> Vec<String> {
+    let part = |text: &str| Base64UrlUnpadded::encode_string(text.as_bytes());
+    let (message, signature) = token.rsplit_once('.').unwrap_or_default();
+    let (head, body) = message.split_once('.').unwrap_or_default();
+    let mut forgeries = vec![
+        format!("{message}."),
+        message.to_owned(),
+        format!("{token}."),
+        format!("{token}="),
+        format!(".{token}"),
+        format!("{head}.{}.{signature}", part(&format!("{claims} "))),
+        format!("{}.{body}.{signature}", part(&format!("{header} "))),
+        format!("{}.{body}.", part(r#"{"alg":"none"}"#)),
+        format!("{}.{body}.{signature}", part(r#"{"alg":"none"}"#)),
+        format!("{}.{body}.{signature}", part(r#"{"alg":"HS384"}"#)),
+        format!("{message}.{}", signature.get(1..).unwrap_or_default()),
+        format!("{message}.{signature}AAAA"),
+    ];
+    // One character that is another one, at a place that the input chooses.
+    let sum = data.iter().fold(data.len(), |sum, byte| sum.wrapping_mul(31) ^ usize::from(*byte));
+    let at = sum % token.len();
+    for other in
+        ["A", "B", "g", "_", ".", "="].into_iter().filter(|it| token.get(at..=at) != Some(it))
+    {
+        let (before, after) = (token.get(..at), token.get(at + 1..));
+        forgeries.push([before, Some(other), after].into_iter().flatten().collect());
+    }
+    forgeries
+}
+
+fn sign(secret: &str, header: &str, claims: &str) -> String {
+    let [header, claims] =
+        [header, claims].map(|part| Base64UrlUnpadded::encode_string(part.as_bytes()));
+    let message = format!("{header}.{claims}");
+    let signature = hmac::sha256(secret.as_bytes(), message.as_bytes());
+    format!("{message}.{}", Base64UrlUnpadded::encode_string(&signature))
+}
+
+fn is_signed(secrets: &[String], token: &str) -> bool {
+    let Some((message, signature)) = token.rsplit_once('.') else { return false };
+    secrets.iter().any(|secret| {
+        let right = hmac::sha256(secret.as_bytes(), message.as_bytes());
+        Base64UrlUnpadded::encode_string(&right) == signature
+    })
+}
