@@ -114,8 +114,10 @@ export class Machine {
   /** Starts the agent, checking in at once and, by default, every second. */
   start(url: string, command: readonly string[] = ['sh', '-c', COMMAND, this.#starts]) {
     const { by = [], env = {}, args = [], interval = 1, initialDelay = 0, realCounters } = this.#options;
-    const options = ['run', `--initial-delay=${initialDelay}`, `--interval=${interval}`, '--jitter=0', '--log-level=debug'];
-    const [program, ...rest] = [...by, AGENT, ...options, ...args, '--', ...command] as [string, ...string[]];
+    const rhythm = [`--initial-delay=${initialDelay}`, `--interval=${interval}`, '--jitter=0'];
+    const options = ['run', ...rhythm, '--log-level=debug'];
+    const whole = [...by, AGENT, ...options, ...args, '--', ...command];
+    const [program, ...rest] = whole as [string, ...string[]];
     this.#agent = spawn(program, rest, {
       env: {
         PATH: process.env.PATH,
@@ -176,7 +178,8 @@ export class Machine {
 
   /** How many acceptances the agent has heard of. */
   get heard(): number {
-    return this.log.split('\n').filter((line) => /: accepted|accepted (for the first time|again)/.test(line)).length;
+    const acceptance = /: accepted|accepted (for the first time|again)/;
+    return this.log.split('\n').filter((line) => acceptance.test(line)).length;
   }
 
   get #starts(): string {

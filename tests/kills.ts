@@ -1,15 +1,39 @@
 /** Kills workerd while agents check in, and adds up what was told. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 
-import { freePort } from '../local-ae/test/instance.js';
-import { account, allPoints, deltasOf, Machine, minus, plus, sum, until, Witness, type Account, type Deltas } from './fleet.ts';
+import {
+  account,
+  allPoints,
+  deltasOf,
+  Machine,
+  minus,
+  plus,
+  sum,
+  until,
+  Witness,
+  type Account,
+  type Deltas,
+} from './fleet.ts';
 import { API_KEY, GATEWAY_TOKEN_SECRET, JWT_SECRET } from './worker.ts';
 import { startWorkerd, type Workerd } from './workerd.ts';
+
+/** A port that stays free while nobody listens on it: below those that outgoing connections are given. */
+async function steadyPort(): Promise<number> {
+  for (;;) {
+    const port = 20_000 + Math.trunc(Math.random() * 10_000);
+    const server = createServer().listen(port, '127.0.0.1');
+    const free = await once(server, 'listening').then(() => true, () => false);
+    server.close();
+    if (free) return port;
+  }
+}
 
 export interface Plan {
   readonly machines: number;
@@ -39,7 +63,7 @@ export interface Outcome {
 export async function killAndRestart(t: TestContext, plan: Plan): Promise<Outcome> {
   const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-kills-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
-  const [port, store] = [await freePort(), await freePort()];
+  const [port, store] = [await steadyPort(), await steadyPort()];
   const site = { folder, worker: `127.0.0.1:${port}`, store: `127.0.0.1:${store}` };
   const vars = { KILOCODE_API_KEY: API_KEY, GATEWAY_TOKEN_SECRET, JWT_SECRET };
   let workerd: Workerd = await startWorkerd(vars, t, site);
@@ -50,10 +74,12 @@ export async function killAndRestart(t: TestContext, plan: Plan): Promise<Outcom
   const witness = await Witness.of(port, t);
   const machines = Array.from({ length: plan.machines }, (_, i) => new Machine(t, `sandbox-${i}`));
   for (const machine of machines) machine.start(witness.url);
-  const heard = () => machines.every(({ sandboxId }) => witness.exchanges.some((e) => e.sandboxId === sandboxId && e.status === 204));
-  await until(heard, 'each was heard');
+  const answers = ({ sandboxId }: Machine) =>
+    witness.exchanges.filter((exchange) => exchange.sandboxId === sandboxId).map(({ status }) => status);
+  await until(() => machines.every((machine) => answers(machine).includes(204)), 'each was heard');
   const traffic = setInterval(() => {
-    for (const machine of machines) machine.transfer(1 + Math.trunc(Math.random() * 9_999), 1 + Math.trunc(Math.random() * 999));
+    const upTo = (bytes: number) => 1 + Math.trunc(Math.random() * bytes);
+    for (const machine of machines) machine.transfer(upTo(10_000), upTo(1_000));
   }, 50);
   t.after(() => clearInterval(traffic));
 
@@ -63,10 +89,11 @@ export async function killAndRestart(t: TestContext, plan: Plan): Promise<Outcom
     const accepted = witness.exchanges.filter(({ status }) => status === 204).length;
     await until(async () => (await allPoints(store)).length === accepted, 'all that was accepted is stored');
     await restart();
+    // Before anything is on its way again.
+    const { twice, lost } = account(witness, await allPoints(store));
+    assert.deepEqual([twice, lost], [[], []], 'nobody can have been misunderstood');
     witness.release();
   }
-  const calm = account(witness, await allPoints(store));
-  assert.deepEqual([calm.twice, calm.lost], [[], []], 'so far, nobody could have been misunderstood');
   for (let kill = 0; kill < plan.random; kill += 1) {
     // Some of the restarted ones do not live to see their first check-in.
     await delay(Math.random() * 2_000);
@@ -85,13 +112,7 @@ export async function killAndRestart(t: TestContext, plan: Plan): Promise<Outcom
   clearInterval(traffic);
   await Promise.all(machines.map((machine) => machine.hold()));
   // The last check-in tells all that is left; but an agent that has to wait is asked too soon.
-  await until(
-    () => machines.every((machine) => {
-      const last = witness.exchanges.findLast(({ sandboxId }) => sandboxId === machine.sandboxId);
-      return last?.status === 204;
-    }),
-    'each is heard again',
-  );
+  await until(() => machines.every((machine) => answers(machine).at(-1) === 204), 'each is heard again');
   await Promise.all(machines.map((machine) => machine.stop()));
   await until(async () => {
     const { lost } = account(witness, await allPoints(store));
@@ -111,7 +132,8 @@ export async function killAndRestart(t: TestContext, plan: Plan): Promise<Outcom
   const [restarts, bytesIn] = sum(Object.values(happened));
   const unanswered = witness.exchanges.filter(({ status }) => status === undefined).length;
   const summary =
-    `${plan.machines} machines, ${plan.quiet + plan.random + plan.midway} kills, ${witness.exchanges.length} check-ins, ` +
+    `${plan.machines} machines, ${plan.quiet + plan.random + plan.midway} kills, ` +
+    `${witness.exchanges.length} check-ins, ` +
     `${kept.accepted} accepted, ${unanswered} unanswered of which ${kept.twice.length} stored, ` +
     `${kept.lost.length} accepted and not stored; ${restarts} restarts and ${bytesIn} bytes in happened`;
   return { told, expected, happened, account: kept, summary };
