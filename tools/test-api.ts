@@ -1,0 +1,76 @@
+/**
+ * What `npm run test:api` does once everything is built: starts the Worker with a made-up fleet, and has
+ * schemathesis ask it all that `src/openapi.json` describes.
+ */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { parseArgs } from 'node:util';
+
+import { credentials, JWT_SECRET, SANDBOX_ID, startWorker } from '../tests/worker.ts';
+import { command, Failure } from './command.ts';
+import { history, insert } from './history.ts';
+import { mint } from './token.ts';
+
+const HELP = `Usage: npm run test:api [-- OPTIONS]
+
+Options:
+  --examples N   of each operation, in each phase [default: 300]
+  --seed N       other requests [default: 1]
+  -h, --help     this text
+`;
+
+/** What an answer must be; that a credential was wrong is as good an answer as any. */
+const CHECKS = [
+  'not_a_server_error',
+  'status_code_conformance',
+  'content_type_conformance',
+  'response_headers_conformance',
+  'response_schema_conformance',
+];
+
+async function main(): Promise<void> {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      examples: { type: 'string', default: '300' },
+      seed: { type: 'string', default: '1' },
+      help: { type: 'boolean', short: 'h', default: false },
+    },
+  });
+  if (values.help) return void console.log(HELP);
+  const [schemathesis] = positionals;
+  const stops: (() => Promise<void>)[] = [];
+  try {
+    const worker = await startWorker({}, { after: (stop) => void stops.push(stop) });
+    await insert(worker.store, history({ sandboxes: 50, hours: 24, seed: 1, now: Date.now() }));
+    const token = await mint({ sub: 'test', ttl: 86_400 }, { JWT_SECRET });
+    const run = async (
+      what: string,
+      filter: readonly string[],
+      headers: Readonly<Record<string, string>>,
+    ): Promise<boolean> => {
+      console.log(`\n=== ${what}\n`);
+      const args = ['run', 'src/openapi.json', '--url', worker.url.origin, ...filter];
+      args.push('--checks', CHECKS.join(','), '--max-examples', values.examples, '--seed', values.seed);
+      args.push('--generation-database', 'none', '--no-color', '--warnings', 'off');
+      for (const [name, value] of Object.entries(headers)) args.push('--header', `${name}:${value}`);
+      // The Worker is served from here meanwhile.
+      const [code] = await once(spawn(schemathesis, args, { stdio: 'inherit' }), 'close');
+      return code === 0;
+    };
+    const operators = ['--include-tag', 'operators'];
+    const machines = ['--include-tag', 'machines'];
+    const passed = [
+      await run('an operator', operators, { authorization: `Bearer ${token}` }),
+      await run('a stranger who asks as an operator', operators, { authorization: 'Bearer x.y.z' }),
+      await run('a machine', machines, credentials(SANDBOX_ID)),
+      await run('a stranger who asks as a machine', machines, { authorization: 'Bearer x' }),
+      await run('anybody', ['--include-tag', 'service'], {}),
+    ];
+    if (passed.includes(false)) throw new Failure('an answer is not as it is described: see above');
+  } finally {
+    for (const stop of stops) await stop();
+  }
+}
+
+if (import.meta.main) await command('test:api', main);
