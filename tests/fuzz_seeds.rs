@@ -1,5 +1,13 @@
 //! The fuzzers' seeds, replayed without a fuzzer.
 
+#![expect(
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::items_after_statements,
+    clippy::cast_precision_loss,
+    reason = "a panic is a finding; times are small"
+)]
+
 use std::fs;
 use std::path::Path;
 

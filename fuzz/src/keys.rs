@@ -39,7 +39,7 @@ pub fn jwks(data: &[u8]) {
             _ => 6 * SECOND - 1,
         };
         let url = usize::from(what >> 7);
-        if what % 2 == 0 {
+        if what.is_multiple_of(2) {
             ask(&mut keys, &mut history, url, which % 8, now);
         } else {
             settle(&mut keys, &mut history, url, (what & 4 == 0).then_some(which), now);
