@@ -7,14 +7,16 @@ import { CHECKIN_PATH, credentials, FULL, MINIMAL, refusal, SANDBOX_ID, startWor
 
 const worker = await startWorker();
 
-const NUMBERS = [
-  'totalRestarts',
-  'restartsSinceLastCheckin',
-  'uptimeSeconds',
-  'loadAvg5m',
-  'bandwidthBytesIn',
-  'bandwidthBytesOut',
-] as const;
+/** The upper bound of each number. */
+const HIGHEST = {
+  totalRestarts: 1e9,
+  restartsSinceLastCheckin: 1e9,
+  uptimeSeconds: 4e9,
+  loadAvg5m: 2 ** 22,
+  bandwidthBytesIn: 2 ** 53,
+  bandwidthBytesOut: 2 ** 53,
+} as const;
+const NUMBERS = Object.keys(HIGHEST) as (keyof typeof HIGHEST)[];
 const NON_EMPTY = ['controllerVersion', 'controllerCommit', 'supervisorState'] as const;
 const NULLABLE = ['openclawVersion', 'openclawCommit'] as const;
 const OPTIONAL = ['machineId', 'lastExitReason'] as const;
@@ -65,13 +67,23 @@ test('a wrong type is refused, whatever it could be converted to', async () => {
   }
 });
 
-test('numbers are finite and not negative', async () => {
+test('numbers are within their bounds', async () => {
   for (const field of NUMBERS) {
-    for (const raw of ['-1', '-0.001', '-1e-300', '1e999', '-1e999']) {
+    const highest = HIGHEST[field];
+    for (const raw of ['-1', '-0.001', '-1e-300', '1e999', '-1e999', '1e308', `${highest * 1.001}`]) {
       await assertFieldRefused(field, raw);
     }
-    for (const value of [0, 0.5, 1e300, Number.MAX_SAFE_INTEGER]) await assertAccepted({ [field]: value });
+    for (const value of [0, 0.5, highest]) await assertAccepted({ [field]: value });
   }
+});
+
+test('identifiers hold no control characters', async () => {
+  const texts = ['a\0', '\x1b[31m', 'a\r\nb', '\x7f', '\x9b', '\u202ea', '\u2066', '\u2028'];
+  for (const field of ['sandboxId', ...NON_EMPTY, ...NULLABLE, 'machineId']) {
+    for (const text of texts) await assertFieldRefused(field, JSON.stringify(text));
+    await assertAccepted({ [field]: '<b>👩\u200d💻</b> \'"\\' });
+  }
+  for (const text of texts) await assertAccepted({ lastExitReason: text });
 });
 
 test('strings are measured in bytes of UTF-8', async () => {

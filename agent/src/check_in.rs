@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use kiloclaw_checkin::CheckIn;
+use kiloclaw_checkin::limits::{MAX_BYTES, MAX_LOAD, MAX_RESTARTS, MAX_UPTIME_SECONDS};
 
 use crate::collect::Readings;
 use crate::collect::process::ProcessHealth;
@@ -11,6 +12,7 @@ use crate::ledger::Owed;
 
 /// Puts a check-in together.
 ///
+/// A number beyond its bound is sent as the bound: refused, it would silence the machine for good.
 /// The contract wants a number for each reading, so one that failed is 0 and was warned about. The
 /// state of the process is a word, so there is an honest one for not knowing it.
 #[must_use]
@@ -32,12 +34,12 @@ pub fn check_in<'a>(config: &'a Config, readings: &'a Readings, owed: Owed) -> C
             ProcessHealth::NotWatched => text("stopped"),
             ProcessHealth::Unknown => text("unknown"),
         },
-        total_restarts: process.map_or(0.0, |status| number(status.restarts)),
-        restarts_since_last_checkin: number(owed.restarts),
-        uptime_seconds: process.map_or(0.0, |status| status.uptime_seconds),
-        load_avg_5m: readings.load_avg_5m.unwrap_or_default(),
-        bandwidth_bytes_in: number(owed.bytes_in),
-        bandwidth_bytes_out: number(owed.bytes_out),
+        total_restarts: process.map_or(0.0, |status| number(status.restarts).min(MAX_RESTARTS)),
+        restarts_since_last_checkin: number(owed.restarts).min(MAX_RESTARTS),
+        uptime_seconds: process.map_or(0.0, |status| status.uptime_seconds.min(MAX_UPTIME_SECONDS)),
+        load_avg_5m: readings.load_avg_5m.unwrap_or_default().min(MAX_LOAD),
+        bandwidth_bytes_in: number(owed.bytes_in).min(MAX_BYTES),
+        bandwidth_bytes_out: number(owed.bytes_out).min(MAX_BYTES),
         last_exit_reason: match &readings.process {
             ProcessHealth::Known(status) => status.last_exit_reason.as_deref().map(text),
             ProcessHealth::NotWatched => Some(text("")),
@@ -125,6 +127,27 @@ mod tests {
             "lastExitReason": "signal:SIGKILL",
         });
         assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn numbers_beyond_their_bounds_are_sent_as_the_bounds() {
+        let config = config();
+        let readings = Readings {
+            load_avg_5m: Some(1e308),
+            network: None,
+            epoch: None,
+            openclaw: None,
+            process: ProcessHealth::Known(Status {
+                state: "running".to_owned(),
+                pid: None,
+                restarts: u64::MAX,
+                uptime_seconds: 1e300,
+                last_exit_reason: None,
+            }),
+        };
+        let owed = Owed { restarts: u64::MAX, bytes_in: u64::MAX, bytes_out: u64::MAX };
+        let body = serde_json::to_string(&check_in(&config, &readings, owed)).unwrap();
+        assert!(CheckIn::parse_str(&body).is_ok(), "{body}");
     }
 
     #[test]

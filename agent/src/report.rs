@@ -223,7 +223,7 @@ mod tests {
   error:       Invalid body
   code:        invalid_field
   field:       machineId
-  expected:    a string of at most 1024 bytes, or left out
+  expected:    a string of at most 1024 bytes, without control characters or lone surrogates, or left out
   hint:        check the setting behind this field; the server may be of another version"
         );
     }

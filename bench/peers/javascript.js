@@ -129,18 +129,23 @@ const unauthorized = (code) =>
  */
 const invalid = (code, more) => refuse(400, 'Invalid body', code, more);
 
+const FORBIDDEN = /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Bidi_Control}]/u;
+const LONE_SURROGATE = /\p{Cs}/u;
+
 /**
- * Whether it is a string of `min` to `max` bytes. No character is longer than 3 bytes per UTF-16 code
+ * Whether it is a string of `min` to `max` bytes in which `forbidden` matches nothing. No character is longer than 3 bytes per UTF-16 code
  * unit, so most strings need no counting.
  *
  * @param {unknown} value
  * @param {number} min
- * @param {number} max
+ * @param {number} [max]
+ * @param {RegExp} [forbidden]
  */
-const isText = (value, min, max = 1024) =>
+const isText = (value, min, max = 1024, forbidden = FORBIDDEN) =>
   typeof value === 'string' &&
   value.length >= min &&
-  (value.length * 3 <= max || encoder.encode(value).length <= max);
+  (value.length * 3 <= max || encoder.encode(value).length <= max) &&
+  !forbidden.test(value);
 
 /** @typedef {(value: unknown) => boolean} Rule */
 
@@ -150,30 +155,42 @@ const isNonEmpty = (value) => isText(value, 1);
 const isTextOrNull = (value) => value === null || isText(value, 0);
 /** @type {Rule} */
 const isTextOrAbsent = (value) => value === undefined || isText(value, 0);
-/** @type {Rule} */
-const isCount = (value) => typeof value === 'number' && value >= 0 && value !== Infinity;
+/**
+ * @param {string} field
+ * @param {number} max
+ * @returns {[field: string, holds: Rule, expected: string]}
+ */
+const number = (field, max) => [
+  field,
+  (value) => typeof value === 'number' && value >= 0 && value <= max,
+  `a number from 0 to ${max}`,
+];
 
-const NON_EMPTY = 'a string of 1 to 1024 bytes';
-const OR_NULL = 'a string of at most 1024 bytes, or null';
-const OR_ABSENT = 'a string of at most 1024 bytes, or left out';
-const COUNT = 'a finite number, 0 or more';
+const PLAIN = 'without control characters or lone surrogates';
+const NON_EMPTY = `a string of 1 to 1024 bytes, ${PLAIN}`;
+const OR_NULL = `a string of at most 1024 bytes, ${PLAIN}, or null`;
+const OR_ABSENT = `a string of at most 1024 bytes, ${PLAIN}, or left out`;
 
 /** @type {[field: string, holds: Rule, expected: string][]} */
 const RULES = [
-  ['sandboxId', (value) => isText(value, 1, 96), 'a string of 1 to 96 bytes'],
+  ['sandboxId', (value) => isText(value, 1, 96), `a string of 1 to 96 bytes, ${PLAIN}`],
   ['machineId', isTextOrAbsent, OR_ABSENT],
   ['controllerVersion', isNonEmpty, NON_EMPTY],
   ['controllerCommit', isNonEmpty, NON_EMPTY],
   ['openclawVersion', isTextOrNull, OR_NULL],
   ['openclawCommit', isTextOrNull, OR_NULL],
   ['supervisorState', isNonEmpty, NON_EMPTY],
-  ['totalRestarts', isCount, COUNT],
-  ['restartsSinceLastCheckin', isCount, COUNT],
-  ['uptimeSeconds', isCount, COUNT],
-  ['loadAvg5m', isCount, COUNT],
-  ['bandwidthBytesIn', isCount, COUNT],
-  ['bandwidthBytesOut', isCount, COUNT],
-  ['lastExitReason', isTextOrAbsent, OR_ABSENT],
+  number('totalRestarts', 1e9),
+  number('restartsSinceLastCheckin', 1e9),
+  number('uptimeSeconds', 4e9),
+  number('loadAvg5m', 2 ** 22),
+  number('bandwidthBytesIn', 2 ** 53),
+  number('bandwidthBytesOut', 2 ** 53),
+  [
+    'lastExitReason',
+    (value) => value === undefined || isText(value, 0, 1024, LONE_SURROGATE),
+    'a string of at most 1024 bytes, without lone surrogates, or left out',
+  ],
 ];
 
 /**

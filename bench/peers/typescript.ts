@@ -54,29 +54,45 @@ const encoder = new TextEncoder();
 /** Bytes of a text in UTF-8. */
 const size = (text: string) => encoder.encode(text).length;
 
-const text = (min: number, max: number, rule: string) =>
+const FORBIDDEN = /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Bidi_Control}]/u;
+const PLAIN = 'without control characters or lone surrogates';
+
+const text = (min: number, max: number, rule: string, forbidden = FORBIDDEN) =>
   // No character is longer than 3 bytes per UTF-16 code unit, so most texts need no counting.
-  z.string(rule).refine((t) => t.length >= min && (t.length * 3 <= max || size(t) <= max), rule);
-const nonEmpty = text(1, 1024, 'a string of 1 to 1024 bytes');
-const nullable = text(0, 1024, 'a string of at most 1024 bytes, or null').nullable();
-const optional = text(0, 1024, 'a string of at most 1024 bytes, or left out').optional();
-const number = z.number('a finite number, 0 or more').nonnegative('a finite number, 0 or more');
+  z
+    .string(rule)
+    .refine(
+      (t) => t.length >= min && (t.length * 3 <= max || size(t) <= max) && !forbidden.test(t),
+      rule,
+    );
+const nonEmpty = text(1, 1024, `a string of 1 to 1024 bytes, ${PLAIN}`);
+const nullable = text(0, 1024, `a string of at most 1024 bytes, ${PLAIN}, or null`).nullable();
+const optional = text(0, 1024, `a string of at most 1024 bytes, ${PLAIN}, or left out`).optional();
+const number = (max: number) => {
+  const rule = `a number from 0 to ${max}`;
+  return z.number(rule).nonnegative(rule).max(max, rule);
+};
 
 const CheckIn = z.object({
-  sandboxId: text(1, 96, 'a string of 1 to 96 bytes'),
+  sandboxId: text(1, 96, `a string of 1 to 96 bytes, ${PLAIN}`),
   machineId: optional,
   controllerVersion: nonEmpty,
   controllerCommit: nonEmpty,
   openclawVersion: nullable,
   openclawCommit: nullable,
   supervisorState: nonEmpty,
-  totalRestarts: number,
-  restartsSinceLastCheckin: number,
-  uptimeSeconds: number,
-  loadAvg5m: number,
-  bandwidthBytesIn: number,
-  bandwidthBytesOut: number,
-  lastExitReason: optional,
+  totalRestarts: number(1e9),
+  restartsSinceLastCheckin: number(1e9),
+  uptimeSeconds: number(4e9),
+  loadAvg5m: number(2 ** 22),
+  bandwidthBytesIn: number(2 ** 53),
+  bandwidthBytesOut: number(2 ** 53),
+  lastExitReason: text(
+    0,
+    1024,
+    'a string of at most 1024 bytes, without lone surrogates, or left out',
+    /\p{Cs}/u,
+  ).optional(),
 });
 
 /** The values of a secret: separated by commas, none is empty. */

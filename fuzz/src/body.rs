@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use kiloclaw_checkin::limits::{AE_MAX_BLOB_BYTES, AE_MAX_INDEX_BYTES, MAX_STRING_BYTES};
+use kiloclaw_checkin::limits::{
+    AE_MAX_BLOB_BYTES, AE_MAX_INDEX_BYTES, MAX_STRING_BYTES, has_control_characters,
+};
 use kiloclaw_checkin::{CheckIn, DataPoint, InvalidBody};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -10,12 +12,14 @@ use serde_json::Value;
 
 /// What docs/contract.md asks of a field.
 enum Rule {
-    /// A text of at least and at most so many bytes.
+    /// A text of at least and at most so many bytes, without control characters.
     Text { least: usize, most: usize },
     /// A text, or null.
     Nullable,
-    /// A finite number, 0 or more.
-    Number,
+    /// A text with any characters.
+    Any,
+    /// A number from 0 to this one.
+    Number(f64),
 }
 
 const NAMED: Rule = Rule::Text { least: 1, most: MAX_STRING_BYTES };
@@ -30,13 +34,13 @@ const FIELDS: [(&str, bool, Rule); 14] = [
     ("openclawVersion", true, Rule::Nullable),
     ("openclawCommit", true, Rule::Nullable),
     ("supervisorState", true, NAMED),
-    ("totalRestarts", true, Rule::Number),
-    ("restartsSinceLastCheckin", true, Rule::Number),
-    ("uptimeSeconds", true, Rule::Number),
-    ("loadAvg5m", true, Rule::Number),
-    ("bandwidthBytesIn", true, Rule::Number),
-    ("bandwidthBytesOut", true, Rule::Number),
-    ("lastExitReason", false, OPTIONAL),
+    ("totalRestarts", true, Rule::Number(1e9)),
+    ("restartsSinceLastCheckin", true, Rule::Number(1e9)),
+    ("uptimeSeconds", true, Rule::Number(4e9)),
+    ("loadAvg5m", true, Rule::Number(4_194_304.0)),
+    ("bandwidthBytesIn", true, Rule::Number(9_007_199_254_740_992.0)),
+    ("bandwidthBytesOut", true, Rule::Number(9_007_199_254_740_992.0)),
+    ("lastExitReason", false, Rule::Any),
 ];
 
 /// A body is accepted just if it keeps the contract, with the values that it has as plain JSON, and
@@ -112,11 +116,14 @@ impl Fields {
 impl Rule {
     fn is_kept(&self, value: &Value) -> bool {
         match *self {
-            Self::Text { least, most } => {
-                value.as_str().is_some_and(|text| (least..=most).contains(&text.len()))
-            }
+            Self::Text { least, most } => value.as_str().is_some_and(|text| {
+                (least..=most).contains(&text.len()) && !has_control_characters(text)
+            }),
+            Self::Any => value.as_str().is_some_and(|text| text.len() <= MAX_STRING_BYTES),
             Self::Nullable => value.is_null() || OPTIONAL.is_kept(value),
-            Self::Number => value.as_f64().is_some_and(|number| number >= 0.0),
+            Self::Number(most) => {
+                value.as_f64().is_some_and(|number| (0.0..=most).contains(&number))
+            }
         }
     }
 }

@@ -9,6 +9,37 @@ pub const MAX_SANDBOX_ID_BYTES: usize = AE_MAX_INDEX_BYTES;
 /// The longest of any other string, in bytes.
 pub const MAX_STRING_BYTES: usize = 1_024;
 
+/// The most restarts that a check-in may report, in all or since the last one: one a second for 31 years.
+///
+/// This limit and the three below are beyond what a machine can do, and low enough for sums: a fleet's
+/// figures stay finite, whatever one sandbox reports.
+pub const MAX_RESTARTS: f64 = 1_000_000_000.0;
+
+/// The longest uptime, in seconds: 126 years.
+pub const MAX_UPTIME_SECONDS: f64 = 4_000_000_000.0;
+
+/// The highest load average: Linux has at most 2^22 tasks (`PID_MAX_LIMIT` in `linux/threads.h`).
+pub const MAX_LOAD: f64 = 4_194_304.0;
+
+/// The most bytes that a check-in may report in one direction, 2^53: 100 Gbit/s for 8 days, and the
+/// highest number up to which a double counts in ones.
+pub const MAX_BYTES: f64 = 9_007_199_254_740_992.0;
+
+/// Whether a text holds characters that can change what surrounds it where it is shown: control
+/// characters, Unicode's line and paragraph separators, and its bidirectional controls.
+#[must_use]
+pub fn has_control_characters(text: &str) -> bool {
+    // Almost every text is printable ASCII.
+    !text.bytes().all(|byte| matches!(byte, b' '..=b'~')) && text.chars().any(is_control)
+}
+
+/// The bidirectional controls are those with the property `Bidi_Control`
+/// (<https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters>).
+fn is_control(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// The longest index that Analytics Engine takes, in bytes.
 ///
 /// Source: <https://developers.cloudflare.com/analytics/analytics-engine/limits/>
@@ -23,3 +54,22 @@ pub const AE_MAX_BLOB_BYTES: usize = 16_000;
 // that passes validation must never be able to make one.
 const _: () = assert!(crate::data_point::BLOBS.len() * MAX_STRING_BYTES <= AE_MAX_BLOB_BYTES);
 const _: () = assert!(MAX_SANDBOX_ID_BYTES <= MAX_STRING_BYTES);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_control_characters_and_nothing_else() {
+        for text in
+            ["", "sandbox-1", "a b~", "é日👩\u{200d}💻", "\u{a0}", "<b>", "\u{fffd}", "\u{202f}"]
+        {
+            assert!(!has_control_characters(text), "{text:?}");
+        }
+        for c in "\0\t\n\r\u{1b}\u{7f}\u{80}\u{9b}\u{61c}\u{200e}\u{200f}\u{2028}\u{2029}\u{202a}\u{202e}\u{2066}\u{2069}".chars() {
+            for text in [c.to_string(), format!("a{c}"), format!("{c}é")] {
+                assert!(has_control_characters(&text), "{text:?}");
+            }
+        }
+    }
+}

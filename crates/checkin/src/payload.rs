@@ -7,7 +7,10 @@ use std::fmt;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Serialize, Serializer};
 
-use crate::limits::{MAX_SANDBOX_ID_BYTES, MAX_STRING_BYTES};
+use crate::limits::{
+    MAX_BYTES, MAX_LOAD, MAX_RESTARTS, MAX_SANDBOX_ID_BYTES, MAX_STRING_BYTES, MAX_UPTIME_SECONDS,
+    has_control_characters,
+};
 
 /// What a machine reports of itself.
 ///
@@ -32,22 +35,22 @@ pub struct CheckIn<'a> {
     /// `stopped`, `starting`, `running`, `stopping`, `crashed`, `shutting_down`, or what a newer
     /// client has to say; not empty.
     pub supervisor_state: Cow<'a, str>,
-    /// Restarts of the supervised process since its supervisor started: finite, at least 0.
+    /// Restarts of the supervised process since its supervisor started: 0 to 1e9.
     #[serde(serialize_with = "whole_where_possible")]
     pub total_restarts: f64,
-    /// Restarts since the last accepted check-in: finite, at least 0.
+    /// Restarts since the last accepted check-in: 0 to 1e9.
     #[serde(serialize_with = "whole_where_possible")]
     pub restarts_since_last_checkin: f64,
-    /// How long the supervised process has been up, in seconds: finite, at least 0.
+    /// How long the supervised process has been up, in seconds: 0 to 4e9.
     #[serde(serialize_with = "whole_where_possible")]
     pub uptime_seconds: f64,
-    /// Runnable tasks, averaged over 5 minutes: finite, at least 0.
+    /// Runnable tasks, averaged over 5 minutes: 0 to 2^22.
     #[serde(rename = "loadAvg5m", serialize_with = "whole_where_possible")]
     pub load_avg_5m: f64,
-    /// Bytes received since the last accepted check-in: finite, at least 0.
+    /// Bytes received since the last accepted check-in: 0 to 2^53.
     #[serde(serialize_with = "whole_where_possible")]
     pub bandwidth_bytes_in: f64,
-    /// Bytes sent since the last accepted check-in: finite, at least 0.
+    /// Bytes sent since the last accepted check-in: 0 to 2^53.
     #[serde(serialize_with = "whole_where_possible")]
     pub bandwidth_bytes_out: f64,
     /// `signal:<NAME>`, `code:<N>`, or empty before the first exit.
@@ -108,20 +111,27 @@ impl Field {
     #[must_use]
     pub const fn rule(self) -> &'static str {
         match self {
-            Self::SandboxId => "a string of 1 to 96 bytes",
+            Self::SandboxId => {
+                "a string of 1 to 96 bytes, without control characters or lone surrogates"
+            }
             Self::ControllerVersion | Self::ControllerCommit | Self::SupervisorState => {
-                "a string of 1 to 1024 bytes"
+                "a string of 1 to 1024 bytes, without control characters or lone surrogates"
             }
             Self::OpenclawVersion | Self::OpenclawCommit => {
-                "a string of at most 1024 bytes, or null"
+                "a string of at most 1024 bytes, without control characters or lone surrogates, or null"
             }
-            Self::MachineId | Self::LastExitReason => "a string of at most 1024 bytes, or left out",
-            Self::TotalRestarts
-            | Self::RestartsSinceLastCheckin
-            | Self::UptimeSeconds
-            | Self::LoadAvg5m
-            | Self::BandwidthBytesIn
-            | Self::BandwidthBytesOut => "a finite number, 0 or more",
+            Self::MachineId => {
+                "a string of at most 1024 bytes, without control characters or lone surrogates, or left out"
+            }
+            Self::LastExitReason => {
+                "a string of at most 1024 bytes, without lone surrogates, or left out"
+            }
+            Self::TotalRestarts | Self::RestartsSinceLastCheckin => "a number from 0 to 1000000000",
+            Self::UptimeSeconds => "a number from 0 to 4000000000",
+            Self::LoadAvg5m => "a number from 0 to 4194304",
+            Self::BandwidthBytesIn | Self::BandwidthBytesOut => {
+                "a number from 0 to 9007199254740992"
+            }
         }
     }
 }
@@ -200,9 +210,13 @@ impl<'de> Visitor<'de> for BodyVisitor<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         /// A text that may be null.
         type Nullable<'a> = Option<Cow<'a, str>>;
-        const SANDBOX_ID: Text = Text { min: 1, max: MAX_SANDBOX_ID_BYTES };
-        const NON_EMPTY: Text = Text { min: 1, max: MAX_STRING_BYTES };
-        const ANY: Text = Text { min: 0, max: MAX_STRING_BYTES };
+        const SANDBOX_ID: Text = Text { min: 1, max: MAX_SANDBOX_ID_BYTES, controls: false };
+        const NON_EMPTY: Text = Text { min: 1, max: MAX_STRING_BYTES, controls: false };
+        const ANY: Text = Text { min: 0, max: MAX_STRING_BYTES, controls: false };
+        const RESTARTS: Number = Number { max: MAX_RESTARTS };
+        const UPTIME: Number = Number { max: MAX_UPTIME_SECONDS };
+        const LOAD: Number = Number { max: MAX_LOAD };
+        const BYTES: Number = Number { max: MAX_BYTES };
 
         let mut sandbox_id = None;
         let mut machine_id = None;
@@ -241,17 +255,21 @@ impl<'de> Visitor<'de> for BodyVisitor<'_> {
                     openclaw_commit = Some(map.next_value_seed(OrNull(ANY))?);
                 }
                 Field::SupervisorState => supervisor_state = Some(map.next_value_seed(NON_EMPTY)?),
-                Field::TotalRestarts => total_restarts = Some(map.next_value_seed(Number)?),
+                Field::TotalRestarts => total_restarts = Some(map.next_value_seed(RESTARTS)?),
                 Field::RestartsSinceLastCheckin => {
-                    restarts_since_last_checkin = Some(map.next_value_seed(Number)?);
+                    restarts_since_last_checkin = Some(map.next_value_seed(RESTARTS)?);
                 }
-                Field::UptimeSeconds => uptime_seconds = Some(map.next_value_seed(Number)?),
-                Field::LoadAvg5m => load_avg_5m = Some(map.next_value_seed(Number)?),
-                Field::BandwidthBytesIn => bandwidth_bytes_in = Some(map.next_value_seed(Number)?),
+                Field::UptimeSeconds => uptime_seconds = Some(map.next_value_seed(UPTIME)?),
+                Field::LoadAvg5m => load_avg_5m = Some(map.next_value_seed(LOAD)?),
+                Field::BandwidthBytesIn => bandwidth_bytes_in = Some(map.next_value_seed(BYTES)?),
                 Field::BandwidthBytesOut => {
-                    bandwidth_bytes_out = Some(map.next_value_seed(Number)?);
+                    bandwidth_bytes_out = Some(map.next_value_seed(BYTES)?);
                 }
-                Field::LastExitReason => last_exit_reason = Some(map.next_value_seed(ANY)?),
+                Field::LastExitReason => {
+                    // No identifier: how a process ended is no reason to refuse its check-in.
+                    let seed = Text { controls: true, ..ANY };
+                    last_exit_reason = Some(map.next_value_seed(seed)?);
+                }
             }
             self.reading.set(None);
         }
@@ -311,15 +329,19 @@ impl Visitor<'_> for Key {
 struct Text {
     min: usize,
     max: usize,
+    /// Whether it may hold control characters.
+    controls: bool,
 }
 
 impl Text {
     fn check<E: de::Error>(self, text: &str) -> Result<(), E> {
-        if (self.min..=self.max).contains(&text.len()) {
-            Ok(())
-        } else {
-            Err(E::invalid_length(text.len(), &self))
+        if !(self.min..=self.max).contains(&text.len()) {
+            return Err(E::invalid_length(text.len(), &self));
         }
+        if !self.controls && has_control_characters(text) {
+            return Err(E::invalid_value(de::Unexpected::Str(text), &self));
+        }
+        Ok(())
     }
 }
 
@@ -377,8 +399,11 @@ impl<'de> Visitor<'de> for OrNull {
     }
 }
 
-/// Reads a finite number, 0 or more.
-struct Number;
+/// Reads a number from 0 to `max`.
+#[derive(Clone, Copy)]
+struct Number {
+    max: f64,
+}
 
 impl<'de> DeserializeSeed<'de> for Number {
     type Value = f64;
@@ -392,11 +417,12 @@ impl Visitor<'_> for Number {
     type Value = f64;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a finite number, 0 or more")
+        // Nobody reads this, and writing a double would add 7 kB to the Worker.
+        f.write_str("a number within its bounds")
     }
 
     fn visit_f64<E: de::Error>(self, number: f64) -> Result<f64, E> {
-        if number.is_finite() && number >= 0.0 {
+        if (0.0..=self.max).contains(&number) {
             Ok(number + 0.0) // turns -0 into 0
         } else {
             Err(E::invalid_value(de::Unexpected::Float(number), &self))
@@ -406,7 +432,7 @@ impl Visitor<'_> for Number {
     // Beyond 2^53 this rounds, as JavaScript does and as Analytics Engine's doubles must.
     #[expect(clippy::cast_precision_loss)]
     fn visit_u64<E: de::Error>(self, number: u64) -> Result<f64, E> {
-        Ok(number as f64)
+        self.visit_f64(number as f64)
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<f64, E> {
@@ -419,8 +445,7 @@ impl Visitor<'_> for Number {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "range checked")]
 fn whole_where_possible<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-    const TWO_POW_53: f64 = 9_007_199_254_740_992.0;
-    if number.fract() == 0.0 && (0.0..=TWO_POW_53).contains(number) {
+    if number.fract() == 0.0 && (0.0..=MAX_BYTES).contains(number) {
         serializer.serialize_u64(*number as u64)
     } else {
         serializer.serialize_f64(*number)
@@ -429,6 +454,8 @@ fn whole_where_possible<S: Serializer>(number: &f64, serializer: S) -> Result<S:
 
 #[cfg(test)]
 mod tests {
+    use std::ops::RangeInclusive;
+
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
@@ -531,9 +558,20 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_finite_and_not_negative() {
+    fn numbers_are_within_their_bounds() {
         for field in Field::ALL.into_iter().filter(|field| full()[field.name()].is_number()) {
-            for wrong in ["-1", "-0.5", "1e999", "-1e999", "null", "NaN", "\"1\""] {
+            let (_, highest) = field.rule().rsplit_once(' ').unwrap();
+            let above = [
+                format!("{highest}.5"),
+                format!("{highest}0"),
+                "1e308".into(),
+                u64::MAX.to_string(),
+            ];
+            let wrong = ["-1", "-0.5", "1e999", "-1e999", "null", "NaN", "\"1\""];
+            // 2^53 and a half is 2^53, as a double.
+            let above =
+                above.iter().map(String::as_str).filter(|n| n.parse() != highest.parse::<f64>());
+            for wrong in wrong.into_iter().chain(above) {
                 let body = full().to_string();
                 let old = format!("\"{}\":{}", field.name(), full()[field.name()]);
                 let new = format!("\"{}\":{wrong}", field.name());
@@ -545,8 +583,49 @@ mod tests {
                 );
             }
         }
+        for field in Field::ALL.into_iter().filter(|field| full()[field.name()].is_number()) {
+            let (_, highest) = field.rule().rsplit_once(' ').unwrap();
+            let highest: u64 = highest.parse().unwrap();
+            assert!(parse(&with(field, json!(highest))).is_ok(), "{field:?}");
+        }
         let zero = parse(&with(Field::LoadAvg5m, json!(-0.0))).unwrap();
         assert_eq!(zero["loadAvg5m"].to_string(), "0");
+    }
+
+    #[test]
+    fn identifiers_hold_no_control_characters() {
+        for field in Field::ALL.into_iter().filter(|field| full()[field.name()].is_string()) {
+            for text in
+                ["a\0", "\u{1b}[2J", "a\nb", "\u{7f}", "\u{9b}2J", "\u{202e}cod", "\u{2066}"]
+            {
+                let found = parse(&with(field, json!(text)));
+                if field == Field::LastExitReason {
+                    assert_eq!(found.unwrap()[field.name()], text);
+                } else {
+                    assert_eq!(found, Err(InvalidBody::Field(field)), "{text:?}");
+                }
+            }
+            for text in ["é", "<script>alert(1)</script>", "👩\u{200d}💻", "\"'\\;-- "] {
+                assert_eq!(parse(&with(field, json!(text))).unwrap()[field.name()], text);
+            }
+        }
+    }
+
+    #[test]
+    fn lone_surrogates_break_a_rule_that_names_them() {
+        for field in Field::ALL.into_iter().filter(|field| full()[field.name()].is_string()) {
+            for text in [r"\ud800", r"a\udfffb", r"\udc00\ud800"] {
+                let old = format!("\"{}\":{}", field.name(), full()[field.name()]);
+                let new = format!("\"{}\":\"{text}\"", field.name());
+                let body = full().to_string().replace(&old, &new);
+                assert_eq!(
+                    CheckIn::parse(body.as_bytes()),
+                    Err(InvalidBody::Field(field)),
+                    "{new}"
+                );
+                assert!(field.rule().contains("lone surrogates"));
+            }
+        }
     }
 
     #[test]
@@ -598,22 +677,29 @@ mod tests {
 
     prop_compose! {
         fn number()(n in prop_oneof![
-            0.0..1e18_f64,
-            any::<u32>().prop_map(f64::from),
+            0.0..MAX_LOAD,
+            (0..=4_194_304_u32).prop_map(f64::from),
             Just(0.0),
-            Just(f64::MAX),
+            Just(MAX_LOAD),
         ]) -> f64 { n }
+    }
+
+    /// Texts without control characters.
+    fn text(length: RangeInclusive<usize>) -> impl Strategy<Value = String> {
+        let (least, most) = length.into_inner();
+        proptest::string::string_regex(&format!("[^\\pC\\p{{Zl}}\\p{{Zp}}]{{{least},{most}}}"))
+            .unwrap()
     }
 
     prop_compose! {
         fn checkin()(
             (sandbox_id, machine_id, controller_version, controller_commit) in
-                ("\\PC{1,20}", proptest::option::of("\\PC{0,40}"), "\\PC{1,40}", "\\PC{1,40}"),
+                (text(1..=20), proptest::option::of(text(0..=40)), text(1..=40), text(1..=40)),
             (openclaw_version, openclaw_commit, supervisor_state, last_exit_reason) in (
-                proptest::option::of(".{0,40}"),
-                proptest::option::of("\\PC{0,40}"),
-                "\\PC{1,40}",
-                proptest::option::of("\\PC{0,40}"),
+                proptest::option::of(text(0..=40)),
+                proptest::option::of(text(0..=40)),
+                text(1..=40),
+                proptest::option::of(any::<String>()),
             ),
             n in proptest::array::uniform6(number()),
         ) -> CheckIn<'static> {
@@ -656,7 +742,7 @@ mod tests {
             body[at] = byte;
             if let Ok(checkin) = CheckIn::parse(&body) {
                 prop_assert!((1..=96).contains(&checkin.sandbox_id.len()));
-                prop_assert!(checkin.load_avg_5m.is_finite() && checkin.load_avg_5m >= 0.0);
+                prop_assert!((0.0..=MAX_LOAD).contains(&checkin.load_avg_5m));
             }
         }
     }

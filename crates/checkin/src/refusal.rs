@@ -192,7 +192,7 @@ mod tests {
     fn a_broken_rule_names_its_field_and_what_is_expected() {
         assert_eq!(
             Refusal::InvalidBody(InvalidBody::Field(Field::LoadAvg5m)).body(),
-            r#"{"error":"Invalid body","code":"invalid_field","field":"loadAvg5m","expected":"a finite number, 0 or more"}"#
+            r#"{"error":"Invalid body","code":"invalid_field","field":"loadAvg5m","expected":"a number from 0 to 4194304"}"#
         );
         assert_eq!(
             Refusal::InvalidQuery.body(),
