@@ -6,7 +6,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use kiloclaw_fleet::{
-    Asked, FleetQuestion, HistoryQuestion, IncidentsQuestion, InvalidParameter, Parameters,
+    Asked, FleetQuestion, HistoryQuestion, IncidentsQuestion, InvalidParameter, Next, Parameters,
     Question, SandboxQuestion, SandboxesQuestion, Time, UnexpectedAnswer,
 };
 use worker::wasm_bindgen::prelude::*;
@@ -118,7 +118,7 @@ pub(crate) async fn answer(
 ) -> Result<Response, ApiError> {
     let call = Call::new(&request, &context, &operator)?;
     let question = call.question(endpoint)?;
-    call.answer(&*question).await
+    call.answer(question).await
 }
 
 fn only_get(request: &Request) -> Result<(), ApiError> {
@@ -180,7 +180,7 @@ impl<'a> Call<'a> {
     }
 
     /// Answers from the cache, or asks and puts the answer there.
-    async fn answer(&self, question: &dyn Question) -> Result<Response, ApiError> {
+    async fn answer(&self, mut question: Box<dyn Question + '_>) -> Result<Response, ApiError> {
         let analytics = Analytics::read(&self.context.env)
             .map_err(|unusable| ApiError::Reading(Failure::NotConfigured(unusable)))?;
         let cache = Cache::default();
@@ -192,9 +192,15 @@ impl<'a> Call<'a> {
                 return self.respond(&cached.text().await?, FRESH - age);
             }
         }
-        let mut answers = analytics.ask_all(&question.queries()).await?;
-        answers.extend(analytics.ask_all(&question.follow_ups(&answers)?).await?);
-        let body = question.reply(&answers)?.ok_or(ApiError::Reading(Failure::UnknownSandbox))?;
+        let mut queries = question.queries();
+        let body = loop {
+            let answers = analytics.ask_all(&queries).await?;
+            match question.read(&answers)? {
+                Next::Ask(more) => queries = more,
+                Next::Reply(body) => break body,
+            }
+        };
+        let body = body.ok_or(ApiError::Reading(Failure::UnknownSandbox))?;
         let mut kept = answer::json_text(&body, &format!("max-age={FRESH}"))?;
         kept.headers_mut().set(MADE_AT, &self.now.0.to_string())?;
         cache.put(&key, kept).await?;

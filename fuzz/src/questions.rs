@@ -7,7 +7,7 @@ use aesql::{Format, Limits, Point, Query, Table};
 use base64ct::{Base64UrlUnpadded, Encoding};
 use kiloclaw_checkin::data_point::DATASET;
 use kiloclaw_fleet::{
-    Asked, FleetQuestion, HistoryQuestion, IncidentsQuestion, InvalidParameter, Parameters,
+    Asked, FleetQuestion, HistoryQuestion, IncidentsQuestion, InvalidParameter, Next, Parameters,
     Question, SandboxQuestion, SandboxesQuestion, Time,
 };
 use serde_json::Value;
@@ -94,20 +94,22 @@ fn is_bounded(sql: &str) {
 
 /// Asks a question of the fleet in memory; returns the reply. Whoever may see one sandbox alone, is shown
 /// nothing of the others.
-fn reply(question: &dyn Question, only: Option<&str>) -> Option<Value> {
-    let mut answers: Vec<_> = question.queries().iter().map(|sql| ask(sql)).collect();
-    match question.follow_ups(&answers) {
-        Ok(follow_ups) => answers.extend(follow_ups.iter().map(|sql| ask(sql))),
-        Err(error) => panic!("{error}"),
+fn reply(question: &mut dyn Question, only: Option<&str>) -> Option<Value> {
+    let mut queries = question.queries();
+    loop {
+        let answers: Vec<_> = queries.iter().map(|sql| ask(sql)).collect();
+        for (id, n) in IDS.iter().zip(0..).filter(|(id, _)| only.is_some_and(|only| only != **id)) {
+            assert!(
+                !answers.iter().any(|answer| answer.contains(&format!("#{n}#"))),
+                "{id}: {answers:?}"
+            );
+        }
+        match question.read(&answers) {
+            Ok(Next::Ask(more)) => queries = more,
+            Ok(Next::Reply(reply)) => return reply.as_deref().map(object),
+            Err(error) => panic!("{error}"),
+        }
     }
-    for (id, n) in IDS.iter().zip(0..).filter(|(id, _)| only.is_some_and(|only| only != **id)) {
-        assert!(
-            !answers.iter().any(|answer| answer.contains(&format!("#{n}#"))),
-            "{id}: {answers:?}"
-        );
-    }
-    let reply = question.reply(&answers).unwrap_or_else(|error| panic!("{error}"));
-    reply.as_deref().map(object)
 }
 
 fn object(json: &str) -> Value {
@@ -139,13 +141,13 @@ pub fn parameters(data: &[u8]) {
     ];
     for (only, question) in questions {
         match question {
-            Ok(question) => drop(reply(&*question, only)),
+            Ok(mut question) => drop(reply(&mut *question, only)),
             Err(invalid) => is_told(&invalid, &pairs, sandbox),
         }
     }
     match SandboxesQuestion::new(&parameters, asked) {
-        Ok(question) => {
-            let found = reply(&question, only).unwrap_or_default();
+        Ok(mut question) => {
+            let found = reply(&mut question, only).unwrap_or_default();
             listing(&pairs, asked, &found);
         }
         Err(invalid) => is_told(&invalid, &pairs, sandbox),
@@ -176,10 +178,10 @@ fn listing(pairs: &[(String, String)], asked: Asked<'_>, found: &Value) {
     }
     let spans = ["window", "silent_after"];
     let spans = pairs.iter().filter(|(name, _)| spans.contains(&&**name)).cloned();
-    let Ok(question) = SandboxesQuestion::new(&Parameters::new(spans), asked) else {
+    let Ok(mut question) = SandboxesQuestion::new(&Parameters::new(spans), asked) else {
         panic!("{pairs:?}")
     };
-    let all = reply(&question, asked.only).unwrap_or_default();
+    let all = reply(&mut question, asked.only).unwrap_or_default();
     let text = |sandbox: &Value, name: &str| sandbox[name].as_str().unwrap_or_default().to_owned();
     let is_wanted = |sandbox: &&Value| {
         let equals = |parameter, columns: &[&str]| {
@@ -217,30 +219,44 @@ pub fn answers(data: &[u8]) {
         IncidentsQuestion::new(&none, asked),
         IncidentsQuestion::new(&none, only),
     );
-    let (Ok(fleet), Ok(sandboxes), Ok(sandbox), Ok(history), Ok(incidents), Ok(limited)) = made
+    let (
+        Ok(mut fleet),
+        Ok(mut sandboxes),
+        Ok(mut sandbox),
+        Ok(mut history),
+        Ok(mut incidents),
+        Ok(mut limited),
+    ) = made
     else {
         panic!("these can be asked")
     };
-    let questions: [&dyn Question; 6] =
-        [&fleet, &sandboxes, &sandbox, &history, &incidents, &limited];
+    let questions: [&mut dyn Question; 6] =
+        [&mut fleet, &mut sandboxes, &mut sandbox, &mut history, &mut incidents, &mut limited];
     for question in questions {
-        let mut answers: Vec<_> = lines.iter().take(question.queries().len()).cloned().collect();
-        match question.follow_ups(&answers) {
-            Ok(follow_ups) => {
-                for sql in follow_ups {
-                    is_bounded(&sql);
-                    let query = Query::parse(&sql, &Limits::default());
-                    assert!(query.is_ok(), "{query:?}\n{sql}");
-                    answers.extend(lines.last().cloned());
+        let mut queries = question.queries();
+        let mut answers: Vec<_> = lines.iter().take(queries.len()).cloned().collect();
+        loop {
+            match question.read(&answers) {
+                Ok(Next::Ask(more)) => queries = more,
+                Ok(Next::Reply(reply)) => {
+                    let is_report = |reply: &String| object(reply)["asOf"].is_string();
+                    assert!(reply.as_ref().is_none_or(is_report), "{reply:?}");
+                    break;
+                }
+                Err(error) => {
+                    assert!(!error.to_string().is_empty());
+                    break;
                 }
             }
-            Err(error) => assert!(!error.to_string().is_empty()),
-        }
-        if let Ok(Some(reply)) = question.reply(&answers) {
-            assert!(object(&reply).get("asOf").is_some_and(Value::is_string), "{reply}");
+            for sql in &queries {
+                is_bounded(sql);
+                let query = Query::parse(sql, &Limits::default());
+                assert!(query.is_ok(), "{query:?}\n{sql}");
+            }
+            answers = lines.last().into_iter().cycle().take(queries.len()).cloned().collect();
         }
         // Another number of answers is an error of ours, and no reason to panic.
-        let _ = question.reply(&lines);
+        let _ = question.read(&lines);
     }
     // A page's cursor is one that the next page can be asked for with.
     let page = sandboxes.answer(lines.first().map(String::as_str).unwrap_or_default());

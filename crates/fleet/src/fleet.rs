@@ -8,14 +8,15 @@ use crate::parameters::{InvalidParameter, Parameters};
 use crate::rows::{self, UnexpectedAnswer};
 use crate::sql::{
     BYTES_IN, BYTES_OUT, CHECK_INS, CONTROLLER_VERSION, FLY_REGION, LAST_SEEN, LOAD, MACHINE_ID,
-    OPENCLAW_VERSION, RESTARTS, SAMPLE_INTERVAL, SANDBOX_ID, SUPERVISOR_STATE, latest, quantile,
-    sum,
+    OPENCLAW_VERSION, RESTARTS, SAMPLE_INTERVAL, SANDBOX_ID, SUPERVISOR_STATE, latest, on_purpose,
+    quantile, sum,
 };
 use crate::time::Time;
-use crate::{Asked, Question, SHUT_DOWN};
+use crate::{Asked, Next, Question};
 
-/// How many combinations of state, versions and region are told apart.
-const MAX_GROUPS: usize = 10_000;
+/// The most combinations of state, versions and region that are told apart. A row has four texts of
+/// 96 x 6 B at most and two numbers: 2,000 x 2.4 kB = 4.8 MB.
+const MAX_GROUPS: usize = 2_000;
 
 /// How is the fleet?
 #[derive(Clone, Debug)]
@@ -33,24 +34,38 @@ impl<'a> FleetQuestion<'a> {
         Ok(Self { asked, window, silent_after: parameters.silent_after(window)? })
     }
 
-    /// Asks for the sandboxes, by all that they are counted by.
+    /// Asks for the sandboxes, by all that they have in common. The largest groups come first.
     #[must_use]
-    pub fn sandboxes_sql(&self) -> String {
+    pub fn groups_sql(&self) -> String {
         let Time(heard_since) = self.asked.now.minus(self.silent_after);
         // Rows of the inner query are sandboxes: they are counted, not weighted.
         format!(
             "SELECT supervisorState, controllerVersion, openclawVersion, flyRegion, \
-             count() AS sandboxes, countIf(lastSeen >= {heard_since}) AS reporting, \
-             countIf(restarts > 0) AS restarted \
+             count() AS sandboxes, countIf(lastSeen >= {heard_since}) AS reporting \
              FROM (SELECT {SANDBOX_ID} AS sandboxId, {LAST_SEEN} AS lastSeen, \
              {} AS supervisorState, {} AS controllerVersion, {} AS openclawVersion, \
-             {} AS flyRegion, {} AS restarts {} GROUP BY sandboxId) \
+             {} AS flyRegion {} GROUP BY sandboxId) \
              GROUP BY supervisorState, controllerVersion, openclawVersion, flyRegion \
              ORDER BY sandboxes DESC LIMIT {MAX_GROUPS}",
             latest(SUPERVISOR_STATE),
             latest(CONTROLLER_VERSION),
             latest(OPENCLAW_VERSION),
             latest(FLY_REGION),
+            self.asked.points(self.window),
+        )
+    }
+
+    /// Asks how many sandboxes there are, whatever they have in common.
+    #[must_use]
+    pub fn sandboxes_sql(&self) -> String {
+        let Time(heard_since) = self.asked.now.minus(self.silent_after);
+        format!(
+            "SELECT count() AS sandboxes, countIf(lastSeen >= {heard_since}) AS reporting, \
+             countIf(lastSeen < {heard_since} AND onPurpose = 1) AS offOnPurpose, \
+             countIf(restarts > 0) AS restarted \
+             FROM (SELECT {SANDBOX_ID} AS sandboxId, {LAST_SEEN} AS lastSeen, \
+             {} AS onPurpose, {} AS restarts {} GROUP BY sandboxId)",
+            on_purpose(),
             sum(RESTARTS),
             self.asked.points(self.window),
         )
@@ -73,30 +88,30 @@ impl<'a> FleetQuestion<'a> {
         )
     }
 
-    /// Makes the answer of the rows for [`sandboxes_sql`](Self::sandboxes_sql) and
-    /// [`totals_sql`](Self::totals_sql).
-    pub fn answer(&self, sandboxes: &str, totals: &str) -> Result<Fleet, UnexpectedAnswer> {
-        let groups: Vec<Group> = rows::read(sandboxes)?;
+    /// Makes the report of the rows for [`sandboxes_sql`](Self::sandboxes_sql),
+    /// [`totals_sql`](Self::totals_sql) and [`groups_sql`](Self::groups_sql).
+    pub fn report(
+        &self,
+        sandboxes: &str,
+        totals: &str,
+        groups: &str,
+    ) -> Result<Fleet, UnexpectedAnswer> {
+        let sandboxes: Counts = rows::read_one(sandboxes)?;
         let totals: Totals = rows::read_one(totals)?;
-        let count = |of: fn(&Group) -> u64| groups.iter().map(of).sum();
-        let reporting = count(|group| group.reporting);
-        let sandboxes = count(|group| group.sandboxes);
+        let groups: Vec<Group> = rows::read(groups)?;
+        let complete = groups.len() < MAX_GROUPS;
         Ok(Fleet {
             as_of: self.asked.now,
             from: self.asked.now.minus(self.window),
             silent_after_seconds: self.silent_after,
-            sandboxes,
+            sandboxes: sandboxes.sandboxes,
             machines: totals.machines.saturating_sub(u64::from(totals.without_machine > 0)),
             check_ins: totals.check_ins,
-            reporting,
-            silent: sandboxes - reporting,
-            silent_after_shutdown: groups
-                .iter()
-                .filter(|group| group.supervisor_state.as_deref() == Some(SHUT_DOWN))
-                .map(|group| group.sandboxes - group.reporting)
-                .sum(),
+            reporting: sandboxes.reporting,
+            silent: sandboxes.sandboxes.saturating_sub(sandboxes.reporting),
+            silent_after_shutdown: sandboxes.off_on_purpose,
             restarts: totals.restarts,
-            restarted_sandboxes: count(|group| group.restarted),
+            restarted_sandboxes: sandboxes.restarted,
             bandwidth_bytes_in: totals.bandwidth_bytes_in,
             bandwidth_bytes_out: totals.bandwidth_bytes_out,
             load_avg_5m: LoadQuantiles { p50: totals.p50, p95: totals.p95 },
@@ -105,20 +120,34 @@ impl<'a> FleetQuestion<'a> {
             openclaw_versions: facets(&groups, |group| &group.openclaw_version),
             fly_regions: facets(&groups, |group| &group.fly_region),
             sample_interval: totals.sample_interval.max(1),
-            complete: groups.len() < MAX_GROUPS,
+            complete,
+            missing: if complete { Vec::new() } else { vec!["facets"] },
         })
     }
 }
 
 impl Question for FleetQuestion<'_> {
     fn queries(&self) -> Vec<String> {
-        vec![self.sandboxes_sql(), self.totals_sql()]
+        vec![self.sandboxes_sql(), self.totals_sql(), self.groups_sql()]
     }
 
-    fn reply(&self, answers: &[String]) -> Result<Option<String>, UnexpectedAnswer> {
-        let [sandboxes, totals] = answers else { return Err(UnexpectedAnswer::count()) };
-        Ok(Some(serde_json::to_string(&self.answer(sandboxes, totals)?)?))
+    fn read(&mut self, answers: &[String]) -> Result<Next, UnexpectedAnswer> {
+        let [sandboxes, totals, groups] = answers else { return Err(UnexpectedAnswer::count()) };
+        Next::reply(&self.report(sandboxes, totals, groups)?)
     }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Counts {
+    #[serde(deserialize_with = "rows::whole")]
+    sandboxes: u64,
+    #[serde(deserialize_with = "rows::whole")]
+    reporting: u64,
+    #[serde(deserialize_with = "rows::whole")]
+    off_on_purpose: u64,
+    #[serde(deserialize_with = "rows::whole")]
+    restarted: u64,
 }
 
 /// The sandboxes that have all of these in common.
@@ -137,8 +166,6 @@ struct Group {
     sandboxes: u64,
     #[serde(deserialize_with = "rows::whole")]
     reporting: u64,
-    #[serde(deserialize_with = "rows::whole")]
-    restarted: u64,
 }
 
 #[derive(Default, Deserialize)]
@@ -185,7 +212,7 @@ pub struct Fleet {
     pub reporting: u64,
     /// Those that are not.
     pub silent: u64,
-    /// Silent ones that had said that they shut down: they are no incident.
+    /// Silent ones that are off [on purpose](crate::ON_PURPOSE): they are no incident.
     pub silent_after_shutdown: u64,
     /// Restarts of the supervised process.
     pub restarts: u64,
@@ -208,8 +235,11 @@ pub struct Fleet {
     /// For how many check-ins a point stands at most: 1 if none was left out. With more, sandboxes may be
     /// missing, and some that seem silent are not.
     pub sample_interval: u64,
-    /// Whether all sandboxes are counted: false if they differ in more ways than are told apart.
+    /// Whether nothing is missing.
     pub complete: bool,
+    /// What is: `facets` if sandboxes differ in more ways than are told apart. Then the smallest groups
+    /// are not counted by state, versions and region; all other figures are whole.
+    pub missing: Vec<&'static str>,
 }
 
 /// How load is distributed; null if there was no check-in.

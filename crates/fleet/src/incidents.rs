@@ -1,29 +1,29 @@
 //! `GET /api/incidents`: what an operator should look at, the worst first.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::parameters::{HOUR, InvalidParameter, Parameters};
+use crate::parameters::{InvalidParameter, Parameters};
 use crate::rows::{self, UnexpectedAnswer};
 use crate::sql::{
-    CHECK_INS, FIRST_SEEN, FLY_REGION, LAST_EXIT_REASON, LAST_SEEN, MACHINE_ID, RESTARTS,
-    SAMPLE_INTERVAL, SANDBOX_ID, SUPERVISOR_STATE, Text, latest, points,
+    CHECK_INS, FLY_REGION, LAST_SEEN, MACHINE_ID, SAMPLE_INTERVAL, SANDBOX_ID, SUPERVISOR_STATE,
+    Text, in_pieces, latest, on_purpose, points,
 };
 use crate::time::{Span, Time};
-use crate::{Asked, Question, SHUT_DOWN};
+use crate::{Asked, Next, Question, clones, crash_loops};
 
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1_000;
 
-/// A process that restarts this often within an hour is in a crash loop.
-const CRASH_LOOP: f64 = 3.0;
+/// The silent sandboxes that are looked at: as many as an answer can show. Others are counted. A row has
+/// four texts of 96 x 6 B at most and two numbers: 1,000 x 2.5 kB = 2.5 MB.
+const MAX_SILENT: usize = MAX_LIMIT;
 
-/// How many silent sandboxes, check-ins with restarts and sandboxes on several machines are looked at.
-const MAX_SILENT: usize = 10_000;
-const MAX_RESTARTS: usize = 20_000;
-const MAX_CLONES: usize = 500;
+/// The most queries that ask for silent sandboxes again. An id of 96 bytes, all escaped, takes up 196
+/// characters of a query: 1,000 of them fit into 21.
+const MAX_PIECES: usize = 24;
 
 /// What is wrong?
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ pub struct IncidentsQuestion<'a> {
     window: u64,
     silent_after: u64,
     limit: usize,
+    /// What the first round found.
+    candidates: Option<Candidates>,
 }
 
 impl<'a> IncidentsQuestion<'a> {
@@ -41,206 +43,202 @@ impl<'a> IncidentsQuestion<'a> {
         let window = parameters.window()?;
         let silent_after = parameters.silent_after(window)?;
         let limit = parameters.integer("limit", DEFAULT_LIMIT, MAX_LIMIT)?;
-        Ok(Self { asked, window, silent_after, limit })
+        Ok(Self { asked, window, silent_after, limit, candidates: None })
     }
 
     fn heard_since(&self) -> Time {
         self.asked.now.minus(self.silent_after)
     }
 
-    /// Asks whether anybody checks in at all.
-    #[must_use]
-    pub fn anybody_sql(&self) -> String {
-        let points = self.asked.points(self.window);
+    /// Asks whether anybody checks in at all, and how many do not any more.
+    fn totals_sql(&self) -> String {
+        let Time(heard_since) = self.heard_since();
+        // Rows of the inner query are sandboxes: they are counted, not weighted.
         format!(
-            "SELECT {CHECK_INS} AS checkIns, {LAST_SEEN} AS lastSeen, \
-             {SAMPLE_INTERVAL} AS sampleInterval {points}"
+            "SELECT sum(received) AS checkIns, max(seen) AS lastSeen, \
+             max(sampled) AS sampleInterval, countIf(seen < {heard_since}) AS silent \
+             FROM (SELECT {SANDBOX_ID} AS sandboxId, {CHECK_INS} AS received, {LAST_SEEN} AS seen, \
+             {SAMPLE_INTERVAL} AS sampled {} GROUP BY sandboxId)",
+            self.asked.points(self.window),
         )
     }
 
-    /// Asks for the sandboxes that are not heard of any more.
-    #[must_use]
-    pub fn silent_sql(&self) -> String {
+    /// Asks for the sandboxes that are not heard of any more, those that are off on purpose last.
+    fn silent_sql(&self) -> String {
         let Time(heard_since) = self.heard_since();
         format!(
             "SELECT {SANDBOX_ID} AS sandboxId, {LAST_SEEN} AS lastSeen, {} AS supervisorState, \
-             {} AS machineId, {} AS flyRegion {} GROUP BY sandboxId \
-             HAVING lastSeen < {heard_since} ORDER BY lastSeen LIMIT {MAX_SILENT}",
+             {} AS machineId, {} AS flyRegion, {} AS onPurpose {} GROUP BY sandboxId \
+             HAVING lastSeen < {heard_since} ORDER BY onPurpose, lastSeen, sandboxId \
+             LIMIT {MAX_SILENT}",
             latest(SUPERVISOR_STATE),
             latest(MACHINE_ID),
             latest(FLY_REGION),
+            on_purpose(),
             self.asked.points(self.window),
         )
     }
 
-    /// Asks for the check-ins that tell of restarts, the latest first.
-    #[must_use]
-    pub fn restarts_sql(&self) -> String {
-        format!(
-            "SELECT {SANDBOX_ID} AS sandboxId, toUnixTimestamp(timestamp) AS time, \
-             {RESTARTS} * _sample_interval AS restarts, {LAST_EXIT_REASON} AS lastExitReason \
-             {} AND {RESTARTS} > 0 ORDER BY time DESC LIMIT {MAX_RESTARTS}",
-            self.asked.points(self.window),
-        )
-    }
-
-    /// Asks for the sandboxes that several machines checked in for, unless one clearly followed the
-    /// other. A machine that says good-bye after its successor's first check-in does not count.
-    #[must_use]
-    pub fn clones_sql(&self) -> String {
-        format!(
-            "SELECT sandboxId, count() AS machines, max(firstSeen) AS latestFirst, \
-             min(lastSeen) AS earliestLast FROM ({}) GROUP BY sandboxId \
-             HAVING machines > 2 OR (machines = 2 AND latestFirst < earliestLast) \
-             ORDER BY machines DESC, sandboxId LIMIT {MAX_CLONES}",
-            self.machines(""),
-        )
-    }
-
-    /// Asks for the machines of the sandboxes that [`clones_sql`](Self::clones_sql) found; nothing if
-    /// there are none.
-    pub fn machines_sql(&self, clones: &str) -> Result<Option<String>, UnexpectedAnswer> {
-        let clones: Vec<IdRow> = rows::read(clones)?;
-        if clones.is_empty() {
-            return Ok(None);
-        }
-        let condition = format!(" AND {}", one_of(clones.iter().map(|row| &*row.sandbox_id)));
-        Ok(Some(format!("{} ORDER BY sandboxId, firstSeen, machineId", self.machines(&condition))))
-    }
-
-    /// Asks which of the silent sandboxes are heard of after all; nothing if no check-in was left out.
+    /// Asks which of the silent sandboxes are heard of after all.
     ///
     /// Over many sandboxes and a long time, Analytics Engine looks at some points only, and whoever is
     /// not among them seems silent. Asked for these sandboxes and the last minutes, it looks at all.
-    pub fn heard_sql(
-        &self,
-        anybody: &str,
-        silent: &str,
-    ) -> Result<Option<String>, UnexpectedAnswer> {
-        let anybody: Anybody = rows::read_one(anybody)?;
-        let silent: Vec<SilentRow> = rows::read(silent)?;
-        if anybody.sample_interval <= 1 || silent.is_empty() {
-            return Ok(None);
-        }
+    fn heard_sql(&self, silent: &[SilentRow]) -> Vec<String> {
         let span = Span { after: self.heard_since().minus(1), until: self.asked.now };
-        Ok(Some(format!(
-            "SELECT {SANDBOX_ID} AS sandboxId {} AND {} GROUP BY sandboxId",
-            points(span, self.asked.only),
-            one_of(silent.iter().take(MAX_LIMIT).map(|row| &*row.sandbox_id)),
-        )))
+        let points = points(span, self.asked.only);
+        let ids = silent.iter().map(|row| Text(&row.sandbox_id).to_string());
+        let (queries, _) = in_pieces(ids, ", ", MAX_PIECES, |ids| {
+            format!(
+                "SELECT {SANDBOX_ID} AS sandboxId {points} AND {SANDBOX_ID} IN ({ids}) \
+                 GROUP BY sandboxId LIMIT {MAX_SILENT}"
+            )
+        });
+        queries
     }
 
-    /// The follow-ups, as far as there are any.
-    fn both(&self, answers: &[String]) -> Result<[Option<String>; 2], UnexpectedAnswer> {
-        let [anybody, silent, _, clones, ..] = answers else {
+    /// Reads the answers of the first round, and asks the second.
+    fn narrow_down(&mut self, answers: &[String]) -> Result<Vec<String>, UnexpectedAnswer> {
+        let [totals, silent, restarts, machines] = answers else {
             return Err(UnexpectedAnswer::count());
         };
-        Ok([self.machines_sql(clones)?, self.heard_sql(anybody, silent)?])
+        let totals: Totals = rows::read_one(totals)?;
+        let silent: Vec<SilentRow> = rows::read(silent)?;
+        let (crash_loops, loop_queries) =
+            crash_loops::Candidates::read(restarts, self.asked, self.window)?;
+        let (clones, mut queries) =
+            clones::Candidates::read(machines, self.asked, self.window, self.silent_after)?;
+        let machine_queries = queries.len();
+        let restart_queries = loop_queries.len();
+        queries.extend(loop_queries);
+        if totals.sample_interval > 1 {
+            queries.extend(self.heard_sql(&silent));
+        }
+        self.candidates = Some(Candidates {
+            totals,
+            silent,
+            crash_loops,
+            clones,
+            machine_queries,
+            restart_queries,
+        });
+        Ok(queries)
     }
 
-    /// A row for each machine of each sandbox.
-    fn machines(&self, condition: &str) -> String {
-        format!(
-            "SELECT {SANDBOX_ID} AS sandboxId, {MACHINE_ID} AS machineId, \
-             {FIRST_SEEN} AS firstSeen, {LAST_SEEN} AS lastSeen {} AND {MACHINE_ID} != '' \
-             AND {SUPERVISOR_STATE} != {}{condition} GROUP BY sandboxId, machineId",
-            self.asked.points(self.window),
-            Text(SHUT_DOWN),
-        )
-    }
-
-    /// Makes the answer of the rows for the queries of the same names; `machines` and `heard` if they
-    /// were asked.
-    pub fn answer(
+    /// Makes the report of what the first round found and the answers of the second.
+    fn conclude(
         &self,
-        anybody: &str,
-        silent: &str,
-        restarts: &str,
-        machines: Option<&str>,
-        heard: Option<&str>,
+        found: Candidates,
+        answers: &[String],
     ) -> Result<Incidents, UnexpectedAnswer> {
-        let anybody: Anybody = rows::read_one(anybody)?;
-        let mut silent: Vec<SilentRow> = rows::read(silent)?;
-        let restarts: Vec<RestartRow> = rows::read(restarts)?;
-        let machines: Vec<MachineRow> = machines.map_or(Ok(Vec::new()), rows::read)?;
-        let complete = silent.len() < MAX_SILENT && restarts.len() < MAX_RESTARTS;
-        let heard: Vec<IdRow> = heard.map_or(Ok(Vec::new()), rows::read)?;
-        let heard: BTreeSet<_> = heard.iter().map(|row| &*row.sandbox_id).collect();
-        silent.retain(|row| !heard.contains(&*row.sandbox_id));
+        let Candidates {
+            totals,
+            mut silent,
+            crash_loops,
+            clones,
+            machine_queries,
+            restart_queries,
+        } = found;
+        let (machines, answers) =
+            answers.split_at_checked(machine_queries).ok_or_else(UnexpectedAnswer::count)?;
+        let (restarts, heard) =
+            answers.split_at_checked(restart_queries).ok_or_else(UnexpectedAnswer::count)?;
 
-        let mut incidents = Vec::new();
+        let mut missing = Vec::new();
+        let (clones, cut) = clones.find(machines, self.heard_since())?;
+        missing.extend(cut.then_some("clones"));
+        let (crash_loops, cut) = crash_loops.find(restarts)?;
+        missing.extend(cut.then_some("crash_loops"));
+
+        let looked_at = silent.len();
+        let mut heard_ids = BTreeSet::new();
+        for answer in heard {
+            heard_ids.extend(rows::read::<IdRow>(answer)?.into_iter().map(|row| row.sandbox_id));
+        }
+        silent.retain(|row| !heard_ids.contains(&row.sandbox_id));
+        // The others are counted, but where points were left out nobody knows of them.
+        let others = usize::try_from(totals.silent).unwrap_or(usize::MAX).saturating_sub(looked_at);
+        missing.extend((others > 0 && totals.sample_interval > 1).then_some("silent"));
+
+        let totals_found = IncidentTotals {
+            clones: clones.len(),
+            crash_loops: crash_loops.len(),
+            silent: silent.len() + others,
+        };
+        let mut incidents = clones;
+        incidents.extend(crash_loops);
+        incidents.extend(silent.into_iter().map(SilentRow::into_incident));
         if self.asked.only.is_none()
-            && anybody.check_ins > 0
-            && anybody.last_seen < self.heard_since()
+            && totals.check_ins > 0
+            && totals.last_seen < self.heard_since()
         {
             incidents.push(Incident::NoCheckIns {
                 severity: Severity::Critical,
-                since: anybody.last_seen,
+                since: totals.last_seen,
             });
         }
-        incidents.extend(clones(machines, self.heard_since()));
-        incidents.extend(crash_loops(restarts, self.asked.now));
-        incidents.extend(silent.into_iter().map(SilentRow::into_incident));
-
-        let count =
-            |is: fn(&Incident) -> bool| incidents.iter().filter(|incident| is(incident)).count();
-        let totals = IncidentTotals {
-            clones: count(|incident| matches!(incident, Incident::Clone { .. })),
-            crash_loops: count(|incident| matches!(incident, Incident::CrashLoop { .. })),
-            silent: count(|incident| matches!(incident, Incident::Silent { .. })),
-        };
         incidents.sort_unstable_by(|a, b| a.rank().cmp(&b.rank()));
         incidents.truncate(self.limit);
         Ok(Incidents {
             as_of: self.asked.now,
             from: self.asked.now.minus(self.window),
             silent_after_seconds: self.silent_after,
-            totals,
+            totals: totals_found,
             incidents,
-            complete,
+            complete: missing.is_empty(),
+            missing,
         })
     }
 }
 
 impl Question for IncidentsQuestion<'_> {
     fn queries(&self) -> Vec<String> {
-        vec![self.anybody_sql(), self.silent_sql(), self.restarts_sql(), self.clones_sql()]
+        vec![
+            self.totals_sql(),
+            self.silent_sql(),
+            crash_loops::sums_sql(self.asked, self.window),
+            clones::sums_sql(self.asked, self.window, self.silent_after),
+        ]
     }
 
-    fn follow_ups(&self, answers: &[String]) -> Result<Vec<String>, UnexpectedAnswer> {
-        Ok(self.both(answers)?.into_iter().flatten().collect())
-    }
-
-    fn reply(&self, answers: &[String]) -> Result<Option<String>, UnexpectedAnswer> {
-        let [anybody, silent, restarts, _, follow_ups @ ..] = answers else {
-            return Err(UnexpectedAnswer::count());
+    fn read(&mut self, answers: &[String]) -> Result<Next, UnexpectedAnswer> {
+        let answers = if self.candidates.is_none() {
+            let queries = self.narrow_down(answers)?;
+            if !queries.is_empty() {
+                return Ok(Next::Ask(queries));
+            }
+            &[]
+        } else {
+            answers
         };
-        let mut follow_ups = follow_ups.iter();
-        let [machines, heard] = self
-            .both(answers)?
-            .map(|asked| asked.and_then(|_| follow_ups.next()).map(String::as_str));
-        let answer = self.answer(anybody, silent, restarts, machines, heard)?;
-        Ok(Some(serde_json::to_string(&answer)?))
+        let found = self.candidates.take().ok_or_else(UnexpectedAnswer::count)?;
+        Next::reply(&self.conclude(found, answers)?)
     }
 }
 
-/// Holds for these sandboxes.
-fn one_of<'a>(ids: impl Iterator<Item = &'a str>) -> String {
-    let ids: Vec<_> = ids.map(|id| Text(id).to_string()).collect();
-    format!("{SANDBOX_ID} IN ({})", ids.join(", "))
+/// What the first round found, and how many queries of the second are about what.
+#[derive(Clone, Debug)]
+struct Candidates {
+    totals: Totals,
+    silent: Vec<SilentRow>,
+    crash_loops: crash_loops::Candidates,
+    clones: clones::Candidates,
+    machine_queries: usize,
+    restart_queries: usize,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Anybody {
+struct Totals {
     #[serde(deserialize_with = "rows::whole")]
     check_ins: u64,
     last_seen: Time,
     #[serde(deserialize_with = "rows::whole")]
     sample_interval: u64,
+    #[serde(deserialize_with = "rows::whole")]
+    silent: u64,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct SilentRow {
     sandbox_id: String,
@@ -250,14 +248,14 @@ struct SilentRow {
     machine_id: Option<String>,
     #[serde(deserialize_with = "rows::known")]
     fly_region: Option<String>,
+    #[serde(deserialize_with = "rows::whole")]
+    on_purpose: u64,
 }
 
 impl SilentRow {
     fn into_incident(self) -> Incident {
-        let on_purpose =
-            matches!(self.supervisor_state.as_str(), SHUT_DOWN | "stopped" | "stopping");
         Incident::Silent {
-            severity: if on_purpose { Severity::Info } else { Severity::Critical },
+            severity: if self.on_purpose == 1 { Severity::Info } else { Severity::Critical },
             sandbox_id: self.sandbox_id,
             since: self.last_seen,
             supervisor_state: self.supervisor_state,
@@ -269,99 +267,8 @@ impl SilentRow {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct RestartRow {
-    sandbox_id: String,
-    time: Time,
-    #[serde(deserialize_with = "rows::number")]
-    restarts: f64,
-    #[serde(deserialize_with = "rows::known")]
-    last_exit_reason: Option<String>,
-}
-
-/// Finds the sandboxes that restarted too often within an hour, wherever the hour starts. The latest
-/// check-ins come first.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
-fn crash_loops(rows: Vec<RestartRow>, now: Time) -> impl Iterator<Item = Incident> {
-    let mut by_sandbox = BTreeMap::<String, Vec<RestartRow>>::new();
-    for row in rows {
-        by_sandbox.entry(row.sandbox_id.clone()).or_default().push(row);
-    }
-    by_sandbox.into_iter().filter_map(move |(sandbox_id, rows)| {
-        // The hour that ends with each check-in, in turn; `earlier` is the first one before it.
-        let (mut within, mut most) = (0.0, 0.0_f64);
-        let mut earlier = rows.iter().peekable();
-        for row in &rows {
-            while let Some(next) = earlier.next_if(|next| row.time.since(next.time) < HOUR) {
-                within += next.restarts;
-            }
-            most = most.max(within);
-            within -= row.restarts;
-        }
-        if most < CRASH_LOOP {
-            return None;
-        }
-        let latest = rows.first()?;
-        let sum =
-            |rows: &mut dyn Iterator<Item = &RestartRow>| rows.map(|row| row.restarts).sum::<f64>();
-        let restarts = sum(&mut rows.iter());
-        let lately = sum(&mut rows.iter().filter(|row| now.since(row.time) < HOUR));
-        let ongoing = lately >= CRASH_LOOP;
-        Some(Incident::CrashLoop {
-            severity: if ongoing { Severity::Critical } else { Severity::Warning },
-            sandbox_id,
-            since: rows.last()?.time,
-            last_restart: latest.time,
-            restarts: restarts.round() as u64,
-            most_in_an_hour: most.round() as u64,
-            last_exit_reason: latest.last_exit_reason.clone(),
-        })
-    })
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct IdRow {
     sandbox_id: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct MachineRow {
-    sandbox_id: String,
-    machine_id: String,
-    first_seen: Time,
-    last_seen: Time,
-}
-
-/// Finds the sandboxes of which one machine went on checking in after another had begun. Rows come by
-/// sandbox and by when the machine was first seen.
-fn clones(rows: Vec<MachineRow>, heard_since: Time) -> Vec<Incident> {
-    let mut by_sandbox = BTreeMap::<String, Vec<MachineRow>>::new();
-    for row in rows {
-        by_sandbox.entry(row.sandbox_id.clone()).or_default().push(row);
-    }
-    let mut found = Vec::new();
-    for (sandbox_id, rows) in by_sandbox {
-        // The machines that overlap with another, and from when to when there were two.
-        let mut machine_ids: Vec<String> = Vec::new();
-        let mut since: Option<Time> = None;
-        let mut until = Time(0);
-        for (i, row) in rows.iter().enumerate() {
-            for other in rows.iter().skip(i + 1).filter(|other| other.first_seen < row.last_seen) {
-                since = Some(since.map_or(other.first_seen, |since| since.min(other.first_seen)));
-                until = until.max(row.last_seen.min(other.last_seen));
-                for machine in [row, other] {
-                    if !machine_ids.contains(&machine.machine_id) {
-                        machine_ids.push(machine.machine_id.clone());
-                    }
-                }
-            }
-        }
-        let Some(since) = since else { continue };
-        let severity = if until >= heard_since { Severity::Critical } else { Severity::Info };
-        found.push(Incident::Clone { severity, sandbox_id, since, until, machine_ids });
-    }
-    found
 }
 
 /// How bad it is.
@@ -397,8 +304,11 @@ pub enum Incident {
         since: Time,
         /// When there were two for the last time.
         until: Time,
-        /// The machines.
-        machine_ids: Vec<String>,
+        /// How many machines there were together; of more than 50, all that were seen.
+        machines: u64,
+        /// The machines, those first seen first, and null for one without an id; of more than 50 the
+        /// one last seen.
+        machine_ids: Vec<Option<String>>,
     },
     /// The supervised process restarts again and again.
     CrashLoop {
@@ -419,7 +329,7 @@ pub enum Incident {
     },
     /// A sandbox is not heard of any more.
     Silent {
-        /// Info if it had said that it would stop.
+        /// Info if it is off on purpose.
         severity: Severity,
         /// The sandbox.
         sandbox_id: String,
@@ -439,8 +349,8 @@ impl Incident {
     fn rank(&self) -> (Severity, u8, Reverse<u64>, Time, &str) {
         match self {
             Self::NoCheckIns { severity, since } => (*severity, 0, Reverse(0), *since, ""),
-            Self::Clone { severity, sandbox_id, since, machine_ids, .. } => {
-                (*severity, 1, Reverse(machine_ids.len() as u64), *since, sandbox_id)
+            Self::Clone { severity, sandbox_id, since, machines, .. } => {
+                (*severity, 1, Reverse(*machines), *since, sandbox_id)
             }
             Self::CrashLoop { severity, sandbox_id, since, most_in_an_hour, .. } => {
                 (*severity, 2, Reverse(*most_in_an_hour), *since, sandbox_id)
@@ -466,8 +376,11 @@ pub struct Incidents {
     pub totals: IncidentTotals,
     /// The worst first.
     pub incidents: Vec<Incident>,
-    /// Whether all was looked at: false if there is too much of it.
+    /// Whether all was looked at.
     pub complete: bool,
+    /// What was not, as there is too much of it: `clones`, `crash_loops`, and `silent` where the total
+    /// counts sandboxes of which points may have been left out.
+    pub missing: Vec<&'static str>,
 }
 
 /// Incidents by kind.

@@ -7,11 +7,15 @@
 //! - Every query is bounded in time, on both sides: [`points`](sql::points) is the only way to them.
 //! - Every figure over points is weighted by `_sample_interval`: Analytics Engine may keep one point
 //!   of many. Figures over sandboxes are not: it keeps points of each.
+//! - Whatever a sandbox wrote, no answer is large: each query has a LIMIT on rows, each row a limit on its
+//!   texts, and a limit that one sandbox could use up is per sandbox. What a report leaves out, it names.
 //! - Restarts are summed from the delta of each check-in: `totalRestarts` starts again with the machine.
 //! - Times are seconds since 1970 on the way and RFC 3339 in UTC in answers.
 
 #![forbid(unsafe_code)]
 
+mod clones;
+mod crash_loops;
 mod fleet;
 mod history;
 mod incidents;
@@ -31,24 +35,37 @@ pub use sandbox::{Load, Machine, Sandbox, SandboxAnswer, SandboxQuestion};
 pub use sandboxes::{Sandboxes, SandboxesQuestion};
 pub use time::Time;
 
-/// A question about the fleet.
+/// A question about the fleet: asked in rounds, each made of the answers of the one before.
 pub trait Question {
-    /// What to ask Analytics Engine. The queries do not depend on one another.
+    /// The queries of the first round. They do not depend on one another.
     fn queries(&self) -> Vec<String>;
 
-    /// What to ask when the answers to these are there.
-    fn follow_ups(&self, answers: &[String]) -> Result<Vec<String>, UnexpectedAnswer> {
-        let _ = answers;
-        Ok(Vec::new())
-    }
-
-    /// What to reply, as JSON, with the answers to all queries in their order, follow-ups last; none if nothing is known
-    /// of what was asked.
-    fn reply(&self, answers: &[String]) -> Result<Option<String>, UnexpectedAnswer>;
+    /// Reads the answers to the queries asked last, in their order.
+    fn read(&mut self, answers: &[String]) -> Result<Next, UnexpectedAnswer>;
 }
 
-/// The state of a machine that says good-bye: whoever is silent after it is silent on purpose.
+/// What follows a round of queries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Another round.
+    Ask(Vec<String>),
+    /// The report, as JSON; `None` if the subject was not found.
+    Reply(Option<String>),
+}
+
+impl Next {
+    /// Writes a report.
+    fn reply(report: &impl serde::Serialize) -> Result<Self, UnexpectedAnswer> {
+        Ok(Self::Reply(Some(serde_json::to_string(report)?)))
+    }
+}
+
+/// The state of a machine that says good-bye.
 const SHUT_DOWN: &str = "shutting_down";
+
+/// The states of a process that is off on purpose. A sandbox that falls silent in one of them is no
+/// incident, if it was its own machine that said so: [`sql::on_purpose`] is the rule.
+pub const ON_PURPOSE: [&str; 3] = [SHUT_DOWN, "stopped", "stopping"];
 
 /// Who asks, and when.
 #[derive(Clone, Copy, Debug)]

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::sql;
-use kiloclaw_checkin::limits::{MAX_SANDBOX_ID_BYTES, MAX_STRING_BYTES};
+use kiloclaw_checkin::limits::MAX_SANDBOX_ID_BYTES;
 
 /// A parameter that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ impl std::error::Error for InvalidParameter {}
 
 /// An hour, a day, in seconds.
 pub(crate) const HOUR: u64 = 3_600;
-const DAY: u64 = 24 * HOUR;
+pub(crate) const DAY: u64 = 24 * HOUR;
 
 /// How far Analytics Engine looks back.
 pub(crate) const RETENTION: u64 = 90 * DAY;
@@ -81,11 +81,11 @@ impl Parameters {
         self.pairs.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
-    /// A text to compare with.
+    /// A text to compare with what reports show, which is no longer than this.
     pub(crate) fn text(&self, name: &str) -> Result<Option<String>, InvalidParameter> {
         let Some(text) = self.get(name) else { return Ok(None) };
-        if text.len() > MAX_STRING_BYTES {
-            let expected = format!("at most {MAX_STRING_BYTES} bytes");
+        if text.len() > sql::LONGEST_TEXT {
+            let expected = format!("at most {} bytes", sql::LONGEST_TEXT);
             return Err(InvalidParameter::new(name, expected));
         }
         Ok(Some(text.to_owned()))

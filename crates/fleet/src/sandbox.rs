@@ -2,15 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Question;
 use crate::parameters::{self, InvalidParameter, Parameters};
 use crate::rows::{self, UnexpectedAnswer};
 use crate::sql::{
     self, BYTES_IN, BYTES_OUT, CHECK_INS, CONTROLLER_COMMIT, CONTROLLER_VERSION, FIRST_SEEN,
     FLY_REGION, LAST_EXIT_REASON, LAST_SEEN, LOAD, MACHINE_ID, OPENCLAW_COMMIT, OPENCLAW_VERSION,
-    RESTARTS, SANDBOX_ID, SUPERVISOR_STATE, TOTAL_RESTARTS, UPTIME, latest, quantile, sum,
+    RESTARTS, SANDBOX_ID, SUPERVISOR_STATE, TOTAL_RESTARTS, UPTIME, highest, latest, quantile,
+    start_of, sum,
 };
 use crate::time::{Span, Time};
+use crate::{Next, Question};
 
 /// How many machines of a sandbox are told.
 const MAX_MACHINES: usize = 100;
@@ -50,10 +51,11 @@ impl SandboxQuestion {
     #[must_use]
     pub fn sandbox_sql(&self) -> String {
         format!(
-            "SELECT {}, {} AS p50, {} AS p95, max({LOAD}) AS highest {} GROUP BY sandboxId",
+            "SELECT {}, {} AS p50, {} AS p95, {} AS highest {} GROUP BY sandboxId",
             columns(),
             quantile("0.5", LOAD),
             quantile("0.95", LOAD),
+            highest(LOAD),
             self.points(),
         )
     }
@@ -62,9 +64,11 @@ impl SandboxQuestion {
     #[must_use]
     pub fn machines_sql(&self) -> String {
         format!(
-            "SELECT {MACHINE_ID} AS machineId, {FIRST_SEEN} AS firstSeen, {LAST_SEEN} AS lastSeen, \
-             {CHECK_INS} AS checkIns {} AND {MACHINE_ID} != '' GROUP BY machineId \
+            "SELECT {} AS machineId, firstSeen, lastSeen, checkIns \
+             FROM (SELECT {MACHINE_ID} AS machine, {FIRST_SEEN} AS firstSeen, \
+             {LAST_SEEN} AS lastSeen, {CHECK_INS} AS checkIns {} GROUP BY machine) \
              ORDER BY lastSeen DESC, machineId LIMIT {MAX_MACHINES}",
+            start_of("machine"),
             self.points(),
         )
     }
@@ -95,10 +99,12 @@ impl Question for SandboxQuestion {
         vec![self.sandbox_sql(), self.machines_sql()]
     }
 
-    fn reply(&self, answers: &[String]) -> Result<Option<String>, UnexpectedAnswer> {
+    fn read(&mut self, answers: &[String]) -> Result<Next, UnexpectedAnswer> {
         let [sandbox, machines] = answers else { return Err(UnexpectedAnswer::count()) };
-        let answer = self.answer(sandbox, machines)?;
-        Ok(answer.map(|answer| serde_json::to_string(&answer)).transpose()?)
+        match self.answer(sandbox, machines)? {
+            Some(answer) => Next::reply(&answer),
+            None => Ok(Next::Reply(None)),
+        }
     }
 }
 
@@ -128,7 +134,7 @@ pub(crate) fn columns() -> String {
          {} AS supervisorState, {} AS machineId, {} AS flyRegion, {} AS controllerVersion, \
          {} AS controllerCommit, {} AS openclawVersion, {} AS openclawCommit, \
          {} AS lastExitReason, {} AS uptimeSeconds, {} AS loadAvg5m, {} AS totalRestarts, \
-         {CHECK_INS} AS checkIns, {} AS restarts, {} AS bandwidthBytesIn, \
+         {CHECK_INS} AS checkIns, round({}) AS restarts, {} AS bandwidthBytesIn, \
          {} AS bandwidthBytesOut",
         latest(SUPERVISOR_STATE),
         latest(MACHINE_ID),
@@ -217,8 +223,9 @@ impl Sandbox {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Machine {
-    /// Its id.
-    pub machine_id: String,
+    /// Its id; null if it does not say.
+    #[serde(deserialize_with = "rows::known")]
+    pub machine_id: Option<String>,
     /// The first check-in from it within the window.
     pub first_seen: Time,
     /// The last one.

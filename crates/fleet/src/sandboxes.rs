@@ -8,7 +8,7 @@ use crate::rows::{self, UnexpectedAnswer};
 use crate::sandbox::{Sandbox, columns};
 use crate::sql::{self, Text};
 use crate::time::{Span, Time};
-use crate::{Asked, Question};
+use crate::{Asked, Next, Question};
 
 const KNOWN: &[&str] = &[
     "window",
@@ -24,6 +24,7 @@ const KNOWN: &[&str] = &[
 ];
 
 const DEFAULT_LIMIT: usize = 100;
+/// A row has nine texts of 96 x 6 B at most and nine numbers: 1,001 x 6 kB = 6 MB.
 const MAX_LIMIT: usize = 1_000;
 
 /// How long a cursor is good for: pages show the fleet as it was when the first one was asked for.
@@ -267,9 +268,9 @@ impl Question for SandboxesQuestion<'_> {
         vec![self.sql()]
     }
 
-    fn reply(&self, answers: &[String]) -> Result<Option<String>, UnexpectedAnswer> {
+    fn read(&mut self, answers: &[String]) -> Result<Next, UnexpectedAnswer> {
         let [sandboxes] = answers else { return Err(UnexpectedAnswer::count()) };
-        Ok(Some(serde_json::to_string(&self.answer(sandboxes)?)?))
+        Next::reply(&self.answer(sandboxes)?)
     }
 }
 

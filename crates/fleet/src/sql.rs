@@ -3,9 +3,10 @@
 use std::fmt::{self, Write};
 
 use kiloclaw_checkin::data_point::{Column, DATASET};
+use kiloclaw_checkin::limits::{MAX_BYTES, MAX_LOAD, MAX_RESTARTS, MAX_UPTIME_SECONDS};
 
-use crate::Asked;
 use crate::time::{Span, Time};
+use crate::{Asked, ON_PURPOSE};
 
 pub(crate) const SANDBOX_ID: Column = Column::of("sandboxId");
 pub(crate) const CONTROLLER_VERSION: Column = Column::of("controllerVersion");
@@ -22,6 +23,15 @@ pub(crate) const UPTIME: Column = Column::of("uptimeSeconds");
 pub(crate) const LOAD: Column = Column::of("loadAvg5m");
 pub(crate) const BYTES_IN: Column = Column::of("bandwidthBytesIn");
 pub(crate) const BYTES_OUT: Column = Column::of("bandwidthBytesOut");
+
+/// The longest query that Analytics Engine takes, in characters. Its documentation does not say so; its
+/// answer to a longer one does (`SQL was excessively long, exceeded maximum length: 10000`).
+pub(crate) const MAX_SQL: usize = 10_000;
+
+/// How much of a text a report shows, in characters. A contract's text may have 1,024 bytes, of which JSON
+/// makes 6,144 if all are control characters; versions, states, regions and machines' ids are shorter than
+/// this, and 9 texts of a sandbox come to 9 x 96 x 6 B = 5,184 B at most.
+pub(crate) const LONGEST_TEXT: usize = 96;
 
 /// A text as a literal: whatever it holds, it stays one.
 ///
@@ -68,19 +78,103 @@ pub(crate) const CHECK_INS: &str = "SUM(_sample_interval)";
 /// For how many check-ins a point may stand: 1 if none was left out, 0 without points.
 pub(crate) const SAMPLE_INTERVAL: &str = "max(_sample_interval)";
 
-/// The sum of a column over the check-ins that the points stand for.
+/// A number, but no more than the contract allows: points from before it had bounds hold any.
+fn bounded(column: Column) -> String {
+    let highest = match column {
+        RESTARTS | TOTAL_RESTARTS => MAX_RESTARTS,
+        UPTIME => MAX_UPTIME_SECONDS,
+        LOAD => MAX_LOAD,
+        _ => MAX_BYTES,
+    };
+    // Whole numbers, which must be written as doubles: both branches have to be of one type.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "whole, up to 2^53"
+    )]
+    let highest = highest as u64;
+    format!("if({column} > {highest}.0, {highest}.0, {column})")
+}
+
+/// What a column adds up to over the check-ins that a point stands for.
+pub(crate) fn weighed(column: Column) -> String {
+    format!("{} * _sample_interval", bounded(column))
+}
+
+/// The sum of a column over the check-ins that the points stand for. Of numbers within their bounds, it is
+/// finite: 2^53 times 10^12 check-ins is 10^28.
 pub(crate) fn sum(column: Column) -> String {
-    format!("SUM({column} * _sample_interval)")
+    format!("SUM({})", weighed(column))
+}
+
+/// The highest number in a column.
+pub(crate) fn highest(column: Column) -> String {
+    format!("max({})", bounded(column))
+}
+
+/// The start of a text, which is all of it unless somebody wants the report to be large.
+pub(crate) fn start_of(text: impl fmt::Display) -> String {
+    format!("substring({text}, 1, {LONGEST_TEXT})")
 }
 
 /// What a column holds in the latest point.
 pub(crate) fn latest(column: Column) -> String {
-    format!("argMax({column}, timestamp)")
+    match column {
+        Column::Double(_) => format!("argMax({}, timestamp)", bounded(column)),
+        Column::Index | Column::Blob(_) => start_of(format_args!("argMax({column}, timestamp)")),
+    }
+}
+
+/// Of a sandbox's points: 1 if it is off on purpose, 0 if not.
+///
+/// Its last check-in says so, and comes from the machine that was there before: a stranger's good-bye does
+/// not explain why that one fell silent.
+pub(crate) fn on_purpose() -> String {
+    let states = ON_PURPOSE.map(|state| Text(state).to_string()).join(", ");
+    format!(
+        "if(argMax({SUPERVISOR_STATE}, timestamp) IN ({states}) \
+         AND argMax({MACHINE_ID}, timestamp) = argMax({MACHINE_ID}, \
+         if({SUPERVISOR_STATE} IN ({states}), 0, toUnixTimestamp(timestamp))), 1, 0)"
+    )
 }
 
 /// A quantile of a column over the check-ins that the points stand for.
 pub(crate) fn quantile(level: &str, column: Column) -> String {
-    format!("quantileExactWeighted({level})({column}, _sample_interval)")
+    format!("quantileExactWeighted({level})({}, _sample_interval)", bounded(column))
+}
+
+/// Splits a query that is too long into at most `most` pieces: `make` writes one with some of the
+/// conditions, joined. Returns how many of the conditions are in them, too.
+pub(crate) fn in_pieces(
+    conditions: impl IntoIterator<Item = String>,
+    joined_by: &str,
+    most: usize,
+    make: impl Fn(&str) -> String,
+) -> (Vec<String>, usize) {
+    let room = MAX_SQL.saturating_sub(make("").chars().count());
+    let mut pieces = Vec::new();
+    let (mut piece, mut used, mut covered) = (String::new(), 0, 0);
+    for condition in conditions {
+        let length = joined_by.len() + condition.chars().count();
+        if used + length > room && !piece.is_empty() {
+            pieces.push(make(&piece));
+            piece.clear();
+            used = 0;
+        }
+        if pieces.len() == most || length > room {
+            break;
+        }
+        if !piece.is_empty() {
+            piece.push_str(joined_by);
+        }
+        piece.push_str(&condition);
+        used += length;
+        covered += 1;
+    }
+    if !piece.is_empty() {
+        pieces.push(make(&piece));
+    }
+    (pieces, covered)
 }
 
 /// When the first and the last of the points arrived.

@@ -10,101 +10,17 @@
     reason = "small numbers"
 )]
 
+mod in_memory;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use aesql::{Format, Limits, Point, Query, Table};
-use kiloclaw_checkin::data_point::DATASET;
+use in_memory::{ALL, CHECK_IN, CheckIn, FleetInMemory, HOUR, MINUTE, NOW, parameters};
 use kiloclaw_fleet::{
-    Asked, Facet, FleetQuestion, HistoryQuestion, Incident, IncidentsQuestion, Parameters,
-    Question, SandboxQuestion, SandboxesQuestion, Severity, Time,
+    Asked, Facet, FleetQuestion, HistoryQuestion, IncidentsQuestion, Next, Question,
+    SandboxQuestion, SandboxesQuestion, Time,
 };
 use proptest::prelude::*;
-
-const NOW: u64 = 1_767_323_045;
-const MINUTE: u64 = 60;
-const HOUR: u64 = 3_600;
-
-/// A check-in, as its data point has it.
-#[derive(Clone, Debug)]
-struct CheckIn {
-    /// Seconds before [`NOW`].
-    ago: u64,
-    sandbox: &'static str,
-    machine: &'static str,
-    controller: &'static str,
-    openclaw: &'static str,
-    state: &'static str,
-    region: &'static str,
-    exit: &'static str,
-    restarts: u32,
-    load: f64,
-    bytes: u32,
-    /// How many check-ins the point stands for.
-    weight: u32,
-}
-
-const CHECK_IN: CheckIn = CheckIn {
-    ago: 0,
-    sandbox: "a",
-    machine: "m1",
-    controller: "1.0.0",
-    openclaw: "2.0.0",
-    state: "running",
-    region: "fra",
-    exit: "",
-    restarts: 0,
-    load: 0.5,
-    bytes: 10,
-    weight: 1,
-};
-
-struct FleetInMemory(BTreeMap<String, Table>);
-
-impl FleetInMemory {
-    fn new(check_ins: &[CheckIn]) -> Self {
-        let mut sorted = check_ins.to_vec();
-        sorted.sort_by_key(|check_in| std::cmp::Reverse(check_in.ago));
-        let mut table = Table::new(DATASET);
-        for check_in in sorted {
-            let texts = [
-                check_in.sandbox,
-                check_in.controller,
-                "c0ffee",
-                check_in.openclaw,
-                "",
-                check_in.state,
-                check_in.region,
-                check_in.machine,
-                check_in.exit,
-            ];
-            let (restarts, bytes) = (f64::from(check_in.restarts), f64::from(check_in.bytes));
-            let point = Point {
-                timestamp_ms: i64::try_from((NOW - check_in.ago) * 1_000).unwrap(),
-                dataset: DATASET.into(),
-                index1: check_in.sandbox.into(),
-                blobs: texts.map(Into::into).into(),
-                doubles: vec![restarts, 7.0, 60.0, check_in.load, bytes, 2.0 * bytes],
-                sample_interval: check_in.weight,
-            };
-            table.push(&point).unwrap();
-        }
-        Self(BTreeMap::from([(DATASET.into(), table)]))
-    }
-
-    fn ask(&self, sql: &str) -> String {
-        let query =
-            Query::parse(sql, &Limits::default()).unwrap_or_else(|error| panic!("{error}\n{sql}"));
-        assert!(sql.contains("WHERE timestamp > toDateTime("), "not bounded: {sql}");
-        // Nothing may depend on the engine's own clock.
-        query.run(&self.0, 0).unwrap().write(Format::Json).unwrap()
-    }
-}
-
-fn parameters(pairs: &[(&str, &str)]) -> Parameters {
-    Parameters::new(pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())))
-}
-
-const ALL: Asked<'_> = Asked { now: Time(NOW), only: None };
+use serde_json::{Value, json};
 
 fn ago(seconds: u64) -> Time {
     Time(NOW - seconds)
@@ -112,7 +28,10 @@ fn ago(seconds: u64) -> Time {
 
 fn fleet(of: &FleetInMemory, pairs: &[(&str, &str)], asked: Asked<'_>) -> kiloclaw_fleet::Fleet {
     let question = FleetQuestion::new(&parameters(pairs), asked).unwrap();
-    question.answer(&of.ask(&question.sandboxes_sql()), &of.ask(&question.totals_sql())).unwrap()
+    let [sandboxes, totals, groups] =
+        [question.sandboxes_sql(), question.totals_sql(), question.groups_sql()]
+            .map(|sql| of.ask(&sql));
+    question.report(&sandboxes, &totals, &groups).unwrap()
 }
 
 fn sandbox(of: &FleetInMemory, id: &str) -> Option<kiloclaw_fleet::SandboxAnswer> {
@@ -120,27 +39,13 @@ fn sandbox(of: &FleetInMemory, id: &str) -> Option<kiloclaw_fleet::SandboxAnswer
     question.answer(&of.ask(&question.sandbox_sql()), &of.ask(&question.machines_sql())).unwrap()
 }
 
-fn incidents(
-    of: &FleetInMemory,
-    pairs: &[(&str, &str)],
-    asked: Asked<'_>,
-) -> kiloclaw_fleet::Incidents {
-    let question = IncidentsQuestion::new(&parameters(pairs), asked).unwrap();
-    let clones = of.ask(&question.clones_sql());
-    let machines = question.machines_sql(&clones).unwrap().map(|sql| of.ask(&sql));
-    let (anybody, silent) = (of.ask(&question.anybody_sql()), of.ask(&question.silent_sql()));
-    let heard = question.heard_sql(&anybody, &silent).unwrap().map(|sql| of.ask(&sql));
-    let restarts = of.ask(&question.restarts_sql());
-    let answer = question
-        .answer(&anybody, &silent, &restarts, machines.as_deref(), heard.as_deref())
-        .unwrap();
-    // The same by the way that the Worker takes.
-    let ask = |sql: Vec<String>| sql.iter().map(|sql| of.ask(sql)).collect::<Vec<_>>();
-    let mut answers = ask(question.queries());
-    answers.extend(ask(question.follow_ups(&answers).unwrap()));
-    let reply = question.reply(&answers).unwrap().unwrap();
-    assert_eq!(reply, serde_json::to_string(&answer).unwrap());
-    answer
+fn incidents(of: &FleetInMemory, pairs: &[(&str, &str)], asked: Asked<'_>) -> Value {
+    in_memory::ask(of, IncidentsQuestion::new(&parameters(pairs), asked).unwrap()).unwrap()
+}
+
+/// The incidents of a kind.
+fn of_kind<'a>(report: &'a Value, kind: &str) -> Vec<&'a Value> {
+    report["incidents"].as_array().unwrap().iter().filter(|one| one["kind"] == kind).collect()
 }
 
 /// All pages of a listing, as the ids on them.
@@ -221,7 +126,7 @@ fn a_fleet_that_nobody_saw_is_empty() {
     assert_eq!((fleet.sandboxes, fleet.silent, fleet.machines, fleet.check_ins), (0, 0, 0, 0));
     assert_eq!((fleet.load_avg_5m.p50, fleet.load_avg_5m.p95), (None, None));
     let incidents = incidents(&FleetInMemory::new(&[]), &[], ALL);
-    assert_eq!(incidents.incidents, []);
+    assert_eq!(incidents["incidents"], json!([]));
 }
 
 #[test]
@@ -241,9 +146,9 @@ fn an_operator_of_one_sandbox_sees_that_one() {
     assert_eq!(answer.sandboxes.len(), 1);
     assert_eq!(answer.sandboxes[0].sandbox_id, "b");
     let incidents = incidents(&three(), &[], only);
-    assert_eq!((incidents.totals.silent, incidents.totals.crash_loops), (1, 1));
+    assert_eq!(incidents["totals"], json!({ "clones": 0, "crashLoops": 1, "silent": 1 }));
     // It cannot know whether the others are silent, too.
-    assert!(!incidents.incidents.iter().any(|one| matches!(one, Incident::NoCheckIns { .. })));
+    assert!(of_kind(&incidents, "no_check_ins").is_empty());
 }
 
 #[test]
@@ -262,12 +167,12 @@ fn one_sandbox_is_told_in_full() {
     assert_eq!((b.bandwidth_bytes_in, b.bandwidth_bytes_out), (30, 60));
     assert_eq!((answer.load.p50, answer.load.p95), (Some(8.0), Some(8.0)));
     assert_eq!(answer.load.highest, Some(8.0));
-    assert_eq!(answer.machines, []);
-
-    let machines = sandbox(&three(), "a").unwrap().machines;
-    let ids: Vec<_> =
-        machines.iter().map(|machine| (&*machine.machine_id, machine.check_ins)).collect();
-    assert_eq!(ids, [("m2", 1), ("m1", 3)]);
+    let ids = |id| -> Vec<_> {
+        let machines = sandbox(&three(), id).unwrap().machines;
+        machines.into_iter().map(|machine| (machine.machine_id, machine.check_ins)).collect()
+    };
+    assert_eq!(ids("b"), [(None, 3)], "the one without an id");
+    assert_eq!(ids("a"), [(Some("m2".into()), 1), (Some("m1".into()), 3)]);
     assert_eq!(sandbox(&three(), "d"), None, "not within the window");
     assert_eq!(sandbox(&three(), "x"), None);
     for id in ["", &"x".repeat(97)] {
@@ -391,7 +296,6 @@ fn crash(sandbox: &'static str, minutes_ago: u64, restarts: u32) -> CheckIn {
 
 #[test]
 fn a_crash_loop_is_three_restarts_within_any_hour() {
-    use Severity::{Critical, Warning};
     let check_ins = [
         // Over, and across the start of an hour.
         crash("over", 150, 1),
@@ -413,33 +317,24 @@ fn a_crash_loop_is_three_restarts_within_any_hour() {
         crash("well", 1, 2),
     ];
     let found = incidents(&FleetInMemory::new(&check_ins), &[], ALL);
-    let loops: Vec<_> = found
-        .incidents
-        .iter()
-        .map(|incident| match incident {
-            Incident::CrashLoop { severity, sandbox_id, restarts, most_in_an_hour, .. } => {
-                (*severity, sandbox_id.as_str(), *restarts, *most_in_an_hour)
-            }
-            other => panic!("{other:?}"),
-        })
+    let loops: Vec<_> = of_kind(&found, "crash_loop")
+        .into_iter()
+        .map(|one| json!([one["severity"], one["sandboxId"], one["restarts"], one["mostInAnHour"]]))
         .collect();
     assert_eq!(
         loops,
         [
-            (Critical, "now", 4, 4),
-            (Critical, "once", 3, 3),
-            (Critical, "sampled", 3, 3),
-            (Warning, "over", 3, 3)
+            json!(["critical", "now", 4, 4]),
+            json!(["critical", "once", 3, 3]),
+            json!(["critical", "sampled", 3, 3]),
+            json!(["warning", "over", 3, 3])
         ]
     );
-    assert_eq!(found.totals.crash_loops, 4);
-    let Some(Incident::CrashLoop { since, last_restart, last_exit_reason, .. }) =
-        found.incidents.first()
-    else {
-        panic!()
-    };
-    assert_eq!((*since, *last_restart), (ago(55 * MINUTE), ago(5 * MINUTE)));
-    assert_eq!(last_exit_reason.as_deref(), Some("code:1"));
+    assert_eq!(found["totals"]["crashLoops"], 4);
+    let first = &found["incidents"][0];
+    assert_eq!(first["since"], json!(ago(55 * MINUTE)));
+    assert_eq!(first["lastRestart"], json!(ago(5 * MINUTE)));
+    assert_eq!(first["lastExitReason"], "code:1");
 }
 
 fn on(sandbox: &'static str, machine: &'static str, minutes_ago: u64) -> CheckIn {
@@ -475,78 +370,157 @@ fn a_clone_is_a_machine_that_goes_on_after_another_began() {
         on("moves", "m1", 30),
         on("moves", "m2", 20),
         on("moves", "m3", 0),
-        // What does not name its machine cannot be told apart.
+        // What does not name its machine is one machine more.
         on("unnamed", "m1", 10),
         on("unnamed", "", 5),
         on("unnamed", "m1", 0),
+        // Good-byes alone are a machine, too, but not where the window has just begun.
+        on("good-byes", "m1", 60),
+        CheckIn { state: "shutting_down", ..on("good-byes", "m2", 50) },
+        CheckIn { state: "shutting_down", ..on("good-byes", "m2", 40) },
+        on("good-byes", "m1", 1),
+        CheckIn { state: "shutting_down", ..on("before", "m1", 24 * 60 - 5) },
+        on("before", "m2", 24 * 60 - 6),
+        on("before", "m2", 0),
     ];
     let found = incidents(&FleetInMemory::new(&check_ins), &[], ALL);
-    let clone = |severity, sandbox: &str, since, until| Incident::Clone {
-        severity,
-        sandbox_id: sandbox.into(),
-        since: ago(since * MINUTE),
-        until: ago(until * MINUTE),
-        machine_ids: vec!["m1".into(), "m2".into()],
+    let clone = |severity, sandbox, since, until, machines: [Option<&str>; 2]| {
+        json!({
+            "kind": "clone",
+            "severity": severity,
+            "sandboxId": sandbox,
+            "since": ago(since * MINUTE),
+            "until": ago(until * MINUTE),
+            "machines": 2,
+            "machineIds": machines,
+        })
     };
+    let two = [Some("m1"), Some("m2")];
     assert_eq!(
-        found.incidents,
-        [clone(Severity::Critical, "cloned", 50, 5), clone(Severity::Info, "was", 290, 280)]
+        found["incidents"],
+        json!([
+            clone("critical", "cloned", 50, 5, two),
+            clone("critical", "unnamed", 5, 5, [Some("m1"), None]),
+            clone("info", "was", 290, 280, two),
+            clone("info", "good-byes", 50, 40, two),
+        ])
     );
-    assert_eq!(found.totals.clones, 2);
+    assert_eq!(found["totals"]["clones"], 4);
+    assert_eq!((&found["complete"], &found["missing"]), (&json!(true), &json!([])));
 }
 
 #[test]
-fn silence_is_an_incident_unless_it_was_told() {
+fn silence_is_an_incident_unless_it_was_announced() {
     let found = incidents(&three(), &[], ALL);
-    assert!(
-        matches!(
-            &found.incidents[..],
-            [
-                Incident::CrashLoop { severity: Severity::Critical, sandbox_id: crashing, restarts: 5, .. },
-                Incident::Silent { severity: Severity::Critical, sandbox_id: silent, supervisor_state, .. },
-                Incident::Silent { severity: Severity::Info, sandbox_id: shut_down, since, .. },
-            ] if crashing == "b" && silent == "b" && supervisor_state == "crashed"
-                && shut_down == "c" && *since == ago(3 * HOUR)
-        ),
-        "{:#?}",
-        found.incidents
+    let listed: Vec<_> = found["incidents"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| json!([one["kind"], one["severity"], one["sandboxId"]]))
+        .collect();
+    assert_eq!(
+        listed,
+        [
+            json!(["crash_loop", "critical", "b"]),
+            json!(["silent", "critical", "b"]),
+            json!(["silent", "info", "c"]),
+        ]
     );
+    assert_eq!(found["incidents"][1]["supervisorState"], "crashed");
+    assert_eq!(found["incidents"][2]["since"], json!(ago(3 * HOUR)));
     let found = incidents(&three(), &[("limit", "1")], ALL);
-    assert_eq!((found.incidents.len(), found.totals.silent, found.totals.crash_loops), (1, 2, 1));
+    assert_eq!(found["incidents"].as_array().unwrap().len(), 1);
+    assert_eq!(found["totals"], json!({ "clones": 0, "crashLoops": 1, "silent": 2 }));
+}
+
+/// Sandboxes that are silent, by what their last check-ins say; whether it was on purpose.
+fn good_byes() -> Vec<(CheckIn, CheckIn, bool)> {
+    let before = |sandbox| on(sandbox, "m1", 60);
+    let last = |sandbox, machine, state| CheckIn { state, ..on(sandbox, machine, 50) };
+    vec![
+        (before("shut-down"), last("shut-down", "m1", "shutting_down"), true),
+        (before("stopped"), last("stopped", "m1", "stopped"), true),
+        (before("stopping"), last("stopping", "m1", "stopping"), true),
+        (before("running"), last("running", "m1", "running"), false),
+        (before("crashed"), last("crashed", "m1", "crashed"), false),
+        (before("stranger"), last("stranger", "m2", "shutting_down"), false),
+        (before("nobody"), last("nobody", "", "stopped"), false),
+        // It says so twice, the second time as another machine's.
+        (
+            CheckIn { state: "stopping", ..before("twice") },
+            last("twice", "m1", "shutting_down"),
+            true,
+        ),
+    ]
+}
+
+#[test]
+fn only_the_machine_that_was_there_can_be_off_on_purpose() {
+    let sandboxes = good_byes();
+    let check_ins: Vec<_> =
+        sandboxes.iter().flat_map(|(before, last, _)| [before.clone(), last.clone()]).collect();
+    let of = FleetInMemory::new(&check_ins);
+    let found = incidents(&of, &[], ALL);
+    let severities: BTreeMap<_, _> = of_kind(&found, "silent")
+        .into_iter()
+        .map(|one| (one["sandboxId"].as_str().unwrap(), one["severity"] == "info"))
+        .collect();
+    let expected: BTreeMap<_, _> =
+        sandboxes.iter().map(|(before, _, on_purpose)| (before.sandbox, *on_purpose)).collect();
+    assert_eq!(severities, expected);
+    // The fleet's count is by the same rule.
+    let on_purpose = expected.values().filter(|on_purpose| **on_purpose).count() as u64;
+    assert_eq!(fleet(&of, &[], ALL).silent_after_shutdown, on_purpose);
 }
 
 #[test]
 fn whoever_only_seems_silent_is_asked_for_again() {
-    let question = IncidentsQuestion::new(&parameters(&[]), ALL).unwrap();
     // What an engine answers that looked at one point of ten, and then at all of two sandboxes'.
-    let anybody = |interval: u32| {
-        let now = NOW;
-        format!(r#"{{"data":[{{"checkIns":"9","lastSeen":{now},"sampleInterval":"{interval}"}}]}}"#)
+    let first_round = |interval: u32, silent: usize| {
+        let rows = ["heard", "silent"].map(|id| {
+            json!({
+                "sandboxId": id,
+                "lastSeen": NOW - HOUR,
+                "supervisorState": "running",
+                "machineId": "",
+                "flyRegion": "",
+                "onPurpose": 0,
+            })
+        });
+        let totals = json!([{
+            "checkIns": "9",
+            "lastSeen": NOW,
+            "sampleInterval": interval.to_string(),
+            "silent": silent.to_string(),
+        }]);
+        [totals, json!(rows[..silent.min(2)]), json!([]), json!([])]
+            .map(|data| json!({ "data": data }).to_string())
     };
-    let row = |id: &str| {
-        let seen = NOW - HOUR;
-        format!(
-            r#"{{"sandboxId":"{id}","lastSeen":{seen},"supervisorState":"running","machineId":"","flyRegion":""}}"#
-        )
+    let question = || IncidentsQuestion::new(&parameters(&[]), ALL).unwrap();
+    let report = |next| match next {
+        Next::Reply(Some(json)) => serde_json::from_str::<Value>(&json).unwrap(),
+        other => panic!("{other:?}"),
     };
-    let silent = format!(r#"{{"data":[{},{}]}}"#, row("heard"), row("silent"));
-    assert_eq!(question.heard_sql(&anybody(1), &silent).unwrap(), None);
-    assert_eq!(question.heard_sql(&anybody(10), r#"{"data":[]}"#).unwrap(), None);
-    let sql = question.heard_sql(&anybody(10), &silent).unwrap().unwrap();
+    let unsampled = report(question().read(&first_round(1, 2)).unwrap());
+    assert_eq!(unsampled["totals"]["silent"], 2);
+    assert_eq!(report(question().read(&first_round(10, 0)).unwrap())["totals"]["silent"], 0);
+
+    let mut question = question();
+    let Next::Ask(queries) = question.read(&first_round(10, 5)).unwrap() else { panic!() };
+    let [sql] = &queries[..] else { panic!("{queries:?}") };
     assert!(sql.contains("index1 IN ('heard', 'silent')"), "{sql}");
     // Just those who reported within 15 minutes, to the second.
     let fleet = FleetInMemory::new(&[
         CheckIn { ago: 15 * MINUTE, sandbox: "heard", ..CHECK_IN },
         CheckIn { ago: 15 * MINUTE + 1, sandbox: "silent", ..CHECK_IN },
     ]);
-    let none = r#"{"data":[]}"#;
-    let answer =
-        question.answer(&anybody(10), &silent, none, None, Some(&fleet.ask(&sql))).unwrap();
-    assert_eq!(answer.totals.silent, 1);
-    assert!(matches!(
-        &answer.incidents[..],
-        [Incident::Silent { sandbox_id, .. }] if sandbox_id == "silent"
-    ));
+    let found = report(question.read(&[fleet.ask(sql)]).unwrap());
+    let silent: Vec<_> =
+        of_kind(&found, "silent").into_iter().map(|one| &one["sandboxId"]).collect();
+    assert_eq!(silent, ["silent"]);
+    // Three more were counted and not asked for again.
+    assert_eq!(found["totals"]["silent"], 4);
+    assert_eq!((&found["complete"], &found["missing"]), (&json!(false), &json!(["silent"])));
 }
 
 #[test]
@@ -554,10 +528,10 @@ fn a_fleet_that_is_silent_as_a_whole_is_one_incident_more() {
     let silent = [on("a", "m1", 16), on("b", "m1", 20)];
     let found = incidents(&FleetInMemory::new(&silent), &[], ALL);
     assert_eq!(
-        found.incidents.first(),
-        Some(&Incident::NoCheckIns { severity: Severity::Critical, since: ago(16 * MINUTE) })
+        found["incidents"][0],
+        json!({ "kind": "no_check_ins", "severity": "critical", "since": ago(16 * MINUTE) })
     );
-    assert_eq!(found.totals.silent, 2);
+    assert_eq!(found["totals"]["silent"], 2);
 }
 
 /// What somebody would send who wants the query to be another one.
@@ -598,7 +572,8 @@ fn no_text_becomes_sql() {
             [on(sandbox, "m1", 9), on(sandbox, "m2", 8), on(sandbox, "m1", 7), on(sandbox, "m2", 6)]
         })
         .collect();
-    assert_eq!(incidents(&FleetInMemory::new(&twice), &[], ALL).totals.clones, HOSTILE.len());
+    let found = incidents(&FleetInMemory::new(&twice), &[], ALL);
+    assert_eq!(found["totals"]["clones"], HOSTILE.len());
 }
 
 fn check_ins() -> impl Strategy<Value = Vec<CheckIn>> {
@@ -745,13 +720,58 @@ proptest! {
     }
 
     #[test]
+    fn clones_are_those_of_every_pair_tried(check_ins in check_ins()) {
+        let of = FleetInMemory::new(&check_ins);
+        let report = incidents(&of, &[("limit", "1000")], ALL);
+        let found: BTreeMap<_, _> = of_kind(&report, "clone").into_iter()
+            .map(|one| {
+                let machines: BTreeSet<_> =
+                    one["machineIds"].as_array().unwrap().iter().map(Value::as_str).collect();
+                (one["sandboxId"].as_str().unwrap(), (one["since"].clone(), one["until"].clone(), machines))
+            })
+            .collect();
+        let mut expected = BTreeMap::new();
+        for sandbox in ["a", "b", "c", "d"] {
+            let mut machines = Vec::new();
+            for machine in ["", "m1", "m2", "m3"] {
+                let of: Vec<_> = check_ins.iter()
+                    .filter(|one| one.sandbox == sandbox && one.machine == machine && one.ago < 24 * HOUR)
+                    .collect();
+                let Some(first) = of.iter().map(|one| one.ago).max() else { continue };
+                let stays = |one: &&&CheckIn| one.state != "shutting_down";
+                let last = match of.iter().filter(stays).map(|one| one.ago).min() {
+                    Some(last) => last,
+                    // Good-byes alone, but not at the start of the window.
+                    None if first < 24 * HOUR - 15 * MINUTE => of.iter().map(|one| one.ago).min().unwrap(),
+                    None => continue,
+                };
+                machines.push((machine, first, last));
+            }
+            let (mut since, mut until, mut together) = (None, None, BTreeSet::new());
+            for (one, first, last) in &machines {
+                for (other, other_first, other_last) in &machines {
+                    // The other begins later, while the one goes on.
+                    if other_first < first && other_first > last {
+                        since = since.max(Some(*other_first));
+                        let end = *last.max(other_last);
+                        until = Some(until.map_or(end, |until: u64| until.min(end)));
+                        together.extend([one, other].map(|id| Some(*id).filter(|id| !id.is_empty())));
+                    }
+                }
+            }
+            if let Some((since, until)) = since.zip(until) {
+                expected.insert(sandbox, (json!(ago(since)), json!(ago(until)), together));
+            }
+        }
+        prop_assert_eq!(found, expected);
+    }
+
+    #[test]
     fn crash_loops_are_those_of_every_hour_tried(check_ins in check_ins()) {
         let of = FleetInMemory::new(&check_ins);
-        let found: BTreeMap<_, _> = incidents(&of, &[("limit", "1000")], ALL).incidents.into_iter()
-            .filter_map(|incident| match incident {
-                Incident::CrashLoop { sandbox_id, most_in_an_hour, .. } => Some((sandbox_id, most_in_an_hour)),
-                _ => None,
-            })
+        let report = incidents(&of, &[("limit", "1000")], ALL);
+        let found: BTreeMap<_, _> = of_kind(&report, "crash_loop").into_iter()
+            .map(|one| (one["sandboxId"].as_str().unwrap(), one["mostInAnHour"].as_u64().unwrap()))
             .collect();
         let mut expected = BTreeMap::new();
         for sandbox in ["a", "b", "c", "d"] {
@@ -760,7 +780,7 @@ proptest! {
                 .filter(|one| one.ago >= end.ago && one.ago - end.ago < HOUR)
                 .map(|one| u64::from(one.restarts * one.weight)).sum::<u64>()).max();
             if let Some(most) = most.filter(|most| *most >= 3) {
-                expected.insert(sandbox.to_owned(), most);
+                expected.insert(sandbox, most);
             }
         }
         prop_assert_eq!(found, expected);

@@ -1,0 +1,214 @@
+//! Clones: several machines that check in under one sandbox's id at the same time.
+//!
+//! First each sandbox is summed up in one row; then the machines of those that may be cloned are asked for.
+//! A sandbox with a great many machines, which only an attack or a broken deployment makes, is judged by
+//! its sums alone.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::incidents::{Incident, Severity};
+use crate::rows::{self, UnexpectedAnswer};
+use crate::sql::{
+    FIRST_SEEN, LAST_SEEN, MACHINE_ID, SANDBOX_ID, SUPERVISOR_STATE, Text, in_pieces, start_of,
+};
+use crate::time::Time;
+use crate::{Asked, SHUT_DOWN};
+
+/// The most sandboxes that are summed up: 1,000 x (2 texts of 576 B, and seven numbers) = 1.4 MB.
+const MAX_SANDBOXES: usize = 1_000;
+
+/// The most machines of a sandbox that are looked at one by one. More than this within a window are not
+/// redeployed machines: those are a few a day.
+const MAX_MACHINES: u64 = 50;
+
+/// The most machines that are looked at: 4,000 x (2 texts of 576 B, and two numbers) = 5.2 MB.
+const MAX_ROWS: u64 = 4_000;
+
+/// The most queries for them.
+const MAX_PIECES: usize = 8;
+
+/// A row for each machine of each sandbox; one without an id is a machine like the others.
+///
+/// A machine that says good-bye when its successor is there already is none that goes on: its good-byes
+/// count only if it never said anything else. Whether it did is not known where the window has just
+/// begun: `settled` is when it is.
+fn machines(asked: Asked<'_>, window: u64, settled: u64, condition: &str) -> String {
+    let Time(settled) = asked.now.minus(window.saturating_sub(settled));
+    format!(
+        "SELECT sandboxId, machineId, firstSeen, if(lastRunning > 0, lastRunning, heard) AS lastSeen \
+         FROM (SELECT {SANDBOX_ID} AS sandboxId, {MACHINE_ID} AS machineId, \
+         {FIRST_SEEN} AS firstSeen, {LAST_SEEN} AS heard, \
+         max(if({SUPERVISOR_STATE} = {}, 0, toUnixTimestamp(timestamp))) AS lastRunning \
+         {}{condition} GROUP BY sandboxId, machineId) WHERE lastRunning > 0 OR firstSeen > {settled}",
+        Text(SHUT_DOWN),
+        asked.points(window),
+    )
+}
+
+/// Asks for the sandboxes of several machines, unless there are two of which one clearly followed the
+/// other. First come those whose machines were there together the longest.
+pub(crate) fn sums_sql(asked: Asked<'_>, window: u64, settled: u64) -> String {
+    format!(
+        "SELECT sandboxId, count() AS machines, min(firstSeen) AS since, max(firstSeen) AS latestFirst, \
+         argMin(lastSeen, firstSeen) AS earlierLast, max(lastSeen) AS until, \
+         sum(lastSeen - firstSeen) - (max(lastSeen) - min(firstSeen)) AS overlap, \
+         {} AS latestMachine FROM ({}) GROUP BY sandboxId \
+         HAVING machines > 2 OR (machines = 2 AND \
+         (latestFirst < earlierLast OR (latestFirst = since AND since < until))) \
+         ORDER BY overlap DESC, sandboxId LIMIT {MAX_SANDBOXES}",
+        start_of("argMax(machineId, lastSeen)"),
+        machines(asked, window, settled, ""),
+    )
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Sum {
+    sandbox_id: String,
+    #[serde(deserialize_with = "rows::whole")]
+    machines: u64,
+    since: Time,
+    until: Time,
+    /// How much longer its machines were there than the time that passed, in seconds.
+    #[serde(deserialize_with = "rows::number")]
+    overlap: f64,
+    #[serde(deserialize_with = "rows::known")]
+    latest_machine: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Row {
+    sandbox_id: String,
+    #[serde(deserialize_with = "rows::known")]
+    machine_id: Option<String>,
+    first_seen: Time,
+    last_seen: Time,
+}
+
+/// The sandboxes that may be cloned.
+#[derive(Clone, Debug)]
+pub(crate) struct Candidates {
+    /// Those with too many machines to look at.
+    crowded: Vec<Sum>,
+    /// Whether there may be more.
+    cut: bool,
+}
+
+impl Candidates {
+    /// Reads the sums, and asks for the machines behind them.
+    pub(crate) fn read(
+        sums: &str,
+        asked: Asked<'_>,
+        window: u64,
+        settled: u64,
+    ) -> Result<(Self, Vec<String>), UnexpectedAnswer> {
+        let sums: Vec<Sum> = rows::read(sums)?;
+        let mut cut = sums.len() >= MAX_SANDBOXES;
+        let (few, crowded): (Vec<_>, Vec<_>) =
+            sums.into_iter().partition(|sum| sum.machines <= MAX_MACHINES);
+        let mut room = MAX_ROWS;
+        let fitting = few.iter().take_while(|sum| {
+            let fits = sum.machines <= room;
+            room = room.saturating_sub(sum.machines);
+            fits
+        });
+        let conditions = fitting.map(|sum| Text(&sum.sandbox_id).to_string());
+        let (queries, covered) = in_pieces(conditions, ", ", MAX_PIECES, |ids| {
+            let condition = format!(" AND {SANDBOX_ID} IN ({ids})");
+            format!(
+                "SELECT sandboxId, {} AS machineId, firstSeen, lastSeen FROM ({}) \
+                 ORDER BY sandboxId, firstSeen LIMIT {MAX_ROWS}",
+                start_of("machineId"),
+                machines(asked, window, settled, &condition),
+            )
+        });
+        cut |= covered < few.len();
+        Ok((Self { crowded, cut }, queries))
+    }
+
+    /// Finds the clones; also whether some may be missing.
+    pub(crate) fn find(
+        self,
+        answers: &[String],
+        heard_since: Time,
+    ) -> Result<(Vec<Incident>, bool), UnexpectedAnswer> {
+        let severity = |until| {
+            if until >= heard_since { Severity::Critical } else { Severity::Info }
+        };
+        let mut by_sandbox = BTreeMap::<String, Vec<Row>>::new();
+        for answer in answers {
+            for row in rows::read::<Row>(answer)? {
+                by_sandbox.entry(row.sandbox_id.clone()).or_default().push(row);
+            }
+        }
+        let mut found: Vec<_> = by_sandbox
+            .into_iter()
+            .filter_map(|(sandbox_id, rows)| {
+                let Overlap { since, until, machine_ids } = overlap(rows)?;
+                let machines = machine_ids.len() as u64;
+                let severity = severity(until);
+                Some(Incident::Clone { severity, sandbox_id, since, until, machines, machine_ids })
+            })
+            .collect();
+        let mut cut = self.cut;
+        for sum in self.crowded {
+            // One after the other, with a second between, they would not come to the time that passed.
+            #[expect(clippy::cast_precision_loss, reason = "a number of machines")]
+            if sum.overlap + (sum.machines as f64) <= 1.0 {
+                cut = true;
+                continue;
+            }
+            found.push(Incident::Clone {
+                severity: severity(sum.until),
+                sandbox_id: sum.sandbox_id,
+                since: sum.since,
+                until: sum.until,
+                machines: sum.machines,
+                machine_ids: vec![sum.latest_machine],
+            });
+        }
+        Ok((found, cut))
+    }
+}
+
+/// Machines that were there together.
+struct Overlap {
+    /// From when on.
+    since: Time,
+    /// Until when.
+    until: Time,
+    machine_ids: Vec<Option<String>>,
+}
+
+/// Finds the machines of a sandbox that went on checking in after another had begun, or began before
+/// another ended. n log n.
+fn overlap(mut rows: Vec<Row>) -> Option<Overlap> {
+    rows.sort_by_key(|row| (row.first_seen, Reverse(row.last_seen)));
+    let mut found: Option<Overlap> = None;
+    // When the machines so far were last seen, and the next one was first.
+    let mut last_seen = Time(0);
+    let mut firsts = rows.iter().map(|row| row.first_seen).collect::<Vec<_>>().into_iter();
+    firsts.next();
+    for row in rows {
+        let goes_on = firsts.next().is_some_and(|next| next < row.last_seen);
+        let begins_early = row.first_seen < last_seen;
+        if begins_early || goes_on {
+            let overlap = found.get_or_insert_with(|| Overlap {
+                since: Time(u64::MAX),
+                until: Time(0),
+                machine_ids: Vec::new(),
+            });
+            if begins_early {
+                overlap.since = overlap.since.min(row.first_seen);
+                overlap.until = overlap.until.max(row.last_seen.min(last_seen));
+            }
+            overlap.machine_ids.push(row.machine_id);
+        }
+        last_seen = last_seen.max(row.last_seen);
+    }
+    found
+}

@@ -1,0 +1,196 @@
+//! Crash loops: processes that restart too often within an hour, wherever the hour starts.
+//!
+//! First each sandbox is summed up in one row, so that nobody's restarts crowd out those of others. Then
+//! the check-ins behind the sums are asked for, which tell how close together the restarts were.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::Asked;
+use crate::incidents::{Incident, Severity};
+use crate::parameters::{DAY, HOUR};
+use crate::rows::{self, UnexpectedAnswer};
+use crate::sql::{LAST_EXIT_REASON, RESTARTS, SANDBOX_ID, Text, in_pieces, latest, sum, weighed};
+use crate::time::Time;
+
+/// A process that restarts this often within an hour is in a crash loop.
+const CRASH_LOOP: u32 = 3;
+
+/// The most sandboxes that are summed up. A row has an id and an exit reason, which come to
+/// 2 x 96 x 6 B = 1,152 B at most, and six numbers: 2,000 x 1.4 kB = 2.8 MB.
+const MAX_SANDBOXES: usize = 2_000;
+
+/// A sandbox with more check-ins that report restarts than this, a day of five minutes, is looked at for
+/// its last day only, in steps.
+const MAX_CHECK_INS: u64 = DAY / STEP;
+
+/// The length of such a step, in seconds: an ordinary machine checks in once in it.
+const STEP: u64 = 300;
+
+/// The most rows behind the sums: 10,000 x (576 B for the id, and two numbers) = 6.5 MB.
+const MAX_ROWS: u64 = 10_000;
+
+/// The most queries for them, of each kind.
+const MAX_PIECES: usize = 4;
+
+/// Asks for the sandboxes that restarted often enough, those that do so now first.
+pub(crate) fn sums_sql(asked: Asked<'_>, window: u64) -> String {
+    let Time(lately) = asked.now.minus(HOUR);
+    format!(
+        "SELECT {SANDBOX_ID} AS sandboxId, {} AS restarts, \
+         sumIf({}, timestamp > toDateTime({lately})) AS lately, count() AS checkIns, \
+         toUnixTimestamp(min(timestamp)) AS firstRestart, \
+         toUnixTimestamp(max(timestamp)) AS lastRestart, {} AS lastExitReason \
+         {} AND {RESTARTS} > 0 GROUP BY sandboxId HAVING restarts >= {CRASH_LOOP} \
+         ORDER BY lately DESC, restarts DESC, sandboxId LIMIT {MAX_SANDBOXES}",
+        sum(RESTARTS),
+        weighed(RESTARTS),
+        latest(LAST_EXIT_REASON),
+        asked.points(window),
+    )
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Sum {
+    sandbox_id: String,
+    #[serde(deserialize_with = "rows::number")]
+    restarts: f64,
+    #[serde(deserialize_with = "rows::number")]
+    lately: f64,
+    #[serde(deserialize_with = "rows::whole")]
+    check_ins: u64,
+    first_restart: Time,
+    last_restart: Time,
+    #[serde(deserialize_with = "rows::known")]
+    last_exit_reason: Option<String>,
+}
+
+impl Sum {
+    const fn is_heavy(&self) -> bool {
+        self.check_ins > MAX_CHECK_INS
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Row {
+    sandbox_id: String,
+    time: Time,
+    #[serde(deserialize_with = "rows::number")]
+    restarts: f64,
+}
+
+/// The sandboxes that may be in a crash loop.
+#[derive(Clone, Debug)]
+pub(crate) struct Candidates {
+    /// Those whose check-ins are asked for come first.
+    sums: Vec<Sum>,
+    /// How many of them are.
+    looked_at: usize,
+    /// Whether there may be more.
+    cut: bool,
+}
+
+impl Candidates {
+    /// Reads the sums, and asks for the check-ins behind them.
+    pub(crate) fn read(
+        sums: &str,
+        asked: Asked<'_>,
+        window: u64,
+    ) -> Result<(Self, Vec<String>), UnexpectedAnswer> {
+        let sums: Vec<Sum> = rows::read(sums)?;
+        let mut cut = sums.len() >= MAX_SANDBOXES;
+        let mut room = MAX_ROWS;
+        let (within, mut others): (Vec<_>, Vec<_>) = sums.into_iter().partition(|sum| {
+            let rows = sum.check_ins.min(MAX_CHECK_INS + 1);
+            let fits = rows <= room;
+            room -= if fits { rows } else { 0 };
+            fits
+        });
+        let (mut heavy, mut light): (Vec<_>, Vec<_>) = within.into_iter().partition(Sum::is_heavy);
+
+        let query = |step: u64| {
+            let all = asked.points(window);
+            move |condition: &str| {
+                let time = format!("intDiv(toUnixTimestamp(timestamp), {step}) * {step}");
+                format!(
+                    "SELECT {SANDBOX_ID} AS sandboxId, {time} AS time, {} AS restarts \
+                     {all} AND {RESTARTS} > 0 AND ({condition}) GROUP BY sandboxId, time \
+                     ORDER BY sandboxId, time DESC LIMIT {MAX_ROWS}",
+                    sum(RESTARTS),
+                )
+            }
+        };
+        let is = |sum: &Sum| format!("{SANDBOX_ID} = {}", Text(&sum.sandbox_id));
+        let (mut queries, covered) = in_pieces(light.iter().map(is), " OR ", MAX_PIECES, query(1));
+        others.extend(light.drain(covered..));
+        let last_day = |sum: &Sum| {
+            let Time(after) = sum.last_restart.minus(DAY);
+            format!("({} AND timestamp > toDateTime({after}))", is(sum))
+        };
+        let (more, covered) =
+            in_pieces(heavy.iter().map(last_day), " OR ", MAX_PIECES, query(STEP));
+        others.extend(heavy.drain(covered..));
+        queries.extend(more);
+
+        // What nobody looks at may have been a crash loop earlier on.
+        cut |= others.iter().any(|sum| sum.lately < f64::from(CRASH_LOOP));
+        light.extend(heavy);
+        let looked_at = light.len();
+        light.extend(others);
+        Ok((Self { sums: light, looked_at, cut }, queries))
+    }
+
+    /// Finds the crash loops; also whether some may be missing.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
+    pub(crate) fn find(
+        self,
+        answers: &[String],
+    ) -> Result<(Vec<Incident>, bool), UnexpectedAnswer> {
+        let mut by_sandbox = BTreeMap::<String, Vec<(Time, f64)>>::new();
+        for answer in answers {
+            for Row { sandbox_id, time, restarts } in rows::read(answer)? {
+                by_sandbox.entry(sandbox_id).or_default().push((time, restarts));
+            }
+        }
+        let mut cut = self.cut;
+        let mut found = Vec::new();
+        for (i, sum) in self.sums.into_iter().enumerate() {
+            let rows = by_sandbox.get(&sum.sandbox_id).map_or(&[][..], Vec::as_slice);
+            let most = most_in_an_hour(rows).max(sum.lately);
+            if most < f64::from(CRASH_LOOP) {
+                // Before its last day it may have been in one.
+                cut |= i < self.looked_at && sum.is_heavy();
+                continue;
+            }
+            let ongoing = sum.lately >= f64::from(CRASH_LOOP);
+            found.push(Incident::CrashLoop {
+                severity: if ongoing { Severity::Critical } else { Severity::Warning },
+                sandbox_id: sum.sandbox_id,
+                since: sum.first_restart,
+                last_restart: sum.last_restart,
+                restarts: sum.restarts.round() as u64,
+                most_in_an_hour: most.round() as u64,
+                last_exit_reason: sum.last_exit_reason,
+            });
+        }
+        Ok((found, cut))
+    }
+}
+
+/// The most restarts within an hour, of a sandbox's rows, the latest first.
+fn most_in_an_hour(rows: &[(Time, f64)]) -> f64 {
+    // The hour that ends with each row, in turn; `earlier` is the first row before it.
+    let (mut within, mut most) = (0.0, 0.0_f64);
+    let mut earlier = rows.iter().peekable();
+    for (time, restarts) in rows {
+        while let Some((_, more)) = earlier.next_if(|(other, _)| time.since(*other) < HOUR) {
+            within += more;
+        }
+        most = most.max(within);
+        within -= restarts;
+    }
+    most
+}
