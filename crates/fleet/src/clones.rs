@@ -28,7 +28,7 @@ const MAX_MACHINES: u64 = 50;
 const MAX_ROWS: u64 = 4_000;
 
 /// The most queries for them.
-const MAX_PIECES: usize = 8;
+pub(crate) const MAX_PIECES: usize = 8;
 
 /// A row for each machine of each sandbox; one without an id is a machine like the others.
 ///

@@ -32,7 +32,7 @@ const STEP: u64 = 300;
 const MAX_ROWS: u64 = 10_000;
 
 /// The most queries for them, of each kind.
-const MAX_PIECES: usize = 4;
+pub(crate) const MAX_PIECES: usize = 4;
 
 /// Asks for the sandboxes that restarted often enough, those that do so now first.
 pub(crate) fn sums_sql(asked: Asked<'_>, window: u64) -> String {

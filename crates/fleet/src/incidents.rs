@@ -25,6 +25,11 @@ const MAX_SILENT: usize = MAX_LIMIT;
 /// characters of a query: 1,000 of them fit into 21.
 const MAX_PIECES: usize = 24;
 
+/// The most queries of a report. On Cloudflare's free plan a request may make 50 subrequests, of which the
+/// cache takes two and Access' keys one.
+const MAX_QUERIES: usize = 4 + clones::MAX_PIECES + 2 * crash_loops::MAX_PIECES + MAX_PIECES;
+const _: () = assert!(MAX_QUERIES <= 47);
+
 /// What is wrong?
 #[derive(Clone, Debug)]
 pub struct IncidentsQuestion<'a> {
