@@ -3,17 +3,23 @@
  * takes, and how large it is. `node bench/operators.ts` prints it; it needs what `npm run build` and
  * `npm run engine` make.
  */
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { readFileSync } from 'node:fs';
 import { styleText } from 'node:util';
 
 import layout from '../crates/checkin/data-point.json' with { type: 'json' };
 import { AE_API_TOKEN, JWT_SECRET, startWorker, type Worker } from '../tests/worker.ts';
 import { history, insert } from '../tools/history.ts';
 import { mint } from '../tools/token.ts';
+import { cpuSeconds, memory } from './process.ts';
 import { table } from './report.ts';
 
 const SANDBOXES = 10_000;
 const HOURS = 24;
 const RUNS = 5;
+/** CPU time has steps of 10 ms. */
+const HOSTILE_RUNS = 20;
 
 /** What an operator asks; the sandbox is one of many. */
 const ENDPOINTS = [
@@ -46,6 +52,143 @@ async function load({ store }: Worker): Promise<number> {
   const response = await fetch(`${store}${path}`, { headers: { authorization: `Bearer ${AE_API_TOKEN}` } });
   if (!response.ok) throw new Error(await response.text());
   return performance.now() - started;
+}
+
+/** The processes that a process has started. */
+const childrenOf = (pid: number): number[] =>
+  readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter(Boolean).map(Number);
+
+/** Text as long as the contract allows; JSON makes six bytes of each character. */
+const longest = (tag: number | string) => `${tag}`.padEnd(1_024, '\u0001');
+
+/** A point of a hostile sandbox. */
+function hostile(now: number, ago: number, change: Readonly<Record<string, string | number>>): object {
+  const point: Record<string, string | number> = {
+    dataset: layout.dataset,
+    timestamp: now - ago * 1_000,
+    index1: 'hostile',
+    blob1: 'hostile',
+    blob2: '1.4.2',
+    blob6: 'running',
+    blob8: 'machine',
+    double1: 0,
+    ...change,
+  };
+  return point;
+}
+
+/** Each machine checks in twice, the second time after all others have begun. */
+function* machines(count: number, id: (i: number) => string, now: number): Generator<object> {
+  for (const round of [1_400, 700]) {
+    for (let i = 0; i < count; i += 1) yield hostile(now, round - (i % 600), { blob8: id(i) });
+  }
+}
+
+function* restarts(count: number, now: number): Generator<object> {
+  for (let i = 0; i < count; i += 1) {
+    yield hostile(now, i, { double1: 1e308, double5: 1e308, blob9: longest(i) });
+  }
+}
+
+/** Sandboxes that are alike in nothing, each cloned, silent and in a crash loop. */
+function* extremes(count: number, now: number): Generator<object> {
+  for (const ago of [4_000, 3_600, 3_200, 2_800]) {
+    for (let i = 0; i < count; i += 1) {
+      const id = `${i}`.padEnd(96, '\u0001');
+      const texts = [2, 3, 4, 5, 6, 7, 9].map((blob) => [`blob${blob}`, longest(i)]);
+      yield hostile(now, ago, {
+        ...Object.fromEntries(texts),
+        ...{ index1: id, blob1: id, blob8: longest(ago % 800), double1: 1e308, double4: 1e308 },
+      });
+    }
+  }
+}
+
+/** Requests that are not too large for the store. */
+function* batches(points: Iterable<object>, size: number): Generator<object[]> {
+  let batch: object[] = [];
+  for (const point of points) {
+    if (batch.push(point) < size) continue;
+    yield batch;
+    batch = [];
+  }
+  yield batch;
+}
+
+/** What stands in the store, alone. */
+const HOSTILE: [name: string, points: (now: number) => Iterable<object>][] = [
+  ['1,000 ordinary sandboxes', (now) => history({ sandboxes: 1_000, hours: HOURS, seed: 1, now })],
+  ['2,000 machines of one sandbox, short ids', (now) => machines(2_000, String, now)],
+  ['20,000 machines of one sandbox, short ids', (now) => machines(20_000, String, now)],
+  ['2,000 machines of one sandbox, ids of 1,024 bytes', (now) => machines(2_000, longest, now)],
+  ['20,000 restarts of one sandbox, 1,024 control characters each', (now) => restarts(20_000, now)],
+  ['2,500 sandboxes of extremes alone', (now) => extremes(2_500, now)],
+];
+
+/**
+ * What hostile points cost the Worker alone: the answers of Analytics Engine are recorded first, and then
+ * given to a Worker in a process of its own, whose CPU time is read.
+ */
+async function hostileRows(): Promise<string[][]> {
+  const rows: string[][] = [];
+  for (const [name, points] of HOSTILE) {
+    const stops: (() => Promise<void>)[] = [];
+    const context = { after: (stop: () => Promise<void>) => void stops.unshift(stop) };
+    try {
+      const source = await startWorker({}, context);
+      for (const batch of batches(points(Date.now()), 1_000)) await insert(source.store, batch);
+      await load(source);
+      // The same question a little later differs in its times alone.
+      const answers = new Map<string, { status: number; text: string }>();
+      const replay = createServer(async (request, response) => {
+        const chunks: Buffer[] = [];
+        for await (const chunk of request) chunks.push(chunk as Buffer);
+        const sql = Buffer.concat(chunks).toString();
+        const key = sql.replace(/\b\d{10}\b/g, 'T');
+        let answer = answers.get(key);
+        if (answer === undefined) {
+          const { authorization } = request.headers as { authorization: string };
+          const path = '/client/v4/accounts/local/analytics_engine/sql';
+          const asked = await fetch(`${source.store}${path}`, { method: 'POST', body: sql, headers: { authorization } });
+          answer = { status: asked.status, text: await asked.text() };
+          answers.set(key, answer);
+        }
+        response.writeHead(answer.status, { 'content-type': 'application/json' }).end(answer.text);
+      });
+      await new Promise<void>((resolve) => replay.listen(0, '127.0.0.1', resolve));
+      context.after(async () => void replay.close());
+      const url = `http://127.0.0.1:${(replay.address() as AddressInfo).port}/sql`;
+      const before = new Set(childrenOf(process.pid));
+      const worker = await startWorker({ dataset: 'missing', vars: { AE_SQL_URL: url } }, context);
+      const [pid] = childrenOf(process.pid).filter((child) => !before.has(child));
+      const token = await mint({ sub: 'bench', ttl: 3_600 }, { JWT_SECRET });
+      for (const path of ['/api/fleet', '/api/sandboxes?limit=1000', '/api/incidents?limit=1000']) {
+        const question = (run: number) =>
+          `${path}${path.includes('?') ? '&' : '?'}silent_after=${901 + run}s&window=${HOURS * 60}m`;
+        answers.clear();
+        await ask(worker, question(0), token);
+        const received = [...answers.values()].reduce((sum, { text }) => sum + Buffer.byteLength(text), 0);
+        const largest = Math.max(...[...answers.values()].map(({ text }) => Buffer.byteLength(text)));
+        let bytes = 0;
+        const started = cpuSeconds(pid);
+        // Another silence is another question for the Worker's cache, but not for the recording.
+        for (let run = 1; run <= HOSTILE_RUNS; run += 1) bytes = (await ask(worker, question(run), token)).bytes;
+        const cpu = ((cpuSeconds(pid) - started) / HOSTILE_RUNS) * 1_000;
+        rows.push([
+          name,
+          `\`${path}\``,
+          `${cpu.toFixed(1)} ms`,
+          count(received),
+          count(largest),
+          count(bytes),
+          `${Math.round(memory(pid).peak)} MiB`,
+        ]);
+      }
+    } finally {
+      for (const stop of stops) await stop();
+    }
+  }
+  return rows;
 }
 
 /** The section of the results, in Markdown. */
@@ -83,6 +226,15 @@ ${RUNS}, and the same question again within 15 s. Before, the store read all poi
 ${(loaded / 1000).toFixed(1)} s; they take up ${Math.round(status.memory / points)} bytes each.
 
 ${table(['', 'asked', 'asked again', 'bytes'], rows)}
+
+### Hostile points
+
+What one sandbox, or a fleet of nothing else, can make the Worker pay for a question: CPU time of its whole
+process for each of ${HOSTILE_RUNS} (with the HTTP of the answers), the bytes that it was answered in all and at most
+at a time, the report, and the most memory that its process ever had (an idle one has about 100 MiB). Beside it,
+an ordinary fleet.
+
+${table(['', '', 'CPU', 'answered', 'largest', 'report', 'peak RSS'], await hostileRows())}
 `;
   } finally {
     for (const stop of stops) await stop();
