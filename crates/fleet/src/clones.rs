@@ -24,8 +24,8 @@ const MAX_SANDBOXES: usize = 1_000;
 /// redeployed machines: those are a few a day.
 const MAX_MACHINES: u64 = 50;
 
-/// The most machines that are looked at: 4,000 x (2 texts of 576 B, and two numbers) = 5.2 MB.
-const MAX_ROWS: u64 = 4_000;
+/// The most machines that are looked at: 2,000 x (2 texts of 576 B, and two numbers) = 2.6 MB.
+const MAX_ROWS: u64 = 2_000;
 
 /// The most queries for them.
 pub(crate) const MAX_PIECES: usize = 8;

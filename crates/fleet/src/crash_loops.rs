@@ -28,8 +28,8 @@ const MAX_CHECK_INS: u64 = DAY / STEP;
 /// The length of such a step, in seconds: an ordinary machine checks in once in it.
 const STEP: u64 = 300;
 
-/// The most rows behind the sums: 10,000 x (576 B for the id, and two numbers) = 6.5 MB.
-const MAX_ROWS: u64 = 10_000;
+/// The most rows behind the sums: 5,000 x (576 B for the id, and two numbers) = 3.5 MB.
+const MAX_ROWS: u64 = 5_000;
 
 /// The most queries for them, of each kind.
 pub(crate) const MAX_PIECES: usize = 4;

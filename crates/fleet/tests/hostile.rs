@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 /// The longest query that Analytics Engine takes.
 const MAX_SQL: usize = 10_000;
 
-/// The most that an answer of Analytics Engine may have for the Worker to read it, in bytes.
-const MAX_ANSWER: usize = 8 << 20;
+/// The most that a round of answers may have for the Worker to read it, in bytes.
+const MAX_ANSWERS: usize = 8 << 20;
 
 /// The most that a round of answers and the report that is made of it may take up: an isolate has
 /// 128 MiB, and takes check-ins meanwhile.
@@ -56,12 +56,11 @@ fn ask_within_limits(of: &FleetInMemory, mut question: impl Question) -> Option<
         for sql in &queries {
             assert!(sql.chars().count() <= MAX_SQL, "{} characters: {sql}", sql.chars().count());
             answers.push(of.ask(sql));
-            let bytes = answers.last().map_or(0, String::len);
-            assert!(bytes <= MAX_ANSWER, "{bytes} bytes for {sql}");
         }
+        let answered = answers.iter().map(String::len).sum::<usize>();
+        assert!(answered <= MAX_ANSWERS, "{answered} bytes for {queries:?}");
         let mut next = None;
         let used = allocation_counter::measure(|| next = Some(question.read(&answers).unwrap()));
-        let answered = answers.iter().map(String::len).sum::<usize>();
         let memory = used.bytes_max + u64::try_from(answered).unwrap();
         assert!(memory <= MAX_MEMORY, "{memory} bytes for {queries:?}");
         match next.unwrap() {
