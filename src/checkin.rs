@@ -217,7 +217,7 @@ fn accept_within(limiter: JsValue, id: String, point: Option<Packed>, dataset: J
             None => Ok(()),
         };
         Ok(match written {
-            Ok(()) => answer::into_js(Ok(Response::empty()?.with_status(204))),
+            Ok(()) => answer::into_js(answer::no_sniff(Response::empty()?.with_status(204))),
             Err(error) => error.into_js(Some(&id)),
         })
     })

@@ -235,7 +235,7 @@ impl<'a> Call<'a> {
         let mut response = if known {
             let response = Response::empty()?.with_status(304);
             response.headers().set("cache-control", &cache_control)?;
-            response
+            answer::no_sniff(response)?
         } else {
             answer::json_text(body, &cache_control)?
         };

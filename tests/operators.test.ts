@@ -428,6 +428,35 @@ test('a limit of Analytics Engine is passed on', async (t) => {
   assert.equal(second.headers.get('retry-after'), '30', 'if it does not say how long');
 });
 
+test('no browser guesses what an answer is', async () => {
+  const nosniff = (response: Response) => response.headers.get('x-content-type-options');
+  const first = await worker.fetch('/api/fleet', as(token));
+  const etag = first.headers.get('etag') ?? '';
+  const authorization = `Bearer ${token}`;
+  const limited = await startWorker({ checkInLimit: 1 });
+  const answers: [string, number, Response][] = [
+    ['a report', 200, first],
+    ['one that is known', 304, await worker.fetch('/api/fleet', { headers: { authorization, 'if-none-match': etag } })],
+    ['whoami', 200, await worker.fetch('/api/whoami', as(token))],
+    ['openapi.json', 200, await worker.fetch('/api/openapi.json', as(token))],
+    ['health', 200, await worker.fetch('/health')],
+    ['a check-in', 204, await worker.checkIn(FULL)],
+    ['a check-in without a length', 204, await worker.checkIn(new Blob([JSON.stringify(FULL)]).stream())],
+    ['a check-in within a limit', 204, await limited.checkIn(FULL)],
+    ['a check-in beyond it', 429, await limited.checkIn(FULL)],
+    ['a check-in that is none', 400, await worker.checkIn('{')],
+    ['a stranger', 401, await worker.fetch('/api/fleet')],
+    ['a parameter', 400, await worker.fetch('/api/fleet?x=', as(token))],
+    ['nothing', 404, await worker.fetch('/x')],
+    ['nothing there', 404, await worker.fetch('/api/x', as(token))],
+    ['a method', 405, await worker.fetch('/health', { method: 'POST' })],
+  ];
+  for (const [what, status, response] of answers) {
+    await response.arrayBuffer();
+    assert.deepEqual([response.status, nosniff(response)], [status, 'nosniff'], what);
+  }
+});
+
 test('what is no answer, leads elsewhere or cannot be reached is a bad gateway', async (t) => {
   const elsewhere = await analytics(t, (_, __, response) => response.end('{"data":[]}'));
   const answers: ((response: ServerResponse) => void)[] = [
