@@ -10,8 +10,9 @@ use kiloclaw_fleet::{
     Question, SandboxQuestion, SandboxesQuestion, Time, UnexpectedAnswer,
 };
 use worker::wasm_bindgen::prelude::*;
-use worker::{Cache, Date, Request, Response, RouteContext, js_sys};
+use worker::{Cache, Date, Request, Response, js_sys};
 
+use crate::Context;
 use crate::analytics::{Analytics, Unanswered};
 use crate::answer::{self, ApiError};
 use crate::bindings::Unusable;
@@ -87,7 +88,7 @@ impl From<UnexpectedAnswer> for ApiError {
 /// `GET /api/openapi.json`: what can be asked.
 pub(crate) async fn openapi(
     request: Request,
-    _: RouteContext<()>,
+    _: Context,
     _: Operator,
 ) -> Result<Response, ApiError> {
     only_get(&request)?;
@@ -113,7 +114,7 @@ pub(crate) enum Endpoint {
 pub(crate) async fn answer(
     endpoint: Endpoint,
     request: Request,
-    context: RouteContext<()>,
+    context: Context,
     operator: Operator,
 ) -> Result<Response, ApiError> {
     let call = Call::new(&request, &context, &operator)?;
@@ -132,7 +133,7 @@ fn only_get(request: &Request) -> Result<(), ApiError> {
 /// A request that came through the gate.
 struct Call<'a> {
     request: &'a Request,
-    context: &'a RouteContext<()>,
+    context: &'a Context,
     operator: &'a Operator,
     parameters: Parameters,
     now: Time,
@@ -141,7 +142,7 @@ struct Call<'a> {
 impl<'a> Call<'a> {
     fn new(
         request: &'a Request,
-        context: &'a RouteContext<()>,
+        context: &'a Context,
         operator: &'a Operator,
     ) -> Result<Self, ApiError> {
         only_get(request)?;

@@ -17,6 +17,7 @@ import {
   startWorker,
   type Worker,
 } from './worker.ts';
+import { until } from './fleet.ts';
 
 const base64url = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64url');
 const now = () => Math.floor(Date.now() / 1000);
@@ -125,6 +126,99 @@ test('nothing else under /api/ answers without a token', async () => {
     assert.deepEqual([response.status, (await refusal(response)).code], [404, 'not_found'], path);
   }
   await assertUnauthorized(await worker.fetch('/api/whoami', { method: 'POST' }), 'missing_token');
+});
+
+/** Numbers that look random and are the same in every run (mulberry32). */
+function generator(seed: number) {
+  let state = seed;
+  return (below: number) => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) % below;
+  };
+}
+
+const ROUTES = ['/api', '/api/whoami', '/api/openapi.json', '/api/fleet', '/api/sandboxes', '/api/sandboxes/a', '/api/sandboxes/a/history', '/api/incidents', CHECKIN_PATH, '/api/nothing', '/health', '/', '/nothing'];
+
+/** A path as somebody might write it who looks for a way around the gate. */
+function spelling(below: (limit: number) => number): string {
+  const pick = <T>(of: readonly T[]): T => of[below(of.length)]!;
+  const percent = (text: string) =>
+    [...text].map((letter) => `%${letter.charCodeAt(0).toString(16)}`).join('');
+  const changes: ((path: string) => string)[] = [
+    (path) => `${path}/`,
+    (path) => `${path}//`,
+    (path) => `/${path}`,
+    (path) => path.replaceAll('/', '//'),
+    (path) => path.replace(/\/(?=[^/]*$)/, pick(['//', '///', '/./', '/x/../', '/%2e/', '%2f', '\\', '%5c'])),
+    (path) => path.replace('/', pick(['//', '\\', '/./', '/../', '/x/../', '/%2e%2e/', '/x/%2E./', '%2f', '/%5c'])),
+    (path) => {
+      const at = below(path.length);
+      return path.slice(0, at) + percent(path[at]!) + path.slice(at + 1);
+    },
+    (path) => {
+      const at = below(path.length);
+      return path.slice(0, at) + path.slice(at).toUpperCase();
+    },
+    (path) => path + pick(['.', ';x=1', '%00', '%20', '%ff', '%', '?', '?x=1', '?dry_run=1', '#x', '/x', '*', ':sandboxId', '{*rest}', 'é', '/..', '/.']),
+  ];
+  let path = pick(ROUTES);
+  for (let i = below(4); i > 0; i -= 1) path = pick(changes)(path);
+  return path.startsWith('/') || path.startsWith('\\') ? path : `/${path}`;
+}
+
+test('every spelling of a path under /api/ goes through the gate, and no answer is plain text', async () => {
+  const below = generator(7);
+  const spellings = new Set([
+    ...ROUTES,
+    ...ROUTES.flatMap((path) => [`${path}/`, `${path}//`, `/${path}`, `${path}///x//`]),
+  ]);
+  while (spellings.size < 2_500) spellings.add(spelling(below));
+  const isPublic = (path: string) => path === '/health' || !/^\/api/i.test(path);
+  let refused = 0;
+  let gated = 0;
+  const ask = async (path: string, headers = {}) => {
+    // As a browser takes it: `new URL('//x', …)` would be another host.
+    const url = new URL(`${worker.url.origin}${path}`);
+    assert.equal(url.host, worker.url.host, path);
+    const response = await fetch(url, { redirect: 'manual', headers });
+    const text = await response.text();
+    const why = `${path} as ${url.pathname}: ${response.status} ${text.slice(0, 200)}`;
+    assert.equal(response.headers.get('content-type'), 'application/json', why);
+    assert.equal(response.headers.get('x-content-type-options'), 'nosniff', why);
+    const { code } = JSON.parse(text) as { code?: string };
+    return { pathname: url.pathname, status: response.status, code, why };
+  };
+  const lines = () => worker.logs.filter(({ message }) => /"code":"(missing_token|not_found|missing_credential|method_not_allowed)"/.test(message)).length;
+  const before = lines();
+  for (const path of spellings) {
+    const { pathname, status, code, why } = await ask(path);
+    if (pathname === CHECKIN_PATH) {
+      assert.deepEqual([status, code], [405, 'method_not_allowed'], why);
+    } else if (!isPublic(pathname)) {
+      assert.deepEqual([status, code], [401, 'missing_token'], why);
+      gated += 1;
+    } else if (status !== 200) {
+      assert.ok(code === 'not_found' || code === 'missing_token', why);
+    }
+    if (status !== 200) refused += 1;
+  }
+  assert.ok(gated > 900, `${gated} under /api`);
+  await until(() => lines() - before >= refused, 'each refusal has its line in the log');
+  assert.equal(lines() - before, refused);
+  const headers = { authorization: `Bearer ${jwt(valid({ exp: now() + 600 }))}` };
+  let found = 0;
+  for (const path of spellings) {
+    const { pathname, status, code, why } = await ask(path, headers);
+    if (status === 404) {
+      assert.ok(['not_found', 'unknown_sandbox'].includes(code ?? ''), why);
+    } else if (pathname !== CHECKIN_PATH) {
+      assert.ok([200, 400].includes(status), why);
+      found += 1;
+    }
+  }
+  assert.ok(found > 50, `${found} are of routes`);
 });
 
 test('the API key of the fleet opens no gate, and a token checks nobody in', async () => {
