@@ -29,6 +29,9 @@ const AE_ACCOUNT_ID: &str = "AE_ACCOUNT_ID";
 const AE_API_TOKEN: &str = "AE_API_TOKEN";
 const AE_SQL_URL: &str = "AE_SQL_URL";
 
+/// The audience of operators' tokens where `JWT_AUDIENCE` names no other. `tools/token.ts` has the same.
+const DEFAULT_AUDIENCE: &str = "kiloclaw-telemetry";
+
 /// A binding, secret or variable that cannot be used. Its name is for the log and for operators, not for
 /// machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,12 +116,12 @@ pub(crate) struct Jwt {
     /// At least one.
     pub(crate) secrets: Vec<String>,
     pub(crate) issuer: Option<String>,
-    pub(crate) audience: Option<String>,
+    /// Always one: whatever else the secret signs is for somebody else.
+    pub(crate) audience: String,
 }
 
 impl Jwt {
-    /// Takes the secret's comma-separated values and, if they are set, the issuer and audience to insist
-    /// on.
+    /// Takes the secret's comma-separated values, the audience and, if it is set, the issuer to insist on.
     fn read(env: &Env, secret: &str) -> Result<Self, Unusable> {
         let values = secret.split(',').map(str::trim).filter(|value| !value.is_empty());
         let secrets: Vec<_> = values.map(str::to_owned).collect();
@@ -128,7 +131,7 @@ impl Jwt {
         Ok(Self {
             secrets,
             issuer: optional(env, JWT_ISSUER),
-            audience: optional(env, JWT_AUDIENCE),
+            audience: optional(env, JWT_AUDIENCE).unwrap_or_else(|| DEFAULT_AUDIENCE.to_owned()),
         })
     }
 }

@@ -8,6 +8,7 @@ import { createHmac, generateKeyPairSync, sign } from 'node:crypto';
 import { test } from 'node:test';
 
 import {
+  API_KEY,
   assertUnauthorized,
   CHECKIN_PATH,
   FULL,
@@ -23,12 +24,16 @@ const base64url = (value: unknown) => Buffer.from(JSON.stringify(value)).toStrin
 const now = () => Math.floor(Date.now() / 1000);
 
 /** A token, made apart from the code under test. */
-function jwt(claims: object, { alg = 'HS256', hmac = 'sha256', secret = JWT_SECRET } = {}): string {
-  const message = `${base64url({ alg, typ: 'JWT' })}.${base64url(claims)}`;
+function jwt(
+  claims: object,
+  { alg = 'HS256', hmac = 'sha256', secret = JWT_SECRET, header = {} } = {},
+): string {
+  const message = `${base64url({ alg, typ: 'JWT', ...header })}.${base64url(claims)}`;
   return `${message}.${createHmac(hmac, secret).update(message).digest('base64url')}`;
 }
 
-const valid = (claims: object = {}) => ({ sub: 'ops', exp: now() + 60, ...claims });
+const AUDIENCE = 'kiloclaw-telemetry';
+const valid = (claims: object = {}) => ({ sub: 'ops', aud: AUDIENCE, exp: now() + 60, ...claims });
 
 const worker = await startWorker();
 const pinned = await startWorker({ vars: { JWT_ISSUER: 'issuer-1', JWT_AUDIENCE: 'audience-1' } });
@@ -42,7 +47,7 @@ test('a valid token is told who it belongs to', async () => {
   assert.equal(response.status, 200);
   assert.deepEqual(await response.json(), { sub: 'ops', sandboxId: null, via: 'jwt' });
   assert.equal(response.headers.get('cache-control'), 'no-store');
-  const nobody = await whoami(jwt({ exp: now() + 60 }));
+  const nobody = await whoami(jwt({ aud: AUDIENCE, exp: now() + 60 }));
   assert.deepEqual(await nobody.json(), { sub: null, sandboxId: null, via: 'jwt' });
 });
 
@@ -66,7 +71,7 @@ test('no token, no answer', async () => {
 
 test('an expired token is refused, and so is one that never expires or is not yet valid', async () => {
   await assertUnauthorized(await whoami(jwt(valid({ exp: now() - 10 }))), 'expired_token');
-  await assertUnauthorized(await whoami(jwt({ sub: 'ops' })), 'invalid_token');
+  await assertUnauthorized(await whoami(jwt(valid({ exp: undefined }))), 'invalid_token');
   await assertUnauthorized(await whoami(jwt(valid({ exp: 'tomorrow' }))), 'invalid_token');
   await assertUnauthorized(await whoami(jwt(valid({ nbf: now() + 60 }))), 'invalid_token');
   // As far off as a date can be.
@@ -105,15 +110,53 @@ test('a token that was tampered with is refused', async () => {
   }
 });
 
-test('issuer and audience are insisted on where they are set', async () => {
+test('a token is for this Worker, and of the issuer where one is set', async () => {
   const right = { iss: 'issuer-1', aud: 'audience-1' };
   assert.equal((await whoami(jwt(valid(right)), pinned)).status, 200);
   assert.equal((await whoami(jwt(valid({ ...right, aud: ['x', 'audience-1'] })), pinned)).status, 200);
-  for (const wrong of [{ iss: 'x' }, { iss: undefined }, { aud: 'x' }, { aud: undefined }, { aud: [] }]) {
+  const wrongs = [{ iss: 'x' }, { iss: undefined }, { aud: 'x' }, { aud: AUDIENCE }, { aud: undefined }, { aud: [] }];
+  for (const wrong of wrongs) {
     const token = jwt(valid({ ...right, ...wrong }));
     await assertUnauthorized(await whoami(token, pinned), 'invalid_token', JSON.stringify(wrong));
   }
-  assert.equal((await whoami(jwt(valid(right)))).status, 200, 'not set, not insisted on');
+  // What else the secret signs is for somebody else.
+  for (const aud of [undefined, null, '', 'another-system', `${AUDIENCE}-2`, AUDIENCE.toUpperCase(), [], ['x']]) {
+    await assertUnauthorized(await whoami(jwt(valid({ aud }))), 'invalid_token', JSON.stringify(aud));
+  }
+  await logged(worker, /aud is missing or names only others: it must include JWT_AUDIENCE, which is kiloclaw-telemetry/);
+  assert.equal((await whoami(jwt(valid({ ...right, aud: ['x', AUDIENCE] })))).status, 200, 'any issuer');
+});
+
+test('a token with crit is refused, whatever is in it', async () => {
+  assert.equal((await whoami(jwt(valid(), { header: { kid: 'x', cty: undefined } }))).status, 200);
+  for (const crit of [['exp'], ['b64'], [], null, 'exp', {}]) {
+    const token = jwt(valid(), { header: { crit, b64: true } });
+    await assertUnauthorized(await whoami(token), 'invalid_token', JSON.stringify(crit));
+  }
+  await logged(worker, /the header has crit/);
+});
+
+test('a limit under another name refuses the token', async () => {
+  const names = ['sandboxId', 'sandboxID', 'sandbox-id', 'sandbox id', 'SANDBOX_ID', 'sandbox', 'sandboxes', 'sandbox_ids', '_sandbox_id', 'https://example.com/sandbox_id', 'custom.sandbox_id'];
+  const misspelt: object[] = [
+    ...names.map((name) => ({ [name]: 'sandbox-1' })),
+    { sandboxId: null },
+    { sandbox_id: 'sandbox-1', sandboxId: 'sandbox-2' },
+    // It counts with Access alone.
+    { custom: { sandbox_id: 'sandbox-1' } },
+    { custom: { sandbox_id: null } },
+    { custom: { sandboxId: 'sandbox-1' } },
+    { custom: [{ sandboxId: 'sandbox-1' }] },
+    { sandbox_id: 'sandbox-1', custom: { sandbox_id: 'sandbox-1' } },
+    { app_metadata: { limits: [{ sandbox_id: 'sandbox-1' }] } },
+  ];
+  for (const claims of misspelt) {
+    await assertUnauthorized(await whoami(jwt(valid(claims))), 'invalid_token', JSON.stringify(claims));
+  }
+  await logged(worker, /a claim looks like a limit to one sandbox but is none: only sandbox_id is/);
+  const innocent = { custom: 'sandbox_id', groups: ['sandboxId'], sandboxed: true, roles: { x: [1, 1.5, -1, null, true] } };
+  const response = await whoami(jwt(valid(innocent)));
+  assert.deepEqual(await response.json(), { sub: 'ops', sandboxId: null, via: 'jwt' });
 });
 
 test('nothing else under /api/ answers without a token', async () => {
@@ -222,7 +265,7 @@ test('every spelling of a path under /api/ goes through the gate, and no answer 
 });
 
 test('the API key of the fleet opens no gate, and a token checks nobody in', async () => {
-  await assertUnauthorized(await whoami('kilo-key-1'), 'invalid_token');
+  await assertUnauthorized(await whoami(API_KEY), 'invalid_token');
   const response = await worker.checkIn(FULL, { authorization: `Bearer ${jwt(valid())}` });
   assert.deepEqual([response.status, (await refusal(response)).code], [403, 'wrong_api_key']);
 });
@@ -299,15 +342,14 @@ test('an internal key alone opens the gate to backends, and to nobody else', asy
   await assertUnauthorized(await whoami(jwt(valid(), { secret: '' }), backend), 'missing_token');
 });
 
+const MINTING = { JWT_SECRET: ` ${JWT_SECRET}, old`, JWT_ISSUER: 'issuer-1', JWT_AUDIENCE: 'x' };
+
 /** What `npm run token` prints for these options. */
-const token = (...options: string[]) =>
-  spawnSync(process.execPath, ['tools/token.ts', ...options], {
-    env: { JWT_SECRET: ` ${JWT_SECRET}, old`, JWT_ISSUER: 'issuer-1', JWT_AUDIENCE: 'x' },
-    encoding: 'utf8',
-  });
+const token = (options: string[], env: Record<string, string> = MINTING) =>
+  spawnSync(process.execPath, ['tools/token.ts', ...options], { env, encoding: 'utf8' });
 
 test('npm run token mints what the gate lets through', async () => {
-  const limited = token('--sub', 'ops', '--ttl', '2m', '--sandbox', 'sandbox-1', '--audience', 'audience-1');
+  const limited = token(['--sub', 'ops', '--ttl', '2m', '--sandbox', 'sandbox-1', '--audience', 'audience-1']);
   assert.match(limited.stdout, /^[\w-]+\.[\w-]+\.[\w-]+\n$/, 'the token, and nothing else');
   assert.match(limited.stderr, /for ops, who sees sandbox sandbox-1 only until /);
   const answer = await whoami(limited.stdout.trim(), pinned);
@@ -315,9 +357,12 @@ test('npm run token mints what the gate lets through', async () => {
   const claims = JSON.parse(Buffer.from(limited.stdout.split('.')[1], 'base64url').toString());
   assert.equal(claims.exp - claims.iat, 120);
 
-  const unlimited = await whoami(token('--sub', 'ops').stdout.trim());
+  // With the environment's JWT_AUDIENCE, and without one with what the Worker insists on then.
+  const elsewhere = token(['--sub', 'ops']);
+  await assertUnauthorized(await whoami(elsewhere.stdout.trim()), 'invalid_token');
+  const unlimited = await whoami(token(['--sub', 'ops'], { JWT_SECRET }).stdout.trim());
   assert.deepEqual(await unlimited.json(), { sub: 'ops', sandboxId: null, via: 'jwt' });
-  await assertUnauthorized(await whoami(token('--sub', 'ops').stdout.trim(), pinned), 'invalid_token');
+  await assertUnauthorized(await whoami(token(['--sub', 'ops']).stdout.trim(), pinned), 'invalid_token');
 });
 
 test('npm run token says what it cannot mint', () => {
@@ -332,7 +377,7 @@ test('npm run token says what it cannot mint', () => {
     ['ops'],
   ];
   for (const options of wrong) {
-    const { status, stdout, stderr } = token(...options);
+    const { status, stdout, stderr } = token(options);
     assert.deepEqual([status, stdout], [1, ''], options.join(' '));
     assert.match(stderr, /^token: error: [^\n]+\n$/);
   }
