@@ -182,7 +182,7 @@ fn accept(
             return Err(Refusal::WrongGatewayToken.into());
         }
         // 9.
-        if ingest.revoked.as_ref().is_some_and(|revoked| revoked.accept(&checkin.sandbox_id)) {
+        if ingest.revoked.contains(&*checkin.sandbox_id) {
             return Err(Refusal::Revoked.into());
         }
         let point = (!is_dry_run).then(|| Packed::new(&DataPoint::new(&checkin, region)));

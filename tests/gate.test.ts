@@ -12,6 +12,7 @@ import {
   assertUnauthorized,
   CHECKIN_PATH,
   FULL,
+  gatewayToken,
   JWT_SECRET,
   logged,
   refusal,
@@ -293,6 +294,36 @@ test('a token of either secret is let through while JWT_SECRET is rotated', asyn
   const commas = await startWorker({ vars: { JWT_SECRET: ' , ,' } }, t);
   const refused = await whoami(jwt(valid(), { secret: '' }), commas);
   assert.deepEqual([refused.status, (await refusal(refused)).code], [503, 'misconfigured']);
+});
+
+test('a short value of a secret is reported once, by name and never by value', async (t) => {
+  const long = 'x'.repeat(32);
+  const vars = {
+    KILOCODE_API_KEY: `${long},fifteen-bytes-k`,
+    GATEWAY_TOKEN_SECRET: 'k,R9v',
+    JWT_SECRET: `${long}, ${'j'.repeat(31)}`,
+    INTERNAL_API_SECRET: 'i'.repeat(15),
+  };
+  const short = await startWorker({ vars }, t);
+  const reported = ({ logs }: Worker) =>
+    logs.filter(({ message }) => message.includes('short_secret')).map(({ level, message }) => {
+      const { detail } = JSON.parse(message) as { detail: string };
+      return `${level} ${/^(\w+) has a value of less than (\d+) bytes.*openssl rand -hex 32/.exec(detail)?.slice(1).join(' ')}`;
+    });
+  for (let i = 0; i < 3; i += 1) {
+    assert.equal((await short.checkIn(FULL, { authorization: `Bearer ${long}`, 'x-kiloclaw-gateway-token': gatewayToken(FULL.sandboxId, 'R9v') })).status, 204);
+    assert.equal((await whoami(jwt(valid(), { secret: 'j'.repeat(31) }), short)).status, 200, 'accepted all the same');
+  }
+  const expected = ['warn KILOCODE_API_KEY 16', 'warn GATEWAY_TOKEN_SECRET 16', 'warn INTERNAL_API_SECRET 16', 'warn JWT_SECRET 32'];
+  await until(() => reported(short).length >= expected.length, 'all are reported');
+  assert.deepEqual(reported(short), expected);
+  assert.doesNotMatch(JSON.stringify(short.logs), /fifteen|R9v|jjj|iii/);
+
+  const enough = await startWorker({ vars: { KILOCODE_API_KEY: 'k'.repeat(16), GATEWAY_TOKEN_SECRET: 'g'.repeat(16), JWT_SECRET: long, INTERNAL_API_SECRET: 'i'.repeat(16) } }, t);
+  await enough.checkIn(FULL);
+  await whoami(undefined, enough);
+  await logged(enough, /missing_token/);
+  assert.deepEqual(reported(enough), []);
 });
 
 const internal = (key: string, to: Worker, headers: Record<string, string> = {}) =>
