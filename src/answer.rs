@@ -118,11 +118,12 @@ impl From<&Unanswered> for Shape {
         const NO_ANSWER: &str = "No answer from Analytics Engine";
         match unanswered {
             Unanswered::Limited { retry_after } => Self {
-                header: Some(("retry-after", retry_after.clone().into())),
+                header: Some(("retry-after", retry_after.to_string().into())),
                 ..Self::new(429, "Too many queries", "analytics_limited", None)
             },
             Unanswered::Unreachable(_) => Self::new(502, NO_ANSWER, "analytics_unreachable", None),
             Unanswered::Refused { .. } => Self::new(502, NO_ANSWER, "analytics_refused", None),
+            Unanswered::TooLarge => Self::new(502, NO_ANSWER, "analytics_too_large", None),
             Unanswered::Unexpected(_) => Self::new(502, NO_ANSWER, "analytics_unexpected", None),
             Unanswered::Timeout => Self::new(504, NO_ANSWER, "analytics_timeout", None),
         }

@@ -1,6 +1,6 @@
 //! The bindings and secrets: the one place that names them and reads them.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -10,7 +10,7 @@ use worker::js_sys::Reflect;
 use worker::wasm_bindgen::JsValue;
 use worker::{Env, console_warn};
 
-use crate::analytics::Analytics;
+use crate::analytics::{Analytics, MAX_ANSWER_BYTES};
 
 /// Where the accounts are whose Analytics Engine can be asked.
 const CLOUD: &str = "https://api.cloudflare.com/client/v4/accounts";
@@ -157,7 +157,7 @@ impl Analytics {
             }
             Err(_) => format!("{CLOUD}/{}/analytics_engine/sql", text(env, AE_ACCOUNT_ID)?),
         };
-        Ok(Self { url, token })
+        Ok(Self { url, token, left: Cell::new(MAX_ANSWER_BYTES) })
     }
 }
 

@@ -60,7 +60,9 @@ impl Failure {
             Self::Unanswered(Unanswered::Refused { status, reason }) => {
                 Some(format!("{status}: {reason}"))
             }
-            Self::Unanswered(Unanswered::Limited { .. } | Unanswered::Timeout)
+            Self::Unanswered(
+                Unanswered::Limited { .. } | Unanswered::Timeout | Unanswered::TooLarge,
+            )
             | Self::UnknownSandbox
             | Self::OtherSandbox => None,
         }
@@ -76,12 +78,6 @@ impl From<InvalidParameter> for ApiError {
 impl From<Unanswered> for ApiError {
     fn from(unanswered: Unanswered) -> Self {
         Self::Reading(Failure::Unanswered(unanswered))
-    }
-}
-
-impl From<UnexpectedAnswer> for ApiError {
-    fn from(unexpected: UnexpectedAnswer) -> Self {
-        Unanswered::Unexpected(unexpected.to_string()).into()
     }
 }
 
@@ -193,13 +189,27 @@ impl<'a> Call<'a> {
                 return self.respond(&cached.text().await?, FRESH - age);
             }
         }
-        let mut answers = analytics.ask_all(&question.queries()).await?;
-        answers.extend(analytics.ask_all(&question.follow_ups(&answers)?).await?);
-        let body = question.reply(&answers)?.ok_or(ApiError::Reading(Failure::UnknownSandbox))?;
+        let body = Self::ask(&analytics, question).await?;
+        let body = body.ok_or(ApiError::Reading(Failure::UnknownSandbox))?;
         let mut kept = answer::json_text(&body, &format!("max-age={FRESH}"))?;
         kept.headers_mut().set(MADE_AT, &self.now.0.to_string())?;
         cache.put(&key, kept).await?;
         self.respond(&body, FRESH)
+    }
+
+    /// Asks Analytics Engine.
+    async fn ask(
+        analytics: &Analytics,
+        question: &dyn Question,
+    ) -> Result<Option<String>, Unanswered> {
+        let unexpected = |unexpected: UnexpectedAnswer| {
+            Unanswered::Unexpected(analytics.for_log(unexpected.to_string()))
+        };
+        let mut answers = analytics.ask(question.queries()).await?;
+        let follow_ups = question.follow_ups(&answers).map_err(unexpected)?;
+        answers.extend(analytics.ask(follow_ups).await?);
+        let reply = question.reply(&answers).map_err(unexpected)?;
+        Ok(reply.map(|reply| analytics.clean(reply)))
     }
 
     /// What must be the same for an answer to be the same: path, parameters in whatever order, what the

@@ -3,6 +3,7 @@
  * what; what Analytics Engine can do to it; and that it is what `openapi.json` says.
  */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -14,7 +15,16 @@ import addFormats from 'ajv-formats';
 
 import openapi from '../src/openapi.json' with { type: 'json' };
 import { mint } from '../tools/token.ts';
-import { FULL, JWT_SECRET, logged, MINIMAL, refusal, startWorker, type Worker } from './worker.ts';
+import { until } from './fleet.ts';
+import {
+  FULL,
+  JWT_SECRET,
+  logged,
+  MINIMAL,
+  refusal,
+  startWorker,
+  type Worker,
+} from './worker.ts';
 
 const MINUTE = 60;
 const HOUR = 60 * MINUTE;
@@ -376,7 +386,10 @@ async function analytics(
   answer: (sql: string, request: IncomingMessage, response: ServerResponse) => void,
 ) {
   const queries: string[] = [];
+  let open = 0;
   const server = createServer((request, response) => {
+    open += 1;
+    response.on('close', () => (open -= 1));
     let sql = '';
     request.setEncoding('utf8').on('data', (text: string) => (sql += text));
     request.on('end', () => {
@@ -390,7 +403,7 @@ async function analytics(
     server.close();
   });
   const { port } = server.address() as AddressInfo;
-  return { queries, url: `http://127.0.0.1:${port}/sql` };
+  return { queries, url: `http://127.0.0.1:${port}/sql`, open: () => open };
 }
 
 const asking = (vars: Record<string, string | undefined>, t: TestContext) =>
@@ -414,18 +427,63 @@ test('a refusal of Analytics Engine is told in the log alone', async (t) => {
   assert.ok(ae.queries.length > before);
 });
 
-test('a limit of Analytics Engine is passed on', async (t) => {
-  const waits = ['7', undefined];
-  const ae = await analytics(t, (_, __, response) => {
-    const wait = waits[ae.queries.length === 1 ? 0 : 1];
-    response.writeHead(429, wait === undefined ? {} : { 'retry-after': wait }).end();
-  });
+test('a limit of Analytics Engine is passed on, in seconds and within reason', async (t) => {
+  let wait: string | undefined;
+  const ae = await analytics(t, (_, __, response) =>
+    response.writeHead(429, wait === undefined ? {} : { 'retry-after': wait }).end(),
+  );
   const of = await asking({ AE_SQL_URL: ae.url }, t);
   const limited = { error: 'Too many queries', code: 'analytics_limited' };
-  const first = await assertRefused('/api/sandboxes', 429, limited, token, of);
-  assert.equal(first.headers.get('retry-after'), '7');
-  const second = await assertRefused('/api/sandboxes', 429, limited, token, of);
-  assert.equal(second.headers.get('retry-after'), '30', 'if it does not say how long');
+  const passedOn = async (value: string | undefined) => {
+    wait = value;
+    const response = await assertRefused('/api/sandboxes', 429, limited, token, of);
+    return Number(response.headers.get('retry-after'));
+  };
+  for (const seconds of [0, 7, 3_600]) assert.equal(await passedOn(`${seconds}`), seconds);
+  assert.equal(await passedOn('0000000000000000060'), 60);
+  const soon = await passedOn(new Date(Date.now() + 600_000).toUTCString());
+  assert.ok(soon > 300 && soon <= 600, `${soon} s`);
+  assert.equal(await passedOn(new Date(0).toUTCString()), 0, 'a date that is past');
+  const none = [undefined, '', '3601', '9'.repeat(5_000), '-1', '1.5', '7s', '0x10', 'soon', 'x'.repeat(10_000), '2099-01-01', new Date().toISOString(), new Date(Date.now() + 4_000_000).toUTCString()];
+  for (const value of none) assert.equal(await passedOn(value), 30, value?.slice(0, 40));
+});
+
+const MIB = 1024 * 1024;
+
+test('no more than 8 MiB of answers is read for a report', async (t) => {
+  let size = 0;
+  const sizes = { sent: 0, whole: 0 };
+  const ae = await analytics(t, async (_, __, response) => {
+    // In pieces, without a length, as the cloud does; it stops when nobody reads on.
+    const piece = Buffer.alloc(64 * 1024, 'x');
+    let isOpen = true;
+    response.on('close', () => (isOpen = false));
+    response.write('{"data":[{"sandboxId":"');
+    for (let at = 0; at < size && isOpen; at += piece.length) {
+      sizes.sent += piece.length;
+      if (!response.write(piece)) await Promise.race([once(response, 'drain'), once(response, 'close')]);
+    }
+    if (isOpen) sizes.whole += 1;
+    response.end('"}]}');
+  });
+  const of = await asking({ AE_SQL_URL: ae.url }, t);
+  const tooLarge = { error: NO_ANSWER, code: 'analytics_too_large' };
+  // Two queries, each of them below the limit and both above it; and one that never ends.
+  for (size of [5 * MIB, 1024 * MIB]) {
+    sizes.sent = 0;
+    sizes.whole = 0;
+    await assertRefused('/api/fleet', 502, tooLarge, token, of);
+    await until(() => ae.open() === 0, 'what is not read is given up');
+    // The rest is what buffers on the way hold.
+    if (size > 100 * MIB) assert.ok(sizes.sent < 100 * MIB, `${sizes.sent} bytes`);
+  }
+  await logged(of, /analytics_too_large/);
+  assert.ok(of.logs.some(({ level }) => level === 'error'));
+  // Within the limit, it is read to the end: these are rows of another kind.
+  size = 3 * MIB;
+  const unexpected = { error: NO_ANSWER, code: 'analytics_unexpected' };
+  await assertRefused('/api/fleet', 502, unexpected, token, of);
+  assert.equal((await of.checkIn(FULL)).status, 204);
 });
 
 test('no browser guesses what an answer is', async () => {
