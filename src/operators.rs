@@ -1,7 +1,7 @@
 //! The operators' API: questions about the fleet, answered over Analytics Engine's SQL.
 //!
 //! A handler makes a question of a request, asks, and answers in JSON. What is asked again within
-//! [`FRESH`] seconds is answered from the Cache API.
+//! [`FRESH`] seconds is answered from the Cache API, where there is one.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -9,8 +9,10 @@ use kiloclaw_fleet::{
     Asked, FleetQuestion, HistoryQuestion, IncidentsQuestion, InvalidParameter, Parameters,
     Question, SandboxQuestion, SandboxesQuestion, Time, UnexpectedAnswer,
 };
+use worker::js_sys::{self, Promise};
 use worker::wasm_bindgen::prelude::*;
-use worker::{Cache, Date, Request, Response, js_sys};
+use worker::wasm_bindgen_futures::JsFuture;
+use worker::{Date, Request, Response};
 
 use crate::Context;
 use crate::analytics::{Analytics, Unanswered};
@@ -22,13 +24,23 @@ use crate::gate::Operator;
 extern "C" {
     #[wasm_bindgen(js_name = parameters)]
     fn parameters_of(url: &str) -> Vec<String>;
+
+    fn cached(key: &str) -> Promise;
+
+    fn keep(key: &str, body: &str, made_at: &str, fresh: &str) -> Promise;
+
+    /// What [`cached`] resolves to.
+    type Cached;
+
+    #[wasm_bindgen(method, getter)]
+    fn body(this: &Cached) -> String;
+
+    #[wasm_bindgen(method, getter, js_name = madeAt)]
+    fn made_at(this: &Cached) -> String;
 }
 
 /// How long an answer is good for, in seconds.
 const FRESH: u64 = 15;
-
-/// When a cached answer was made, in seconds since 1970.
-const MADE_AT: &str = "x-kiloclaw-made-at";
 
 /// The description of the API, for programs.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -180,20 +192,20 @@ impl<'a> Call<'a> {
     async fn answer(&self, question: &dyn Question) -> Result<Response, ApiError> {
         let analytics = Analytics::read(&self.context.env)
             .map_err(|unusable| ApiError::Reading(Failure::NotConfigured(unusable)))?;
-        let cache = Cache::default();
         let key = self.cache_key(&analytics);
-        if let Some(mut cached) = cache.get(&key, false).await? {
-            let made_at = cached.headers().get(MADE_AT)?.and_then(|text| text.parse().ok());
-            let age = self.now.since(made_at.map(Time).unwrap_or_default());
+        let found = JsFuture::from(cached(&key)).await.unwrap_or_default();
+        if !found.is_undefined() {
+            let found: Cached = found.unchecked_into();
+            let age = self.now.since(Time(found.made_at().parse().unwrap_or_default()));
             if age < FRESH {
-                return self.respond(&cached.text().await?, FRESH - age);
+                return self.respond(&found.body(), FRESH - age);
             }
         }
         let body = Self::ask(&analytics, question).await?;
         let body = body.ok_or(ApiError::Reading(Failure::UnknownSandbox))?;
-        let mut kept = answer::json_text(&body, &format!("max-age={FRESH}"))?;
-        kept.headers_mut().set(MADE_AT, &self.now.0.to_string())?;
-        cache.put(&key, kept).await?;
+        let kept = keep(&key, &body, &self.now.0.to_string(), &FRESH.to_string());
+        // Rejected for nothing: an answer that cannot be kept is an answer all the same.
+        drop(JsFuture::from(kept).await);
         self.respond(&body, FRESH)
     }
 
@@ -214,9 +226,13 @@ impl<'a> Call<'a> {
 
     /// What must be the same for an answer to be the same: path, parameters in whatever order, what the
     /// operator may see, and who is asked, since Workers of one zone share a cache.
+    ///
+    /// The key is a URL that anybody can ask for. It has the request's own host and path, because what is sent
+    /// there comes to this Worker and its gate first: at another path, the zone may have no route to it, and
+    /// Cloudflare would answer from the cache. No question is at the key itself, as it has parameters that no
+    /// question has.
     fn cache_key(&self, analytics: &Analytics) -> String {
         let only = self.operator.sandbox.as_deref().unwrap_or_default();
-        // No parameter of a question has a name like these.
         let pairs = [("-from", analytics.url.as_str()), ("-only", only)];
         let query: Vec<_> = self
             .parameters
@@ -226,12 +242,9 @@ impl<'a> Call<'a> {
             .flat_map(|(name, value)| [name, value])
             .map(|text| String::from(js_sys::encode_uri_component(text)))
             .collect();
-        // The request's own host, which Cloudflare advises: another one would be looked up. No route is at
-        // this path.
         let url = self.request.inner().url();
-        let path = self.request.path();
-        let origin = url.split_once(&path).map_or("", |(origin, _)| origin);
-        format!("{origin}/-answers{path}?{}", query.join("&"))
+        let resource = url.split(['?', '#']).next().unwrap_or_default();
+        format!("{resource}?{}", query.join("&"))
     }
 
     /// The answer, or that the client has it already.

@@ -17,7 +17,10 @@ import openapi from '../src/openapi.json' with { type: 'json' };
 import { mint } from '../tools/token.ts';
 import { until } from './fleet.ts';
 import {
+  AE_API_TOKEN,
+  API_KEY,
   FULL,
+  GATEWAY_TOKEN_SECRET,
   JWT_SECRET,
   logged,
   MINIMAL,
@@ -25,6 +28,7 @@ import {
   startWorker,
   type Worker,
 } from './worker.ts';
+import { startWorkerd } from './workerd.ts';
 
 const MINUTE = 60;
 const HOUR = 60 * MINUTE;
@@ -484,6 +488,66 @@ test('no more than 8 MiB of answers is read for a report', async (t) => {
   const unexpected = { error: NO_ANSWER, code: 'analytics_unexpected' };
   await assertRefused('/api/fleet', 502, unexpected, token, of);
   assert.equal((await of.checkIn(FULL)).status, 204);
+});
+
+test('without a cache, or with one that fails, questions are answered all the same', async (t) => {
+  const main = (cache: string) => `
+    import Worker from 'index.js';
+    ${cache}
+    export default { fetch: (request, env, ctx) => new Worker(ctx, env).fetch(request) };`;
+  const define = (value: string) => `Object.defineProperty(globalThis, 'caches', { value: ${value}, configurable: true });`;
+  const fail = `() => Promise.reject(new Error('out of order'))`;
+  for (const [cache, why] of [
+    [define('undefined'), ''],
+    [define('{}'), ''],
+    [define(`{ default: { match: ${fail}, put: ${fail} } }`), 'out of order'],
+    [define(`{ default: { match: () => { throw new Error('thrown') }, put: () => { throw new Error('thrown') } } }`), 'thrown'],
+    [define(`{ default: { match: async () => undefined, put: ${fail} } }`), 'out of order'],
+    [define(`{ default: { match: async () => new Response(new ReadableStream({ start: (c) => c.error(new Error('broken')) })), put: async () => {} } }`), 'broken'],
+  ]) {
+    const of = await startWorker({ modules: { main: main(cache) } }, t);
+    await of.insert(FLEET.map(point));
+    for (let i = 0; i < 3; i += 1) assert.equal((await ask('/api/fleet', token, of)).sandboxes, 4, cache);
+    await logged(of, new RegExp(`cache_failed.*${why}`));
+    assert.equal(of.logs.filter(({ message }) => message.includes('cache_failed')).length, 1, cache);
+  }
+});
+
+test('a plain workerd, which has no cache, answers questions', async (t) => {
+  const ae = await analytics(t, (_, __, response) => response.end('{"data":[]}'));
+  const vars = { KILOCODE_API_KEY: API_KEY, GATEWAY_TOKEN_SECRET, JWT_SECRET, AE_API_TOKEN, AE_SQL_URL: ae.url };
+  const plain = await startWorkerd(vars, t);
+  const response = await fetch(`http://127.0.0.1:${plain.port}/api/fleet`, as(token));
+  assert.deepEqual([response.status, ((await response.json()) as { sandboxes: number }).sandboxes], [200, 0]);
+});
+
+test('an answer is cached where only the Worker answers', async (t) => {
+  // What is put, and under which URL.
+  const main = `
+    import Worker from 'index.js';
+    const kept = [];
+    const cache = { match: async () => undefined, put: async (key, response) => void kept.push(key) };
+    Object.defineProperty(globalThis, 'caches', { value: { default: cache } });
+    export default {
+      fetch: (request, env, ctx) =>
+        request.url.endsWith('/kept') ? Response.json(kept) : new Worker(ctx, env).fetch(request),
+    };`;
+  const of = await startWorker({ modules: { main } }, t);
+  await of.insert(FLEET.map(point));
+  const paths = ['/api/fleet?window=1h', '/api/sandboxes', '/api/sandboxes/a', '/api/sandboxes/a/history', '/api/incidents'];
+  for (const path of paths) await ask(path, token, of);
+  await ask('/api/fleet?window=1h', onlyB, of);
+  const kept = (await (await of.fetch('/kept')).json()) as string[];
+  assert.equal(new Set(kept).size, paths.length + 1);
+  for (const [i, key] of kept.entries()) {
+    const url = new URL(key);
+    const asked = new URL((paths[i] ?? paths[0])!, of.url);
+    assert.deepEqual([url.origin, url.pathname], [asked.origin, asked.pathname]);
+    const stranger = await of.fetch(`${url.pathname}${url.search}`);
+    assert.deepEqual([stranger.status, (await refusal(stranger)).code], [401, 'missing_token'], key);
+    const operator = await of.fetch(`${url.pathname}${url.search}`, as(token));
+    assert.deepEqual([operator.status, (await refusal(operator)).code], [400, 'invalid_query'], key);
+  }
 });
 
 test('no browser guesses what an answer is', async () => {
