@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use kiloclaw_checkin::data_point::DATASET;
 use worker::js_sys::{self, Promise, Uint8Array};
 use worker::wasm_bindgen::prelude::*;
 use worker::wasm_bindgen_futures::JsFuture;
@@ -74,8 +75,21 @@ pub(crate) enum Unanswered {
 }
 
 impl Analytics {
-    /// Sends queries, all at a time, and returns the answers as they came.
-    pub(crate) async fn ask(&self, queries: Vec<String>) -> Result<Vec<String>, Unanswered> {
+    /// Sends queries, all at a time, and returns the answers as they came; none if there is no dataset yet.
+    pub(crate) async fn ask(
+        &self,
+        queries: Vec<String>,
+    ) -> Result<Option<Vec<String>>, Unanswered> {
+        match self.query(queries).await {
+            Ok(answers) => Ok(Some(answers)),
+            Err(Unanswered::Refused { reason, .. }) if self.is_no_dataset(&reason).await => {
+                Ok(None)
+            }
+            Err(unanswered) => Err(unanswered),
+        }
+    }
+
+    async fn query(&self, queries: Vec<String>) -> Result<Vec<String>, Unanswered> {
         if queries.is_empty() {
             return Ok(Vec::new());
         }
@@ -98,6 +112,30 @@ impl Analytics {
                 reason: self.for_log(detail),
             },
             _ => Unanswered::Unreachable(self.for_log(detail)),
+        })
+    }
+
+    /// Whether a query was refused because the dataset does not exist: it begins with the first check-in.
+    ///
+    /// What Analytics Engine says then is documented nowhere. The cloud was seen to call the table unknown, or
+    /// a column of the query one without a type. It says the latter of mistakes in a query as well, so there
+    /// the list of datasets decides.
+    async fn is_no_dataset(&self, reason: &str) -> bool {
+        let text = reason.split_once("Input was invalid: ").map_or(reason, |(_, text)| text);
+        // The local one may say where in the query.
+        let text = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == ':' || c == ' ');
+        if text.starts_with("unknown table")
+            || text.starts_with(&format!("there is no dataset {DATASET}"))
+        {
+            return true;
+        }
+        if !text.starts_with("unable to find type of column") && !text.starts_with("unknown column")
+        {
+            return false;
+        }
+        let datasets = self.query(vec!["SHOW TABLES".to_owned()]).await.unwrap_or_default();
+        datasets.first().is_some_and(|datasets| {
+            datasets.contains("\"data\"") && !datasets.contains(&format!("\"{DATASET}\""))
         })
     }
 

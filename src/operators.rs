@@ -9,10 +9,11 @@ use kiloclaw_fleet::{
     Asked, FleetQuestion, HistoryQuestion, IncidentsQuestion, InvalidParameter, Parameters,
     Question, SandboxQuestion, SandboxesQuestion, Time, UnexpectedAnswer,
 };
+use serde_json::json;
 use worker::js_sys::{self, Promise};
 use worker::wasm_bindgen::prelude::*;
 use worker::wasm_bindgen_futures::JsFuture;
-use worker::{Date, Request, Response};
+use worker::{Date, Request, Response, console_warn};
 
 use crate::Context;
 use crate::analytics::{Analytics, Unanswered};
@@ -41,6 +42,16 @@ extern "C" {
 
 /// How long an answer is good for, in seconds.
 const FRESH: u64 = 15;
+
+/// What a query is answered before there is a dataset.
+const NO_ROWS: &str = r#"{"data":[]}"#;
+
+/// The first field of a report before there is a dataset.
+const NO_CHECK_INS_YET: &str = r#""noCheckInsYet":true,"#;
+
+/// What the log says of that: it may be a mistake.
+const NO_DATASET: &str = "Analytics Engine has no dataset kiloclaw_controller_telemetry: it begins with the \
+     first check-in. If there were check-ins, AE_ACCOUNT_ID or AE_SQL_URL names another account";
 
 /// The description of the API, for programs.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -209,7 +220,7 @@ impl<'a> Call<'a> {
         self.respond(&body, FRESH)
     }
 
-    /// Asks Analytics Engine.
+    /// Asks Analytics Engine. Before the first check-in, the answer is that of an empty fleet and says so.
     async fn ask(
         analytics: &Analytics,
         question: &dyn Question,
@@ -217,11 +228,27 @@ impl<'a> Call<'a> {
         let unexpected = |unexpected: UnexpectedAnswer| {
             Unanswered::Unexpected(analytics.for_log(unexpected.to_string()))
         };
-        let mut answers = analytics.ask(question.queries()).await?;
+        let no_rows = |queries| vec![NO_ROWS.to_owned(); queries];
+        let queries = question.queries();
+        let count = queries.len();
+        let first = analytics.ask(queries).await?;
+        let has_dataset = first.is_some();
+        let mut answers = first.unwrap_or_else(|| no_rows(count));
         let follow_ups = question.follow_ups(&answers).map_err(unexpected)?;
-        answers.extend(analytics.ask(follow_ups).await?);
+        let count = follow_ups.len();
+        let more = if has_dataset { analytics.ask(follow_ups).await? } else { None };
+        answers.extend(more.unwrap_or_else(|| no_rows(count)));
+
         let reply = question.reply(&answers).map_err(unexpected)?;
-        Ok(reply.map(|reply| analytics.clean(reply)))
+        Ok(reply.map(|reply| {
+            let mut reply = analytics.clean(reply);
+            if !has_dataset {
+                // A report is an object, and never an empty one.
+                reply.insert_str(1, NO_CHECK_INS_YET);
+                console_warn!("{}", json!({ "code": "no_check_ins_yet", "detail": NO_DATASET }));
+            }
+            reply
+        }))
     }
 
     /// What must be the same for an answer to be the same: path, parameters in whatever order, what the

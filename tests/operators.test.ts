@@ -490,6 +490,73 @@ test('no more than 8 MiB of answers is read for a report', async (t) => {
   assert.equal((await of.checkIn(FULL)).status, 204);
 });
 
+const REPORTS = ['/api/fleet', '/api/sandboxes', '/api/incidents'];
+
+/** Asserts that every question is answered as before the first check-in. */
+async function assertNoCheckInsYet(of: Worker, why: string) {
+  for (const path of REPORTS) {
+    const { noCheckInsYet, ...report } = await ask(path, token, of);
+    assert.equal(noCheckInsYet, true, `${path}: ${why}`);
+    if (path === '/api/fleet') assert.deepEqual([report.sandboxes, report.checkIns, report.silent], [0, 0, 0]);
+    if (path === '/api/sandboxes') assert.deepEqual([report.sandboxes, report.next], [[], null]);
+    if (path === '/api/incidents') assert.deepEqual(report.incidents, []);
+  }
+  const unknown = { error: 'Not seen within the window', code: 'unknown_sandbox' };
+  for (const path of ['/api/sandboxes/a', '/api/sandboxes/a/history']) {
+    await assertRefused(path, 404, unknown, token, of);
+  }
+  await logged(of, /no_check_ins_yet.*AE_ACCOUNT_ID or AE_SQL_URL/);
+}
+
+test('before the first check-in a report is that of an empty fleet, and says so', async (t) => {
+  const empty = await startWorker({}, t);
+  await assertNoCheckInsYet(empty, 'local');
+  assert.equal((await empty.checkIn(FULL)).status, 204);
+  await empty.points(1);
+  // Another question, as the last one's answer is still good.
+  const fleet = await ask('/api/fleet?window=1h', token, empty);
+  assert.deepEqual([fleet.sandboxes, 'noCheckInsYet' in fleet], [1, false]);
+});
+
+test('so it is where the cloud says that there is no dataset', async (t) => {
+  let refusal = '';
+  let datasets: string | undefined = 'another_dataset';
+  const ae = await analytics(t, (sql, _, response) => {
+    if (sql !== 'SHOW TABLES') return void response.writeHead(422).end(refusal);
+    if (datasets === undefined) return void response.writeHead(422).end(refusal);
+    response.end(JSON.stringify({ meta: [{ name: 'dataset', type: 'String' }], data: [{ dataset: datasets }] }));
+  });
+  for (refusal of [
+    'Input was invalid: unable to find type of column: "timestamp"',
+    'unable to find type of column: index1',
+    'Input was invalid: unknown column: blob8',
+    'Input was invalid: unknown table: kiloclaw_controller_telemetry',
+    'unknown table kiloclaw_controller_telemetry\n',
+    'Input was invalid: 1:20: there is no dataset kiloclaw_controller_telemetry',
+  ]) {
+    await assertNoCheckInsYet(await asking({ AE_SQL_URL: ae.url }, t), refusal);
+  }
+  // Of a dataset that is there, or of which it is not known, the same words are about the query.
+  refusal = 'Input was invalid: unable to find type of column: "timestamp"';
+  const refused = { error: NO_ANSWER, code: 'analytics_refused' };
+  for (datasets of ['kiloclaw_controller_telemetry', undefined]) {
+    const of = await asking({ AE_SQL_URL: ae.url }, t);
+    for (const path of REPORTS) await assertRefused(path, 502, refused, token, of);
+  }
+  // And no other refusal is taken for that.
+  datasets = 'another_dataset';
+  for (refusal of [
+    '',
+    "Input was invalid: cannot compare 'unknown table' with a number",
+    'Input was invalid: unknown function call: X',
+    'Input was invalid: there is no dataset another_dataset',
+    'Authentication error',
+  ]) {
+    const of = await asking({ AE_SQL_URL: ae.url }, t);
+    await assertRefused('/api/fleet', 502, refused, token, of);
+  }
+});
+
 test('without a cache, or with one that fails, questions are answered all the same', async (t) => {
   const main = (cache: string) => `
     import Worker from 'index.js';
