@@ -218,6 +218,7 @@ function cases(): Case[] {
 
   const right = gatewayToken(SAMPLE.sandboxId);
   const exp = Math.floor(Date.now() / 1_000) + 60;
+  const ops = { sub: 'ops', aud: 'kiloclaw-telemetry' };
   const wrongKeyHeader = { authorization: 'Bearer wrong' };
   const wrongTokenHeader = { 'x-kiloclaw-gateway-token': 'x' };
   return [
@@ -321,11 +322,11 @@ function cases(): Case[] {
       status: 404,
       body: refusal('Not found', 'not_found'),
     },
-    whoami('an operator', jwt({ sub: 'ops', exp }), 200, { sub: 'ops', sandboxId: null, via: 'jwt' }),
+    whoami('an operator', jwt({ ...ops, exp }), 200, { sub: 'ops', sandboxId: null, via: 'jwt' }),
     stranger('nobody', undefined, 'missing_token'),
-    stranger('a forger', jwt({ sub: 'ops', exp }, 'x'), 'invalid_token'),
-    stranger('one without an end', jwt({ sub: 'ops' }), 'invalid_token'),
-    stranger('one of yesterday', jwt({ sub: 'ops', exp: exp - 86_400 }), 'expired_token'),
+    stranger('a forger', jwt({ ...ops, exp }, 'x'), 'invalid_token'),
+    stranger('one without an end', jwt(ops), 'invalid_token'),
+    stranger('one of yesterday', jwt({ ...ops, exp: exp - 86_400 }), 'expired_token'),
   ];
 }
 

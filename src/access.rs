@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::iter;
 
 use chrono::{DateTime, Utc};
-use jwt_compact::UntrustedToken;
 use worker::Date;
 use worker::js_sys::{Array, Error, Promise};
 use worker::wasm_bindgen::prelude::*;
@@ -14,7 +13,7 @@ use crate::answer::ApiError;
 use crate::bindings::Access;
 use crate::gate::Operator;
 use crate::jwks::{Key, Keys, Missing, Next};
-use crate::jwt::{BadToken, judge};
+use crate::jwt::{self, BadToken};
 
 #[wasm_bindgen(module = "/src/access.js")]
 extern "C" {
@@ -40,7 +39,7 @@ pub(crate) async fn check(
     now: impl Fn() -> DateTime<Utc>,
 ) -> Result<Operator, ApiError> {
     let bad = ApiError::InvalidAssertion;
-    let token = UntrustedToken::new(assertion).map_err(|_| bad(BadToken::Malformed))?;
+    let token = jwt::read(assertion).map_err(bad)?;
     if token.algorithm() != "RS256" {
         return Err(bad(BadToken::Algorithm));
     }
@@ -55,7 +54,7 @@ pub(crate) async fn check(
     if !is_signed(&key, assertion, token.signature_bytes()).await? {
         return Err(bad(BadToken::Signature));
     }
-    judge(team, &token, now()).map_err(bad)
+    jwt::judge(team, &token, now()).map_err(bad)
 }
 
 /// Whether a key signed what stands before the last dot of a token.

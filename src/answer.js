@@ -12,7 +12,7 @@
 export function refuse(status, body, line, name, value) {
   if (status >= 500) console.error(line);
   else console.warn(line);
-  const headers = { 'content-type': 'application/json' };
+  const headers = { 'content-type': 'application/json', 'x-content-type-options': 'nosniff' };
   if (name !== undefined) headers[name] = value;
   return new Response(body, { status, headers });
 }

@@ -118,11 +118,12 @@ impl From<&Unanswered> for Shape {
         const NO_ANSWER: &str = "No answer from Analytics Engine";
         match unanswered {
             Unanswered::Limited { retry_after } => Self {
-                header: Some(("retry-after", retry_after.clone().into())),
+                header: Some(("retry-after", retry_after.to_string().into())),
                 ..Self::new(429, "Too many queries", "analytics_limited", None)
             },
             Unanswered::Unreachable(_) => Self::new(502, NO_ANSWER, "analytics_unreachable", None),
             Unanswered::Refused { .. } => Self::new(502, NO_ANSWER, "analytics_refused", None),
+            Unanswered::TooLarge => Self::new(502, NO_ANSWER, "analytics_too_large", None),
             Unanswered::Unexpected(_) => Self::new(502, NO_ANSWER, "analytics_unexpected", None),
             Unanswered::Timeout => Self::new(504, NO_ANSWER, "analytics_timeout", None),
         }
@@ -233,11 +234,19 @@ impl From<worker::Error> for ApiError {
 
 /// A 200 that nobody may keep.
 pub(crate) fn json(value: &impl Serialize) -> worker::Result<Response> {
-    Response::builder().with_header("cache-control", "no-store")?.from_json(value)
+    json_text(&serde_json::to_string(value)?, "no-store")
 }
 
 /// A 200 of JSON that is there already.
 pub(crate) fn json_text(json: &str, cache_control: &str) -> worker::Result<Response> {
-    let response = Response::builder().with_header("cache-control", cache_control)?;
-    Ok(response.with_header("content-type", "application/json")?.fixed(json.as_bytes().to_vec()))
+    let response = Response::builder()
+        .with_header("cache-control", cache_control)?
+        .with_header("content-type", "application/json")?;
+    no_sniff(response.fixed(json.as_bytes().to_vec()))
+}
+
+/// An answer that browsers take for what its type says, whatever texts from machines are in it.
+pub(crate) fn no_sniff(response: Response) -> worker::Result<Response> {
+    response.headers().set("x-content-type-options", "nosniff")?;
+    Ok(response)
 }

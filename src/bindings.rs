@@ -1,12 +1,14 @@
 //! The bindings and secrets: the one place that names them and reads them.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeSet;
 use std::fmt;
 
 use kiloclaw_checkin::{AcceptedKeys, GatewaySecrets};
-use worker::Env;
+use serde_json::json;
 use worker::js_sys::Reflect;
 use worker::wasm_bindgen::JsValue;
+use worker::{Env, console_warn};
 
 use crate::analytics::Analytics;
 
@@ -28,6 +30,16 @@ const ACCESS_AUD: &str = "ACCESS_AUD";
 const AE_ACCOUNT_ID: &str = "AE_ACCOUNT_ID";
 const AE_API_TOKEN: &str = "AE_API_TOKEN";
 const AE_SQL_URL: &str = "AE_SQL_URL";
+
+/// The audience of operators' tokens where `JWT_AUDIENCE` names no other. `tools/token.ts` has the same.
+const DEFAULT_AUDIENCE: &str = "kiloclaw-telemetry";
+
+/// Below this many bytes, the value of a secret is reported as short: 16 random bytes cannot be guessed.
+const SHORT_VALUE: usize = 16;
+
+/// The same for `JWT_SECRET`: whoever has a token can try values offline, as fast as hardware allows. RFC
+/// 7518, 3.2, demands as many bytes as the hash has.
+const SHORT_JWT_SECRET: usize = 32;
 
 /// A binding, secret or variable that cannot be used. Its name is for the log and for operators, not for
 /// machines.
@@ -57,8 +69,8 @@ pub(crate) struct Ingest {
     pub(crate) api_keys: AcceptedKeys,
     pub(crate) gateway: GatewaySecrets,
     pub(crate) dataset: JsValue,
-    /// Sandboxes that are refused, if there are any.
-    pub(crate) revoked: Option<AcceptedKeys>,
+    /// Ids of sandboxes that are refused. They are no secrets.
+    pub(crate) revoked: BTreeSet<String>,
     /// How often a sandbox may check in, if that is limited.
     pub(crate) limiter: Option<JsValue>,
 }
@@ -67,16 +79,13 @@ impl Ingest {
     /// Reads the three bindings that must be there and the two that may be, or says which one cannot be
     /// used.
     pub(crate) fn read(env: &Env) -> Result<Self, Unusable> {
-        let api_keys = AcceptedKeys::new(&text(env, API_KEY)?, &blinding_key()?)
+        let api_keys = AcceptedKeys::new(&secret(env, API_KEY, SHORT_VALUE)?, &blinding_key()?)
             .map_err(|_| Unusable::missing(API_KEY))?;
-        let gateway = GatewaySecrets::new(&text(env, GATEWAY_TOKEN_SECRET)?)
+        let gateway = GatewaySecrets::new(&secret(env, GATEWAY_TOKEN_SECRET, SHORT_VALUE)?)
             .map_err(|_| Unusable::missing(GATEWAY_TOKEN_SECRET))?;
         #[expect(clippy::disallowed_methods, reason = "this is the place")]
         let dataset = env.analytics_engine(DATASET).map_err(|_| Unusable::missing(DATASET))?.into();
-        let revoked = optional(env, REVOKED_SANDBOXES)
-            .map(|ids| Ok(AcceptedKeys::new(&ids, &blinding_key()?).ok()))
-            .transpose()?
-            .flatten();
+        let revoked = revoked(&optional(env, REVOKED_SANDBOXES).unwrap_or_default())?;
         let limiter = Reflect::get(env, &RATE_LIMITER.into()).ok();
         let limiter = limiter.filter(|limiter| !limiter.is_undefined());
         Ok(Self { api_keys, gateway, dataset, revoked, limiter })
@@ -93,13 +102,17 @@ pub(crate) struct Gate {
 impl Gate {
     /// Reads what is set, or says what cannot be used. With nothing set, that is `JWT_SECRET`.
     pub(crate) fn read(env: &Env) -> Result<Self, Unusable> {
-        let internal = optional(env, INTERNAL_API_SECRET)
+        let internal = secret(env, INTERNAL_API_SECRET, SHORT_VALUE)
+            .ok()
             .map(|secret| {
                 AcceptedKeys::new(&secret, &blinding_key()?)
                     .map_err(|_| Unusable::missing(INTERNAL_API_SECRET))
             })
             .transpose()?;
-        let jwt = optional(env, JWT_SECRET).map(|secret| Jwt::read(env, &secret)).transpose()?;
+        let jwt = secret(env, JWT_SECRET, SHORT_JWT_SECRET)
+            .ok()
+            .map(|secret| Jwt::read(env, &secret))
+            .transpose()?;
         let access = Access::read(env)?;
         if internal.is_none() && jwt.is_none() && access.is_none() {
             return Err(Unusable::missing(JWT_SECRET));
@@ -113,22 +126,21 @@ pub(crate) struct Jwt {
     /// At least one.
     pub(crate) secrets: Vec<String>,
     pub(crate) issuer: Option<String>,
-    pub(crate) audience: Option<String>,
+    /// Always one: whatever else the secret signs is for somebody else.
+    pub(crate) audience: String,
 }
 
 impl Jwt {
-    /// Takes the secret's comma-separated values and, if they are set, the issuer and audience to insist
-    /// on.
+    /// Takes the secret's comma-separated values, the audience and, if it is set, the issuer to insist on.
     fn read(env: &Env, secret: &str) -> Result<Self, Unusable> {
-        let values = secret.split(',').map(str::trim).filter(|value| !value.is_empty());
-        let secrets: Vec<_> = values.map(str::to_owned).collect();
+        let secrets: Vec<_> = values(secret).map(str::to_owned).collect();
         if secrets.is_empty() {
             return Err(Unusable::missing(JWT_SECRET));
         }
         Ok(Self {
             secrets,
             issuer: optional(env, JWT_ISSUER),
-            audience: optional(env, JWT_AUDIENCE),
+            audience: optional(env, JWT_AUDIENCE).unwrap_or_else(|| DEFAULT_AUDIENCE.to_owned()),
         })
     }
 }
@@ -206,6 +218,42 @@ fn is_domain(host: &str) -> bool {
         !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
     host.contains('.') && host.split('.').all(is_label)
+}
+
+/// The sandboxes that a text names: ids between commas or, for ids with commas or white space in them, a
+/// JSON array.
+fn revoked(text: &str) -> Result<BTreeSet<String>, Unusable> {
+    if !text.starts_with('[') {
+        return Ok(values(text).map(str::to_owned).collect());
+    }
+    serde_json::from_str(text).map_err(|_| Unusable {
+        name: REVOKED_SANDBOXES,
+        fault: "begins with [ but is no JSON array of strings, such as [\"sandbox-1\", \"a, b\"]",
+    })
+}
+
+/// The values of a secret, as `kiloclaw_checkin` takes them.
+fn values(secret: &str) -> impl Iterator<Item = &str> {
+    secret.split(',').map(str::trim).filter(|value| !value.is_empty())
+}
+
+/// A secret. A value that is `short`, in bytes, is accepted, and reported once by each isolate: a comma
+/// within a value makes two of it, and nobody would notice.
+fn secret(env: &Env, name: &'static str, short: usize) -> Result<String, Unusable> {
+    thread_local! {
+        static REPORTED: RefCell<BTreeSet<&'static str>> = const { RefCell::new(BTreeSet::new()) };
+    }
+    let secret = text(env, name)?;
+    if values(&secret).any(|value| value.len() < short)
+        && REPORTED.with_borrow_mut(|reported| reported.insert(name))
+    {
+        let detail = format!(
+            "{name} has a value of less than {short} bytes; values are separated by commas. \
+             `openssl rand -hex 32` makes one"
+        );
+        console_warn!("{}", json!({ "code": "short_secret", "detail": detail }));
+    }
+    Ok(secret)
 }
 
 /// A secret or variable that may be left out.
@@ -307,6 +355,26 @@ mod tests {
             "http://",
         ] {
             assert!(!is_url(url), "{url}");
+        }
+    }
+
+    #[test]
+    fn sandboxes_are_revoked_between_commas_or_in_an_array() {
+        let ids = |text: &str| Vec::from_iter(revoked(text).unwrap());
+        assert_eq!(ids(""), [""; 0]);
+        assert_eq!(ids(" , "), [""; 0]);
+        assert_eq!(ids("b, a ,,c d"), ["a", "b", "c d"]);
+        assert_eq!(ids("[]"), [""; 0]);
+        assert_eq!(ids(r#"["a, b", " c ", "\u0064"]"#), [" c ", "a, b", "d"]);
+    }
+
+    #[test]
+    fn an_array_that_is_none_is_no_list_of_ids() {
+        for text in
+            ["[", "[a, b]", r#"["a""#, r#"["a", 1]"#, r#"["a"], "b""#, r#"["a",]"#, "[null]"]
+        {
+            let unusable = revoked(text).unwrap_err();
+            assert_eq!(unusable.name, REVOKED_SANDBOXES, "{text}");
         }
     }
 }

@@ -4,7 +4,7 @@
  * all that is needed at a time and never for a single header or value. `tests/budget.test.ts` counts.
  */
 
-const ACCEPTED = { status: 204 };
+const ACCEPTED = { status: 204, headers: { 'x-content-type-options': 'nosniff' } };
 
 /**
  * Makes the function that takes every request.

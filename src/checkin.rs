@@ -182,7 +182,7 @@ fn accept(
             return Err(Refusal::WrongGatewayToken.into());
         }
         // 9.
-        if ingest.revoked.as_ref().is_some_and(|revoked| revoked.accept(&checkin.sandbox_id)) {
+        if ingest.revoked.contains(&*checkin.sandbox_id) {
             return Err(Refusal::Revoked.into());
         }
         let point = (!is_dry_run).then(|| Packed::new(&DataPoint::new(&checkin, region)));
@@ -217,7 +217,7 @@ fn accept_within(limiter: JsValue, id: String, point: Option<Packed>, dataset: J
             None => Ok(()),
         };
         Ok(match written {
-            Ok(()) => answer::into_js(Ok(Response::empty()?.with_status(204))),
+            Ok(()) => answer::into_js(answer::no_sniff(Response::empty()?.with_status(204))),
             Err(error) => error.into_js(Some(&id)),
         })
     })

@@ -1,6 +1,7 @@
 //! The gate in front of the operators' API: who is let through, and as whom.
 
 use kiloclaw_checkin::bearer;
+use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use worker::{Env, Request};
 
@@ -14,6 +15,24 @@ const INTERNAL_KEY_HEADER: &str = "x-internal-api-key";
 
 /// The header that Cloudflare Access adds to what it lets through.
 const ASSERTION_HEADER: &str = "cf-access-jwt-assertion";
+
+/// Whether the gate stands before a path: before all that begins with `/api`, however it is spelt. No route
+/// is at the other spellings, but what reads this path as another one must not get past the gate, and a
+/// stranger must not learn from the answers which routes there are.
+pub(crate) fn guards(path: &str) -> bool {
+    let decoded: Vec<u8> = percent_decode_str(path).collect();
+    let mut segments = Vec::new();
+    for segment in decoded.split(|byte| matches!(byte, b'/' | b'\\')) {
+        match segment {
+            b"" | b"." => {}
+            b".." => drop(segments.pop()),
+            _ => segments.push(segment),
+        }
+    }
+    let is_api =
+        |segment: &[u8]| segment.get(..3).is_some_and(|it| it.eq_ignore_ascii_case(b"api"));
+    path.starts_with("/api") || segments.first().is_some_and(|segment| is_api(segment))
+}
 
 /// Who passed the gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,4 +98,46 @@ pub(crate) async fn verify(request: &Request, env: &Env) -> Result<Operator, Api
     }
     // 5.
     Err(ApiError::MissingToken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::guards;
+
+    #[test]
+    fn the_gate_stands_before_every_spelling_of_api() {
+        for path in [
+            "/api",
+            "/api/",
+            "/api//",
+            "/api/fleet",
+            "/api/../health",
+            "//api",
+            "/\\api",
+            "\\api\\fleet",
+            "/./api/x",
+            "/x/../api",
+            "/x%2f..%2Fapi",
+            "/../../api",
+            "/%61pi/fleet",
+            "/%41%50%49",
+            "/API/fleet",
+            "/api%2ffleet",
+            "/%5capi",
+            "/%2e/api",
+            "/apiary",
+            "/api%ff",
+        ] {
+            assert!(guards(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_gate_stands_before_nothing_else() {
+        for path in
+            ["", "/", "//", "/health", "/x/api", "/ap", "/ap/i", "/%2561pi", "/%", "*", "/-api"]
+        {
+            assert!(!guards(path), "{path}");
+        }
+    }
 }

@@ -12,7 +12,9 @@ mod jwks;
 mod jwt;
 mod operators;
 
+use std::cell::Cell;
 use std::future::{Future, Ready, ready};
+use std::rc::Rc;
 
 use serde_json::json;
 use worker::wasm_bindgen::prelude::*;
@@ -37,18 +39,50 @@ fn start() {
 #[must_use]
 pub fn fetch(request: &JsValue, env: &Env) -> JsValue {
     checkin::take(request, env, |request, env| {
-        future_to_promise(
-            async move { Ok(answer::into_js(routes().run(request.into(), env).await)) },
-        )
+        future_to_promise(async move {
+            let answer = route(request.into(), env).await;
+            Ok(answer::into_js(answer.or_else(ApiError::into_response)))
+        })
     })
 }
 
-/// Every route there is but [the check-in](checkin::take), and which of them stand behind the gate.
+/// Answers every request but a check-in:
+///
+/// 1. the [gate] stands before the path, and [does not let the request through](gate::verify) → 401, 403
+///    or 503
+/// 2. nothing is served there → 404
+/// 3. otherwise → the route's answer
+async fn route(request: Request, env: Env) -> Result<Response, ApiError> {
+    // 1. Not within the routes: a stranger gets one answer, whether there is one or not.
+    let operator = if gate::guards(&request.path()) {
+        Some(gate::verify(&request, &env).await?)
+    } else {
+        None
+    };
+    let is_routed = Rc::new(Cell::new(false));
+    let visit = Visit { operator, is_routed: Rc::clone(&is_routed) };
+    let response = routes(visit).0.run(request, env).await?;
+    // 2. What the router answers itself is plain text. It has no fallback that works: its tree does not
+    // find a catch-all for `/route//`.
+    if is_routed.get() { Ok(response) } else { Err(ApiError::NotFound) }
+}
+
+/// What the handlers of a request share.
+struct Visit {
+    /// Who came through the gate, where it stands.
+    operator: Option<Operator>,
+    /// Whether the router found a route.
+    is_routed: Rc<Cell<bool>>,
+}
+
+type Context = RouteContext<Visit>;
+
+/// Every route there is but [the check-in](checkin::take), and which of them are for operators only.
 ///
 /// Handlers take all methods and refuse the wrong ones themselves: the router's own 405 knows neither
 /// JSON nor `allow`.
-fn routes() -> Routes {
-    let routes = Routes(Router::new())
+fn routes(visit: Visit) -> Routes {
+    let routes = Routes(Router::with_data(visit))
         // Public.
         .at("/health", health)
         // Operators only.
@@ -64,27 +98,35 @@ fn routes() -> Routes {
     routes
 }
 
-/// The router of `worker`, with an answer for everything that no route is for.
-struct Routes(Router<'static, ()>);
+/// The router of `worker`.
+struct Routes(Router<'static, Visit>);
 
 impl Routes {
     /// Mounts a handler.
     fn at<F, T>(self, path: &str, handler: F) -> Self
     where
-        F: Fn(Request, RouteContext<()>) -> T + 'static,
+        F: Fn(Request, Context) -> T + 'static,
         T: Future<Output = worker::Result<Response>> + 'static,
     {
-        // The router's tree finds no way back from `/route/` to a catch-all: it needs its own entry.
-        Self(self.0.on_async(path, handler).on_async(&format!("{path}/"), unrouted))
+        Self(self.0.on_async(path, move |request, context| {
+            context.data.is_routed.set(true);
+            handler(request, context)
+        }))
     }
 
-    /// Mounts a handler behind the [gate]: it runs for a verified operator or not at all.
+    /// Mounts a handler for operators: it runs for one who came through the [gate] or not at all.
     fn gated<F, T>(self, path: &str, handler: F) -> Self
     where
-        F: Fn(Request, RouteContext<()>, Operator) -> T + Copy + 'static,
+        F: Fn(Request, Context, Operator) -> T + Copy + 'static,
         T: Future<Output = Result<Response, ApiError>> + 'static,
     {
-        self.at(path, move |request, context| through_gate(handler, request, context))
+        self.at(path, move |request, mut context| async move {
+            let answer = match context.data.operator.take() {
+                Some(operator) => handler(request, context, operator).await,
+                None => Err(ApiError::MissingToken),
+            };
+            answer.or_else(ApiError::into_response)
+        })
     }
 
     /// Mounts a question that an operator can ask.
@@ -93,42 +135,11 @@ impl Routes {
             operators::answer(endpoint, request, context, operator)
         })
     }
-
-    async fn run(self, request: Request, env: Env) -> worker::Result<Response> {
-        self.0.on_async("/", unrouted).on_async("/*rest", unrouted).run(request, env).await
-    }
-}
-
-/// What no route is for. Under /api/ a stranger does not even learn that.
-async fn unrouted(request: Request, context: RouteContext<()>) -> worker::Result<Response> {
-    let path = request.path();
-    if path == "/api" || path.starts_with("/api/") {
-        let nothing = |_, _, _| ready(Err(ApiError::NotFound));
-        return through_gate(nothing, request, context).await;
-    }
-    ApiError::NotFound.into_response()
-}
-
-/// Runs a handler for a verified operator, and answers for the gate and the handler where they fail.
-async fn through_gate<F, T>(
-    handler: F,
-    request: Request,
-    context: RouteContext<()>,
-) -> worker::Result<Response>
-where
-    F: Fn(Request, RouteContext<()>, Operator) -> T,
-    T: Future<Output = Result<Response, ApiError>>,
-{
-    let answer = match gate::verify(&request, &context.env).await {
-        Ok(operator) => handler(request, context, operator).await,
-        Err(error) => Err(error),
-    };
-    answer.or_else(ApiError::into_response)
 }
 
 /// `GET /health`: the Worker runs, and which build of it.
 #[expect(clippy::needless_pass_by_value, reason = "the router's signature")]
-fn health(request: Request, _: RouteContext<()>) -> Ready<worker::Result<Response>> {
+fn health(request: Request, _: Context) -> Ready<worker::Result<Response>> {
     ready(get_only(&request, || {
         answer::json(&json!({
             "status": "ok",
@@ -141,11 +152,7 @@ fn health(request: Request, _: RouteContext<()>) -> Ready<worker::Result<Respons
 /// `GET /api/whoami`: who is asking, which sandbox alone they may see if it is one, and how they came
 /// through the gate.
 #[expect(clippy::needless_pass_by_value, reason = "what a handler behind the gate takes")]
-fn whoami(
-    request: Request,
-    _: RouteContext<()>,
-    operator: Operator,
-) -> Ready<Result<Response, ApiError>> {
+fn whoami(request: Request, _: Context, operator: Operator) -> Ready<Result<Response, ApiError>> {
     let Operator { sub, sandbox, via } = operator;
     let who = json!({ "sub": sub, "sandboxId": sandbox, "via": via });
     ready(get_only(&request, || answer::json(&who)).map_err(ApiError::from))
@@ -165,6 +172,6 @@ fn get_only(
 
 #[cfg(feature = "panic-route")]
 #[expect(clippy::panic, reason = "that is what this route is for")]
-fn panic_route(_: Request, _: RouteContext<()>) -> Ready<worker::Result<Response>> {
+fn panic_route(_: Request, _: Context) -> Ready<worker::Result<Response>> {
     panic!("asked to")
 }

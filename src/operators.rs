@@ -1,17 +1,21 @@
 //! The operators' API: questions about the fleet, answered over Analytics Engine's SQL.
 //!
 //! A handler makes a question of a request, asks, and answers in JSON. What is asked again within
-//! [`FRESH`] seconds is answered from the Cache API.
+//! [`FRESH`] seconds is answered from the Cache API, where there is one.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use kiloclaw_fleet::{
     Asked, FleetQuestion, HistoryQuestion, IncidentsQuestion, InvalidParameter, Next, Parameters,
-    Question, SandboxQuestion, SandboxesQuestion, Time, UnexpectedAnswer,
+    Question, SandboxQuestion, SandboxesQuestion, Time,
 };
+use serde_json::json;
+use worker::js_sys::{self, Promise};
 use worker::wasm_bindgen::prelude::*;
-use worker::{Cache, Date, Request, Response, RouteContext, js_sys};
+use worker::wasm_bindgen_futures::JsFuture;
+use worker::{Date, Request, Response, console_warn};
 
+use crate::Context;
 use crate::analytics::{Analytics, Unanswered};
 use crate::answer::{self, ApiError};
 use crate::bindings::Unusable;
@@ -21,13 +25,33 @@ use crate::gate::Operator;
 extern "C" {
     #[wasm_bindgen(js_name = parameters)]
     fn parameters_of(url: &str) -> Vec<String>;
+
+    fn cached(key: &str) -> Promise;
+
+    fn keep(key: &str, body: &str, made_at: &str, fresh: &str) -> Promise;
+
+    /// What [`cached`] resolves to.
+    type Cached;
+
+    #[wasm_bindgen(method, getter)]
+    fn body(this: &Cached) -> String;
+
+    #[wasm_bindgen(method, getter, js_name = madeAt)]
+    fn made_at(this: &Cached) -> String;
 }
 
 /// How long an answer is good for, in seconds.
 const FRESH: u64 = 15;
 
-/// When a cached answer was made, in seconds since 1970.
-const MADE_AT: &str = "x-kiloclaw-made-at";
+/// What a query is answered before there is a dataset.
+const NO_ROWS: &str = r#"{"data":[]}"#;
+
+/// The first field of a report before there is a dataset.
+const NO_CHECK_INS_YET: &str = r#""noCheckInsYet":true,"#;
+
+/// What the log says of that: it may be a mistake.
+const NO_DATASET: &str = "Analytics Engine has no dataset kiloclaw_controller_telemetry: it begins with the \
+     first check-in. If there were check-ins, AE_ACCOUNT_ID or AE_SQL_URL names another account";
 
 /// The description of the API, for programs.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -59,7 +83,9 @@ impl Failure {
             Self::Unanswered(Unanswered::Refused { status, reason }) => {
                 Some(format!("{status}: {reason}"))
             }
-            Self::Unanswered(Unanswered::Limited { .. } | Unanswered::Timeout)
+            Self::Unanswered(
+                Unanswered::Limited { .. } | Unanswered::Timeout | Unanswered::TooLarge,
+            )
             | Self::UnknownSandbox
             | Self::OtherSandbox => None,
         }
@@ -78,16 +104,10 @@ impl From<Unanswered> for ApiError {
     }
 }
 
-impl From<UnexpectedAnswer> for ApiError {
-    fn from(unexpected: UnexpectedAnswer) -> Self {
-        Unanswered::Unexpected(unexpected.to_string()).into()
-    }
-}
-
 /// `GET /api/openapi.json`: what can be asked.
 pub(crate) async fn openapi(
     request: Request,
-    _: RouteContext<()>,
+    _: Context,
     _: Operator,
 ) -> Result<Response, ApiError> {
     only_get(&request)?;
@@ -113,7 +133,7 @@ pub(crate) enum Endpoint {
 pub(crate) async fn answer(
     endpoint: Endpoint,
     request: Request,
-    context: RouteContext<()>,
+    context: Context,
     operator: Operator,
 ) -> Result<Response, ApiError> {
     let call = Call::new(&request, &context, &operator)?;
@@ -132,7 +152,7 @@ fn only_get(request: &Request) -> Result<(), ApiError> {
 /// A request that came through the gate.
 struct Call<'a> {
     request: &'a Request,
-    context: &'a RouteContext<()>,
+    context: &'a Context,
     operator: &'a Operator,
     parameters: Parameters,
     now: Time,
@@ -141,7 +161,7 @@ struct Call<'a> {
 impl<'a> Call<'a> {
     fn new(
         request: &'a Request,
-        context: &'a RouteContext<()>,
+        context: &'a Context,
         operator: &'a Operator,
     ) -> Result<Self, ApiError> {
         only_get(request)?;
@@ -180,38 +200,66 @@ impl<'a> Call<'a> {
     }
 
     /// Answers from the cache, or asks and puts the answer there.
-    async fn answer(&self, mut question: Box<dyn Question + '_>) -> Result<Response, ApiError> {
+    async fn answer(&self, question: Box<dyn Question + '_>) -> Result<Response, ApiError> {
         let analytics = Analytics::read(&self.context.env)
             .map_err(|unusable| ApiError::Reading(Failure::NotConfigured(unusable)))?;
-        let cache = Cache::default();
         let key = self.cache_key(&analytics);
-        if let Some(mut cached) = cache.get(&key, false).await? {
-            let made_at = cached.headers().get(MADE_AT)?.and_then(|text| text.parse().ok());
-            let age = self.now.since(made_at.map(Time).unwrap_or_default());
+        let found = JsFuture::from(cached(&key)).await.unwrap_or_default();
+        if !found.is_undefined() {
+            let found: Cached = found.unchecked_into();
+            let age = self.now.since(Time(found.made_at().parse().unwrap_or_default()));
             if age < FRESH {
-                return self.respond(&cached.text().await?, FRESH - age);
+                return self.respond(&found.body(), FRESH - age);
             }
         }
+        let body = Self::ask(&analytics, question).await?;
+        let body = body.ok_or(ApiError::Reading(Failure::UnknownSandbox))?;
+        let kept = keep(&key, &body, &self.now.0.to_string(), &FRESH.to_string());
+        // Rejected for nothing: an answer that cannot be kept is an answer all the same.
+        drop(JsFuture::from(kept).await);
+        self.respond(&body, FRESH)
+    }
+
+    /// Asks Analytics Engine. Before the first check-in, the answer is that of an empty fleet and says so.
+    async fn ask(
+        analytics: &Analytics,
+        mut question: Box<dyn Question + '_>,
+    ) -> Result<Option<String>, Unanswered> {
         let mut queries = question.queries();
-        let body = loop {
-            let answers = analytics.ask_all(&queries).await?;
-            match question.read(&answers)? {
+        let mut has_dataset = true;
+        let reply = loop {
+            let count = queries.len();
+            let answers = analytics.ask(queries).await?;
+            has_dataset &= answers.is_some();
+            let answers = answers.unwrap_or_else(|| vec![NO_ROWS.to_owned(); count]);
+            let next = question.read(&answers).map_err(|unexpected| {
+                Unanswered::Unexpected(analytics.for_log(unexpected.to_string()))
+            })?;
+            match next {
                 Next::Ask(more) => queries = more,
-                Next::Reply(body) => break body,
+                Next::Reply(reply) => break reply,
             }
         };
-        let body = body.ok_or(ApiError::Reading(Failure::UnknownSandbox))?;
-        let mut kept = answer::json_text(&body, &format!("max-age={FRESH}"))?;
-        kept.headers_mut().set(MADE_AT, &self.now.0.to_string())?;
-        cache.put(&key, kept).await?;
-        self.respond(&body, FRESH)
+        Ok(reply.map(|reply| {
+            let mut reply = analytics.clean(reply);
+            if !has_dataset {
+                // A report is an object, and never an empty one.
+                reply.insert_str(1, NO_CHECK_INS_YET);
+                console_warn!("{}", json!({ "code": "no_check_ins_yet", "detail": NO_DATASET }));
+            }
+            reply
+        }))
     }
 
     /// What must be the same for an answer to be the same: path, parameters in whatever order, what the
     /// operator may see, and who is asked, since Workers of one zone share a cache.
+    ///
+    /// The key is a URL that anybody can ask for. It has the request's own host and path, because what is sent
+    /// there comes to this Worker and its gate first: at another path, the zone may have no route to it, and
+    /// Cloudflare would answer from the cache. No question is at the key itself, as it has parameters that no
+    /// question has.
     fn cache_key(&self, analytics: &Analytics) -> String {
         let only = self.operator.sandbox.as_deref().unwrap_or_default();
-        // No parameter of a question has a name like these.
         let pairs = [("-from", analytics.url.as_str()), ("-only", only)];
         let query: Vec<_> = self
             .parameters
@@ -221,12 +269,9 @@ impl<'a> Call<'a> {
             .flat_map(|(name, value)| [name, value])
             .map(|text| String::from(js_sys::encode_uri_component(text)))
             .collect();
-        // The request's own host, which Cloudflare advises: another one would be looked up. No route is at
-        // this path.
         let url = self.request.inner().url();
-        let path = self.request.path();
-        let origin = url.split_once(&path).map_or("", |(origin, _)| origin);
-        format!("{origin}/-answers{path}?{}", query.join("&"))
+        let resource = url.split(['?', '#']).next().unwrap_or_default();
+        format!("{resource}?{}", query.join("&"))
     }
 
     /// The answer, or that the client has it already.
@@ -241,7 +286,7 @@ impl<'a> Call<'a> {
         let mut response = if known {
             let response = Response::empty()?.with_status(304);
             response.headers().set("cache-control", &cache_control)?;
-            response
+            answer::no_sniff(response)?
         } else {
             answer::json_text(body, &cache_control)?
         };

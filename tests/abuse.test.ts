@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { FULL, gatewayToken, MINIMAL, refusal, SANDBOX_ID, startWorker } from './worker.ts';
+import { API_KEY, FULL, gatewayToken, logged, MINIMAL, refusal, SANDBOX_ID, startWorker } from './worker.ts';
 
 const REVOKED = { error: 'Forbidden', code: 'revoked' };
 const LIMITED = { error: 'Too many requests', code: 'rate_limited' };
@@ -20,6 +20,29 @@ test('a revoked sandbox is refused, whatever it sends, and no other is', async (
   assert.equal((await refusal(stranger)).code, 'wrong_gateway_token');
   const points = await worker.points(3);
   assert.ok(points.every(({ index1 }) => index1 !== SANDBOX_ID));
+});
+
+test('ids with commas and white space are revoked by a JSON array', async (t) => {
+  const ids = ['a, b', ' c ', 'd"e', '[f]'];
+  const worker = await startWorker({ vars: { REVOKED_SANDBOXES: ` ${JSON.stringify(ids)}\n` } }, t);
+  for (const sandboxId of ids) {
+    const refused = await worker.checkIn({ ...FULL, sandboxId });
+    assert.deepEqual([refused.status, await refusal(refused)], [403, REVOKED], sandboxId);
+  }
+  for (const sandboxId of ['a', 'b', 'c', 'd', 'f', 'a,b']) {
+    assert.equal((await worker.checkIn({ ...MINIMAL, sandboxId })).status, 204, sandboxId);
+  }
+});
+
+test('an array that cannot be read lets nobody in, and the log says why', async (t) => {
+  for (const list of ['[sandbox-1]', '["sandbox-1"', '["sandbox-1", 1]', '["sandbox-1"], "x"']) {
+    const worker = await startWorker({ vars: { REVOKED_SANDBOXES: list } }, t);
+    for (const body of [FULL, MINIMAL]) {
+      const refused = await worker.checkIn(body);
+      assert.deepEqual([refused.status, (await refusal(refused)).code], [503, 'misconfigured'], list);
+    }
+    await logged(worker, /REVOKED_SANDBOXES begins with \[ but is no JSON array of strings/);
+  }
 });
 
 test('a list without an id revokes nobody', async (t) => {
@@ -67,7 +90,7 @@ test('what limits and what writes may both fail: then it is told as without a li
   assert.deepEqual([failed.status, (await refusal(failed)).code], [503, 'write_failed']);
   const dryRun = await worker.fetch('/api/controller/checkin?dry_run=1', {
     method: 'POST',
-    headers: { authorization: 'Bearer kilo-key-1', 'x-kiloclaw-gateway-token': gatewayToken(SANDBOX_ID) },
+    headers: { authorization: `Bearer ${API_KEY}`, 'x-kiloclaw-gateway-token': gatewayToken(SANDBOX_ID) },
     body: JSON.stringify(FULL),
   });
   assert.equal(dryRun.status, 204);

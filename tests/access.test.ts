@@ -295,6 +295,32 @@ test('a token can be limited to one sandbox, and is never unlimited by mistake',
   }
 });
 
+test('a limit under another name refuses the token, at the top level, under custom and anywhere else', async () => {
+  const names = ['sandboxId', 'sandbox-id', 'SANDBOX_ID', 'sandbox', 'sandbox_ids', 'https://example.com/sandbox_id', 'custom.sandbox_id'];
+  for (const name of names) {
+    const limit = { [name]: 'sandbox-1' };
+    for (const claims of [limit, { custom: limit }, { custom: { sandbox_id: 'sandbox-1', ...limit } }, { oidc_fields: [limit] }]) {
+      await assertUnauthorized(await whoami(await sign(claims)), 'invalid_token', JSON.stringify(claims));
+    }
+  }
+  await logged(worker, /Access: a claim looks like a limit to one sandbox but is none: only sandbox_id is/);
+  const innocent = { custom: { groups: ['sandbox_id'], sandboxed: true, note: 'sandboxId' }, sandbox_access: 'x' };
+  const response = await whoami(await sign(innocent));
+  assert.deepEqual([response.status, ((await response.json()) as { sandboxId: null }).sandboxId], [200, null]);
+});
+
+test('a token with crit is refused', async () => {
+  const signed = (header: object) => {
+    const message = `${base64url({ alg: 'RS256', kid: key1.kid, ...header })}.${base64url(person())}`;
+    const signature = signBytes('sha256', Buffer.from(message), KeyObject.from(key1.privateKey));
+    return `${message}.${signature.toString('base64url')}`;
+  };
+  assert.equal((await whoami(signed({}))).status, 200);
+  for (const crit of [['exp'], ['b64'], [], null, 'exp']) {
+    await assertUnauthorized(await whoami(signed({ crit })), 'invalid_token', JSON.stringify(crit));
+  }
+});
+
 test('keys are fetched once, however many ask at once', async (t) => {
   const { team, worker } = await start(t);
   const token = await sign({}, { of: team });
@@ -462,7 +488,7 @@ test('a request that is cancelled while it fetches the keys leaves nobody waitin
 });
 
 const hs256 = (claims: object = {}) =>
-  new SignJWT({ sub: 'ops', exp: now() + 60, ...claims })
+  new SignJWT({ sub: 'ops', aud: 'kiloclaw-telemetry', exp: now() + 60, ...claims })
     .setProtectedHeader({ alg: 'HS256' })
     .sign(new TextEncoder().encode(JWT_SECRET));
 

@@ -14,11 +14,11 @@ import { FULL, startWorker } from './worker.ts';
 const BUDGET = { intoWasm: 3, outOfWasm: 2, allocations: 5 };
 
 /**
- * The bundle as it is uploaded, gzipped, in bytes. Of these, 73 kB are the operators' questions and answers
+ * The bundle as it is uploaded, gzipped, in bytes. Of these, 79 kB are the operators' questions and answers
  * with the client that asks, 6 kB their description, and 8 kB Cloudflare Access: the claims of its
  * tokens, awaiting the runtime from Rust, and when keys are fetched. RS256 itself is the runtime's.
  */
-const BUNDLE_BUDGET = 204_000;
+const BUNDLE_BUDGET = 209_000;
 
 /** wasm-bindgen's allocator, under its own names or, in a stripped module, under short ones. */
 const ALLOCATOR = /^in __wbindgen_(malloc|realloc|export\d*)$/;

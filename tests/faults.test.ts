@@ -270,7 +270,7 @@ test('a token is taken for five seconds beyond its end, and no longer', async (t
   const worker = await startWorker({}, t);
   const base64 = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
   const whoami = async (claims: object) => {
-    const signed = `${base64({ alg: 'HS256', typ: 'JWT' })}.${base64({ sub: 'ops', ...claims })}`;
+    const signed = `${base64({ alg: 'HS256', typ: 'JWT' })}.${base64({ sub: 'ops', aud: 'kiloclaw-telemetry', ...claims })}`;
     const signature = createHmac('sha256', JWT_SECRET).update(signed).digest('base64url');
     const headers = { authorization: `Bearer ${signed}.${signature}` };
     return (await worker.fetch('/api/whoami', { headers })).status;

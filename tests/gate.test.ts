@@ -8,26 +8,33 @@ import { createHmac, generateKeyPairSync, sign } from 'node:crypto';
 import { test } from 'node:test';
 
 import {
+  API_KEY,
   assertUnauthorized,
   CHECKIN_PATH,
   FULL,
+  gatewayToken,
   JWT_SECRET,
   logged,
   refusal,
   startWorker,
   type Worker,
 } from './worker.ts';
+import { until } from './fleet.ts';
 
 const base64url = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64url');
 const now = () => Math.floor(Date.now() / 1000);
 
 /** A token, made apart from the code under test. */
-function jwt(claims: object, { alg = 'HS256', hmac = 'sha256', secret = JWT_SECRET } = {}): string {
-  const message = `${base64url({ alg, typ: 'JWT' })}.${base64url(claims)}`;
+function jwt(
+  claims: object,
+  { alg = 'HS256', hmac = 'sha256', secret = JWT_SECRET, header = {} } = {},
+): string {
+  const message = `${base64url({ alg, typ: 'JWT', ...header })}.${base64url(claims)}`;
   return `${message}.${createHmac(hmac, secret).update(message).digest('base64url')}`;
 }
 
-const valid = (claims: object = {}) => ({ sub: 'ops', exp: now() + 60, ...claims });
+const AUDIENCE = 'kiloclaw-telemetry';
+const valid = (claims: object = {}) => ({ sub: 'ops', aud: AUDIENCE, exp: now() + 60, ...claims });
 
 const worker = await startWorker();
 const pinned = await startWorker({ vars: { JWT_ISSUER: 'issuer-1', JWT_AUDIENCE: 'audience-1' } });
@@ -41,7 +48,7 @@ test('a valid token is told who it belongs to', async () => {
   assert.equal(response.status, 200);
   assert.deepEqual(await response.json(), { sub: 'ops', sandboxId: null, via: 'jwt' });
   assert.equal(response.headers.get('cache-control'), 'no-store');
-  const nobody = await whoami(jwt({ exp: now() + 60 }));
+  const nobody = await whoami(jwt({ aud: AUDIENCE, exp: now() + 60 }));
   assert.deepEqual(await nobody.json(), { sub: null, sandboxId: null, via: 'jwt' });
 });
 
@@ -65,7 +72,7 @@ test('no token, no answer', async () => {
 
 test('an expired token is refused, and so is one that never expires or is not yet valid', async () => {
   await assertUnauthorized(await whoami(jwt(valid({ exp: now() - 10 }))), 'expired_token');
-  await assertUnauthorized(await whoami(jwt({ sub: 'ops' })), 'invalid_token');
+  await assertUnauthorized(await whoami(jwt(valid({ exp: undefined }))), 'invalid_token');
   await assertUnauthorized(await whoami(jwt(valid({ exp: 'tomorrow' }))), 'invalid_token');
   await assertUnauthorized(await whoami(jwt(valid({ nbf: now() + 60 }))), 'invalid_token');
   // As far off as a date can be.
@@ -104,15 +111,53 @@ test('a token that was tampered with is refused', async () => {
   }
 });
 
-test('issuer and audience are insisted on where they are set', async () => {
+test('a token is for this Worker, and of the issuer where one is set', async () => {
   const right = { iss: 'issuer-1', aud: 'audience-1' };
   assert.equal((await whoami(jwt(valid(right)), pinned)).status, 200);
   assert.equal((await whoami(jwt(valid({ ...right, aud: ['x', 'audience-1'] })), pinned)).status, 200);
-  for (const wrong of [{ iss: 'x' }, { iss: undefined }, { aud: 'x' }, { aud: undefined }, { aud: [] }]) {
+  const wrongs = [{ iss: 'x' }, { iss: undefined }, { aud: 'x' }, { aud: AUDIENCE }, { aud: undefined }, { aud: [] }];
+  for (const wrong of wrongs) {
     const token = jwt(valid({ ...right, ...wrong }));
     await assertUnauthorized(await whoami(token, pinned), 'invalid_token', JSON.stringify(wrong));
   }
-  assert.equal((await whoami(jwt(valid(right)))).status, 200, 'not set, not insisted on');
+  // What else the secret signs is for somebody else.
+  for (const aud of [undefined, null, '', 'another-system', `${AUDIENCE}-2`, AUDIENCE.toUpperCase(), [], ['x']]) {
+    await assertUnauthorized(await whoami(jwt(valid({ aud }))), 'invalid_token', JSON.stringify(aud));
+  }
+  await logged(worker, /aud is missing or names only others: it must include JWT_AUDIENCE, which is kiloclaw-telemetry/);
+  assert.equal((await whoami(jwt(valid({ ...right, aud: ['x', AUDIENCE] })))).status, 200, 'any issuer');
+});
+
+test('a token with crit is refused, whatever is in it', async () => {
+  assert.equal((await whoami(jwt(valid(), { header: { kid: 'x', cty: undefined } }))).status, 200);
+  for (const crit of [['exp'], ['b64'], [], null, 'exp', {}]) {
+    const token = jwt(valid(), { header: { crit, b64: true } });
+    await assertUnauthorized(await whoami(token), 'invalid_token', JSON.stringify(crit));
+  }
+  await logged(worker, /the header has crit/);
+});
+
+test('a limit under another name refuses the token', async () => {
+  const names = ['sandboxId', 'sandboxID', 'sandbox-id', 'sandbox id', 'SANDBOX_ID', 'sandbox', 'sandboxes', 'sandbox_ids', '_sandbox_id', 'https://example.com/sandbox_id', 'custom.sandbox_id'];
+  const misspelt: object[] = [
+    ...names.map((name) => ({ [name]: 'sandbox-1' })),
+    { sandboxId: null },
+    { sandbox_id: 'sandbox-1', sandboxId: 'sandbox-2' },
+    // It counts with Access alone.
+    { custom: { sandbox_id: 'sandbox-1' } },
+    { custom: { sandbox_id: null } },
+    { custom: { sandboxId: 'sandbox-1' } },
+    { custom: [{ sandboxId: 'sandbox-1' }] },
+    { sandbox_id: 'sandbox-1', custom: { sandbox_id: 'sandbox-1' } },
+    { app_metadata: { limits: [{ sandbox_id: 'sandbox-1' }] } },
+  ];
+  for (const claims of misspelt) {
+    await assertUnauthorized(await whoami(jwt(valid(claims))), 'invalid_token', JSON.stringify(claims));
+  }
+  await logged(worker, /a claim looks like a limit to one sandbox but is none: only sandbox_id is/);
+  const innocent = { custom: 'sandbox_id', groups: ['sandboxId'], sandboxed: true, roles: { x: [1, 1.5, -1, null, true] } };
+  const response = await whoami(jwt(valid(innocent)));
+  assert.deepEqual(await response.json(), { sub: 'ops', sandboxId: null, via: 'jwt' });
 });
 
 test('nothing else under /api/ answers without a token', async () => {
@@ -127,8 +172,101 @@ test('nothing else under /api/ answers without a token', async () => {
   await assertUnauthorized(await worker.fetch('/api/whoami', { method: 'POST' }), 'missing_token');
 });
 
+/** Numbers that look random and are the same in every run (mulberry32). */
+function generator(seed: number) {
+  let state = seed;
+  return (below: number) => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) % below;
+  };
+}
+
+const ROUTES = ['/api', '/api/whoami', '/api/openapi.json', '/api/fleet', '/api/sandboxes', '/api/sandboxes/a', '/api/sandboxes/a/history', '/api/incidents', CHECKIN_PATH, '/api/nothing', '/health', '/', '/nothing'];
+
+/** A path as somebody might write it who looks for a way around the gate. */
+function spelling(below: (limit: number) => number): string {
+  const pick = <T>(of: readonly T[]): T => of[below(of.length)]!;
+  const percent = (text: string) =>
+    [...text].map((letter) => `%${letter.charCodeAt(0).toString(16)}`).join('');
+  const changes: ((path: string) => string)[] = [
+    (path) => `${path}/`,
+    (path) => `${path}//`,
+    (path) => `/${path}`,
+    (path) => path.replaceAll('/', '//'),
+    (path) => path.replace(/\/(?=[^/]*$)/, pick(['//', '///', '/./', '/x/../', '/%2e/', '%2f', '\\', '%5c'])),
+    (path) => path.replace('/', pick(['//', '\\', '/./', '/../', '/x/../', '/%2e%2e/', '/x/%2E./', '%2f', '/%5c'])),
+    (path) => {
+      const at = below(path.length);
+      return path.slice(0, at) + percent(path[at]!) + path.slice(at + 1);
+    },
+    (path) => {
+      const at = below(path.length);
+      return path.slice(0, at) + path.slice(at).toUpperCase();
+    },
+    (path) => path + pick(['.', ';x=1', '%00', '%20', '%ff', '%', '?', '?x=1', '?dry_run=1', '#x', '/x', '*', ':sandboxId', '{*rest}', 'é', '/..', '/.']),
+  ];
+  let path = pick(ROUTES);
+  for (let i = below(4); i > 0; i -= 1) path = pick(changes)(path);
+  return path.startsWith('/') || path.startsWith('\\') ? path : `/${path}`;
+}
+
+test('every spelling of a path under /api/ goes through the gate, and no answer is plain text', async () => {
+  const below = generator(7);
+  const spellings = new Set([
+    ...ROUTES,
+    ...ROUTES.flatMap((path) => [`${path}/`, `${path}//`, `/${path}`, `${path}///x//`]),
+  ]);
+  while (spellings.size < 2_500) spellings.add(spelling(below));
+  const isPublic = (path: string) => path === '/health' || !/^\/api/i.test(path);
+  let refused = 0;
+  let gated = 0;
+  const ask = async (path: string, headers = {}) => {
+    // As a browser takes it: `new URL('//x', …)` would be another host.
+    const url = new URL(`${worker.url.origin}${path}`);
+    assert.equal(url.host, worker.url.host, path);
+    const response = await fetch(url, { redirect: 'manual', headers });
+    const text = await response.text();
+    const why = `${path} as ${url.pathname}: ${response.status} ${text.slice(0, 200)}`;
+    assert.equal(response.headers.get('content-type'), 'application/json', why);
+    assert.equal(response.headers.get('x-content-type-options'), 'nosniff', why);
+    const { code } = JSON.parse(text) as { code?: string };
+    return { pathname: url.pathname, status: response.status, code, why };
+  };
+  const lines = () => worker.logs.filter(({ message }) => /"code":"(missing_token|not_found|missing_credential|method_not_allowed)"/.test(message)).length;
+  const before = lines();
+  for (const path of spellings) {
+    const { pathname, status, code, why } = await ask(path);
+    if (pathname === CHECKIN_PATH) {
+      assert.deepEqual([status, code], [405, 'method_not_allowed'], why);
+    } else if (!isPublic(pathname)) {
+      assert.deepEqual([status, code], [401, 'missing_token'], why);
+      gated += 1;
+    } else if (status !== 200) {
+      assert.ok(code === 'not_found' || code === 'missing_token', why);
+    }
+    if (status !== 200) refused += 1;
+  }
+  assert.ok(gated > 900, `${gated} under /api`);
+  await until(() => lines() - before >= refused, 'each refusal has its line in the log');
+  assert.equal(lines() - before, refused);
+  const headers = { authorization: `Bearer ${jwt(valid({ exp: now() + 600 }))}` };
+  let found = 0;
+  for (const path of spellings) {
+    const { pathname, status, code, why } = await ask(path, headers);
+    if (status === 404) {
+      assert.ok(['not_found', 'unknown_sandbox'].includes(code ?? ''), why);
+    } else if (pathname !== CHECKIN_PATH) {
+      assert.ok([200, 400].includes(status), why);
+      found += 1;
+    }
+  }
+  assert.ok(found > 50, `${found} are of routes`);
+});
+
 test('the API key of the fleet opens no gate, and a token checks nobody in', async () => {
-  await assertUnauthorized(await whoami('kilo-key-1'), 'invalid_token');
+  await assertUnauthorized(await whoami(API_KEY), 'invalid_token');
   const response = await worker.checkIn(FULL, { authorization: `Bearer ${jwt(valid())}` });
   assert.deepEqual([response.status, (await refusal(response)).code], [403, 'wrong_api_key']);
 });
@@ -156,6 +294,36 @@ test('a token of either secret is let through while JWT_SECRET is rotated', asyn
   const commas = await startWorker({ vars: { JWT_SECRET: ' , ,' } }, t);
   const refused = await whoami(jwt(valid(), { secret: '' }), commas);
   assert.deepEqual([refused.status, (await refusal(refused)).code], [503, 'misconfigured']);
+});
+
+test('a short value of a secret is reported once, by name and never by value', async (t) => {
+  const long = 'x'.repeat(32);
+  const vars = {
+    KILOCODE_API_KEY: `${long},fifteen-bytes-k`,
+    GATEWAY_TOKEN_SECRET: 'k,R9v',
+    JWT_SECRET: `${long}, ${'j'.repeat(31)}`,
+    INTERNAL_API_SECRET: 'i'.repeat(15),
+  };
+  const short = await startWorker({ vars }, t);
+  const reported = ({ logs }: Worker) =>
+    logs.filter(({ message }) => message.includes('short_secret')).map(({ level, message }) => {
+      const { detail } = JSON.parse(message) as { detail: string };
+      return `${level} ${/^(\w+) has a value of less than (\d+) bytes.*openssl rand -hex 32/.exec(detail)?.slice(1).join(' ')}`;
+    });
+  for (let i = 0; i < 3; i += 1) {
+    assert.equal((await short.checkIn(FULL, { authorization: `Bearer ${long}`, 'x-kiloclaw-gateway-token': gatewayToken(FULL.sandboxId, 'R9v') })).status, 204);
+    assert.equal((await whoami(jwt(valid(), { secret: 'j'.repeat(31) }), short)).status, 200, 'accepted all the same');
+  }
+  const expected = ['warn KILOCODE_API_KEY 16', 'warn GATEWAY_TOKEN_SECRET 16', 'warn INTERNAL_API_SECRET 16', 'warn JWT_SECRET 32'];
+  await until(() => reported(short).length >= expected.length, 'all are reported');
+  assert.deepEqual(reported(short), expected);
+  assert.doesNotMatch(JSON.stringify(short.logs), /fifteen|R9v|jjj|iii/);
+
+  const enough = await startWorker({ vars: { KILOCODE_API_KEY: 'k'.repeat(16), GATEWAY_TOKEN_SECRET: 'g'.repeat(16), JWT_SECRET: long, INTERNAL_API_SECRET: 'i'.repeat(16) } }, t);
+  await enough.checkIn(FULL);
+  await whoami(undefined, enough);
+  await logged(enough, /missing_token/);
+  assert.deepEqual(reported(enough), []);
 });
 
 const internal = (key: string, to: Worker, headers: Record<string, string> = {}) =>
@@ -205,15 +373,14 @@ test('an internal key alone opens the gate to backends, and to nobody else', asy
   await assertUnauthorized(await whoami(jwt(valid(), { secret: '' }), backend), 'missing_token');
 });
 
+const MINTING = { JWT_SECRET: ` ${JWT_SECRET}, old`, JWT_ISSUER: 'issuer-1', JWT_AUDIENCE: 'x' };
+
 /** What `npm run token` prints for these options. */
-const token = (...options: string[]) =>
-  spawnSync(process.execPath, ['tools/token.ts', ...options], {
-    env: { JWT_SECRET: ` ${JWT_SECRET}, old`, JWT_ISSUER: 'issuer-1', JWT_AUDIENCE: 'x' },
-    encoding: 'utf8',
-  });
+const token = (options: string[], env: Record<string, string> = MINTING) =>
+  spawnSync(process.execPath, ['tools/token.ts', ...options], { env, encoding: 'utf8' });
 
 test('npm run token mints what the gate lets through', async () => {
-  const limited = token('--sub', 'ops', '--ttl', '2m', '--sandbox', 'sandbox-1', '--audience', 'audience-1');
+  const limited = token(['--sub', 'ops', '--ttl', '2m', '--sandbox', 'sandbox-1', '--audience', 'audience-1']);
   assert.match(limited.stdout, /^[\w-]+\.[\w-]+\.[\w-]+\n$/, 'the token, and nothing else');
   assert.match(limited.stderr, /for ops, who sees sandbox sandbox-1 only until /);
   const answer = await whoami(limited.stdout.trim(), pinned);
@@ -221,9 +388,12 @@ test('npm run token mints what the gate lets through', async () => {
   const claims = JSON.parse(Buffer.from(limited.stdout.split('.')[1], 'base64url').toString());
   assert.equal(claims.exp - claims.iat, 120);
 
-  const unlimited = await whoami(token('--sub', 'ops').stdout.trim());
+  // With the environment's JWT_AUDIENCE, and without one with what the Worker insists on then.
+  const elsewhere = token(['--sub', 'ops']);
+  await assertUnauthorized(await whoami(elsewhere.stdout.trim()), 'invalid_token');
+  const unlimited = await whoami(token(['--sub', 'ops'], { JWT_SECRET }).stdout.trim());
   assert.deepEqual(await unlimited.json(), { sub: 'ops', sandboxId: null, via: 'jwt' });
-  await assertUnauthorized(await whoami(token('--sub', 'ops').stdout.trim(), pinned), 'invalid_token');
+  await assertUnauthorized(await whoami(token(['--sub', 'ops']).stdout.trim(), pinned), 'invalid_token');
 });
 
 test('npm run token says what it cannot mint', () => {
@@ -238,7 +408,7 @@ test('npm run token says what it cannot mint', () => {
     ['ops'],
   ];
   for (const options of wrong) {
-    const { status, stdout, stderr } = token(...options);
+    const { status, stdout, stderr } = token(options);
     assert.deepEqual([status, stdout], [1, ''], options.join(' '));
     assert.match(stderr, /^token: error: [^\n]+\n$/);
   }

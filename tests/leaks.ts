@@ -34,6 +34,11 @@ export class Outputs {
     this.#all.push({ where, text: text.toString('latin1') });
   }
 
+  /** Whether a text shows, so that something was there to be looked at. */
+  includes(text: string): boolean {
+    return this.#all.some((one) => one.text.includes(text));
+  }
+
   get size() {
     return this.#all.reduce((sum, { text }) => sum + text.length, 0);
   }

@@ -3,6 +3,7 @@
  * what; what Analytics Engine can do to it; and that it is what `openapi.json` says.
  */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -14,7 +15,20 @@ import addFormats from 'ajv-formats';
 
 import openapi from '../src/openapi.json' with { type: 'json' };
 import { mint } from '../tools/token.ts';
-import { FULL, JWT_SECRET, logged, MINIMAL, refusal, startWorker, type Worker } from './worker.ts';
+import { until } from './fleet.ts';
+import {
+  AE_API_TOKEN,
+  API_KEY,
+  FULL,
+  GATEWAY_TOKEN_SECRET,
+  JWT_SECRET,
+  logged,
+  MINIMAL,
+  refusal,
+  startWorker,
+  type Worker,
+} from './worker.ts';
+import { startWorkerd } from './workerd.ts';
 
 const MINUTE = 60;
 const HOUR = 60 * MINUTE;
@@ -378,7 +392,10 @@ async function analytics(
   answer: (sql: string, request: IncomingMessage, response: ServerResponse) => void,
 ) {
   const queries: string[] = [];
+  let open = 0;
   const server = createServer((request, response) => {
+    open += 1;
+    response.on('close', () => (open -= 1));
     let sql = '';
     request.setEncoding('utf8').on('data', (text: string) => (sql += text));
     request.on('end', () => {
@@ -392,7 +409,7 @@ async function analytics(
     server.close();
   });
   const { port } = server.address() as AddressInfo;
-  return { queries, url: `http://127.0.0.1:${port}/sql` };
+  return { queries, url: `http://127.0.0.1:${port}/sql`, open: () => open };
 }
 
 const asking = (vars: Record<string, string | undefined>, t: TestContext) =>
@@ -416,18 +433,219 @@ test('a refusal of Analytics Engine is told in the log alone', async (t) => {
   assert.ok(ae.queries.length > before);
 });
 
-test('a limit of Analytics Engine is passed on', async (t) => {
-  const waits = ['7', undefined];
-  const ae = await analytics(t, (_, __, response) => {
-    const wait = waits[ae.queries.length === 1 ? 0 : 1];
-    response.writeHead(429, wait === undefined ? {} : { 'retry-after': wait }).end();
-  });
+test('a limit of Analytics Engine is passed on, in seconds and within reason', async (t) => {
+  let wait: string | undefined;
+  const ae = await analytics(t, (_, __, response) =>
+    response.writeHead(429, wait === undefined ? {} : { 'retry-after': wait }).end(),
+  );
   const of = await asking({ AE_SQL_URL: ae.url }, t);
   const limited = { error: 'Too many queries', code: 'analytics_limited' };
-  const first = await assertRefused('/api/sandboxes', 429, limited, token, of);
-  assert.equal(first.headers.get('retry-after'), '7');
-  const second = await assertRefused('/api/sandboxes', 429, limited, token, of);
-  assert.equal(second.headers.get('retry-after'), '30', 'if it does not say how long');
+  const passedOn = async (value: string | undefined) => {
+    wait = value;
+    const response = await assertRefused('/api/sandboxes', 429, limited, token, of);
+    return Number(response.headers.get('retry-after'));
+  };
+  for (const seconds of [0, 7, 3_600]) assert.equal(await passedOn(`${seconds}`), seconds);
+  assert.equal(await passedOn('0000000000000000060'), 60);
+  const soon = await passedOn(new Date(Date.now() + 600_000).toUTCString());
+  assert.ok(soon > 300 && soon <= 600, `${soon} s`);
+  assert.equal(await passedOn(new Date(0).toUTCString()), 0, 'a date that is past');
+  const none = [undefined, '', '3601', '9'.repeat(5_000), '-1', '1.5', '7s', '0x10', 'soon', 'x'.repeat(10_000), '2099-01-01', new Date().toISOString(), new Date(Date.now() + 4_000_000).toUTCString()];
+  for (const value of none) assert.equal(await passedOn(value), 30, value?.slice(0, 40));
+});
+
+const MIB = 1024 * 1024;
+
+test('no more than 8 MiB is read of the answers to queries that are sent together', async (t) => {
+  let size = 0;
+  const sizes = { sent: 0, whole: 0 };
+  const ae = await analytics(t, async (_, __, response) => {
+    // In pieces, without a length, as the cloud does; it stops when nobody reads on.
+    const piece = Buffer.alloc(64 * 1024, 'x');
+    let isOpen = true;
+    response.on('close', () => (isOpen = false));
+    response.write('{"data":[{"sandboxId":"');
+    for (let at = 0; at < size && isOpen; at += piece.length) {
+      sizes.sent += piece.length;
+      if (!response.write(piece)) await Promise.race([once(response, 'drain'), once(response, 'close')]);
+    }
+    if (isOpen) sizes.whole += 1;
+    response.end('"}]}');
+  });
+  const of = await asking({ AE_SQL_URL: ae.url }, t);
+  const tooLarge = { error: NO_ANSWER, code: 'analytics_too_large' };
+  // Three queries, each of them below the limit and all above it; and one that never ends.
+  for (size of [3 * MIB, 1024 * MIB]) {
+    sizes.sent = 0;
+    sizes.whole = 0;
+    await assertRefused('/api/fleet', 502, tooLarge, token, of);
+    await until(() => ae.open() === 0, 'what is not read is given up');
+    // The rest is what buffers on the way hold.
+    if (size > 100 * MIB) assert.ok(sizes.sent < 100 * MIB, `${sizes.sent} bytes`);
+  }
+  await logged(of, /analytics_too_large/);
+  assert.ok(of.logs.some(({ level }) => level === 'error'));
+  // Within the limit, it is read to the end: these are rows of another kind.
+  size = 2 * MIB;
+  const unexpected = { error: NO_ANSWER, code: 'analytics_unexpected' };
+  await assertRefused('/api/fleet', 502, unexpected, token, of);
+  assert.equal((await of.checkIn(FULL)).status, 204);
+});
+
+const REPORTS = ['/api/fleet', '/api/sandboxes', '/api/incidents'];
+
+/** Asserts that every question is answered as before the first check-in. */
+async function assertNoCheckInsYet(of: Worker, why: string) {
+  for (const path of REPORTS) {
+    const { noCheckInsYet, ...report } = await ask(path, token, of);
+    assert.equal(noCheckInsYet, true, `${path}: ${why}`);
+    if (path === '/api/fleet') assert.deepEqual([report.sandboxes, report.checkIns, report.silent], [0, 0, 0]);
+    if (path === '/api/sandboxes') assert.deepEqual([report.sandboxes, report.next], [[], null]);
+    if (path === '/api/incidents') assert.deepEqual(report.incidents, []);
+  }
+  const unknown = { error: 'Not seen within the window', code: 'unknown_sandbox' };
+  for (const path of ['/api/sandboxes/a', '/api/sandboxes/a/history']) {
+    await assertRefused(path, 404, unknown, token, of);
+  }
+  await logged(of, /no_check_ins_yet.*AE_ACCOUNT_ID or AE_SQL_URL/);
+}
+
+test('before the first check-in a report is that of an empty fleet, and says so', async (t) => {
+  const empty = await startWorker({}, t);
+  await assertNoCheckInsYet(empty, 'local');
+  assert.equal((await empty.checkIn(FULL)).status, 204);
+  await empty.points(1);
+  // Another question, as the last one's answer is still good.
+  const fleet = await ask('/api/fleet?window=1h', token, empty);
+  assert.deepEqual([fleet.sandboxes, 'noCheckInsYet' in fleet], [1, false]);
+});
+
+test('so it is where the cloud says that there is no dataset', async (t) => {
+  let refusal = '';
+  let datasets: string | undefined = 'another_dataset';
+  const ae = await analytics(t, (sql, _, response) => {
+    if (sql !== 'SHOW TABLES') return void response.writeHead(422).end(refusal);
+    if (datasets === undefined) return void response.writeHead(422).end(refusal);
+    response.end(JSON.stringify({ meta: [{ name: 'dataset', type: 'String' }], data: [{ dataset: datasets }] }));
+  });
+  for (refusal of [
+    'Input was invalid: unable to find type of column: "timestamp"',
+    'unable to find type of column: index1',
+    'Input was invalid: unknown column: blob8',
+    'Input was invalid: unknown table: kiloclaw_controller_telemetry',
+    'unknown table kiloclaw_controller_telemetry\n',
+    'Input was invalid: 1:20: there is no dataset kiloclaw_controller_telemetry',
+  ]) {
+    await assertNoCheckInsYet(await asking({ AE_SQL_URL: ae.url }, t), refusal);
+  }
+  // Of a dataset that is there, or of which it is not known, the same words are about the query.
+  refusal = 'Input was invalid: unable to find type of column: "timestamp"';
+  const refused = { error: NO_ANSWER, code: 'analytics_refused' };
+  for (datasets of ['kiloclaw_controller_telemetry', undefined]) {
+    const of = await asking({ AE_SQL_URL: ae.url }, t);
+    for (const path of REPORTS) await assertRefused(path, 502, refused, token, of);
+  }
+  // And no other refusal is taken for that.
+  datasets = 'another_dataset';
+  for (refusal of [
+    '',
+    "Input was invalid: cannot compare 'unknown table' with a number",
+    'Input was invalid: unknown function call: X',
+    'Input was invalid: there is no dataset another_dataset',
+    'Authentication error',
+  ]) {
+    const of = await asking({ AE_SQL_URL: ae.url }, t);
+    await assertRefused('/api/fleet', 502, refused, token, of);
+  }
+});
+
+test('without a cache, or with one that fails, questions are answered all the same', async (t) => {
+  const main = (cache: string) => `
+    import Worker from 'index.js';
+    ${cache}
+    export default { fetch: (request, env, ctx) => new Worker(ctx, env).fetch(request) };`;
+  const define = (value: string) => `Object.defineProperty(globalThis, 'caches', { value: ${value}, configurable: true });`;
+  const fail = `() => Promise.reject(new Error('out of order'))`;
+  for (const [cache, why] of [
+    [define('undefined'), ''],
+    [define('{}'), ''],
+    [define(`{ default: { match: ${fail}, put: ${fail} } }`), 'out of order'],
+    [define(`{ default: { match: () => { throw new Error('thrown') }, put: () => { throw new Error('thrown') } } }`), 'thrown'],
+    [define(`{ default: { match: async () => undefined, put: ${fail} } }`), 'out of order'],
+    [define(`{ default: { match: async () => new Response(new ReadableStream({ start: (c) => c.error(new Error('broken')) })), put: async () => {} } }`), 'broken'],
+  ]) {
+    const of = await startWorker({ modules: { main: main(cache) } }, t);
+    await of.insert(FLEET.map(point));
+    for (let i = 0; i < 3; i += 1) assert.equal((await ask('/api/fleet', token, of)).sandboxes, 4, cache);
+    await logged(of, new RegExp(`cache_failed.*${why}`));
+    assert.equal(of.logs.filter(({ message }) => message.includes('cache_failed')).length, 1, cache);
+  }
+});
+
+test('a plain workerd, which has no cache, answers questions', async (t) => {
+  const ae = await analytics(t, (_, __, response) => response.end('{"data":[]}'));
+  const vars = { KILOCODE_API_KEY: API_KEY, GATEWAY_TOKEN_SECRET, JWT_SECRET, AE_API_TOKEN, AE_SQL_URL: ae.url };
+  const plain = await startWorkerd(vars, t);
+  const response = await fetch(`http://127.0.0.1:${plain.port}/api/fleet`, as(token));
+  assert.deepEqual([response.status, ((await response.json()) as { sandboxes: number }).sandboxes], [200, 0]);
+});
+
+test('an answer is cached where only the Worker answers', async (t) => {
+  // What is put, and under which URL.
+  const main = `
+    import Worker from 'index.js';
+    const kept = [];
+    const cache = { match: async () => undefined, put: async (key, response) => void kept.push(key) };
+    Object.defineProperty(globalThis, 'caches', { value: { default: cache } });
+    export default {
+      fetch: (request, env, ctx) =>
+        request.url.endsWith('/kept') ? Response.json(kept) : new Worker(ctx, env).fetch(request),
+    };`;
+  const of = await startWorker({ modules: { main } }, t);
+  await of.insert(FLEET.map(point));
+  const paths = ['/api/fleet?window=1h', '/api/sandboxes', '/api/sandboxes/a', '/api/sandboxes/a/history', '/api/incidents'];
+  for (const path of paths) await ask(path, token, of);
+  await ask('/api/fleet?window=1h', onlyB, of);
+  const kept = (await (await of.fetch('/kept')).json()) as string[];
+  assert.equal(new Set(kept).size, paths.length + 1);
+  for (const [i, key] of kept.entries()) {
+    const url = new URL(key);
+    const asked = new URL((paths[i] ?? paths[0])!, of.url);
+    assert.deepEqual([url.origin, url.pathname], [asked.origin, asked.pathname]);
+    const stranger = await of.fetch(`${url.pathname}${url.search}`);
+    assert.deepEqual([stranger.status, (await refusal(stranger)).code], [401, 'missing_token'], key);
+    const operator = await of.fetch(`${url.pathname}${url.search}`, as(token));
+    assert.deepEqual([operator.status, (await refusal(operator)).code], [400, 'invalid_query'], key);
+  }
+});
+
+test('no browser guesses what an answer is', async () => {
+  const nosniff = (response: Response) => response.headers.get('x-content-type-options');
+  const first = await worker.fetch('/api/fleet', as(token));
+  const etag = first.headers.get('etag') ?? '';
+  const authorization = `Bearer ${token}`;
+  const limited = await startWorker({ checkInLimit: 1 });
+  const answers: [string, number, Response][] = [
+    ['a report', 200, first],
+    ['one that is known', 304, await worker.fetch('/api/fleet', { headers: { authorization, 'if-none-match': etag } })],
+    ['whoami', 200, await worker.fetch('/api/whoami', as(token))],
+    ['openapi.json', 200, await worker.fetch('/api/openapi.json', as(token))],
+    ['health', 200, await worker.fetch('/health')],
+    ['a check-in', 204, await worker.checkIn(FULL)],
+    ['a check-in without a length', 204, await worker.checkIn(new Blob([JSON.stringify(FULL)]).stream())],
+    ['a check-in within a limit', 204, await limited.checkIn(FULL)],
+    ['a check-in beyond it', 429, await limited.checkIn(FULL)],
+    ['a check-in that is none', 400, await worker.checkIn('{')],
+    ['a stranger', 401, await worker.fetch('/api/fleet')],
+    ['a parameter', 400, await worker.fetch('/api/fleet?x=', as(token))],
+    ['nothing', 404, await worker.fetch('/x')],
+    ['nothing there', 404, await worker.fetch('/api/x', as(token))],
+    ['a method', 405, await worker.fetch('/health', { method: 'POST' })],
+  ];
+  for (const [what, status, response] of answers) {
+    await response.arrayBuffer();
+    assert.deepEqual([response.status, nosniff(response)], [status, 'nosniff'], what);
+  }
 });
 
 test('what is no answer, leads elsewhere or cannot be reached is a bad gateway', async (t) => {

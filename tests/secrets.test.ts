@@ -19,6 +19,7 @@ import { mint } from '../tools/token.ts';
 import { AGENT } from './agent.ts';
 import { forms, Outputs } from './leaks.ts';
 import {
+  AE_API_TOKEN,
   API_KEY,
   CHECKIN_PATH,
   FULL,
@@ -228,6 +229,57 @@ test('the Worker shows none where a token is repeated across the limit of what i
   assertNone(outputs);
 });
 
+test('the Worker shows none where an answer with rows repeats the token', async (t) => {
+  const MARKER = 'marker-that-the-server-replaces';
+  const store = await startWorker({}, t);
+  await store.checkIn({ ...FULL, controllerVersion: MARKER, supervisorState: MARKER, lastExitReason: MARKER });
+  await store.points(1);
+  const escaped = (text: string) =>
+    [...text].map((letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, '0')}`).join('');
+  const json = (text: string) => JSON.stringify(text).slice(1, -1);
+  let written = json;
+  let isRow = true;
+  // As the local one answers, but for the marker; or with the token where a number belongs.
+  const analytics = await serve(t, (request, response) => {
+    const chunks: Buffer[] = [];
+    request.on('data', (chunk: Buffer) => chunks.push(chunk));
+    request.on('end', async () => {
+      const [, token = ''] = (request.headers.authorization ?? '').split(' ');
+      const answer = await fetch(`${store.store}/client/v4/accounts/local/analytics_engine/sql`, {
+        method: 'POST',
+        headers: { authorization: `Bearer ${AE_API_TOKEN}` },
+        body: Buffer.concat(chunks),
+      });
+      const text = (await answer.text()).replaceAll(MARKER, () => written(token));
+      const other = `{"data":[{"checkIns":"${written(token)}"}]}`;
+      response.end(isRow ? text : other);
+    });
+  });
+  // A server may write what it was sent in another way; of these, a token is one that quotes change.
+  const odd = secret('analytics', '/+%"~\\');
+  for (const token of [SECRETS['the token for Analytics Engine'], odd]) {
+    const outputs = new Outputs();
+    const vars = { ...VARS, AE_API_TOKEN: token, AE_SQL_URL: `${analytics}/sql` };
+    const worker = await startWorker({ vars }, t);
+    const seen: number[] = [];
+    let asked = 0;
+    for (written of [json, escaped, encodeURIComponent]) {
+      for (isRow of [true, false]) {
+        for (const path of ['fleet', 'sandboxes', `sandboxes/${FULL.sandboxId}`, `sandboxes/${FULL.sandboxId}/history`, 'incidents']) {
+          // Each is another question, so that none is answered from the cache.
+          const url = `/api/${path}?window=${(asked += 1) + 10_000}s`;
+          const sent = worker.fetch(url, { headers: { authorization: `Bearer ${OPERATOR}` } });
+          seen.push(await answered(outputs, `${url}, ${written.name}`, sent));
+        }
+      }
+    }
+    assert.deepEqual([...new Set(seen)].sort(), [200, 502]);
+    await logs(outputs, worker, 'Worker');
+    assert.ok(outputs.includes('[redacted]'), 'it was there');
+    assertNone(outputs, { ...ALL, token });
+  }
+});
+
 test('the Worker shows none where it is misconfigured', async (t) => {
   const outputs = new Outputs();
   const password = encodeURIComponent(SECRETS['the password in a URL']);
@@ -240,6 +292,7 @@ test('the Worker shows none where it is misconfigured', async (t) => {
     ['without a dataset', { vars: VARS, dataset: 'missing' }],
     ['a dataset that throws', { vars: VARS, dataset: 'throws' }],
     ['a password', { vars: { ...VARS, AE_SQL_URL: `http://me:${password}@127.0.0.1:1/` } }],
+    ['a password over HTTPS', { vars: { ...VARS, AE_SQL_URL: `https://me:${password}@127.0.0.1:1/` } }],
     ['Access without a team', { vars: access(SECRETS['the API key']) }],
     ['Access that does not answer', { vars: { ...access('http://127.0.0.1:1'), JWT_SECRET: undefined } }],
   ] as const) {

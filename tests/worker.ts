@@ -10,9 +10,10 @@ import { Miniflare, type WorkerOptions } from 'miniflare';
 import layout from '../crates/checkin/data-point.json' with { type: 'json' };
 import { freePort, read, stored, type JsonPoint } from '../local-ae/test/instance.js';
 
-export const API_KEY = 'kilo-key-1';
+// As long as the Worker wants them: it warns about shorter ones.
+export const API_KEY = 'kilo-key-1-of-tests';
 export const GATEWAY_TOKEN_SECRET = 'gateway-secret-1';
-export const JWT_SECRET = 'jwt-secret-1';
+export const JWT_SECRET = 'jwt-secret-1-of-tests-of-32-bytes';
 export const AE_API_TOKEN = 'ae-token-1';
 export const CHECKIN_PATH = '/api/controller/checkin';
 

@@ -77,6 +77,8 @@ const config :Workerd.Config = (
         ))
       ]
     )),
+    # Where a Worker's own requests go: to this machine, too.
+    (name = "internet", network = (allow = ["public", "private"])),
     LocalAe.service,
     LocalAe.disk
   ],

@@ -18,7 +18,7 @@ Options:
   --sandbox ID        the only sandbox that it may see [default: the whole fleet]
   --secret-file FILE  a file that holds JWT_SECRET, rather than the environment or .dev.vars
   --issuer NAME       its issuer [default: JWT_ISSUER, of the environment or with JWT_SECRET]
-  --audience NAME     its audience [default: JWT_AUDIENCE, likewise]
+  --audience NAME     its audience [default: JWT_AUDIENCE, likewise, or else kiloclaw-telemetry]
   -h, --help          this text
 
 To ask a Worker with it:
@@ -27,6 +27,8 @@ To ask a Worker with it:
 
 /** As the Worker's: a longer id is none. */
 const MAX_SANDBOX_ID_BYTES = 96;
+/** As the Worker's, where JWT_AUDIENCE is not set. */
+const DEFAULT_AUDIENCE = 'kiloclaw-telemetry';
 const UNITS = { s: 1, m: 60, h: 3_600, d: 86_400 };
 const MAX_TTL_SECONDS = 90 * UNITS.d;
 
@@ -44,12 +46,12 @@ export interface Token {
 export async function mint({ sub, ttl, sandbox }: Token, vars: Vars): Promise<string> {
   const [secret] = values(vars.JWT_SECRET);
   const issuer = vars.JWT_ISSUER?.trim();
-  const audience = vars.JWT_AUDIENCE?.trim();
+  const audience = vars.JWT_AUDIENCE?.trim() || DEFAULT_AUDIENCE;
   const now = Math.floor(Date.now() / 1_000);
   return new SignJWT({
     ...(issuer ? { iss: issuer } : {}),
     sub,
-    ...(audience ? { aud: audience } : {}),
+    aud: audience,
     iat: now,
     exp: now + ttl,
     ...(sandbox === undefined ? {} : { sandbox_id: sandbox }),

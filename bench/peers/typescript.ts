@@ -154,7 +154,7 @@ const gate = createMiddleware<App>(async (c, next) => {
   const token = bearer(c.req.header('authorization'));
   if (!token) return refuse(c, 'missing_token');
   try {
-    const { JWT_ISSUER: iss, JWT_AUDIENCE: aud } = c.env;
+    const { JWT_ISSUER: iss, JWT_AUDIENCE: aud = 'kiloclaw-telemetry' } = c.env;
     const claims = await verify(token, secret, { alg: 'HS256', iss, aud });
     if (claims.exp === undefined) return refuse(c, 'invalid_token', { log: { detail: 'no exp' } });
     c.set('subject', typeof claims.sub === 'string' ? claims.sub : null);

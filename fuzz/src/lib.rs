@@ -29,7 +29,7 @@ pub(crate) mod bindings {
     pub(crate) struct Jwt {
         pub(crate) secrets: Vec<String>,
         pub(crate) issuer: Option<String>,
-        pub(crate) audience: Option<String>,
+        pub(crate) audience: String,
     }
 
     pub(crate) struct Access {

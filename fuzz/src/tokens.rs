@@ -2,7 +2,6 @@
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 use chrono::{DateTime, Utc};
-use jwt_compact::UntrustedToken;
 use serde_json::Value;
 
 use super::bindings::{Access, Jwt};
@@ -14,16 +13,16 @@ use super::jwt::{self, BadToken};
 const NOW: i64 = 1_767_323_045;
 const LEEWAY: i64 = 5;
 
-/// Six lines: the values of `JWT_SECRET`, the issuer and the audience to insist on, if there are any, a
-/// header, claims, and any other token.
+/// Six lines: the values of `JWT_SECRET`, the issuer to insist on, if there is any, the audience, a header,
+/// claims, and any other token.
 pub fn jwt(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let mut lines = text.split('\n');
     let mut line = || lines.next().unwrap_or_default();
     let values = line().split(',').map(str::trim).filter(|value| !value.is_empty());
     let secrets: Vec<_> = values.map(str::to_owned).collect();
-    let mut optional = || Some(line().to_owned()).filter(|line| !line.is_empty());
-    let jwt = Jwt { secrets, issuer: optional(), audience: optional() };
+    let issuer = Some(line().to_owned()).filter(|line| !line.is_empty());
+    let jwt = Jwt { secrets, issuer, audience: line().to_owned() };
     let (header, claims, stray) = (line(), line(), line());
 
     let now = DateTime::<Utc>::from_timestamp(NOW, 0).unwrap_or_default();
@@ -37,6 +36,7 @@ pub fn jwt(data: &[u8]) {
         match check(&token) {
             Ok(operator) => {
                 assert_eq!(of(header).get("alg").and_then(Value::as_str), Some("HS256"));
+                assert_eq!(of(header).get("crit"), None, "{header}");
                 is_allowed(&jwt, &of(claims), &operator);
                 for forged in forgeries(&token, header, claims, data) {
                     let found = check(&forged);
@@ -54,8 +54,8 @@ pub fn jwt(data: &[u8]) {
 /// The judge of Access' tokens comes after the signature, which the runtime verifies.
 fn access(jwt: &Jwt, token: &str, claims: &Value, now: DateTime<Utc>) {
     let origin = jwt.issuer.clone().unwrap_or_default();
-    let team = Access { origin, audience: jwt.audience.clone().unwrap_or_default() };
-    let Ok(token) = UntrustedToken::new(token) else { return };
+    let team = Access { origin, audience: jwt.audience.clone() };
+    let Ok(token) = jwt::read(token) else { return };
     let Ok(operator) = jwt::judge(&team, &token, now) else { return };
     is_in_time(claims);
     assert!(lies_not_ahead(claims.get("iat")), "{claims}");
@@ -70,6 +70,7 @@ fn access(jwt: &Jwt, token: &str, claims: &Value, now: DateTime<Utc>) {
         .collect();
     assert!(scopes.iter().all(|scope| *scope == operator.sandbox.as_deref()), "{claims}");
     assert_eq!(operator.sandbox.is_some(), !scopes.is_empty(), "{claims}");
+    assert_eq!(limits(claims), scopes.len(), "{claims}");
     is_id(&operator);
     let named = ["email", "common_name", "sub"].map(|name| text(claims, name));
     let named = named.into_iter().flatten().find(|name| !name.is_empty());
@@ -82,17 +83,33 @@ fn is_allowed(jwt: &Jwt, claims: &Value, operator: &Operator) {
     if let Some(issuer) = &jwt.issuer {
         assert_eq!(text(claims, "iss"), Some(&**issuer));
     }
-    if let Some(audience) = &jwt.audience {
-        assert!(names(claims.get("aud"), audience), "{claims}");
-    }
+    assert!(names(claims.get("aud"), &jwt.audience), "{claims}");
     match claims.get("sandbox_id") {
         Some(scope) => assert_eq!(scope.as_str(), operator.sandbox.as_deref(), "{claims}"),
         None => assert_eq!(operator.sandbox, None),
     }
     // A scope that is no text is not the same as none.
     assert_eq!(operator.sandbox.is_some(), claims.get("sandbox_id").is_some(), "{claims}");
+    assert_eq!(limits(claims), usize::from(operator.sandbox.is_some()), "{claims}");
     is_id(operator);
     assert_eq!((operator.sub.as_deref(), operator.via), (text(claims, "sub"), Via::Jwt));
+}
+
+/// How many names of claims there are, at whatever depth, that are or look like that of a limit. What is
+/// within a claim that is looked at as a text does not count.
+fn limits(claims: &Value) -> usize {
+    match claims {
+        Value::Object(claims) => {
+            let within = |(name, value): (&String, &Value)| {
+                let plain = name.to_lowercase().replace(['_', '-', ' ', '.'], "");
+                let is_text = ["email", "common_name", "sandbox_id"].contains(&&**name);
+                usize::from(plain == "sandboxid") + if is_text { 0 } else { limits(value) }
+            };
+            claims.iter().map(within).sum()
+        }
+        Value::Array(values) => values.iter().map(limits).sum(),
+        _ => 0,
+    }
 }
 
 fn is_in_time(claims: &Value) {
