@@ -4,7 +4,7 @@
  */
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { loadavg, tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -35,6 +35,8 @@ Options:
 `;
 
 const DATASET = 'kiloclaw_controller_telemetry';
+/** Removed at the end of the run, however it ends, as the temporary files are (`tools/reap`). */
+const IN_MEMORY = path.join('/dev/shm', path.basename(tmpdir()));
 const SAMPLE_MS = 1_000;
 /** How long points may be on their way when the last answer has come, and when no more are expected. */
 const ARRIVAL_MS = 60_000;
@@ -328,7 +330,7 @@ function options() {
       connections: { type: 'string', default: '16' },
       overload: { type: 'boolean', default: false },
       rotate: { type: 'boolean', default: false },
-      store: { type: 'string', default: existsSync('/dev/shm') ? '/dev/shm' : tmpdir() },
+      store: { type: 'string', default: existsSync('/dev/shm') ? IN_MEMORY : tmpdir() },
       seed: { type: 'string', default: '1' },
       'no-build': { type: 'boolean', default: false },
       help: { type: 'boolean', short: 'h', default: false },
@@ -394,6 +396,7 @@ async function main(): Promise<boolean> {
     versions: readonly Secrets[],
     phases: (phase: (phase: Phase, meanwhile?: Meanwhile) => Promise<Outcome>) => Promise<void>,
   ) => {
+    mkdirSync(chosen.store, { recursive: true });
     const folder = mkdtempSync(path.join(chosen.store, 'kiloclaw-load-'));
     const clean = () => rmSync(folder, { recursive: true, force: true });
     process.once('exit', clean);
@@ -441,7 +444,7 @@ async function main(): Promise<boolean> {
 
 if (import.meta.main) {
   // So that what runs beside it is ended, and what was written removed.
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(130));
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(130));
   process.chdir(path.resolve(import.meta.dirname, '..'));
   main().then(
     (good) => process.exit(good ? 0 : 1),
