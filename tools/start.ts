@@ -390,19 +390,20 @@ async function main(): Promise<void> {
   const history = 'a day of a made-up fleet, to see more: npm run history';
   writeFileSync(RUNNING_FILE, `${JSON.stringify({ worker: url, store } satisfies Running)}\n`);
   const fleet = `the fleet, as operators see it, for ${TOKEN_HOURS} h:\n\n${await operatorCurl(url, vars)}\n`;
-  // Wrangler takes the terminal: what is to be said is said before.
+  // On a terminal, wrangler takes it, and its keys work. What is to be said is said before.
+  const interactive = noAgent && process.stdin.isTTY && process.stdout.isTTY;
   if (noAgent) {
     say(`the Worker will be at ${url}, its data points at ${store}/points`);
     say(fleet);
     say(history);
   }
-  const worker = startWorker({ port, storePort, inspectorPort }, noAgent);
+  const worker = startWorker({ port, storePort, inspectorPort }, interactive);
   const stopped = new Promise<void>((resolve) => {
     interrupted.signal.addEventListener('abort', () => resolve());
   });
   try {
     if (agent === undefined) {
-      // Wrangler has the terminal, and may end by itself.
+      // Wrangler may end by itself.
       await Promise.race([new Promise((resolve) => worker.once('exit', resolve)), stopped]);
       return;
     }
@@ -412,7 +413,7 @@ async function main(): Promise<void> {
     await Promise.race([checkIns(), exited, stopped]);
   } finally {
     if (daemon !== undefined) await stop(daemon, true);
-    await stop(worker, !noAgent);
+    await stop(worker, !interactive);
     rmSync(RUNNING_FILE, { force: true });
   }
 

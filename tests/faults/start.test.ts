@@ -37,7 +37,7 @@ async function start(t: TestContext, script: string) {
   await until(() => ready.test(output), `${script} is ready`, 300_000).catch((error) => {
     throw new Error(`${(error as Error).message}: ${output}`);
   });
-  return { npm, mark };
+  return { npm, mark, output: () => output };
 }
 
 for (const script of ['start', 'dev']) {
@@ -68,6 +68,25 @@ test('a second one in the same folder is refused, and the first goes on', async 
     assert.match(second.stderr, /^start: error: .* runs in this folder already: end that one first$/m);
   }
   assert.equal((await fetch(`http://127.0.0.1:${WORKER}/health`)).status, 200);
+  npm.kill('SIGTERM');
+  await mark.gone();
+});
+
+test('a history is found by the next report, and is not printed point by point', async (t) => {
+  const { npm, mark, output } = await start(t, 'start');
+  const seeded = spawnSync('npm', ['run', 'history'], { encoding: 'utf8' });
+  // Neither port is the usual one.
+  assert.match(seeded.stderr, new RegExp(`check-ins of 100 sandboxes within 24 h are at http://127.0.0.1:${STORE}`));
+  assert.match(seeded.stderr, new RegExp(`http://127.0.0.1:${WORKER}/api/`));
+  const [, count] = /history: ([\d,]+) check-ins/.exec(seeded.stderr)!;
+  const least = Number(count!.replaceAll(',', ''));
+  const counted = /([\d,]+) data points came at once/g;
+  const sum = () => [...output().matchAll(counted)].reduce((sum, [, n]) => sum + Number(n!.replaceAll(',', '')), 0);
+  await until(() => sum() >= least, `${count} points are counted`, 60_000);
+  assert.ok(output().split('\n').length < 500, 'few lines');
+  // A check-in tells what has changed, and no more.
+  await until(() => /^data point .*fields as before\n  uptimeSeconds/m.test(output()), 'a short one', 60_000);
+  assert.equal(spawnSync('npm', ['run', 'history', '--', '--clear']).status, 0);
   npm.kill('SIGTERM');
   await mark.gone();
 });
