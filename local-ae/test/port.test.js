@@ -16,8 +16,8 @@ test('no two processes have the same port, though nobody listens on it', async (
   const port = await freePort();
   // Nobody is given it by chance: the kernel hands out others.
   const range = await readFile('/proc/sys/net/ipv4/ip_local_port_range', 'utf8');
-  const [first, last] = range.trim().split(/\s+/).map(Number);
-  assert.ok(port < first || port > last, `${port}`);
+  const [lowest, highest] = range.trim().split(/\s+/).map(Number);
+  assert.ok(port < lowest || port > highest, `${port}`);
   const { stdout } = await asked(`[await freePort(${port}), await freePort(${port})]`);
   const [first, second] = JSON.parse(stdout);
   assert.equal(new Set([port, first, second]).size, 3, stdout);
