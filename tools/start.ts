@@ -375,7 +375,8 @@ async function main(): Promise<void> {
   const agent = noAgent ? undefined : await buildAgent();
   const interrupted = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-    process.once(signal, () => interrupted.abort());
+    // Ctrl-C comes twice: from the terminal, and passed on by npm.
+    process.on(signal, () => interrupted.abort());
   }
   // Nobody reads any more, as in `npm start | head`.
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => interrupted.abort());

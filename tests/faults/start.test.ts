@@ -41,9 +41,9 @@ async function start(t: TestContext, script: string) {
 }
 
 for (const script of ['start', 'dev']) {
-  for (const way of ['SIGTERM', 'SIGHUP', 'SIGKILL', 'SIGKILL to node', 'nobody reads']) {
+  for (const way of ['Ctrl-C', 'SIGTERM', 'SIGHUP', 'SIGKILL', 'SIGKILL to node', 'nobody reads']) {
     test(`npm run ${script}: ${way}`, async (t) => {
-      const { npm, mark } = await start(t, script);
+      const { npm, mark, output } = await start(t, script);
       const [node] = [...mark.running].find(([, line]) => line.startsWith('node tools/start.ts'))!;
       const workerd = [...mark.running.values()].filter((line) => /bin\/workerd serve/.test(line));
       assert.ok(workerd.length > 0);
@@ -52,9 +52,21 @@ for (const script of ['start', 'dev']) {
         npm.stderr.destroy();
         // `dev` says something when it is used.
         await fetch(`http://127.0.0.1:${WORKER}/nowhere`).catch(() => {});
-      } else if (way === 'SIGKILL to node') process.kill(node, 'SIGKILL');
-      else npm.kill(way as NodeJS.Signals);
+      } else if (way === 'SIGKILL to node') {
+        process.kill(node, 'SIGKILL');
+      } else if (way === 'Ctrl-C') {
+        // To both, as a terminal does; and npm passes it on.
+        process.kill(node, 'SIGINT');
+        npm.kill('SIGINT');
+      } else {
+        npm.kill(way as NodeJS.Signals);
+      }
       await mark.gone();
+      if (script === 'start' && ['Ctrl-C', 'SIGTERM'].includes(way)) {
+        // The Worker was still there for the agent's last check-in.
+        const inOrder = /ending, after a last check-in[^]*POST \/api\/controller\/checkin 204/;
+        await until(() => inOrder.test(output()), 'the last check-in is accepted');
+      }
       assert.deepEqual([await listens(WORKER), await listens(STORE)], [false, false]);
     });
   }
