@@ -10,6 +10,7 @@ import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs, styleText } from 'node:util';
 
+import { RUN } from '../tests/processes.ts';
 import { CHECKIN_PATH } from './checkin.ts';
 import { Deployment, Program, type Cost, type Secrets, type Store } from './deployment.ts';
 import { table } from './report.ts';
@@ -229,7 +230,7 @@ async function run(
     NEXT_KILOCODE_API_KEY: NEW.KILOCODE_API_KEY,
     NEXT_GATEWAY_TOKEN_SECRET: NEW.GATEWAY_TOKEN_SECRET,
   };
-  const env = { ...secrets, ...(move === undefined ? {} : next) };
+  const env = { ...RUN, ...secrets, ...(move === undefined ? {} : next) };
   const pace = rate === undefined ? 'as fast as there are answers' : `${rate}/s`;
   say(`${name}: ${sandboxes} sandboxes, ${connections} connections, ${pace}, ${seconds} s`);
   const fleet = new Program(

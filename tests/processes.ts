@@ -6,6 +6,10 @@ import { setTimeout as delay } from 'node:timers/promises';
 
 const DEADLINE_MS = 60_000;
 
+/** By this, `tools/reap` finds what is started with an environment of its own. */
+export const RUN: Readonly<Record<string, string>> =
+  process.env.KILOCLAW_RUN === undefined ? {} : { KILOCLAW_RUN: process.env.KILOCLAW_RUN };
+
 export class Mark {
   readonly #value = randomUUID();
 

@@ -235,15 +235,17 @@ test('a second process does not get the same folder', async (t) => {
     const workers = [worker({ VISITS: { dataset: 'visits', port: await freePort() } })];
     await miniflare(workers, ${JSON.stringify(folder)}).ready;
     console.log('ready');`;
-  const other = spawn(process.execPath, ['--input-type=module', '--eval', script]);
-  t.after(() => other.kill('SIGKILL'));
+  // In a group of its own, with its workerd.
+  const other = spawn(process.execPath, ['--input-type=module', '--eval', script], { detached: true });
+  const kill = () => process.kill(-(/** @type {number} */ (other.pid)), 'SIGKILL');
+  t.after(() => other.exitCode ?? other.signalCode ?? kill());
   await once(other.stdout, 'data');
   const workers = [worker({ VISITS: { dataset: 'visits', port } })];
   const refused = miniflare(workers, folder);
   t.after(() => refused.dispose().catch(() => {}));
   await assert.rejects(refused.ready, /local-ae: another process has the store in .*--persist-to FOLDER/);
   // However that one ends.
-  other.kill('SIGKILL');
+  kill();
   await once(other, 'exit');
   const second = miniflare(workers, folder);
   t.after(() => second.dispose());
