@@ -161,7 +161,7 @@ interface Ports {
 /** The usual port, or another one, which is said: documents have the usual one. */
 async function portFor(what: string, usual: number): Promise<number> {
   const port = await freePort(usual);
-  if (port !== usual) say(`port ${usual} is taken: ${what} is at ${port}, also where the documents say ${usual}`);
+  if (port !== usual) say(`port ${usual} is taken: ${what} gets ${port}; use that where the documents have ${usual}`);
   return port;
 }
 
@@ -258,7 +258,7 @@ async function query(store: string, sql: string): Promise<Row[] | undefined> {
 function curl(store: string): string {
   const lines = readFileSync('tools/latest.sql', 'utf8').split('\n');
   const sql = lines.filter((line) => !line.startsWith('--')).join(' ').replaceAll(/\s+/g, ' ').trim();
-  return `curl -w '\\n' -H 'authorization: ${SQL_AUTHORIZATION}' ${store}${SQL_PATH} -d "${sql} FORMAT JSONEachRow"`;
+  return `curl -H 'authorization: ${SQL_AUTHORIZATION}' ${store}${SQL_PATH} -d "${sql} FORMAT JSONEachRow"`;
 }
 
 /** A command that asks the operators' API, with a token for it. */
