@@ -4,12 +4,13 @@
  */
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { loadavg, tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs, styleText } from 'node:util';
 
+import { RUN } from '../tests/processes.ts';
 import { CHECKIN_PATH } from './checkin.ts';
 import { Deployment, Program, type Cost, type Secrets, type Store } from './deployment.ts';
 import { table } from './report.ts';
@@ -35,6 +36,8 @@ Options:
 `;
 
 const DATASET = 'kiloclaw_controller_telemetry';
+/** Removed at the end of the run, however it ends, as the temporary files are (`tools/reap`). */
+const IN_MEMORY = path.join('/dev/shm', path.basename(tmpdir()));
 const SAMPLE_MS = 1_000;
 /** How long points may be on their way when the last answer has come, and when no more are expected. */
 const ARRIVAL_MS = 60_000;
@@ -227,7 +230,7 @@ async function run(
     NEXT_KILOCODE_API_KEY: NEW.KILOCODE_API_KEY,
     NEXT_GATEWAY_TOKEN_SECRET: NEW.GATEWAY_TOKEN_SECRET,
   };
-  const env = { ...secrets, ...(move === undefined ? {} : next) };
+  const env = { ...RUN, ...secrets, ...(move === undefined ? {} : next) };
   const pace = rate === undefined ? 'as fast as there are answers' : `${rate}/s`;
   say(`${name}: ${sandboxes} sandboxes, ${connections} connections, ${pace}, ${seconds} s`);
   const fleet = new Program(
@@ -328,7 +331,7 @@ function options() {
       connections: { type: 'string', default: '16' },
       overload: { type: 'boolean', default: false },
       rotate: { type: 'boolean', default: false },
-      store: { type: 'string', default: existsSync('/dev/shm') ? '/dev/shm' : tmpdir() },
+      store: { type: 'string', default: existsSync('/dev/shm') ? IN_MEMORY : tmpdir() },
       seed: { type: 'string', default: '1' },
       'no-build': { type: 'boolean', default: false },
       help: { type: 'boolean', short: 'h', default: false },
@@ -394,6 +397,7 @@ async function main(): Promise<boolean> {
     versions: readonly Secrets[],
     phases: (phase: (phase: Phase, meanwhile?: Meanwhile) => Promise<Outcome>) => Promise<void>,
   ) => {
+    mkdirSync(chosen.store, { recursive: true });
     const folder = mkdtempSync(path.join(chosen.store, 'kiloclaw-load-'));
     const clean = () => rmSync(folder, { recursive: true, force: true });
     process.once('exit', clean);
@@ -441,7 +445,7 @@ async function main(): Promise<boolean> {
 
 if (import.meta.main) {
   // So that what runs beside it is ended, and what was written removed.
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(130));
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(130));
   process.chdir(path.resolve(import.meta.dirname, '..'));
   main().then(
     (good) => process.exit(good ? 0 : 1),

@@ -8,7 +8,7 @@ import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
 
-import { freePort } from '../local-ae/test/instance.js';
+import { freePort } from '../local-ae/test/port.js';
 import { table } from './report.ts';
 import { ended, start, stopAll } from './workerd.ts';
 

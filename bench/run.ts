@@ -99,7 +99,8 @@ function ensureWrk(): void {
     const [command, ...rest] = [...sudo, 'apt-get', ...args];
     spawnSync(command, rest, {
       stdio: ['inherit', 'ignore', 'inherit'],
-      env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
+      // apt's own user may not use a temporary folder of ours.
+      env: { ...process.env, TMPDIR: undefined, DEBIAN_FRONTEND: 'noninteractive' },
     });
   }
   if (missing()) throw new Failure('wrk is missing: please install it (https://github.com/wg/wrk)');

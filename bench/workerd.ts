@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 
+import { RUN } from '../tests/processes.ts';
 import { CHECKIN_PATH, headers, REPORT_REGION, SAMPLE, SAMPLE_BODY, type Headers } from './checkin.ts';
 import { cpuSeconds, memory } from './process.ts';
 
@@ -82,11 +83,12 @@ export function start(
   core?: number,
   env?: Readonly<Record<string, string>>,
 ): ChildProcess {
+  const options = { stdio, env: env === undefined ? undefined : { ...RUN, ...env } };
   // taskset becomes the command, so the process is the same.
   const child =
     core === undefined
-      ? spawn(command, args, { stdio, env })
-      : spawn('taskset', ['-c', `${core}`, command, ...args], { stdio, env });
+      ? spawn(command, args, options)
+      : spawn('taskset', ['-c', `${core}`, command, ...args], options);
   running.add(child);
   child.once('close', () => running.delete(child));
   return child;

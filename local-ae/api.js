@@ -44,6 +44,7 @@ import { doubleToJson } from './point.js';
  * @property {(sql: string) => SqlAnswer} query
  * @property {(points: Point[]) => void} insertAll
  * @property {() => void} clear
+ * @property {(prefix: string) => void} removeIndexes
  * @property {() => Status} status
  */
 
@@ -199,14 +200,17 @@ function getStatus(_request, url, store) {
 }
 
 /**
- * `DELETE /points`: removes all points. It takes no parameters: what looks like a filter must not
- * remove everything.
+ * `DELETE /points`: removes all points, or those whose index begins with `index_prefix`. Anything else
+ * that looks like a filter must not remove everything.
  *
  * @type {Handler}
  */
 function deletePoints(_request, url, store) {
-  checkNames(url.searchParams, []);
-  store.clear();
+  checkNames(url.searchParams, ['index_prefix']);
+  const prefix = url.searchParams.get('index_prefix');
+  if (prefix === '') throw new ParameterError('index_prefix', 'the parameter "index_prefix" is empty');
+  if (prefix === null) store.clear();
+  else store.removeIndexes(prefix);
   return new Response(null, { status: 204 });
 }
 

@@ -13,6 +13,8 @@
 import { mkdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 
+import { lockFolder } from './lock.js';
+
 /** @import { ParsedWorkerOptions, Plugin } from 'miniflare' */
 
 /**
@@ -213,6 +215,12 @@ const plugin = {
     const root = sharedOptions.isolatedResourcePersistencePath ?? tmpPath;
     const directory = path.resolve(root, PLUGIN);
     await mkdir(directory, { recursive: true });
+    if (!(await lockFolder(directory))) {
+      throw new Error(
+        `local-ae: another process has the store in ${directory}, and two of them would lose points: ` +
+          'end that one, or give this one another folder (`wrangler dev --persist-to FOLDER`)',
+      );
+    }
 
     const modules = SERVICE_MODULES.map(async (name) => ({ name, esModule: await source(name) }));
     const { port, ...options } = binding.shared;

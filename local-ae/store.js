@@ -102,9 +102,14 @@ export class Store extends DurableObject {
    * @param {Point[]} points
    */
   insertAll(points) {
+    this.#allOrNothing(() => this.#insertChunks(points));
+  }
+
+  /** @param {() => void} change of what is stored, and of what is known of it here */
+  #allOrNothing(change) {
     const before = { points: this.#points, last: this.#last, single: this.#single };
     try {
-      this.ctx.storage.transactionSync(() => this.#insertChunks(points));
+      this.ctx.storage.transactionSync(change);
     } catch (error) {
       this.#points = before.points;
       this.#last = before.last;
@@ -115,6 +120,13 @@ export class Store extends DurableObject {
 
   /** @param {Point[]} points */
   #insertChunks(points) {
+    this.#append(points);
+    if (this.#single >= CHUNK_POINTS) this.#join();
+    this.#evict();
+  }
+
+  /** @param {Iterable<Point>} points */
+  #append(points) {
     /** @type {string[]} */
     let lines = [];
     let characters = 0;
@@ -138,8 +150,6 @@ export class Store extends DurableObject {
       if (lines.length === CHUNK_POINTS) flush();
     }
     flush();
-    if (this.#single >= CHUNK_POINTS) this.#join();
-    this.#evict();
   }
 
   /**
@@ -164,6 +174,34 @@ export class Store extends DurableObject {
       }
     }
     return { points, last };
+  }
+
+  /**
+   * Removes the points whose index begins with a text. What is left is stored anew, with higher ids, as
+   * the ids have no gaps.
+   *
+   * @param {string} prefix
+   */
+  removeIndexes(prefix) {
+    this.#allOrNothing(() => {
+      this.#points = 0;
+      this.#single = 0;
+      this.#append(this.#takeAll(({ index1 }) => !index1.startsWith(prefix)));
+    });
+  }
+
+  /**
+   * Takes all chunks out, and gives the points in them that are to be kept.
+   *
+   * @param {(point: Point) => boolean} keep
+   * @returns {Iterable<Point>}
+   */
+  *#takeAll(keep) {
+    const ids = [...this.#sql.exec('SELECT last FROM chunks ORDER BY last').raw()];
+    for (const [id] of ids) {
+      const [[lines]] = this.#sql.exec('DELETE FROM chunks WHERE last = ? RETURNING lines', id).raw();
+      yield* String(lines).split('\n').map(fromLine).filter(keep);
+    }
   }
 
   /** Removes all points. */

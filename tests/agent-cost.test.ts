@@ -18,6 +18,7 @@ import type { TLSSocket } from 'node:tls';
 import { certificates } from '../bench/agent/certificates.ts';
 import { contextSwitches, wakeUps } from '../bench/process.ts';
 import { AGENT } from './agent.ts';
+import { RUN } from './processes.ts';
 
 const STATUS = JSON.stringify({ state: 'running', pid: 1, uptime: 1, restarts: 0, lastExit: null });
 /** Long enough for anything that is done every second or so. */
@@ -52,6 +53,7 @@ function start(
   const [command, ...rest] = args;
   const agent = spawn(AGENT, [command, '--initial-delay=0', '--jitter=0', '--log-level=off', ...rest], {
     env: {
+      ...RUN,
       PATH: '/usr/bin:/bin',
       KILOCODE_API_KEY: 'key',
       OPENCLAW_GATEWAY_TOKEN: 'token',

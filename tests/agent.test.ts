@@ -8,7 +8,7 @@ import { hostname, tmpdir } from 'node:os';
 import path from 'node:path';
 import { test, type TestContext } from 'node:test';
 
-import { freePort } from '../local-ae/test/instance.js';
+import { freePort } from '../local-ae/test/port.js';
 import { AGENT } from './agent.ts';
 import { API_KEY, CHECKIN_PATH, gatewayToken, GATEWAY_TOKEN_SECRET, MINIMAL, startWorker } from './worker.ts';
 

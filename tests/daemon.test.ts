@@ -10,6 +10,7 @@ import path from 'node:path';
 import { test, type TestContext } from 'node:test';
 
 import { AGENT } from './agent.ts';
+import { RUN } from './processes.ts';
 import { API_KEY, CHECKIN_PATH, gatewayToken, startWorker, type Worker } from './worker.ts';
 
 const SANDBOX_ID = 'sandbox-7';
@@ -99,6 +100,7 @@ async function watch(context: TestContext, machine: Machine, url: string): Promi
   const args = ['watch', '--initial-delay=0', '--interval=1', '--jitter=0', '--timeout=1', '--log-level=off'];
   const agent = spawn(AGENT, args, {
     env: {
+      ...RUN,
       KILOCLAW_CHECKIN_URL: url,
       KILOCODE_API_KEY: API_KEY,
       OPENCLAW_GATEWAY_TOKEN: gatewayToken(SANDBOX_ID),

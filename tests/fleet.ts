@@ -11,6 +11,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 
 import { read, type JsonPoint } from '../local-ae/test/instance.js';
 import { AGENT } from './agent.ts';
+import { RUN } from './processes.ts';
 import { API_KEY, gatewayToken } from './worker.ts';
 
 /** Restarts, bytes in and bytes out: what is told as the difference to the last check-in. */
@@ -120,6 +121,7 @@ export class Machine {
     const [program, ...rest] = whole as [string, ...string[]];
     this.#agent = spawn(program, rest, {
       env: {
+        ...RUN,
         PATH: process.env.PATH,
         KILOCLAW_CHECKIN_URL: url,
         KILOCODE_API_KEY: API_KEY,

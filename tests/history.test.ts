@@ -1,12 +1,13 @@
 /** `npm run history`: what it writes is a fleet, the same for the same seed, and the API can read it. */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
 
 import { history } from '../tools/history.ts';
 import { mint } from '../tools/token.ts';
-import { JWT_SECRET, startWorker } from './worker.ts';
+import { FULL, JWT_SECRET, startWorker } from './worker.ts';
 
 const NOW = Date.parse('2026-01-02T03:04:05Z');
 const fleet = { sandboxes: 200, hours: 2, seed: 1, now: NOW };
@@ -20,20 +21,61 @@ test('the same seed makes the same fleet, within its hours', () => {
   assert.equal(new Set(points.map(({ index1 }) => index1)).size, fleet.sandboxes);
 });
 
-test('it is written into a store, and is what the operators see', async (t) => {
+test('it is written into a store, replaces what was written before, and is what the operators see', async (t) => {
   const worker = await startWorker({}, t);
-  const args = ['tools/history.ts', '--sandboxes', '500', '--hours', '3', '--store', worker.store];
-  const { stdout, stderr } = await run(process.execPath, args);
-  assert.equal(stdout, '');
-  const [, written] = /history: ([\d,]+) check-ins of 500 sandboxes/.exec(stderr) ?? [];
+  const seed = async (...args: string[]) => {
+    const command = ['tools/history.ts', '--store', worker.store, ...args];
+    const { stdout, stderr } = await run(process.execPath, command);
+    assert.equal(stdout, '');
+    return stderr;
+  };
   const token = await mint({ sub: 'ops', ttl: 60 }, { JWT_SECRET });
-  const ask = async (path: string): Promise<any> =>
-    (await worker.fetch(path, { headers: { authorization: `Bearer ${token}` } })).json();
-  const seen = await ask('/api/fleet');
-  assert.deepEqual([seen.sandboxes, seen.checkIns.toLocaleString('en')], [500, written]);
-  assert.ok(seen.reporting > 450 && seen.restarts > 0 && seen.controllerVersions.length === 2);
-  const { totals } = await ask('/api/incidents');
-  assert.ok(totals.crashLoops > 0 && totals.silent > 0, JSON.stringify(totals));
+  let asked = 0;
+  const ask = async (path: string): Promise<any> => {
+    // Another question each time, as answers are kept for a while.
+    const query = `${path}?window=${86_400 + (asked += 1)}s`;
+    const response = await worker.fetch(query, { headers: { authorization: `Bearer ${token}` } });
+    assert.equal(response.status, 200, query);
+    return response.json();
+  };
+  await worker.checkIn(FULL);
+  await worker.points(1);
+
+  const said = await seed();
+  const [, written] = /history: ([\d,]+) check-ins of 100 sandboxes within 24 h/.exec(said) ?? [];
+  const fleet = await ask('/api/fleet');
+  assert.equal(fleet.sandboxes, 101);
+  assert.equal((fleet.checkIns - 1).toLocaleString('en'), written);
+  assert.ok(fleet.reporting > 90 && fleet.controllerVersions.length >= 2, JSON.stringify(fleet));
+  // What the help promises is there by default, and so are the examples that it names.
+  const { incidents } = await ask('/api/incidents');
+  for (const [words, kind, severity] of [
+    ['crashing again and again', 'crash_loop', /./],
+    ['fallen silent', 'silent', /critical/],
+    ['shut down on purpose', 'silent', /info/],
+    ['cloned', 'clone', /critical/],
+  ] as const) {
+    const [, id] = new RegExp(`${words}, such as (made-up-\\d+)`).exec(said) ?? [];
+    const incident = incidents.find((incident: any) => incident.sandboxId === id && incident.kind === kind);
+    assert.match(incident?.severity ?? 'none', severity, `${words}: ${id}`);
+  }
+  assert.match(said, /keeps each answer for 15 s/);
+
+  await seed();
+  const again = await ask('/api/fleet');
+  assert.equal(again.sandboxes, 101);
+  // The hours have moved on a little between the two.
+  assert.ok(Math.abs(again.checkIns - fleet.checkIns) <= 100, `${again.checkIns}, ${fleet.checkIns}`);
+  await seed('--sandboxes', '5', '--hours', '2');
+  assert.equal((await ask('/api/fleet')).sandboxes, 6);
+  assert.match(await seed('--clear'), /what earlier runs wrote is removed/);
+  assert.equal((await ask('/api/fleet')).sandboxes, 1);
+});
+
+test('the Worker keeps an answer for as long as it says', () => {
+  const constant = (file: string, pattern: RegExp) => pattern.exec(readFileSync(file, 'utf8'))?.[1];
+  const own = constant('tools/history.ts', /FRESH_SECONDS = (\d+);/);
+  assert.equal(own, constant('src/operators.rs', /const FRESH: u64 = (\d+);/));
 });
 
 test('what cannot be used is said, with how to mend it', async () => {

@@ -1,13 +1,12 @@
 /** Kills workerd while agents check in, and adds up what was told. */
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 
+import { freePort } from '../local-ae/test/port.js';
 import {
   account,
   allPoints,
@@ -23,17 +22,6 @@ import {
 } from './fleet.ts';
 import { API_KEY, GATEWAY_TOKEN_SECRET, JWT_SECRET } from './worker.ts';
 import { startWorkerd, type Workerd } from './workerd.ts';
-
-/** A port that stays free while nobody listens on it: below those that outgoing connections are given. */
-async function steadyPort(): Promise<number> {
-  for (;;) {
-    const port = 20_000 + Math.trunc(Math.random() * 10_000);
-    const server = createServer().listen(port, '127.0.0.1');
-    const free = await once(server, 'listening').then(() => true, () => false);
-    server.close();
-    if (free) return port;
-  }
-}
 
 export interface Plan {
   readonly machines: number;
@@ -63,7 +51,7 @@ export interface Outcome {
 export async function killAndRestart(t: TestContext, plan: Plan): Promise<Outcome> {
   const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-kills-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
-  const [port, store] = [await steadyPort(), await steadyPort()];
+  const [port, store] = [await freePort(), await freePort()];
   const site = { folder, worker: `127.0.0.1:${port}`, store: `127.0.0.1:${store}` };
   const vars = { KILOCODE_API_KEY: API_KEY, GATEWAY_TOKEN_SECRET, JWT_SECRET };
   let workerd: Workerd = await startWorkerd(vars, t, site);

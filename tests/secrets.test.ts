@@ -18,6 +18,7 @@ import { parseEnv } from 'node:util';
 import { mint } from '../tools/token.ts';
 import { AGENT } from './agent.ts';
 import { forms, Outputs } from './leaks.ts';
+import { RUN } from './processes.ts';
 import {
   AE_API_TOKEN,
   API_KEY,
@@ -326,7 +327,7 @@ async function agent(
   machine: Readonly<Record<string, string>>,
   stop = 30_000,
 ) {
-  const env = { PATH: process.env.PATH ?? '', ...machine };
+  const env = { ...RUN, PATH: process.env.PATH ?? '', ...machine };
   const child = spawn(AGENT, args, { env, stdio: ['ignore', 'pipe', 'pipe'] });
   // Whole: a secret must not hide between two pieces.
   const streams = [child.stdout, child.stderr].map((stream) => stream.toArray() as Promise<Buffer[]>);

@@ -239,7 +239,7 @@ export const refusal = async (response: Response): Promise<Refusal> =>
 
 /** All that a Worker logged, once it matches: lines may come after the answers that they are about. */
 export async function logged({ logs }: Worker, pattern: RegExp): Promise<string> {
-  const deadline = Date.now() + 5_000;
+  const deadline = Date.now() + 30_000;
   while (Date.now() < deadline && !pattern.test(JSON.stringify(logs))) await delay(20);
   const text = JSON.stringify(logs);
   assert.match(text, pattern);

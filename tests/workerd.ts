@@ -24,7 +24,7 @@ export const WORKERD = (
 export const [, COMPATIBILITY_DATE] =
   /^compatibility_date = "(.+)"$/m.exec(readFileSync(path.join(ROOT, 'wrangler.toml'), 'utf8')) ?? [];
 
-const START_DEADLINE_MS = 20_000;
+const START_DEADLINE_MS = 60_000;
 
 export interface Workerd {
   readonly pid: number;

@@ -2,22 +2,27 @@
  * `npm run history`: the history of a fleet that never was, written straight into the local Analytics
  * Engine, for whoever wants to see the operators' API or a dashboard with something in it.
  */
+import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 
 import layout from '../crates/checkin/data-point.json' with { type: 'json' };
 import { command, Failure } from './command.ts';
+import { RUNNING_FILE, STORE_URL, WORKER_URL, type Running } from './running.ts';
 
 const HELP = `Usage: npm run history -- [OPTIONS]
 
 Writes the check-ins of a made-up fleet into the local Analytics Engine of \`npm start\`: most sandboxes
-are well, some crash, fall silent, shut down or are cloned, and a new version is rolled out. The same
-seed makes the same fleet.
+are well, and a new version is rolled out; of four or more, at least one crashes again and again, one has
+fallen silent, one was shut down and one is cloned. The same seed makes the same fleet. What an earlier
+run wrote is replaced; nothing else in the store is touched.
 
 Options:
   --sandboxes N  how many, 1 to 100000 [default: 100]
   --hours N      how long a history, up to now, 1 to 2160 [default: 24]
   --seed N       another fleet [default: 1]
-  --store URL    the local Analytics Engine [default: http://127.0.0.1:9310]
+  --clear        only remove what an earlier run wrote
+  --store URL    the local Analytics Engine [default: that of the running \`npm start\`, or
+                 ${STORE_URL}]
   -h, --help     this text
 
 The store keeps 1,000,000 points unless it is told otherwise (local-ae/README.md): each sandbox takes up
@@ -53,7 +58,19 @@ function random(seed: number): () => number {
   };
 }
 
-type Kind = 'well' | 'crashing' | 'silent' | 'stopped' | 'cloned';
+/** Whose ids begin so belongs to a history: no other sandbox is removed. */
+const PREFIX = 'made-up-';
+/** How long the Worker keeps an answer (`FRESH` in src/operators.rs). */
+const FRESH_SECONDS = 15;
+
+/** What is wrong with a sandbox, in words; the first ones of a fleet are one of each. */
+const PROBLEMS = {
+  crashing: 'crashing again and again',
+  silent: 'fallen silent',
+  stopped: 'shut down on purpose',
+  cloned: 'cloned',
+} as const;
+type Kind = keyof typeof PROBLEMS | 'well';
 
 /** What a sandbox is, and how it is at the moment. */
 interface Sandbox {
@@ -74,16 +91,19 @@ interface Sandbox {
   exit: string;
 }
 
-function sandbox(i: number, { hours, seed, now }: Fleet): Sandbox {
+function sandbox(i: number, { sandboxes, hours, seed, now }: Fleet): Sandbox {
   const next = random(seed * 1_000_003 + i);
   const pick = <T>(of: readonly T[]): T => of[Math.floor(next() * of.length)];
   const start = now - hours * HOUR_MS;
-  const within = () => start + next() * hours * HOUR_MS;
+  // Recent enough to be seen: reports look back a day by default.
+  const recent = Math.min(hours, 20) * HOUR_MS;
+  const within = () => now - (0.3 + 0.7 * next()) * recent;
   const lot = next();
-  const kind =
+  const first = (Object.keys(PROBLEMS) as Kind[])[i];
+  const kind = first !== undefined && sandboxes >= 4 ? first :
     lot < 0.02 ? 'crashing' : lot < 0.03 ? 'silent' : lot < 0.04 ? 'stopped' : lot < 0.042 ? 'cloned' : 'well';
   return {
-    id: `sandbox-${String(i).padStart(5, '0')}`,
+    id: `${PREFIX}${String(i).padStart(5, '0')}`,
     kind,
     machine: Math.floor(next() * 2 ** 48).toString(16).padStart(14, '0'),
     region: pick(REGIONS),
@@ -133,6 +153,15 @@ function point(sandbox: Sandbox, timestamp: number, state: string, machine = san
   };
 }
 
+/** What is wrong in a fleet, and an example of each. */
+function problems(fleet: Fleet): string[] {
+  const sandboxes = Array.from({ length: fleet.sandboxes }, (_, i) => sandbox(i, fleet));
+  return Object.entries(PROBLEMS).flatMap(([kind, words]) => {
+    const [first, ...others] = sandboxes.filter((sandbox) => sandbox.kind === kind);
+    return first === undefined ? [] : [`${others.length + 1} ${words}, such as ${first.id}`];
+  });
+}
+
 /** The check-ins of a fleet, in the order of their times but for less than an interval. */
 export function* history(fleet: Fleet): Generator<object> {
   const { sandboxes: count, hours, now } = fleet;
@@ -153,6 +182,12 @@ export function* history(fleet: Fleet): Generator<object> {
       }
     }
   }
+}
+
+/** Removes what earlier runs wrote. */
+export async function clear(store: string): Promise<void> {
+  const response = await fetch(`${store}/points?index_prefix=${PREFIX}`, { method: 'DELETE' });
+  if (!response.ok) throw new Error(`${response.status} ${await response.text()}`);
 }
 
 /** Writes points into a store; returns how many there were. */
@@ -194,7 +229,8 @@ function options() {
         sandboxes: { type: 'string', default: '100' },
         hours: { type: 'string', default: '24' },
         seed: { type: 'string', default: '1' },
-        store: { type: 'string', default: 'http://127.0.0.1:9310' },
+        clear: { type: 'boolean', default: false },
+        store: { type: 'string' },
         help: { type: 'boolean', short: 'h', default: false },
       },
     }).values;
@@ -203,8 +239,19 @@ function options() {
   }
 }
 
+/** Where things are while `npm start` runs. */
+function running(): Running {
+  try {
+    return JSON.parse(readFileSync(RUNNING_FILE, 'utf8')) as Running;
+  } catch {
+    return { worker: WORKER_URL, store: STORE_URL };
+  }
+}
+
+const say = (text: string) => console.error(`history: ${text}`);
+
 async function main(): Promise<void> {
-  const { help, store, ...values } = options();
+  const { help, clear: onlyClear, store: chosen, ...values } = options();
   if (help) return void console.log(HELP);
   const fleet = {
     sandboxes: integer('sandboxes', values.sandboxes, 100_000),
@@ -212,15 +259,28 @@ async function main(): Promise<void> {
     seed: integer('seed', values.seed, 2 ** 31 - 1),
     now: Date.now(),
   };
+  const { worker, store } = { ...running(), ...(chosen === undefined ? {} : { store: chosen }) };
   try {
+    await clear(store);
+    if (onlyClear) return say(`what earlier runs wrote is removed from ${store}`);
     const written = await insert(store, history(fleet), (points) => {
-      console.error(`history: ${points.toLocaleString('en')} check-ins`);
+      if (points % (10 * BATCH) === 0) say(`${points.toLocaleString('en')} check-ins so far`);
     });
-    console.error(`history: ${written.toLocaleString('en')} check-ins of ${fleet.sandboxes} sandboxes are at ${store}`);
+    const count = written.toLocaleString('en');
+    say(`${count} check-ins of ${fleet.sandboxes} sandboxes within ${fleet.hours} h are at ${store}`);
   } catch (error) {
     const reason = (error as Error & { cause?: Error }).cause?.message ?? (error as Error).message;
     throw new Failure(`${store} does not take the points: ${reason}; is \`npm start\` running?`);
   }
+  const wrong = problems(fleet);
+  if (wrong.length > 0) say(`of these, ${wrong.join('; ')}`);
+  say(`see the fleet, and what is wrong in it (the Worker keeps each answer for ${FRESH_SECONDS} s):
+
+for report in fleet incidents; do
+  curl -w '\\n' -H "authorization: Bearer $(npm run --silent token -- --sub me)" ${worker}/api/$report
+done
+`);
+  say('to remove it: npm run history -- --clear');
 }
 
 if (import.meta.main) await command('history', main);

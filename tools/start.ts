@@ -4,14 +4,17 @@
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
+import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { isDeepStrictEqual, parseArgs, parseEnv, stripVTControlCharacters, styleText } from 'node:util';
 
 import layout from '../crates/checkin/data-point.json' with { type: 'json' };
+import { lockFolder } from '../local-ae/lock.js';
+import { freePort } from '../local-ae/test/port.js';
 import { command, Failure } from './command.ts';
+import { RUNNING_FILE, STORE_PORT, WORKER_PORT, type Running } from './running.ts';
 import { mint } from './token.ts';
 
 const HELP = `Usage: npm start [-- OPTIONS]
@@ -31,8 +34,12 @@ Options:
 
 const SECRETS = ['KILOCODE_API_KEY', 'GATEWAY_TOKEN_SECRET', 'JWT_SECRET'];
 const CHECKIN_PATH = '/api/controller/checkin';
+const STATE_FOLDER = '.wrangler';
 /** Keeps what the agent has not told yet, and what its `status` tells. */
-const STATE_FILE = '.wrangler/agent-state.json';
+const STATE_FILE = `${STATE_FOLDER}/agent-state.json`;
+const INSPECTOR_PORT = 9229;
+/** More points than this at a time are counted rather than shown: somebody writes a history. */
+const MOST_SHOWN = 10;
 /** Where the cloud has it, below `https://api.cloudflare.com`; locally, any account and token will do. */
 const SQL_PATH = '/client/v4/accounts/local/analytics_engine/sql';
 const SQL_TOKEN = 'local';
@@ -95,22 +102,6 @@ function integer(name: string, text: string | undefined, highest: number): numbe
   return value;
 }
 
-/** The preferred port if nobody listens there, else a free one. */
-async function freePort(preferred: number): Promise<number> {
-  const listen = (port: number) =>
-    new Promise<number | undefined>((resolve) => {
-      const server = createServer();
-      server.once('error', () => resolve(undefined));
-      server.listen(port, '127.0.0.1', () => {
-        const address = server.address();
-        server.close(() => resolve(typeof address === 'object' ? address?.port : undefined));
-      });
-    });
-  const port = (await listen(preferred)) ?? (await listen(0));
-  if (port === undefined) throw new Failure('there is no free port on 127.0.0.1');
-  return port;
-}
-
 /** The secrets of local development; made up if there are none yet. */
 function devVars(): Record<string, string> {
   if (!existsSync('.dev.vars')) {
@@ -119,10 +110,16 @@ function devVars(): Record<string, string> {
     say('wrote .dev.vars with random secrets');
   }
   const vars = parseEnv(readFileSync('.dev.vars', 'utf8'));
-  for (const name of SECRETS) {
-    if (!vars[name]?.trim()) {
-      throw new Failure(`${name} is missing in .dev.vars: add it, or remove the file for a new one`);
+  const another = 'set it to what `openssl rand -hex 32` prints, or remove the file for a new one';
+  // Some of the examples are comments.
+  const examples = parseEnv(readFileSync('.dev.vars.example', 'utf8').replaceAll(/^# (?=[A-Z_]+=)/gm, ''));
+  for (const [name, value] of Object.entries(vars)) {
+    if (value === examples[name]) {
+      throw new Failure(`${name} in .dev.vars is the placeholder of .dev.vars.example: ${another}`);
     }
+  }
+  for (const name of SECRETS) {
+    if (!vars[name]?.trim()) throw new Failure(`${name} is missing in .dev.vars: ${another}`);
   }
   return vars as Record<string, string>;
 }
@@ -155,10 +152,27 @@ async function buildAgent(): Promise<string> {
   return `${target}/debug/kiloclaw-agent`;
 }
 
+interface Ports {
+  readonly port: number;
+  readonly storePort: number;
+  readonly inspectorPort: number;
+}
+
+/** The usual port, or another one, which is said: documents have the usual one. */
+async function portFor(what: string, usual: number): Promise<number> {
+  const port = await freePort(usual);
+  if (port !== usual) say(`port ${usual} is taken: ${what} gets ${port}; use that where the documents have ${usual}`);
+  return port;
+}
+
 /** Starts `wrangler dev`, which builds the Worker first. */
-function startWorker(port: number, storePort: number, interactive: boolean): ChildProcess {
+function startWorker(
+  { port, storePort, inspectorPort }: Ports,
+  interactive: boolean,
+): ChildProcess {
   say('building and starting the Worker and the local Analytics Engine (some minutes the first time)');
   const args = ['dev', '--config', 'wrangler.dev.toml', '--ip', '127.0.0.1', '--port', `${port}`];
+  args.push('--inspector-port', `${inspectorPort}`);
   // With these the Worker asks the local Analytics Engine what it asks the cloud when it is deployed.
   const vars = {
     AE_SQL_URL: `http://127.0.0.1:${storePort}${SQL_PATH}`,
@@ -170,6 +184,8 @@ function startWorker(port: number, storePort: number, interactive: boolean): Chi
     env: {
       ...process.env,
       LOCAL_AE_PORT: String(storePort),
+      // Other Workers on this machine have no business with this one.
+      WRANGLER_REGISTRY_PATH: path.resolve(STATE_FOLDER, 'registry'),
     },
     stdio: interactive ? 'inherit' : ['ignore', 'pipe', 'pipe'],
     // A group of its own, so that it can be ended together with the workerd that it starts.
@@ -248,7 +264,7 @@ function curl(store: string): string {
 /** A command that asks the operators' API, with a token for it. */
 async function operatorCurl(url: string, vars: Record<string, string>): Promise<string> {
   const token = await mint({ sub: 'local', ttl: TOKEN_HOURS * 3_600 }, vars);
-  return `curl -H "authorization: Bearer ${token}" ${url}/api/fleet`;
+  return `curl -w '\\n' -H "authorization: Bearer ${token}" ${url}/api/fleet`;
 }
 
 async function readPoints(store: string, after: number): Promise<Point[]> {
@@ -260,6 +276,31 @@ async function readPoints(store: string, after: number): Promise<Point[]> {
 async function lastId(store: string): Promise<number> {
   const response = await fetch(`${store}/points?limit=1`);
   return ((await response.json()) as { last: number }).last;
+}
+
+/** Shows each point that is stored from now on; of a sandbox that was shown before, what has changed. */
+async function showPoints(store: string, signal: AbortSignal): Promise<void> {
+  const shown = new Map<string, Row>();
+  let last = await lastId(store);
+  let skipped = 0;
+  while (!signal.aborted) {
+    const points = await readPoints(store, last);
+    if (points.length > MOST_SHOWN) {
+      const before = last;
+      last = await lastId(store);
+      skipped += last - before;
+    } else {
+      if (skipped > 0) say(`${skipped.toLocaleString('en')} data points came at once: not shown one by one`);
+      skipped = 0;
+      for (const point of points) {
+        const row = named(point);
+        show(`data point ${point.id}`, point.timestamp, row, shown.get(point.index1));
+        shown.set(point.index1, row);
+        last = point.id;
+      }
+    }
+    await delay(200, undefined, { signal }).catch(() => {});
+  }
 }
 
 /** What the slots of a point hold, under the names of the contract. */
@@ -275,11 +316,14 @@ function named(point: Point): Row {
   );
 }
 
-function show(title: string, timestamp: string, row: Row): void {
+function show(title: string, timestamp: string, row: Row, before: Row = {}): void {
   const rows = Object.entries(row);
   const width = Math.max(...rows.map(([name]) => name.length));
-  console.log(`\n${styleText('bold', title)}  ${timestamp}  ${layout.dataset}`);
-  for (const [name, value] of rows) {
+  const changed = rows.filter(([name, value]) => value !== before[name]);
+  const same = rows.length - changed.length;
+  const rest = same === 0 ? '' : dim(`  ${same} fields as before`);
+  console.log(`\n${styleText('bold', title)}  ${timestamp}  ${layout.dataset}${rest}`);
+  for (const [name, value] of changed) {
     console.log(`  ${name.padEnd(width)}  ${value === '' ? dim('""') : value}`);
   }
 }
@@ -321,28 +365,46 @@ async function main(): Promise<void> {
   process.chdir(new URL('..', import.meta.url).pathname);
 
   const vars = devVars();
-  mkdirSync('.wrangler', { recursive: true });
+  mkdirSync(STATE_FOLDER, { recursive: true });
+  if (!(await lockFolder(STATE_FOLDER))) {
+    throw new Failure('`npm start` or `npm run dev` runs in this folder already: end that one first');
+  }
+  // What an earlier one left there when it was killed.
+  rmSync(`${STATE_FOLDER}/tmp`, { recursive: true, force: true });
+
   const agent = noAgent ? undefined : await buildAgent();
-  const port = ports.port ?? (await freePort(8787));
-  const storePort = ports.storePort ?? (await freePort(9310));
+  const interrupted = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    // Ctrl-C comes twice: from the terminal, and passed on by npm.
+    process.on(signal, () => interrupted.abort());
+  }
+  // Nobody reads any more, as in `npm start | head`.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => interrupted.abort());
+
+  const port = ports.port ?? (await portFor('the Worker', WORKER_PORT));
+  const storePort = ports.storePort ?? (await portFor('the local Analytics Engine', STORE_PORT));
+  const inspectorPort = await freePort(INSPECTOR_PORT);
   const url = `http://127.0.0.1:${port}`;
   const store = `http://127.0.0.1:${storePort}`;
 
-  const interrupted = new AbortController();
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-    process.once(signal, () => interrupted.abort());
-  }
   let daemon: ChildProcess | undefined;
+  const history = 'a day of a made-up fleet, to see more: npm run history';
+  writeFileSync(RUNNING_FILE, `${JSON.stringify({ worker: url, store } satisfies Running)}\n`);
   const fleet = `the fleet, as operators see it, for ${TOKEN_HOURS} h:\n\n${await operatorCurl(url, vars)}\n`;
-  // Wrangler takes the terminal: what is to be said is said before.
-  if (noAgent) say(fleet);
-  const worker = startWorker(port, storePort, noAgent);
+  // On a terminal, wrangler takes it, and its keys work. What is to be said is said before.
+  const interactive = noAgent && process.stdin.isTTY && process.stdout.isTTY;
+  if (noAgent) {
+    say(`the Worker will be at ${url}, its data points at ${store}/points`);
+    say(fleet);
+    say(history);
+  }
+  const worker = startWorker({ port, storePort, inspectorPort }, interactive);
   const stopped = new Promise<void>((resolve) => {
     interrupted.signal.addEventListener('abort', () => resolve());
   });
   try {
     if (agent === undefined) {
-      // Wrangler has the terminal, and may end by itself.
+      // Wrangler may end by itself.
       await Promise.race([new Promise((resolve) => worker.once('exit', resolve)), stopped]);
       return;
     }
@@ -352,7 +414,8 @@ async function main(): Promise<void> {
     await Promise.race([checkIns(), exited, stopped]);
   } finally {
     if (daemon !== undefined) await stop(daemon, true);
-    await stop(worker, !noAgent);
+    await stop(worker, !interactive);
+    rmSync(RUNNING_FILE, { force: true });
   }
 
   async function checkIns(): Promise<void> {
@@ -375,16 +438,10 @@ async function main(): Promise<void> {
     }
     say(fleet);
     say(`what is stored, in SQL:\n\n${curl(store)}\n`);
+    say(history);
     say(`checking in every ${interval} s; Ctrl-C ends it all`);
     daemon = startAgent(agent!, env, interval);
-    let last = await lastId(store);
-    while (!interrupted.signal.aborted) {
-      for (const point of await readPoints(store, last)) {
-        show(`data point ${point.id}`, point.timestamp, named(point));
-        last = point.id;
-      }
-      await delay(200, undefined, { signal: interrupted.signal }).catch(() => {});
-    }
+    await showPoints(store, interrupted.signal);
   }
 }
 

@@ -281,7 +281,7 @@ pub struct Settings {
     #[arg(long, value_name = "PATH", env = variables::CA_FILE)]
     pub ca_file: Option<PathBuf>,
 
-    /// Proxy to check in through, such as http://proxy.example.com:3128; for https alone
+    /// Proxy to check in through, such as `http://proxy.example.com:3128`; for https alone
     /// [default: none]
     #[arg(long, value_name = "URL", env = variables::HTTPS_PROXY)]
     pub https_proxy: Option<Secret>,

@@ -210,7 +210,7 @@ pub struct StateFile {
 }
 
 impl StateFile {
-    /// The one that was asked for, or the first of the [default places](default_paths). Of those,
+    /// The one that was asked for, or the first of the default places. Of those,
     /// the directory is made if it is not there.
     #[must_use]
     pub fn new(arguments: &StateArguments) -> Self {

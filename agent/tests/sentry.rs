@@ -7,7 +7,6 @@
     reason = "a panic in a test is a failed test"
 )]
 
-use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,6 +14,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, fs};
 
 use clap::Parser;
 use kiloclaw_agent::alerts::Alerts;
@@ -143,6 +143,8 @@ impl Agent {
             .arg(format!("--state-file={}", directory.path().join("state.json").display()))
             .arg(format!("--proc-root={}", directory.path().display()))
             .env_clear()
+            // By which tools/reap finds it.
+            .envs(env::var_os("KILOCLAW_RUN").map(|run| ("KILOCLAW_RUN", run)))
             .env("KILOCLAW_CHECKIN_URL", format!("http://{telemetry}{CHECKIN_PATH}"))
             .env("KILOCODE_API_KEY", API_KEY)
             .env("OPENCLAW_GATEWAY_TOKEN", GATEWAY_TOKEN)
@@ -265,7 +267,8 @@ fn a_sentry_that_hangs_disturbs_neither_check_ins_nor_the_end() {
 
 #[test]
 fn a_sentry_that_is_not_there_is_one_line_in_the_log() {
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    // A port that was free a moment ago may be somebody else's by now; this one is nobody's.
+    let closed = "127.0.0.1:1".to_owned();
     let refusal = answer("404 Not Found", "", "");
     let mut agent = Agent::start(&refusal, |_| closed);
     assert!(agent.event_before(6).is_none());

@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use harness::{Machine, Server};
 use kiloclaw_checkin::Refusal;
@@ -81,7 +82,17 @@ fn a_process_that_is_not_well_exits_2_whether_or_not_that_can_be_reported() {
         let server = Server::new(move |_| refusal);
         let agent = machine.run(&server, &[], "exit 3");
         server.check_in(|check_in| check_in["totalRestarts"] == 2);
-        let (code, text, json) = status(&machine.path("state.json"));
+        // The agent restarts the process and writes that down at any time. `status` runs over copies, so
+        // that both its outputs are of one state, until one shows the process between two starts.
+        let copy = machine.path("copy.json");
+        let deadline = Instant::now() + Duration::from_mins(1);
+        let (code, text, json) = loop {
+            fs::copy(machine.path("state.json"), &copy).unwrap();
+            let seen = status(&copy);
+            if seen.0 == 2 || Instant::now() > deadline {
+                break seen;
+            }
+        };
         assert_eq!(code, 2, "{text}");
         assert!(text.starts_with("the process is not well: crashed\n"), "{text}");
         assert!(text.contains("last exit code:3"), "{text}");

@@ -15,8 +15,11 @@ export interface Unpacked {
   readonly versions: Readonly<Record<string, string>>;
 }
 
+/** apt's own user may not use a temporary folder of ours. */
+const env = { ...process.env, TMPDIR: undefined };
+
 const apt = (args: readonly string[], cwd?: string) =>
-  execFileSync('apt-get', args, { encoding: 'utf8', cwd, stdio: ['ignore', 'pipe', 'pipe'] });
+  execFileSync('apt-get', args, { encoding: 'utf8', cwd, env, stdio: ['ignore', 'pipe', 'pipe'] });
 
 /** Those packages, and whatever this machine lacks of what they depend on. */
 function missing(): string[] {
@@ -33,7 +36,7 @@ function fetch(folder: string): void {
     // The lists of packages are missing, as in most containers.
     const sudo = process.getuid?.() === 0 ? [] : ['sudo', '-n'];
     const [command, ...args] = [...sudo, 'apt-get', 'update', '-qq'];
-    spawnSync(command, args, { stdio: 'ignore' });
+    spawnSync(command, args, { env, stdio: 'ignore' });
     names = missing();
   }
   const archives = join(folder, 'archives');

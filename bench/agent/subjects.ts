@@ -1,10 +1,10 @@
 /** The agent, and who else takes such readings and reports them: how each is started. */
 import { execFileSync } from 'node:child_process';
 import { constants, copyFileSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
-import { createServer, type AddressInfo } from 'node:net';
 import { Agent as ConnectionPool, get } from 'node:http';
 import { join } from 'node:path';
 
+import { freePort } from '../../local-ae/test/port.js';
 import { API_KEY, CHECKIN_PATH, gatewayToken, SAMPLE } from '../checkin.ts';
 import type { Collector } from './collector.ts';
 import { unpacked, type Unpacked } from './debian.ts';
@@ -118,15 +118,6 @@ function node(collector: Collector): Subject {
       };
     },
   };
-}
-
-/** A port that was free a moment ago. */
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await new Promise((resolve) => server.once('listening', resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
 
 const METRICS = ['node_load5 ', 'node_network_receive_bytes_total{', 'node_network_transmit_bytes_total{'];

@@ -22,6 +22,8 @@ class RecordingStore {
   /** @type {Point[]} */
   inserted = [];
   cleared = 0;
+  /** @type {string[]} */
+  removed = [];
   /** @type {string | null} */
   token = null;
 
@@ -49,6 +51,11 @@ class RecordingStore {
 
   clear() {
     this.cleared += 1;
+  }
+
+  /** @param {string} prefix */
+  removeIndexes(prefix) {
+    this.removed.push(prefix);
   }
 
   status() {
@@ -150,7 +157,10 @@ test('does not remove everything when asked to remove a part', async () => {
   const { status, body } = await ask('/points?dataset=a', { method: 'DELETE', store });
   assert.equal(status, 400);
   assert.equal(body.parameter, 'dataset');
-  assert.equal(store.cleared, 0);
+  const empty = await ask('/points?index_prefix=', { method: 'DELETE', store });
+  assert.equal(empty.status, 400);
+  assert.equal((await ask('/points?index_prefix=a-', { method: 'DELETE', store })).status, 204);
+  assert.deepEqual([store.cleared, store.removed], [0, ['a-']]);
 });
 
 test('answers 404 for an unknown path', async () => {

@@ -1,9 +1,15 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import { after, before, beforeEach, describe, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+
+import { Miniflare } from 'miniflare';
 
 import { freePort, miniflare, read, reset, stored, worker, write } from './instance.js';
 
@@ -218,6 +224,60 @@ test('keeps points across a restart, in the persistence folder', async (t) => {
   assert.deepEqual(points.map(({ index1 }) => index1), ['first', 'second']);
   assert.ok(points[1].id > points[0].id);
   assert.deepEqual(await readdir(path.join(folder, 'local-ae')), ['local-ae-Store']);
+});
+
+test('a second process does not get the same folder', async (t) => {
+  const folder = await mkdtemp(path.join(tmpdir(), 'local-ae-'));
+  t.after(() => rm(folder, { recursive: true }));
+  const port = await freePort();
+  const script = `
+    const { freePort, miniflare, worker } = await import(${JSON.stringify(import.meta.resolve('./instance.js'))});
+    const workers = [worker({ VISITS: { dataset: 'visits', port: await freePort() } })];
+    await miniflare(workers, ${JSON.stringify(folder)}).ready;
+    console.log('ready');`;
+  // In a group of its own, with its workerd.
+  const other = spawn(process.execPath, ['--input-type=module', '--eval', script], { detached: true });
+  const kill = () => process.kill(-(/** @type {number} */ (other.pid)), 'SIGKILL');
+  t.after(() => other.exitCode ?? other.signalCode ?? kill());
+  await once(other.stdout, 'data');
+  const workers = [worker({ VISITS: { dataset: 'visits', port } })];
+  const refused = miniflare(workers, folder);
+  t.after(() => refused.dispose().catch(() => {}));
+  await assert.rejects(refused.ready, /local-ae: another process has the store in .*--persist-to FOLDER/);
+  // However that one ends.
+  kill();
+  await once(other, 'exit');
+  const second = miniflare(workers, folder);
+  t.after(() => second.dispose());
+  await second.ready;
+});
+
+test('a point that cannot be stored is seen in the log', async (t) => {
+  const folder = await mkdtemp(path.join(tmpdir(), 'local-ae-'));
+  t.after(() => rm(folder, { recursive: true }));
+  const port = await freePort();
+  let log = '';
+  const mf = new Miniflare({
+    port: 0,
+    enableDevRegistry: false,
+    cf: false,
+    resourcePersistencePath: folder,
+    workers: [worker({ VISITS: { dataset: 'visits', port } })],
+    handleStructuredLogs: ({ message }) => void (log += `${message}\n`),
+  });
+  t.after(() => mf.dispose());
+  await mf.ready;
+  await write(mf, 'VISITS', {});
+  await stored(port, 1);
+  const own = path.join(folder, 'local-ae/local-ae-Store');
+  const [file] = (await readdir(own)).filter((name) => name.endsWith('.sqlite'));
+  const database = new DatabaseSync(path.join(own, /** @type {string} */ (file)));
+  database.exec('DROP TABLE chunks');
+  database.close();
+  assert.equal((await write(mf, 'VISITS', {})).status, 204);
+  const deadline = Date.now() + 30_000;
+  while (!log.includes('LOST') && Date.now() < deadline) await delay(20);
+  assert.match(log, /local-ae: A DATA POINT IS LOST, of dataset visits: .*no such table/);
 });
 
 test('survives a reload with other options', async (t) => {

@@ -300,6 +300,41 @@ test('removes what is older than the retention', async (t) => {
   assert.equal((await status(port)).retentionDays, 30);
 });
 
+test('removes the points of some indexes, and goes on with the others', async (t) => {
+  const folder = await temporaryFolder(t);
+  const port = await freePort();
+  const start = async () => {
+    const mf = miniflare([worker({ VISITS: { dataset: 'visits', port } })], folder);
+    t.after(() => mf.dispose());
+    await mf.ready;
+    return mf;
+  };
+  const first = await start();
+  const some = (/** @type {string} */ index1, /** @type {number} */ count) =>
+    insert(port, Array.from({ length: count }, (_, i) => ({ dataset: 'visits', index1, double1: i })));
+  const sums = 'SELECT index1, count() AS n, sum(double1) AS s FROM visits GROUP BY index1 ORDER BY index1';
+  await some('kept-1', 1_500);
+  await some('made-up-1', 2_500);
+  await rows(port, sums);
+  for (let i = 0; i < 5; i += 1) await some('kept-2', 1);
+  await some('made-up-2', 10);
+  const url = `http://127.0.0.1:${port}/points?index_prefix=made-up-`;
+  const { last } = await read(port);
+  assert.equal((await fetch(url, { method: 'DELETE' })).status, 204);
+  const kept = [{ index1: 'kept-1', n: '1500', s: 1_124_250 }, { index1: 'kept-2', n: '5', s: 0 }];
+  assert.deepEqual(await rows(port, sums), kept);
+  const { points } = await read(port, '?limit=10000');
+  assert.deepEqual(points.map(({ id }) => id), Array.from({ length: 1_505 }, (_, i) => last + i + 1));
+  assert.equal((await status(port)).points, 1_505);
+  // Nothing is left to remove; and all of it is there after a restart.
+  assert.equal((await fetch(url, { method: 'DELETE' })).status, 204);
+  await first.dispose();
+  await start();
+  assert.deepEqual(await rows(port, sums), kept);
+  await some('kept-2', 2);
+  assert.equal((await rows(port, sums))[1]?.n, '7');
+});
+
 test('keeps at most so many points, the newest ones', async (t) => {
   const port = await freePort();
   const mf = miniflare([worker({ VISITS: { dataset: 'visits', port, maxRows: 10_000 } })]);

@@ -4,7 +4,6 @@
 #![allow(dead_code, reason = "not every test needs all of it")]
 #![expect(clippy::indexing_slicing, clippy::panic, reason = "a panic in a test is a failed test")]
 
-use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -12,6 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, fs};
 
 use kiloclaw_checkin::{CHECKIN_PATH, Refusal};
 use rustix::process::{Pid, Signal, kill_process};
@@ -129,6 +129,8 @@ impl Machine {
             .arg(command)
             .args(["--initial-delay=0", "--interval=1", "--jitter=0"])
             .env_clear()
+            // By which tools/reap finds it.
+            .envs(env::var_os("KILOCLAW_RUN").map(|run| ("KILOCLAW_RUN", run)))
             .env("PATH", "/usr/bin:/bin")
             .env("KILOCLAW_CHECKIN_URL", &server.url)
             .env("KILOCODE_API_KEY", API_KEY)

@@ -4,7 +4,7 @@
 //! ask in Analytics Engine's SQL, and makes an answer of the rows that come back. Pure: no HTTP, no
 //! clock, so that the Worker is a thin shell over it and the tests can ask a local engine.
 //!
-//! - Every query is bounded in time, on both sides: [`points`](sql::points) is the only way to them.
+//! - Every query is bounded in time, on both sides: `sql::points` is the only way to them.
 //! - Every figure over points is weighted by `_sample_interval`: Analytics Engine may keep one point
 //!   of many. Figures over sandboxes are not: it keeps points of each.
 //! - Whatever a sandbox wrote, no answer is large: each query has a LIMIT on rows, each row a limit on its

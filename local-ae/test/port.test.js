@@ -1,0 +1,26 @@
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
+import { test } from 'node:test';
+import { promisify } from 'node:util';
+
+import { freePort } from './port.js';
+
+const url = new URL('port.js', import.meta.url).href;
+const asked = (/** @type {string} */ what) => {
+  const script = `const { freePort } = await import('${url}'); console.log(JSON.stringify(${what}))`;
+  return promisify(execFile)(process.execPath, ['--input-type=module', '--eval', script]);
+};
+
+test('no two processes have the same port, though nobody listens on it', async () => {
+  const port = await freePort();
+  // Nobody is given it by chance: the kernel hands out others.
+  const range = await readFile('/proc/sys/net/ipv4/ip_local_port_range', 'utf8');
+  const [lowest, highest] = range.trim().split(/\s+/).map(Number);
+  assert.ok(port < lowest || port > highest, `${port}`);
+  const { stdout } = await asked(`[await freePort(${port}), await freePort(${port})]`);
+  const [first, second] = JSON.parse(stdout);
+  assert.equal(new Set([port, first, second]).size, 3, stdout);
+  // The other process has ended, and its ports with it.
+  assert.equal(await freePort(first), first);
+});

@@ -1,0 +1,104 @@
+/** `npm start` and `npm run dev`, ended in every way: no process and no port is left, and none runs twice. */
+import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { connect } from 'node:net';
+import { test, type TestContext } from 'node:test';
+
+import { freePort } from '../../local-ae/test/port.js';
+import { until } from '../fleet.ts';
+import { Mark } from '../processes.ts';
+
+const [WORKER, STORE] = [await freePort(), await freePort()];
+
+async function listens(port: number): Promise<boolean> {
+  const socket = connect(port, '127.0.0.1');
+  const open = await once(socket, 'connect').then(() => true, () => false);
+  socket.destroy();
+  return open;
+}
+
+/** Runs a script of npm's until the Worker listens. */
+async function start(t: TestContext, script: string) {
+  const mark = new Mark();
+  const ports = [`--port=${WORKER}`, `--store-port=${STORE}`];
+  const npm = spawn('npm', ['run', script, '--', ...ports], {
+    env: { ...process.env, ...mark.env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let output = '';
+  for (const stream of [npm.stdout, npm.stderr]) {
+    stream.setEncoding('utf8').on('data', (text: string) => (output += text));
+  }
+  t.after(() => {
+    for (const pid of mark.running.keys()) process.kill(pid, 'SIGKILL');
+  });
+  const ready = script === 'start' ? /^data point/m : /Ready on/;
+  await until(() => ready.test(output), `${script} is ready`, 300_000).catch((error) => {
+    throw new Error(`${(error as Error).message}: ${output}`);
+  });
+  return { npm, mark, output: () => output };
+}
+
+for (const script of ['start', 'dev']) {
+  for (const way of ['Ctrl-C', 'SIGTERM', 'SIGHUP', 'SIGKILL', 'SIGKILL to node', 'nobody reads']) {
+    test(`npm run ${script}: ${way}`, async (t) => {
+      const { npm, mark, output } = await start(t, script);
+      const [node] = [...mark.running].find(([, line]) => line.startsWith('node tools/start.ts'))!;
+      const workerd = [...mark.running.values()].filter((line) => /bin\/workerd serve/.test(line));
+      assert.ok(workerd.length > 0);
+      if (way === 'nobody reads') {
+        npm.stdout.destroy();
+        npm.stderr.destroy();
+        // `dev` says something when it is used.
+        await fetch(`http://127.0.0.1:${WORKER}/nowhere`).catch(() => {});
+      } else if (way === 'SIGKILL to node') {
+        process.kill(node, 'SIGKILL');
+      } else if (way === 'Ctrl-C') {
+        // To both, as a terminal does; and npm passes it on.
+        process.kill(node, 'SIGINT');
+        npm.kill('SIGINT');
+      } else {
+        npm.kill(way as NodeJS.Signals);
+      }
+      await mark.gone();
+      if (script === 'start' && ['Ctrl-C', 'SIGTERM'].includes(way)) {
+        // The Worker was still there for the agent's last check-in.
+        const inOrder = /ending, after a last check-in[^]*POST \/api\/controller\/checkin 204/;
+        await until(() => inOrder.test(output()), 'the last check-in is accepted');
+      }
+      assert.deepEqual([await listens(WORKER), await listens(STORE)], [false, false]);
+    });
+  }
+}
+
+test('a second one in the same folder is refused, and the first goes on', async (t) => {
+  const { npm, mark } = await start(t, 'start');
+  for (const script of ['start', 'dev']) {
+    const second = spawnSync('npm', ['run', script], { encoding: 'utf8' });
+    assert.equal(second.status, 1);
+    assert.match(second.stderr, /^start: error: .* runs in this folder already: end that one first$/m);
+  }
+  assert.equal((await fetch(`http://127.0.0.1:${WORKER}/health`)).status, 200);
+  npm.kill('SIGTERM');
+  await mark.gone();
+});
+
+test('a history is found by the next report, and is not printed point by point', async (t) => {
+  const { npm, mark, output } = await start(t, 'start');
+  const seeded = spawnSync('npm', ['run', 'history'], { encoding: 'utf8' });
+  // Neither port is the usual one.
+  assert.match(seeded.stderr, new RegExp(`check-ins of 100 sandboxes within 24 h are at http://127.0.0.1:${STORE}`));
+  assert.match(seeded.stderr, new RegExp(`http://127.0.0.1:${WORKER}/api/`));
+  const [, count] = /history: ([\d,]+) check-ins/.exec(seeded.stderr)!;
+  const least = Number(count!.replaceAll(',', ''));
+  const counted = /([\d,]+) data points came at once/g;
+  const sum = () => [...output().matchAll(counted)].reduce((sum, [, n]) => sum + Number(n!.replaceAll(',', '')), 0);
+  await until(() => sum() >= least, `${count} points are counted`, 60_000);
+  assert.ok(output().split('\n').length < 500, 'few lines');
+  // A check-in tells what has changed, and no more.
+  await until(() => /^data point .*fields as before\n  uptimeSeconds/m.test(output()), 'a short one', 60_000);
+  assert.equal(spawnSync('npm', ['run', 'history', '--', '--clear']).status, 0);
+  npm.kill('SIGTERM');
+  await mark.gone();
+});

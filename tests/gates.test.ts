@@ -1,0 +1,50 @@
+/** `npm test` itself: a gate that fails hides none of the others. */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { test, type TestContext } from 'node:test';
+
+/** Runs `tools/test` where every program is one that only notes how it was called, or fails. */
+function gates(t: TestContext, fails: RegExp) {
+  const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-gates-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const tools = path.join(folder, 'tools');
+  mkdirSync(tools);
+  copyFileSync('tools/test', path.join(tools, 'test'));
+  for (const name of ['cargo', 'tsc', 'node', 'setup']) {
+    const call = '"${0##*/} $*"';
+    const script = `#!/bin/sh\necho called ${call}\n! echo ${call} | grep -Eq '${fails.source}'\n`;
+    writeFileSync(path.join(tools, name), script, { mode: 0o755 });
+  }
+  const env = { ...process.env, PATH: `${tools}:${process.env.PATH}` };
+  return spawnSync(path.join(tools, 'test'), { env, encoding: 'utf8' });
+}
+
+test('every gate runs and is reported, and those that failed make it fail', (t) => {
+  const good = gates(t, /^nothing$/);
+  assert.equal(good.status, 0, good.stderr);
+  assert.doesNotMatch(good.stderr, /FAILED|skipped/);
+  const bad = gates(t, /cargo (fmt|test)|^tsc/);
+  assert.equal(bad.status, 1);
+  assert.equal(bad.stdout, good.stdout, 'the same was called');
+  const failed = [...bad.stderr.matchAll(/^FAILED   (.*)$/gm)].map(([, name]) => name);
+  assert.deepEqual(failed, [
+    'formatting',
+    'types of the TypeScript and JavaScript',
+    'unit tests',
+    'unit tests of the alerts',
+  ]);
+});
+
+test('what cannot be tested, because it was not built, is skipped and says so', (t) => {
+  const { status, stdout, stderr } = gates(t, /worker-build --release$|engine$/);
+  assert.equal(status, 1);
+  assert.doesNotMatch(stdout, /called node/);
+  assert.match(stderr, /^passed   build of the agent$/m);
+  assert.match(
+    stderr,
+    /^skipped  integration tests, because this did not build: the Worker, the SQL engine$/m,
+  );
+});
