@@ -9,7 +9,7 @@ use crate::parameters::{HOUR, InvalidParameter, Parameters};
 use crate::rows::{self, UnexpectedAnswer};
 use crate::sql::{
     CHECK_INS, FIRST_SEEN, FLY_REGION, LAST_EXIT_REASON, LAST_SEEN, MACHINE_ID, RESTARTS,
-    SAMPLE_INTERVAL, SANDBOX_ID, SUPERVISOR_STATE, Text, latest, points,
+    SAMPLE_INTERVAL, SANDBOX_ID, SUPERVISOR_STATE, latest, one_of, points,
 };
 use crate::time::{Span, Time};
 use crate::{Asked, Question, SHUT_DOWN};
@@ -104,7 +104,8 @@ impl<'a> IncidentsQuestion<'a> {
         if clones.is_empty() {
             return Ok(None);
         }
-        let condition = format!(" AND {}", one_of(clones.iter().map(|row| &*row.sandbox_id)));
+        let condition =
+            format!(" AND {}", one_of(SANDBOX_ID, clones.iter().map(|row| &*row.sandbox_id)));
         Ok(Some(format!("{} ORDER BY sandboxId, firstSeen, machineId", self.machines(&condition))))
     }
 
@@ -126,7 +127,7 @@ impl<'a> IncidentsQuestion<'a> {
         Ok(Some(format!(
             "SELECT {SANDBOX_ID} AS sandboxId {} AND {} GROUP BY sandboxId",
             points(span, self.asked.only),
-            one_of(silent.iter().take(MAX_LIMIT).map(|row| &*row.sandbox_id)),
+            one_of(SANDBOX_ID, silent.iter().take(MAX_LIMIT).map(|row| &*row.sandbox_id)),
         )))
     }
 
@@ -143,9 +144,9 @@ impl<'a> IncidentsQuestion<'a> {
         format!(
             "SELECT {SANDBOX_ID} AS sandboxId, {MACHINE_ID} AS machineId, \
              {FIRST_SEEN} AS firstSeen, {LAST_SEEN} AS lastSeen {} AND {MACHINE_ID} != '' \
-             AND {SUPERVISOR_STATE} != {}{condition} GROUP BY sandboxId, machineId",
+             AND {SUPERVISOR_STATE} != '{}'{condition} GROUP BY sandboxId, machineId",
             self.asked.points(self.window),
-            Text(SHUT_DOWN),
+            SHUT_DOWN,
         )
     }
 
@@ -222,12 +223,6 @@ impl Question for IncidentsQuestion<'_> {
         let answer = self.answer(anybody, silent, restarts, machines, heard)?;
         Ok(Some(serde_json::to_string(&answer)?))
     }
-}
-
-/// Holds for these sandboxes.
-fn one_of<'a>(ids: impl Iterator<Item = &'a str>) -> String {
-    let ids: Vec<_> = ids.map(|id| Text(id).to_string()).collect();
-    format!("{SANDBOX_ID} IN ({})", ids.join(", "))
 }
 
 #[derive(Default, Deserialize)]

@@ -23,23 +23,51 @@ pub(crate) const LOAD: Column = Column::of("loadAvg5m");
 pub(crate) const BYTES_IN: Column = Column::of("bandwidthBytesIn");
 pub(crate) const BYTES_OUT: Column = Column::of("bandwidthBytesOut");
 
-/// A text as a literal: whatever it holds, it stays one.
+/// A comparison of a column with a text, whatever the text holds.
 ///
-/// `\` is doubled as well as `'`: that is right where `\` escapes, as in `ClickHouse`, and where it does
-/// not, the literal still ends where it should.
-pub(crate) struct Text<'a>(pub(crate) &'a str);
-
-impl fmt::Display for Text<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_char('\'')?;
-        for part in self.0.split_inclusive(['\'', '\\']) {
-            f.write_str(part)?;
-            if let Some(special @ ('\'' | '\\')) = part.chars().next_back() {
-                f.write_char(special)?;
-            }
-        }
-        f.write_char('\'')
+/// Analytics Engine refuses literals with a quote or a backslash, escaped or not: such a text is compared
+/// in hexadecimal digits, which sort as the bytes do.
+pub(crate) fn compare(column: impl fmt::Display, operator: &str, text: &str) -> String {
+    if is_literal(text) {
+        return format!("{column} {operator} '{text}'");
     }
+    format!("hex({column}) {operator} '{}'", hex(text))
+}
+
+/// Bytes of a list with its quotes and commas: Analytics Engine refuses queries of more than 10,000, and
+/// the rest of a query takes some 1,000.
+const LIST_BYTES: usize = 8_000;
+
+/// A condition that holds where a column has one of these texts, of which the last are left out if they
+/// are too long together.
+pub(crate) fn one_of<'a>(column: Column, texts: impl Iterator<Item = &'a str>) -> String {
+    let mut bytes = 0;
+    let texts = texts.take_while(|text| {
+        bytes += if is_literal(text) { text.len() } else { 2 * text.len() } + "'', ".len();
+        bytes <= LIST_BYTES
+    });
+    let (literals, others): (Vec<_>, Vec<_>) = texts.partition(|text| is_literal(text));
+    let list = |texts: Vec<String>| format!("IN ('{}')", texts.join("', '"));
+    let literals_sql =
+        format!("{column} {}", list(literals.into_iter().map(str::to_owned).collect()));
+    if others.is_empty() {
+        return literals_sql;
+    }
+    let others = list(others.into_iter().map(hex).collect());
+    format!("({literals_sql} OR hex({column}) {others})")
+}
+
+/// Whether a text can stand in single quotes.
+fn is_literal(text: &str) -> bool {
+    !text.contains(['\'', '\\'])
+}
+
+/// As Analytics Engine's `hex` writes it.
+fn hex(text: &str) -> String {
+    text.bytes().fold(String::with_capacity(2 * text.len()), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02X}");
+        hex
+    })
 }
 
 /// `FROM` and `WHERE`: the points within a span, of the sandboxes that may be seen. `WHERE` may go on
@@ -50,7 +78,7 @@ pub(crate) fn points(span: Span, only: Option<&str>) -> String {
         "FROM {DATASET} WHERE timestamp > toDateTime({after}) AND timestamp <= toDateTime({until})"
     );
     if let Some(sandbox) = only {
-        let _ = write!(sql, " AND {SANDBOX_ID} = {}", Text(sandbox));
+        let _ = write!(sql, " AND {}", compare(SANDBOX_ID, "=", sandbox));
     }
     sql
 }
@@ -93,16 +121,27 @@ mod tests {
 
     #[test]
     fn a_text_stays_one_literal() {
-        for (text, literal) in [
-            ("", "''"),
-            ("sandbox-1", "'sandbox-1'"),
-            ("'", "''''"),
-            ("\\", "'\\\\'"),
-            ("\\' OR 1 = 1 --", "'\\\\'' OR 1 = 1 --'"),
-            ("a'; SELECT 'b", "'a''; SELECT ''b'"),
-            ("ü'\n\0", "'ü''\n\0'"),
+        for (text, sql) in [
+            ("", "index1 = ''"),
+            ("sandbox-1", "index1 = 'sandbox-1'"),
+            ("'", "hex(index1) = '27'"),
+            ("\\", "hex(index1) = '5C'"),
+            ("\\' OR 1 = 1 --", "hex(index1) = '5C27204F522031203D2031202D2D'"),
+            ("ü'\n\0", "hex(index1) = 'C3BC270A00'"),
+            ("ü\n\0", "index1 = 'ü\n\0'"),
         ] {
-            assert_eq!(Text(text).to_string(), literal);
+            assert_eq!(compare(SANDBOX_ID, "=", text), sql);
+        }
+        for (texts, sql) in [
+            (&["a", "b"][..], "index1 IN ('a', 'b')"),
+            (&["a", "o'b", "\\"], "(index1 IN ('a') OR hex(index1) IN ('6F2762', '5C'))"),
+            (&["'"], "(index1 IN ('') OR hex(index1) IN ('27'))"),
+        ] {
+            assert_eq!(one_of(SANDBOX_ID, texts.iter().copied()), sql);
+        }
+        for text in ["sandbox-1", "'", &"x".repeat(1_000)] {
+            let sql = one_of(SANDBOX_ID, std::iter::repeat_n(text, 1_000));
+            assert!((6_000..=8_100).contains(&sql.len()), "{}", sql.len());
         }
     }
 
