@@ -767,3 +767,16 @@ proptest! {
         prop_assert_eq!(found, expected);
     }
 }
+
+#[test]
+fn a_sandbox_is_found_whose_id_no_literal_can_have() {
+    let ids = ["a'b", "a''b", "a\\b", "a\\'", "b"];
+    let of = FleetInMemory::new(&ids.map(|sandbox| CheckIn { sandbox, ..CHECK_IN }));
+    for id in ids {
+        assert!(sandbox(&of, id).is_some(), "{id}");
+    }
+    assert!(sandbox(&of, "a\\\\b").is_none());
+    let mut sorted = ids.to_vec();
+    sorted.sort_unstable();
+    assert_eq!(pages(&of, &[("limit", "1")]).concat(), sorted);
+}

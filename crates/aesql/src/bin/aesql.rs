@@ -33,7 +33,7 @@ struct Cli {
 #[derive(Subcommand)]
 #[expect(clippy::doc_markdown, reason = "the documentation is the help text")]
 enum Command {
-    /// Tells which queries Analytics Engine would refuse, and what to write instead.
+    /// Says which queries Analytics Engine would refuse, and what to write instead.
     ///
     /// Prints FILE:LINE:COLUMN: error: MESSAGE for each, then a help line where there is an Analytics
     /// Engine way to write it. What is documented but has been seen to be refused is a warning. Nothing
