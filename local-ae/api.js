@@ -40,6 +40,7 @@ import { doubleToJson } from './point.js';
  *
  * @typedef {object} PointStore
  * @property {string | null} token the only bearer token that may query; null for any
+ * @property {string[]} allowedHosts hosts that a request may name besides those of the loopback
  * @property {(query: PageQuery) => Page} page
  * @property {(sql: string) => SqlAnswer} query
  * @property {(points: Point[]) => void} insertAll
@@ -64,8 +65,10 @@ const MAX_BODY_CHARACTERS = 64 * 1024 * 1024;
 
 const LOOPBACK_HOSTS = new Set(['127.0.0.1', 'localhost', '[::1]']);
 
-/** What the cloud's error says of a token that it does not take. */
-const AUTHENTICATION_ERROR = { code: 10_000, message: 'Authentication error' };
+/** What the cloud answers without a token, with something else in its place, and with a wrong one. */
+const NO_TOKEN = { status: 400, code: 9106, message: 'Missing X-Auth-Key, X-Auth-Email or Authorization headers' };
+const BAD_TOKEN = { status: 400, code: 9106, message: 'Authentication failed (status: 400)' };
+const WRONG_TOKEN = { status: 403, code: 10_000, message: 'Authentication error' };
 
 /**
  * @typedef {object} Route
@@ -105,9 +108,10 @@ const ROUTES = [
 export async function answer(request, store) {
   const url = new URL(request.url);
   // 1.
-  if (!LOOPBACK_HOSTS.has(url.hostname)) {
-    const allowed = [...LOOPBACK_HOSTS].join(', ');
-    return refuse(403, 'host_not_local', `the host must be one of ${allowed}`);
+  if (!LOOPBACK_HOSTS.has(url.hostname) && !store.allowedHosts.includes(url.hostname)) {
+    const allowed = [...LOOPBACK_HOSTS, ...store.allowedHosts].join(', ');
+    const error = `the host must be one of ${allowed}, or be in the option "allowedHosts"`;
+    return refuse(403, 'host_not_local', error);
   }
   // 2.
   const methods = ROUTES.find(({ path }) => path.test(url.pathname))?.methods;
@@ -138,16 +142,26 @@ export async function answer(request, store) {
  * @type {Handler}
  */
 async function querySql(request, url, store) {
-  const [, token] = /^Bearer +(\S+)$/i.exec(request.headers.get('authorization') ?? '') ?? [];
+  const response = await answerSql(request, url, store);
+  response.headers.set('x-query-id', crypto.randomUUID());
+  return response;
+}
+
+/** @type {Handler} */
+async function answerSql(request, url, store) {
+  const authorization = request.headers.get('authorization') ?? '';
+  const [, token] = /^Bearer +(\S+)$/i.exec(authorization) ?? [];
   if (token === undefined || (store.token !== null && token !== store.token)) {
     const wanted = token === undefined ? 'any token' : 'the token of the option "token"';
     const hint = `send the header "authorization: Bearer <token>" with ${wanted}`;
-    const messages = [{ code: AUTHENTICATION_ERROR.code, message: hint }];
-    const body = { success: false, errors: [AUTHENTICATION_ERROR], messages, result: null };
-    return Response.json(body, { status: 403 });
+    const unread = authorization === '' ? NO_TOKEN : BAD_TOKEN;
+    const { status, ...error } = token === undefined ? unread : WRONG_TOKEN;
+    const messages = [{ code: error.code, message: hint }];
+    return Response.json({ success: false, errors: [error], messages, result: null }, { status });
   }
   const sql = request.method === 'POST' ? await request.text() : url.searchParams.get('query');
-  const { ok, contentType, body } = store.query(sql ?? '');
+  if (sql === null) return new Response('Query string error: missing field `query`', { status: 400 });
+  const { ok, contentType, body } = store.query(sql);
   return new Response(body, { status: ok ? 200 : 422, headers: { 'content-type': contentType } });
 }
 

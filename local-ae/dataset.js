@@ -78,6 +78,20 @@ export function checkLimits(point) {
   }
 }
 
+/**
+ * What an invocation may write, by all its bindings. Nothing says here which invocation is running, but
+ * nothing else runs until a Worker waits for something: points that are written without waiting are of
+ * one invocation. In the cloud all of its points count.
+ */
+const MAX_POINTS = 250;
+let points = 0;
+
+function countPoint() {
+  if (points === 0) queueMicrotask(() => (points = 0));
+  points += 1;
+  if (points > MAX_POINTS) throw new Error('Analytics Engine write limit exceeded.');
+}
+
 /** @implements {Dataset} */
 class AnalyticsEngineDataset {
   #native;
@@ -94,6 +108,7 @@ class AnalyticsEngineDataset {
    */
   writeDataPoint(point) {
     checkLimits(point);
+    countPoint();
     this.#native.writeDataPoint(point);
   }
 }

@@ -11,11 +11,17 @@
  * the Worker drops is cancelled when the response ends, and the point with it.
  */
 import { mkdir, readFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import path from 'node:path';
 
+import { checkLimits } from './dataset.js';
 import { lockFolder } from './lock.js';
+import { doubleToJson } from './point.js';
 
-/** @import { ParsedWorkerOptions, Plugin } from 'miniflare' */
+/**
+ * @import { ParsedWorkerOptions, Plugin } from 'miniflare'
+ * @import { DataPoint, Dataset } from './dataset.js'
+ */
 
 /**
  * What all bindings of an instance share, as they share one store and one endpoint.
@@ -25,6 +31,7 @@ import { lockFolder } from './lock.js';
  * @property {number} retentionDays points that are older are removed
  * @property {number} maxRows beyond it the oldest points are removed
  * @property {string | null} token the only bearer token that may query; null for any
+ * @property {string[]} allowedHosts hosts that a request may name besides those of the loopback
  */
 
 /**
@@ -39,7 +46,13 @@ import { lockFolder } from './lock.js';
 const PLUGIN = 'local-ae';
 
 /** @type {SharedOptions} */
-const DEFAULTS = { port: 9310, retentionDays: 90, maxRows: 1_000_000, token: null };
+const DEFAULTS = {
+  port: 9310,
+  retentionDays: 90,
+  maxRows: 1_000_000,
+  token: null,
+  allowedHosts: [],
+};
 
 // Fewer would not be worth it: up to a thousand of the oldest points go at a time.
 const LEAST_MAX_ROWS = 10_000;
@@ -52,6 +65,9 @@ const SERVICE = 'local-ae:service';
 const DISK = 'local-ae:disk';
 const SOCKET = 'local-ae:read';
 const DATASET_MODULE = 'local-ae:dataset';
+
+/** For any account; this one is shown. */
+const SQL_PATH = '/client/v4/accounts/local/analytics_engine/sql';
 
 /** The service's modules, the main one first; but for the engine, which `tools/engine` builds. */
 const SERVICE_MODULES = ['service.js', 'api.js', 'ingest.js', 'ndjson.js', 'point.js', 'sql.js', 'store.js'];
@@ -100,7 +116,7 @@ function parseOptions(name, { dataset, ...options }) {
   }
   const variable = process.env[PORT_VARIABLE];
   const given = variable ? { ...options, port: Number(variable) } : options;
-  const { port, retentionDays, maxRows, token } = /** @type {Record<string, unknown>} */ ({
+  const { port, retentionDays, maxRows, token, allowedHosts } = /** @type {Record<string, unknown>} */ ({
     ...DEFAULTS,
     ...given,
   });
@@ -118,7 +134,10 @@ function parseOptions(name, { dataset, ...options }) {
   if (token !== null && (typeof token !== 'string' || !/^\S+$/.test(token))) {
     throw fail('the option "token" must be a text without spaces, or be left out');
   }
-  return { name, dataset, shared: { port, retentionDays, maxRows, token } };
+  if (!Array.isArray(allowedHosts) || !allowedHosts.every((host) => /^[a-z0-9.-]+$/.test(host))) {
+    throw fail('the option "allowedHosts" must be a list of host names in lower case, without ports');
+  }
+  return { name, dataset, shared: { port, retentionDays, maxRows, token, allowedHosts } };
 }
 
 /**
@@ -154,11 +173,89 @@ function datasetBindings(worker) {
  */
 function checkShared(bindings) {
   for (const option of /** @type {(keyof SharedOptions)[]} */ (Object.keys(DEFAULTS))) {
-    if (new Set(bindings.map(({ shared }) => shared[option])).size > 1) {
+    if (new Set(bindings.map(({ shared }) => JSON.stringify(shared[option]))).size > 1) {
       const values = bindings.map(({ name, shared }) => `${name}: ${shared[option]}`).join(', ');
       throw new TypeError(`local-ae: all bindings share one store, so one ${option} (${values})`);
     }
   }
+}
+
+/** Ports that instances in this process have been given: a reload finds its own one taken. */
+const givenPorts = new Set();
+
+/**
+ * Throws if somebody else listens on the port. Miniflare would say so, too, but not how to have another.
+ *
+ * @param {number} port
+ */
+async function checkPort(port) {
+  if (givenPorts.has(port)) return;
+  const server = createServer();
+  /** @type {NodeJS.ErrnoException | undefined} */
+  const error = await new Promise((resolve) => {
+    server.once('error', resolve);
+    server.listen(port, '127.0.0.1', () => server.close(resolve));
+  });
+  if (error?.code === 'EADDRINUSE') {
+    const message =
+      `local-ae: port ${port} of 127.0.0.1 is taken, perhaps by another "wrangler dev": set the ` +
+      `option "port" of the binding or the variable ${PORT_VARIABLE} to a free one`;
+    // The code that Miniflare's own error has.
+    throw Object.assign(new Error(message), { code: 'ERR_ADDRESS_IN_USE' });
+  }
+  givenPorts.add(port);
+}
+
+/** What has been said once is not said again. */
+const said = new Set();
+
+/** @param {string} text */
+function warnOnce(text) {
+  if (said.has(text)) return;
+  said.add(text);
+  console.warn(`local-ae: ${text}`);
+}
+
+/** @param {unknown} text as the native binding makes one of a blob or an index */
+function toText(text) {
+  if (text === null || text === undefined) return '';
+  if (text instanceof ArrayBuffer || ArrayBuffer.isView(text)) {
+    return new TextDecoder('utf-8', { ignoreBOM: true }).decode(/** @type {Uint8Array} */ (text));
+  }
+  return String(text);
+}
+
+/**
+ * A binding for code in Node, as `getPlatformProxy()` hands it out: no request of a Worker carries its
+ * points, so they go to the endpoint. A point that does not arrive is warned about; what it is for must
+ * not fail.
+ *
+ * @param {DatasetBinding} binding
+ * @returns {Dataset}
+ */
+function nodeBinding({ dataset, shared: { port } }) {
+  /** @param {DataPoint} point */
+  const send = async ({ indexes, blobs, doubles }) => {
+    const row = { dataset, timestamp: Date.now(), index1: toText(indexes?.[0]) };
+    const texts = blobs?.map((blob, i) => [`blob${i + 1}`, toText(blob)]) ?? [];
+    const numbers = doubles?.map((double, i) => [`double${i + 1}`, doubleToJson(Number(double))]) ?? [];
+    const response = await fetch(`http://127.0.0.1:${port}/points`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/x-ndjson' },
+      body: JSON.stringify({ ...row, ...Object.fromEntries([...texts, ...numbers]) }),
+    });
+    if (!response.ok) throw new Error(await response.text());
+  };
+  return {
+    writeDataPoint(point) {
+      checkLimits(point);
+      send(point ?? {}).catch((error) => {
+        const { message, cause } = /** @type {Error} */ (error);
+        const why = cause instanceof Error ? cause.message : message;
+        warnOnce(`a data point that was written in Node was not stored: ${why}`);
+      });
+    },
+  };
 }
 
 /** @type {Plugin} */
@@ -187,13 +284,10 @@ const plugin = {
     }));
   },
 
-  /** What `getBindings()` hands to code in Node: nothing that would lose a point silently. */
+  /** What `getPlatformProxy()` and Miniflare's `getBindings()` hand to code in Node. */
   getNodeBindings(worker) {
-    const writeDataPoint = () => {
-      throw new Error('local-ae: data points are written from inside a Worker only');
-    };
-    const names = datasetBindings(worker).map(({ name }) => name);
-    return Object.fromEntries(names.map((name) => [name, { writeDataPoint }]));
+    const bindings = datasetBindings(worker);
+    return Object.fromEntries(bindings.map((binding) => [binding.name, nodeBinding(binding)]));
   },
 
   /** Called once with all Workers, unlike the other three: so what must agree is checked here. */
@@ -206,9 +300,12 @@ const plugin = {
   },
 
   /** Miniflare asks once per Worker and keeps the first service and socket of each name. */
-  async getServices({ options: worker, sharedOptions, tmpPath }) {
+  async getServices({ options: worker, sharedOptions, tmpPath, log }) {
     const [binding] = datasetBindings(worker);
     if (binding === undefined) return;
+    const { port, ...options } = binding.shared;
+    await checkPort(port);
+    const origin = `http://127.0.0.1:${port}`;
 
     // Always the instance's own folder, never one that is shared between instances: two workerd
     // processes must not open one store.
@@ -222,8 +319,17 @@ const plugin = {
       );
     }
 
-    const modules = SERVICE_MODULES.map(async (name) => ({ name, esModule: await source(name) }));
-    const { port, ...options } = binding.shared;
+    const own = SERVICE_MODULES.map(async (name) => ({ name, esModule: await source(name) }));
+    const modules = [...(await Promise.all(own)), ...(await engineModules())];
+    let listens = false;
+    // Miniflare reads what this returns before anything else happens.
+    setImmediate(() => {
+      if (listens) return;
+      warnOnce(
+        `this version of Miniflare gives plugins no sockets, so nothing answers at ${origin}: points ` +
+          'are kept, but cannot be queried; it has to be 5.20261117.0-beta or later (wrangler 4.164.0)',
+      );
+    });
     return {
       services: [
         { name: DISK, disk: { path: directory, writable: true } },
@@ -231,7 +337,7 @@ const plugin = {
           name: SERVICE,
           worker: {
             compatibilityDate: COMPATIBILITY_DATE,
-            modules: [...(await Promise.all(modules)), ...(await engineModules())],
+            modules,
             durableObjectNamespaces: [
               // Not evicted when nobody asks for a while: the next query would have to read all points.
               {
@@ -250,15 +356,13 @@ const plugin = {
         },
       ],
       extensions: [],
-      sockets: [
+      get sockets() {
+        if (!listens) log.info(`local-ae: SQL at ${origin}${SQL_PATH}`);
+        listens = true;
         // Never another address: the endpoint takes any token.
-        {
-          name: SOCKET,
-          address: `127.0.0.1:${port}`,
-          http: {},
-          service: { name: SERVICE },
-        },
-      ],
+        const address = `127.0.0.1:${port}`;
+        return [{ name: SOCKET, address, http: {}, service: { name: SERVICE } }];
+      },
     };
   },
 };

@@ -28,6 +28,7 @@ import module from 'engine.wasm';
  * @property {boolean} ok whether the body is the result, and not what is wrong with the query
  * @property {string} contentType
  * @property {Uint8Array<ArrayBuffer>} body
+ * @property {string} warnings what the cloud has been seen to refuse of the query, a line each
  */
 
 export class SqlEngine {
@@ -50,8 +51,8 @@ export class SqlEngine {
     initSync({ module });
     try {
       const answer = this.#upToDate(stored).query(sql, now);
-      const { ok, contentType } = answer;
-      return { ok, contentType, body: answer.intoBody() };
+      const { ok, contentType, warnings } = answer;
+      return { ok, contentType, warnings, body: answer.intoBody() };
     } catch (error) {
       // The engine answers wrong queries. What it throws is a bug, or memory that ran out; either way
       // its memory cannot be trusted any more, and the next query starts with a new one.

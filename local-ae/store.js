@@ -25,6 +25,7 @@ import { SqlEngine } from './sql.js';
  * @property {number} retentionDays
  * @property {number} maxRows
  * @property {string | null} token the only bearer token that may query; null for any
+ * @property {string[]} allowedHosts hosts that a request may name besides those of the loopback
  */
 
 /** Points of a chunk; also how many go at a time when there are too many. */
@@ -34,6 +35,9 @@ const CHUNK_POINTS = 1_000;
 const CHUNK_CHARACTERS = 500_000;
 
 const DAY_MS = 86_400_000;
+
+/** Queries of at most 10,000 characters, so 1 MB. */
+const MAX_WARNED = 100;
 
 // `last` is the id of the chunk's last point; the ids of its points have no gaps. AUTOINCREMENT makes
 // SQLite remember the highest one there ever was: a reader that asks for what came after a reset
@@ -67,6 +71,8 @@ export class Store extends DurableObject {
   #last;
   /** Chunks of one point. */
   #single;
+  /** Queries that were warned about, without their numbers. @type {Set<string>} */
+  #warned = new Set();
 
   /**
    * @param {DurableObject['ctx']} ctx
@@ -84,6 +90,10 @@ export class Store extends DurableObject {
 
   get token() {
     return this.#options.token;
+  }
+
+  get allowedHosts() {
+    return this.#options.allowedHosts;
   }
 
   /**
@@ -220,7 +230,24 @@ export class Store extends DurableObject {
     this.#evict();
     const oldest = this.#last - this.#points + 1;
     const chunksAfter = (/** @type {number} */ id) => this.#chunksAfter(id);
-    return this.#engine.query(sql, Date.now(), { oldest, chunksAfter });
+    const answer = this.#engine.query(sql, Date.now(), { oldest, chunksAfter });
+    if (answer.warnings !== '') this.#warn(answer.warnings, sql);
+    return answer;
+  }
+
+  /**
+   * Logs that the cloud may refuse a query: once for queries that differ in nothing but numbers, such as
+   * times, and for so many of them at most.
+   *
+   * @param {string} warnings
+   * @param {string} sql
+   */
+  #warn(warnings, sql) {
+    const key = sql.replace(/\d+/g, '0');
+    if (this.#warned.has(key) || this.#warned.size >= MAX_WARNED) return;
+    this.#warned.add(key);
+    const last = this.#warned.size === MAX_WARNED ? '\nno more such queries are shown' : '';
+    console.warn(`local-ae: the cloud may refuse this query: ${warnings}\n${sql.trim()}${last}`);
   }
 
   /** @returns {Status} */

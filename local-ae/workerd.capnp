@@ -58,7 +58,7 @@ const service :Workerd.Service = (name = "local-ae:service", worker = (
   durableObjectStorage = (localDisk = "local-ae:disk"),
   bindings = [
     (name = "STORE", durableObjectNamespace = (className = "Store")),
-    (name = "OPTIONS", json = "{\"retentionDays\": 90, \"maxRows\": 1000000, \"token\": null}")
+    (name = "OPTIONS", json = "{\"retentionDays\": 90, \"maxRows\": 1000000, \"token\": null, \"allowedHosts\": []}")
   ]
 ));
 

@@ -47,6 +47,7 @@ declare module 'engine.js' {
   export class Answer {
     readonly ok: boolean;
     readonly contentType: string;
+    readonly warnings: string;
     intoBody(): Uint8Array<ArrayBuffer>;
   }
 

@@ -1,4 +1,4 @@
-/** All SQL in this repository is what Analytics Engine documents. */
+/** All SQL in this repository is what Analytics Engine documents and takes. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -17,10 +17,12 @@ const tracked = (pattern: string): string[] =>
     .split('\n')
     .filter((file) => file !== '' && !file.startsWith(ORACLE));
 
-/** The text of a file with nothing but its blocks of SQL, each on the lines where it stands. */
+/** The text of a file with nothing but its SQL, in blocks and in calls of curl, on the lines where it stands. */
 function blocks(file: string): string {
   let inside = false;
   const lines = readFileSync(file, 'utf8').split('\n').map((line) => {
+    const sent = /-d "((?:SELECT|SHOW) [^"]*)"/.exec(line)?.[1];
+    if (sent !== undefined) return `${sent};`;
     if (!/^\s*```/.test(line)) return inside ? line : '';
     const ends = inside;
     inside = !inside && /^\s*```sql$/.test(line);
@@ -41,8 +43,9 @@ for (const file of tracked('*.md')) {
   test(`the SQL in ${file} is what Analytics Engine takes`, () => assert.equal(check(sql), ''));
 }
 
-test('the check finds what is wrong, and where', () => {
+test('the check finds what is wrong or doubtful, and where', () => {
   assert.match(check('SELECT 1 AS a;\n;\nSELECT DISTINCT blob1 FROM d'), /^-:3:1: error: .*DISTINCT/);
+  assert.match(check('SELECT 1 AS a FROM d\nORDER BY timestamp'), /^-:2:10: warning: .*timestamp/);
 });
 
 test("the columns that npm start reads have the contract's names", () => {

@@ -18,7 +18,7 @@ class RecordingStore {
   /** @type {string[]} */
   sql = [];
   /** @type {SqlAnswer} */
-  sqlAnswer = { ok: true, contentType: 'text/x', body: new TextEncoder().encode('answer') };
+  sqlAnswer = { ok: true, contentType: 'text/x', body: new TextEncoder().encode('answer'), warnings: '' };
   /** @type {Point[]} */
   inserted = [];
   cleared = 0;
@@ -26,6 +26,7 @@ class RecordingStore {
   removed = [];
   /** @type {string | null} */
   token = null;
+  allowedHosts = ['host.docker.internal'];
 
   /** @param {Page} [page] */
   constructor(page = { points: [], last: 0 }) {
@@ -180,14 +181,16 @@ test('answers 405 for another method and lists the allowed ones', async () => {
   }
 });
 
-test('answers no host but the loopback ones', async () => {
-  for (const host of ['127.0.0.1', 'localhost:9310', '[::1]:1', 'LOCALHOST']) {
+test('answers no host but the loopback ones and those that are allowed', async () => {
+  for (const host of ['127.0.0.1', 'localhost:9310', '[::1]:1', 'LOCALHOST', 'host.docker.internal:9310']) {
     assert.equal((await ask('/points', { host })).status, 200, host);
   }
   for (const host of [
     'rebound.example',
     '127.0.0.1.example',
     'localhost.example:9310',
+    'docker.internal',
+    'a.host.docker.internal',
     '0.0.0.0',
     '192.168.0.1',
     '[::]',
@@ -196,6 +199,7 @@ test('answers no host but the loopback ones', async () => {
     const { status, body } = await ask('/points', { method: 'DELETE', host, store });
     assert.equal(status, 403, host);
     assert.equal(body.code, 'host_not_local');
+    assert.match(body.error, /host\.docker\.internal, or be in the option "allowedHosts"$/);
     assert.equal(store.cleared, 0);
   }
 });
@@ -208,32 +212,55 @@ test('takes a query as the body or as a parameter', async () => {
   const posted = await ask(SQL, { method: 'POST', headers: TOKEN, body: "SELECT 'é'", store });
   assert.deepEqual([posted.status, posted.type, posted.text], [200, 'text/x', 'answer']);
   await ask(`${SQL}?query=SHOW+TABLES%20`, { headers: TOKEN, store });
-  await ask(SQL, { headers: TOKEN, store });
+  await ask(SQL, { method: 'POST', headers: TOKEN, store });
   assert.deepEqual(store.sql, ["SELECT 'é'", 'SHOW TABLES ', '']);
+});
+
+test('answers a request without a query as the cloud does', async () => {
+  const store = new RecordingStore();
+  for (const path of [SQL, `${SQL}?sql=SELECT+1`]) {
+    const { status, type, text } = await ask(path, { headers: TOKEN, store });
+    assert.deepEqual([status, text], [400, 'Query string error: missing field `query`']);
+    assert.match(String(type), /^text\/plain/);
+  }
+  assert.deepEqual(store.sql, []);
+});
+
+test('gives each query an id', async () => {
+  const ids = new Set();
+  for (const init of [{ headers: TOKEN }, { method: 'POST', headers: TOKEN }, {}]) {
+    const request = new Request(`http://localhost${SQL}?query=SELECT+1`, init);
+    ids.add((await answer(request, new RecordingStore())).headers.get('x-query-id'));
+  }
+  assert.equal(ids.size, 3);
+  for (const id of ids) assert.match(String(id), /^[0-9a-f-]{36}$/);
 });
 
 test('answers 422 for what is wrong with a query', async () => {
   const store = new RecordingStore();
   store.sqlAnswer = { ...store.sqlAnswer, ok: false };
-  assert.equal((await ask(SQL, { headers: TOKEN, store })).status, 422);
+  assert.equal((await ask(`${SQL}?query=x`, { headers: TOKEN, store })).status, 422);
 });
 
-for (const [what, authorization, token] of [
-  ['without a token', '', null],
-  ['with an empty token', 'Bearer ', null],
-  ['with another scheme', 'Basic YTpi', null],
-  ['with another token than the one that is wanted', 'Bearer one', 'two'],
-  ['with more than the token', 'Bearer two x', 'two'],
-]) {
-  test(`refuses a query ${what}`, async () => {
+const MISSING = 'Missing X-Auth-Key, X-Auth-Email or Authorization headers';
+const FAILED = 'Authentication failed (status: 400)';
+
+for (const [what, authorization, status, code, message] of /** @type {const} */ ([
+  ['without a token', '', 400, 9106, MISSING],
+  ['with an empty token', 'Bearer ', 400, 9106, FAILED],
+  ['with another scheme', 'Basic YTpi', 400, 9106, FAILED],
+  ['with more than the token', 'Bearer two x', 400, 9106, FAILED],
+  ['with another token than the one that is wanted', 'Bearer one', 403, 10_000, 'Authentication error'],
+])) {
+  test(`refuses a query ${what} as the cloud does`, async () => {
     const store = new RecordingStore();
-    store.token = token;
-    const headers = { authorization: String(authorization) };
-    const { status, body } = await ask(`${SQL}?query=SELECT+1`, { headers, store });
-    assert.equal(status, 403);
-    assert.equal(body.success, false);
-    assert.deepEqual(body.errors, [{ code: 10_000, message: 'Authentication error' }]);
-    assert.match(body.messages[0].message, token === 'two' && authorization === 'Bearer one' ? /option/ : /Bearer <token>/);
+    store.token = 'two';
+    const headers = authorization === '' ? {} : { authorization };
+    const refusal = await ask(`${SQL}?query=SELECT+1`, { headers, store });
+    assert.equal(refusal.status, status);
+    const { success, errors, messages, result } = refusal.body;
+    assert.deepEqual([success, errors, result], [false, [{ code, message }], null]);
+    assert.match(messages[0].message, code === 10_000 ? /option "token"/ : /Bearer <token>/);
     assert.deepEqual(store.sql, []);
   });
 }

@@ -58,6 +58,22 @@ test('leaves values of the wrong type to the native binding', () => {
   checkLimits(/** @type {any} */ ({ indexes: 'ab', blobs: 'b'.repeat(21), doubles: 5 }));
 });
 
+test('writes as many points as an invocation may, as far as it is known to be one', async () => {
+  let written = 0;
+  const native = { writeDataPoint: () => (written += 1) };
+  const [one, other] = [makeBinding({ native }), makeBinding({ native })];
+  const write = (/** @type {number} */ count) => {
+    for (let i = 0; i < count; i += 1) (i % 2 ? one : other).writeDataPoint({});
+  };
+  write(250);
+  const message = 'Analytics Engine write limit exceeded.';
+  assert.throws(() => write(1), { name: 'Error', message });
+  assert.equal(written, 250);
+  await null; // something else may have run
+  write(250);
+  assert.equal(written, 500);
+});
+
 test('hands a point to the native binding as it is, and none that exceeds a limit', () => {
   /** @type {unknown[]} */
   const written = [];

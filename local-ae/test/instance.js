@@ -57,9 +57,11 @@ export function worker(bindings, name = 'writer') {
 /**
  * @param {import('miniflare').WorkerOptions[]} workers
  * @param {string} [resourcePersistencePath]
+ * @param {Pick<import('miniflare').MiniflareOptions, 'log' | 'handleStructuredLogs'>} [logging]
  */
-export function miniflare(workers, resourcePersistencePath) {
+export function miniflare(workers, resourcePersistencePath, logging) {
   return new Miniflare({
+    ...logging,
     port: 0,
     enableDevRegistry: false,
     cf: false,

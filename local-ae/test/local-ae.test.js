@@ -3,15 +3,52 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { request } from 'node:http';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 
-import { Miniflare } from 'miniflare';
+import { Log, LogLevel, Miniflare } from 'miniflare';
 
+import { plugins } from '../index.js';
 import { freePort, miniflare, read, reset, stored, worker, write } from './instance.js';
+
+/** What Miniflare logs. */
+class RecordingLog extends Log {
+  /** @type {string[]} */
+  lines = [];
+
+  constructor() {
+    super(LogLevel.INFO);
+  }
+
+  /** @param {string} line */
+  info(line) {
+    this.lines.push(line);
+  }
+}
+
+/**
+ * The status of a request with headers that `fetch` would not send.
+ *
+ * @param {number} port
+ * @param {Record<string, string>} headers
+ * @returns {Promise<number | undefined>}
+ */
+const statusFor = (port, headers) =>
+  new Promise((resolve, reject) => {
+    request({ host: '127.0.0.1', port, path: '/points', headers }, (response) => {
+      response.resume();
+      resolve(response.statusCode);
+    })
+      .once('error', reject)
+      .end();
+  });
+
+/** A Worker's options as plugins get them. @param {unknown} options @returns {any} */
+const parsed = (options) => options;
 
 /** @param {number} length @param {(n: number) => unknown} value given 1 for the first */
 const list = (length, value) => Array.from({ length }, (_, i) => value(i + 1));
@@ -181,25 +218,29 @@ describe('one instance', () => {
   });
 
   test('refuses a host that is not this machine', async () => {
-    /** @param {Record<string, string>} headers @returns {Promise<number | undefined>} */
-    const status = (headers) =>
-      new Promise((resolve, reject) => {
-        request({ host: '127.0.0.1', port, path: '/points', headers }, (response) => {
-          response.resume();
-          resolve(response.statusCode);
-        })
-          .once('error', reject)
-          .end();
-      });
+    const status = (/** @type {Record<string, string>} */ headers) => statusFor(port, headers);
     assert.equal(await status({ host: `rebound.example:${port}` }), 403);
     assert.equal(await status({ host: '127.0.0.1.example' }), 403);
     assert.equal(await status({ host: `localhost:${port}` }), 200);
     assert.equal(await status({ host: `[::1]:${port}` }), 200);
   });
 
-  test('tells code in Node that it cannot write', async () => {
+  test('stores what code in Node writes, as a Worker would have written it', async () => {
     const { VISITS } = /** @type {any} */ (await mf.getBindings());
-    assert.throws(() => VISITS.writeDataPoint({}), /inside a Worker/);
+    const texts = ['é\0', null, undefined, '', new Uint8Array([0xef, 0xbb, 0xbf, 97, 255])];
+    assert.equal(VISITS.writeDataPoint({ indexes: ['i'], blobs: texts, doubles: [NaN, 1.5] }), undefined);
+    const earliest = Date.now();
+    const [{ id, timestamp, ...point }] = await stored(port, 1);
+    assert.deepEqual(point, {
+      dataset: 'visits',
+      index1: 'i',
+      blobs: ['é\0', '', '', '', '\uFEFFa\uFFFD', ...Array(15).fill('')],
+      doubles: ['NaN', 1.5, ...Array(18).fill(0)],
+    });
+    assert.ok(Math.abs(Date.parse(timestamp) - earliest) < 10_000, timestamp);
+    VISITS.writeDataPoint();
+    await stored(port, 2);
+    assert.throws(() => VISITS.writeDataPoint({ indexes: ['a', 'b'] }), /exceeds the limit/);
   });
 });
 
@@ -311,6 +352,83 @@ test('is one store for several Workers', async (t) => {
   assert.deepEqual(points.map(({ dataset }) => dataset).sort(), ['sales', 'visits']);
 });
 
+test('warns once, and does not throw, where code in Node writes and nobody listens', async (t) => {
+  const warn = t.mock.method(console, 'warn', () => {});
+  const port = await freePort();
+  const options = parsed(worker({ VISITS: { dataset: 'visits', port } }));
+  const { VISITS } = /** @type {any} */ (plugins['local-ae'].getNodeBindings(options, parsed({})));
+  for (let i = 0; i < 3; i += 1) VISITS.writeDataPoint({ blobs: ['a'] });
+  const deadline = Date.now() + 10_000;
+  while (warn.mock.callCount() === 0 && Date.now() < deadline) await delay(10);
+  const texts = warn.mock.calls.map(({ arguments: [text] }) => String(text));
+  assert.deepEqual(texts.length, 1);
+  assert.match(texts[0], /^local-ae: a data point that was written in Node was not stored: .*ECONNREFUSED/);
+});
+
+test('says where its SQL is', async (t) => {
+  const port = await freePort();
+  const log = new RecordingLog();
+  const mf = miniflare([worker({ VISITS: { dataset: 'visits', port } })], undefined, { log });
+  t.after(() => mf.dispose());
+  await mf.ready;
+  const url = `http://127.0.0.1:${port}/client/v4/accounts/local/analytics_engine/sql`;
+  assert.deepEqual(log.lines.filter((line) => line.includes('local-ae')), [`local-ae: SQL at ${url}`]);
+  const response = await fetch(url, { method: 'POST', headers: { authorization: 'Bearer x' }, body: 'SHOW TABLES' });
+  assert.equal(response.status, 200);
+});
+
+test('names its own options where its port is taken', async (t) => {
+  const server = createServer();
+  t.after(() => server.close());
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', () => resolve(undefined)));
+  const { port } = /** @type {import('node:net').AddressInfo} */ (server.address());
+  const mf = miniflare([worker({ VISITS: { dataset: 'visits', port } })]);
+  t.after(() => mf.dispose().catch(() => {})); // it reports the same error once more
+  const message = new RegExp(`port ${port} of 127.0.0.1 is taken.*the option "port".*LOCAL_AE_PORT`);
+  await assert.rejects(mf.ready, { code: 'ERR_ADDRESS_IN_USE', message });
+});
+
+test('answers a host that is allowed', async (t) => {
+  const port = await freePort();
+  const allowedHosts = ['host.docker.internal'];
+  const mf = miniflare([
+    worker({ VISITS: { dataset: 'visits', port, allowedHosts } }, 'one'),
+    worker({ SALES: { dataset: 'sales', port, allowedHosts: [...allowedHosts] } }, 'two'),
+  ]);
+  t.after(() => mf.dispose());
+  await mf.ready;
+  assert.equal(await statusFor(port, { host: `host.docker.internal:${port}` }), 200);
+  assert.equal(await statusFor(port, { host: 'docker.internal' }), 403);
+});
+
+test('says so where Miniflare gives plugins no sockets', async (t) => {
+  const warn = t.mock.method(console, 'warn', () => {});
+  const folder = await mkdtemp(path.join(tmpdir(), 'local-ae-'));
+  t.after(() => rm(folder, { recursive: true }));
+  /** Asks the plugin for what it needs, and takes as much of it as some version of Miniflare does. */
+  const start = async (/** @type {string[]} */ taken) => {
+    const port = await freePort();
+    const answer = /** @type {any} */ (
+      await plugins['local-ae'].getServices(
+        /** @type {any} */ ({
+          options: parsed(worker({ VISITS: { dataset: 'visits', port } })),
+          sharedOptions: {},
+          tmpPath: folder,
+          log: new RecordingLog(),
+        }),
+      )
+    );
+    const known = taken.map((key) => answer[key]);
+    await new Promise((resolve) => setImmediate(resolve));
+    return known;
+  };
+  await start(['services', 'extensions', 'sockets']);
+  assert.equal(warn.mock.callCount(), 0);
+  await start(['services', 'extensions']);
+  assert.equal(warn.mock.callCount(), 1);
+  assert.match(String(warn.mock.calls[0].arguments[0]), /Miniflare gives plugins no sockets.*127\.0\.0\.1:\d+/);
+});
+
 /** @type {[string, Record<string, Record<string, unknown>>[], RegExp][]} */
 const BAD_OPTIONS = [
   ['no dataset', [{ VISITS: {} }], /VISITS: the option "dataset"/],
@@ -321,6 +439,8 @@ const BAD_OPTIONS = [
   ['no retention', [{ VISITS: { dataset: 'v', retentionDays: 0 } }], /"retentionDays" must be an integer from 1/],
   ['half a day', [{ VISITS: { dataset: 'v', retentionDays: 0.5 } }], /"retentionDays" must be/],
   ['a small cap', [{ VISITS: { dataset: 'v', maxRows: 100 } }], /"maxRows" must be an integer from 10000/],
+  ['a host with a port', [{ VISITS: { dataset: 'v', allowedHosts: ['a:1'] } }], /"allowedHosts" must be a list/],
+  ['no list of hosts', [{ VISITS: { dataset: 'v', allowedHosts: 'a' } }], /"allowedHosts" must be a list/],
   ['an empty token', [{ VISITS: { dataset: 'v', token: '' } }], /"token" must be a text without spaces/],
   [
     'two retentions',

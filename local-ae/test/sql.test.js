@@ -4,6 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 
 import {
   freePort,
@@ -36,10 +37,16 @@ describe('one instance', () => {
   let mf;
   /** @type {number} */
   let port;
+  /** @type {string[]} */
+  const logged = [];
 
   before(async () => {
     port = await freePort();
-    mf = miniflare([worker({ VISITS: { dataset: 'visits', port }, SALES: { dataset: 'sales', port } })]);
+    mf = miniflare(
+      [worker({ VISITS: { dataset: 'visits', port }, SALES: { dataset: 'sales', port } })],
+      undefined,
+      { handleStructuredLogs: ({ message }) => logged.push(message) },
+    );
     await mf.ready;
   });
   after(() => mf.dispose());
@@ -118,17 +125,18 @@ describe('one instance', () => {
     const response = await query(port, 'SELECT DISTINCT blob1\nFROM d');
     assert.equal(response.status, 422);
     assert.equal(response.headers.get('content-type'), 'text/plain; charset=UTF-8');
-    assert.match(await response.text(), /^1:1: .*DISTINCT.*GROUP BY.*\n$/);
+    assert.match(await response.text(), /^Input was invalid: .*DISTINCT \(at 1:1; .*GROUP BY.*\n$/);
     const join = 'SELECT a.blob1 FROM d a JOIN d b ON a.blob1 = b.blob1';
     assert.equal((await query(port, join)).status, 422);
   });
 
   test('tells of a dataset that has no points, of no query and of several', async () => {
     for (const [sql, message] of /** @type {[string, RegExp][]} */ ([
-      ['SELECT 1 AS a FROM visits', /1:\d+: there is no dataset visits/],
-      ['', /there is no statement/],
+      ['SELECT 1 AS a FROM visits', /^Input was invalid: unable to find type of column: "timestamp" \(at 1:20; unknown table visits: /],
+      ['', /^Input was invalid: there is no statement\n$/],
       ['SELECT 1; SELECT 2', /more than one statement/],
-      ['SELEC 1', /^1:1: /],
+      ['SELEC 1', /^Input was invalid: .* \(at 1:1; /],
+      ['SELECT 1 +', /^Input was invalid: .* \(at 1:11\)\n$/],
     ])) {
       const response = await query(port, sql);
       assert.equal(response.status, 422, sql);
@@ -136,7 +144,30 @@ describe('one instance', () => {
     }
   });
 
+  test('answers what the cloud may refuse, and says so in the log', async () => {
+    await insert(port, [{ dataset: 'd', blob1: 'a' }]);
+    const sql = (/** @type {number} */ time) =>
+      `SELECT blob1 AS b FROM d WHERE timestamp > toDateTime(${time}) ORDER BY timestamp`;
+    for (const time of [1, 20, 300]) assert.deepEqual(await rows(port, sql(time)), [{ b: 'a' }]);
+    assert.deepEqual(await rows(port, 'SELECT blob1 FROM d ORDER BY blob1'), [{ blob1: 'a' }]);
+    await rows(port, 'SELECT count() AS n FROM d GROUP BY lower(blob1)');
+    const deadline = Date.now() + 10_000;
+    while (logged.length < 2 && Date.now() < deadline) await delay(10);
+    assert.deepEqual(logged, [
+      'local-ae: the cloud may refuse this query: unable to find type of column: "timestamp" (at 1:67; ' +
+        `ORDER BY takes columns of the output: select timestamp, or order by its alias)\n${sql(1)}`,
+      'local-ae: the cloud may refuse this query: in the GROUP BY clause you may only provide column ' +
+        'names (at 1:37; write SELECT expression AS name … GROUP BY name)\n' +
+        'SELECT count() AS n FROM d GROUP BY lower(blob1)',
+    ]);
+  });
+
   test('refuses huge queries and goes on', async () => {
+    const longer = await query(port, `SELECT '${'x'.repeat(10_000)}' AS a`);
+    assert.match(
+      await longer.text(),
+      /^Input was invalid: SQL was excessively long, exceeded maximum length: 10000 \(/,
+    );
     for (const sql of [
       `SELECT '${'x'.repeat(300_000)}' AS a`,
       `SELECT ${'('.repeat(5_000)}1${')'.repeat(5_000)} AS a`,
@@ -365,6 +396,6 @@ test('takes only the token of its option', async (t) => {
   t.after(() => mf.dispose());
   await mf.ready;
   assert.equal((await query(port, 'SELECT 1 AS a', 'wrong')).status, 403);
-  assert.equal((await query(port, 'SELECT 1 AS a', '')).status, 403);
+  assert.equal((await query(port, 'SELECT 1 AS a', '')).status, 400);
   assert.equal((await query(port, 'SELECT 1 AS a', 'right')).status, 200);
 });

@@ -226,13 +226,14 @@ class Random:
 
     def aggregate(self, grouped):
         exact = self.pick("double1", "double4", "_sample_interval", "double1 * 2", "double4 - double1", "1", "_sample_interval * double1")
-        value = self.pick(self.number(1), self.text(1), self.date(1))
+        ordered = self.pick(self.number(1), self.date(1))
+        value = self.pick(ordered, self.text(1))
         if not grouped and self.rng.random() < 0.2:
             # In groups, ClickHouse may take the rows in another order.
             return self.pick(f"first_value({value})", f"last_value({value})")
         return self.pick(
-            "count()", f"sum({exact})", f"avg({exact})", f"min({value})", f"max({value})",
-            f"count(DISTINCT {value})", f"sum(DISTINCT {exact})", f"argMax({value}, double6)", f"argMin({value}, double6)",
+            "count()", f"sum({exact})", f"avg({exact})", f"min({ordered})", f"max({ordered})",
+            f"count(DISTINCT {self.pick('blob6', 'blob7', 'double1', 'timestamp')})", f"sum(DISTINCT {exact})", f"argMax({value}, double6)", f"argMin({value}, double6)",
             f"countIf({self.condition(1)})", f"sumIf({exact}, {self.condition(1)})",
             f"quantileExactWeighted({self.rng.randrange(101) / 100})({exact}, _sample_interval)",
         )

@@ -12,6 +12,14 @@ SELECT substring('hello', 0);
 SELECT bitTest(double5, 2) FROM fleet ORDER BY double6 LIMIT 10;
 -- SELECT first_value(…) FROM t ORDER BY timestamp is documented; ClickHouse refuses it.
 SELECT first_value(blob1) FROM fleet ORDER BY timestamp ASC;
+-- Analytics Engine has been seen to refuse all of these.
+SELECT if(0, 1, 2.5);
+SELECT true * 2;
+SELECT max(blob7) FROM fleet;
+SELECT count(DISTINCT if(blob7 = 'ams', blob6, '')) FROM fleet;
+SELECT count() FROM fleet WHERE timestamp > '2025-10-26 00:00:00';
+SELECT a FROM (SELECT a FROM (SELECT 1 AS a));
+SELECT 'it''s';
 -- Newer ClickHouse has a type Variant for results without a common type; older ones refuse them.
 SELECT if(1, 1, 'a');
 SELECT if(double1 > 1, double1, count()) FROM fleet GROUP BY double1 ORDER BY double1;

@@ -19,7 +19,7 @@ const INSTEAD: &[(&[&str], &str)] = &[
         "write count(DISTINCT x)",
     ),
     (&["uniqif", "uniqexactif"], "write count(DISTINCT x), with the condition in WHERE"),
-    (&["nullif"], "there is no NULL: to divide by b, write if(b = 0, 0, a / b)"),
+    (&["nullif"], "there is no NULL: to divide by b, write if(b = 0, 0.0, a / b)"),
     (
         &["coalesce", "ifnull", "isnull", "isnotnull", "assumenotnull", "tonullable", "nvl"],
         "there is no NULL: what was not written is '' or 0, as in if(empty(x), 'none', x)",

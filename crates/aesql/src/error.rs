@@ -16,8 +16,12 @@ pub struct Location {
 pub enum Kind {
     /// The text is no SQL.
     Syntax,
-    /// Analytics Engine documents no such construct, function, column or use of a type.
+    /// Analytics Engine documents no such construct, function, column or use of a type, or is known to
+    /// refuse it.
     Refused,
+    /// Analytics Engine documents it and has been seen to refuse it: only in
+    /// [`Query::warnings`](crate::Query::warnings).
+    Warning,
     /// A [limit](crate::Limits) was exceeded.
     Limit,
     /// The query is fine, but could not be evaluated: an unknown table, a division by zero, a string
@@ -47,6 +51,10 @@ impl Error {
         Self::new(Kind::Refused, message)
     }
 
+    pub(crate) fn warning(message: impl Into<String>) -> Self {
+        Self::new(Kind::Warning, message)
+    }
+
     pub(crate) fn failed(message: impl Into<String>) -> Self {
         Self::new(Kind::Failed, message)
     }
@@ -65,16 +73,17 @@ impl Error {
     }
 }
 
-/// `LINE:COLUMN: message (help)`, in one line.
+/// `message (at LINE:COLUMN; help)`, in one line. The message comes first: where the cloud's is known, it
+/// is the cloud's.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(Location { line, column }) = self.at {
-            write!(f, "{line}:{column}: ")?;
-        }
         f.write_str(&self.message)?;
-        match &self.help {
-            Some(help) => write!(f, " ({help})"),
-            None => Ok(()),
+        let at = self.at.map(|Location { line, column }| format!("at {line}:{column}"));
+        match (at, &self.help) {
+            (Some(at), Some(help)) => write!(f, " ({at}; {help})"),
+            (Some(at), None) => write!(f, " ({at})"),
+            (None, Some(help)) => write!(f, " ({help})"),
+            (None, None) => Ok(()),
         }
     }
 }

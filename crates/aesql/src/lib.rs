@@ -1,7 +1,8 @@
 //! The SQL dialect of Workers Analytics Engine, interpreted over data points in memory.
 //!
-//! [`Query::parse`] reads a query and checks it against what Analytics Engine documents: what the
-//! cloud would refuse is refused here, with the place and, where there is one, the way to write it.
+//! [`Query::parse`] reads a query and checks it against what Analytics Engine documents, and what it is
+//! known to refuse all the same: what the cloud would refuse is refused here, with the place and, where
+//! there is one, the way to write it.
 //! [`Query::run`] evaluates it over [`Tables`] of [`Point`]s. Functions compute what `ClickHouse`
 //! computes, which Analytics Engine runs on. No I/O, no clock: the time is an argument.
 //!
@@ -58,6 +59,7 @@ pub struct Query {
 impl Query {
     /// Reads one statement, which may end in a semicolon, and checks it.
     pub fn parse(sql: &str, limits: &Limits) -> Result<Self, Error> {
+        parse::check_length(sql.len(), limits)?;
         let mut statements = Self::parse_all(sql, limits)?;
         match (statements.pop(), statements.is_empty()) {
             (Some(only), true) => only,
@@ -68,14 +70,22 @@ impl Query {
     }
 
     /// Reads statements separated by semicolons and checks each. Fails as a whole only if the text is
-    /// too long or has no end of a string or comment.
+    /// longer than [`TEXT_BYTES`](limits::TEXT_BYTES) or has no end of a string or comment.
     pub fn parse_all(sql: &str, limits: &Limits) -> Result<Vec<Result<Self, Error>>, Error> {
-        let statements = parse::split(sql, limits)?;
+        let statements = parse::split(sql)?;
         let cost = check::Cost::new(limits.memory);
-        let check = |tokens| {
-            Ok(Self { plan: check::check(parse::parse(tokens)?, &cost)?, limits: *limits })
+        let check = |statement| {
+            let parsed = parse::parse(statement, limits)?;
+            Ok(Self { plan: check::check(parsed, &cost)?, limits: *limits })
         };
         Ok(statements.into_iter().map(check).collect())
+    }
+
+    /// What Analytics Engine documents and has been seen to refuse, by [`Kind::Warning`]: the query is
+    /// answered here, but may not be there.
+    #[must_use]
+    pub fn warnings(&self) -> &[Error] {
+        &self.plan.warnings
     }
 
     /// The format that the query asks for.

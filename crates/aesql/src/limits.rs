@@ -5,9 +5,12 @@ use std::cell::Cell;
 use crate::error::{Error, Result};
 use crate::memory::Memory;
 
-/// `ClickHouse` reads at most 256 KiB of a query (`max_query_size`), and Analytics Engine sends it
-/// one.
-pub const QUERY_BYTES: usize = 256 * 1024;
+/// Analytics Engine refuses a longer query. Whether it counts characters or bytes is not known: bytes
+/// are never fewer.
+pub const QUERY_BYTES: usize = 10_000;
+
+/// Bytes of a text of several statements.
+pub const TEXT_BYTES: usize = 256 * 1024;
 
 /// Parentheses within parentheses. The parser recurses through some ten functions for each, with some
 /// 20 KB of stack in an optimized build, and a wasm module has 1 MiB; queries that people write have
@@ -58,7 +61,7 @@ pub(crate) const COLUMN_TEXT_BYTES: usize = 256 * 1024 * 1024;
 /// What a query may cost. The default is the constants of this module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of the query's text.
+    /// Bytes of one statement's text.
     pub query_bytes: usize,
     /// Rows of the answer.
     pub rows: usize,

@@ -7,7 +7,7 @@ use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location as Place, Token, TokenWithSpan, Tokenizer};
 
 use crate::error::{Error, Kind, Location, Result};
-use crate::limits::{Limits, NESTING, OPERATORS, RECURSION, SELECTS};
+use crate::limits::{Limits, NESTING, OPERATORS, RECURSION, SELECTS, TEXT_BYTES};
 use crate::output::Format;
 
 /// A statement as it was read.
@@ -25,23 +25,59 @@ fn start(token: &TokenWithSpan) -> Option<Location> {
     location(token.span.start)
 }
 
+/// The tokens of one statement.
+pub(crate) struct Unparsed {
+    tokens: Vec<TokenWithSpan>,
+    /// From the first token to the last, without the space around them.
+    bytes: usize,
+    /// The first string with an escaped character.
+    escaped: Option<Location>,
+}
+
 /// Splits a text into the tokens of its statements.
-pub(crate) fn split(sql: &str, limits: &Limits) -> Result<Vec<Vec<TokenWithSpan>>> {
-    if sql.len() > limits.query_bytes {
-        return Err(Error::limit(format!(
-            "the query is {} bytes long, the limit is {}",
-            sql.len(),
-            limits.query_bytes
-        )));
+pub(crate) fn split(sql: &str) -> Result<Vec<Unparsed>> {
+    if sql.len() > TEXT_BYTES {
+        let message = format!("the text is {} bytes long, the limit is {TEXT_BYTES}", sql.len());
+        return Err(Error::limit(message));
     }
-    let tokens = Tokenizer::new(&ClickHouseDialect {}, sql)
-        .tokenize_with_location()
-        .map_err(|error| Error::new(Kind::Syntax, error.message).at(location(error.location)))?;
-    let statements = tokens.split(|token| token.token == Token::SemiColon);
+    // The same tokens twice: as what they mean, and as they are written.
+    let tokenize = |unescape| {
+        Tokenizer::new(&ClickHouseDialect {}, sql)
+            .with_unescape(unescape)
+            .tokenize_with_location()
+            .map_err(|error| Error::new(Kind::Syntax, error.message).at(location(error.location)))
+    };
+    let (tokens, written) = (tokenize(true)?, tokenize(false)?);
+    let is_end = |token: &TokenWithSpan| token.token == Token::SemiColon;
+    let statements = tokens.split(is_end).zip(written.split(is_end));
     Ok(statements
-        .filter(|tokens| tokens.iter().any(is_visible))
-        .map(<[TokenWithSpan]>::to_vec)
+        .filter(|(tokens, _)| tokens.iter().any(is_visible))
+        .map(|(tokens, written)| Unparsed {
+            tokens: tokens.to_vec(),
+            bytes: written
+                .iter()
+                .map(|token| token.token.to_string())
+                .collect::<String>()
+                .trim()
+                .len(),
+            escaped: written.iter().find(|token| is_escaped(token)).and_then(start),
+        })
         .collect())
+}
+
+/// Whether it is a string in which a character is escaped, before that is undone.
+fn is_escaped(token: &TokenWithSpan) -> bool {
+    matches!(&token.token, Token::SingleQuotedString(text) if text.contains(['\'', '\\']))
+}
+
+/// Refuses what Analytics Engine finds too long, as it does.
+pub(crate) fn check_length(bytes: usize, limits: &Limits) -> Result<()> {
+    if bytes <= limits.query_bytes {
+        return Ok(());
+    }
+    let message =
+        format!("SQL was excessively long, exceeded maximum length: {}", limits.query_bytes);
+    Err(Error::limit(message).help(format!("it has {bytes} bytes: ask in several queries")))
 }
 
 fn is_visible(token: &TokenWithSpan) -> bool {
@@ -49,7 +85,16 @@ fn is_visible(token: &TokenWithSpan) -> bool {
 }
 
 /// Reads the tokens of one statement.
-pub(crate) fn parse(mut tokens: Vec<TokenWithSpan>) -> Result<Parsed> {
+pub(crate) fn parse(statement: Unparsed, limits: &Limits) -> Result<Parsed> {
+    let Unparsed { mut tokens, bytes, escaped } = statement;
+    check_length(bytes, limits).map_err(|error| error.at(tokens.iter().find_map(start)))?;
+    if escaped.is_some() {
+        return Err(Error::refused(
+            "backslash and single-quote characters in strings are unsupported",
+        )
+        .help("compare hex(x), which has neither: hex('it') = '6974'")
+        .at(escaped));
+    }
     let visible: Vec<&TokenWithSpan> = tokens.iter().filter(|token| is_visible(token)).collect();
     let Some(first) = visible.first() else {
         return Err(Error::new(Kind::Syntax, "there is no statement"));
@@ -122,7 +167,9 @@ fn check_tokens(tokens: &[&TokenWithSpan]) -> Result<()> {
                         return refused(&word.value.to_ascii_uppercase(), CAST_HELP);
                     }
                     Keyword::CASE if tokens.iter().skip(i).any(|token| is_when(token)) => {
-                        return refused("CASE", "write if(condition, a, b)");
+                        return Err(Error::refused("unsupported expression type: CASE WHEN")
+                            .help("write if(condition, a, b)")
+                            .at(start(token)));
                     }
                     Keyword::ARRAY | Keyword::STRUCT if next == Some(&Token::Lt) => {
                         return refused(&word.value, "there are no arrays and no structures");

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::aggregate::Aggregate;
-use crate::error::Location;
+use crate::error::{Error, Location};
 use crate::output::Format;
 use crate::scalar::Scalar;
 use crate::value::{Type, Value};
@@ -23,6 +23,8 @@ pub(crate) enum Statement {
 pub(crate) struct Plan {
     pub(crate) statement: Statement,
     pub(crate) format: Format,
+    /// What is documented and refused nevertheless.
+    pub(crate) warnings: Vec<Error>,
     /// Bytes of memory that the statement takes up, at most.
     pub(crate) bytes: usize,
 }

@@ -104,8 +104,12 @@ impl Run<'_> {
             Source::Nothing => vec![(Batch::Columns(&[]), vec![0])],
             Source::Table(name, at) => {
                 let table = self.tables.table(name).ok_or_else(|| {
-                    Error::failed(format!("there is no dataset {name}"))
-                        .help("SHOW TABLES lists them; a dataset begins with its first data point")
+                    // The cloud has been seen to say this of a dataset that was never written.
+                    Error::failed("unable to find type of column: \"timestamp\"")
+                        .help(format!(
+                            "unknown table {name}: a dataset begins with its first data point, and \
+                             SHOW TABLES lists them"
+                        ))
                         .at(*at)
                 })?;
                 table.segments().map(|(s, rows)| (Batch::Segment(table, s), rows)).collect()

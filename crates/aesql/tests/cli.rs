@@ -30,13 +30,26 @@ fn check_tells_place_reason_and_help() {
     assert_eq!(code, 1);
     assert_eq!(
         out,
-        "-:2:1: error: SELECT DISTINCT is not documented\n  help: write SELECT x … GROUP BY x\n\
-         -:5:3: error: there is no function uniq\n  help: write count(DISTINCT x)\n"
+        "-:2:1: error: selection used unsupported features: SELECT DISTINCT\n  help: write SELECT x … GROUP BY x\n\
+         -:5:3: error: unknown function call: UNIQ\n  help: write count(DISTINCT x)\n"
     );
     assert_eq!(
         aesql(&["check", "-"], "SELECT count() FROM t; -- ok"),
         (0, String::new(), String::new())
     );
+}
+
+#[test]
+fn a_warning_fails_the_check_only_where_warnings_are_denied() {
+    let sql = "SELECT blob1 AS b FROM t ORDER BY timestamp; SELECT 1";
+    let told = "-:1:35: warning: unable to find type of column: \"timestamp\"\n  help: ORDER BY takes \
+                columns of the output: select timestamp, or order by its alias\n";
+    for (args, code) in [(&["check", "-"][..], 0), (&["check", "--deny", "warnings", "-"], 1)] {
+        assert_eq!(aesql(args, sql), (code, told.into(), String::new()));
+    }
+    let fine = "SELECT blob1 AS b, timestamp FROM t ORDER BY timestamp";
+    assert_eq!(aesql(&["check", "--deny=warnings", "-"], fine), (0, String::new(), String::new()));
+    assert_eq!(aesql(&["check", "--deny", "errors", "-"], fine).0, 64);
 }
 
 #[test]
@@ -57,7 +70,7 @@ fn query_answers_from_data_points_at_a_given_time() {
     );
     let (code, _, error) = aesql(&args, "SELECT 1 FROM nowhere");
     assert_eq!(code, 1);
-    assert!(error.contains("-:1:15: error: there is no dataset nowhere\n  help: "), "{error}");
+    assert!(error.contains("-:1:15: error: unable to find type of column: \"timestamp\"\n  help: unknown table nowhere: "), "{error}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::incidents::{Incident, Severity};
 use crate::rows::{self, UnexpectedAnswer};
 use crate::sql::{
-    FIRST_SEEN, LAST_SEEN, MACHINE_ID, SANDBOX_ID, SUPERVISOR_STATE, Text, in_pieces, start_of,
+    FIRST_SEEN, LAST_SEEN, MACHINE_ID, SANDBOX_ID, SUPERVISOR_STATE, compare, in_pieces, start_of,
 };
 use crate::time::Time;
 use crate::{Asked, SHUT_DOWN};
@@ -37,13 +37,14 @@ pub(crate) const MAX_PIECES: usize = 8;
 /// begun: `settled` is when it is.
 fn machines(asked: Asked<'_>, window: u64, settled: u64, condition: &str) -> String {
     let Time(settled) = asked.now.minus(window.saturating_sub(settled));
+    let last_running =
+        format!("max(if({SUPERVISOR_STATE} = '{SHUT_DOWN}', 0, toUnixTimestamp(timestamp)))");
+    // One query, as Analytics Engine takes no subquery within another.
     format!(
-        "SELECT sandboxId, machineId, firstSeen, if(lastRunning > 0, lastRunning, heard) AS lastSeen \
-         FROM (SELECT {SANDBOX_ID} AS sandboxId, {MACHINE_ID} AS machineId, \
-         {FIRST_SEEN} AS firstSeen, {LAST_SEEN} AS heard, \
-         max(if({SUPERVISOR_STATE} = {}, 0, toUnixTimestamp(timestamp))) AS lastRunning \
-         {}{condition} GROUP BY sandboxId, machineId) WHERE lastRunning > 0 OR firstSeen > {settled}",
-        Text(SHUT_DOWN),
+        "SELECT {SANDBOX_ID} AS sandboxId, {MACHINE_ID} AS machine, {FIRST_SEEN} AS firstSeen, \
+         {last_running} AS lastRunning, \
+         if({last_running} > 0, {last_running}, {LAST_SEEN}) AS lastSeen {}{condition} \
+         GROUP BY sandboxId, machine HAVING lastRunning > 0 OR firstSeen > {settled}",
         asked.points(window),
     )
 }
@@ -59,7 +60,7 @@ pub(crate) fn sums_sql(asked: Asked<'_>, window: u64, settled: u64) -> String {
          HAVING machines > 2 OR (machines = 2 AND \
          (latestFirst < earlierLast OR (latestFirst = since AND since < until))) \
          ORDER BY overlap DESC, sandboxId LIMIT {MAX_SANDBOXES}",
-        start_of("argMax(machineId, lastSeen)"),
+        start_of("argMax(machine, lastSeen)"),
         machines(asked, window, settled, ""),
     )
 }
@@ -116,13 +117,13 @@ impl Candidates {
             room = room.saturating_sub(sum.machines);
             fits
         });
-        let conditions = fitting.map(|sum| Text(&sum.sandbox_id).to_string());
-        let (queries, covered) = in_pieces(conditions, ", ", MAX_PIECES, |ids| {
-            let condition = format!(" AND {SANDBOX_ID} IN ({ids})");
+        let each = fitting.map(|sum| compare(SANDBOX_ID, "=", &sum.sandbox_id));
+        let (queries, covered) = in_pieces(each, MAX_PIECES, |condition| {
+            let condition = format!(" AND ({condition})");
             format!(
                 "SELECT sandboxId, {} AS machineId, firstSeen, lastSeen FROM ({}) \
                  ORDER BY sandboxId, firstSeen LIMIT {MAX_ROWS}",
-                start_of("machineId"),
+                start_of("machine"),
                 machines(asked, window, settled, &condition),
             )
         });

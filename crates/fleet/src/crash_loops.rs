@@ -11,7 +11,9 @@ use crate::Asked;
 use crate::incidents::{Incident, Severity};
 use crate::parameters::{DAY, HOUR};
 use crate::rows::{self, UnexpectedAnswer};
-use crate::sql::{LAST_EXIT_REASON, RESTARTS, SANDBOX_ID, Text, in_pieces, latest, sum, weighed};
+use crate::sql::{
+    LAST_EXIT_REASON, RESTARTS, SANDBOX_ID, compare, in_pieces, latest, sum, weighed,
+};
 use crate::time::Time;
 
 /// A process that restarts this often within an hour is in a crash loop.
@@ -123,15 +125,14 @@ impl Candidates {
                 )
             }
         };
-        let is = |sum: &Sum| format!("{SANDBOX_ID} = {}", Text(&sum.sandbox_id));
-        let (mut queries, covered) = in_pieces(light.iter().map(is), " OR ", MAX_PIECES, query(1));
+        let is = |sum: &Sum| compare(SANDBOX_ID, "=", &sum.sandbox_id);
+        let (mut queries, covered) = in_pieces(light.iter().map(is), MAX_PIECES, query(1));
         others.extend(light.drain(covered..));
         let last_day = |sum: &Sum| {
             let Time(after) = sum.last_restart.minus(DAY);
             format!("({} AND timestamp > toDateTime({after}))", is(sum))
         };
-        let (more, covered) =
-            in_pieces(heavy.iter().map(last_day), " OR ", MAX_PIECES, query(STEP));
+        let (more, covered) = in_pieces(heavy.iter().map(last_day), MAX_PIECES, query(STEP));
         others.extend(heavy.drain(covered..));
         queries.extend(more);
 

@@ -198,7 +198,7 @@ pub(crate) fn sandbox_id(id: &str) -> Result<String, InvalidParameter> {
 
 /// A condition that a text filter adds.
 pub(crate) fn equals(column: &str, value: &str) -> String {
-    format!("{column} = {}", sql::Text(value))
+    sql::compare(column, "=", value)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::parameters::{HOUR, InvalidParameter, Parameters, equals};
 use crate::rows::{self, UnexpectedAnswer};
 use crate::sandbox::{Sandbox, columns};
-use crate::sql::{self, Text};
+use crate::sql;
 use crate::time::{Span, Time};
 use crate::{Asked, Next, Question};
 
@@ -113,14 +113,15 @@ impl Order {
 
     /// Holds for what comes after a sandbox in this order.
     fn after(self, cursor: &Cursor) -> String {
-        let beyond = if self.descending { '<' } else { '>' };
-        let id = Text(&cursor.sandbox);
+        let beyond = if self.descending { "<" } else { ">" };
+        let later = |operator| sql::compare("sandboxId", operator, &cursor.sandbox);
         match self.key.column() {
-            None => format!("sandboxId {beyond} {id}"),
+            None => later(beyond),
             Some(column) => {
                 // Numbers serialize.
                 let value = serde_json::to_string(&cursor.value).unwrap_or_default();
-                format!("({column} {beyond} {value} OR ({column} = {value} AND sandboxId > {id}))")
+                let later = later(">");
+                format!("({column} {beyond} {value} OR ({column} = {value} AND {later}))")
             }
         }
     }

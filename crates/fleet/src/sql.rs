@@ -33,23 +33,19 @@ pub(crate) const MAX_SQL: usize = 10_000;
 /// this, and 9 texts of a sandbox come to 9 x 96 x 6 B = 5,184 B at most.
 pub(crate) const LONGEST_TEXT: usize = 96;
 
-/// A text as a literal: whatever it holds, it stays one.
+/// A comparison of a column with a text, whatever the text holds.
 ///
-/// `\` is doubled as well as `'`: that is right where `\` escapes, as in `ClickHouse`, and where it does
-/// not, the literal still ends where it should.
-pub(crate) struct Text<'a>(pub(crate) &'a str);
-
-impl fmt::Display for Text<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_char('\'')?;
-        for part in self.0.split_inclusive(['\'', '\\']) {
-            f.write_str(part)?;
-            if let Some(special @ ('\'' | '\\')) = part.chars().next_back() {
-                f.write_char(special)?;
-            }
-        }
-        f.write_char('\'')
+/// Analytics Engine refuses literals with a quote or a backslash, escaped or not: such a text is compared
+/// in hexadecimal digits, which sort as the bytes do.
+pub(crate) fn compare(column: impl fmt::Display, operator: &str, text: &str) -> String {
+    if !text.contains(['\'', '\\']) {
+        return format!("{column} {operator} '{text}'");
     }
+    let digits = text.bytes().fold(String::with_capacity(2 * text.len()), |mut digits, byte| {
+        let _ = write!(digits, "{byte:02X}");
+        digits
+    });
+    format!("hex({column}) {operator} '{digits}'")
 }
 
 /// `FROM` and `WHERE`: the points within a span, of the sandboxes that may be seen. `WHERE` may go on
@@ -60,7 +56,7 @@ pub(crate) fn points(span: Span, only: Option<&str>) -> String {
         "FROM {DATASET} WHERE timestamp > toDateTime({after}) AND timestamp <= toDateTime({until})"
     );
     if let Some(sandbox) = only {
-        let _ = write!(sql, " AND {SANDBOX_ID} = {}", Text(sandbox));
+        let _ = write!(sql, " AND {}", compare(SANDBOX_ID, "=", sandbox));
     }
     sql
 }
@@ -130,7 +126,7 @@ pub(crate) fn latest(column: Column) -> String {
 /// Its last check-in says so, and comes from the machine that was there before: a stranger's good-bye does
 /// not explain why that one fell silent.
 pub(crate) fn on_purpose() -> String {
-    let states = ON_PURPOSE.map(|state| Text(state).to_string()).join(", ");
+    let states = format!("'{}'", ON_PURPOSE.join("', '"));
     format!(
         "if(argMax({SUPERVISOR_STATE}, timestamp) IN ({states}) \
          AND argMax({MACHINE_ID}, timestamp) = argMax({MACHINE_ID}, \
@@ -144,18 +140,18 @@ pub(crate) fn quantile(level: &str, column: Column) -> String {
 }
 
 /// Splits a query that is too long into at most `most` pieces: `make` writes one with some of the
-/// conditions, joined. Returns how many of the conditions are in them, too.
+/// conditions, of which one has to hold. Returns how many of the conditions are in them, too.
 pub(crate) fn in_pieces(
     conditions: impl IntoIterator<Item = String>,
-    joined_by: &str,
     most: usize,
     make: impl Fn(&str) -> String,
 ) -> (Vec<String>, usize) {
+    const OR: &str = " OR ";
     let room = MAX_SQL.saturating_sub(make("").chars().count());
     let mut pieces = Vec::new();
     let (mut piece, mut used, mut covered) = (String::new(), 0, 0);
     for condition in conditions {
-        let length = joined_by.len() + condition.chars().count();
+        let length = OR.len() + condition.chars().count();
         if used + length > room && !piece.is_empty() {
             pieces.push(make(&piece));
             piece.clear();
@@ -165,7 +161,7 @@ pub(crate) fn in_pieces(
             break;
         }
         if !piece.is_empty() {
-            piece.push_str(joined_by);
+            piece.push_str(OR);
         }
         piece.push_str(&condition);
         used += length;
@@ -187,17 +183,35 @@ mod tests {
 
     #[test]
     fn a_text_stays_one_literal() {
-        for (text, literal) in [
-            ("", "''"),
-            ("sandbox-1", "'sandbox-1'"),
-            ("'", "''''"),
-            ("\\", "'\\\\'"),
-            ("\\' OR 1 = 1 --", "'\\\\'' OR 1 = 1 --'"),
-            ("a'; SELECT 'b", "'a''; SELECT ''b'"),
-            ("ü'\n\0", "'ü''\n\0'"),
+        for (text, sql) in [
+            ("", "index1 = ''"),
+            ("sandbox-1", "index1 = 'sandbox-1'"),
+            ("'", "hex(index1) = '27'"),
+            ("\\", "hex(index1) = '5C'"),
+            ("\\' OR 1 = 1 --", "hex(index1) = '5C27204F522031203D2031202D2D'"),
+            ("ü'\n\0", "hex(index1) = 'C3BC270A00'"),
+            ("ü\n\0", "index1 = 'ü\n\0'"),
         ] {
-            assert_eq!(Text(text).to_string(), literal);
+            assert_eq!(compare(SANDBOX_ID, "=", text), sql);
         }
+    }
+
+    #[test]
+    fn a_query_that_is_too_long_is_split() {
+        let make = |condition: &str| format!("SELECT 1 FROM t WHERE {condition}");
+        let conditions = |n| (0..n).map(|i| format!("a = {i:0>95}"));
+        let (queries, covered) = in_pieces(conditions(250), 4, make);
+        assert_eq!((queries.len(), covered), (3, 250));
+        assert!(queries.iter().all(|sql| sql.len() <= MAX_SQL), "{queries:?}");
+        assert_eq!(queries.iter().map(|sql| sql.matches("a = ").count()).sum::<usize>(), 250);
+        let (queries, covered) = in_pieces(conditions(250), 2, make);
+        assert_eq!(queries.iter().map(|sql| sql.matches("a = ").count()).sum::<usize>(), covered);
+        assert_eq!(queries.len(), 2);
+        assert_eq!(in_pieces(conditions(0), 2, make), (vec![], 0));
+        assert_eq!(
+            in_pieces([String::from_utf8(vec![b'x'; MAX_SQL]).unwrap()], 2, make),
+            (vec![], 0)
+        );
     }
 
     #[test]

@@ -508,7 +508,7 @@ fn whoever_only_seems_silent_is_asked_for_again() {
     let mut question = question();
     let Next::Ask(queries) = question.read(&first_round(10, 5)).unwrap() else { panic!() };
     let [sql] = &queries[..] else { panic!("{queries:?}") };
-    assert!(sql.contains("index1 IN ('heard', 'silent')"), "{sql}");
+    assert!(sql.contains("(index1 = 'heard' OR index1 = 'silent')"), "{sql}");
     // Just those who reported within 15 minutes, to the second.
     let fleet = FleetInMemory::new(&[
         CheckIn { ago: 15 * MINUTE, sandbox: "heard", ..CHECK_IN },
@@ -785,4 +785,17 @@ proptest! {
         }
         prop_assert_eq!(found, expected);
     }
+}
+
+#[test]
+fn a_sandbox_is_found_whose_id_no_literal_can_have() {
+    let ids = ["a'b", "a''b", "a\\b", "a\\'", "b"];
+    let of = FleetInMemory::new(&ids.map(|sandbox| CheckIn { sandbox, ..CHECK_IN }));
+    for id in ids {
+        assert!(sandbox(&of, id).is_some(), "{id}");
+    }
+    assert!(sandbox(&of, "a\\\\b").is_none());
+    let mut sorted = ids.to_vec();
+    sorted.sort_unstable();
+    assert_eq!(pages(&of, &[("limit", "1")]).concat(), sorted);
 }

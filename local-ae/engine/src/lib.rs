@@ -31,6 +31,7 @@ pub struct Answer {
     pub ok: bool,
     content_type: &'static str,
     body: Vec<u8>,
+    warnings: String,
 }
 
 #[wasm_bindgen]
@@ -40,6 +41,13 @@ impl Answer {
     #[wasm_bindgen(getter, js_name = contentType)]
     pub fn content_type(&self) -> String {
         self.content_type.to_owned()
+    }
+
+    /// What the cloud has been seen to refuse of the query, a line each.
+    #[must_use]
+    #[wasm_bindgen(getter)]
+    pub fn warnings(&self) -> String {
+        self.warnings.clone()
     }
 
     /// The body as bytes: as a JavaScript string, a large one would be converted twice.
@@ -117,17 +125,18 @@ impl Engine {
     pub fn query(&self, sql: &str, now: f64) -> Answer {
         let answer = Query::parse(sql, &Limits::default()).and_then(|query| {
             let format = query.format();
-            let body = query.run(&self.tables, now as i64)?.write(format)?;
-            Ok((format.content_type(), body))
+            let body = query.run(&self.tables, now as i64)?.write(format)?.into();
+            let warnings: Vec<_> = query.warnings().iter().map(ToString::to_string).collect();
+            let warnings = warnings.join("\n");
+            Ok(Answer { ok: true, content_type: format.content_type(), body, warnings })
         });
-        match answer {
-            Ok((content_type, body)) => Answer { ok: true, content_type, body: body.into() },
-            Err(error) => Answer {
-                ok: false,
-                content_type: "text/plain; charset=UTF-8",
-                body: format!("{error}\n").into(),
-            },
-        }
+        answer.unwrap_or_else(|error| Answer {
+            ok: false,
+            content_type: "text/plain; charset=UTF-8",
+            // As the cloud begins.
+            body: format!("Input was invalid: {error}\n").into(),
+            warnings: String::new(),
+        })
     }
 }
 
@@ -219,6 +228,22 @@ mod tests {
                    double2, double3, double4 FROM d FORMAT TabSeparated";
         let answer = String::from_utf8(engine.query(sql, 0.0).into_body()).unwrap();
         assert_eq!(answer, "2023-11-14 22:13:20\t3\td\ti\\0\té\t\t1.5\t-inf\t2\t0\n");
+    }
+
+    #[test]
+    fn an_answer_has_its_warnings_and_an_error_the_clouds_prefix() {
+        let mut engine = Engine::new();
+        engine.append(r#"[0,1,"d","",[],[]]"#, 0).unwrap();
+        let doubtful = engine.query("SELECT 1 AS a FROM d ORDER BY blob1", 0.0);
+        assert!(doubtful.ok);
+        assert!(
+            doubtful.warnings().starts_with("unable to find type of column: \"blob1\" (at 1:31; ")
+        );
+        assert_eq!(engine.query("SELECT 1 AS a FROM d", 0.0).warnings(), "");
+        let refused = String::from_utf8(engine.query("SELECT uniq(blob1) FROM d", 0.0).into_body());
+        let text =
+            "Input was invalid: unknown function call: UNIQ (at 1:8; write count(DISTINCT x))\n";
+        assert_eq!(refused.unwrap(), text);
     }
 
     #[test]

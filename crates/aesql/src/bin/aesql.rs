@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use aesql::{Error, Format, Limits, Point, Query, Table};
+use aesql::{Error, Format, Kind, Limits, Point, Query, Table};
 use clap::{Parser, Subcommand};
 
 /// A query was refused or failed.
@@ -33,11 +33,15 @@ struct Cli {
 #[derive(Subcommand)]
 #[expect(clippy::doc_markdown, reason = "the documentation is the help text")]
 enum Command {
-    /// Tells which queries Analytics Engine would refuse, and what to write instead.
+    /// Says which queries Analytics Engine would refuse, and what to write instead.
     ///
     /// Prints FILE:LINE:COLUMN: error: MESSAGE for each, then a help line where there is an Analytics
-    /// Engine way to write it. Nothing is evaluated, and datasets need not exist.
+    /// Engine way to write it. What is documented but has been seen to be refused is a warning. Nothing
+    /// is evaluated, and datasets need not exist.
     Check {
+        /// Treats warnings as errors: the exit code is 1
+        #[arg(long, value_name = "WHAT", value_parser = ["warnings"])]
+        deny: Option<String>,
         /// Files of queries separated by semicolons, with comments if you like; - is standard input
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
@@ -88,7 +92,7 @@ fn main() -> ExitCode {
         }
     };
     let done = match cli.command {
-        Command::Check { files } => check(&files),
+        Command::Check { deny, files } => check(&files, deny.is_some()),
         Command::Query { file, data, format, now } => query(&file, &data, format, now),
     };
     match done {
@@ -100,17 +104,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn check(files: &[PathBuf]) -> Result<ExitCode, Failure> {
+fn check(files: &[PathBuf], deny_warnings: bool) -> Result<ExitCode, Failure> {
     let mut code = ExitCode::SUCCESS;
     for file in files {
         let sql = read(file)?;
-        let errors: Vec<Error> = match Query::parse_all(&sql, &Limits::default()) {
-            Ok(queries) => queries.into_iter().filter_map(Result::err).collect(),
-            Err(error) => vec![error],
-        };
-        for error in errors {
-            code = ExitCode::from(REFUSED);
-            print(&report(file, &error))?;
+        let queries =
+            Query::parse_all(&sql, &Limits::default()).unwrap_or_else(|error| vec![Err(error)]);
+        for query in queries {
+            let findings = match query {
+                Ok(query) => query.warnings().to_vec(),
+                Err(error) => vec![error],
+            };
+            for finding in findings {
+                if deny_warnings || finding.kind != Kind::Warning {
+                    code = ExitCode::from(REFUSED);
+                }
+                print(&report(file, &finding))?;
+            }
         }
     }
     Ok(code)
@@ -128,6 +138,9 @@ fn query(
     let failed = |error: Error| Failure(report(file, &error).trim_end().into(), REFUSED);
     for query in Query::parse_all(&sql, &Limits::default()).map_err(failed)? {
         let query = query.map_err(failed)?;
+        for warning in query.warnings() {
+            eprint!("{}", report(file, warning));
+        }
         let answer = query.run(&tables, now).map_err(failed)?;
         let format = format.unwrap_or(query.format());
         print(&answer.write(format).map_err(failed)?)?;
@@ -138,14 +151,15 @@ fn query(
     Ok(ExitCode::SUCCESS)
 }
 
-/// `FILE:LINE:COLUMN: error: …`, and what to write instead.
+/// `FILE:LINE:COLUMN: error: …` or `warning: …`, and what to write instead.
 fn report(file: &Path, error: &Error) -> String {
     let place = match error.at {
         Some(at) => format!("{}:{}:{}", file.display(), at.line, at.column),
         None => file.display().to_string(),
     };
     let help = error.help.as_ref().map_or_else(String::new, |help| format!("  help: {help}\n"));
-    format!("{place}: error: {}\n{help}", error.message)
+    let kind = if error.kind == Kind::Warning { "warning" } else { "error" };
+    format!("{place}: {kind}: {}\n{help}", error.message)
 }
 
 fn print(text: &str) -> Result<(), Failure> {

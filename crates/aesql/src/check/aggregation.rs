@@ -2,13 +2,13 @@
 
 use sqlparser::ast;
 
-use super::expression::{check_condition, given_of};
+use super::expression::{check_condition, count_of, given_of};
 use super::refused;
 use super::scope::{Place, Scope};
 use crate::aggregate::{Aggregate, TOP_K_MAX};
 use crate::error::{Error, Location, Result};
 use crate::plan::{AggregateCall, Expr, Node};
-use crate::value::Value;
+use crate::value::{Type, Value};
 
 impl<'a> Scope<'a> {
     pub(super) fn aggregate(
@@ -49,19 +49,42 @@ impl<'a> Scope<'a> {
         if distinct && !may_be_distinct {
             return Err(refused(&format!("{name}(DISTINCT …)"), "leave DISTINCT out", at));
         }
+        if name == "count" && !matches!(args, [] | [ast::Expr::Identifier(_)]) && distinct {
+            return Err(Error::refused("count(DISTINCT …) takes a column, not an expression")
+                .help(
+                    "select it in a subquery: SELECT count(DISTINCT x) FROM (SELECT … AS x FROM t)",
+                )
+                .at(at));
+        }
+        let first = args.first().copied();
         let mut args = args.iter().map(bind).collect::<Result<Vec<_>>>()?;
         let wanted = function.arity(distinct) + usize::from(conditional);
         if args.len() != wanted {
             if name == "count" && !distinct {
                 let help = "write count() for rows, count(DISTINCT x) for different values, \
                             sum(_sample_interval) for what the sampled rows stand for";
-                return Err(refused("count() of an expression", help, at));
+                return Err(count_of(help, at));
             }
             return Err(wrong(format!("{name} takes {wanted} arguments, not {}", args.len())));
         }
         let condition = if conditional { args.pop() } else { None };
         if let Some(condition) = &condition {
             check_condition(name, condition)?;
+        }
+        let takes_no_string =
+            matches!(function, Aggregate::Min | Aggregate::Max | Aggregate::Sum | Aggregate::Avg);
+        if takes_no_string && args.first().is_some_and(|arg| arg.ty == Type::String) {
+            let arg = match first {
+                Some(ast::Expr::Identifier(column)) => format!("\"{}\"", column.value),
+                _ => "…".into(),
+            };
+            let message = format!("cannot use the String type as argument 1 in {name}({arg})");
+            let help = match function {
+                Aggregate::Min => "write argMin(x, timestamp) for the earliest",
+                Aggregate::Max => "write argMax(x, timestamp) for the latest",
+                _ => "write toUInt32(x) for a number in a string",
+            };
+            return Err(Error::refused(message).help(help).at(at));
         }
         let ty = function
             .check(&given_of(&args))

@@ -3,7 +3,7 @@
 use sqlparser::ast;
 
 use super::aggregation::Aggregation;
-use super::literal::{among, as_date, interval, literal, number};
+use super::literal::{among, interval, literal, number};
 use super::scope::{Place, Scope};
 use super::{absent, refused};
 use crate::advice::instead_of;
@@ -72,7 +72,7 @@ impl<'a> Scope<'a> {
                     ));
                 };
                 let list = list.iter().map(bind).collect::<Result<Vec<_>>>()?;
-                let node = among(bind(inner)?, &list)?;
+                let node = among(bind(inner)?, &list, at)?;
                 let found = Expr { node, ty: Type::UInt8, at };
                 if *negated { apply(operator("NOT")?, vec![found], at) } else { Ok(found) }
             }
@@ -223,7 +223,9 @@ impl<'a> Scope<'a> {
             return Err(refused("position(a, b)", help, at));
         }
         let known = scalar::function(&name).ok_or_else(|| {
-            Error::refused(format!("there is no function {name}")).help(instead_of(&name)).at(at)
+            Error::refused(format!("unknown function call: {}", name.to_ascii_uppercase()))
+                .help(instead_of(&name))
+                .at(at)
         })?;
         plain(known.name)?;
         apply(known, args.iter().map(bind).collect::<Result<_>>()?, at)
@@ -287,20 +289,75 @@ fn apply(function: &'static Scalar, args: Vec<Expr>, at: Option<Location>) -> Re
     Ok(Expr { node: Node::Call(function, args), ty, at })
 }
 
-/// Checks an operator with two sides; a string literal beside a date is read as one.
+/// Checks an operator with two sides.
 fn compare(
     function: &'static Scalar,
     left: Expr,
     right: Expr,
     at: Option<Location>,
 ) -> Result<Expr> {
-    let is_comparison = ["=", "!=", "<", "<=", ">", ">="].contains(&function.name);
-    if !is_comparison {
-        return apply(function, vec![left, right], at);
-    }
-    let left = as_date(left, &right.ty)?;
-    let right = as_date(right, &left.ty)?;
+    check_combination(&left, &right, function.name, at)?;
     apply(function, vec![left, right], at)
+}
+
+/// Refuses the combinations of types that Analytics Engine is known to refuse.
+pub(super) fn check_combination(
+    left: &Expr,
+    right: &Expr,
+    operator: &str,
+    at: Option<Location>,
+) -> Result<()> {
+    let (Some(a), Some(b)) = (kind(left), kind(right)) else { return Ok(()) };
+    let help = match (a, b) {
+        ("DateTime", "String") | ("String", "DateTime") => {
+            "write toDateTime('2026-01-02 03:04:05')"
+        }
+        ("Boolean", "Integer" | "Double") | ("Integer" | "Double", "Boolean")
+            if ["+", "-", "*", "/", "%"].contains(&operator) =>
+        {
+            "write countIf(condition), sumIf(x, condition) or if(condition, x, 0)"
+        }
+        _ => return Ok(()),
+    };
+    let message = format!("cannot combine the {a} and {b} types with the {operator} operator");
+    Err(Error::refused(message).help(help).at(at))
+}
+
+/// The type as Analytics Engine names it, which knows fewer of them than `ClickHouse`; nothing where
+/// it is not certain: a column of a subquery may be a condition or a number.
+fn kind(expr: &Expr) -> Option<&'static str> {
+    const CONDITIONS: &[&str] = &[
+        "=",
+        "!=",
+        "<",
+        "<=",
+        ">",
+        ">=",
+        "LIKE",
+        "NOT LIKE",
+        "ILIKE",
+        "NOT ILIKE",
+        "NOT",
+        "empty",
+        "startsWith",
+        "endsWith",
+    ];
+    match (&expr.ty, &expr.node) {
+        (Type::Float64, _) => Some("Double"),
+        (Type::String, _) => Some("String"),
+        (Type::DateTime(_), _) => Some("DateTime"),
+        (Type::Bool, _) | (_, Node::All(_) | Node::Any(_) | Node::Among(..)) => Some("Boolean"),
+        (Type::UInt8, Node::Call(function, _)) if CONDITIONS.contains(&function.name) => {
+            Some("Boolean")
+        }
+        (Type::UInt8, Node::If(parts)) => {
+            let [_, then, _] = &**parts;
+            kind(then)
+        }
+        (Type::UInt8, Node::Column(_)) => None,
+        (ty, _) if ty.is_integer() => Some("Integer"),
+        _ => None,
+    }
 }
 
 pub(super) fn check_condition(name: &str, condition: &Expr) -> Result<()> {
@@ -314,6 +371,19 @@ pub(super) fn check_condition(name: &str, condition: &Expr) -> Result<()> {
 
 fn choose(condition: Expr, then: Expr, otherwise: Expr, at: Option<Location>) -> Result<Expr> {
     check_condition("if", &condition)?;
+    if let (Some(a), Some(b)) = (kind(&then), kind(&otherwise))
+        && a != b
+    {
+        let message = format!(
+            "the 2nd and 3rd arguments to IF() function must have the same type but instead had {a} \
+             and {b}"
+        );
+        let help = match (a, b) {
+            ("Integer", "Double") | ("Double", "Integer") => "write 0.0 for 0, and x * 1.0 for x",
+            _ => "write both results in one type",
+        };
+        return Err(Error::refused(message).help(help).at(at));
+    }
     let ty = then.ty.common(&otherwise.ty).ok_or_else(|| {
         let help = if then.ty.is_number() && otherwise.ty.is_number() {
             "make both a double: write x * 1.0"
@@ -336,6 +406,11 @@ fn rounded(value: Expr, field: &ast::CeilFloorKind, at: Option<Location>) -> Res
         }
         ast::CeilFloorKind::Scale(scale) => Ok(vec![value, literal(&scale.value, at)?]),
     }
+}
+
+/// Of count(*) and count(x).
+pub(super) fn count_of(help: &str, at: Option<Location>) -> Error {
+    Error::refused("COUNT() function must have 0 arguments: 1").help(help).at(at)
 }
 
 /// The arguments of a call, and whether they are DISTINCT.
@@ -364,9 +439,7 @@ fn arguments<'a>(
         .iter()
         .map(|arg| match arg {
             ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr)) => Ok(expr),
-            _ if name.eq_ignore_ascii_case("count") => {
-                Err(refused("count(*)", "write count()", at))
-            }
+            _ if name.eq_ignore_ascii_case("count") => Err(count_of("write count()", at)),
             _ => Err(refused("this form of an argument", "write an expression", at)),
         })
         .collect::<Result<_>>()?;

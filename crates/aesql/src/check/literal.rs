@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use sqlparser::ast;
 
-use super::expression::UNITS;
+use super::expression::{UNITS, check_combination};
 use super::{absent, refused};
 use crate::error::{Error, Location, Result};
 use crate::plan::{Expr, Members, Node};
-use crate::time::{self, Unit};
+use crate::time::Unit;
 use crate::value::{Type, Value};
 
 pub(super) fn literal(value: &ast::Value, at: Option<Location>) -> Result<Expr> {
@@ -81,24 +81,8 @@ pub(super) fn interval(interval: &ast::Interval, at: Option<Location>) -> Result
     Ok(Expr { node: Node::Literal(Value::Int(count)), ty: Type::Interval(unit), at })
 }
 
-/// Reads a string literal as the date that it stands beside.
-pub(super) fn as_date(expr: Expr, beside: &Type) -> Result<Expr> {
-    let Some(Value::Text(text)) = expr.literal() else { return Ok(expr) };
-    let value = match beside {
-        Type::DateTime(zone) => time::parse_date_time(text, zone.as_ref()),
-        Type::Date => time::parse_date(text.as_bytes()),
-        _ => return Ok(expr),
-    };
-    let value = value.ok_or_else(|| {
-        Error::refused(format!("'{text}' is no {beside}"))
-            .help("write 'YYYY-MM-DD hh:mm:ss'")
-            .at(expr.at)
-    })?;
-    Ok(Expr { node: Node::Literal(Value::Int(value)), ty: beside.clone(), at: expr.at })
-}
-
 /// Checks IN: literals that the value can be compared with.
-pub(super) fn among(value: Expr, list: &[Expr]) -> Result<Node> {
+pub(super) fn among(value: Expr, list: &[Expr], at: Option<Location>) -> Result<Node> {
     let unfit = |item: &Expr| {
         Error::refused(format!("IN does not compare {} and {}", value.ty, item.ty)).at(item.at)
     };
@@ -108,7 +92,7 @@ pub(super) fn among(value: Expr, list: &[Expr]) -> Result<Node> {
         _ => Members::Ints(HashSet::new()),
     };
     for item in list {
-        let item = as_date(item.clone(), &value.ty)?;
+        check_combination(&value, item, "IN", at)?;
         let Some(literal) = item.literal() else {
             return Err(refused("IN of what is no literal", "write x = a OR x = b", item.at));
         };
@@ -145,7 +129,7 @@ pub(super) fn among(value: Expr, list: &[Expr]) -> Result<Node> {
                 };
                 ints.extend(bits.filter(|_| float.fract() == 0.0));
             }
-            _ => return Err(unfit(&item)),
+            _ => return Err(unfit(item)),
         }
     }
     Ok(Node::Among(Box::new(value), Arc::new(members)))

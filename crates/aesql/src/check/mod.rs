@@ -30,12 +30,22 @@ pub(crate) struct Cost {
     /// Of all statements of a text.
     bytes: Cell<usize>,
     limit: usize,
+    /// Of one statement.
+    warnings: RefCell<Vec<Error>>,
 }
 
 impl Cost {
     /// Nothing so far, of that many bytes.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { parts: Cell::new(0), bytes: Cell::new(0), limit }
+        Self { parts: Cell::new(0), bytes: Cell::new(0), limit, warnings: RefCell::default() }
+    }
+
+    /// Notes a warning. An expression may be bound more than once: each place has one.
+    fn warn(&self, warning: Error) {
+        let mut warnings = self.warnings.borrow_mut();
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
     }
 
     /// Counts a part with that much text. Parts that are not kept count, too: an expression is bound
@@ -59,6 +69,7 @@ pub(crate) fn check(parsed: Parsed, cost: &Cost) -> Result<Plan> {
         Parsed::Show(words) => check_show(&words),
         Parsed::Select(query) => {
             cost.parts.set(0);
+            cost.warnings.take();
             let before = cost.bytes.get();
             let format = match &query.format_clause {
                 None => Format::default(),
@@ -69,7 +80,8 @@ pub(crate) fn check(parsed: Parsed, cost: &Cost) -> Result<Plan> {
             };
             let select = check_query(&query, true, cost)?;
             let bytes = cost.bytes.get() - before;
-            Ok(Plan { statement: Statement::Select(Box::new(select)), format, bytes })
+            let warnings = cost.warnings.take();
+            Ok(Plan { statement: Statement::Select(Box::new(select)), format, warnings, bytes })
         }
     }
 }
@@ -94,7 +106,7 @@ fn check_show(words: &[(String, Option<Location>)]) -> Result<Plan> {
         ([format, _], Some((name, at))) if format == "FORMAT" => parse::format(name, *at)?,
         _ => return Err(refused()),
     };
-    Ok(Plan { statement, format, bytes: 0 })
+    Ok(Plan { statement, format, warnings: Vec::new(), bytes: 0 })
 }
 
 fn refused(what: &str, help: &str, at: Option<Location>) -> Error {
@@ -141,7 +153,16 @@ fn check_query(query: &ast::Query, outermost: bool, cost: &Cost) -> Result<Selec
         "put it at the end of the query",
         at,
     )?;
+    if !outermost && matches!(select.from.as_slice(), [from] if is_subquery(&from.relation)) {
+        return Err(Error::refused("cannot nest subqueries inside subqueries")
+            .help("a subquery's FROM names a dataset: write what it selects in one query")
+            .at(at));
+    }
     check_select(select, order_by.as_ref(), limit_clause.as_ref(), cost)
+}
+
+fn is_subquery(relation: &ast::TableFactor) -> bool {
+    matches!(relation, ast::TableFactor::Derived { .. })
 }
 
 /// Where a query's body begins, found without recursion.
@@ -191,7 +212,11 @@ fn check_select(
     let at = location(select_token.0.span.start);
     let without = |is_absent, what, help| absent(is_absent, what, help, at);
     without(*flavor == ast::SelectFlavor::Standard, "FROM before SELECT", "write SELECT … FROM …")?;
-    without(distinct.is_none(), "SELECT DISTINCT", "write SELECT x … GROUP BY x")?;
+    if distinct.is_some() {
+        return Err(Error::refused("selection used unsupported features: SELECT DISTINCT")
+            .help("write SELECT x … GROUP BY x")
+            .at(at));
+    }
     without(top.is_none(), "TOP", "write LIMIT n")?;
     without(into.is_none(), "INTO", "leave it out")?;
     without(prewhere.is_none(), "PREWHERE", "write WHERE")?;
@@ -217,9 +242,11 @@ fn check_select(
     let mut scope = Scope {
         fields: &fields,
         aliases: aliases(projection)?,
+        selected: projection.iter().filter_map(selected).collect(),
         open: RefCell::new(Vec::new()),
         groups: None,
         saw_aggregate: Cell::new(false),
+        ordering: Cell::new(false),
         cost,
     };
     let filter = selection.as_ref().map(|e| scope.condition(e, Place::Where)).transpose()?;
@@ -231,7 +258,7 @@ fn check_select(
     let has_having = having.is_some();
     let (columns, order, having) = match rows {
         Some(Ok(columns)) if !scope.saw_aggregate.get() && !has_having => {
-            match scope.order(&sorts) {
+            match scope.order(&sorts, projection) {
                 Ok(order) => (columns, order, None),
                 Err(error) if !scope.saw_aggregate.get() => return Err(error),
                 Err(_) => scope.aggregated(keys, projection, &sorts, having.as_ref())?,
@@ -335,6 +362,14 @@ fn aliases(projection: &[ast::SelectItem]) -> Result<HashMap<&str, &ast::Expr>> 
     Ok(aliases)
 }
 
+/// The name of a column that is selected as it is.
+fn selected(item: &ast::SelectItem) -> Option<&str> {
+    match item {
+        ast::SelectItem::UnnamedExpr(ast::Expr::Identifier(name)) => Some(&name.value),
+        _ => None,
+    }
+}
+
 fn check_group_by<'a>(group_by: &'a ast::GroupByExpr, scope: &Scope<'a>) -> Result<Vec<Expr>> {
     let ast::GroupByExpr::Expressions(keys, modifiers) = group_by else {
         return Err(refused("GROUP BY ALL", "name the columns", None));
@@ -345,6 +380,11 @@ fn check_group_by<'a>(group_by: &'a ast::GroupByExpr, scope: &Scope<'a>) -> Resu
         .map(|key| {
             refuse_position(key, "GROUP BY")?;
             let expr = scope.bind(key, Place::Key, 0)?;
+            if !matches!(key, ast::Expr::Identifier(_)) {
+                let message = "in the GROUP BY clause you may only provide column names";
+                let help = "write SELECT expression AS name … GROUP BY name";
+                scope.cost.warn(Error::warning(message).help(help).at(start(key)));
+            }
             match expr.ty {
                 Type::Array(_) => Err(refused("GROUP BY of an array", "group by a value", expr.at)),
                 _ => Ok(expr),

@@ -1,7 +1,7 @@
 //! What the names of a SELECT stand for, and its columns.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sqlparser::ast::{self, Spanned};
 
@@ -31,11 +31,15 @@ pub(super) enum Place {
 pub(super) struct Scope<'a> {
     pub(super) fields: &'a [Field],
     pub(super) aliases: HashMap<&'a str, &'a ast::Expr>,
+    /// Columns that are selected under their own names.
+    pub(super) selected: HashSet<&'a str>,
     /// Aliases that are being put in place: within its own expression a name is the column's.
     pub(super) open: RefCell<Vec<&'a str>>,
     pub(super) groups: Option<RefCell<Groups>>,
     /// Whether an aggregate function was met in [`Place::Rows`].
     pub(super) saw_aggregate: Cell<bool>,
+    /// Whether an expression of ORDER BY is being bound.
+    pub(super) ordering: Cell<bool>,
     /// Of all the query's expressions so far.
     pub(super) cost: &'a Cost,
 }
@@ -97,7 +101,18 @@ impl<'a> Scope<'a> {
         Ok(columns)
     }
 
-    pub(super) fn order(&self, sorts: &[(&'a ast::Expr, bool)]) -> Result<Vec<Sort>> {
+    pub(super) fn order(
+        &self,
+        sorts: &[(&'a ast::Expr, bool)],
+        projection: &'a [ast::SelectItem],
+    ) -> Result<Vec<Sort>> {
+        self.ordering.set(!projection.iter().any(is_wildcard));
+        let order = self.bind_order(sorts);
+        self.ordering.set(false);
+        order
+    }
+
+    fn bind_order(&self, sorts: &[(&'a ast::Expr, bool)]) -> Result<Vec<Sort>> {
         let sort = |&(expr, descending): &(&'a ast::Expr, bool)| {
             let expr = self.bind(expr, self.place(), 0)?;
             match expr.ty {
@@ -128,13 +143,13 @@ impl<'a> Scope<'a> {
         // `SELECT first_value(blob1) FROM t ORDER BY timestamp` is documented: the order is that of
         // the rows that go in.
         self.saw_aggregate.set(false);
-        let inner_order = if lone { self.order(sorts).ok() } else { None }
+        let inner_order = if lone { self.order(sorts, projection).ok() } else { None }
             .filter(|order| !order.is_empty() && !self.saw_aggregate.get());
         self.groups = Some(RefCell::new(Groups { keys, ..Groups::default() }));
         let columns = self.columns(projection)?;
         let having = having.map(|e| self.condition(e, Place::Groups)).transpose()?;
         let order = match inner_order {
-            None => self.order(sorts)?,
+            None => self.order(sorts, projection)?,
             Some(order) => {
                 if let Some(groups) = &self.groups {
                     groups.borrow_mut().order = order;
@@ -211,6 +226,17 @@ impl<'a> Scope<'a> {
                 .help(format!("add it to GROUP BY, or write argMax({word}, timestamp)"))
                 .at(at));
             }
+            // Within an alias, it is not ORDER BY that names the column.
+            if self.ordering.get()
+                && self.open.borrow().is_empty()
+                && !self.selected.contains(&word)
+            {
+                let message = format!("unable to find type of column: \"{word}\"");
+                let help = format!(
+                    "ORDER BY takes columns of the output: select {word}, or order by its alias"
+                );
+                self.cost.warn(Error::warning(message).help(help).at(at));
+            }
             return Ok(Expr { node: Node::Column(i), ty: field.ty.clone(), at });
         }
         let known = self.fields.iter().map(|field| field.name.as_str());
@@ -225,6 +251,10 @@ impl<'a> Scope<'a> {
                 }
                 None => "the subquery has no such column".into(),
             };
-        Err(Error::refused(format!("there is no column {word}")).help(help).at(at))
+        Err(Error::refused(format!("unable to find type of column: \"{word}\"")).help(help).at(at))
     }
+}
+
+fn is_wildcard(item: &ast::SelectItem) -> bool {
+    matches!(item, ast::SelectItem::Wildcard(_))
 }

@@ -162,7 +162,7 @@ fn compose(a: &Values, b: &Values, pick: [prop::sample::Index; 4], n: i64) -> Va
         format!("({x} IN (1, 2.5, -1))"),
         format!("({x} NOT BETWEEN {y} AND {n})"),
         format!("startsWith({s}, {t})"),
-        format!("({d} > '2020-01-01 00:00:00')"),
+        format!("({d} > toDateTime('2020-01-01 00:00:00'))"),
     ];
     Values {
         number: pick[0].get(&numbers).clone(),
@@ -186,7 +186,7 @@ fn aggregates(Values { number: x, text: s, date: d, condition: c }: &Values) -> 
         format!("sum({x})"),
         format!("avg({x})"),
         format!("min({x})"),
-        format!("max({s})"),
+        format!("max({d})"),
         format!("argMax({s}, {x})"),
         format!("argMin({d}, {s})"),
         format!("first_value({d})"),
@@ -197,7 +197,7 @@ fn aggregates(Values { number: x, text: s, date: d, condition: c }: &Values) -> 
         format!("countIf({c})"),
         format!("sumIf({x}, {c})"),
         format!("avgIf({x}, {c})"),
-        format!("count(DISTINCT {s})"),
+        "count(DISTINCT blob1)".to_owned(),
         format!("sum(DISTINCT {x})"),
         format!("avg(DISTINCT {x})"),
     ]

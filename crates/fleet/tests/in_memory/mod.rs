@@ -94,6 +94,7 @@ impl FleetInMemory {
     pub(crate) fn ask(&self, sql: &str) -> String {
         let query =
             Query::parse(sql, &Limits::default()).unwrap_or_else(|error| panic!("{error}\n{sql}"));
+        assert_eq!(query.warnings(), [], "{sql}");
         assert!(sql.contains("WHERE timestamp > toDateTime("), "not bounded: {sql}");
         // Nothing may depend on the engine's own clock.
         query.run(&self.0, 0).unwrap().write(Format::Json).unwrap()
