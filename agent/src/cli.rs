@@ -233,7 +233,7 @@ pub struct Settings {
     #[arg(long, value_name = "ID", env = variables::MACHINE_ID)]
     pub machine_id: Option<String>,
 
-    /// Program that prints OpenClaw's version when run with `--version`; it is given 5 seconds
+    /// Program that prints OpenClaw's version when run with `--version`; it is given 15 seconds
     #[arg(
         long,
         value_name = "PROGRAM",

@@ -172,7 +172,8 @@ impl Collector {
         warn: &mut dyn FnMut(&str),
     ) -> Option<openclaw::Version> {
         let command = &self.sources.openclaw_command;
-        let known = self.openclaw.version(process, now, || {
+        let program = openclaw::identity(command);
+        let known = self.openclaw.version(program, process, now, || {
             if time_left(deadline) < openclaw::TIMEOUT {
                 return Err(ProbeError::NoTime);
             }
@@ -182,8 +183,9 @@ impl Collector {
         if let Some(error) = known.error.filter(|error| !matches!(error, ProbeError::NoTime)) {
             let instead = known.version.as_ref().map_or("null", |version| &version.version);
             warn(&format!(
-                "cannot tell OpenClaw's version, reporting {instead}: `{} --version` {error}",
-                command.display()
+                "cannot tell OpenClaw's version, reporting {instead}: `{} --version` {error}; {}",
+                command.display(),
+                error.hint()
             ));
         }
         known.version

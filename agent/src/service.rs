@@ -20,8 +20,8 @@ use crate::children::Children;
 use crate::cli::{
     DaemonArguments, RunArguments, Settings, SourceArguments, VERSION_AND_COMMIT, WatchArguments,
 };
-use crate::collect::epoch;
 use crate::collect::process::ProcessHealth;
+use crate::collect::{epoch, openclaw, systemd};
 use crate::config::{Config, ConfigError, Credentials, Target};
 use crate::daemon::{Daemon, Effect, Event};
 use crate::exit::Exit;
@@ -74,8 +74,9 @@ fn ended(result: Result<(), StartError>) -> Exit {
     }
 }
 
-/// How long readings can take but for a status URL's answer: two programs, with 5 seconds each.
-const LONGEST_READING: Duration = Duration::from_secs(12);
+/// How long readings can take but for a status URL's answer: two programs, and what killing them takes.
+const LONGEST_READING: Duration =
+    openclaw::TIMEOUT.saturating_add(systemd::TIMEOUT).saturating_add(Duration::from_secs(2));
 
 /// What the main thread waits for.
 enum Message {

@@ -232,6 +232,32 @@ fn the_version_is_asked_for_once_until_a_restart_or_for_six_hours() {
 }
 
 #[test]
+fn a_program_that_fails_is_not_run_at_every_check_in_but_when_it_was_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let openclaw = directory.path().join("openclaw");
+    symlink(fixture("openclaw-failing"), &openclaw).unwrap();
+    let runs = || fs::read(openclaw.with_extension("runs")).map_or(0, |lines| lines.len());
+    let sources =
+        Sources { openclaw_command: openclaw.clone().into(), ..sources("fly", Source::None) };
+    let mut collector = Collector::new(sources, Children::default());
+    let start = Instant::now();
+    for (minutes, expected_runs) in [(0, 1), (5, 1), (10, 2), (25, 2), (30, 3)] {
+        let now = start + Duration::from_mins(minutes);
+        let (readings, warnings) = collect(&mut collector, Some(supervised(0, 1.0)), now, None);
+        assert_eq!(readings.openclaw, None);
+        assert_eq!(runs(), expected_runs, "after {minutes} minutes: {warnings:?}");
+        if minutes == 0 {
+            assert!(warnings[0].contains("Error: no such module; run it by hand"), "{warnings:?}");
+        }
+    }
+    fs::remove_file(&openclaw).unwrap();
+    symlink(fixture("openclaw-counted"), &openclaw).unwrap();
+    let now = start + Duration::from_mins(31);
+    let (readings, warnings) = collect(&mut collector, Some(supervised(0, 1.0)), now, None);
+    assert_eq!(readings.openclaw.unwrap().version, "2026.3.13", "{warnings:?}");
+}
+
+#[test]
 fn nothing_is_waited_for_beyond_the_deadline() {
     // It takes connections and never answers.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

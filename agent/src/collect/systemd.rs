@@ -12,7 +12,7 @@ use crate::collect::command::{self, CommandError};
 use crate::collect::process::{Status, code_reason, signal_reason};
 
 /// How long systemd may take to answer.
-const TIMEOUT: Duration = Duration::from_secs(5);
+pub const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The longest name of a unit, in bytes: systemd's own limit.
 const MAX_NAME_BYTES: usize = 255;

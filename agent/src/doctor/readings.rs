@@ -99,10 +99,7 @@ fn version(command: &OsStr, version: &Result<openclaw::Version, openclaw::ProbeE
         Err(error) => Verdict::failed(
             "no_version",
             format!("`{} --version` {error}", command.display()),
-            format!(
-                "check-ins go without it; set {} to the program, with its path",
-                variables::OPENCLAW_COMMAND
-            ),
+            format!("check-ins go without it; {}", error.hint()),
         ),
     }
 }
