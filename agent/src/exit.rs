@@ -49,7 +49,7 @@ pub const DOCTOR_HELP: &str = "\
 Nothing is written: the server checks the check-in and forgets it.
 
 Exit codes:
-   0  all checks passed
+   0  all checks passed, some perhaps with a warning
    1  a check failed
   64  bad configuration: a flag is invalid
   74  standard output could not be written";
