@@ -194,7 +194,9 @@ impl Config {
             settings.sandbox_id.clone().ok_or(ConfigError::Missing(vec![variables::SANDBOX_ID]))?;
         check_sandbox_id(&sandbox_id)?;
         let timeout = Duration::from_secs(settings.timeout);
-        let source = process_source(settings, source, credentials.gateway_token.as_ref())?;
+        let redactor = redactor(settings, credentials);
+        let source =
+            process_source(settings, source, credentials.gateway_token.as_ref(), &redactor)?;
         let local = local_client(&source, settings)?;
         Ok(Self {
             sandbox_id,
@@ -209,7 +211,7 @@ impl Config {
             },
             timeout,
             local,
-            redactor: redactor(settings, credentials),
+            redactor,
         })
     }
 }
@@ -219,6 +221,7 @@ pub(crate) fn process_source(
     settings: &Settings,
     source: &SourceArguments,
     gateway_token: Option<&Secret>,
+    redactor: &Redactor,
 ) -> Result<Source, ConfigError> {
     Ok(match (&source.status_url, &source.systemd_unit) {
         (None, None) => Source::None,
@@ -228,6 +231,7 @@ pub(crate) fn process_source(
             authorization: gateway_token
                 .map(|token| header(token, "Bearer ", variables::GATEWAY_TOKEN))
                 .transpose()?,
+            redactor: redactor.clone(),
         }),
         (Some(_), Some(_)) => return Err(ConfigError::TwoSources),
     })

@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::collect::Readings;
 use crate::collect::network::{Counters, Interfaces};
-use crate::collect::process::ProcessHealth;
 
 /// What is owed to the server, and the counters up to which it was counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,10 +54,10 @@ impl Ledger {
         if readings.epoch.is_some() {
             self.epoch.clone_from(&readings.epoch);
         }
-        if let ProcessHealth::Known(status) = &readings.process {
-            let restarts = self.seen_restarts.map_or(0, |seen| since(seen, status.restarts));
-            self.owed.restarts = self.owed.restarts.saturating_add(restarts);
-            self.seen_restarts = Some(status.restarts);
+        if let Some(restarts) = readings.restarts {
+            let more = self.seen_restarts.map_or(0, |seen| since(seen, restarts));
+            self.owed.restarts = self.owed.restarts.saturating_add(more);
+            self.seen_restarts = Some(restarts);
         }
         if let Some(counters) = &readings.network {
             if let Some(seen) = &self.seen_network {
@@ -112,7 +111,7 @@ mod tests {
 
     use super::*;
     use crate::collect::network::Bytes;
-    use crate::collect::process::Status;
+    use crate::collect::process::ProcessHealth;
 
     fn counters<const N: usize>(interfaces: [(&str, u64, u64); N]) -> Counters {
         interfaces
@@ -121,13 +120,12 @@ mod tests {
     }
 
     fn readings(network: Option<Counters>, restarts: Option<u64>) -> Readings {
-        let status =
-            |restarts| Status { state: "running".to_owned(), restarts, ..Status::default() };
         Readings {
             load_avg_5m: None,
             network,
             openclaw: None,
-            process: restarts.map_or(ProcessHealth::Unknown, |r| ProcessHealth::Known(status(r))),
+            process: ProcessHealth::Unknown,
+            restarts,
             epoch: None,
         }
     }

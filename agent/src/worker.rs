@@ -122,7 +122,7 @@ impl Worker {
             warnings.insert(config.redactor.clean(text));
         };
         let readings = match task {
-            Task::Look => collector.look(&config.local, process, &mut warn),
+            Task::Look => collector.look(&config.local, process, None, &mut warn),
             Task::CheckIn | Task::LastCheckIn(_) => {
                 collector.collect(&config.local, process, Instant::now(), deadline, &mut warn)
             }

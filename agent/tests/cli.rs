@@ -592,7 +592,7 @@ fn the_supervisor_is_asked_with_the_gateway_token() {
 #[test]
 fn a_supervisor_that_does_not_tell_is_reported_as_unknown() {
     let forbidden = answer("403 Forbidden", "", "");
-    let echo = answer("200 OK", "", &format!(r#"{{"state":"x","uptime":"{GATEWAY_TOKEN}"}}"#));
+    let echo = answer("200 OK", "", &format!(r#"["{GATEWAY_TOKEN}"]"#));
     let redirect = answer("302 Found", "location: /\r\n", "");
     for (reply, reason) in [
         (forbidden, "answered 403 Forbidden"),
@@ -610,6 +610,27 @@ fn a_supervisor_that_does_not_tell_is_reported_as_unknown() {
         assert_eq!(body["supervisorState"], "unknown");
         assert_eq!((&body["totalRestarts"], &body["uptimeSeconds"]), (&0.into(), &0.into()));
         assert_eq!(body.get("lastExitReason"), None);
+    }
+}
+
+#[test]
+fn a_supervisor_that_sends_back_what_it_got_is_believed_only_in_plain_words() {
+    for state in [&format!("Bearer {GATEWAY_TOKEN}"), GATEWAY_TOKEN, "running\\nWATCHDOG=trigger"] {
+        let status = format!(r#"{{"state":"{state}","pid":42,"uptime":-1,"restarts":3.0}}"#);
+        let supervisor = Server::answering([answer("200 OK", "", &status)]);
+        let machine = Machine::new();
+        let mut once = machine.once("http://127.0.0.1:1/");
+        let url = format!("http://{}/", supervisor.address);
+        // It looks for secrets in what is shown, which is what would be sent.
+        let run = run(once.args(["--dry-run", "--status-url", &url]));
+        let warning = format!("warning: {url} did not answer with a valid state, reporting ");
+        assert!(run.stderr.starts_with(&warning), "{}", run.stderr);
+        let body: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!(
+            (&body["supervisorState"], &body["totalRestarts"]),
+            (&"unknown".into(), &3.into())
+        );
+        assert_eq!((&body["uptimeSeconds"], &body["lastExitReason"]), (&0.into(), &"".into()));
     }
 }
 

@@ -16,6 +16,7 @@ use kiloclaw_agent::collect::status_url::StatusSource;
 use kiloclaw_agent::collect::systemd::Unit;
 use kiloclaw_agent::collect::{Collector, Readings, Source, Sources};
 use kiloclaw_agent::http::Client;
+use kiloclaw_agent::secret::Redactor;
 use ureq::tls::RootCerts;
 
 const BOOT: &str = "boot:192c5281-bf1e-4712-86d7-3448f8fb3f2d";
@@ -262,7 +263,11 @@ fn nothing_is_waited_for_beyond_the_deadline() {
     // It takes connections and never answers.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
-    let source = StatusSource { url, authorization: Some("Bearer token".parse().unwrap()) };
+    let source = StatusSource {
+        url,
+        authorization: Some("Bearer token".parse().unwrap()),
+        redactor: Redactor::default(),
+    };
     let started = Instant::now();
     let deadline = started + Duration::from_millis(300);
     let (readings, warnings) =

@@ -48,7 +48,7 @@ impl Told {
         for check in &checks {
             let texts: &[_] = match check["status"].as_str().unwrap() {
                 "passed" => &["found"],
-                "failed" => &["code", "message", "mend"],
+                "failed" | "warned" => &["code", "message", "mend"],
                 "skipped" => &["message"],
                 other => panic!("{other}"),
             };
@@ -528,9 +528,18 @@ fn readings_that_fail() {
         assert_eq!(told.failed(), [("network", "no_interface")], "{interface}");
         assert!(told.mend("network").contains("there are eth0"), "{}", told.mend("network"));
     }
-    for program in ["/nowhere", "/bin/true"] {
+    // A machine without OpenClaw checks in without its version.
+    for (program, hint) in [
+        ("/nowhere", "KILOCLAW_OPENCLAW_COMMAND"),
+        ("/bin/true", "KILOCLAW_OPENCLAW_COMMAND"),
+        ("/bin/false", "by hand"),
+        ("/etc/passwd", "execute it"),
+    ] {
         let told = with("KILOCLAW_OPENCLAW_COMMAND", program);
-        assert_eq!(told.failed(), [("openclaw", "no_version")], "{program}");
+        assert_eq!((told.failed(), told.code), (Vec::new(), 0), "{program}");
+        assert_eq!(told.status("openclaw"), "warned", "{program}");
+        assert_eq!(told.check("openclaw")["code"], "no_version");
+        assert!(told.mend("openclaw").contains(hint), "{}", told.mend("openclaw"));
     }
 }
 
@@ -542,6 +551,11 @@ fn a_controller_is_asked_for_the_process() {
     assert_eq!(told.failed(), []);
     let found = told.check("process")["found"].as_str().unwrap();
     assert!(found.contains("crashed") && found.contains("restarts 7"), "{found}");
+    let incomplete = r#"{"state":"running\nWATCHDOG=trigger","uptime":-1,"lastExit":null}"#;
+    let controller = Server::answering(answer("200 OK", "", incomplete));
+    let told = with("KILOCLAW_STATUS_URL", &controller.url());
+    assert_eq!((told.failed(), told.status("process")), (Vec::new(), "warned"));
+    assert!(told.message("process").ends_with("no valid state, restarts"));
     for (reply, code) in [
         (answer("401 Unauthorized", "", ""), "http_401"),
         (answer("200 OK", "", "<html>"), "not_a_status"),

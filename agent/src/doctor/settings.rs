@@ -86,7 +86,7 @@ impl Usable {
 
         // A token that no header can carry is told as a malformed one.
         let token = gateway_token.as_ref().filter(|token| token.header_value("").is_some());
-        let source = config::process_source(settings, &arguments.source, token);
+        let source = config::process_source(settings, &arguments.source, token, &redactor);
         let source = problems.unless(source);
         let local = source.as_ref().map(|source| config::local_client(source, settings));
         let local = local.and_then(|local| problems.unless(local));
