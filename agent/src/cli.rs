@@ -314,7 +314,8 @@ pub struct SourceArguments {
     #[arg(long, value_name = "URL", env = variables::STATUS_URL)]
     pub status_url: Option<String>,
 
-    /// systemd unit that is the process, asked for through `systemctl show` [default: none]
+    /// systemd unit that is the process, asked for through `systemctl show`: the system's, or else one
+    /// of the agent's user [default: none]
     #[arg(long, value_name = "NAME", env = variables::SYSTEMD_UNIT)]
     pub systemd_unit: Option<String>,
 }
