@@ -27,7 +27,7 @@ pub enum Exit {
 /// The codes of commands that send or print, for `--help`.
 pub const HELP: &str = "\
 Exit codes:
-   0  accepted (2xx), or printed where nothing is sent
+   0  accepted (204), or printed where nothing is sent
   64  bad configuration: a flag or a variable is missing or invalid
   69  unavailable: no answer (connection, DNS, TLS, timeout), 429 or 5xx; try again later
   74  standard output could not be written

@@ -213,9 +213,9 @@ fn a_refused_check_in_exits_77_with_the_reason_and_a_hint() {
     assert_eq!(run.code, 77);
     for text in [
         "403 Forbidden: refused\n",
-        "error:       Forbidden\n",
-        "code:        wrong_gateway_token\n",
-        "hint:        check OPENCLAW_GATEWAY_TOKEN and KILOCLAW_SANDBOX_ID",
+        "error:        Forbidden\n",
+        "code:         wrong_gateway_token\n",
+        "hint:         check OPENCLAW_GATEWAY_TOKEN and KILOCLAW_SANDBOX_ID",
     ] {
         assert!(run.stdout.contains(text), "{text:?} is not in {}", run.stdout);
     }
@@ -227,7 +227,7 @@ fn a_refusal_names_the_field_and_its_rule() {
         r#"{"error":"Invalid body","code":"invalid_field","field":"f","expected":"a thing"}"#;
     let run = once_against(answer("400 Bad Request", "", body));
     assert_eq!(run.code, 77);
-    assert!(run.stdout.contains("field:       f\n  expected:    a thing\n"), "{}", run.stdout);
+    assert!(run.stdout.contains("field:        f\n  expected:     a thing\n"), "{}", run.stdout);
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn a_failing_or_busy_server_exits_69() {
         let run = once_against(answer(status, "retry-after: 30\r\n", "oops"));
         assert_eq!(run.code, 69, "{status}");
         assert!(run.stdout.contains(&format!("{status}: not accepted for the moment\n")));
-        assert!(run.stdout.contains("retry after: 30\n"), "{}", run.stdout);
+        assert!(run.stdout.contains("retry after:  30\n"), "{}", run.stdout);
     }
 }
 
@@ -253,6 +253,44 @@ fn a_redirect_is_refused_and_not_followed() {
         assert!(run.stdout.contains(&location), "{}", run.stdout);
         assert_eq!(elsewhere.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
     }
+}
+
+#[test]
+fn a_page_in_place_of_the_server_is_no_acceptance_and_costs_no_bytes() {
+    let machine = Machine::new();
+    let state_file = machine.path("state.json");
+    let page = |status, headers| answer(status, headers, "<html>Please sign in</html>");
+    let server = Server::answering([
+        accepted(),
+        page("200 OK", ""),
+        page("302 Found", "location: https://login.example.net/cdn-cgi/access\r\n"),
+        page("403 Forbidden", "cf-mitigated: challenge\r\n"),
+        answer("202 Accepted", "", ""),
+        accepted(),
+    ]);
+    let check_in = |bytes_in| {
+        machine.transfer(bytes_in, 0);
+        let run = run(machine.once(&server.url()).arg("--state-file").arg(&state_file));
+        let body: serde_json::Value =
+            serde_json::from_str(&server.requests.recv().unwrap().body).unwrap();
+        (run.code, body["bandwidthBytesIn"].as_u64().unwrap(), run.stdout)
+    };
+    assert_eq!(check_in(1_000).0, 0);
+    for (bytes_in, named) in [
+        (1_010, "200 OK: refused\n"),
+        (1_020, "location:     https://login.example.net/"),
+        (1_030, "cf-mitigated: challenge\n"),
+        (1_040, "202 Accepted: refused\n"),
+    ] {
+        let (code, told, stdout) = check_in(bytes_in);
+        assert_eq!((code, told), (77, bytes_in - 1_000), "{stdout}");
+        let answered_by = "answered by:  something in front of the server, or another one\n";
+        assert!(stdout.contains(named) && stdout.contains(answered_by), "{stdout}");
+        let (_, hint) = stdout.split_once("hint:").unwrap();
+        assert!(!hint.contains("KEY") && !hint.contains("TOKEN"), "{hint}");
+    }
+    let (code, told, _) = check_in(1_050);
+    assert_eq!((code, told), (0, 50));
 }
 
 #[test]
@@ -300,7 +338,7 @@ fn secrets_that_a_server_sends_back_do_not_show() {
     for status in ["403 Forbidden", "302 Found", "500 Internal Server Error"] {
         // `run` checks.
         let run = once_against(answer(status, &location, &body));
-        assert!(run.stdout.contains("error:       Bearer [redacted]\n"), "{}", run.stdout);
+        assert!(run.stdout.contains("error:        Bearer [redacted]\n"), "{}", run.stdout);
     }
 }
 
