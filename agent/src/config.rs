@@ -43,6 +43,14 @@ pub enum ConfigError {
     /// A sandbox's id cannot be this.
     #[error("the sandbox id must be a string of 1 to {MAX_SANDBOX_ID_BYTES} bytes")]
     SandboxId,
+    /// This is no id or version as anybody means it.
+    #[error("{what} has {fault}")]
+    Id {
+        /// What it is of.
+        what: &'static str,
+        /// What does not belong there.
+        fault: &'static str,
+    },
     /// The file that this names cannot be read.
     #[error("{variable}: cannot read {}: {error}", .path.display())]
     Unreadable {
@@ -193,6 +201,7 @@ impl Config {
         let sandbox_id =
             settings.sandbox_id.clone().ok_or(ConfigError::Missing(vec![variables::SANDBOX_ID]))?;
         check_sandbox_id(&sandbox_id)?;
+        check_ids(settings)?;
         let timeout = Duration::from_secs(settings.timeout);
         let redactor = redactor(settings, credentials);
         let source =
@@ -298,13 +307,40 @@ impl DaemonArguments {
     }
 }
 
+/// What [`ConfigError::Id`] is of where it may be a variable's or an argument.
+pub(crate) const THE_SANDBOX_ID: &str = "the sandbox id";
+
 /// Checks a sandbox's id against the contract.
 pub fn check_sandbox_id(sandbox_id: &str) -> Result<(), ConfigError> {
-    if (1..=MAX_SANDBOX_ID_BYTES).contains(&sandbox_id.len()) {
-        Ok(())
-    } else {
-        Err(ConfigError::SandboxId)
+    if !(1..=MAX_SANDBOX_ID_BYTES).contains(&sandbox_id.len()) {
+        return Err(ConfigError::SandboxId);
     }
+    check_id(THE_SANDBOX_ID, sandbox_id)
+}
+
+/// Checks what identifies the machine and its software for what came along by accident: to the
+/// server, `sandbox-1` and `sandbox-1` with a line end are two.
+pub(crate) fn check_id(what: &'static str, id: &str) -> Result<(), ConfigError> {
+    let quote = |c| matches!(c, '"' | '\'' | '`');
+    let faults = [
+        (id.contains('\r'), "a carriage return, as from a file with the line ends of Windows"),
+        (id.trim() != id, "white space at an end"),
+        (id.contains(char::is_control), "control characters inside"),
+        (
+            id.starts_with(quote) || id.ends_with(quote),
+            "quotation marks at an end, which only a shell would take off",
+        ),
+    ];
+    let fault = faults.into_iter().find(|(is, _)| *is);
+    fault.map_or(Ok(()), |(_, fault)| Err(ConfigError::Id { what, fault }))
+}
+
+/// Checks all that is sent as it is set.
+pub(crate) fn check_ids(settings: &Settings) -> Result<(), ConfigError> {
+    let machine_id = settings.machine_id.as_deref().unwrap_or_default();
+    check_id(variables::MACHINE_ID, machine_id)?;
+    check_id(variables::CONTROLLER_VERSION, &settings.controller_version)?;
+    check_id(variables::CONTROLLER_COMMIT, &settings.controller_commit)
 }
 
 pub(crate) fn header(
@@ -439,6 +475,27 @@ mod tests {
         assert!(check_sandbox_id(&"s".repeat(96)).is_ok());
         for id in ["", &"s".repeat(97), &"ü".repeat(49)] {
             assert!(check_sandbox_id(id).is_err(), "{id}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_free_of_what_came_along_by_accident() {
+        for id in ["s", "sandbox-1", "a b", "J\u{fc}rgen's", "a\"b"] {
+            assert!(check_sandbox_id(id).is_ok(), "{id:?}");
+        }
+        for (id, fault) in [
+            ("s\r", "carriage return"),
+            ("s\r\n", "carriage return"),
+            ("s\n", "white space at an end"),
+            (" s", "white space at an end"),
+            ("s\u{a0}", "white space at an end"),
+            ("a\u{1b}b", "control characters inside"),
+            ("a\nb", "control characters inside"),
+            ("\"s\"", "quotation marks"),
+            ("s'", "quotation marks"),
+        ] {
+            let error = check_sandbox_id(id).unwrap_err().to_string();
+            assert!(error.starts_with("the sandbox id has ") && error.contains(fault), "{error}");
         }
     }
 

@@ -435,6 +435,8 @@ fn bad_settings_exit_64_and_name_the_variable_but_not_its_value() {
         ("KILOCLAW_TIMEOUT_SECONDS", "soon", "--timeout"),
         ("KILOCLAW_TIMEOUT_SECONDS", "0", "--timeout"),
         ("KILOCLAW_SANDBOX_ID", &"s".repeat(97), "1 to 96 bytes"),
+        ("KILOCLAW_SANDBOX_ID", "sandbox-1\r", "the sandbox id has a carriage return"),
+        ("FLY_MACHINE_ID", "\"m\"", "FLY_MACHINE_ID has quotation marks"),
         ("FLY_MACHINE_ID", &"m".repeat(1025), "machineId must be"),
     ] {
         let run = run(machine.once("http://127.0.0.1:1/").env(name, value));

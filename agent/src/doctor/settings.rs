@@ -70,6 +70,8 @@ impl Usable {
         let sandbox_id =
             sandbox_id.filter(|id| problems.unless(config::check_sandbox_id(id)).is_some());
 
+        problems.unless(config::check_ids(settings));
+
         let url = settings.checkin_url.as_deref();
         let url = url.map(|text| config::url(text, variables::CHECKIN_URL, settings));
         let url = url.and_then(|url| problems.unless(url));
@@ -191,7 +193,10 @@ fn verdict(error: &ConfigError) -> Verdict {
         ConfigError::NotAHeader(_) => {
             ("invalid_value", "copy it again, without line breaks inside".to_owned())
         }
-        ConfigError::SandboxId => (
+        ConfigError::Id { what, .. } if *what != config::THE_SANDBOX_ID => {
+            ("invalid_value", "write it without".to_owned())
+        }
+        ConfigError::SandboxId | ConfigError::Id { .. } => (
             "wrong_sandbox_id",
             format!("set {SANDBOX_ID} to the id that {GATEWAY_TOKEN} was made for"),
         ),
