@@ -88,6 +88,7 @@ mod tests {
             timeout: Duration::from_secs(10),
             local: Client::new(Duration::from_secs(10), RootCerts::WebPki, None),
             redactor: Redactor::default(),
+            warnings: Vec::new(),
         }
     }
 

@@ -287,7 +287,8 @@ pub struct Settings {
     pub https_proxy: Option<Secret>,
 
     /// Hosts that are not asked through the proxy, separated by commas: example.com,
-    /// .example.com for all below it, or * [default: none]
+    /// .example.com for all below it, 10.0.0.1, 10.0.0.0/8, each also with a port, or *
+    /// [default: none]
     #[arg(long, value_name = "HOSTS", env = variables::NO_PROXY)]
     pub no_proxy: Option<String>,
 

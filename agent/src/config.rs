@@ -18,7 +18,7 @@ use crate::collect::{Source, Sources};
 use crate::http::{self, Client};
 use crate::schedule::Rhythm;
 use crate::secret::{Redactor, Secret};
-use crate::variables;
+use crate::{no_proxy, variables};
 
 /// What is wrong with the settings. It names variables and never quotes values: a URL or a token
 /// may hold a secret even where it is broken.
@@ -114,6 +114,8 @@ pub struct Config {
     pub local: Client,
     /// Knows all secrets, whether or not they are used.
     pub redactor: Redactor,
+    /// What is odd about the settings.
+    pub warnings: Vec<String>,
 }
 
 /// Where check-ins go, as whom, and how.
@@ -221,6 +223,7 @@ impl Config {
             timeout,
             local,
             redactor,
+            warnings: warnings(settings),
         })
     }
 }
@@ -257,13 +260,26 @@ pub(crate) fn local_client(source: &Source, settings: &Settings) -> Result<Clien
 
 /// The proxy that `url` is asked through, if it is.
 pub(crate) fn proxy_to(url: &Uri, settings: &Settings) -> Result<Option<Proxy>, ConfigError> {
-    Ok(match &settings.https_proxy {
-        Some(proxy) if url.scheme_str() == Some("https") => {
-            Some(parse_proxy(proxy, settings.no_proxy.as_deref().unwrap_or_default())?)
-                .filter(|proxy| !proxy.is_no_proxy(url))
-        }
-        _ => None,
-    })
+    let Some(proxy) = settings.https_proxy.as_ref().filter(|_| url.scheme_str() == Some("https"))
+    else {
+        return Ok(None);
+    };
+    let proxy = parse_proxy(proxy)?;
+    let bypassed = settings.no_proxy.as_deref().is_some_and(|list| no_proxy::covers(list, url));
+    Ok(Some(proxy).filter(|_| !bypassed))
+}
+
+/// What is odd about the settings, and keeps nobody from checking in.
+pub(crate) fn warnings(settings: &Settings) -> Vec<String> {
+    let list = settings.no_proxy.as_deref().filter(|_| settings.https_proxy.is_some());
+    let odd = list.map(no_proxy::not_understood).unwrap_or_default();
+    let warning = |number| {
+        format!(
+            "entry {number} of {} is not honoured: it is no host, address or network",
+            variables::NO_PROXY
+        )
+    };
+    odd.into_iter().map(warning).collect()
 }
 
 impl Target {
@@ -393,7 +409,7 @@ pub(crate) fn roots(url: &Uri, settings: &Settings) -> Result<RootCerts, ConfigE
     http::roots_in(&pem).ok_or_else(|| ConfigError::NoCertificate(path.clone()))
 }
 
-fn parse_proxy(url: &Secret, no_proxy: &str) -> Result<Proxy, ConfigError> {
+fn parse_proxy(url: &Secret) -> Result<Proxy, ConfigError> {
     let parsed = Proxy::new(url.expose()).map_err(|_| ConfigError::Proxy)?;
     // Others would need features that are not compiled in.
     if !matches!(parsed.protocol(), ProxyProtocol::Http | ProxyProtocol::Https)
@@ -401,18 +417,7 @@ fn parse_proxy(url: &Secret, no_proxy: &str) -> Result<Proxy, ConfigError> {
     {
         return Err(ConfigError::Proxy);
     }
-    // What is not to be asked through it can be told only to a builder.
-    let mut proxy = Proxy::builder(parsed.protocol()).host(parsed.host()).port(parsed.port());
-    if let Some(user) = parsed.username() {
-        proxy = proxy.username(user);
-    }
-    if let Some(password) = parsed.password() {
-        proxy = proxy.password(password);
-    }
-    for host in no_proxy.split(',').map(str::trim).filter(|host| !host.is_empty()) {
-        proxy = proxy.no_proxy(host);
-    }
-    proxy.build().map_err(|_| ConfigError::Proxy)
+    Ok(parsed)
 }
 
 /// Knows the credentials as they are and as they were given, and the password of the proxy.
@@ -525,29 +530,20 @@ mod tests {
         }
     }
 
-    fn proxy(url: &str, no_proxy: &str) -> Result<Proxy, ConfigError> {
-        parse_proxy(&Secret::new(url), no_proxy)
+    fn proxy(url: &str) -> Result<Proxy, ConfigError> {
+        parse_proxy(&Secret::new(url))
     }
 
     #[test]
     fn a_proxy_is_a_url_or_a_host_and_a_port() {
         for url in ["http://proxy:3128", "https://proxy.example.com", "proxy:3128", "10.0.0.1:80"] {
-            assert!(proxy(url, "").is_ok(), "{url}");
+            assert!(proxy(url).is_ok(), "{url}");
         }
-        let with_password = proxy("http://me:p%40ss@proxy:3128", "").unwrap();
+        let with_password = proxy("http://me:p%40ss@proxy:3128").unwrap();
         assert_eq!(with_password.password(), Some("p@ss"));
         for url in ["", "socks5://proxy:1080", "ftp://proxy", "http://", "http:///"] {
-            assert!(matches!(proxy(url, ""), Err(ConfigError::Proxy)), "{url}");
+            assert!(matches!(proxy(url), Err(ConfigError::Proxy)), "{url}");
         }
-    }
-
-    #[test]
-    fn some_hosts_are_not_asked_through_the_proxy() {
-        let proxy = proxy("proxy:3128", " example.com , .internal,10.0.0.1,").unwrap();
-        let passes_by = |url: &str| proxy.is_no_proxy(&url.parse().unwrap());
-        assert!(passes_by("https://example.com/") && passes_by("https://a.internal/"));
-        assert!(passes_by("https://10.0.0.1/"));
-        assert!(!passes_by("https://example.org/") && !passes_by("https://internal.org/"));
     }
 
     #[test]
@@ -580,7 +576,7 @@ mod tests {
         #[test]
         fn no_url_panics(text: String) {
             let _ = parse_url(&text);
-            let _ = proxy(&text, &text);
+            let _ = proxy(&text);
         }
     }
 }

@@ -44,6 +44,7 @@ fn once(arguments: &OnceArguments) -> Result<Exit, OnceError> {
 
     let mut collector = Collector::new(config.sources.clone(), Children::default());
     let readings = collector.collect(&config.local, None, Instant::now(), None, &mut warn);
+    config.warnings.iter().for_each(|warning| warn(warning));
     for name in readings.network.iter().flat_map(|counters| config.interfaces.missing(counters)) {
         warn(&format!("there is no network interface {name}, counting without it"));
     }

@@ -127,6 +127,7 @@ impl Worker {
                 collector.collect(&config.local, process, Instant::now(), deadline, &mut warn)
             }
         };
+        config.warnings.iter().for_each(|warning| warn(warning));
         if let Some(counters) = &readings.network {
             for name in config.interfaces.missing(counters) {
                 warn(&format!("there is no network interface {name}, counting without it"));

@@ -94,6 +94,10 @@ impl Usable {
         let local = local.and_then(|local| problems.unless(local));
         let interfaces = Interfaces::new(&settings.net_interfaces).map_err(ConfigError::from);
         let interfaces = problems.unless(interfaces);
+        for warning in config::warnings(settings) {
+            let mend = "write it as example.com, .example.com, 10.0.0.1 or 10.0.0.0/8";
+            problems.0.push(Verdict::warned("invalid_no_proxy", warning, mend));
+        }
         Self {
             problems: problems.0,
             redactor,
@@ -127,6 +131,7 @@ impl Usable {
             timeout: self.timeout,
             local: self.local.clone()?,
             redactor: self.redactor.clone(),
+            warnings: Vec::new(),
         })
     }
 }
