@@ -2,10 +2,13 @@
 
 #![expect(clippy::doc_markdown, reason = "these comments are the help, which is no Markdown")]
 
+use std::any::TypeId;
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
+use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, value_parser};
 use clap_complete::Shell;
 use tracing::level_filters::LevelFilter;
@@ -36,7 +39,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a command, keep it running, and check in regularly
-    #[command(after_help = RUN_HELP)]
+    #[command(after_help = RUN_HELP, override_usage = RUN_USAGE)]
     Run(Box<RunArguments>),
     /// Check in regularly, on a process that something else keeps running
     #[command(after_help = WATCH_HELP)]
@@ -58,6 +61,9 @@ pub enum Command {
     /// Print the manual page, or write those of all commands
     Man(ManArguments),
 }
+
+/// clap's own names options that need not be there, and not the `--`.
+const RUN_USAGE: &str = "kiloclaw-agent run [OPTIONS] -- <COMMAND>...";
 
 const RUN_HELP: &str = "\
 Signals:
@@ -398,7 +404,12 @@ impl Cli {
     /// Reads the process's arguments and environment.
     pub fn from_process() -> Result<Self, clap::Error> {
         let mut command = command();
-        let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+        let matches = match command.try_get_matches_from_mut(std::env::args_os()) {
+            Err(error) if error.kind() == ErrorKind::InvalidUtf8 => {
+                return Err(not_utf8(&mut command).unwrap_or(error));
+            }
+            matches => matches?,
+        };
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
     }
 }
@@ -425,6 +436,22 @@ pub fn command() -> clap::Command {
             argument.hide_env_values(true)
         })
     })
+}
+
+/// Names the variables that are not UTF-8 and have to be, which clap does not; `None` if it was an
+/// argument.
+fn not_utf8(command: &mut clap::Command) -> Option<clap::Error> {
+    let any_bytes = [TypeId::of::<PathBuf>(), TypeId::of::<OsString>()];
+    let arguments = command.get_subcommands().flat_map(clap::Command::get_arguments);
+    let names: BTreeSet<_> = arguments
+        .filter(|argument| !any_bytes.iter().any(|id| argument.get_value_parser().type_id() == *id))
+        .filter_map(clap::Arg::get_env)
+        .filter(|name| std::env::var_os(name).is_some_and(|value| value.to_str().is_none()))
+        .map(|name| name.display().to_string())
+        .collect();
+    let names = names.into_iter().collect::<Vec<_>>().join(", ");
+    let text = format!("not valid UTF-8: {names}");
+    (!names.is_empty()).then(|| command.error(ErrorKind::InvalidUtf8, text))
 }
 
 const LOWER_CASE_TOO: [(&str, &str); 2] =

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use kiloclaw_checkin::{CHECKIN_PATH, Credential, Field, InvalidBody, Refusal};
 use ureq::http::Uri;
 
-use crate::http::{Cause, TlsFault};
+use crate::http::{Cause, NoAnswer, TlsFault};
 use crate::secret::Redactor;
 use crate::send::{Answer, Outcome};
 use crate::variables;
@@ -112,6 +112,16 @@ fn verdict(outcome: &Outcome) -> &'static str {
 pub fn hint(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Accepted(_) => String::new(),
+        // ureq gives the proxy's status only in words.
+        Outcome::Unreachable(NoAnswer { cause: Cause::Proxy, reason })
+            if reason.contains("407") =>
+        {
+            format!(
+                "check {}: the proxy wants a user and a password, or others \
+                 (http://USER:PASSWORD@HOST:PORT)",
+                variables::HTTPS_PROXY
+            )
+        }
         Outcome::Unreachable(no_answer) => hint_on_the_way(no_answer.cause),
         Outcome::Redirected(answer) | Outcome::TryLater(answer) | Outcome::Refused(answer) => {
             hint_of_the_server(answer)

@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -457,6 +459,28 @@ fn bad_flags_exit_64_and_help_and_version_exit_0() {
     assert_eq!(run.code, 0);
     let version = concat!(env!("CARGO_PKG_VERSION"), " (", env!("BUILD_COMMIT"), ")");
     assert_eq!(run.stdout, format!("kiloclaw-agent {version}\n"));
+}
+
+#[test]
+fn a_variable_that_is_not_utf8_is_named() {
+    let odd = OsStr::from_bytes(b"key-\xff");
+    let mut once = Machine::new().once("http://127.0.0.1:1/");
+    // The path of a program may be of any bytes.
+    once.env("KILOCODE_API_KEY", odd).env("FLY_MACHINE_ID", odd);
+    once.env("KILOCLAW_OPENCLAW_COMMAND", odd);
+    let run = run(&mut once);
+    assert_eq!(run.code, 64);
+    let expected = "error: not valid UTF-8: FLY_MACHINE_ID, KILOCODE_API_KEY\n";
+    assert!(run.stderr.starts_with(expected), "{}", run.stderr);
+    assert!(!run.stderr.contains("key-"), "{}", run.stderr);
+}
+
+#[test]
+fn run_without_a_command_shows_how_to_give_one() {
+    let run = run(&mut agent(&["run"]));
+    assert_eq!(run.code, 64);
+    let usage = "\nUsage: kiloclaw-agent run [OPTIONS] -- <COMMAND>...\n";
+    assert!(run.stderr.contains(usage), "{}", run.stderr);
 }
 
 #[test]

@@ -462,6 +462,9 @@ fn a_proxy_that_does_not_connect() {
     assert_eq!((through.status("proxy"), through.status("tls")), ("passed", "passed"));
     let refused = doctor(&ConnectProxy::refusing("407 Authenticate").with_password());
     assert_eq!(refused.failed(), [("proxy", "proxy")]);
+    assert!(refused.mend("proxy").contains("wants a user and a password"), "{refused:?}");
+    let forbidden = doctor(&ConnectProxy::refusing("403 Forbidden").url());
+    assert!(forbidden.mend("proxy").contains("allows this host"), "{forbidden:?}");
     let nobody = doctor("http://127.0.0.1:1");
     assert_eq!(nobody.failed(), [("connection", "connection_refused")]);
     assert!(nobody.mend("connection").contains("HTTPS_PROXY"), "{}", nobody.mend("connection"));
