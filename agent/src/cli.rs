@@ -74,14 +74,15 @@ Signals:
 A command that crashes is restarted after 1 second, then 2, 4 and so on up to 5 minutes, and again
 from 1 second once it was up for 30 seconds. One that exits with code 0 is restarted at once. What
 it left behind in its process group is killed. The exit code is 0 after a signal to end, 64 if a
-setting is missing or invalid.";
+setting is missing or invalid, 71 if another agent uses the state file.";
 
 const WATCH_HELP: &str = "\
 Signals:
   TERM, INT  check in for the last time, end
   HUP        read the files of keys and certificates again
 
-The exit code is 0 after a signal to end, 64 if a setting is missing or invalid.";
+The exit code is 0 after a signal to end, 64 if a setting is missing or invalid, 71 if another agent
+uses the state file.";
 
 /// Of `run`.
 #[derive(Debug, Args)]

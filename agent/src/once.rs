@@ -11,8 +11,8 @@ use crate::collect::Collector;
 use crate::config::{Config, ConfigError, Credentials, Target};
 use crate::exit::Exit;
 use crate::send::{Outcome, send};
-use crate::state::State;
-use crate::{output, report};
+use crate::state::{InUse, State};
+use crate::{output, report, state};
 
 /// What keeps a check-in from being made.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +26,9 @@ pub enum OnceError {
     /// The body could not be written as JSON.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
+    /// An agent is at it.
+    #[error("{0}")]
+    InUse(#[from] InUse),
 }
 
 /// Sends one check-in, or with `--dry-run` only shows it.
@@ -48,6 +51,9 @@ fn once(arguments: &OnceArguments) -> Result<Exit, OnceError> {
     for name in readings.network.iter().flat_map(|counters| config.interfaces.missing(counters)) {
         warn(&format!("there is no network interface {name}, counting without it"));
     }
+    // A dry run changes nothing.
+    let locked = state_file.as_deref().filter(|_| !dry_run);
+    let _lock = locked.map(state::lock).transpose()?;
     let mut state = load(arguments, &config, &mut warn);
     state.ledger.observe(&readings, &config.interfaces);
     let owed = state.ledger.owed();
@@ -76,7 +82,7 @@ fn once(arguments: &OnceArguments) -> Result<Exit, OnceError> {
 
 fn load(arguments: &OnceArguments, config: &Config, warn: &mut dyn FnMut(&str)) -> State {
     let Some(path) = &arguments.state_file else { return State::new(&config.sandbox_id) };
-    let reason = match State::load(path) {
+    let reason = match State::load_own(path) {
         Ok(Some(state)) if state.sandbox_id == config.sandbox_id => return state,
         Ok(Some(_)) => "it is another sandbox's".to_owned(),
         Ok(None) => return State::new(&config.sandbox_id),

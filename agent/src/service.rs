@@ -29,7 +29,7 @@ use crate::ledger::Ledger;
 use crate::process::Process;
 use crate::schedule::Pace;
 use crate::send::Outcome;
-use crate::state::{self, Agent, Failure, State, StateFile, Time, Uptime};
+use crate::state::{self, Agent, Failure, InUse, State, StateFile, Time, Uptime};
 use crate::supervisor::{self, Action, Supervisor};
 use crate::worker::{self, Done, Job, Setup, Task};
 use crate::{output, report};
@@ -43,6 +43,9 @@ pub enum StartError {
     /// No thread or no signal handler can be had.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
+    /// There is an agent already.
+    #[error("{0}")]
+    InUse(#[from] InUse),
 }
 
 /// Runs a command and checks in, until it is told to end.
@@ -67,7 +70,7 @@ fn ended(result: Result<(), StartError>) -> Exit {
     match result {
         Ok(()) => Exit::Done,
         Err(StartError::Config(error)) => output::bad_configuration(&error.to_string()),
-        Err(error @ StartError::System(_)) => {
+        Err(error @ (StartError::System(_) | StartError::InUse(_))) => {
             output::error(&error.to_string());
             Exit::SystemError
         }
@@ -100,7 +103,7 @@ fn serve(
     let first_process = process::id() == 1;
     listen(&sender, first_process)?;
     let children = if first_process { Children::adopting() } else { Children::default() };
-    let state_file = StateFile::new(&arguments.state);
+    let state_file = StateFile::new(&arguments.state)?;
     let State { ledger, agent: before, .. } = state_file.load(&setup.config.sandbox_id);
     let epoch = epoch::read(&setup.config.sources.proc_root);
     let restarts = ledger.restarts_seen_in(epoch.as_deref());

@@ -1,15 +1,16 @@
 //! The state file: what a restarted agent must still know, and what `status` tells.
 
 use std::fmt::{self, Display};
-use std::fs::{self, DirBuilder};
-use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{Access, StatVfs, access, statvfs};
+use rustix::fs::{Access, OFlags, StatVfs, access, statvfs};
+use rustix::process::geteuid;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
@@ -17,6 +18,9 @@ use tempfile::NamedTempFile;
 use crate::cli::{StateArguments, VERSION_AND_COMMIT};
 use crate::collect::process::Status;
 use crate::ledger::Ledger;
+
+/// The largest state file that is read, in bytes: hundreds of interfaces are a tenth of it.
+const MAX_BYTES: u64 = 1024 * 1024;
 
 /// All that is in the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -153,18 +157,34 @@ impl State {
         Self { sandbox_id: sandbox_id.to_owned(), ledger: Ledger::default(), agent: None }
     }
 
-    /// Reads a state file, if there is one.
+    /// Reads a state file, if there is one, whoever it belongs to.
     pub fn load(path: &Path) -> Result<Option<Self>, LoadError> {
-        match fs::read(path) {
-            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+        let file = match opened(OpenOptions::new().read(true), path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let mut text = Vec::new();
+        file.take(MAX_BYTES + 1).read_to_end(&mut text)?;
+        if text.len() as u64 > MAX_BYTES {
+            return Err(odd(format!("larger than {MAX_BYTES} bytes")).into());
+        }
+        Ok(Some(serde_json::from_slice(&text)?))
+    }
+
+    /// Reads the state file of an agent that has this process's user: what another user wrote would
+    /// be sent.
+    pub fn load_own(path: &Path) -> Result<Option<Self>, LoadError> {
+        match check(path, true) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.into()),
+            checked => checked.map_err(LoadError::from).and_then(|()| Self::load(path)),
         }
     }
 
     /// Writes a state file, wholly or not at all: a machine may stop at any moment. Only its owner
     /// can read it.
     pub fn save(&self, path: &Path) -> io::Result<()> {
+        // It would take the place of whatever is there, be it a device.
+        check(path, true)?;
         let mut file = NamedTempFile::new_in(directory(path))?;
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
@@ -173,6 +193,81 @@ impl State {
         file.as_file().sync_data()?;
         file.persist(path)?;
         Ok(())
+    }
+}
+
+/// Opens a file without following a link and without waiting for the other end of a pipe.
+fn opened(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = options.custom_flags(flags.bits().cast_signed()).open(path);
+    let file = match file {
+        Err(error) if is_link(path) => return Err(io::Error::new(error.kind(), "a link")),
+        file => file?,
+    };
+    if file.metadata()?.is_file() { Ok(file) } else { Err(odd("no regular file")) }
+}
+
+fn is_link(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink())
+}
+
+fn odd(what: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, what.into())
+}
+
+/// Why there should be no state file at this path: what is there is none, or, where it is to be
+/// `owned` by this process's user, is another's; or anybody could put another in its place.
+pub fn check(path: &Path, owned: bool) -> io::Result<()> {
+    let denied = |why: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    let trusted = |found: &Metadata| [0, geteuid().as_raw()].contains(&found.uid());
+    let directory = fs::metadata(directory(path))?;
+    let (for_all, sticky) = (directory.mode() & 0o002 != 0, directory.mode() & 0o1000 != 0);
+    if for_all && !(sticky && trusted(&directory)) {
+        return denied("anybody can write to its directory".to_owned());
+    }
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(found) if !found.is_file() => Err(odd("there is something that is no regular file")),
+        Ok(found) if owned && !trusted(&found) => {
+            denied(format!("it belongs to another user, with id {}", found.uid()))
+        }
+        Ok(_) => Ok(()),
+    }
+}
+
+/// Another agent uses the state file.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the state file {} is in use by another agent{}: two would report the same bytes twice; stop that \
+     one, or name another file with --state-file",
+    .path.display(),
+    .pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
+)]
+pub struct InUse {
+    path: PathBuf,
+    pid: Option<u32>,
+}
+
+/// Keeps other agents from using a state file, as long as it is there. The file itself cannot be what
+/// is locked: every time it is written it is another.
+///
+/// `None` where it cannot be locked, which is where it cannot be written, or not on this file system.
+pub fn lock(path: &Path) -> Result<Option<File>, InUse> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let file = check(path, true).and_then(|()| {
+        opened(OpenOptions::new().write(true).create(true).mode(0o600), Path::new(&name))
+    });
+    let Ok(file) = file else { return Ok(None) };
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::Error(_)) => Ok(None),
+        Err(TryLockError::WouldBlock) => {
+            let state = State::load(path).ok().flatten();
+            let pid = state.and_then(|state| state.agent).map(|agent| agent.pid);
+            Err(InUse { path: path.to_owned(), pid })
+        }
     }
 }
 
@@ -207,26 +302,28 @@ pub struct StateFile {
     path: PathBuf,
     /// Why it could not be written the last time. What lasts is said once.
     unwritable: Option<io::ErrorKind>,
+    /// For as long as the agent runs.
+    _lock: Option<File>,
 }
 
 impl StateFile {
     /// The one that was asked for, or the first of the [default places](default_paths). Of those,
     /// the directory is made if it is not there.
-    #[must_use]
-    pub fn new(arguments: &StateArguments) -> Self {
+    pub fn new(arguments: &StateArguments) -> Result<Self, InUse> {
         let path = arguments.paths().swap_remove(0);
         if let (None, Some(directory)) = (&arguments.state_file, path.parent()) {
             // Where this fails, so does writing the file, which is told.
             let _ = DirBuilder::new().recursive(true).mode(0o700).create(directory);
         }
-        Self { path, unwritable: None }
+        let lock = lock(&path)?;
+        Ok(Self { path, unwritable: None, _lock: lock })
     }
 
     /// What is known of a sandbox.
     #[must_use]
     pub fn load(&self, sandbox_id: &str) -> State {
         let path = self.path.display();
-        match State::load(&self.path) {
+        match State::load_own(&self.path) {
             Ok(Some(state)) if state.sandbox_id == sandbox_id => return state,
             Ok(Some(_)) => tracing::warn!("starting over: {path} is another sandbox's state file"),
             Ok(None) => {}
@@ -371,7 +468,7 @@ impl<'de> Deserialize<'de> for Uptime {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     use proptest::prelude::*;
 
@@ -437,6 +534,65 @@ mod tests {
         assert!(full().save(&directory.path().join("missing/state.json")).is_err());
         // A directory cannot be replaced by a file.
         assert!(full().save(directory.path()).is_err());
+    }
+
+    #[test]
+    fn what_is_no_file_of_ones_own_is_neither_read_nor_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let made = process::Command::new("mkfifo").arg(path("fifo")).status().unwrap();
+        assert!(made.success());
+        full().save(&path("state.json")).unwrap();
+        symlink(path("state.json"), path("link")).unwrap();
+        symlink(path("nowhere"), path("dangling")).unwrap();
+        symlink("/dev/zero", path("device")).unwrap();
+        fs::create_dir(path("directory")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+        let mut paths =
+            ["fifo", "link", "dangling", "device", "directory", "socket"].map(path).to_vec();
+        paths.extend(["/dev/null", "/dev/zero", "/dev/tty"].map(PathBuf::from));
+        for path in paths {
+            // It hangs on none, reads no device to its end, and leaves each as it is.
+            let before = fs::symlink_metadata(&path).unwrap().file_type();
+            assert!(matches!(State::load(&path), Err(LoadError::Read(_))), "{path:?}");
+            assert!(matches!(State::load_own(&path), Err(LoadError::Read(_))), "{path:?}");
+            assert!(full().save(&path).is_err(), "{path:?}");
+            assert!(lock(&path).unwrap().is_none(), "{path:?}");
+            assert_eq!(fs::symlink_metadata(&path).unwrap().file_type(), before, "{path:?}");
+        }
+        let large = File::create(path("large")).unwrap();
+        large.set_len(1 << 40).unwrap();
+        let error = State::load(&path("large")).unwrap_err().to_string();
+        assert!(error.contains("larger than"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_that_anybody_can_write_to_is_not_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        full().save(&path).unwrap();
+        let mode = |mode| fs::set_permissions(directory.path(), PermissionsExt::from_mode(mode));
+        mode(0o777).unwrap();
+        assert_eq!(full().save(&path).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        assert!(matches!(State::load_own(&path), Err(LoadError::Read(_))));
+        // As /tmp is: there, nobody replaces what is another's.
+        mode(0o1777).unwrap();
+        full().save(&path).unwrap();
+        assert!(State::load_own(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_state_file_has_one_agent_at_a_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        let held = lock(&path).unwrap();
+        assert!(held.is_some());
+        full().save(&path).unwrap();
+        let error = lock(&path).unwrap_err().to_string();
+        assert!(error.contains("in use by another agent (process 42)"), "{error}");
+        drop(held);
+        assert!(lock(&path).unwrap().is_some());
+        assert!(lock(&directory.path().join("missing/state.json")).unwrap().is_none());
     }
 
     #[test]

@@ -587,7 +587,7 @@ fn a_controller_is_asked_for_the_process() {
 
 #[test]
 fn a_place_where_no_state_file_can_be() {
-    for place in ["/nowhere/state.json", "/proc/state.json"] {
+    for place in ["/nowhere/state.json", "/proc/state.json", "/dev/null", "/"] {
         let told = with("KILOCLAW_STATE_FILE", place);
         assert_eq!(told.failed(), [("state_file", "not_writable")], "{place}");
     }

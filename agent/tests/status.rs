@@ -5,7 +5,7 @@
 mod harness;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -140,6 +140,51 @@ fn a_state_file_that_cannot_be_written_is_told_once_and_disturbs_nothing() {
     let (exit, output) = agent.stop();
     assert_eq!(exit.code(), Some(0));
     assert_eq!(output.matches("cannot write the state file ").count(), 1, "{output}");
+}
+
+#[test]
+fn what_is_no_regular_file_neither_holds_up_the_agent_nor_is_replaced() {
+    let (machine, server) = (Machine::new(), Server::accepting());
+    let path = machine.path("state.json");
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let mut agent = machine.run(&server, &[], "echo started; exec sleep 60");
+    agent.line("started");
+    assert_eq!(server.check_in(|_| true)["accepted"], true);
+    server.check_in(|_| true);
+    let (code, text, _) = status(&path);
+    assert_eq!(code, 1);
+    assert!(text.contains("no regular file"), "{text}");
+    let (exit, output) = agent.stop();
+    assert_eq!(exit.code(), Some(0));
+    assert!(output.contains("cannot write the state file "), "{output}");
+    assert!(fs::symlink_metadata(&path).unwrap().file_type().is_fifo());
+}
+
+#[test]
+fn two_agents_do_not_share_a_state_file() {
+    let (machine, server) = (Machine::new(), Server::accepting());
+    let first = machine.run(&server, &[], "exec sleep 60");
+    server.check_in(|_| true);
+    // The second one is sent after the first was written down.
+    server.check_in(|_| true);
+    let in_use = format!("in use by another agent (process {})", first.id());
+    let (exit, output) = machine.run(&server, &[], "echo must not run").ended();
+    assert_eq!(exit.code(), Some(71), "{output}");
+    assert!(output.contains(&in_use) && !output.contains("must not run"), "{output}");
+    let mut once = machine.command("run", &server);
+    let mut other = Command::new(once.get_program());
+    other.arg("once").env_clear();
+    other.envs(once.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let other = other.output().unwrap();
+    assert_eq!(other.status.code(), Some(64));
+    assert!(String::from_utf8_lossy(&other.stderr).contains(&in_use), "{other:?}");
+    assert_eq!(status(&machine.path("state.json")).0, 0);
+    // One that is gone, however it ended, holds nothing.
+    first.signal(rustix::process::Signal::KILL);
+    drop(first);
+    let next = harness::Agent::start(once.args(["--", "sleep", "60"]));
+    server.check_in(|_| true);
+    assert_eq!(next.stop().0.code(), Some(0));
 }
 
 /// A command that may write no byte to any file, as on a full disk, until [`make_space`].

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::doctor::check::{Name, Report, Verdict};
 use crate::doctor::settings::Usable;
 use crate::report;
 use crate::send::Outcome;
-use crate::state::State;
+use crate::state::{self, State};
 use crate::variables;
 
 /// Takes all readings, each of which can fail alone.
@@ -213,8 +213,11 @@ fn keep(path: &Path, makes_directory: bool, sandbox_id: Option<&str>) -> Verdict
     let failed = |code, error: &dyn std::fmt::Display, mend: &str| {
         Verdict::failed(code, format!("{shown}: {error}"), mend)
     };
-    if path.is_dir() {
-        return failed("not_writable", &"is a directory", "name a file in it");
+    if let Err(error) = state::check(path, false)
+        && error.kind() != ErrorKind::NotFound
+    {
+        let mend = "name another file, in a directory that only the agent's user can write to";
+        return failed("not_writable", &error, mend);
     }
     if let Err(error) = try_place(&place(path, makes_directory)) {
         let mend = format!(
