@@ -439,10 +439,14 @@ impl Service<'_> {
     /// Writes down how things are, for `status`, for systemd, and for the agent's next life.
     fn save(&mut self) {
         let (now, wall) = (Instant::now(), SystemTime::now());
-        if let Some(status) = self.daemon.command(now) {
-            self.agent.process = state::Process::new(Some(&status), Time::new(wall));
-        }
         let until = |at: Instant| Time::new(wall + at.saturating_duration_since(now));
+        if let Some(supervisor) = self.daemon.supervisor() {
+            self.agent.process = state::Process {
+                crashes_in_a_row: supervisor.crashes_in_a_row(),
+                next_start: supervisor.next_start().map(until),
+                ..state::Process::new(Some(&supervisor.status(now)), Time::new(wall))
+            };
+        }
         self.agent.next_attempt = self.daemon.next_check_in().map(until);
         let until = |at: Instant| Uptime::now().plus(at.saturating_duration_since(now));
         self.agent.next_attempt_uptime = self.daemon.next_check_in().map(until);

@@ -9,13 +9,17 @@ use std::process;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
+use procfs_core::FromRead;
+use procfs_core::process::Stat;
 use rustix::fs::{Access, OFlags, StatVfs, access, statvfs};
-use rustix::process::geteuid;
+use rustix::io::Errno;
+use rustix::process::{Pid, geteuid, test_kill_process};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use crate::cli::{StateArguments, VERSION_AND_COMMIT};
+use crate::collect::epoch;
 use crate::collect::process::Status;
 use crate::ledger::Ledger;
 
@@ -40,6 +44,10 @@ pub struct State {
 pub struct Agent {
     /// Its process id.
     pub pid: u32,
+    /// When that process was started, in ticks since the machine was: another one may have the id.
+    pub pid_started_ticks: Option<u64>,
+    /// Since which start of the machine.
+    pub boot_id: Option<String>,
     /// Its version and commit.
     pub version: String,
     /// Since when it runs.
@@ -69,6 +77,8 @@ impl Agent {
         let now = Time::new(now);
         Self {
             pid: process::id(),
+            pid_started_ticks: stat(process::id()).map(|stat| stat.starttime),
+            boot_id: boot_id(),
             version: VERSION_AND_COMMIT.to_owned(),
             started: now,
             updated: now,
@@ -80,6 +90,34 @@ impl Agent {
             attempt_timeout_seconds: 0,
             process: Process::new(None, now),
         }
+    }
+
+    /// Whether it still runs, as far as that can be told from here.
+    pub fn runs(&self) -> Result<(), Gone> {
+        let differ = |ours: Option<&str>, theirs: Option<&str>| {
+            ours.zip(theirs).is_some_and(|(ours, theirs)| ours != theirs)
+        };
+        if differ(boot_id().as_deref(), self.boot_id.as_deref()) {
+            return Err(Gone::Rebooted);
+        }
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        // One of another user counts.
+        if pid.is_none_or(|pid| test_kill_process(pid) == Err(Errno::SRCH)) {
+            return Err(Gone::Ended(self.pid));
+        }
+        match (stat(self.pid), self.pid_started_ticks) {
+            (Some(stat), Some(started)) if stat.starttime != started => Err(Gone::Ended(self.pid)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the command that it runs has been stopped, by a terminal or by somebody.
+    #[must_use]
+    pub fn command_is_stopped(&self) -> bool {
+        // Only the agent's own: the ids that a controller tells may be of another namespace.
+        let stat = self.process.pid.and_then(stat);
+        let agent = i32::try_from(self.pid).ok();
+        stat.is_some_and(|stat| stat.state == 'T' && Some(stat.ppid) == agent)
     }
 
     /// All of it on one line.
@@ -97,6 +135,26 @@ impl Agent {
             _ => format!("process {state}, no check-in yet"),
         }
     }
+}
+
+/// Why an agent does not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Gone {
+    /// It was another start of the machine.
+    #[error("the machine was started anew since")]
+    Rebooted,
+    /// There is no such process, or its id is another's by now.
+    #[error("its process {0} is gone")]
+    Ended(u32),
+}
+
+/// What the kernel knows of a process.
+fn stat(pid: u32) -> Option<Stat> {
+    Stat::from_file(format!("/proc/{pid}/stat")).ok()
+}
+
+fn boot_id() -> Option<String> {
+    epoch::boot_id(Path::new("/proc"))
 }
 
 /// A check-in that was not accepted.
@@ -126,6 +184,11 @@ pub struct Process {
     pub last_exit_reason: Option<String>,
     /// When it was so.
     pub seen: Time,
+    /// How often in a row it crashed soon after it was started, where the agent itself runs it.
+    #[serde(default)]
+    pub crashes_in_a_row: u32,
+    /// When it will be started again, if it waits for that.
+    pub next_start: Option<Time>,
 }
 
 impl Process {
@@ -135,7 +198,16 @@ impl Process {
         let unknown = Status { state: "unknown".to_owned(), ..Status::default() };
         let Status { state, pid, restarts, uptime_seconds, last_exit_reason } =
             status.unwrap_or(&unknown).clone();
-        Self { state, pid, restarts, uptime_seconds, last_exit_reason, seen }
+        Self {
+            state,
+            pid,
+            restarts,
+            uptime_seconds,
+            last_exit_reason,
+            seen,
+            crashes_in_a_row: 0,
+            next_start: None,
+        }
     }
 }
 
@@ -400,6 +472,12 @@ impl Time {
     }
 }
 
+impl From<Time> for SystemTime {
+    fn from(Time(time): Time) -> Self {
+        time
+    }
+}
+
 impl Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         humantime::format_rfc3339_seconds(self.0).fmt(f)
@@ -489,6 +567,8 @@ mod tests {
         State {
             agent: Some(Agent {
                 pid: 42,
+                pid_started_ticks: Some(7),
+                boot_id: Some("192c5281-bf1e-4712-86d7-3448f8fb3f2d".to_owned()),
                 version: "1.2.3 (abcdef)".to_owned(),
                 started: time(1),
                 updated: time(2),
@@ -605,11 +685,32 @@ mod tests {
     }
 
     #[test]
-    fn a_state_file_from_before_the_uptime_is_read() {
+    fn a_state_file_of_an_older_version_is_read() {
         let mut text = serde_json::to_value(full()).unwrap();
-        text["agent"].as_object_mut().unwrap().remove("nextAttemptUptime").unwrap();
-        let state: State = serde_json::from_value(text).unwrap();
-        assert_eq!(state.agent.unwrap().next_attempt_uptime, None);
+        let agent = text["agent"].as_object_mut().unwrap();
+        for name in ["nextAttemptUptime", "pidStartedTicks", "bootId"] {
+            agent.remove(name).unwrap();
+        }
+        let process = agent["process"].as_object_mut().unwrap();
+        for name in ["crashesInARow", "nextStart"] {
+            process.remove(name).unwrap();
+        }
+        let agent = serde_json::from_value::<State>(text).unwrap().agent.unwrap();
+        assert_eq!((agent.next_attempt_uptime, agent.pid_started_ticks), (None, None));
+    }
+
+    #[test]
+    fn an_agent_runs_while_its_process_does_and_no_other() {
+        let agent = Agent::starting(None, SystemTime::now());
+        assert_eq!(agent.runs(), Ok(()));
+        let reused = Agent { pid_started_ticks: Some(1), ..agent.clone() };
+        assert_eq!(reused.runs(), Err(Gone::Ended(agent.pid)));
+        let gone = Agent { pid: u32::MAX, ..agent.clone() };
+        assert_eq!(gone.runs(), Err(Gone::Ended(u32::MAX)));
+        let rebooted = Agent { boot_id: full().agent.unwrap().boot_id, ..agent.clone() };
+        assert_eq!(rebooted.runs(), Err(Gone::Rebooted));
+        // One of an older version is known by its id alone.
+        assert_eq!(Agent { pid_started_ticks: None, boot_id: None, ..agent }.runs(), Ok(()));
     }
 
     #[test]

@@ -80,14 +80,102 @@ fn a_process_that_is_not_well_exits_2_whether_or_not_that_can_be_reported() {
         let machine = Machine::new();
         let server = Server::new(move |_| refusal);
         let agent = machine.run(&server, &[], "exit 3");
-        server.check_in(|check_in| check_in["totalRestarts"] == 2);
+        // By now it crashed three times: it is not well while it is up for a moment, either.
+        server.check_in(|check_in| check_in["totalRestarts"] == 3);
         let (code, text, json) = status(&machine.path("state.json"));
         assert_eq!(code, 2, "{text}");
-        assert!(text.starts_with("the process is not well: crashed\n"), "{text}");
+        assert!(text.starts_with("the process is not well: "), "{text}");
         assert!(text.contains("last exit code:3"), "{text}");
+        assert_eq!(
+            text.contains("crashed, started again at "),
+            text.contains(" crashed"),
+            "{text}"
+        );
+        assert!(json["agent"]["process"]["crashesInARow"].as_u64() >= Some(3), "{json}");
+        let next_start = &json["agent"]["process"]["nextStart"];
+        assert_eq!(next_start.is_string(), json["agent"]["process"]["state"] == "crashed");
         assert_eq!(json["verdict"], "process_unhealthy");
         agent.stop();
     }
+}
+
+#[test]
+fn a_command_that_a_signal_has_stopped_is_not_well() {
+    let (machine, server) = (Machine::new(), Server::accepting());
+    let agent = machine.run(&server, &["--stop-timeout=1"], "kill -STOP $$; exec sleep 60");
+    let told = loop {
+        server.check_in(|_| true);
+        let (code, text, _) = status(&machine.path("state.json"));
+        if code == 2 {
+            break text;
+        }
+    };
+    assert!(told.starts_with("the process is not well: a signal has stopped it"), "{told}");
+    agent.stop();
+}
+
+#[test]
+fn what_an_agent_left_behind_is_not_taken_for_one_that_runs() {
+    let (machine, server) = (Machine::new(), Server::accepting());
+    let agent = machine.run(&server, &[], "exec sleep 60");
+    server.check_in(|check_in| check_in["supervisorState"] == "running");
+    server.check_in(|_| true);
+    let path = machine.path("state.json");
+    let alive: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert_eq!(status(&path).0, 0);
+    let left = |change: &dyn Fn(&mut Value)| {
+        let mut state = alive.clone();
+        change(&mut state["agent"]);
+        // Beside the one that is written meanwhile.
+        let left = machine.path("left.json");
+        fs::write(&left, state.to_string()).unwrap();
+        status(&left)
+    };
+    assert_eq!(left(&|_| {}).0, 0, "as it is");
+    let (code, text, _) = left(&|agent| agent["pid"] = std::process::id().into());
+    assert_eq!(code, 1);
+    let gone = format!("the agent is not running: its process {} is gone\n", std::process::id());
+    assert!(text.starts_with(&gone), "{text}");
+    let other_boot = "192c5281-bf1e-4712-86d7-3448f8fb3f2d";
+    let (code, text, _) = left(&|agent| agent["bootId"] = other_boot.into());
+    assert_eq!(code, 1);
+    assert!(text.starts_with("the agent is not running: the machine was started anew "), "{text}");
+    // Nor is anything in it let through to a terminal.
+    let (_, text, _) = left(&|agent| {
+        agent["process"]["state"] = "\u{1b}[31mcrashed".into();
+        agent["version"] = "1\u{1b}[2J".into();
+    });
+    assert!(!text.contains('\u{1b}') && text.contains("[31mcrashed"), "{text}");
+    agent.stop();
+}
+
+#[test]
+fn an_agent_that_runs_goes_before_what_another_left_behind() {
+    let (machine, server) = (Machine::new(), Server::accepting());
+    let (runtime, user) = (machine.path("runtime"), machine.path("user"));
+    fs::create_dir(&runtime).unwrap();
+    fs::create_dir(&user).unwrap();
+    let start = |name, directory: &Path| {
+        let mut command = machine.command("run", &server);
+        command.env_remove("KILOCLAW_STATE_FILE").env(name, directory);
+        let agent = harness::Agent::start(command.args(["--", "sleep", "60"]));
+        server.check_in(|check_in| check_in["supervisorState"] == "running");
+        server.check_in(|_| true);
+        agent
+    };
+    // The one that is looked for first has ended.
+    start("RUNTIME_DIRECTORY", &runtime).stop();
+    let agent = start("XDG_RUNTIME_DIR", &user);
+    let mut status = Command::new(env!("CARGO_BIN_EXE_kiloclaw-agent"));
+    status.args(["status", "--json"]).env_clear();
+    status.env("RUNTIME_DIRECTORY", &runtime).env("XDG_RUNTIME_DIR", &user);
+    let output = status.output().unwrap();
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert_eq!(told["agent"]["pid"], agent.id());
+    let path = user.join("kiloclaw-agent/state.json");
+    assert_eq!(told["stateFile"], path.to_str().unwrap());
+    agent.stop();
 }
 
 #[test]
@@ -96,7 +184,8 @@ fn where_no_agent_has_run_there_is_nothing_to_tell() {
     let path = machine.path("state.json");
     let (code, text, json) = status(&path);
     assert_eq!(code, 1);
-    assert_eq!(text, format!("no agent has run: there is no state file {}\n", path.display()));
+    let expected = format!("there is no state file {}: no agent has run, or ", path.display());
+    assert!(text.starts_with(&expected), "{text}");
     assert_eq!(json["verdict"], "cannot_report");
     fs::write(&path, "nonsense").unwrap();
     let (code, text, _) = status(&path);
