@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kiloclaw_checkin::DRY_RUN_PARAMETER;
 use kiloclaw_checkin::limits::MAX_SANDBOX_ID_BYTES;
 use ureq::http::{HeaderValue, Uri};
 use ureq::tls::RootCerts;
@@ -37,6 +38,13 @@ pub enum ConfigError {
         env = variables::ALLOW_INSECURE_HTTP
     )]
     InsecureHttp(&'static str),
+    /// Check-ins to such a URL are never written.
+    #[error(
+        "{} asks for dry runs, in which check-ins are checked and not written: take \
+         `{DRY_RUN_PARAMETER}` out of its query",
+        variables::CHECKIN_URL
+    )]
+    DryRun,
     /// A header cannot carry this.
     #[error("{0} must hold only printable ASCII characters")]
     NotAHeader(&'static str),
@@ -91,6 +99,9 @@ pub enum ConfigError {
         variables::SYSTEMD_UNIT
     )]
     NoSource,
+    /// All of these.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Several(Vec<Self>),
 }
 
 /// Who reports, from what, and how far requests may go.
@@ -133,23 +144,8 @@ pub struct Target {
     pub proxy: Option<Proxy>,
 }
 
-/// The secrets, from wherever they are.
-#[derive(Debug)]
-pub struct Credentials {
-    /// The fleet's API key, not empty.
-    pub api_key: Option<Secret>,
-    /// The sandbox's gateway token, not empty.
-    pub gateway_token: Option<Secret>,
-}
-
-impl Credentials {
-    /// Takes each secret from its file, else from its flag or variable, else from systemd.
-    pub fn read(settings: &Settings) -> Result<Self, ConfigError> {
-        Ok(Self { api_key: api_key(settings)?, gateway_token: gateway_token(settings)? })
-    }
-}
-
-pub(crate) fn api_key(settings: &Settings) -> Result<Option<Secret>, ConfigError> {
+/// Takes each secret from its file, else from its flag or variable, else from systemd.
+fn api_key(settings: &Settings) -> Result<Option<Secret>, ConfigError> {
     secret(
         settings.api_key_file.as_deref(),
         settings.api_key.as_ref(),
@@ -158,7 +154,7 @@ pub(crate) fn api_key(settings: &Settings) -> Result<Option<Secret>, ConfigError
     )
 }
 
-pub(crate) fn gateway_token(settings: &Settings) -> Result<Option<Secret>, ConfigError> {
+fn gateway_token(settings: &Settings) -> Result<Option<Secret>, ConfigError> {
     secret(
         settings.gateway_token_file.as_deref(),
         settings.gateway_token.as_ref(),
@@ -193,43 +189,177 @@ fn present(secret: Option<Secret>) -> Option<Secret> {
     secret.filter(|secret| !secret.is_empty())
 }
 
-impl Config {
-    /// Checks what every check-in needs, sent or not.
-    pub fn new(
-        settings: &Settings,
-        source: &SourceArguments,
-        credentials: &Credentials,
-    ) -> Result<Self, ConfigError> {
+/// The settings, each checked for itself, so that all that is wrong is reported at once and the rest
+/// can be used.
+#[derive(Debug)]
+pub struct Checked<'a> {
+    settings: &'a Settings,
+    /// What is wrong.
+    pub problems: Vec<ConfigError>,
+    /// Knows all secrets that could be read.
+    pub redactor: Redactor,
+    /// The check-in endpoint.
+    pub url: Option<Uri>,
+    /// The proxy, if this URL is asked through one.
+    pub proxy: Option<Proxy>,
+    /// What asks there; `None` if the proxy or the authorities cannot be used.
+    pub client: Option<Client>,
+    /// The API key, fit for a header.
+    pub api_key: Option<Secret>,
+    /// The gateway token, whatever it is: what is wrong with it, `doctor` says in more words.
+    pub gateway_token: Option<Secret>,
+    /// The sandbox's id, as the contract takes it.
+    pub sandbox_id: Option<String>,
+    /// Who knows the state of the process.
+    pub source: Option<Source>,
+    /// What asks a controller.
+    pub local: Option<Client>,
+    /// The network interfaces whose bytes count.
+    pub interfaces: Option<Interfaces>,
+    /// How long each request may take.
+    pub timeout: Duration,
+}
+
+impl<'a> Checked<'a> {
+    /// Checks every setting; those that it takes to send a check-in only if one is to be `sent`.
+    #[must_use]
+    pub fn new(settings: &'a Settings, source: &SourceArguments, sent: bool) -> Self {
+        let mut problems = Vec::new();
+        let (api_key, gateway_token) = (api_key(settings), gateway_token(settings));
+        let missing: Vec<_> = [
+            (sent && settings.checkin_url.is_none(), variables::CHECKIN_URL),
+            (sent && matches!(api_key, Ok(None)), variables::API_KEY),
+            (sent && matches!(gateway_token, Ok(None)), variables::GATEWAY_TOKEN),
+            (settings.sandbox_id.is_none(), variables::SANDBOX_ID),
+        ]
+        .into_iter()
+        .filter_map(|(missing, name)| missing.then_some(name))
+        .collect();
+        if !missing.is_empty() {
+            problems.push(ConfigError::Missing(missing));
+        }
+        let api_key = valid(api_key, &mut problems).flatten();
+        let gateway_token = valid(gateway_token, &mut problems).flatten();
+        let redactor = redactor(settings, &[&api_key, &gateway_token]);
+        let api_key = api_key.filter(|key| {
+            !sent || valid(header(key, "Bearer ", variables::API_KEY), &mut problems).is_some()
+        });
+        let sandbox_id = settings.sandbox_id.clone();
         let sandbox_id =
-            settings.sandbox_id.clone().ok_or(ConfigError::Missing(vec![variables::SANDBOX_ID]))?;
-        check_sandbox_id(&sandbox_id)?;
-        check_ids(settings)?;
-        let timeout = Duration::from_secs(settings.timeout);
-        let redactor = redactor(settings, credentials);
-        let source =
-            process_source(settings, source, credentials.gateway_token.as_ref(), &redactor)?;
-        let local = local_client(&source, settings)?;
-        Ok(Self {
+            sandbox_id.filter(|id| valid(check_sandbox_id(id), &mut problems).is_some());
+        valid(check_ids(settings), &mut problems);
+
+        let url = settings.checkin_url.as_deref().filter(|_| sent);
+        let url = url.map(|text| url_of(text, variables::CHECKIN_URL, settings));
+        let url = url.and_then(|url| valid(url, &mut problems));
+        if url.as_ref().is_some_and(is_dry_run) {
+            problems.push(ConfigError::DryRun);
+        }
+        let client = url.as_ref().and_then(|url| valid(client(url, settings), &mut problems));
+        let (client, proxy) = client.unzip();
+
+        let token = gateway_token.as_ref().filter(|token| token.header_value("").is_some());
+        let source = valid(process_source(settings, source, token, &redactor), &mut problems);
+        let local = source.as_ref().map(|source| local_client(source, settings));
+        let local = local.and_then(|local| valid(local, &mut problems));
+        let interfaces = Interfaces::new(&settings.net_interfaces).map_err(ConfigError::from);
+        let interfaces = valid(interfaces, &mut problems);
+        Self {
+            settings,
+            problems,
+            redactor,
+            url,
+            proxy: proxy.flatten(),
+            client,
+            api_key,
+            gateway_token,
             sandbox_id,
+            source,
+            local,
+            interfaces,
+            timeout: Duration::from_secs(settings.timeout),
+        }
+    }
+
+    /// What every check-in needs, sent or not, if nothing is wrong.
+    pub fn config(mut self) -> Result<Config, ConfigError> {
+        if let Some(token) = &self.gateway_token {
+            valid(header(token, "", variables::GATEWAY_TOKEN), &mut self.problems);
+        }
+        let config = self.sandbox_id.as_deref().and_then(|id| self.config_of(id));
+        match (config, <[ConfigError; 1]>::try_from(self.problems)) {
+            (Some(config), Err(none)) if none.is_empty() => Ok(config),
+            (_, Ok([problem])) => Err(problem),
+            (_, Err(problems)) => Err(ConfigError::Several(problems)),
+        }
+    }
+
+    /// The same with what it takes to send it.
+    pub fn config_and_target(self) -> Result<(Config, Target), ConfigError> {
+        let target = self.target(None);
+        let config = self.config()?;
+        // What is missing there has been found to be wrong.
+        let target = target.ok_or_else(|| ConfigError::Several(Vec::new()))?;
+        Ok((config, target))
+    }
+
+    /// All that the body of a sandbox's check-in takes.
+    #[must_use]
+    pub fn config_of(&self, sandbox_id: &str) -> Option<Config> {
+        let settings = self.settings;
+        Some(Config {
+            sandbox_id: sandbox_id.to_owned(),
             machine_id: settings.machine_id.clone(),
             controller_version: settings.controller_version.clone(),
             controller_commit: settings.controller_commit.clone(),
-            interfaces: Interfaces::new(&settings.net_interfaces)?,
+            interfaces: self.interfaces.clone()?,
             sources: Sources {
                 proc_root: settings.proc_root.clone(),
                 openclaw_command: settings.openclaw_command.clone(),
-                process: source,
+                process: self.source.clone()?,
             },
-            timeout,
-            local,
-            redactor,
+            timeout: self.timeout,
+            local: self.local.clone()?,
+            redactor: self.redactor.clone(),
             warnings: warnings(settings),
+        })
+    }
+
+    /// Where check-ins go; with `instead` in the place of credentials that are missing or unfit.
+    #[must_use]
+    pub fn target(&self, instead: Option<&HeaderValue>) -> Option<Target> {
+        let header = |secret: &Option<Secret>, prefix| secret.as_ref()?.header_value(prefix);
+        Some(Target {
+            url: self.url.clone()?,
+            authorization: header(&self.api_key, "Bearer ").or_else(|| instead.cloned())?,
+            gateway_token: header(&self.gateway_token, "").or_else(|| instead.cloned())?,
+            client: self.client.clone()?,
+            proxy: self.proxy.clone(),
         })
     }
 }
 
+/// What is valid; what is not is put down, once: the file of authorities is both for the server and
+/// for a controller.
+fn valid<T>(result: Result<T, ConfigError>, problems: &mut Vec<ConfigError>) -> Option<T> {
+    let problem = match result {
+        Ok(value) => return Some(value),
+        Err(problem) => problem,
+    };
+    if !problems.iter().any(|other| other.to_string() == problem.to_string()) {
+        problems.push(problem);
+    }
+    None
+}
+
+fn is_dry_run(url: &Uri) -> bool {
+    url.query().is_some_and(|query| {
+        query.split('&').any(|pair| pair.split('=').next() == Some(DRY_RUN_PARAMETER))
+    })
+}
+
 /// Who knows the state of the process.
-pub(crate) fn process_source(
+fn process_source(
     settings: &Settings,
     source: &SourceArguments,
     gateway_token: Option<&Secret>,
@@ -239,7 +369,7 @@ pub(crate) fn process_source(
         (None, None) => Source::None,
         (None, Some(unit)) => Source::SystemdUnit(Unit::new(unit)?),
         (Some(status_url), None) => Source::StatusUrl(StatusSource {
-            url: url(status_url, variables::STATUS_URL, settings)?,
+            url: url_of(status_url, variables::STATUS_URL, settings)?,
             authorization: gateway_token
                 .map(|token| header(token, "Bearer ", variables::GATEWAY_TOKEN))
                 .transpose()?,
@@ -250,7 +380,7 @@ pub(crate) fn process_source(
 }
 
 /// What asks that source.
-pub(crate) fn local_client(source: &Source, settings: &Settings) -> Result<Client, ConfigError> {
+fn local_client(source: &Source, settings: &Settings) -> Result<Client, ConfigError> {
     let roots = match source {
         Source::StatusUrl(StatusSource { url, .. }) => roots(url, settings)?,
         Source::None | Source::SystemdUnit(_) => RootCerts::WebPki,
@@ -259,7 +389,7 @@ pub(crate) fn local_client(source: &Source, settings: &Settings) -> Result<Clien
 }
 
 /// The proxy that `url` is asked through, if it is.
-pub(crate) fn proxy_to(url: &Uri, settings: &Settings) -> Result<Option<Proxy>, ConfigError> {
+fn proxy_to(url: &Uri, settings: &Settings) -> Result<Option<Proxy>, ConfigError> {
     let Some(proxy) = settings.https_proxy.as_ref().filter(|_| url.scheme_str() == Some("https"))
     else {
         return Ok(None);
@@ -280,35 +410,6 @@ pub(crate) fn warnings(settings: &Settings) -> Vec<String> {
         )
     };
     odd.into_iter().map(warning).collect()
-}
-
-impl Target {
-    /// Checks what it takes to send a check-in. All that is missing is told at once.
-    pub fn new(settings: &Settings, credentials: &Credentials) -> Result<Self, ConfigError> {
-        let Credentials { api_key, gateway_token } = credentials;
-        let (Some(checkin_url), Some(api_key), Some(gateway_token)) =
-            (&settings.checkin_url, api_key, gateway_token)
-        else {
-            let missing = [
-                (settings.checkin_url.is_none(), variables::CHECKIN_URL),
-                (api_key.is_none(), variables::API_KEY),
-                (gateway_token.is_none(), variables::GATEWAY_TOKEN),
-                (settings.sandbox_id.is_none(), variables::SANDBOX_ID),
-            ];
-            return Err(ConfigError::Missing(
-                missing.into_iter().filter(|(is, _)| *is).map(|(_, name)| name).collect(),
-            ));
-        };
-        let url = url(checkin_url, variables::CHECKIN_URL, settings)?;
-        let (client, proxy) = client(&url, settings)?;
-        Ok(Self {
-            client,
-            url,
-            authorization: header(api_key, "Bearer ", variables::API_KEY)?,
-            gateway_token: header(gateway_token, "", variables::GATEWAY_TOKEN)?,
-            proxy,
-        })
-    }
 }
 
 impl DaemonArguments {
@@ -336,7 +437,7 @@ pub fn check_sandbox_id(sandbox_id: &str) -> Result<(), ConfigError> {
 
 /// Checks what identifies the machine and its software for what came along by accident: to the
 /// server, `sandbox-1` and `sandbox-1` with a line end are two.
-pub(crate) fn check_id(what: &'static str, id: &str) -> Result<(), ConfigError> {
+fn check_id(what: &'static str, id: &str) -> Result<(), ConfigError> {
     let quote = |c| matches!(c, '"' | '\'' | '`');
     let faults = [
         (id.contains('\r'), "a carriage return, as from a file with the line ends of Windows"),
@@ -352,23 +453,19 @@ pub(crate) fn check_id(what: &'static str, id: &str) -> Result<(), ConfigError> 
 }
 
 /// Checks all that is sent as it is set.
-pub(crate) fn check_ids(settings: &Settings) -> Result<(), ConfigError> {
+fn check_ids(settings: &Settings) -> Result<(), ConfigError> {
     let machine_id = settings.machine_id.as_deref().unwrap_or_default();
     check_id(variables::MACHINE_ID, machine_id)?;
     check_id(variables::CONTROLLER_VERSION, &settings.controller_version)?;
     check_id(variables::CONTROLLER_COMMIT, &settings.controller_commit)
 }
 
-pub(crate) fn header(
-    secret: &Secret,
-    prefix: &str,
-    name: &'static str,
-) -> Result<HeaderValue, ConfigError> {
+fn header(secret: &Secret, prefix: &str, name: &'static str) -> Result<HeaderValue, ConfigError> {
     secret.header_value(prefix).ok_or(ConfigError::NotAHeader(name))
 }
 
 /// A URL that is fit to be asked and to be printed: user and password would be neither.
-pub(crate) fn url(text: &str, name: &'static str, settings: &Settings) -> Result<Uri, ConfigError> {
+fn url_of(text: &str, name: &'static str, settings: &Settings) -> Result<Uri, ConfigError> {
     let url = parse_url(text).ok_or(ConfigError::Url(name))?;
     if http::is_exposed(&url) && !settings.allow_insecure_http {
         return Err(ConfigError::InsecureHttp(name));
@@ -396,7 +493,7 @@ pub(crate) fn client(
 }
 
 /// Whom to trust behind `url`. Reading the system's authorities is work that http does not need.
-pub(crate) fn roots(url: &Uri, settings: &Settings) -> Result<RootCerts, ConfigError> {
+fn roots(url: &Uri, settings: &Settings) -> Result<RootCerts, ConfigError> {
     if url.scheme_str() != Some("https") {
         return Ok(RootCerts::WebPki);
     }
@@ -420,18 +517,12 @@ fn parse_proxy(url: &Secret) -> Result<Proxy, ConfigError> {
     Ok(parsed)
 }
 
-/// Knows the credentials as they are and as they were given, and the password of the proxy.
-pub(crate) fn redactor(settings: &Settings, credentials: &Credentials) -> Redactor {
+/// Knows the credentials as they were `read` and as they were given, and the password of the proxy.
+fn redactor(settings: &Settings, read: &[&Option<Secret>]) -> Redactor {
     let proxy = settings.https_proxy.as_ref().and_then(|url| Proxy::new(url.expose()).ok());
     let password = proxy.and_then(|proxy| proxy.password().map(Secret::new));
-    let secrets = [
-        &credentials.api_key,
-        &credentials.gateway_token,
-        &settings.api_key,
-        &settings.gateway_token,
-        &password,
-    ];
-    Redactor::new(secrets.into_iter().flatten().cloned())
+    let given = [&settings.api_key, &settings.gateway_token, &password];
+    Redactor::new(read.iter().copied().chain(given).flatten().cloned())
 }
 
 #[cfg(test)]
@@ -505,6 +596,16 @@ mod tests {
     }
 
     #[test]
+    fn a_url_that_asks_for_dry_runs_is_noticed() {
+        for url in ["http://h/?dry_run=1", "http://h/?a=b&dry_run", "http://h/?dry_run=0"] {
+            assert!(is_dry_run(&url.parse().unwrap()), "{url}");
+        }
+        for url in ["http://h/", "http://h/?a=dry_run", "http://h/dry_run=1?adry_run=1"] {
+            assert!(!is_dry_run(&url.parse().unwrap()), "{url}");
+        }
+    }
+
+    #[test]
     fn debug_shows_no_secret() {
         let arguments = [
             "kiloclaw-agent",
@@ -519,11 +620,11 @@ mod tests {
         let cli = Cli::try_parse_from(arguments).unwrap();
         let shown = format!("{cli:?}");
         let Command::Once(once) = cli.command else { panic!("{shown}") };
-        let credentials = Credentials::read(&once.settings).unwrap();
-        let config = Config::new(&once.settings, &once.source, &credentials).unwrap();
-        let target = Target::new(&once.settings, &credentials).unwrap();
+        let checked = Checked::new(&once.settings, &once.source, true);
+        let shown = format!("{shown} {checked:?}");
+        let (config, target) = checked.config_and_target().unwrap();
         assert!(target.proxy.is_some());
-        let shown = format!("{shown} {credentials:?} {config:?} {target:?}");
+        let shown = format!("{shown} {config:?} {target:?}");
         // Nor as the header to the proxy: `me:hunter2-proxy` in base64.
         for secret in ["hunter2", "bWU6aHVudGVyMi1wcm94eQ"] {
             assert!(!shown.contains(secret), "{shown}");

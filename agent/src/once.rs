@@ -8,7 +8,7 @@ use crate::check_in::check_in;
 use crate::children::Children;
 use crate::cli::OnceArguments;
 use crate::collect::Collector;
-use crate::config::{Config, ConfigError, Credentials, Target};
+use crate::config::{Checked, Config, ConfigError};
 use crate::exit::Exit;
 use crate::send::{Outcome, send};
 use crate::state::{InUse, State};
@@ -39,9 +39,13 @@ pub fn run(arguments: &OnceArguments) -> Exit {
 
 fn once(arguments: &OnceArguments) -> Result<Exit, OnceError> {
     let OnceArguments { dry_run, state_file, settings, source } = arguments;
-    let credentials = Credentials::read(settings)?;
-    let target = if *dry_run { None } else { Some(Target::new(settings, &credentials)?) };
-    let config = Config::new(settings, source, &credentials)?;
+    let checked = Checked::new(settings, source, !dry_run);
+    let (config, target) = if *dry_run {
+        (checked.config()?, None)
+    } else {
+        let (config, target) = checked.config_and_target()?;
+        (config, Some(target))
+    };
     let redactor = &config.redactor;
     let mut warn = |text: &str| output::warn(&redactor.clean(text));
 

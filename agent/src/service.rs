@@ -22,7 +22,7 @@ use crate::cli::{
 };
 use crate::collect::process::ProcessHealth;
 use crate::collect::{epoch, openclaw, systemd};
-use crate::config::{Config, ConfigError, Credentials, Target};
+use crate::config::{Checked, ConfigError};
 use crate::daemon::{Daemon, Effect, Event};
 use crate::exit::Exit;
 use crate::ledger::Ledger;
@@ -156,9 +156,7 @@ fn serve(
 }
 
 fn set_up(settings: &Settings, source: &SourceArguments) -> Result<Setup, ConfigError> {
-    let credentials = Credentials::read(settings)?;
-    let target = Target::new(settings, &credentials)?;
-    let config = Config::new(settings, source, &credentials)?;
+    let (config, target) = Checked::new(settings, source, true).config_and_target()?;
     Ok(Setup { config, target })
 }
 

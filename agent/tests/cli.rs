@@ -387,6 +387,25 @@ fn all_that_is_missing_is_told_at_once() {
 }
 
 #[test]
+fn all_that_is_wrong_is_told_at_once() {
+    let machine = Machine::new();
+    let mut once = machine.once("http://127.0.0.1:1/?dry_run=1");
+    once.env("KILOCODE_API_KEY", "").env("FLY_MACHINE_ID", "m\r");
+    once.env("KILOCLAW_NET_INTERFACE", "a b").env("KILOCLAW_STATUS_URL", "nonsense");
+    let run = run(&mut once);
+    assert_eq!((run.code, run.stdout.as_str()), (64, ""));
+    let expected = [
+        "error: not set: KILOCODE_API_KEY; ",
+        "FLY_MACHINE_ID has a carriage return",
+        "KILOCLAW_CHECKIN_URL asks for dry runs",
+        "KILOCLAW_STATUS_URL must be",
+        "--net-interface (KILOCLAW_NET_INTERFACE)",
+    ];
+    let places: Vec<_> = expected.iter().map(|text| run.stderr.find(text)).collect();
+    assert!(places.is_sorted() && places[0] == Some(0), "{places:?} in {}", run.stderr);
+}
+
+#[test]
 fn an_empty_variable_counts_as_unset() {
     let machine = Machine::new();
     for name in ["KILOCLAW_CHECKIN_URL", "KILOCODE_API_KEY", "KILOCLAW_SANDBOX_ID"] {

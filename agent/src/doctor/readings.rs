@@ -13,15 +13,15 @@ use crate::collect::process::{ProcessHealth, Status};
 use crate::collect::status_url::{Answer, StatusError};
 use crate::collect::systemd::SystemdError;
 use crate::collect::{Readings, Source, epoch, load, network, openclaw, status_url};
+use crate::config::Checked;
 use crate::doctor::check::{Name, Report, Verdict};
-use crate::doctor::settings::Usable;
 use crate::report;
 use crate::send::Outcome;
 use crate::state::{self, State};
 use crate::variables;
 
 /// Takes all readings, each of which can fail alone.
-pub fn collect(settings: &Settings, usable: &Usable) -> (Readings, Vec<(Name, Verdict)>) {
+pub fn collect(settings: &Settings, usable: &Checked) -> (Readings, Vec<(Name, Verdict)>) {
     let proc_root = &settings.proc_root;
     let children = Children::default();
     let load = load::read(proc_root);
@@ -105,7 +105,7 @@ fn version(command: &OsStr, version: &Result<openclaw::Version, openclaw::ProbeE
     }
 }
 
-fn process(usable: &Usable, children: &Children) -> (ProcessHealth, Option<u64>, Verdict) {
+fn process(usable: &Checked, children: &Children) -> (ProcessHealth, Option<u64>, Verdict) {
     use variables::{STATUS_URL, SYSTEMD_UNIT};
 
     let (result, who) = match (&usable.source, &usable.local) {
