@@ -293,9 +293,12 @@ pub fn check(path: &Path, owned: bool) -> io::Result<()> {
     let denied = |why: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     let trusted = |found: &Metadata| [0, geteuid().as_raw()].contains(&found.uid());
     let directory = fs::metadata(directory(path))?;
-    let (for_all, sticky) = (directory.mode() & 0o002 != 0, directory.mode() & 0o1000 != 0);
-    if for_all && !(sticky && trusted(&directory)) {
-        return denied("anybody can write to its directory".to_owned());
+    // In one's own or root's, another user can at most put something that is refused below.
+    if directory.mode() & 0o002 != 0 && !trusted(&directory) {
+        return denied(format!(
+            "anybody can write to its directory, which is of another user, with id {}",
+            directory.uid()
+        ));
     }
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -328,9 +331,11 @@ pub struct InUse {
 pub fn lock(path: &Path) -> Result<Option<File>, InUse> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
-    let file = check(path, true).and_then(|()| {
-        opened(OpenOptions::new().write(true).create(true).mode(0o600), Path::new(&name))
-    });
+    let name = Path::new(&name);
+    // Nor can another user hold up the agent with a file of that name.
+    let file = check(path, true)
+        .and_then(|()| check(name, true))
+        .and_then(|()| opened(OpenOptions::new().write(true).create(true).mode(0o600), name));
     let Ok(file) = file else { return Ok(None) };
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
@@ -546,7 +551,7 @@ impl<'de> Deserialize<'de> for Uptime {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
     use proptest::prelude::*;
 
@@ -647,18 +652,34 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_anybody_can_write_to_is_not_used() {
+    fn what_other_users_made_is_not_used() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.json");
-        full().save(&path).unwrap();
-        let mode = |mode| fs::set_permissions(directory.path(), PermissionsExt::from_mode(mode));
-        mode(0o777).unwrap();
-        assert_eq!(full().save(&path).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
-        assert!(matches!(State::load_own(&path), Err(LoadError::Read(_))));
-        // As /tmp is: there, nobody replaces what is another's.
-        mode(0o1777).unwrap();
+        // Such as /tmp, or a volume in a container.
+        fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o777)).unwrap();
         full().save(&path).unwrap();
         assert!(State::load_own(&path).unwrap().is_some());
+        let foreign = |path: &Path| chown(path, Some(54_321), None);
+        if foreign(&path).is_err() {
+            // Only root can give files away; the rest has to be believed.
+            return;
+        }
+        let denied = |result: io::Result<()>| {
+            assert_eq!(result.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        };
+        assert!(matches!(State::load_own(&path), Err(LoadError::Read(_))));
+        denied(full().save(&path));
+        assert!(lock(&path).unwrap().is_none());
+        // Who only looks may look.
+        assert!(State::load(&path).unwrap().is_some());
+        fs::remove_file(&path).unwrap();
+        full().save(&path).unwrap();
+        foreign(directory.path()).unwrap();
+        denied(full().save(&path));
+        denied(check(&path, false));
+        assert!(matches!(State::load_own(&path), Err(LoadError::Read(_))));
+        fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        full().save(&path).unwrap();
     }
 
     #[test]
