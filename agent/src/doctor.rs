@@ -31,8 +31,8 @@ use check::{Name, Report, Verdict};
 use route::Peer;
 use server::{DryRun, Met};
 
-/// What is sent for a credential that is not there, so that the server can be told all the same: fit
-/// for both headers.
+/// What is sent for a credential that is not there, so that the server answers all the same: fit for
+/// both headers.
 const PLACEHOLDER: HeaderValue = HeaderValue::from_static("Bearer not-set");
 
 /// Makes all checks.

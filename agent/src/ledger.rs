@@ -111,7 +111,7 @@ impl Ledger {
 /// How many bytes went through a counter, and where it is to be measured from the next time.
 ///
 /// One that is less than a tenth below where it was dips, as the sums of some drivers and hypervisors
-/// do: counted from zero, all that it ever counted would be told again. It counts on from where it was.
+/// do: counted from zero, all that it ever counted would be reported again. It counts on from where it was.
 /// Any other that went backwards was reset, and counts from zero.
 fn gone_through(before: u64, now: u64) -> (u64, u64) {
     match before.checked_sub(now) {
@@ -310,7 +310,7 @@ mod tests {
     }
 
     proptest! {
-        /// However often counters dip and interfaces come and go: what is told is how far the counters
+        /// However often counters dip and interfaces come and go: what is reported is how far the counters
         /// ever went, to the byte.
         #[test]
         fn within_one_life_no_byte_is_made_up(

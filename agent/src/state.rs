@@ -92,7 +92,7 @@ impl Agent {
         }
     }
 
-    /// Whether it still runs, as far as that can be told from here.
+    /// Whether it still runs, as far as can be seen from here.
     pub fn runs(&self) -> Result<(), Gone> {
         let differ = |ours: Option<&str>, theirs: Option<&str>| {
             ours.zip(theirs).is_some_and(|(ours, theirs)| ours != theirs)
@@ -114,7 +114,7 @@ impl Agent {
     /// Whether the command that it runs has been stopped, by a terminal or by somebody.
     #[must_use]
     pub fn command_is_stopped(&self) -> bool {
-        // Only the agent's own: the ids that a controller tells may be of another namespace.
+        // Only the agent's own: the ids that a controller reports may be of another namespace.
         let stat = self.process.pid.and_then(stat);
         let agent = i32::try_from(self.pid).ok();
         stat.is_some_and(|stat| stat.state == 'T' && Some(stat.ppid) == agent)

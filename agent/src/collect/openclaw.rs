@@ -84,7 +84,7 @@ pub fn probe(program: &OsStr, children: &Children) -> Result<Version, ProbeError
     parse(&output).ok_or_else(|| ProbeError::NotAVersion(command::telling_line(&output)))
 }
 
-/// What tells one file of the program from another: device, inode, and the time of the last change,
+/// What distinguishes one file of the program from another: device, inode, and the time of the last change,
 /// which package managers do not set.
 pub type Identity = (u64, u64, i64, i64);
 

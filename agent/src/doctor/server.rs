@@ -39,7 +39,7 @@ pub enum Met {
     Nobody(Cause),
 }
 
-/// Tells who answered the probe, by the contract's codes alone: texts such as `Invalid body` are
+/// Finds out who answered the probe, by the contract's codes alone: texts such as `Invalid body` are
 /// anybody's.
 #[must_use]
 pub fn meet(outcome: &Outcome) -> Met {

@@ -77,7 +77,7 @@ fn verdict(error: &ConfigError) -> Verdict {
             ("two_sources", "leave one of them out".to_owned())
         }
         ConfigError::DryRun => ("dry_run_url", "a check-in's URL needs no query".to_owned()),
-        // It is told in its parts.
+        // Its parts are reported instead.
         ConfigError::Several(_) => ("several", String::new()),
     };
     Verdict::failed(code, error.to_string(), mend)
