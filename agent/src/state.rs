@@ -238,7 +238,7 @@ impl State {
         let mut text = Vec::new();
         file.take(MAX_BYTES + 1).read_to_end(&mut text)?;
         if text.len() as u64 > MAX_BYTES {
-            return Err(odd(format!("larger than {MAX_BYTES} bytes")).into());
+            return Err(odd(format!("it is larger than {MAX_BYTES} bytes")).into());
         }
         Ok(Some(serde_json::from_slice(&text)?))
     }
@@ -273,10 +273,12 @@ fn opened(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = options.custom_flags(flags.bits().cast_signed()).open(path);
     let file = match file {
-        Err(error) if is_link(path) => return Err(io::Error::new(error.kind(), "a link")),
+        Err(error) if is_link(path) => {
+            return Err(io::Error::new(error.kind(), "it is a link, which is not followed"));
+        }
         file => file?,
     };
-    if file.metadata()?.is_file() { Ok(file) } else { Err(odd("no regular file")) }
+    if file.metadata()?.is_file() { Ok(file) } else { Err(odd("it is no regular file")) }
 }
 
 fn is_link(path: &Path) -> bool {
@@ -303,7 +305,7 @@ pub fn check(path: &Path, owned: bool) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
-        Ok(found) if !found.is_file() => Err(odd("there is something that is no regular file")),
+        Ok(found) if !found.is_file() => Err(odd("it is no regular file")),
         Ok(found) if owned && !trusted(&found) => {
             denied(format!("it belongs to another user, with id {}", found.uid()))
         }

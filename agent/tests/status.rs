@@ -5,11 +5,15 @@
 mod harness;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::thread;
 
-use harness::{Machine, Server};
+use harness::{API_KEY, GATEWAY_TOKEN, Machine, Server};
 use kiloclaw_checkin::Refusal;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
@@ -176,6 +180,60 @@ fn an_agent_that_runs_goes_before_what_another_left_behind() {
     let path = user.join("kiloclaw-agent/state.json");
     assert_eq!(told["stateFile"], path.to_str().unwrap());
     agent.stop();
+}
+
+/// Answers every request with this status.
+fn controller(status: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut reader = BufReader::new(stream.unwrap());
+            let mut line = String::new();
+            while reader.read_line(&mut line).unwrap() > 0 && !line.ends_with("\n\r\n") {}
+            let length = status.len();
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+            // Who asked may be gone.
+            let _ = reader.into_inner().write_all(format!("{head}{status}").as_bytes());
+        }
+    });
+    url
+}
+
+#[test]
+fn what_a_controller_sends_back_reaches_neither_systemd_nor_a_file() {
+    let injected = "running\\nWATCHDOG=trigger";
+    for state in [&format!("Bearer {GATEWAY_TOKEN}"), GATEWAY_TOKEN, API_KEY, injected] {
+        let (machine, server) = (Machine::new(), Server::accepting());
+        let socket = UnixDatagram::bind(machine.path("notify")).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let mut watch = machine.command("watch", &server);
+        let answer = format!(
+            r#"{{"state":"{state}","uptime":1,"restarts":2,"lastExit":{{"signal":"{state}"}}}}"#
+        );
+        watch.env("KILOCLAW_STATUS_URL", controller(answer));
+        watch.env("NOTIFY_SOCKET", machine.path("notify"));
+        let agent = harness::Agent::start(&mut watch);
+        let check_in = server.check_in(|check_in| check_in["totalRestarts"] == 2);
+        assert_eq!(check_in["supervisorState"], "unknown");
+        assert_eq!(check_in.get("lastExitReason"), None);
+        server.check_in(|_| true);
+        let path = machine.path("state.json");
+        let (_, text, json) = status(&path);
+        let file = fs::read_to_string(&path).unwrap();
+        agent.stop();
+        let mut notified = vec![0; 65_536];
+        let mut told = String::new();
+        while let Ok(length) = socket.recv(&mut notified) {
+            told.push_str(&String::from_utf8_lossy(&notified[..length]));
+        }
+        assert!(told.contains("READY=1"), "{told}");
+        for shown in [text, json.to_string(), file, told, check_in.to_string()] {
+            for secret in [GATEWAY_TOKEN, API_KEY, "WATCHDOG"] {
+                assert!(!shown.contains(secret), "{secret} in {shown}");
+            }
+        }
+    }
 }
 
 #[test]
