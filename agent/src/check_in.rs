@@ -17,7 +17,11 @@ use crate::ledger::Owed;
 /// state of the process is a word, so there is an honest one for not knowing it.
 #[must_use]
 pub fn check_in<'a>(config: &'a Config, readings: &'a Readings, owed: Owed) -> CheckIn<'a> {
-    let openclaw = readings.openclaw.as_ref();
+    // Whatever the program printed, no credential leaves.
+    let ours = |text: &str| config.redactor.clean(text) != text;
+    let openclaw = readings.openclaw.as_ref().filter(|openclaw| {
+        !ours(&openclaw.version) && !openclaw.commit.as_deref().is_some_and(ours)
+    });
     let process = match &readings.process {
         ProcessHealth::Known(status) => Some(status),
         ProcessHealth::NotWatched | ProcessHealth::Unknown => None,
@@ -86,6 +90,7 @@ mod tests {
             timeout: Duration::from_secs(10),
             local: Client::new(Duration::from_secs(10), RootCerts::WebPki, None),
             redactor: Redactor::default(),
+            warnings: Vec::new(),
         }
     }
 
@@ -107,6 +112,7 @@ mod tests {
                 uptime_seconds: 12.5,
                 last_exit_reason: Some("signal:SIGKILL".to_owned()),
             }),
+            restarts: Some(4),
         };
         let owed = Owed { restarts: 3, bytes_in: 50, bytes_out: 100 };
         let body = serde_json::to_value(check_in(&config, &readings, owed)).unwrap();
@@ -144,6 +150,7 @@ mod tests {
                 uptime_seconds: 1e300,
                 last_exit_reason: None,
             }),
+            restarts: Some(u64::MAX),
         };
         let owed = Owed { restarts: u64::MAX, bytes_in: u64::MAX, bytes_out: u64::MAX };
         let body = serde_json::to_string(&check_in(&config, &readings, owed)).unwrap();
@@ -157,8 +164,14 @@ mod tests {
             (ProcessHealth::Unknown, "unknown", None),
             (ProcessHealth::NotWatched, "stopped", Some("")),
         ] {
-            let readings =
-                Readings { load_avg_5m: None, network: None, epoch: None, openclaw: None, process };
+            let readings = Readings {
+                load_avg_5m: None,
+                network: None,
+                epoch: None,
+                openclaw: None,
+                process,
+                restarts: None,
+            };
             let check_in = check_in(&config, &readings, Owed::default());
             let body = serde_json::to_string(&check_in).unwrap();
             let read = CheckIn::parse_str(&body).unwrap();

@@ -2,10 +2,13 @@
 
 #![expect(clippy::doc_markdown, reason = "these comments are the help, which is no Markdown")]
 
+use std::any::TypeId;
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
+use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, value_parser};
 use clap_complete::Shell;
 use tracing::level_filters::LevelFilter;
@@ -36,7 +39,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a command, keep it running, and check in regularly
-    #[command(after_help = RUN_HELP)]
+    #[command(after_help = RUN_HELP, override_usage = RUN_USAGE)]
     Run(Box<RunArguments>),
     /// Check in regularly, on a process that something else keeps running
     #[command(after_help = WATCH_HELP)]
@@ -59,6 +62,9 @@ pub enum Command {
     Man(ManArguments),
 }
 
+/// clap's own names options that need not be there, and not the `--`.
+const RUN_USAGE: &str = "kiloclaw-agent run [OPTIONS] -- <COMMAND>...";
+
 const RUN_HELP: &str = "\
 Signals:
   TERM, INT  pass it on to the command, check in for the last time, end
@@ -68,14 +74,15 @@ Signals:
 A command that crashes is restarted after 1 second, then 2, 4 and so on up to 5 minutes, and again
 from 1 second once it was up for 30 seconds. One that exits with code 0 is restarted at once. What
 it left behind in its process group is killed. The exit code is 0 after a signal to end, 64 if a
-setting is missing or invalid.";
+setting is missing or invalid, 71 if another agent uses the state file.";
 
 const WATCH_HELP: &str = "\
 Signals:
   TERM, INT  check in for the last time, end
   HUP        read the files of keys and certificates again
 
-The exit code is 0 after a signal to end, 64 if a setting is missing or invalid.";
+The exit code is 0 after a signal to end, 64 if a setting is missing or invalid, 71 if another agent
+uses the state file.";
 
 /// Of `run`.
 #[derive(Debug, Args)]
@@ -233,7 +240,7 @@ pub struct Settings {
     #[arg(long, value_name = "ID", env = variables::MACHINE_ID)]
     pub machine_id: Option<String>,
 
-    /// Program that prints OpenClaw's version when run with `--version`; it is given 5 seconds
+    /// Program that prints OpenClaw's version when run with `--version`; it is given 15 seconds
     #[arg(
         long,
         value_name = "PROGRAM",
@@ -287,7 +294,8 @@ pub struct Settings {
     pub https_proxy: Option<Secret>,
 
     /// Hosts that are not asked through the proxy, separated by commas: example.com,
-    /// .example.com for all below it, or * [default: none]
+    /// .example.com for all below it, 10.0.0.1, 10.0.0.0/8, each also with a port, or *
+    /// [default: none]
     #[arg(long, value_name = "HOSTS", env = variables::NO_PROXY)]
     pub no_proxy: Option<String>,
 
@@ -314,7 +322,8 @@ pub struct SourceArguments {
     #[arg(long, value_name = "URL", env = variables::STATUS_URL)]
     pub status_url: Option<String>,
 
-    /// systemd unit that is the process, asked for through `systemctl show` [default: none]
+    /// systemd unit that is the process, asked for through `systemctl show`: the system's, or else one
+    /// of the agent's user [default: none]
     #[arg(long, value_name = "NAME", env = variables::SYSTEMD_UNIT)]
     pub systemd_unit: Option<String>,
 }
@@ -396,7 +405,12 @@ impl Cli {
     /// Reads the process's arguments and environment.
     pub fn from_process() -> Result<Self, clap::Error> {
         let mut command = command();
-        let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+        let matches = match command.try_get_matches_from_mut(std::env::args_os()) {
+            Err(error) if error.kind() == ErrorKind::InvalidUtf8 => {
+                return Err(not_utf8(&mut command).unwrap_or(error));
+            }
+            matches => matches?,
+        };
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
     }
 }
@@ -423,6 +437,22 @@ pub fn command() -> clap::Command {
             argument.hide_env_values(true)
         })
     })
+}
+
+/// Names the variables that are not UTF-8 and have to be, which clap does not; `None` if it was an
+/// argument.
+fn not_utf8(command: &mut clap::Command) -> Option<clap::Error> {
+    let any_bytes = [TypeId::of::<PathBuf>(), TypeId::of::<OsString>()];
+    let arguments = command.get_subcommands().flat_map(clap::Command::get_arguments);
+    let names: BTreeSet<_> = arguments
+        .filter(|argument| !any_bytes.iter().any(|id| argument.get_value_parser().type_id() == *id))
+        .filter_map(clap::Arg::get_env)
+        .filter(|name| std::env::var_os(name).is_some_and(|value| value.to_str().is_none()))
+        .map(|name| name.display().to_string())
+        .collect();
+    let names = names.into_iter().collect::<Vec<_>>().join(", ");
+    let text = format!("not valid UTF-8: {names}");
+    (!names.is_empty()).then(|| command.error(ErrorKind::InvalidUtf8, text))
 }
 
 const LOWER_CASE_TOO: [(&str, &str); 2] =

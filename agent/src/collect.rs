@@ -56,6 +56,8 @@ pub struct Readings {
     pub openclaw: Option<openclaw::Version>,
     /// The process.
     pub process: ProcessHealth,
+    /// How often the process was restarted, where that is known.
+    pub restarts: Option<u64>,
 }
 
 /// Takes readings, and keeps what one time needs of the time before.
@@ -86,20 +88,12 @@ impl Collector {
         deadline: Option<Instant>,
         warn: &mut dyn FnMut(&str),
     ) -> Readings {
-        let proc_root = &self.sources.proc_root;
-        let load_avg_5m = load::read(proc_root)
+        let load_avg_5m = load::read(&self.sources.proc_root)
             .map_err(|error| warn(&format!("cannot read the load, reporting 0: {error}")))
             .ok();
-        let network = network::read(proc_root)
-            .map_err(|error| warn(&format!("cannot read network traffic, reporting 0: {error}")))
-            .ok();
-        let epoch = epoch::read(proc_root);
-        let process = match process {
-            Some(status) => ProcessHealth::Known(status),
-            None => self.ask(client, time_left(deadline), warn),
-        };
-        let openclaw = self.version(&process, now, deadline, warn);
-        Readings { load_avg_5m, network, epoch, openclaw, process }
+        let counted = self.look(client, process, deadline, warn);
+        let openclaw = self.version(&counted.process, now, deadline, warn);
+        Readings { load_avg_5m, openclaw, ..counted }
     }
 
     /// Takes only those readings that are counted on: network and process.
@@ -107,61 +101,63 @@ impl Collector {
         &mut self,
         client: &Client,
         process: Option<Status>,
+        deadline: Option<Instant>,
         warn: &mut dyn FnMut(&str),
     ) -> Readings {
         let proc_root = &self.sources.proc_root;
-        Readings {
-            load_avg_5m: None,
-            epoch: epoch::read(proc_root),
-            network: self.network(warn),
-            openclaw: None,
-            process: self.process(client, process, None, warn),
-        }
-    }
-
-    fn network(&self, warn: &mut dyn FnMut(&str)) -> Option<network::Counters> {
-        network::read(&self.sources.proc_root)
+        let network = network::read(proc_root)
             .map_err(|error| warn(&format!("cannot read network traffic, reporting 0: {error}")))
-            .ok()
-    }
-
-    fn process(
-        &mut self,
-        client: &Client,
-        process: Option<Status>,
-        deadline: Option<Instant>,
-        warn: &mut dyn FnMut(&str),
-    ) -> ProcessHealth {
-        match process {
-            Some(status) => ProcessHealth::Known(status),
+            .ok();
+        let epoch = epoch::read(proc_root);
+        let (process, restarts) = match process {
+            Some(status) => {
+                let restarts = status.restarts;
+                (ProcessHealth::Known(status), Some(restarts))
+            }
             None => self.ask(client, time_left(deadline), warn),
-        }
+        };
+        Readings { load_avg_5m: None, network, epoch, openclaw: None, process, restarts }
     }
 
+    /// Asks whoever knows the process; the number of restarts is known or not for itself.
     fn ask(
         &mut self,
         client: &Client,
         timeout: Duration,
         warn: &mut dyn FnMut(&str),
-    ) -> ProcessHealth {
+    ) -> (ProcessHealth, Option<u64>) {
         let answer = match &mut self.sources.process {
-            Source::None => return ProcessHealth::NotWatched,
+            Source::None => return (ProcessHealth::NotWatched, None),
             _ if timeout.is_zero() => Err("there is no time to ask".to_owned()),
             Source::StatusUrl(source) => status_url::ask(source, client, timeout)
+                .map(|status_url::Answer { status, restarts, invalid }| {
+                    if !invalid.is_empty() {
+                        warn(&format!(
+                            "{} did not answer with a valid {}, reporting `unknown` or 0 for it",
+                            source.url,
+                            invalid.join(", ")
+                        ));
+                    }
+                    (status, restarts)
+                })
                 .map_err(|error| format!("{} {error}", source.url)),
-            Source::SystemdUnit(unit) => {
-                unit.ask(&self.children, timeout).map_err(|error| format!("systemd {error}"))
-            }
+            Source::SystemdUnit(unit) => unit
+                .ask(&self.children, timeout)
+                .map(|status| {
+                    let restarts = status.restarts;
+                    (status, Some(restarts))
+                })
+                .map_err(|error| format!("systemd {error}")),
         };
-        answer.map_or_else(
-            |error| {
+        match answer {
+            Ok((status, restarts)) => (ProcessHealth::Known(status), restarts),
+            Err(error) => {
                 warn(&format!(
                     "cannot tell the state of the process, reporting `unknown`: {error}"
                 ));
-                ProcessHealth::Unknown
-            },
-            ProcessHealth::Known,
-        )
+                (ProcessHealth::Unknown, None)
+            }
+        }
     }
 
     fn version(
@@ -172,7 +168,8 @@ impl Collector {
         warn: &mut dyn FnMut(&str),
     ) -> Option<openclaw::Version> {
         let command = &self.sources.openclaw_command;
-        let known = self.openclaw.version(process, now, || {
+        let program = openclaw::identity(command);
+        let known = self.openclaw.version(program, process, now, || {
             if time_left(deadline) < openclaw::TIMEOUT {
                 return Err(ProbeError::NoTime);
             }
@@ -182,8 +179,9 @@ impl Collector {
         if let Some(error) = known.error.filter(|error| !matches!(error, ProbeError::NoTime)) {
             let instead = known.version.as_ref().map_or("null", |version| &version.version);
             warn(&format!(
-                "cannot tell OpenClaw's version, reporting {instead}: `{} --version` {error}",
-                command.display()
+                "cannot tell OpenClaw's version, reporting {instead}: `{} --version` {error}; {}",
+                command.display(),
+                error.hint()
             ));
         }
         known.version

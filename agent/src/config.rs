@@ -5,7 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kiloclaw_checkin::limits::MAX_SANDBOX_ID_BYTES;
+use kiloclaw_checkin::DRY_RUN_PARAMETER;
+use kiloclaw_checkin::limits::{MAX_SANDBOX_ID_BYTES, has_control_characters};
 use ureq::http::{HeaderValue, Uri};
 use ureq::tls::RootCerts;
 use ureq::{Proxy, ProxyProtocol};
@@ -18,7 +19,7 @@ use crate::collect::{Source, Sources};
 use crate::http::{self, Client};
 use crate::schedule::Rhythm;
 use crate::secret::{Redactor, Secret};
-use crate::variables;
+use crate::{no_proxy, variables};
 
 /// What is wrong with the settings. It names variables and never quotes values: a URL or a token
 /// may hold a secret even where it is broken.
@@ -37,12 +38,27 @@ pub enum ConfigError {
         env = variables::ALLOW_INSECURE_HTTP
     )]
     InsecureHttp(&'static str),
+    /// Check-ins to such a URL are never written.
+    #[error(
+        "{} asks for dry runs, in which check-ins are checked and not written: take \
+         `{DRY_RUN_PARAMETER}` out of its query",
+        variables::CHECKIN_URL
+    )]
+    DryRun,
     /// A header cannot carry this.
     #[error("{0} must hold only printable ASCII characters")]
     NotAHeader(&'static str),
     /// A sandbox's id cannot be this.
     #[error("the sandbox id must be a string of 1 to {MAX_SANDBOX_ID_BYTES} bytes")]
     SandboxId,
+    /// This is no id or version as anybody means it.
+    #[error("{what} has {fault}")]
+    Id {
+        /// What it is of.
+        what: &'static str,
+        /// What does not belong there.
+        fault: &'static str,
+    },
     /// The file that this names cannot be read.
     #[error("{variable}: cannot read {}: {error}", .path.display())]
     Unreadable {
@@ -83,6 +99,9 @@ pub enum ConfigError {
         variables::SYSTEMD_UNIT
     )]
     NoSource,
+    /// All of these.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Several(Vec<Self>),
 }
 
 /// Who reports, from what, and how far requests may go.
@@ -106,6 +125,8 @@ pub struct Config {
     pub local: Client,
     /// Knows all secrets, whether or not they are used.
     pub redactor: Redactor,
+    /// What is odd about the settings.
+    pub warnings: Vec<String>,
 }
 
 /// Where check-ins go, as whom, and how.
@@ -123,23 +144,8 @@ pub struct Target {
     pub proxy: Option<Proxy>,
 }
 
-/// The secrets, from wherever they are.
-#[derive(Debug)]
-pub struct Credentials {
-    /// The fleet's API key, not empty.
-    pub api_key: Option<Secret>,
-    /// The sandbox's gateway token, not empty.
-    pub gateway_token: Option<Secret>,
-}
-
-impl Credentials {
-    /// Takes each secret from its file, else from its flag or variable, else from systemd.
-    pub fn read(settings: &Settings) -> Result<Self, ConfigError> {
-        Ok(Self { api_key: api_key(settings)?, gateway_token: gateway_token(settings)? })
-    }
-}
-
-pub(crate) fn api_key(settings: &Settings) -> Result<Option<Secret>, ConfigError> {
+/// Takes each secret from its file, else from its flag or variable, else from systemd.
+fn api_key(settings: &Settings) -> Result<Option<Secret>, ConfigError> {
     secret(
         settings.api_key_file.as_deref(),
         settings.api_key.as_ref(),
@@ -148,7 +154,7 @@ pub(crate) fn api_key(settings: &Settings) -> Result<Option<Secret>, ConfigError
     )
 }
 
-pub(crate) fn gateway_token(settings: &Settings) -> Result<Option<Secret>, ConfigError> {
+fn gateway_token(settings: &Settings) -> Result<Option<Secret>, ConfigError> {
     secret(
         settings.gateway_token_file.as_deref(),
         settings.gateway_token.as_ref(),
@@ -183,58 +189,198 @@ fn present(secret: Option<Secret>) -> Option<Secret> {
     secret.filter(|secret| !secret.is_empty())
 }
 
-impl Config {
-    /// Checks what every check-in needs, sent or not.
-    pub fn new(
-        settings: &Settings,
-        source: &SourceArguments,
-        credentials: &Credentials,
-    ) -> Result<Self, ConfigError> {
+/// The settings, each checked for itself, so that all that is wrong is reported at once and the rest
+/// can be used.
+#[derive(Debug)]
+pub struct Checked<'a> {
+    settings: &'a Settings,
+    /// What is wrong.
+    pub problems: Vec<ConfigError>,
+    /// Knows all secrets that could be read.
+    pub redactor: Redactor,
+    /// The check-in endpoint.
+    pub url: Option<Uri>,
+    /// The proxy, if this URL is asked through one.
+    pub proxy: Option<Proxy>,
+    /// What asks there; `None` if the proxy or the authorities cannot be used.
+    pub client: Option<Client>,
+    /// The API key, fit for a header.
+    pub api_key: Option<Secret>,
+    /// The gateway token, whatever it is: what is wrong with it, `doctor` says in more words.
+    pub gateway_token: Option<Secret>,
+    /// The sandbox's id, as the contract takes it.
+    pub sandbox_id: Option<String>,
+    /// Who knows the state of the process.
+    pub source: Option<Source>,
+    /// What asks a controller.
+    pub local: Option<Client>,
+    /// The network interfaces whose bytes count.
+    pub interfaces: Option<Interfaces>,
+    /// How long each request may take.
+    pub timeout: Duration,
+}
+
+impl<'a> Checked<'a> {
+    /// Checks every setting; those that it takes to send a check-in only if one is to be `sent`.
+    #[must_use]
+    pub fn new(settings: &'a Settings, source: &SourceArguments, sent: bool) -> Self {
+        let mut problems = Vec::new();
+        let (api_key, gateway_token) = (api_key(settings), gateway_token(settings));
+        let missing: Vec<_> = [
+            (sent && settings.checkin_url.is_none(), variables::CHECKIN_URL),
+            (sent && matches!(api_key, Ok(None)), variables::API_KEY),
+            (sent && matches!(gateway_token, Ok(None)), variables::GATEWAY_TOKEN),
+            (settings.sandbox_id.is_none(), variables::SANDBOX_ID),
+        ]
+        .into_iter()
+        .filter_map(|(missing, name)| missing.then_some(name))
+        .collect();
+        if !missing.is_empty() {
+            problems.push(ConfigError::Missing(missing));
+        }
+        let api_key = valid(api_key, &mut problems).flatten();
+        let gateway_token = valid(gateway_token, &mut problems).flatten();
+        let redactor = redactor(settings, &[&api_key, &gateway_token]);
+        let api_key = api_key.filter(|key| {
+            !sent || valid(header(key, "Bearer ", variables::API_KEY), &mut problems).is_some()
+        });
+        let sandbox_id = settings.sandbox_id.clone();
         let sandbox_id =
-            settings.sandbox_id.clone().ok_or(ConfigError::Missing(vec![variables::SANDBOX_ID]))?;
-        check_sandbox_id(&sandbox_id)?;
-        let timeout = Duration::from_secs(settings.timeout);
-        let source = process_source(settings, source, credentials.gateway_token.as_ref())?;
-        let local = local_client(&source, settings)?;
-        Ok(Self {
+            sandbox_id.filter(|id| valid(check_sandbox_id(id), &mut problems).is_some());
+        valid(check_ids(settings), &mut problems);
+
+        let url = settings.checkin_url.as_deref().filter(|_| sent);
+        let url = url.map(|text| url_of(text, variables::CHECKIN_URL, settings));
+        let url = url.and_then(|url| valid(url, &mut problems));
+        if url.as_ref().is_some_and(is_dry_run) {
+            problems.push(ConfigError::DryRun);
+        }
+        let client = url.as_ref().and_then(|url| valid(client(url, settings), &mut problems));
+        let (client, proxy) = client.unzip();
+
+        let token = gateway_token.as_ref().filter(|token| token.header_value("").is_some());
+        let source = valid(process_source(settings, source, token, &redactor), &mut problems);
+        let local = source.as_ref().map(|source| local_client(source, settings));
+        let local = local.and_then(|local| valid(local, &mut problems));
+        let interfaces = Interfaces::new(&settings.net_interfaces).map_err(ConfigError::from);
+        let interfaces = valid(interfaces, &mut problems);
+        Self {
+            settings,
+            problems,
+            redactor,
+            url,
+            proxy: proxy.flatten(),
+            client,
+            api_key,
+            gateway_token,
             sandbox_id,
+            source,
+            local,
+            interfaces,
+            timeout: Duration::from_secs(settings.timeout),
+        }
+    }
+
+    /// What every check-in needs, sent or not, if nothing is wrong.
+    pub fn config(mut self) -> Result<Config, ConfigError> {
+        if let Some(token) = &self.gateway_token {
+            valid(header(token, "", variables::GATEWAY_TOKEN), &mut self.problems);
+        }
+        let config = self.sandbox_id.as_deref().and_then(|id| self.config_of(id));
+        match (config, <[ConfigError; 1]>::try_from(self.problems)) {
+            (Some(config), Err(none)) if none.is_empty() => Ok(config),
+            (_, Ok([problem])) => Err(problem),
+            (_, Err(problems)) => Err(ConfigError::Several(problems)),
+        }
+    }
+
+    /// The same with what it takes to send it.
+    pub fn config_and_target(self) -> Result<(Config, Target), ConfigError> {
+        let target = self.target(None);
+        let config = self.config()?;
+        // What is missing there has been found to be wrong.
+        let target = target.ok_or_else(|| ConfigError::Several(Vec::new()))?;
+        Ok((config, target))
+    }
+
+    /// All that the body of a sandbox's check-in takes.
+    #[must_use]
+    pub fn config_of(&self, sandbox_id: &str) -> Option<Config> {
+        let settings = self.settings;
+        Some(Config {
+            sandbox_id: sandbox_id.to_owned(),
             machine_id: settings.machine_id.clone(),
             controller_version: settings.controller_version.clone(),
             controller_commit: settings.controller_commit.clone(),
-            interfaces: Interfaces::new(&settings.net_interfaces)?,
+            interfaces: self.interfaces.clone()?,
             sources: Sources {
                 proc_root: settings.proc_root.clone(),
                 openclaw_command: settings.openclaw_command.clone(),
-                process: source,
+                process: self.source.clone()?,
             },
-            timeout,
-            local,
-            redactor: redactor(settings, credentials),
+            timeout: self.timeout,
+            local: self.local.clone()?,
+            redactor: self.redactor.clone(),
+            warnings: warnings(settings),
+        })
+    }
+
+    /// Where check-ins go; with `instead` in the place of credentials that are missing or unfit.
+    #[must_use]
+    pub fn target(&self, instead: Option<&HeaderValue>) -> Option<Target> {
+        let header = |secret: &Option<Secret>, prefix| secret.as_ref()?.header_value(prefix);
+        Some(Target {
+            url: self.url.clone()?,
+            authorization: header(&self.api_key, "Bearer ").or_else(|| instead.cloned())?,
+            gateway_token: header(&self.gateway_token, "").or_else(|| instead.cloned())?,
+            client: self.client.clone()?,
+            proxy: self.proxy.clone(),
         })
     }
 }
 
+/// What is valid; what is not is put down, once: the file of authorities is both for the server and
+/// for a controller.
+fn valid<T>(result: Result<T, ConfigError>, problems: &mut Vec<ConfigError>) -> Option<T> {
+    let problem = match result {
+        Ok(value) => return Some(value),
+        Err(problem) => problem,
+    };
+    if !problems.iter().any(|other| other.to_string() == problem.to_string()) {
+        problems.push(problem);
+    }
+    None
+}
+
+fn is_dry_run(url: &Uri) -> bool {
+    url.query().is_some_and(|query| {
+        query.split('&').any(|pair| pair.split('=').next() == Some(DRY_RUN_PARAMETER))
+    })
+}
+
 /// Who knows the state of the process.
-pub(crate) fn process_source(
+fn process_source(
     settings: &Settings,
     source: &SourceArguments,
     gateway_token: Option<&Secret>,
+    redactor: &Redactor,
 ) -> Result<Source, ConfigError> {
     Ok(match (&source.status_url, &source.systemd_unit) {
         (None, None) => Source::None,
         (None, Some(unit)) => Source::SystemdUnit(Unit::new(unit)?),
         (Some(status_url), None) => Source::StatusUrl(StatusSource {
-            url: url(status_url, variables::STATUS_URL, settings)?,
+            url: url_of(status_url, variables::STATUS_URL, settings)?,
             authorization: gateway_token
                 .map(|token| header(token, "Bearer ", variables::GATEWAY_TOKEN))
                 .transpose()?,
+            redactor: redactor.clone(),
         }),
         (Some(_), Some(_)) => return Err(ConfigError::TwoSources),
     })
 }
 
 /// What asks that source.
-pub(crate) fn local_client(source: &Source, settings: &Settings) -> Result<Client, ConfigError> {
+fn local_client(source: &Source, settings: &Settings) -> Result<Client, ConfigError> {
     let roots = match source {
         Source::StatusUrl(StatusSource { url, .. }) => roots(url, settings)?,
         Source::None | Source::SystemdUnit(_) => RootCerts::WebPki,
@@ -243,43 +389,27 @@ pub(crate) fn local_client(source: &Source, settings: &Settings) -> Result<Clien
 }
 
 /// The proxy that `url` is asked through, if it is.
-pub(crate) fn proxy_to(url: &Uri, settings: &Settings) -> Result<Option<Proxy>, ConfigError> {
-    Ok(match &settings.https_proxy {
-        Some(proxy) if url.scheme_str() == Some("https") => {
-            Some(parse_proxy(proxy, settings.no_proxy.as_deref().unwrap_or_default())?)
-                .filter(|proxy| !proxy.is_no_proxy(url))
-        }
-        _ => None,
-    })
+fn proxy_to(url: &Uri, settings: &Settings) -> Result<Option<Proxy>, ConfigError> {
+    let Some(proxy) = settings.https_proxy.as_ref().filter(|_| url.scheme_str() == Some("https"))
+    else {
+        return Ok(None);
+    };
+    let proxy = parse_proxy(proxy)?;
+    let bypassed = settings.no_proxy.as_deref().is_some_and(|list| no_proxy::covers(list, url));
+    Ok(Some(proxy).filter(|_| !bypassed))
 }
 
-impl Target {
-    /// Checks what it takes to send a check-in. All that is missing is told at once.
-    pub fn new(settings: &Settings, credentials: &Credentials) -> Result<Self, ConfigError> {
-        let Credentials { api_key, gateway_token } = credentials;
-        let (Some(checkin_url), Some(api_key), Some(gateway_token)) =
-            (&settings.checkin_url, api_key, gateway_token)
-        else {
-            let missing = [
-                (settings.checkin_url.is_none(), variables::CHECKIN_URL),
-                (api_key.is_none(), variables::API_KEY),
-                (gateway_token.is_none(), variables::GATEWAY_TOKEN),
-                (settings.sandbox_id.is_none(), variables::SANDBOX_ID),
-            ];
-            return Err(ConfigError::Missing(
-                missing.into_iter().filter(|(is, _)| *is).map(|(_, name)| name).collect(),
-            ));
-        };
-        let url = url(checkin_url, variables::CHECKIN_URL, settings)?;
-        let (client, proxy) = client(&url, settings)?;
-        Ok(Self {
-            client,
-            url,
-            authorization: header(api_key, "Bearer ", variables::API_KEY)?,
-            gateway_token: header(gateway_token, "", variables::GATEWAY_TOKEN)?,
-            proxy,
-        })
-    }
+/// What is odd about the settings, and keeps nobody from checking in.
+pub(crate) fn warnings(settings: &Settings) -> Vec<String> {
+    let list = settings.no_proxy.as_deref().filter(|_| settings.https_proxy.is_some());
+    let odd = list.map(no_proxy::not_understood).unwrap_or_default();
+    let warning = |number| {
+        format!(
+            "entry {number} of {} is not honoured: it is no host, address or network",
+            variables::NO_PROXY
+        )
+    };
+    odd.into_iter().map(warning).collect()
 }
 
 impl DaemonArguments {
@@ -294,25 +424,48 @@ impl DaemonArguments {
     }
 }
 
+/// What [`ConfigError::Id`] is of where it may be a variable's or an argument.
+pub(crate) const THE_SANDBOX_ID: &str = "the sandbox id";
+
 /// Checks a sandbox's id against the contract.
 pub fn check_sandbox_id(sandbox_id: &str) -> Result<(), ConfigError> {
-    if (1..=MAX_SANDBOX_ID_BYTES).contains(&sandbox_id.len()) {
-        Ok(())
-    } else {
-        Err(ConfigError::SandboxId)
+    if !(1..=MAX_SANDBOX_ID_BYTES).contains(&sandbox_id.len()) {
+        return Err(ConfigError::SandboxId);
     }
+    check_id(THE_SANDBOX_ID, sandbox_id)
 }
 
-pub(crate) fn header(
-    secret: &Secret,
-    prefix: &str,
-    name: &'static str,
-) -> Result<HeaderValue, ConfigError> {
+/// Checks what identifies the machine and its software for what came along by accident: to the
+/// server, `sandbox-1` and `sandbox-1` with a line end are two.
+fn check_id(what: &'static str, id: &str) -> Result<(), ConfigError> {
+    let quote = |c| matches!(c, '"' | '\'' | '`');
+    let faults = [
+        (id.contains('\r'), "a carriage return, as from a file with the line ends of Windows"),
+        (id.trim() != id, "white space at an end"),
+        (has_control_characters(id), "control characters inside"),
+        (
+            id.starts_with(quote) || id.ends_with(quote),
+            "quotation marks at an end, which only a shell would take off",
+        ),
+    ];
+    let fault = faults.into_iter().find(|(is, _)| *is);
+    fault.map_or(Ok(()), |(_, fault)| Err(ConfigError::Id { what, fault }))
+}
+
+/// Checks all that is sent as it is set.
+fn check_ids(settings: &Settings) -> Result<(), ConfigError> {
+    let machine_id = settings.machine_id.as_deref().unwrap_or_default();
+    check_id(variables::MACHINE_ID, machine_id)?;
+    check_id(variables::CONTROLLER_VERSION, &settings.controller_version)?;
+    check_id(variables::CONTROLLER_COMMIT, &settings.controller_commit)
+}
+
+fn header(secret: &Secret, prefix: &str, name: &'static str) -> Result<HeaderValue, ConfigError> {
     secret.header_value(prefix).ok_or(ConfigError::NotAHeader(name))
 }
 
 /// A URL that is fit to be asked and to be printed: user and password would be neither.
-pub(crate) fn url(text: &str, name: &'static str, settings: &Settings) -> Result<Uri, ConfigError> {
+fn url_of(text: &str, name: &'static str, settings: &Settings) -> Result<Uri, ConfigError> {
     let url = parse_url(text).ok_or(ConfigError::Url(name))?;
     if http::is_exposed(&url) && !settings.allow_insecure_http {
         return Err(ConfigError::InsecureHttp(name));
@@ -340,7 +493,7 @@ pub(crate) fn client(
 }
 
 /// Whom to trust behind `url`. Reading the system's authorities is work that http does not need.
-pub(crate) fn roots(url: &Uri, settings: &Settings) -> Result<RootCerts, ConfigError> {
+fn roots(url: &Uri, settings: &Settings) -> Result<RootCerts, ConfigError> {
     if url.scheme_str() != Some("https") {
         return Ok(RootCerts::WebPki);
     }
@@ -353,7 +506,7 @@ pub(crate) fn roots(url: &Uri, settings: &Settings) -> Result<RootCerts, ConfigE
     http::roots_in(&pem).ok_or_else(|| ConfigError::NoCertificate(path.clone()))
 }
 
-fn parse_proxy(url: &Secret, no_proxy: &str) -> Result<Proxy, ConfigError> {
+fn parse_proxy(url: &Secret) -> Result<Proxy, ConfigError> {
     let parsed = Proxy::new(url.expose()).map_err(|_| ConfigError::Proxy)?;
     // Others would need features that are not compiled in.
     if !matches!(parsed.protocol(), ProxyProtocol::Http | ProxyProtocol::Https)
@@ -361,32 +514,15 @@ fn parse_proxy(url: &Secret, no_proxy: &str) -> Result<Proxy, ConfigError> {
     {
         return Err(ConfigError::Proxy);
     }
-    // What is not to be asked through it can be told only to a builder.
-    let mut proxy = Proxy::builder(parsed.protocol()).host(parsed.host()).port(parsed.port());
-    if let Some(user) = parsed.username() {
-        proxy = proxy.username(user);
-    }
-    if let Some(password) = parsed.password() {
-        proxy = proxy.password(password);
-    }
-    for host in no_proxy.split(',').map(str::trim).filter(|host| !host.is_empty()) {
-        proxy = proxy.no_proxy(host);
-    }
-    proxy.build().map_err(|_| ConfigError::Proxy)
+    Ok(parsed)
 }
 
-/// Knows the credentials as they are and as they were given, and the password of the proxy.
-pub(crate) fn redactor(settings: &Settings, credentials: &Credentials) -> Redactor {
+/// Knows the credentials as they were `read` and as they were given, and the password of the proxy.
+fn redactor(settings: &Settings, read: &[&Option<Secret>]) -> Redactor {
     let proxy = settings.https_proxy.as_ref().and_then(|url| Proxy::new(url.expose()).ok());
     let password = proxy.and_then(|proxy| proxy.password().map(Secret::new));
-    let secrets = [
-        &credentials.api_key,
-        &credentials.gateway_token,
-        &settings.api_key,
-        &settings.gateway_token,
-        &password,
-    ];
-    Redactor::new(secrets.into_iter().flatten().cloned())
+    let given = [&settings.api_key, &settings.gateway_token, &password];
+    Redactor::new(read.iter().copied().chain(given).flatten().cloned())
 }
 
 #[cfg(test)]
@@ -439,6 +575,37 @@ mod tests {
     }
 
     #[test]
+    fn an_id_is_free_of_what_came_along_by_accident() {
+        for id in ["s", "sandbox-1", "a b", "J\u{fc}rgen's", "a\"b"] {
+            assert!(check_sandbox_id(id).is_ok(), "{id:?}");
+        }
+        for (id, fault) in [
+            ("s\r", "carriage return"),
+            ("s\r\n", "carriage return"),
+            ("s\n", "white space at an end"),
+            (" s", "white space at an end"),
+            ("s\u{a0}", "white space at an end"),
+            ("a\u{1b}b", "control characters inside"),
+            ("a\nb", "control characters inside"),
+            ("\"s\"", "quotation marks"),
+            ("s'", "quotation marks"),
+        ] {
+            let error = check_sandbox_id(id).unwrap_err().to_string();
+            assert!(error.starts_with("the sandbox id has ") && error.contains(fault), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_url_that_asks_for_dry_runs_is_noticed() {
+        for url in ["http://h/?dry_run=1", "http://h/?a=b&dry_run", "http://h/?dry_run=0"] {
+            assert!(is_dry_run(&url.parse().unwrap()), "{url}");
+        }
+        for url in ["http://h/", "http://h/?a=dry_run", "http://h/dry_run=1?adry_run=1"] {
+            assert!(!is_dry_run(&url.parse().unwrap()), "{url}");
+        }
+    }
+
+    #[test]
     fn debug_shows_no_secret() {
         let arguments = [
             "kiloclaw-agent",
@@ -453,40 +620,31 @@ mod tests {
         let cli = Cli::try_parse_from(arguments).unwrap();
         let shown = format!("{cli:?}");
         let Command::Once(once) = cli.command else { panic!("{shown}") };
-        let credentials = Credentials::read(&once.settings).unwrap();
-        let config = Config::new(&once.settings, &once.source, &credentials).unwrap();
-        let target = Target::new(&once.settings, &credentials).unwrap();
+        let checked = Checked::new(&once.settings, &once.source, true);
+        let shown = format!("{shown} {checked:?}");
+        let (config, target) = checked.config_and_target().unwrap();
         assert!(target.proxy.is_some());
-        let shown = format!("{shown} {credentials:?} {config:?} {target:?}");
+        let shown = format!("{shown} {config:?} {target:?}");
         // Nor as the header to the proxy: `me:hunter2-proxy` in base64.
         for secret in ["hunter2", "bWU6aHVudGVyMi1wcm94eQ"] {
             assert!(!shown.contains(secret), "{shown}");
         }
     }
 
-    fn proxy(url: &str, no_proxy: &str) -> Result<Proxy, ConfigError> {
-        parse_proxy(&Secret::new(url), no_proxy)
+    fn proxy(url: &str) -> Result<Proxy, ConfigError> {
+        parse_proxy(&Secret::new(url))
     }
 
     #[test]
     fn a_proxy_is_a_url_or_a_host_and_a_port() {
         for url in ["http://proxy:3128", "https://proxy.example.com", "proxy:3128", "10.0.0.1:80"] {
-            assert!(proxy(url, "").is_ok(), "{url}");
+            assert!(proxy(url).is_ok(), "{url}");
         }
-        let with_password = proxy("http://me:p%40ss@proxy:3128", "").unwrap();
+        let with_password = proxy("http://me:p%40ss@proxy:3128").unwrap();
         assert_eq!(with_password.password(), Some("p@ss"));
         for url in ["", "socks5://proxy:1080", "ftp://proxy", "http://", "http:///"] {
-            assert!(matches!(proxy(url, ""), Err(ConfigError::Proxy)), "{url}");
+            assert!(matches!(proxy(url), Err(ConfigError::Proxy)), "{url}");
         }
-    }
-
-    #[test]
-    fn some_hosts_are_not_asked_through_the_proxy() {
-        let proxy = proxy("proxy:3128", " example.com , .internal,10.0.0.1,").unwrap();
-        let passes_by = |url: &str| proxy.is_no_proxy(&url.parse().unwrap());
-        assert!(passes_by("https://example.com/") && passes_by("https://a.internal/"));
-        assert!(passes_by("https://10.0.0.1/"));
-        assert!(!passes_by("https://example.org/") && !passes_by("https://internal.org/"));
     }
 
     #[test]
@@ -519,7 +677,7 @@ mod tests {
         #[test]
         fn no_url_panics(text: String) {
             let _ = parse_url(&text);
-            let _ = proxy(&text, &text);
+            let _ = proxy(&text);
         }
     }
 }

@@ -171,6 +171,12 @@ impl Daemon {
         self.supervisor.as_ref().map(|supervisor| supervisor.status(now))
     }
 
+    /// What keeps the command running, if there is one.
+    #[must_use]
+    pub fn supervisor(&self) -> Option<&Supervisor> {
+        self.supervisor.as_ref()
+    }
+
     fn checked_in(&mut self, pace: Pace, now: Instant) {
         self.in_flight = false;
         self.failures = if pace == Pace::Accepted { 0 } else { self.failures.saturating_add(1) };

@@ -11,14 +11,13 @@ use kiloclaw_checkin::{CheckIn, DRY_RUN_PARAMETER, DRY_RUN_QUERY, Refusal};
 use ureq::http::{HeaderValue, Uri};
 
 use crate::check_in::check_in;
-use crate::cli::{DoctorArguments, Settings};
+use crate::cli::DoctorArguments;
 use crate::collect::Readings;
-use crate::config::Target;
+use crate::config::{Checked, Target};
 use crate::exit::Exit;
 use crate::http::Cause;
 use crate::ledger::Owed;
 use crate::report;
-use crate::secret::Secret;
 use crate::send::{Outcome, send_to};
 use crate::variables;
 
@@ -31,18 +30,17 @@ pub mod settings;
 use check::{Name, Report, Verdict};
 use route::Peer;
 use server::{DryRun, Met};
-use settings::Usable;
 
-/// What is sent for a credential that is not there, so that the server can be told all the same.
-const PLACEHOLDER: HeaderValue = HeaderValue::from_static("not-set");
-const BEARER_PLACEHOLDER: HeaderValue = HeaderValue::from_static("Bearer not-set");
+/// What is sent for a credential that is not there, so that the server answers all the same: fit for
+/// both headers.
+const PLACEHOLDER: HeaderValue = HeaderValue::from_static("Bearer not-set");
 
 /// Makes all checks.
 #[must_use]
 pub fn run(arguments: &DoctorArguments) -> Exit {
-    let mut usable = Usable::new(arguments);
+    let usable = Checked::new(&arguments.settings, &arguments.source, true);
     let mut report = Report::new(arguments.json, usable.redactor.clone());
-    let problems = std::mem::take(&mut usable.problems);
+    let problems = settings::verdicts(&usable, &arguments.settings);
     if problems.is_empty() {
         report.put(Name::Configuration, Verdict::passed("complete and valid"));
     }
@@ -61,7 +59,7 @@ pub fn run(arguments: &DoctorArguments) -> Exit {
 
 struct Examination<'a> {
     arguments: &'a DoctorArguments,
-    usable: &'a Usable,
+    usable: &'a Checked<'a>,
     readings: &'a Readings,
 }
 
@@ -69,7 +67,7 @@ impl Examination<'_> {
     /// All that lies between here and an accepted check-in, up to the first gap.
     fn reach(&self, report: &mut Report) {
         let usable = self.usable;
-        let (Some(url), Some(target)) = (&usable.url, self.target()) else {
+        let (Some(url), Some(target)) = (&usable.url, usable.target(Some(&PLACEHOLDER))) else {
             let way = [Name::Dns, Name::Connection, Name::Proxy, Name::Tls];
             report.skip(&way, Name::Configuration);
             self.skip_server(report, Name::Configuration);
@@ -119,19 +117,6 @@ impl Examination<'_> {
         let port = if url.scheme_str() == Some("https") { 443 } else { 80 };
         let port = url.port_u16().unwrap_or(port);
         Peer::new(url.host().unwrap_or_default(), port, variables::CHECKIN_URL)
-    }
-
-    /// The check-in endpoint, with what there is of the credentials.
-    fn target(&self) -> Option<Target> {
-        let usable = self.usable;
-        let header = |secret: &Option<Secret>, prefix| secret.as_ref()?.header_value(prefix);
-        Some(Target {
-            url: usable.url.clone()?,
-            authorization: header(&usable.api_key, "Bearer ").unwrap_or(BEARER_PLACEHOLDER),
-            gateway_token: header(&usable.gateway_token, "").unwrap_or(PLACEHOLDER),
-            client: usable.client.clone()?,
-            proxy: usable.proxy.clone(),
-        })
     }
 
     /// Asks the server who it is, in a way that no version takes for a check-in.
@@ -235,8 +220,7 @@ impl Examination<'_> {
     }
 
     fn body(&self, sandbox_id: &str) -> Option<serde_json::Result<String>> {
-        let settings: &Settings = &self.arguments.settings;
-        let config = self.usable.config(settings, sandbox_id)?;
+        let config = self.usable.config_of(sandbox_id)?;
         let check_in = check_in(&config, self.readings, Owed::default());
         Some(serde_json::to_string(&check_in))
     }

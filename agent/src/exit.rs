@@ -27,7 +27,7 @@ pub enum Exit {
 /// The codes of commands that send or print, for `--help`.
 pub const HELP: &str = "\
 Exit codes:
-   0  accepted (2xx), or printed where nothing is sent
+   0  accepted (204), or printed where nothing is sent
   64  bad configuration: a flag or a variable is missing or invalid
   69  unavailable: no answer (connection, DNS, TLS, timeout), 429 or 5xx; try again later
   74  standard output could not be written
@@ -39,8 +39,8 @@ Exit codes:
    0  healthy: the process is up, and the last check-in was accepted or the first is yet to come
    1  cannot report: no agent is running, its check-ins are not accepted, or it cannot tell how the
       process is
-   2  the process is not well: it has crashed, is stopped or is stopping; whether or not the agent
-      can report that
+   2  the process is not well: it has crashed, also if it was started again less than 30 seconds ago
+      for the third time, is stopped or is stopping; whether or not the agent can report that
   64  bad configuration: a flag or a variable is missing or invalid
   74  standard output could not be written";
 
@@ -49,7 +49,7 @@ pub const DOCTOR_HELP: &str = "\
 Nothing is written: the server checks the check-in and forgets it.
 
 Exit codes:
-   0  all checks passed
+   0  all checks passed, some perhaps with a warning
    1  a check failed
   64  bad configuration: a flag is invalid
   74  standard output could not be written";

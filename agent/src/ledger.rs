@@ -11,8 +11,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::collect::Readings;
-use crate::collect::network::{Counters, Interfaces};
-use crate::collect::process::ProcessHealth;
+use crate::collect::network::{Bytes, Counters, Interfaces};
+
+/// How many interfaces are remembered before those that are gone are forgotten: where containers come
+/// and go, each has a name of its own.
+const MAX_INTERFACES: usize = 256;
 
 /// What is owed to the server, and the counters up to which it was counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,8 +24,8 @@ pub struct Ledger {
     owed: Owed,
     /// `None` was never known.
     seen_restarts: Option<u64>,
-    /// Of every interface, not only of those that count: these may be others next time. `None` was
-    /// never known.
+    /// Of every interface, not only of those that count: these may be others next time. Also of those
+    /// that are gone: they may come back. `None` was never known.
     seen_network: Option<Counters>,
     /// Which [life](crate::collect::epoch) of the kernel's counters was seen, where that is known.
     epoch: Option<String>,
@@ -55,26 +58,30 @@ impl Ledger {
         if readings.epoch.is_some() {
             self.epoch.clone_from(&readings.epoch);
         }
-        if let ProcessHealth::Known(status) = &readings.process {
-            let restarts = self.seen_restarts.map_or(0, |seen| since(seen, status.restarts));
-            self.owed.restarts = self.owed.restarts.saturating_add(restarts);
-            self.seen_restarts = Some(status.restarts);
+        if let Some(restarts) = readings.restarts {
+            let more = self.seen_restarts.map_or(0, |seen| since(seen, restarts));
+            self.owed.restarts = self.owed.restarts.saturating_add(more);
+            self.seen_restarts = Some(restarts);
         }
-        if let Some(counters) = &readings.network {
-            if let Some(seen) = &self.seen_network {
-                for (name, now) in counters {
-                    if interfaces.counts(name, counters) {
-                        // One that was not there before came up since, and counts from zero.
-                        let (bytes_in, bytes_out) =
-                            seen.get(name).map_or((0, 0), |seen| (seen.bytes_in, seen.bytes_out));
-                        let owed = &mut self.owed;
-                        owed.bytes_in = owed.bytes_in.saturating_add(since(bytes_in, now.bytes_in));
-                        owed.bytes_out =
-                            owed.bytes_out.saturating_add(since(bytes_out, now.bytes_out));
-                    }
-                }
-            }
+        let Some(counters) = &readings.network else { return };
+        let Some(seen) = &mut self.seen_network else {
             self.seen_network = Some(counters.clone());
+            return;
+        };
+        for (name, now) in counters {
+            // One that was never there before came up since, and counts from zero.
+            let before = seen.get(name).copied().unwrap_or_default();
+            let (more_in, bytes_in) = gone_through(before.bytes_in, now.bytes_in);
+            let (more_out, bytes_out) = gone_through(before.bytes_out, now.bytes_out);
+            if interfaces.counts(name, counters) {
+                self.owed.bytes_in = self.owed.bytes_in.saturating_add(more_in);
+                self.owed.bytes_out = self.owed.bytes_out.saturating_add(more_out);
+            }
+            seen.insert(name.clone(), Bytes { bytes_in, bytes_out });
+        }
+        // One that is gone may come back with all that it has counted.
+        if seen.len() > MAX_INTERFACES {
+            seen.retain(|name, _| counters.contains_key(name));
         }
     }
 
@@ -101,6 +108,18 @@ impl Ledger {
     }
 }
 
+/// How many bytes went through a counter, and where it is to be measured from the next time.
+///
+/// One that is less than a tenth below where it was dips, as the sums of some drivers and hypervisors
+/// do: counted from zero, all that it ever counted would be reported again. It counts on from where it was.
+/// Any other that went backwards was reset, and counts from zero.
+fn gone_through(before: u64, now: u64) -> (u64, u64) {
+    match before.checked_sub(now) {
+        Some(back) if back > 0 && back <= before / 10 => (0, before),
+        _ => (since(before, now), now),
+    }
+}
+
 /// How far a counter went. One that went backwards was reset, and counts from zero.
 fn since(before: u64, now: u64) -> u64 {
     now.checked_sub(before).unwrap_or(now)
@@ -111,8 +130,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::collect::network::Bytes;
-    use crate::collect::process::Status;
+    use crate::collect::process::ProcessHealth;
 
     fn counters<const N: usize>(interfaces: [(&str, u64, u64); N]) -> Counters {
         interfaces
@@ -121,13 +139,12 @@ mod tests {
     }
 
     fn readings(network: Option<Counters>, restarts: Option<u64>) -> Readings {
-        let status =
-            |restarts| Status { state: "running".to_owned(), restarts, ..Status::default() };
         Readings {
             load_avg_5m: None,
             network,
             openclaw: None,
-            process: restarts.map_or(ProcessHealth::Unknown, |r| ProcessHealth::Known(status(r))),
+            process: ProcessHealth::Unknown,
+            restarts,
             epoch: None,
         }
     }
@@ -179,6 +196,51 @@ mod tests {
         observe(&mut ledger, &eth0(5_000, 20, 8));
         // 4,000, 10 and 3 were not told when the counters were reset.
         assert_eq!(observe(&mut ledger, &eth0(7, 30, 2)), (5, 4_007, 20));
+    }
+
+    #[test]
+    fn a_counter_that_dips_counts_on_from_where_it_was() {
+        let gigabytes = 5_000_000_000;
+        let mut ledger = Ledger::default();
+        observe(&mut ledger, &eth0(gigabytes, gigabytes, 0));
+        assert_eq!(observe(&mut ledger, &eth0(gigabytes - 4_096, gigabytes + 1, 0)), (0, 0, 1));
+        assert_eq!(observe(&mut ledger, &eth0(gigabytes - 1, gigabytes + 2, 0)), (0, 0, 2));
+        assert_eq!(observe(&mut ledger, &eth0(gigabytes + 7, gigabytes + 2, 0)), (0, 7, 2));
+        // In another life, a counter near the old one is still one that started at zero.
+        let (old, new) = (eth0(gigabytes, 0, 0), eth0(gigabytes - 1, 0, 0));
+        let mut ledger = Ledger::default();
+        observe(&mut ledger, &at("boot 1", old));
+        assert_eq!(observe(&mut ledger, &at("boot 2", new)), (0, gigabytes - 1, 0));
+    }
+
+    #[test]
+    fn an_interface_that_comes_back_tells_only_what_is_new() {
+        let gigabytes = 5_000_000_000;
+        let machine = |wg0: Option<u64>| {
+            let mut counters = counters([("ens5", 1, 1)]);
+            counters.extend(wg0.map(|n| ("wg0".to_owned(), Bytes { bytes_in: n, bytes_out: 0 })));
+            readings(Some(counters), None)
+        };
+        let mut ledger = Ledger::default();
+        observe(&mut ledger, &machine(Some(gigabytes)));
+        assert_eq!(observe(&mut ledger, &machine(None)), (0, 0, 0));
+        assert_eq!(observe(&mut ledger, &machine(Some(gigabytes + 3))), (0, 3, 0));
+        // One that was made anew counts from zero.
+        observe(&mut ledger, &machine(None));
+        assert_eq!(observe(&mut ledger, &machine(Some(40))), (0, 43, 0));
+    }
+
+    #[test]
+    fn interfaces_that_are_gone_are_not_remembered_without_end() {
+        let mut ledger = Ledger::default();
+        for n in 0..10_000 {
+            let name = format!("veth{n}");
+            let there = [("eth0".to_owned(), 100), (name, 7)]
+                .map(|(name, bytes_in)| (name, Bytes { bytes_in, bytes_out: 0 }));
+            observe(&mut ledger, &readings(Some(there.into()), None));
+            assert!(ledger.seen_network.as_ref().unwrap().len() <= MAX_INTERFACES);
+        }
+        assert_eq!(ledger.owed(), Owed::default());
     }
 
     #[test]
@@ -248,6 +310,35 @@ mod tests {
     }
 
     proptest! {
+        /// However often counters dip and interfaces come and go: what is reported is how far the counters
+        /// ever went, to the byte.
+        #[test]
+        fn within_one_life_no_byte_is_made_up(
+            start in 1_000_000_u64..1 << 50,
+            steps in proptest::collection::vec(
+                (0_u64..1_000_000, 0_u64..10_000, any::<bool>(), any::<bool>()),
+                1..60,
+            ),
+        ) {
+            let mut ledger = Ledger::default();
+            let at_boot = |network| at("boot 1", readings(Some(network), None));
+            observe(&mut ledger, &at_boot(counters([("eth0", start, start)])));
+            let (mut counter, mut seen) = (start, start);
+            for (more, dip, dips, gone) in steps {
+                counter += more;
+                let shown = if dips { counter - dip } else { counter };
+                let network = if gone {
+                    Counters::new()
+                } else {
+                    seen = seen.max(shown);
+                    counters([("eth0", shown, shown)])
+                };
+                observe(&mut ledger, &at_boot(network));
+                prop_assert_eq!(ledger.owed().bytes_in, seen - start);
+                prop_assert_eq!(ledger.owed().bytes_out, seen - start);
+            }
+        }
+
         /// Whatever is accepted, refused, or reset on the way: what was told and what is still owed
         /// is what the counters went through.
         #[test]

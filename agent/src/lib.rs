@@ -29,6 +29,7 @@ pub mod gateway_token;
 pub mod http;
 pub mod ledger;
 pub mod manual;
+pub mod no_proxy;
 pub mod once;
 pub mod output;
 pub mod process;

@@ -8,11 +8,11 @@ use crate::check_in::check_in;
 use crate::children::Children;
 use crate::cli::OnceArguments;
 use crate::collect::Collector;
-use crate::config::{Config, ConfigError, Credentials, Target};
+use crate::config::{Checked, Config, ConfigError};
 use crate::exit::Exit;
 use crate::send::{Outcome, send};
-use crate::state::State;
-use crate::{output, report};
+use crate::state::{InUse, State};
+use crate::{output, report, state};
 
 /// What keeps a check-in from being made.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +26,9 @@ pub enum OnceError {
     /// The body could not be written as JSON.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
+    /// An agent is at it.
+    #[error("{0}")]
+    InUse(#[from] InUse),
 }
 
 /// Sends one check-in, or with `--dry-run` only shows it.
@@ -36,17 +39,25 @@ pub fn run(arguments: &OnceArguments) -> Exit {
 
 fn once(arguments: &OnceArguments) -> Result<Exit, OnceError> {
     let OnceArguments { dry_run, state_file, settings, source } = arguments;
-    let credentials = Credentials::read(settings)?;
-    let target = if *dry_run { None } else { Some(Target::new(settings, &credentials)?) };
-    let config = Config::new(settings, source, &credentials)?;
+    let checked = Checked::new(settings, source, !dry_run);
+    let (config, target) = if *dry_run {
+        (checked.config()?, None)
+    } else {
+        let (config, target) = checked.config_and_target()?;
+        (config, Some(target))
+    };
     let redactor = &config.redactor;
     let mut warn = |text: &str| output::warn(&redactor.clean(text));
 
     let mut collector = Collector::new(config.sources.clone(), Children::default());
     let readings = collector.collect(&config.local, None, Instant::now(), None, &mut warn);
+    config.warnings.iter().for_each(|warning| warn(warning));
     for name in readings.network.iter().flat_map(|counters| config.interfaces.missing(counters)) {
         warn(&format!("there is no network interface {name}, counting without it"));
     }
+    // A dry run changes nothing.
+    let locked = state_file.as_deref().filter(|_| !dry_run);
+    let _lock = locked.map(state::lock).transpose()?;
     let mut state = load(arguments, &config, &mut warn);
     state.ledger.observe(&readings, &config.interfaces);
     let owed = state.ledger.owed();
@@ -75,7 +86,7 @@ fn once(arguments: &OnceArguments) -> Result<Exit, OnceError> {
 
 fn load(arguments: &OnceArguments, config: &Config, warn: &mut dyn FnMut(&str)) -> State {
     let Some(path) = &arguments.state_file else { return State::new(&config.sandbox_id) };
-    let reason = match State::load(path) {
+    let reason = match State::load_own(path) {
         Ok(Some(state)) if state.sandbox_id == config.sandbox_id => return state,
         Ok(Some(_)) => "it is another sandbox's".to_owned(),
         Ok(None) => return State::new(&config.sandbox_id),

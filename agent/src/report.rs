@@ -5,7 +5,7 @@ use std::fmt::Write;
 use kiloclaw_checkin::{CHECKIN_PATH, Credential, Field, InvalidBody, Refusal};
 use ureq::http::Uri;
 
-use crate::http::{Cause, TlsFault};
+use crate::http::{Cause, NoAnswer, TlsFault};
 use crate::secret::Redactor;
 use crate::send::{Answer, Outcome};
 use crate::variables;
@@ -24,6 +24,9 @@ const INVALID_QUERY: &str = Refusal::InvalidQuery.code();
 /// The code is the same for every field.
 const INVALID_FIELD: &str = Refusal::InvalidBody(InvalidBody::Field(Field::SandboxId)).code();
 
+/// Who answers without the JSON and the code of the contract.
+const IN_FRONT: &str = "something in front of the server, or another one";
+
 /// What is sent, and where to. Credentials travel in headers, which are left out.
 #[must_use]
 pub fn request(url: &Uri, body: &str) -> String {
@@ -37,7 +40,7 @@ pub fn outcome(outcome: &Outcome, redactor: &Redactor) -> String {
         Outcome::Accepted(status) => return format!("{status}: accepted"),
         Outcome::Unreachable(no_answer) => {
             let reason = redactor.clean(&no_answer.reason);
-            return format!("unreachable: {reason}\n  hint:        {}", hint(outcome));
+            return format!("unreachable: {reason}\n  hint:         {}", hint(outcome));
         }
         Outcome::Redirected(answer) | Outcome::TryLater(answer) | Outcome::Refused(answer) => {
             answer
@@ -45,9 +48,11 @@ pub fn outcome(outcome: &Outcome, redactor: &Redactor) -> String {
     };
     let body = answer.refusal.as_ref();
     let lines = [
+        ("answered by", answer.refusal.is_none().then_some(IN_FRONT)),
+        ("cf-mitigated", answer.mitigated.as_deref()),
         ("location", answer.location.as_deref()),
         ("error", body.map(|body| body.error.as_str())),
-        ("code", body.and_then(|body| body.code.as_deref())),
+        ("code", body.map(|body| body.code.as_str())),
         ("field", body.and_then(|body| body.field.as_deref())),
         ("expected", body.and_then(|body| body.expected.as_deref())),
         ("retry after", answer.retry_after.as_deref()),
@@ -57,7 +62,7 @@ pub fn outcome(outcome: &Outcome, redactor: &Redactor) -> String {
     for (name, value) in lines {
         if let Some(value) = value {
             // Writing to a string cannot fail.
-            let _ = write!(report, "\n  {:<12} {}", format!("{name}:"), redactor.clean(value));
+            let _ = write!(report, "\n  {:<13} {}", format!("{name}:"), redactor.clean(value));
         }
     }
     report
@@ -74,14 +79,18 @@ pub fn summary(outcome: &Outcome, redactor: &Redactor) -> String {
         Outcome::Redirected(answer) | Outcome::TryLater(answer) | Outcome::Refused(answer) => {
             let body = answer.refusal.as_ref();
             let details = [
-                body.and_then(|body| body.code.as_deref()),
-                body.and_then(|body| body.field.as_deref()),
-                body.and_then(|body| body.expected.as_deref()),
-                answer.location.as_deref(),
+                ("", body.map(|body| body.code.as_str())),
+                ("", body.and_then(|body| body.field.as_deref())),
+                ("", body.and_then(|body| body.expected.as_deref())),
+                ("by ", answer.refusal.is_none().then_some(IN_FRONT)),
+                ("cf-mitigated ", answer.mitigated.as_deref()),
+                ("to ", answer.location.as_deref()),
             ];
             let mut summary = format!("{}: {}", answer.status, verdict(outcome));
-            for detail in details.into_iter().flatten() {
-                let _ = write!(summary, ": {}", redactor.clean(detail));
+            for (name, detail) in details {
+                if let Some(detail) = detail {
+                    let _ = write!(summary, ": {name}{}", redactor.clean(detail));
+                }
             }
             summary
         }
@@ -103,6 +112,16 @@ fn verdict(outcome: &Outcome) -> &'static str {
 pub fn hint(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Accepted(_) => String::new(),
+        // ureq gives the proxy's status only in words.
+        Outcome::Unreachable(NoAnswer { cause: Cause::Proxy, reason })
+            if reason.contains("407") =>
+        {
+            format!(
+                "check {}: the proxy wants a user and a password, or others \
+                 (http://USER:PASSWORD@HOST:PORT)",
+                variables::HTTPS_PROXY
+            )
+        }
         Outcome::Unreachable(no_answer) => hint_on_the_way(no_answer.cause),
         Outcome::Redirected(answer) | Outcome::TryLater(answer) | Outcome::Refused(answer) => {
             hint_of_the_server(answer)
@@ -159,7 +178,7 @@ fn hint_on_tls(fault: TlsFault) -> String {
 fn hint_of_the_server(answer: &Answer) -> String {
     use variables::{API_KEY, CHECKIN_URL, GATEWAY_TOKEN, SANDBOX_ID};
 
-    let code = answer.refusal.as_ref().and_then(|body| body.code.as_deref()).unwrap_or_default();
+    let code = answer.refusal.as_ref().map(|body| body.code.as_str()).unwrap_or_default();
     match (code, answer.status.as_u16()) {
         (WRONG_API_KEY, _) => format!("check {API_KEY}: the server does not accept this key"),
         (WRONG_GATEWAY_TOKEN, _) => format!(
@@ -186,8 +205,20 @@ fn hint_of_the_server(answer: &Answer) -> String {
             "the server lacks a secret or a binding; its log says which".to_owned()
         }
         (WRITE_FAILED, _) => "nothing is lost: the next check-in covers this one".to_owned(),
-        (_, 300..=399) => format!("set {CHECKIN_URL} to where the endpoint is now"),
-        (_, 401 | 403) => format!("check {API_KEY}, {GATEWAY_TOKEN} and {SANDBOX_ID}"),
+        (_, 200..=399) => format!(
+            "check host and path in {CHECKIN_URL}, and what is in between: a login or a portal must let \
+             check-ins pass, and the keys go nowhere else"
+        ),
+        (_, 401 | 403) if answer.refusal.is_some() => {
+            format!("check {API_KEY}, {GATEWAY_TOKEN} and {SANDBOX_ID}")
+        }
+        _ if answer.mitigated.is_some() => format!(
+            "Cloudflare takes the agent for a bot: let POST {CHECKIN_PATH} skip its challenges and rules"
+        ),
+        (_, 401 | 403) => format!(
+            "check host and path in {CHECKIN_URL}, and what is in between: a firewall, a login or a proxy \
+             must let check-ins pass"
+        ),
         (_, 404 | 405) => format!("check {CHECKIN_URL}: its path should be {CHECKIN_PATH}"),
         (_, 429 | 500..=599) => "try again later".to_owned(),
         _ => format!("check that {CHECKIN_URL} leads to Kiloclaw telemetry"),
@@ -203,7 +234,14 @@ mod tests {
     use crate::send::RefusalBody;
 
     fn answer(status: StatusCode) -> Answer {
-        Answer { status, location: None, retry_after: None, date: None, refusal: None }
+        Answer {
+            status,
+            location: None,
+            retry_after: None,
+            date: None,
+            mitigated: None,
+            refusal: None,
+        }
     }
 
     fn refusal(refusal: Refusal) -> Answer {
@@ -220,11 +258,11 @@ mod tests {
             outcome(&Outcome::Refused(answer), &Redactor::default()),
             "\
 400 Bad Request: refused
-  error:       Invalid body
-  code:        invalid_field
-  field:       machineId
-  expected:    a string of at most 1024 bytes, without control characters or lone surrogates, or left out
-  hint:        check the setting behind this field; the server may be of another version"
+  error:        Invalid body
+  code:         invalid_field
+  field:        machineId
+  expected:     a string of at most 1024 bytes, without control characters or lone surrogates, or left out
+  hint:         check the setting behind this field; the server may be of another version"
         );
     }
 
@@ -244,8 +282,27 @@ mod tests {
     }
 
     #[test]
+    fn what_answers_in_place_of_the_server_never_gets_advice_about_keys() {
+        for status in [200, 202, 301, 302, 401, 403] {
+            let hint = hint_of_the_server(&answer(StatusCode::from_u16(status).unwrap()));
+            assert!(hint.contains(variables::CHECKIN_URL), "{status}: {hint}");
+            for key in [variables::API_KEY, variables::GATEWAY_TOKEN] {
+                assert!(!hint.contains(key), "{status}: {hint}");
+            }
+        }
+        let challenge =
+            Answer { mitigated: Some("challenge".to_owned()), ..answer(StatusCode::FORBIDDEN) };
+        assert!(hint_of_the_server(&challenge).contains("Cloudflare"));
+        let told = summary(&Outcome::Refused(challenge), &Redactor::default());
+        assert_eq!(
+            told,
+            "403 Forbidden: refused: by something in front of the server, or another one: \
+             cf-mitigated challenge"
+        );
+    }
+
+    #[test]
     fn a_server_without_codes_gets_a_hint_by_its_status() {
-        assert!(hint_of_the_server(&answer(StatusCode::FORBIDDEN)).contains(variables::API_KEY));
         assert!(hint_of_the_server(&answer(StatusCode::NOT_FOUND)).contains(CHECKIN_PATH));
         assert!(hint_of_the_server(&answer(StatusCode::BAD_GATEWAY)).contains("later"));
         assert!(hint_of_the_server(&answer(StatusCode::FOUND)).contains(variables::CHECKIN_URL));
@@ -260,9 +317,10 @@ mod tests {
         let answer = Answer {
             location: echo("location"),
             retry_after: echo("retry"),
+            mitigated: echo("mitigated"),
             refusal: Some(RefusalBody {
                 error: echo("error").unwrap(),
-                code: echo("code"),
+                code: echo("code").unwrap(),
                 field: echo("field"),
                 expected: echo("expected"),
             }),
@@ -271,7 +329,7 @@ mod tests {
         let redactor = Redactor::new([Secret::new("hunter2")]);
         let refused = Outcome::Refused(answer);
         for (report, parts) in
-            [(outcome(&refused, &redactor), 6), (summary(&refused, &redactor), 4)]
+            [(outcome(&refused, &redactor), 7), (summary(&refused, &redactor), 5)]
         {
             assert!(!report.contains("hunter2") && !report.contains('\x1b'), "{report}");
             assert_eq!(report.matches("[redacted]").count(), parts, "{report}");

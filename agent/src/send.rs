@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use kiloclaw_checkin::GATEWAY_TOKEN_HEADER;
 use serde::Deserialize;
 use ureq::Body;
-use ureq::http::{Response, StatusCode, Uri, header};
+use ureq::http::{HeaderName, Response, StatusCode, Uri, header};
 
 use crate::config::Target;
 use crate::exit::Exit;
@@ -15,7 +15,8 @@ use crate::schedule::Pace;
 /// What came of a check-in.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// 2xx: it was taken, and the baseline advances.
+    /// 204, and nothing else: it was taken, and the baseline advances. Any other 2xx is the page of
+    /// something in front of the server, such as a login.
     Accepted(StatusCode),
     /// 3xx, which is not followed: credentials go to the URL that they were meant for.
     Redirected(Answer),
@@ -38,17 +39,20 @@ pub struct Answer {
     pub retry_after: Option<String>,
     /// What time it was at the server.
     pub date: Option<SystemTime>,
-    /// What the body says, if it is of the contract's form.
+    /// Cloudflare's word for why it answered in place of the server (`cf-mitigated`).
+    pub mitigated: Option<String>,
+    /// What the body says, if it is of the contract's form; else something in front of the server
+    /// answered, or another server.
     pub refusal: Option<RefusalBody>,
 }
 
-/// The JSON body of a refusal, from any version of the server.
+/// The JSON body of a refusal.
 #[derive(Debug, Deserialize, PartialEq, Eq)]
 pub struct RefusalBody {
     /// The text for people.
     pub error: String,
     /// The reason for programs.
-    pub code: Option<String>,
+    pub code: String,
     /// The field of the check-in that broke its rule.
     pub field: Option<String>,
     /// That rule.
@@ -71,8 +75,8 @@ impl Answer {
     /// The reason for programs: the server's code, or its status where it gave none.
     #[must_use]
     pub fn code(&self) -> String {
-        match self.refusal.as_ref().and_then(|body| body.code.as_deref()) {
-            Some(code) => code.to_owned(),
+        match &self.refusal {
+            Some(body) => body.code.clone(),
             None => format!("http_{}", self.status.as_u16()),
         }
     }
@@ -134,7 +138,7 @@ pub fn send_to(target: &Target, url: &Uri, body: &str, timeout: Duration) -> Out
 
 fn outcome(mut response: Response<Body>) -> Outcome {
     let status = response.status();
-    if status.is_success() {
+    if status == StatusCode::NO_CONTENT {
         return Outcome::Accepted(status);
     }
     let header = |name| {
@@ -142,9 +146,10 @@ fn outcome(mut response: Response<Body>) -> Outcome {
         Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
     };
     let (location, retry_after) = (header(header::LOCATION), header(header::RETRY_AFTER));
+    let mitigated = header(HeaderName::from_static("cf-mitigated"));
     let date = header(header::DATE).and_then(|date| httpdate::parse_http_date(&date).ok());
     let refusal = serde_json::from_slice(&http::start_of(response.body_mut())).ok();
-    let answer = Answer { status, location, retry_after, date, refusal };
+    let answer = Answer { status, location, retry_after, date, mitigated, refusal };
     if status.is_redirection() {
         Outcome::Redirected(answer)
     } else if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
@@ -169,9 +174,10 @@ mod tests {
     #[test]
     fn the_status_decides() {
         for (status, exit) in [
-            (200, Exit::Done),
+            (200, Exit::Refused),
+            (202, Exit::Refused),
             (204, Exit::Done),
-            (299, Exit::Done),
+            (299, Exit::Refused),
             (301, Exit::Refused),
             (308, Exit::Refused),
             (400, Exit::Refused),
@@ -198,7 +204,7 @@ mod tests {
         };
         let body = answer.refusal.unwrap();
         assert_eq!(body.error, refusal.error());
-        assert_eq!(body.code.as_deref(), Some(refusal.code()));
+        assert_eq!(body.code, refusal.code());
         assert_eq!(body.field.as_deref(), Some(Field::UptimeSeconds.name()));
         assert_eq!(body.expected.as_deref(), Some(Field::UptimeSeconds.rule()));
 
@@ -208,7 +214,7 @@ mod tests {
             panic!("a 503 is for later");
         };
         assert_eq!(answer.retry_after.as_deref(), Some("30"));
-        assert_eq!(answer.refusal.unwrap().code.as_deref(), Some("write_failed"));
+        assert_eq!(answer.refusal.unwrap().code, "write_failed");
     }
 
     fn answer(retry_after: &str, date: Option<&str>) -> Answer {
@@ -217,6 +223,7 @@ mod tests {
             location: None,
             retry_after: Some(retry_after.to_owned()),
             date: date.map(|date| httpdate::parse_http_date(date).unwrap()),
+            mitigated: None,
             refusal: None,
         }
     }
@@ -250,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_body_of_another_form_is_no_reason() {
-        for body in ["", "<html>", "[]", "{}", r#"{"error":{}}"#] {
+        for body in ["", "<html>", "[]", "{}", r#"{"error":{}}"#, r#"{"error":"Forbidden"}"#] {
             let Outcome::Refused(answer) = outcome_of(403, body) else {
                 panic!("a 403 is a refusal");
             };

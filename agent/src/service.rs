@@ -20,16 +20,16 @@ use crate::children::Children;
 use crate::cli::{
     DaemonArguments, RunArguments, Settings, SourceArguments, VERSION_AND_COMMIT, WatchArguments,
 };
-use crate::collect::epoch;
 use crate::collect::process::ProcessHealth;
-use crate::config::{Config, ConfigError, Credentials, Target};
+use crate::collect::{epoch, openclaw, systemd};
+use crate::config::{Checked, ConfigError};
 use crate::daemon::{Daemon, Effect, Event};
 use crate::exit::Exit;
 use crate::ledger::Ledger;
 use crate::process::Process;
 use crate::schedule::Pace;
 use crate::send::Outcome;
-use crate::state::{self, Agent, Failure, State, StateFile, Time, Uptime};
+use crate::state::{self, Agent, Failure, InUse, State, StateFile, Time, Uptime};
 use crate::supervisor::{self, Action, Supervisor};
 use crate::worker::{self, Done, Job, Setup, Task};
 use crate::{output, report};
@@ -43,6 +43,9 @@ pub enum StartError {
     /// No thread or no signal handler can be had.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
+    /// There is an agent already.
+    #[error("{0}")]
+    InUse(#[from] InUse),
 }
 
 /// Runs a command and checks in, until it is told to end.
@@ -67,15 +70,16 @@ fn ended(result: Result<(), StartError>) -> Exit {
     match result {
         Ok(()) => Exit::Done,
         Err(StartError::Config(error)) => output::bad_configuration(&error.to_string()),
-        Err(error @ StartError::System(_)) => {
+        Err(error @ (StartError::System(_) | StartError::InUse(_))) => {
             output::error(&error.to_string());
             Exit::SystemError
         }
     }
 }
 
-/// How long readings can take but for a status URL's answer: two programs, with 5 seconds each.
-const LONGEST_READING: Duration = Duration::from_secs(12);
+/// How long readings can take but for a status URL's answer: two programs, and what killing them takes.
+const LONGEST_READING: Duration =
+    openclaw::TIMEOUT.saturating_add(systemd::TIMEOUT).saturating_add(Duration::from_secs(2));
 
 /// What the main thread waits for.
 enum Message {
@@ -99,7 +103,7 @@ fn serve(
     let first_process = process::id() == 1;
     listen(&sender, first_process)?;
     let children = if first_process { Children::adopting() } else { Children::default() };
-    let state_file = StateFile::new(&arguments.state);
+    let state_file = StateFile::new(&arguments.state)?;
     let State { ledger, agent: before, .. } = state_file.load(&setup.config.sandbox_id);
     let epoch = epoch::read(&setup.config.sources.proc_root);
     let restarts = ledger.restarts_seen_in(epoch.as_deref());
@@ -152,9 +156,7 @@ fn serve(
 }
 
 fn set_up(settings: &Settings, source: &SourceArguments) -> Result<Setup, ConfigError> {
-    let credentials = Credentials::read(settings)?;
-    let target = Target::new(settings, &credentials)?;
-    let config = Config::new(settings, source, &credentials)?;
+    let (config, target) = Checked::new(settings, source, true).config_and_target()?;
     Ok(Setup { config, target })
 }
 
@@ -435,10 +437,14 @@ impl Service<'_> {
     /// Writes down how things are, for `status`, for systemd, and for the agent's next life.
     fn save(&mut self) {
         let (now, wall) = (Instant::now(), SystemTime::now());
-        if let Some(status) = self.daemon.command(now) {
-            self.agent.process = state::Process::new(Some(&status), Time::new(wall));
-        }
         let until = |at: Instant| Time::new(wall + at.saturating_duration_since(now));
+        if let Some(supervisor) = self.daemon.supervisor() {
+            self.agent.process = state::Process {
+                crashes_in_a_row: supervisor.crashes_in_a_row(),
+                next_start: supervisor.next_start().map(until),
+                ..state::Process::new(Some(&supervisor.status(now)), Time::new(wall))
+            };
+        }
         self.agent.next_attempt = self.daemon.next_check_in().map(until);
         let until = |at: Instant| Uptime::now().plus(at.saturating_duration_since(now));
         self.agent.next_attempt_uptime = self.daemon.next_check_in().map(until);

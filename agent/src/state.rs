@@ -1,22 +1,30 @@
 //! The state file: what a restarted agent must still know, and what `status` tells.
 
 use std::fmt::{self, Display};
-use std::fs::{self, DirBuilder};
-use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{Access, StatVfs, access, statvfs};
+use procfs_core::FromRead;
+use procfs_core::process::Stat;
+use rustix::fs::{Access, OFlags, StatVfs, access, statvfs};
+use rustix::io::Errno;
+use rustix::process::{Pid, geteuid, test_kill_process};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use crate::cli::{StateArguments, VERSION_AND_COMMIT};
+use crate::collect::epoch;
 use crate::collect::process::Status;
 use crate::ledger::Ledger;
+
+/// The largest state file that is read, in bytes: hundreds of interfaces are a tenth of it.
+const MAX_BYTES: u64 = 1024 * 1024;
 
 /// All that is in the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +44,10 @@ pub struct State {
 pub struct Agent {
     /// Its process id.
     pub pid: u32,
+    /// When that process was started, in ticks since the machine was: another one may have the id.
+    pub pid_started_ticks: Option<u64>,
+    /// Since which start of the machine.
+    pub boot_id: Option<String>,
     /// Its version and commit.
     pub version: String,
     /// Since when it runs.
@@ -65,6 +77,8 @@ impl Agent {
         let now = Time::new(now);
         Self {
             pid: process::id(),
+            pid_started_ticks: stat(process::id()).map(|stat| stat.starttime),
+            boot_id: boot_id(),
             version: VERSION_AND_COMMIT.to_owned(),
             started: now,
             updated: now,
@@ -76,6 +90,34 @@ impl Agent {
             attempt_timeout_seconds: 0,
             process: Process::new(None, now),
         }
+    }
+
+    /// Whether it still runs, as far as can be seen from here.
+    pub fn runs(&self) -> Result<(), Gone> {
+        let differ = |ours: Option<&str>, theirs: Option<&str>| {
+            ours.zip(theirs).is_some_and(|(ours, theirs)| ours != theirs)
+        };
+        if differ(boot_id().as_deref(), self.boot_id.as_deref()) {
+            return Err(Gone::Rebooted);
+        }
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        // One of another user counts.
+        if pid.is_none_or(|pid| test_kill_process(pid) == Err(Errno::SRCH)) {
+            return Err(Gone::Ended(self.pid));
+        }
+        match (stat(self.pid), self.pid_started_ticks) {
+            (Some(stat), Some(started)) if stat.starttime != started => Err(Gone::Ended(self.pid)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the command that it runs has been stopped, by a terminal or by somebody.
+    #[must_use]
+    pub fn command_is_stopped(&self) -> bool {
+        // Only the agent's own: the ids that a controller reports may be of another namespace.
+        let stat = self.process.pid.and_then(stat);
+        let agent = i32::try_from(self.pid).ok();
+        stat.is_some_and(|stat| stat.state == 'T' && Some(stat.ppid) == agent)
     }
 
     /// All of it on one line.
@@ -93,6 +135,26 @@ impl Agent {
             _ => format!("process {state}, no check-in yet"),
         }
     }
+}
+
+/// Why an agent does not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Gone {
+    /// It was another start of the machine.
+    #[error("the machine was started anew since")]
+    Rebooted,
+    /// There is no such process, or its id is another's by now.
+    #[error("its process {0} is gone")]
+    Ended(u32),
+}
+
+/// What the kernel knows of a process.
+fn stat(pid: u32) -> Option<Stat> {
+    Stat::from_file(format!("/proc/{pid}/stat")).ok()
+}
+
+fn boot_id() -> Option<String> {
+    epoch::boot_id(Path::new("/proc"))
 }
 
 /// A check-in that was not accepted.
@@ -122,6 +184,11 @@ pub struct Process {
     pub last_exit_reason: Option<String>,
     /// When it was so.
     pub seen: Time,
+    /// How often in a row it crashed soon after it was started, where the agent itself runs it.
+    #[serde(default)]
+    pub crashes_in_a_row: u32,
+    /// When it will be started again, if it waits for that.
+    pub next_start: Option<Time>,
 }
 
 impl Process {
@@ -131,7 +198,16 @@ impl Process {
         let unknown = Status { state: "unknown".to_owned(), ..Status::default() };
         let Status { state, pid, restarts, uptime_seconds, last_exit_reason } =
             status.unwrap_or(&unknown).clone();
-        Self { state, pid, restarts, uptime_seconds, last_exit_reason, seen }
+        Self {
+            state,
+            pid,
+            restarts,
+            uptime_seconds,
+            last_exit_reason,
+            seen,
+            crashes_in_a_row: 0,
+            next_start: None,
+        }
     }
 }
 
@@ -153,18 +229,34 @@ impl State {
         Self { sandbox_id: sandbox_id.to_owned(), ledger: Ledger::default(), agent: None }
     }
 
-    /// Reads a state file, if there is one.
+    /// Reads a state file, if there is one, whoever it belongs to.
     pub fn load(path: &Path) -> Result<Option<Self>, LoadError> {
-        match fs::read(path) {
-            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+        let file = match opened(OpenOptions::new().read(true), path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let mut text = Vec::new();
+        file.take(MAX_BYTES + 1).read_to_end(&mut text)?;
+        if text.len() as u64 > MAX_BYTES {
+            return Err(odd(format!("it is larger than {MAX_BYTES} bytes")).into());
+        }
+        Ok(Some(serde_json::from_slice(&text)?))
+    }
+
+    /// Reads the state file of an agent that has this process's user: what another user wrote would
+    /// be sent.
+    pub fn load_own(path: &Path) -> Result<Option<Self>, LoadError> {
+        match check(path, true) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.into()),
+            checked => checked.map_err(LoadError::from).and_then(|()| Self::load(path)),
         }
     }
 
     /// Writes a state file, wholly or not at all: a machine may stop at any moment. Only its owner
     /// can read it.
     pub fn save(&self, path: &Path) -> io::Result<()> {
+        // It would take the place of whatever is there, be it a device.
+        check(path, true)?;
         let mut file = NamedTempFile::new_in(directory(path))?;
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
@@ -173,6 +265,88 @@ impl State {
         file.as_file().sync_data()?;
         file.persist(path)?;
         Ok(())
+    }
+}
+
+/// Opens a file without following a link and without waiting for the other end of a pipe.
+fn opened(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = options.custom_flags(flags.bits().cast_signed()).open(path);
+    let file = match file {
+        Err(error) if is_link(path) => {
+            return Err(io::Error::new(error.kind(), "it is a link, which is not followed"));
+        }
+        file => file?,
+    };
+    if file.metadata()?.is_file() { Ok(file) } else { Err(odd("it is no regular file")) }
+}
+
+fn is_link(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink())
+}
+
+fn odd(what: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, what.into())
+}
+
+/// Why there should be no state file at this path: what is there is none, or, where it is to be
+/// `owned` by this process's user, is another's; or anybody could put another in its place.
+pub fn check(path: &Path, owned: bool) -> io::Result<()> {
+    let denied = |why: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    let trusted = |found: &Metadata| [0, geteuid().as_raw()].contains(&found.uid());
+    let directory = fs::metadata(directory(path))?;
+    // In one's own or root's, another user can at most put something that is refused below.
+    if directory.mode() & 0o002 != 0 && !trusted(&directory) {
+        return denied(format!(
+            "anybody can write to its directory, which is of another user, with id {}",
+            directory.uid()
+        ));
+    }
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(found) if !found.is_file() => Err(odd("it is no regular file")),
+        Ok(found) if owned && !trusted(&found) => {
+            denied(format!("it belongs to another user, with id {}", found.uid()))
+        }
+        Ok(_) => Ok(()),
+    }
+}
+
+/// Another agent uses the state file.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the state file {} is in use by another agent{}: two would report the same bytes twice; stop that \
+     one, or name another file with --state-file",
+    .path.display(),
+    .pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
+)]
+pub struct InUse {
+    path: PathBuf,
+    pid: Option<u32>,
+}
+
+/// Keeps other agents from using a state file, as long as it is there. The file itself cannot be what
+/// is locked: every time it is written it is another.
+///
+/// `None` where it cannot be locked, which is where it cannot be written, or not on this file system.
+pub fn lock(path: &Path) -> Result<Option<File>, InUse> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let name = Path::new(&name);
+    // Nor can another user hold up the agent with a file of that name.
+    let file = check(path, true)
+        .and_then(|()| check(name, true))
+        .and_then(|()| opened(OpenOptions::new().write(true).create(true).mode(0o600), name));
+    let Ok(file) = file else { return Ok(None) };
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::Error(_)) => Ok(None),
+        Err(TryLockError::WouldBlock) => {
+            let state = State::load(path).ok().flatten();
+            let pid = state.and_then(|state| state.agent).map(|agent| agent.pid);
+            Err(InUse { path: path.to_owned(), pid })
+        }
     }
 }
 
@@ -207,26 +381,28 @@ pub struct StateFile {
     path: PathBuf,
     /// Why it could not be written the last time. What lasts is said once.
     unwritable: Option<io::ErrorKind>,
+    /// For as long as the agent runs.
+    _lock: Option<File>,
 }
 
 impl StateFile {
     /// The one that was asked for, or the first of the default places. Of those,
     /// the directory is made if it is not there.
-    #[must_use]
-    pub fn new(arguments: &StateArguments) -> Self {
+    pub fn new(arguments: &StateArguments) -> Result<Self, InUse> {
         let path = arguments.paths().swap_remove(0);
         if let (None, Some(directory)) = (&arguments.state_file, path.parent()) {
             // Where this fails, so does writing the file, which is told.
             let _ = DirBuilder::new().recursive(true).mode(0o700).create(directory);
         }
-        Self { path, unwritable: None }
+        let lock = lock(&path)?;
+        Ok(Self { path, unwritable: None, _lock: lock })
     }
 
     /// What is known of a sandbox.
     #[must_use]
     pub fn load(&self, sandbox_id: &str) -> State {
         let path = self.path.display();
-        match State::load(&self.path) {
+        match State::load_own(&self.path) {
             Ok(Some(state)) if state.sandbox_id == sandbox_id => return state,
             Ok(Some(_)) => tracing::warn!("starting over: {path} is another sandbox's state file"),
             Ok(None) => {}
@@ -303,6 +479,12 @@ impl Time {
     }
 }
 
+impl From<Time> for SystemTime {
+    fn from(Time(time): Time) -> Self {
+        time
+    }
+}
+
 impl Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         humantime::format_rfc3339_seconds(self.0).fmt(f)
@@ -371,7 +553,7 @@ impl<'de> Deserialize<'de> for Uptime {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
     use proptest::prelude::*;
 
@@ -392,6 +574,8 @@ mod tests {
         State {
             agent: Some(Agent {
                 pid: 42,
+                pid_started_ticks: Some(7),
+                boot_id: Some("192c5281-bf1e-4712-86d7-3448f8fb3f2d".to_owned()),
                 version: "1.2.3 (abcdef)".to_owned(),
                 started: time(1),
                 updated: time(2),
@@ -440,6 +624,81 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_file_of_ones_own_is_neither_read_nor_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let made = process::Command::new("mkfifo").arg(path("fifo")).status().unwrap();
+        assert!(made.success());
+        full().save(&path("state.json")).unwrap();
+        symlink(path("state.json"), path("link")).unwrap();
+        symlink(path("nowhere"), path("dangling")).unwrap();
+        symlink("/dev/zero", path("device")).unwrap();
+        fs::create_dir(path("directory")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+        let mut paths =
+            ["fifo", "link", "dangling", "device", "directory", "socket"].map(path).to_vec();
+        paths.extend(["/dev/null", "/dev/zero", "/dev/tty"].map(PathBuf::from));
+        for path in paths {
+            // It hangs on none, reads no device to its end, and leaves each as it is.
+            let before = fs::symlink_metadata(&path).unwrap().file_type();
+            assert!(matches!(State::load(&path), Err(LoadError::Read(_))), "{path:?}");
+            assert!(matches!(State::load_own(&path), Err(LoadError::Read(_))), "{path:?}");
+            assert!(full().save(&path).is_err(), "{path:?}");
+            assert!(lock(&path).unwrap().is_none(), "{path:?}");
+            assert_eq!(fs::symlink_metadata(&path).unwrap().file_type(), before, "{path:?}");
+        }
+        let large = File::create(path("large")).unwrap();
+        large.set_len(1 << 40).unwrap();
+        let error = State::load(&path("large")).unwrap_err().to_string();
+        assert!(error.contains("larger than"), "{error}");
+    }
+
+    #[test]
+    fn what_other_users_made_is_not_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        // Such as /tmp, or a volume in a container.
+        fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o777)).unwrap();
+        full().save(&path).unwrap();
+        assert!(State::load_own(&path).unwrap().is_some());
+        let foreign = |path: &Path| chown(path, Some(54_321), None);
+        if foreign(&path).is_err() {
+            // Only root can give files away; the rest has to be believed.
+            return;
+        }
+        let denied = |result: io::Result<()>| {
+            assert_eq!(result.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        };
+        assert!(matches!(State::load_own(&path), Err(LoadError::Read(_))));
+        denied(full().save(&path));
+        assert!(lock(&path).unwrap().is_none());
+        // Who only looks may look.
+        assert!(State::load(&path).unwrap().is_some());
+        fs::remove_file(&path).unwrap();
+        full().save(&path).unwrap();
+        foreign(directory.path()).unwrap();
+        denied(full().save(&path));
+        denied(check(&path, false));
+        assert!(matches!(State::load_own(&path), Err(LoadError::Read(_))));
+        fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        full().save(&path).unwrap();
+    }
+
+    #[test]
+    fn a_state_file_has_one_agent_at_a_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        let held = lock(&path).unwrap();
+        assert!(held.is_some());
+        full().save(&path).unwrap();
+        let error = lock(&path).unwrap_err().to_string();
+        assert!(error.contains("in use by another agent (process 42)"), "{error}");
+        drop(held);
+        assert!(lock(&path).unwrap().is_some());
+        assert!(lock(&directory.path().join("missing/state.json")).unwrap().is_none());
+    }
+
+    #[test]
     fn where_none_can_be_written_can_be_told_without_trying() {
         let directory = tempfile::tempdir().unwrap();
         assert!(unwritable(&directory.path().join("state.json")).is_none());
@@ -449,11 +708,32 @@ mod tests {
     }
 
     #[test]
-    fn a_state_file_from_before_the_uptime_is_read() {
+    fn a_state_file_of_an_older_version_is_read() {
         let mut text = serde_json::to_value(full()).unwrap();
-        text["agent"].as_object_mut().unwrap().remove("nextAttemptUptime").unwrap();
-        let state: State = serde_json::from_value(text).unwrap();
-        assert_eq!(state.agent.unwrap().next_attempt_uptime, None);
+        let agent = text["agent"].as_object_mut().unwrap();
+        for name in ["nextAttemptUptime", "pidStartedTicks", "bootId"] {
+            agent.remove(name).unwrap();
+        }
+        let process = agent["process"].as_object_mut().unwrap();
+        for name in ["crashesInARow", "nextStart"] {
+            process.remove(name).unwrap();
+        }
+        let agent = serde_json::from_value::<State>(text).unwrap().agent.unwrap();
+        assert_eq!((agent.next_attempt_uptime, agent.pid_started_ticks), (None, None));
+    }
+
+    #[test]
+    fn an_agent_runs_while_its_process_does_and_no_other() {
+        let agent = Agent::starting(None, SystemTime::now());
+        assert_eq!(agent.runs(), Ok(()));
+        let reused = Agent { pid_started_ticks: Some(1), ..agent.clone() };
+        assert_eq!(reused.runs(), Err(Gone::Ended(agent.pid)));
+        let gone = Agent { pid: u32::MAX, ..agent.clone() };
+        assert_eq!(gone.runs(), Err(Gone::Ended(u32::MAX)));
+        let rebooted = Agent { boot_id: full().agent.unwrap().boot_id, ..agent.clone() };
+        assert_eq!(rebooted.runs(), Err(Gone::Rebooted));
+        // One of an older version is known by its id alone.
+        assert_eq!(Agent { pid_started_ticks: None, boot_id: None, ..agent }.runs(), Ok(()));
     }
 
     #[test]

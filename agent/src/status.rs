@@ -1,20 +1,26 @@
 //! `kiloclaw-agent status`: how the running agent and its process are, from its state file.
 
+use std::cmp::Reverse;
 use std::fmt::Write;
 use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rustix::process::{Pid, test_kill_process};
 use serde::Serialize;
 
 use crate::cli::StatusArguments;
 use crate::exit::Exit;
 use crate::output;
-use crate::state::{self, Agent, LoadError, State, Uptime};
+use crate::secret::Redactor;
+use crate::state::{self, Agent, Gone, LoadError, Process, State, Uptime};
+use crate::supervisor::HEALTHY_AFTER;
 
 /// How late an attempt may be before the agent is taken to hang: timers are not that exact, and a
 /// machine may be busy.
 const SLACK: Duration = Duration::from_secs(30);
+
+/// So many crashes in a row are a loop, even while the process is up for a moment.
+const CRASH_LOOP: u32 = 3;
 
 /// All that is told, as JSON.
 #[derive(Debug, Serialize)]
@@ -25,11 +31,17 @@ struct Status<'a> {
     summary: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     sandbox_id: Option<&'a str>,
+    /// The state file that all this is from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_file: Option<&'a Path>,
     /// Why the state file cannot be written; then all the rest may be old.
     #[serde(skip_serializing_if = "Option::is_none")]
     state_file_error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     agent: Option<&'a Agent>,
+    /// How long the process has been up, if it is.
+    #[serde(skip)]
+    up_for: Option<Duration>,
 }
 
 /// In the order of precedence.
@@ -57,35 +69,45 @@ impl From<Verdict> for Exit {
 #[must_use]
 pub fn run(arguments: &StatusArguments) -> Exit {
     let paths = arguments.state.paths();
-    let found = paths.iter().find(|path| path.exists());
     let now = SystemTime::now();
-    let state = match found.map(|path| State::load(path)) {
-        Some(Ok(Some(state))) => Ok(state),
-        Some(Err(error)) => Err(unreadable(&error)),
-        Some(Ok(None)) | None => {
-            let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
-            Err(format!("no agent has run: there is no state file {}", paths.join(" or ")))
-        }
-    };
+    let found = best(
+        paths
+            .iter()
+            .filter_map(|path| State::load(path).transpose().map(|state| Found { path, state })),
+    );
     // Where the agent would write: there is a first one always.
-    let place = found.or_else(|| paths.first());
+    let place = found.as_ref().map_or_else(|| paths.first(), |found| Some(found.path));
     let unwritable = place.and_then(|path| state::unwritable(path));
     // A directory that is not there is one where no agent has run.
     let unwritable = unwritable.filter(|error| error.kind() != ErrorKind::NotFound);
-    let mut status = match &state {
-        Err(reason) => nobody(reason.clone()),
-        Ok(State { agent: None, .. }) => {
+    let mut status = match &found {
+        None => {
+            let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+            nobody(format!(
+                "there is no state file {}: no agent has run, or it cannot write there, as its log says",
+                paths.join(" or ")
+            ))
+        }
+        Some(Found { path, state: Err(error) }) => nobody(unreadable(path, error)),
+        Some(Found { state: Ok(State { agent: None, .. }), .. }) => {
             nobody("this state file is one of `once`, which does not stay".to_owned())
         }
-        Ok(State { agent: Some(agent), sandbox_id, .. }) => {
-            let late = late(agent, now, Uptime::now());
-            let (verdict, summary) = judge(agent, is_alive(agent.pid), late, unwritable.as_ref());
+        Some(Found { path, state: Ok(State { agent: Some(agent), sandbox_id, .. }) }) => {
+            let looked = Looked {
+                runs: agent.runs(),
+                stopped: agent.command_is_stopped(),
+                late: late(agent, now, Uptime::now()),
+            };
+            let (verdict, summary) = judge(agent, &looked, now, unwritable.as_ref());
+            let seen_until = if looked.runs.is_ok() { now } else { agent.process.seen.into() };
             Status {
                 verdict,
-                summary,
+                summary: plain(&summary),
                 sandbox_id: Some(sandbox_id),
+                state_file: Some(path),
                 state_file_error: None,
                 agent: Some(agent),
+                up_for: up_for(&agent.process, seen_until),
             }
         }
     };
@@ -112,24 +134,53 @@ fn nobody(summary: String) -> Status<'static> {
         verdict: Verdict::CannotReport,
         summary,
         sandbox_id: None,
+        state_file: None,
         state_file_error: None,
         agent: None,
+        up_for: None,
     }
 }
 
-fn unreadable(error: &LoadError) -> String {
+/// What is where an agent may keep its state.
+struct Found<'a> {
+    path: &'a PathBuf,
+    state: Result<State, LoadError>,
+}
+
+/// The state to speak of, where there are several: that of an agent that runs; else one that cannot be
+/// read, as it may be of one; else the newest. A login session's may have been there for weeks.
+fn best<'a>(found: impl Iterator<Item = Found<'a>>) -> Option<Found<'a>> {
+    let rank = |found: &Found| match &found.state {
+        Ok(State { agent: Some(agent), .. }) if agent.runs().is_ok() => (3, None),
+        Err(_) => (2, None),
+        Ok(State { agent: Some(agent), .. }) => (1, Some(agent.updated)),
+        Ok(State { agent: None, .. }) => (0, None),
+    };
+    // Of equals the first, of which `max_by` takes the last.
+    found.min_by_key(|found| Reverse(rank(found)))
+}
+
+/// A state file may be of an agent that wrote into it what it was given.
+fn plain(text: &str) -> String {
+    Redactor::default().clean(text)
+}
+
+fn unreadable(path: &Path, error: &LoadError) -> String {
+    let path = path.display();
     match error {
-        LoadError::Read(error) => {
-            format!("the state file cannot be read: {error}; ask as the agent's user, or as root")
-        }
-        LoadError::Parse(_) => error.to_string(),
+        LoadError::Read(error) => format!(
+            "the state file {path} cannot be read: {error}; ask as the agent's user, or as root"
+        ),
+        LoadError::Parse(_) => format!("{error} ({path})"),
     }
 }
 
-/// Whether there is such a process; one of another user counts.
-fn is_alive(pid: u32) -> bool {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    pid.is_some_and(|pid| !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH)))
+/// How long the process has been up by now, if it is: what was seen is as old as the last check-in.
+fn up_for(process: &Process, now: SystemTime) -> Option<Duration> {
+    let then = Duration::try_from_secs_f64(process.uptime_seconds.trunc()).unwrap_or_default();
+    let since = Duration::from_secs(process.seen.before(now).as_secs());
+    let up = process.state == "running";
+    up.then(|| then.saturating_add(since))
 }
 
 /// How long ago the next attempt was due. A wall clock is set now and then, and goes on while the machine
@@ -141,21 +192,28 @@ fn late(agent: &Agent, now: SystemTime, uptime: Uptime) -> Duration {
     late.unwrap_or_default()
 }
 
+/// What was found beside the state file.
+struct Looked {
+    runs: Result<(), Gone>,
+    /// Whether a signal has stopped the command.
+    stopped: bool,
+    /// How long ago the next check-in was due.
+    late: Duration,
+}
+
 /// What to think of it.
 fn judge(
     agent: &Agent,
-    alive: bool,
-    late: Duration,
+    looked: &Looked,
+    now: SystemTime,
     unwritable: Option<&io::Error>,
 ) -> (Verdict, String) {
     use Verdict::{CannotReport, Healthy, ProcessUnhealthy};
 
     let process = &agent.process;
-    if !alive {
-        return (
-            CannotReport,
-            format!("the agent is not running: its process {} is gone", agent.pid),
-        );
+    let &Looked { runs, stopped, late } = looked;
+    if let Err(gone) = runs {
+        return (CannotReport, format!("the agent is not running: {gone}"));
     }
     let patience = Duration::from_secs(agent.attempt_timeout_seconds) + SLACK;
     if late > patience {
@@ -177,6 +235,19 @@ fn judge(
         }
         state => return (ProcessUnhealthy, format!("the process is not well: {state}")),
     }
+    if stopped {
+        let summary =
+            "the process is not well: a signal has stopped it, and SIGCONT makes it go on";
+        return (ProcessUnhealthy, summary.to_owned());
+    }
+    let recovered = up_for(process, now).is_some_and(|up_for| up_for >= HEALTHY_AFTER);
+    if process.crashes_in_a_row >= CRASH_LOOP && !recovered {
+        let summary = format!(
+            "the process is not well: it crashed {} times in a row, and was started again just now",
+            process.crashes_in_a_row
+        );
+        return (ProcessUnhealthy, summary);
+    }
     match (agent.failures_in_a_row, &agent.last_error) {
         (0, _) if agent.last_accepted.is_some() => (Healthy, "healthy".to_owned()),
         (0, _) => (Healthy, "healthy; the first check-in is yet to come".to_owned()),
@@ -194,11 +265,14 @@ fn judge(
 /// For people.
 fn in_words(status: &Status, now: SystemTime) -> String {
     let mut text = status.summary.clone();
-    if let Some(error) = &status.state_file_error {
-        let _ =
-            write!(text, "\n  {:<17} cannot be written, and may be old: {error}", "state file:");
-    }
-    let (Some(agent), Some(sandbox_id)) = (status.agent, status.sandbox_id) else { return text };
+    let error = status.state_file_error.as_ref();
+    let error = error.map(|error| format!("cannot be written, and may be old: {error}"));
+    let (Some(agent), Some(sandbox_id)) = (status.agent, status.sandbox_id) else {
+        if let Some(error) = error {
+            let _ = write!(text, "\n  {:<17} {error}", "state file:");
+        }
+        return text;
+    };
     let ago = |at: state::Time| {
         let seconds = Duration::from_secs(at.before(now).as_secs());
         format!("{at} ({} ago)", humantime::format_duration(seconds))
@@ -209,8 +283,15 @@ fn in_words(status: &Status, now: SystemTime) -> String {
         Some("") => "none yet",
         Some(reason) => reason,
     };
-    // As of when it was seen: since then it may have ended.
-    let uptime = Duration::try_from_secs_f64(process.uptime_seconds.trunc()).unwrap_or_default();
+    let up_for = status.up_for.map_or_else(String::new, |up_for| {
+        format!(", up for {}", humantime::format_duration(up_for))
+    });
+    let next_start = process.next_start.map_or_else(String::new, |at| {
+        let left = Duration::from_secs(at.after(now).as_secs());
+        format!(", started again at {at} (in {})", humantime::format_duration(left))
+    });
+    let state_file = status.state_file.map(|path| path.display().to_string());
+    let state_file = [state_file, error].into_iter().flatten().collect::<Vec<_>>().join(", ");
     let lines = [
         ("sandbox", sandbox_id.to_owned()),
         (
@@ -220,9 +301,8 @@ fn in_words(status: &Status, now: SystemTime) -> String {
         (
             "process",
             format!(
-                "{}, up for {}, restarts {}, last exit {exit}; seen {}",
+                "{}{up_for}{next_start}, restarts {}, last exit {exit}; seen {}",
                 process.state,
-                humantime::format_duration(uptime),
                 process.restarts,
                 ago(process.seen)
             ),
@@ -246,10 +326,11 @@ fn in_words(status: &Status, now: SystemTime) -> String {
                 },
             ),
         ),
+        ("state file", state_file),
     ];
     for (name, value) in lines {
         // Writing to a string cannot fail.
-        let _ = write!(text, "\n  {:<17} {value}", format!("{name}:"));
+        let _ = write!(text, "\n  {:<17} {}", format!("{name}:"), plain(&value));
     }
     text
 }
@@ -257,7 +338,7 @@ fn in_words(status: &Status, now: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{Process, Time};
+    use crate::state::Time;
 
     const HOUR: Duration = Duration::from_hours(1);
 
@@ -275,12 +356,16 @@ mod tests {
         }
     }
 
+    fn looked(late: Duration) -> Looked {
+        Looked { runs: Ok(()), stopped: false, late }
+    }
+
     #[test]
     fn a_wall_clock_that_is_set_makes_no_agent_hang_and_hides_none_that_does() {
         let (now, uptime) = (SystemTime::now(), Uptime::now());
         let agent = due(now, Some(uptime));
         for wall in [now - 6 * HOUR, now, now + 6 * HOUR] {
-            let verdict = |uptime| judge(&agent, true, late(&agent, wall, uptime), None);
+            let verdict = |uptime| judge(&agent, &looked(late(&agent, wall, uptime)), wall, None);
             assert_eq!(verdict(uptime).0, Verdict::Healthy);
             let (verdict, summary) = verdict(uptime.plus(HOUR));
             assert_eq!(verdict, Verdict::CannotReport);
@@ -298,10 +383,41 @@ mod tests {
     #[test]
     fn an_agent_that_cannot_write_is_not_said_to_hang() {
         let agent = due(SystemTime::now(), Some(Uptime::now()));
-        let full = ErrorKind::StorageFull.into();
-        let (verdict, summary) = judge(&agent, true, HOUR, Some(&full));
+        let (now, full) = (SystemTime::now(), ErrorKind::StorageFull.into());
+        let (verdict, summary) = judge(&agent, &looked(HOUR), now, Some(&full));
         assert_eq!(verdict, Verdict::CannotReport);
         assert!(summary.contains("cannot write its state file"), "{summary}");
-        assert_eq!(judge(&agent, true, Duration::ZERO, Some(&full)).0, Verdict::Healthy);
+        assert_eq!(judge(&agent, &looked(Duration::ZERO), now, Some(&full)).0, Verdict::Healthy);
+    }
+
+    #[test]
+    fn a_process_that_crashes_again_and_again_is_not_well_while_it_is_up() {
+        let now = SystemTime::now();
+        let mut agent = due(now, Some(Uptime::now()));
+        for (crashes, up_for, expected) in [
+            (2, 0, Verdict::Healthy),
+            (3, 0, Verdict::ProcessUnhealthy),
+            (3, 29, Verdict::ProcessUnhealthy),
+            (3, 30, Verdict::Healthy),
+        ] {
+            agent.process.crashes_in_a_row = crashes;
+            let now = now + Duration::from_secs(up_for);
+            let judged = judge(&agent, &looked(Duration::ZERO), now, None);
+            assert_eq!(judged.0, expected, "{crashes}: {}", judged.1);
+        }
+    }
+
+    #[test]
+    fn the_process_is_up_until_now_and_not_until_it_was_seen() {
+        let now = SystemTime::now();
+        let status = crate::collect::process::Status {
+            state: "running".to_owned(),
+            uptime_seconds: 12.9,
+            ..crate::collect::process::Status::default()
+        };
+        let seen = |status: &_| Process::new(Some(status), Time::new(now - HOUR));
+        assert_eq!(up_for(&seen(&status), now), Some(HOUR + Duration::from_secs(12)));
+        let crashed = Process { state: "crashed".to_owned(), ..seen(&status) };
+        assert_eq!(up_for(&crashed, now), None);
     }
 }

@@ -14,7 +14,7 @@ const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_mins(5);
 
 /// A command that was up for so long has recovered: the next crash is a first one.
-const HEALTHY_AFTER: Duration = Duration::from_secs(30);
+pub const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 
 /// A command that exits cleanly before this much time, and does so [again and
 /// again](MAX_QUICK_CLEAN_EXITS), has nothing to do. Without backoff it would keep a core busy.
@@ -97,6 +97,8 @@ pub struct Supervisor {
     /// The delays before the restarts to come.
     backoff: ExponentialBackoff,
     quick_clean_exits: u32,
+    /// Since it was up for so long that it had recovered.
+    crashes_in_a_row: u32,
     /// How long it may take to end when asked to.
     stop_timeout: Duration,
     /// When to start it again.
@@ -116,6 +118,7 @@ impl Supervisor {
             last_exit: String::new(),
             backoff: backoff(),
             quick_clean_exits: 0,
+            crashes_in_a_row: 0,
             stop_timeout,
             start_at: None,
             kill_at: None,
@@ -144,6 +147,7 @@ impl Supervisor {
         self.kill_at = None;
         if up_for.is_some_and(|up_for| up_for >= HEALTHY_AFTER) {
             self.backoff = backoff();
+            self.crashes_in_a_row = 0;
         }
         let quick = up_for.is_none_or(|up_for| up_for < QUICK);
         self.quick_clean_exits = if exit.clean && quick { self.quick_clean_exits + 1 } else { 0 };
@@ -158,6 +162,7 @@ impl Supervisor {
             }
             _ => {
                 self.state = State::Crashed;
+                self.crashes_in_a_row = self.crashes_in_a_row.saturating_add(1);
                 self.start_at = Some(now + self.backoff.next().unwrap_or(MAX_BACKOFF));
                 None
             }
@@ -196,6 +201,18 @@ impl Supervisor {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         [self.start_at, self.kill_at].into_iter().flatten().min()
+    }
+
+    /// When it will be started again, if it waits for that.
+    #[must_use]
+    pub fn next_start(&self) -> Option<Instant> {
+        self.start_at
+    }
+
+    /// How often it crashed in a row, each time before it had [recovered](HEALTHY_AFTER).
+    #[must_use]
+    pub fn crashes_in_a_row(&self) -> u32 {
+        self.crashes_in_a_row
     }
 
     /// What is due by now.

@@ -122,11 +122,12 @@ impl Worker {
             warnings.insert(config.redactor.clean(text));
         };
         let readings = match task {
-            Task::Look => collector.look(&config.local, process, &mut warn),
+            Task::Look => collector.look(&config.local, process, None, &mut warn),
             Task::CheckIn | Task::LastCheckIn(_) => {
                 collector.collect(&config.local, process, Instant::now(), deadline, &mut warn)
             }
         };
+        config.warnings.iter().for_each(|warning| warn(warning));
         if let Some(counters) = &readings.network {
             for name in config.interfaces.missing(counters) {
                 warn(&format!("there is no network interface {name}, counting without it"));

@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -213,9 +215,9 @@ fn a_refused_check_in_exits_77_with_the_reason_and_a_hint() {
     assert_eq!(run.code, 77);
     for text in [
         "403 Forbidden: refused\n",
-        "error:       Forbidden\n",
-        "code:        wrong_gateway_token\n",
-        "hint:        check OPENCLAW_GATEWAY_TOKEN and KILOCLAW_SANDBOX_ID",
+        "error:        Forbidden\n",
+        "code:         wrong_gateway_token\n",
+        "hint:         check OPENCLAW_GATEWAY_TOKEN and KILOCLAW_SANDBOX_ID",
     ] {
         assert!(run.stdout.contains(text), "{text:?} is not in {}", run.stdout);
     }
@@ -227,7 +229,7 @@ fn a_refusal_names_the_field_and_its_rule() {
         r#"{"error":"Invalid body","code":"invalid_field","field":"f","expected":"a thing"}"#;
     let run = once_against(answer("400 Bad Request", "", body));
     assert_eq!(run.code, 77);
-    assert!(run.stdout.contains("field:       f\n  expected:    a thing\n"), "{}", run.stdout);
+    assert!(run.stdout.contains("field:        f\n  expected:     a thing\n"), "{}", run.stdout);
 }
 
 #[test]
@@ -237,7 +239,7 @@ fn a_failing_or_busy_server_exits_69() {
         let run = once_against(answer(status, "retry-after: 30\r\n", "oops"));
         assert_eq!(run.code, 69, "{status}");
         assert!(run.stdout.contains(&format!("{status}: not accepted for the moment\n")));
-        assert!(run.stdout.contains("retry after: 30\n"), "{}", run.stdout);
+        assert!(run.stdout.contains("retry after:  30\n"), "{}", run.stdout);
     }
 }
 
@@ -253,6 +255,44 @@ fn a_redirect_is_refused_and_not_followed() {
         assert!(run.stdout.contains(&location), "{}", run.stdout);
         assert_eq!(elsewhere.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
     }
+}
+
+#[test]
+fn a_page_in_place_of_the_server_is_no_acceptance_and_costs_no_bytes() {
+    let machine = Machine::new();
+    let state_file = machine.path("state.json");
+    let page = |status, headers| answer(status, headers, "<html>Please sign in</html>");
+    let server = Server::answering([
+        accepted(),
+        page("200 OK", ""),
+        page("302 Found", "location: https://login.example.net/cdn-cgi/access\r\n"),
+        page("403 Forbidden", "cf-mitigated: challenge\r\n"),
+        answer("202 Accepted", "", ""),
+        accepted(),
+    ]);
+    let check_in = |bytes_in| {
+        machine.transfer(bytes_in, 0);
+        let run = run(machine.once(&server.url()).arg("--state-file").arg(&state_file));
+        let body: serde_json::Value =
+            serde_json::from_str(&server.requests.recv().unwrap().body).unwrap();
+        (run.code, body["bandwidthBytesIn"].as_u64().unwrap(), run.stdout)
+    };
+    assert_eq!(check_in(1_000).0, 0);
+    for (bytes_in, named) in [
+        (1_010, "200 OK: refused\n"),
+        (1_020, "location:     https://login.example.net/"),
+        (1_030, "cf-mitigated: challenge\n"),
+        (1_040, "202 Accepted: refused\n"),
+    ] {
+        let (code, told, stdout) = check_in(bytes_in);
+        assert_eq!((code, told), (77, bytes_in - 1_000), "{stdout}");
+        let answered_by = "answered by:  something in front of the server, or another one\n";
+        assert!(stdout.contains(named) && stdout.contains(answered_by), "{stdout}");
+        let (_, hint) = stdout.split_once("hint:").unwrap();
+        assert!(!hint.contains("KEY") && !hint.contains("TOKEN"), "{hint}");
+    }
+    let (code, told, _) = check_in(1_050);
+    assert_eq!((code, told), (0, 50));
 }
 
 #[test]
@@ -300,7 +340,7 @@ fn secrets_that_a_server_sends_back_do_not_show() {
     for status in ["403 Forbidden", "302 Found", "500 Internal Server Error"] {
         // `run` checks.
         let run = once_against(answer(status, &location, &body));
-        assert!(run.stdout.contains("error:       Bearer [redacted]\n"), "{}", run.stdout);
+        assert!(run.stdout.contains("error:        Bearer [redacted]\n"), "{}", run.stdout);
     }
 }
 
@@ -344,6 +384,25 @@ fn all_that_is_missing_is_told_at_once() {
     let expected = "error: not set: KILOCLAW_CHECKIN_URL, KILOCODE_API_KEY, \
                     OPENCLAW_GATEWAY_TOKEN, KILOCLAW_SANDBOX_ID\n";
     assert_eq!(run.stderr, expected);
+}
+
+#[test]
+fn all_that_is_wrong_is_told_at_once() {
+    let machine = Machine::new();
+    let mut once = machine.once("http://127.0.0.1:1/?dry_run=1");
+    once.env("KILOCODE_API_KEY", "").env("FLY_MACHINE_ID", "m\r");
+    once.env("KILOCLAW_NET_INTERFACE", "a b").env("KILOCLAW_STATUS_URL", "nonsense");
+    let run = run(&mut once);
+    assert_eq!((run.code, run.stdout.as_str()), (64, ""));
+    let expected = [
+        "error: not set: KILOCODE_API_KEY; ",
+        "FLY_MACHINE_ID has a carriage return",
+        "KILOCLAW_CHECKIN_URL asks for dry runs",
+        "KILOCLAW_STATUS_URL must be",
+        "--net-interface (KILOCLAW_NET_INTERFACE)",
+    ];
+    let places: Vec<_> = expected.iter().map(|text| run.stderr.find(text)).collect();
+    assert!(places.is_sorted() && places[0] == Some(0), "{places:?} in {}", run.stderr);
 }
 
 #[test]
@@ -397,6 +456,8 @@ fn bad_settings_exit_64_and_name_the_variable_but_not_its_value() {
         ("KILOCLAW_TIMEOUT_SECONDS", "soon", "--timeout"),
         ("KILOCLAW_TIMEOUT_SECONDS", "0", "--timeout"),
         ("KILOCLAW_SANDBOX_ID", &"s".repeat(97), "1 to 96 bytes"),
+        ("KILOCLAW_SANDBOX_ID", "sandbox-1\r", "the sandbox id has a carriage return"),
+        ("FLY_MACHINE_ID", "\"m\"", "FLY_MACHINE_ID has quotation marks"),
         ("FLY_MACHINE_ID", &"m".repeat(1025), "machineId must be"),
     ] {
         let run = run(machine.once("http://127.0.0.1:1/").env(name, value));
@@ -417,6 +478,28 @@ fn bad_flags_exit_64_and_help_and_version_exit_0() {
     assert_eq!(run.code, 0);
     let version = concat!(env!("CARGO_PKG_VERSION"), " (", env!("BUILD_COMMIT"), ")");
     assert_eq!(run.stdout, format!("kiloclaw-agent {version}\n"));
+}
+
+#[test]
+fn a_variable_that_is_not_utf8_is_named() {
+    let odd = OsStr::from_bytes(b"key-\xff");
+    let mut once = Machine::new().once("http://127.0.0.1:1/");
+    // The path of a program may be of any bytes.
+    once.env("KILOCODE_API_KEY", odd).env("FLY_MACHINE_ID", odd);
+    once.env("KILOCLAW_OPENCLAW_COMMAND", odd);
+    let run = run(&mut once);
+    assert_eq!(run.code, 64);
+    let expected = "error: not valid UTF-8: FLY_MACHINE_ID, KILOCODE_API_KEY\n";
+    assert!(run.stderr.starts_with(expected), "{}", run.stderr);
+    assert!(!run.stderr.contains("key-"), "{}", run.stderr);
+}
+
+#[test]
+fn run_without_a_command_shows_how_to_give_one() {
+    let run = run(&mut agent(&["run"]));
+    assert_eq!(run.code, 64);
+    let usage = "\nUsage: kiloclaw-agent run [OPTIONS] -- <COMMAND>...\n";
+    assert!(run.stderr.contains(usage), "{}", run.stderr);
 }
 
 #[test]
@@ -592,7 +675,7 @@ fn the_supervisor_is_asked_with_the_gateway_token() {
 #[test]
 fn a_supervisor_that_does_not_tell_is_reported_as_unknown() {
     let forbidden = answer("403 Forbidden", "", "");
-    let echo = answer("200 OK", "", &format!(r#"{{"state":"x","uptime":"{GATEWAY_TOKEN}"}}"#));
+    let echo = answer("200 OK", "", &format!(r#"["{GATEWAY_TOKEN}"]"#));
     let redirect = answer("302 Found", "location: /\r\n", "");
     for (reply, reason) in [
         (forbidden, "answered 403 Forbidden"),
@@ -610,6 +693,27 @@ fn a_supervisor_that_does_not_tell_is_reported_as_unknown() {
         assert_eq!(body["supervisorState"], "unknown");
         assert_eq!((&body["totalRestarts"], &body["uptimeSeconds"]), (&0.into(), &0.into()));
         assert_eq!(body.get("lastExitReason"), None);
+    }
+}
+
+#[test]
+fn a_supervisor_that_sends_back_what_it_got_is_believed_only_in_plain_words() {
+    for state in [&format!("Bearer {GATEWAY_TOKEN}"), GATEWAY_TOKEN, "running\\nWATCHDOG=trigger"] {
+        let status = format!(r#"{{"state":"{state}","pid":42,"uptime":-1,"restarts":3.0}}"#);
+        let supervisor = Server::answering([answer("200 OK", "", &status)]);
+        let machine = Machine::new();
+        let mut once = machine.once("http://127.0.0.1:1/");
+        let url = format!("http://{}/", supervisor.address);
+        // It looks for secrets in what is shown, which is what would be sent.
+        let run = run(once.args(["--dry-run", "--status-url", &url]));
+        let warning = format!("warning: {url} did not answer with a valid state, reporting ");
+        assert!(run.stderr.starts_with(&warning), "{}", run.stderr);
+        let body: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!(
+            (&body["supervisorState"], &body["totalRestarts"]),
+            (&"unknown".into(), &3.into())
+        );
+        assert_eq!((&body["uptimeSeconds"], &body["lastExitReason"]), (&0.into(), &"".into()));
     }
 }
 

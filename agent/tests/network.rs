@@ -139,9 +139,17 @@ fn some_hosts_and_plain_http_pass_the_proxy_by() {
         let mut once = once(&machine, &tls.https("localhost"));
         assert_eq!(run(once.env("HTTPS_PROXY", proxy.url()).env(name, value)).code, 0, "{name}");
     }
+    let port = tls.address.rsplit(':').next().unwrap();
+    let mut with_port = once(&machine, &tls.https("localhost"));
+    with_port.env("HTTPS_PROXY", proxy.url());
+    let odd = run(with_port.env("NO_PROXY", format!("10.0.0.0/8,<local>,localhost:{port}")));
+    assert_eq!(odd.code, 0);
+    let warning =
+        "warning: entry 2 of NO_PROXY is not honoured: it is no host, address or network\n";
+    assert_eq!(odd.stderr, warning);
     assert_eq!(run(once(&machine, &plain.url()).env("HTTPS_PROXY", proxy.url())).code, 0);
     assert!(proxy.requests.try_recv().is_err());
-    assert_eq!((tls.seen().len(), plain.seen().len()), (2, 1));
+    assert_eq!((tls.seen().len(), plain.seen().len()), (3, 1));
 }
 
 #[test]

@@ -19,7 +19,7 @@ use std::{env, fs};
 use clap::Parser;
 use kiloclaw_agent::alerts::Alerts;
 use kiloclaw_agent::cli::{self, Cli, WatchArguments};
-use kiloclaw_agent::config::{Config, ConfigError, Credentials};
+use kiloclaw_agent::config::{Checked, Config, ConfigError};
 use kiloclaw_checkin::{CHECKIN_PATH, Refusal};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -301,7 +301,7 @@ fn watch(flags: &[&str]) -> Box<WatchArguments> {
 
 fn start(arguments: &WatchArguments) -> Result<(Option<Alerts>, Config), ConfigError> {
     let WatchArguments { settings, source, daemon } = arguments;
-    let mut config = Config::new(settings, source, &Credentials::read(settings)?)?;
+    let mut config = Checked::new(settings, source, false).config()?;
     Ok((Alerts::start(settings, daemon, &mut config)?, config))
 }
 
@@ -330,8 +330,7 @@ fn panics_are_reported_once_without_secrets_and_before_the_program_ends() {
     // New secrets count from when the settings were read again.
     fs::write(&file, GATEWAY_TOKEN).unwrap();
     let WatchArguments { settings, source, .. } = &*arguments;
-    let read_again = Credentials::read(settings).unwrap();
-    alerts.reloaded(&mut Config::new(settings, source, &read_again).unwrap());
+    alerts.reloaded(&mut Checked::new(settings, source, false).config().unwrap());
 
     // The thread that has started it counts as the main one.
     let (line, text) = (line!() + 1, format!("{API_KEY}, {GATEWAY_TOKEN} and {}", dsn(&address)));

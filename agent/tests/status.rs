@@ -5,12 +5,15 @@
 mod harness;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::thread;
 
-use harness::{Machine, Server};
+use harness::{API_KEY, GATEWAY_TOKEN, Machine, Server};
 use kiloclaw_checkin::Refusal;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
@@ -81,23 +84,155 @@ fn a_process_that_is_not_well_exits_2_whether_or_not_that_can_be_reported() {
         let machine = Machine::new();
         let server = Server::new(move |_| refusal);
         let agent = machine.run(&server, &[], "exit 3");
-        server.check_in(|check_in| check_in["totalRestarts"] == 2);
-        // The agent restarts the process and writes that down at any time. `status` runs over copies, so
-        // that both its outputs are of one state, until one shows the process between two starts.
-        let copy = machine.path("copy.json");
-        let deadline = Instant::now() + Duration::from_mins(1);
-        let (code, text, json) = loop {
-            fs::copy(machine.path("state.json"), &copy).unwrap();
-            let seen = status(&copy);
-            if seen.0 == 2 || Instant::now() > deadline {
-                break seen;
-            }
-        };
+        // By now it crashed three times: it is not well while it is up for a moment, either.
+        server.check_in(|check_in| check_in["totalRestarts"] == 3);
+        let (code, text, json) = status(&machine.path("state.json"));
         assert_eq!(code, 2, "{text}");
-        assert!(text.starts_with("the process is not well: crashed\n"), "{text}");
+        assert!(text.starts_with("the process is not well: "), "{text}");
         assert!(text.contains("last exit code:3"), "{text}");
+        assert_eq!(
+            text.contains("crashed, started again at "),
+            text.contains(" crashed"),
+            "{text}"
+        );
+        assert!(json["agent"]["process"]["crashesInARow"].as_u64() >= Some(3), "{json}");
+        let next_start = &json["agent"]["process"]["nextStart"];
+        assert_eq!(next_start.is_string(), json["agent"]["process"]["state"] == "crashed");
         assert_eq!(json["verdict"], "process_unhealthy");
         agent.stop();
+    }
+}
+
+#[test]
+fn a_command_that_a_signal_has_stopped_is_not_well() {
+    let (machine, server) = (Machine::new(), Server::accepting());
+    let agent = machine.run(&server, &["--stop-timeout=1"], "kill -STOP $$; exec sleep 60");
+    let told = loop {
+        server.check_in(|_| true);
+        let (code, text, _) = status(&machine.path("state.json"));
+        if code == 2 {
+            break text;
+        }
+    };
+    assert!(told.starts_with("the process is not well: a signal has stopped it"), "{told}");
+    agent.stop();
+}
+
+#[test]
+fn what_an_agent_left_behind_is_not_taken_for_one_that_runs() {
+    let (machine, server) = (Machine::new(), Server::accepting());
+    let agent = machine.run(&server, &[], "exec sleep 60");
+    server.check_in(|check_in| check_in["supervisorState"] == "running");
+    server.check_in(|_| true);
+    let path = machine.path("state.json");
+    let alive: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert_eq!(status(&path).0, 0);
+    let left = |change: &dyn Fn(&mut Value)| {
+        let mut state = alive.clone();
+        change(&mut state["agent"]);
+        // Beside the one that is written meanwhile.
+        let left = machine.path("left.json");
+        fs::write(&left, state.to_string()).unwrap();
+        status(&left)
+    };
+    assert_eq!(left(&|_| {}).0, 0, "as it is");
+    let (code, text, _) = left(&|agent| agent["pid"] = std::process::id().into());
+    assert_eq!(code, 1);
+    let gone = format!("the agent is not running: its process {} is gone\n", std::process::id());
+    assert!(text.starts_with(&gone), "{text}");
+    let other_boot = "192c5281-bf1e-4712-86d7-3448f8fb3f2d";
+    let (code, text, _) = left(&|agent| agent["bootId"] = other_boot.into());
+    assert_eq!(code, 1);
+    assert!(text.starts_with("the agent is not running: the machine was started anew "), "{text}");
+    // Nor is anything in it let through to a terminal.
+    let (_, text, _) = left(&|agent| {
+        agent["process"]["state"] = "\u{1b}[31mcrashed".into();
+        agent["version"] = "1\u{1b}[2J".into();
+    });
+    assert!(!text.contains('\u{1b}') && text.contains("[31mcrashed"), "{text}");
+    agent.stop();
+}
+
+#[test]
+fn an_agent_that_runs_goes_before_what_another_left_behind() {
+    let (machine, server) = (Machine::new(), Server::accepting());
+    let (runtime, user) = (machine.path("runtime"), machine.path("user"));
+    fs::create_dir(&runtime).unwrap();
+    fs::create_dir(&user).unwrap();
+    let start = |name, directory: &Path| {
+        let mut command = machine.command("run", &server);
+        command.env_remove("KILOCLAW_STATE_FILE").env(name, directory);
+        let agent = harness::Agent::start(command.args(["--", "sleep", "60"]));
+        server.check_in(|check_in| check_in["supervisorState"] == "running");
+        server.check_in(|_| true);
+        agent
+    };
+    // The one that is looked for first has ended.
+    start("RUNTIME_DIRECTORY", &runtime).stop();
+    let agent = start("XDG_RUNTIME_DIR", &user);
+    let mut status = Command::new(env!("CARGO_BIN_EXE_kiloclaw-agent"));
+    status.args(["status", "--json"]).env_clear();
+    status.env("RUNTIME_DIRECTORY", &runtime).env("XDG_RUNTIME_DIR", &user);
+    let output = status.output().unwrap();
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert_eq!(told["agent"]["pid"], agent.id());
+    let path = user.join("kiloclaw-agent/state.json");
+    assert_eq!(told["stateFile"], path.to_str().unwrap());
+    agent.stop();
+}
+
+/// Answers every request with this status.
+fn controller(status: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut reader = BufReader::new(stream.unwrap());
+            let mut line = String::new();
+            while reader.read_line(&mut line).unwrap() > 0 && !line.ends_with("\n\r\n") {}
+            let length = status.len();
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+            // Who asked may be gone.
+            let _ = reader.into_inner().write_all(format!("{head}{status}").as_bytes());
+        }
+    });
+    url
+}
+
+#[test]
+fn what_a_controller_sends_back_reaches_neither_systemd_nor_a_file() {
+    let injected = "running\\nWATCHDOG=trigger";
+    for state in [&format!("Bearer {GATEWAY_TOKEN}"), GATEWAY_TOKEN, API_KEY, injected] {
+        let (machine, server) = (Machine::new(), Server::accepting());
+        let socket = UnixDatagram::bind(machine.path("notify")).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let mut watch = machine.command("watch", &server);
+        let answer = format!(
+            r#"{{"state":"{state}","uptime":1,"restarts":2,"lastExit":{{"signal":"{state}"}}}}"#
+        );
+        watch.env("KILOCLAW_STATUS_URL", controller(answer));
+        watch.env("NOTIFY_SOCKET", machine.path("notify"));
+        let agent = harness::Agent::start(&mut watch);
+        let check_in = server.check_in(|check_in| check_in["totalRestarts"] == 2);
+        assert_eq!(check_in["supervisorState"], "unknown");
+        assert_eq!(check_in.get("lastExitReason"), None);
+        server.check_in(|_| true);
+        let path = machine.path("state.json");
+        let (_, text, json) = status(&path);
+        let file = fs::read_to_string(&path).unwrap();
+        agent.stop();
+        let mut notified = vec![0; 65_536];
+        let mut told = String::new();
+        while let Ok(length) = socket.recv(&mut notified) {
+            told.push_str(&String::from_utf8_lossy(&notified[..length]));
+        }
+        assert!(told.contains("READY=1"), "{told}");
+        for shown in [text, json.to_string(), file, told, check_in.to_string()] {
+            for secret in [GATEWAY_TOKEN, API_KEY, "WATCHDOG"] {
+                assert!(!shown.contains(secret), "{secret} in {shown}");
+            }
+        }
     }
 }
 
@@ -107,7 +242,8 @@ fn where_no_agent_has_run_there_is_nothing_to_tell() {
     let path = machine.path("state.json");
     let (code, text, json) = status(&path);
     assert_eq!(code, 1);
-    assert_eq!(text, format!("no agent has run: there is no state file {}\n", path.display()));
+    let expected = format!("there is no state file {}: no agent has run, or ", path.display());
+    assert!(text.starts_with(&expected), "{text}");
     assert_eq!(json["verdict"], "cannot_report");
     fs::write(&path, "nonsense").unwrap();
     let (code, text, _) = status(&path);
@@ -151,6 +287,51 @@ fn a_state_file_that_cannot_be_written_is_told_once_and_disturbs_nothing() {
     let (exit, output) = agent.stop();
     assert_eq!(exit.code(), Some(0));
     assert_eq!(output.matches("cannot write the state file ").count(), 1, "{output}");
+}
+
+#[test]
+fn what_is_no_regular_file_neither_holds_up_the_agent_nor_is_replaced() {
+    let (machine, server) = (Machine::new(), Server::accepting());
+    let path = machine.path("state.json");
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let mut agent = machine.run(&server, &[], "echo started; exec sleep 60");
+    agent.line("started");
+    assert_eq!(server.check_in(|_| true)["accepted"], true);
+    server.check_in(|_| true);
+    let (code, text, _) = status(&path);
+    assert_eq!(code, 1);
+    assert!(text.contains("no regular file"), "{text}");
+    let (exit, output) = agent.stop();
+    assert_eq!(exit.code(), Some(0));
+    assert!(output.contains("cannot write the state file "), "{output}");
+    assert!(fs::symlink_metadata(&path).unwrap().file_type().is_fifo());
+}
+
+#[test]
+fn two_agents_do_not_share_a_state_file() {
+    let (machine, server) = (Machine::new(), Server::accepting());
+    let first = machine.run(&server, &[], "exec sleep 60");
+    server.check_in(|_| true);
+    // The second one is sent after the first was written down.
+    server.check_in(|_| true);
+    let in_use = format!("in use by another agent (process {})", first.id());
+    let (exit, output) = machine.run(&server, &[], "echo must not run").ended();
+    assert_eq!(exit.code(), Some(71), "{output}");
+    assert!(output.contains(&in_use) && !output.contains("must not run"), "{output}");
+    let mut once = machine.command("run", &server);
+    let mut other = Command::new(once.get_program());
+    other.arg("once").env_clear();
+    other.envs(once.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let other = other.output().unwrap();
+    assert_eq!(other.status.code(), Some(64));
+    assert!(String::from_utf8_lossy(&other.stderr).contains(&in_use), "{other:?}");
+    assert_eq!(status(&machine.path("state.json")).0, 0);
+    // One that is gone, however it ended, holds nothing.
+    first.signal(rustix::process::Signal::KILL);
+    drop(first);
+    let next = harness::Agent::start(once.args(["--", "sleep", "60"]));
+    server.check_in(|_| true);
+    assert_eq!(next.stop().0.code(), Some(0));
 }
 
 /// A command that may write no byte to any file, as on a full disk, until [`make_space`].

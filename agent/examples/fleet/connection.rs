@@ -152,7 +152,7 @@ impl Connection {
             Ok(mut response) => {
                 let body = http::start_of(response.body_mut());
                 let code = serde_json::from_slice::<RefusalBody>(&body).ok();
-                let code = code.and_then(|body| body.code).unwrap_or_else(|| "no code".to_owned());
+                let code = code.map_or_else(|| "no code".to_owned(), |body| body.code);
                 done.refused(format!("{} {code}", response.status().as_u16()));
                 true
             }

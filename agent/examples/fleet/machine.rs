@@ -7,7 +7,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use kiloclaw_agent::collect::Readings;
 use kiloclaw_agent::collect::network::{Bytes, Interfaces};
-use kiloclaw_agent::collect::process::{ProcessHealth, Status};
+use kiloclaw_agent::collect::process::ProcessHealth;
 use kiloclaw_agent::ledger::{Ledger, Owed};
 use kiloclaw_agent::secret::Secret;
 use kiloclaw_checkin::{CheckIn, GatewaySecrets};
@@ -119,12 +119,6 @@ impl Machine {
         next: Option<(Duration, Credentials)>,
     ) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let status = Status {
-            state: "running".to_owned(),
-            pid: Some(1),
-            restarts: rng.u64(..100),
-            ..Status::default()
-        };
         let bytes =
             Bytes { bytes_in: rng.u64(..u64::from(u32::MAX)), bytes_out: rng.u64(..1_000_000) };
         let readings = Readings {
@@ -132,7 +126,8 @@ impl Machine {
             network: Some([("eth0".to_owned(), bytes)].into()),
             epoch: None,
             openclaw: None,
-            process: ProcessHealth::Known(status),
+            process: ProcessHealth::Unknown,
+            restarts: Some(rng.u64(..100)),
         };
         let mut ledger = Ledger::default();
         // What later readings are measured against.
@@ -170,11 +165,8 @@ impl Machine {
             bytes.bytes_in += happened.bytes_in;
             bytes.bytes_out += happened.bytes_out;
         }
-        let mut restarts = 0;
-        if let ProcessHealth::Known(status) = &mut self.readings.process {
-            status.restarts += happened.restarts;
-            restarts = status.restarts;
-        }
+        let restarts = self.readings.restarts.unwrap_or_default() + happened.restarts;
+        self.readings.restarts = Some(restarts);
         self.ledger.observe(&self.readings, &Interfaces::default());
         let owed = self.ledger.owed();
         self.attempts += 1;

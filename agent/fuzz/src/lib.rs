@@ -4,7 +4,9 @@
 use std::fmt::Write;
 
 use kiloclaw_agent::collect::network::{Bytes, Interfaces};
+use kiloclaw_agent::collect::status_url::Answer;
 use kiloclaw_agent::collect::{load, network, openclaw, status_url, systemd};
+use kiloclaw_agent::secret::Redactor;
 use kiloclaw_checkin::limits::MAX_STRING_BYTES;
 
 /// `/proc/loadavg`: a load is one that the contract takes.
@@ -40,12 +42,15 @@ pub fn openclaw_version(data: &[u8]) {
     }
 }
 
-/// A controller's answer: a status is one that the contract takes.
+/// A controller's answer: a status is one that the contract takes, in plain words.
 pub fn status_json(data: &[u8]) {
-    if let Ok(status) = status_url::parse(data) {
-        assert!((1..=MAX_STRING_BYTES).contains(&status.state.len()));
+    if let Ok(Answer { status, .. }) = status_url::parse(data, &Redactor::default()) {
         assert!(status.uptime_seconds.is_finite() && status.uptime_seconds >= 0.0);
-        assert!(status.last_exit_reason.is_some_and(|reason| reason.len() <= MAX_STRING_BYTES));
+        assert!(!status.state.is_empty());
+        for text in [status.state, status.last_exit_reason.unwrap_or_default()] {
+            assert!(text.len() <= MAX_STRING_BYTES && !text.contains(['\n', '\u{1b}']));
+            assert!(text.is_ascii());
+        }
     }
 }
 

@@ -70,7 +70,12 @@ pub fn output(
     let Some([output, errors]) = read? else { return Err(CommandError::TimedOut(timeout)) };
     match status {
         Some(status) if status.success() => Ok(output.text),
-        Some(status) => Err(CommandError::Failed(status, errors.first_line())),
+        Some(status) => {
+            // Some say what is wrong where only results belong.
+            let said = [errors.telling_line(), output.telling_line()];
+            let said = said.into_iter().find(|line| !line.is_empty()).unwrap_or_default();
+            Err(CommandError::Failed(status, said))
+        }
         None => Err(CommandError::TimedOut(timeout)),
     }
 }
@@ -80,8 +85,9 @@ fn read(child: &mut Child, deadline: Instant) -> io::Result<Option<[Output; 2]>>
     let mut outputs = [
         // A program that prints on and on gets an error instead of a reader.
         Output::new(child.stdout.take().map(OwnedFd::from), Excess::Refused)?,
-        // No program should fail for its warnings.
-        Output::new(child.stderr.take().map(OwnedFd::from), Excess::Dropped)?,
+        // No program should fail for its warnings; the last ones say why it failed. Node quotes a whole
+        // line of its source before that, which can be all of a program.
+        Output::new(child.stderr.take().map(OwnedFd::from), Excess::LastKept)?,
     ];
     loop {
         // In this order: what was printed before the end is read after it.
@@ -104,7 +110,7 @@ fn read(child: &mut Child, deadline: Instant) -> io::Result<Option<[Output; 2]>>
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Excess {
     Refused,
-    Dropped,
+    LastKept,
 }
 
 /// One of a program's outputs.
@@ -131,10 +137,16 @@ impl Output {
             match pipe.read(&mut buffer) {
                 Ok(0) => self.pipe = None,
                 Ok(count) => {
-                    let room = MAX_OUTPUT_BYTES - self.text.len();
-                    self.text.extend(buffer.iter().take(count.min(room)));
-                    if count > room && self.excess == Excess::Refused {
-                        self.pipe = None;
+                    self.text.extend(buffer.iter().take(count));
+                    let excess = self.text.len().saturating_sub(MAX_OUTPUT_BYTES);
+                    match self.excess {
+                        Excess::LastKept => drop(self.text.drain(..excess)),
+                        Excess::Refused => {
+                            self.text.truncate(MAX_OUTPUT_BYTES);
+                            if excess > 0 {
+                                self.pipe = None;
+                            }
+                        }
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -145,10 +157,20 @@ impl Output {
         Ok(())
     }
 
-    fn first_line(&self) -> String {
-        let text = String::from_utf8_lossy(&self.text);
-        text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned()
+    fn telling_line(&self) -> String {
+        telling_line(&String::from_utf8_lossy(&self.text))
     }
+}
+
+/// The line that says what is wrong: the first one with a word such as `Error:`, as Node and Python
+/// print it among the lines of a trace; else the first one that is not blank.
+#[must_use]
+pub fn telling_line(text: &str) -> String {
+    let is_error = |word: &str| word.trim_end_matches(':').to_ascii_lowercase().ends_with("error");
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.clone().next();
+    let error = lines.find(|line| line.split_whitespace().any(is_error));
+    error.or(first).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
@@ -200,10 +222,37 @@ mod tests {
 
     #[test]
     fn a_command_that_fails_is_not_believed_and_quoted() {
-        let error = run(&mut sh("echo 2026.3.13; exit 3"), AMPLE).unwrap_err();
+        let error = run(&mut sh("exit 3"), AMPLE).unwrap_err();
         assert_eq!(error.to_string(), "failed: exit status: 3");
+        let error = run(&mut sh("echo 2026.3.13; exit 3"), AMPLE).unwrap_err();
+        assert_eq!(error.to_string(), "failed: exit status: 3: 2026.3.13");
         let error = run(&mut sh("printf '\n no disk\nat x\n' >&2; exit 3"), AMPLE).unwrap_err();
         assert_eq!(error.to_string(), "failed: exit status: 3: no disk");
+    }
+
+    #[test]
+    fn the_line_that_matters_is_quoted() {
+        let node = "node:internal/modules/cjs/loader:1228\n  throw err;\n  ^\n\n\
+                    Error: Cannot find module '/opt/openclaw.mjs'\n    at Module._resolve\n\n\
+                    Node.js v22.1.0\n";
+        let python = "Traceback (most recent call last):\n  File \"a\", line 1\n\
+                      ModuleNotFoundError: No module named 'x'\n";
+        for (text, line) in [
+            (node, "Error: Cannot find module '/opt/openclaw.mjs'"),
+            (python, "ModuleNotFoundError: No module named 'x'"),
+            ("Warning: old\nError [ERR_X]: broken\n", "Error [ERR_X]: broken"),
+            ("\nsh: 1: openclaw: not found\n", "sh: 1: openclaw: not found"),
+            (" \n", ""),
+        ] {
+            assert_eq!(telling_line(text), line);
+        }
+        // Behind a source line that is a whole program.
+        let script =
+            "head -c 300000 /dev/zero | tr '\\0' x >&2; printf '\nTypeError: b\n' >&2; exit 1";
+        let error = run(&mut sh(script), AMPLE).unwrap_err();
+        assert_eq!(error.to_string(), "failed: exit status: 1: TypeError: b");
+        let error = run(&mut sh("echo 'error: no home'; exit 2"), AMPLE).unwrap_err();
+        assert_eq!(error.to_string(), "failed: exit status: 2: error: no home");
     }
 
     #[test]

@@ -15,13 +15,19 @@ use std::path::Path;
 /// only a counter that went backwards tells them apart.
 #[must_use]
 pub fn read(proc_root: &Path) -> Option<String> {
-    let boot = fs::read_to_string(proc_root.join("sys/kernel/random/boot_id")).ok();
     // Such as `net:[4026531840]`.
     let namespace = fs::read_link(proc_root.join("self/ns/net")).ok();
     join(
-        boot.as_deref().and_then(parse_boot_id),
+        boot_id(proc_root).as_deref(),
         namespace.as_deref().and_then(Path::to_str).and_then(parse_namespace),
     )
+}
+
+/// Identifies the boot.
+#[must_use]
+pub fn boot_id(proc_root: &Path) -> Option<String> {
+    let text = fs::read_to_string(proc_root.join("sys/kernel/random/boot_id")).ok()?;
+    parse_boot_id(&text).map(str::to_owned)
 }
 
 /// Takes the id out of the file's text: 32 hex digits in groups, as `random(4)` describes.

@@ -24,7 +24,7 @@ const LOOPBACK: &str = "lo";
 const MAX_NAME_BYTES: usize = 15;
 
 /// What went through an interface since it came up, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Bytes {
     /// Received.

@@ -1,19 +1,29 @@
 //! `OpenClaw`'s version, from its own `--version`.
 
 use std::ffi::OsStr;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::children::Children;
 use crate::collect::command::{self, CommandError};
 use crate::collect::process::{ProcessHealth, Status};
+use crate::variables;
 
-/// How long the program may take. It is a Node program: on a small machine, starting alone takes a
-/// second or two.
-pub const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the program may take. It is a Node program: on a machine with a shared core and little
+/// memory it was seen to take 5 to 8 seconds to start, and twice that beside a gateway that starts.
+pub const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// For how long a version is taken for granted, as long as the process goes on.
 const MAX_AGE: Duration = Duration::from_hours(6);
+
+/// After how long a program that failed is run again; it doubles with every further failure, up to
+/// [`MAX_AGE`]. Each run can cost seconds of CPU.
+const FIRST_RETRY: Duration = Duration::from_mins(10);
 
 /// The longest version that is believed, in bytes.
 const MAX_VERSION_BYTES: usize = 64;
@@ -33,30 +43,79 @@ pub enum ProbeError {
     /// It printed nothing.
     #[error("{0}")]
     Command(#[from] CommandError),
-    /// It printed something else.
-    #[error("did not print a version")]
-    NotAVersion,
+    /// It printed something else, which starts like this.
+    #[error("printed no version: {0}")]
+    NotAVersion(String),
     /// It was not even started.
     #[error("was not run: there is no time for it")]
     NoTime,
 }
 
+impl ProbeError {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Command(CommandError::Run(error))
+                if error.kind() == ErrorKind::PermissionDenied =>
+            {
+                "let the agent's user read and execute it".to_owned()
+            }
+            Self::Command(CommandError::Run(_)) | Self::NotAVersion(_) => {
+                format!("set {} to the program, with its path", variables::OPENCLAW_COMMAND)
+            }
+            Self::Command(CommandError::TimedOut(_)) => {
+                "this machine is too slow or too busy for it, or it waits for something: run it by \
+                 hand as the agent's user"
+                    .to_owned()
+            }
+            Self::Command(CommandError::Failed(..)) => {
+                "run it by hand as the agent's user".to_owned()
+            }
+            Self::NoTime => String::new(),
+        }
+    }
+}
+
 /// Runs `program --version` and reads what it prints.
 pub fn probe(program: &OsStr, children: &Children) -> Result<Version, ProbeError> {
     let output = command::output(children, Command::new(program).arg("--version"), TIMEOUT)?;
-    parse(&String::from_utf8_lossy(&output)).ok_or(ProbeError::NotAVersion)
+    let output = String::from_utf8_lossy(&output);
+    parse(&output).ok_or_else(|| ProbeError::NotAVersion(command::telling_line(&output)))
+}
+
+/// What distinguishes one file of the program from another: device, inode, and the time of the last change,
+/// which package managers do not set.
+pub type Identity = (u64, u64, i64, i64);
+
+/// The file that would be run as `program`.
+#[must_use]
+pub fn identity(program: &OsStr) -> Option<Identity> {
+    let path = Path::new(program);
+    let found = if program.as_bytes().contains(&b'/') {
+        fs::metadata(path).ok()
+    } else {
+        let directories = std::env::var_os("PATH")?;
+        std::env::split_paths(&directories).find_map(|d| fs::metadata(d.join(path)).ok())
+    }?;
+    Some((found.dev(), found.ino(), found.ctime(), found.ctime_nsec()))
 }
 
 /// Knows the version without running the program each time: it takes seconds of CPU.
 ///
-/// The program is run at first, when the process is another one (that is how an update takes
-/// effect), after 6 hours, and again at the next check-in after it failed.
+/// The program is run at first, when it is another file, when the process is another one (that is how
+/// an update takes effect) and after 6 hours. One that failed is run again after 10 minutes, then 20
+/// and so on, and at once when it is another file.
 #[derive(Debug, Default)]
 pub struct VersionCache {
-    /// The version, and when it was told.
-    told: Option<(Version, Instant)>,
+    /// The version, and when it was read.
+    known: Option<(Version, Instant)>,
     /// The process, as it was known last.
     process: Option<Status>,
+    /// The program's file, when it was run last.
+    program: Option<Identity>,
+    /// How often it failed in a row, and when to run it again.
+    failed: Option<(u32, Instant)>,
 }
 
 /// What there is to report about the version.
@@ -64,18 +123,19 @@ pub struct VersionCache {
 pub struct Known {
     /// The version.
     pub version: Option<Version>,
-    /// Why it could not be told just now, where that was tried.
+    /// Why it could not be read just now, where that was tried.
     pub error: Option<ProbeError>,
 }
 
 impl VersionCache {
-    /// The version, at `now` and beside this process. `probe` is what asks for it.
+    /// The version, at `now` and beside this process. `probe` is what runs the program.
     ///
     /// When that fails, an older version is reported only for a process that is known to be the one
-    /// that it was told for: that one still runs what it ran before. After a restart, or where the
+    /// that it was read for: that one still runs what it ran before. After a restart, or where the
     /// process is not known, the older version may be wrong, and there is none.
     pub fn version(
         &mut self,
+        program: Option<Identity>,
         process: &ProcessHealth,
         now: Instant,
         probe: impl FnOnce() -> Result<Version, ProbeError>,
@@ -85,55 +145,81 @@ impl VersionCache {
             let earlier = self.process.replace(status.clone());
             continues = earlier.as_ref().is_some_and(|earlier| status.continues(earlier));
             if earlier.is_some() && !continues {
-                self.told = None;
+                self.known = None;
             }
         }
-        if let Some((version, at)) = &self.told
-            && now.saturating_duration_since(*at) < MAX_AGE
-        {
-            return Known { version: Some(version.clone()), error: None };
-        }
-        match probe() {
-            Ok(version) => {
-                self.told = Some((version.clone(), now));
-                Known { version: Some(version), error: None }
-            }
-            Err(error) => {
-                if !continues {
-                    self.told = None;
+        let same_program = self.program == program;
+        let fresh = |at: &Instant| same_program && now.saturating_duration_since(*at) < MAX_AGE;
+        let rests = self.failed.is_some_and(|(_, again_at)| same_program && now < again_at);
+        let mut error = None;
+        if !rests && !self.known.as_ref().is_some_and(|(_, at)| fresh(at)) {
+            match probe() {
+                Ok(version) => {
+                    self.known = Some((version, now));
+                    self.failed = None;
+                    self.program = program;
                 }
-                Known {
-                    version: self.told.as_ref().map(|(version, _)| version.clone()),
-                    error: Some(error),
+                Err(failure) => {
+                    if !continues {
+                        self.known = None;
+                    }
+                    // One that was not run for lack of time is to be run the next time.
+                    if !matches!(failure, ProbeError::NoTime) {
+                        let count =
+                            self.failed.filter(|_| same_program).map_or(0, |(count, _)| count);
+                        let delay = FIRST_RETRY.saturating_mul(1 << count.min(16)).min(MAX_AGE);
+                        self.failed = Some((count + 1, now + delay));
+                        self.program = program;
+                    }
+                    error = Some(failure);
                 }
             }
         }
+        Known { version: self.known.as_ref().map(|(version, _)| version.clone()), error }
     }
 }
 
-/// Takes the version out of the first line that is not blank:
+/// Takes the version out of the first line that is one: after a mark such as an emoji, the name and
+/// the version, of which one may be missing its name and the other its `v`, then nothing or what
+/// belongs to it.
 ///
-/// - `OpenClaw 2026.3.13 (def5678)`, the name and the commit being optional
-/// - `2026.2.19-2 build_sha=abc1234`
+/// - `🦞 OpenClaw 2026.3.13 (def5678) — a motto`
+/// - `2026.2.19-2 build_sha=abc1234 build_time=2026-02-22T04:58:13Z`
+/// - `openclaw/2026.3.13 linux-x64 node-v22.1.0`
 ///
-/// Anything else on that line, and it is not trusted to be a version at all.
+/// A line that says more is a sentence, which may speak of any version: `2026.4.1 is available`.
 #[must_use]
 pub fn parse(output: &str) -> Option<Version> {
-    let line = output.lines().map(str::trim).find(|line| !line.is_empty())?;
+    output.lines().find_map(parse_line)
+}
+
+fn parse_line(line: &str) -> Option<Version> {
     let mut words = line.split_whitespace().peekable();
+    while words.next_if(|word| is_mark(word)).is_some() {}
     words.next_if(|word| word.eq_ignore_ascii_case("openclaw"));
-    let version = words.next().filter(|word| is_version(word))?.to_owned();
+    words.next_if(|word| word.eq_ignore_ascii_case("version"));
+    let word = words.next()?;
+    let (name, version) = word.split_once(['/', '@']).unwrap_or(("openclaw", word));
+    let version = version.strip_prefix(['v', 'V']).unwrap_or(version);
+    if !name.eq_ignore_ascii_case("openclaw") || !is_version(version) {
+        return None;
+    }
     let commit = match words.next() {
         None => None,
         Some(word) => {
-            let commit = word.strip_prefix("build_sha=").or_else(|| parenthesized(word))?;
-            if !is_commit(commit) {
+            let commit = word.strip_prefix("build_sha=").or_else(|| parenthesized(word));
+            if commit.is_none() && !is_mark(word) && !word.contains(['-', '=']) {
                 return None;
             }
-            Some(commit.to_owned())
+            commit.filter(|commit| is_commit(commit))
         }
     };
-    words.next().is_none().then_some(Version { version, commit })
+    Some(Version { version: version.to_owned(), commit: commit.map(str::to_owned) })
+}
+
+/// An emoji, a dash and the like.
+fn is_mark(word: &str) -> bool {
+    !word.contains(|c: char| c.is_ascii_alphanumeric() || c.is_control())
 }
 
 fn parenthesized(word: &str) -> Option<&str> {
@@ -182,6 +268,30 @@ mod tests {
     }
 
     #[test]
+    fn a_version_is_found_wherever_it_stands() {
+        let sha = "9325318d0c992f1e5395a7274f98220ca7999336";
+        for (output, commit) in [
+            ("\u{1f99e} OpenClaw 2026.3.13 (def5678) \u{2014} The only bot.\n", Some("def5678")),
+            (
+                "(node:7) Warning: the module 22.1.0 is old\n\nOpenClaw 2026.3.13 (def5678)",
+                Some("def5678"),
+            ),
+            ("Update available: 2026.4.1\n2026.4.1 is available\nOpenClaw 2026.3.13", None),
+            ("v2026.3.13", None),
+            ("OpenClaw v2026.3.13 (dev)", None),
+            ("OpenClaw version 2026.3.13", None),
+            ("openclaw/2026.3.13 linux-x64 node-v22.1.0", None),
+            ("openclaw@2026.3.13", None),
+            (&format!("2026.3.13 build_sha={sha} build_time=2026-02-22T04:58:13Z"), Some(sha)),
+            ("2026.3.13 (unknown)", None),
+            ("2026.3.13 (def567)", None),
+            ("2026.3.13 (def5678) linux", Some("def5678")),
+        ] {
+            assert_eq!(parse(output), Some(version("2026.3.13", commit)), "{output:?}");
+        }
+    }
+
+    #[test]
     fn what_is_not_quite_a_version_is_none() {
         for output in [
             "",
@@ -189,25 +299,22 @@ mod tests {
             "OpenClaw",
             "OpenClaw OpenClaw 2026.3.13",
             "Node 22.1.0",
-            "v2026.3.13",
             "2026",
             "2026.",
             "2026..3",
             "x.y.z",
             "-2026.3",
-            "2026.3.13 (unknown)",
             "2026.3.13 (def5678",
             "2026.3.13 def5678",
-            "2026.3.13 build_sha=",
-            "2026.3.13 (def567)",
-            "2026.3.13 (def5678) linux",
             "error: 2026.3.13 is not installed",
+            "2026.3.13 is not installed",
+            "OpenClaw 2026.4.1 is available",
+            "node/22.1.0 linux-x64",
             "2026.3.13\u{1b}[0m",
         ] {
             assert_eq!(parse(output), None, "{output:?}");
         }
         assert_eq!(parse(&format!("1.{}", "0".repeat(MAX_VERSION_BYTES))), None);
-        assert_eq!(parse(&format!("1.0 ({})", "a".repeat(41))), None);
     }
 
     fn known(restarts: u64, uptime_seconds: f64) -> ProcessHealth {
@@ -220,6 +327,8 @@ mod tests {
         })
     }
 
+    const PROGRAM: Option<Identity> = Some((1, 1, 1, 1));
+
     /// A probe that must not be run.
     fn unasked() -> Result<Version, ProbeError> {
         panic!("asked again")
@@ -230,7 +339,7 @@ mod tests {
     }
 
     fn fails() -> Result<Version, ProbeError> {
-        Err(ProbeError::NotAVersion)
+        Err(ProbeError::NotAVersion(String::new()))
     }
 
     #[test]
@@ -238,7 +347,8 @@ mod tests {
         let mut cache = VersionCache::default();
         let start = Instant::now();
         for process in [ProcessHealth::NotWatched, ProcessHealth::Unknown, known(0, 1.0)] {
-            let mut version = |now, probe: fn() -> _| cache.version(&process, now, probe).version;
+            let mut version =
+                |now, probe: fn() -> _| cache.version(PROGRAM, &process, now, probe).version;
             assert!(version(start, || tells("1.0")()).is_some());
             let last = start + Duration::from_mins(6 * 60 - 1);
             assert_eq!(version(last, unasked).unwrap().version, "1.0");
@@ -248,12 +358,65 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_not_kept() {
+    fn a_program_that_fails_is_run_again_later_each_time() {
+        let mut cache = VersionCache::default();
+        let start = Instant::now();
+        let mut runs = Vec::new();
+        for minute in (0..24 * 60).step_by(5) {
+            let now = start + Duration::from_mins(minute);
+            // Not at once where the process crashes now and then, either.
+            let known = cache.version(PROGRAM, &known(minute, 1.0), now, || {
+                runs.push(minute);
+                fails()
+            });
+            assert_eq!(known.error.is_some(), runs.last() == Some(&minute));
+            assert!(known.version.is_none());
+        }
+        assert_eq!(runs, [0, 10, 30, 70, 150, 310, 630, 990, 1350]);
+        let now = start + Duration::from_hours(48);
+        assert!(cache.version(PROGRAM, &known(0, 2.0), now, tells("1.0")).version.is_some());
+    }
+
+    #[test]
+    fn another_program_is_run_at_once_whether_or_not_the_old_one_failed() {
+        let now = Instant::now();
+        let mut cache = VersionCache::default();
+        let version = |cache: &mut VersionCache, program, probe: fn() -> _| {
+            cache.version(program, &known(0, 1.0), now, probe).version.map(|known| known.version)
+        };
+        assert_eq!(version(&mut cache, None, fails), None);
+        assert_eq!(version(&mut cache, None, unasked), None);
+        // It was installed, and then updated.
+        let installed = || tells("1.0")();
+        assert_eq!(version(&mut cache, PROGRAM, installed), Some("1.0".to_owned()));
+        assert_eq!(version(&mut cache, PROGRAM, unasked), Some("1.0".to_owned()));
+        let updated = || tells("1.1")();
+        let other = Some((1, 2, 1, 1));
+        assert_eq!(version(&mut cache, other, updated), Some("1.1".to_owned()));
+    }
+
+    #[test]
+    fn the_program_is_the_one_that_would_be_run() {
+        assert_eq!(identity(OsStr::new("/does/not/exist")), None);
+        assert!(identity(OsStr::new("/bin/sh")).is_some());
+        assert_eq!(identity(OsStr::new("sh")).is_some(), identity(OsStr::new("/bin/sh")).is_some());
+        assert_eq!(identity(OsStr::new("no-such-program-anywhere")), None);
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("openclaw");
+        fs::write(&program, "old").unwrap();
+        let old = identity(program.as_os_str());
+        fs::write(directory.path().join("new"), "new").unwrap();
+        fs::rename(directory.path().join("new"), &program).unwrap();
+        assert_ne!(identity(program.as_os_str()), old);
+    }
+
+    #[test]
+    fn one_that_was_not_run_for_lack_of_time_is_run_the_next_time() {
         let mut cache = VersionCache::default();
         let now = Instant::now();
-        let first = cache.version(&known(0, 1.0), now, fails);
+        let first = cache.version(PROGRAM, &known(0, 1.0), now, || Err(ProbeError::NoTime));
         assert!(first.version.is_none() && first.error.is_some());
-        let second = cache.version(&known(0, 2.0), now, tells("1.0"));
+        let second = cache.version(PROGRAM, &known(0, 2.0), now, tells("1.0"));
         assert!(second.version.is_some() && second.error.is_none());
     }
 
@@ -262,11 +425,12 @@ mod tests {
         let now = Instant::now();
         for restarted in [known(1, 400.0), known(0, 3.0)] {
             let mut cache = VersionCache::default();
-            assert!(cache.version(&known(0, 100.0), now, tells("1.0")).version.is_some());
-            assert!(cache.version(&restarted, now, fails).version.is_none());
-            assert!(cache.version(&restarted, now, fails).version.is_none());
+            assert!(cache.version(PROGRAM, &known(0, 100.0), now, tells("1.0")).version.is_some());
+            assert!(cache.version(PROGRAM, &restarted, now, fails).version.is_none());
+            assert!(cache.version(PROGRAM, &restarted, now, unasked).version.is_none());
+            let later = now + FIRST_RETRY;
             assert_eq!(
-                cache.version(&restarted, now, tells("1.1")).version,
+                cache.version(PROGRAM, &restarted, later, tells("1.1")).version,
                 Some(version("1.1", None))
             );
         }
@@ -276,14 +440,15 @@ mod tests {
     fn a_process_that_goes_on_keeps_its_version_when_asking_fails() {
         let mut cache = VersionCache::default();
         let start = Instant::now();
-        assert!(cache.version(&known(0, 1.0), start, tells("1.0")).version.is_some());
+        assert!(cache.version(PROGRAM, &known(0, 1.0), start, tells("1.0")).version.is_some());
         let later = start + MAX_AGE;
-        let kept = cache.version(&known(0, 2.0), later, fails);
+        let kept = cache.version(PROGRAM, &known(0, 2.0), later, fails);
         assert_eq!(kept.version, Some(version("1.0", None)));
         assert!(kept.error.is_some());
         // And it is asked again, not after another six hours.
+        let again = later + FIRST_RETRY;
         assert_eq!(
-            cache.version(&known(0, 3.0), later, tells("1.1")).version,
+            cache.version(PROGRAM, &known(0, 3.0), again, tells("1.1")).version,
             Some(version("1.1", None))
         );
     }
@@ -293,9 +458,10 @@ mod tests {
         let start = Instant::now();
         for process in [ProcessHealth::NotWatched, ProcessHealth::Unknown] {
             let mut cache = VersionCache::default();
-            assert!(cache.version(&known(0, 1.0), start, tells("1.0")).version.is_some());
-            assert!(cache.version(&process, start + MAX_AGE, fails).version.is_none());
-            assert!(cache.version(&known(0, 2.0), start + MAX_AGE, fails).version.is_none());
+            assert!(cache.version(PROGRAM, &known(0, 1.0), start, tells("1.0")).version.is_some());
+            let later = start + MAX_AGE;
+            assert!(cache.version(PROGRAM, &process, later, fails).version.is_none());
+            assert!(cache.version(PROGRAM, &known(0, 2.0), later, unasked).version.is_none());
         }
     }
 
@@ -303,12 +469,12 @@ mod tests {
     fn a_moment_without_an_answer_does_not_make_another_process() {
         let mut cache = VersionCache::default();
         let now = Instant::now();
-        assert!(cache.version(&known(0, 1.0), now, tells("1.0")).version.is_some());
-        assert!(cache.version(&ProcessHealth::Unknown, now, unasked).version.is_some());
-        assert!(cache.version(&known(0, 2.0), now, unasked).version.is_some());
+        assert!(cache.version(PROGRAM, &known(0, 1.0), now, tells("1.0")).version.is_some());
+        assert!(cache.version(PROGRAM, &ProcessHealth::Unknown, now, unasked).version.is_some());
+        assert!(cache.version(PROGRAM, &known(0, 2.0), now, unasked).version.is_some());
         // It was restarted while nobody could tell.
-        assert!(cache.version(&ProcessHealth::Unknown, now, unasked).version.is_some());
-        assert!(cache.version(&known(1, 3.0), now, fails).version.is_none());
+        assert!(cache.version(PROGRAM, &ProcessHealth::Unknown, now, unasked).version.is_some());
+        assert!(cache.version(PROGRAM, &known(1, 3.0), now, fails).version.is_none());
     }
 
     proptest! {

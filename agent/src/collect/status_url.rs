@@ -2,14 +2,19 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use ureq::http::{HeaderValue, StatusCode, Uri};
-
-use kiloclaw_checkin::limits::MAX_STRING_BYTES;
 
 use crate::collect::process::{Status, code_reason};
 use crate::http::{self, Client, NoAnswer};
+use crate::secret::Redactor;
+
+/// What clients send as `supervisorState`.
+const CONTRACT_STATES: [&str; 6] =
+    ["stopped", "starting", "running", "stopping", "crashed", "shutting_down"];
+
+/// The longest word that is passed on as a state or a signal, in bytes: a gateway token has twice that.
+const MAX_WORD_BYTES: usize = 32;
 
 /// A controller that knows the state of the process.
 #[derive(Clone, Debug)]
@@ -18,6 +23,8 @@ pub struct StatusSource {
     pub url: Uri,
     /// The `authorization` to ask with; `None` if there is no gateway token.
     pub authorization: Option<HeaderValue>,
+    /// Knows what must not come back.
+    pub redactor: Redactor,
 }
 
 /// Why the state is not known, worded to follow the URL.
@@ -35,38 +42,17 @@ pub enum StatusError {
     /// An answer that is not of the form that [`parse`] takes.
     #[error("answered something else than a status: {0}")]
     Parse(#[from] serde_json::Error),
-    /// A value that the contract of check-ins does not take.
-    #[error("answered with an invalid {0}")]
-    Invalid(&'static str),
 }
 
-/// The answer, as far as it is used.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Answer {
-    state: String,
-    /// Not worth an error, whatever it is.
-    #[serde(default)]
-    pid: Value,
-    uptime: f64,
-    restarts: u64,
-    last_exit: Option<LastExit>,
-}
-
-#[derive(Deserialize)]
-struct LastExit {
-    code: Option<i64>,
-    signal: Option<String>,
-}
-
-impl LastExit {
-    fn reason(&self) -> String {
-        match (&self.signal, self.code) {
-            (Some(signal), _) => format!("signal:{signal}"),
-            (None, Some(code)) => code_reason(code),
-            (None, None) => String::new(),
-        }
-    }
+/// The answer, as far as it can be used.
+#[derive(Debug, PartialEq)]
+pub struct Answer {
+    /// The state of the process; what is not known of it is `unknown`, 0 or `None`.
+    pub status: Status,
+    /// How often it was restarted, if that is known: 0 would be a supervisor that started over.
+    pub restarts: Option<u64>,
+    /// The members that are missing or not valid.
+    pub invalid: Vec<&'static str>,
 }
 
 /// Asks for the state, for `timeout` and the client's own at most.
@@ -74,12 +60,12 @@ pub fn ask(
     source: &StatusSource,
     client: &Client,
     timeout: Duration,
-) -> Result<Status, StatusError> {
+) -> Result<Answer, StatusError> {
     let authorization = source.authorization.clone().ok_or(StatusError::NoToken)?;
     let mut response =
         client.get(&source.url, authorization, timeout).map_err(StatusError::NoAnswer)?;
     if response.status() == StatusCode::OK {
-        parse(&http::start_of(response.body_mut()))
+        parse(&http::start_of(response.body_mut()), &source.redactor)
     } else {
         Err(StatusError::Refused(response.status()))
     }
@@ -87,26 +73,70 @@ pub fn ask(
 
 /// Reads `{"state", "pid", "uptime", "restarts", "lastExit": {"code", "signal", "at"} | null}`;
 /// `uptime` is in seconds.
-pub fn parse(answer: &[u8]) -> Result<Status, StatusError> {
-    let answer: Answer = serde_json::from_slice(answer)?;
-    if answer.state.is_empty() || answer.state.len() > MAX_STRING_BYTES {
-        return Err(StatusError::Invalid("state"));
+///
+/// Each member stands alone: one that is missing or not valid does not cost the others. What it says
+/// goes into check-ins, to systemd and to a terminal, so words are of a narrow alphabet, and without
+/// what `redactor` knows: a controller may send back what it was sent.
+pub fn parse(answer: &[u8], redactor: &Redactor) -> Result<Answer, StatusError> {
+    let answer: Map<String, Value> = serde_json::from_slice(answer)?;
+    let member = |name| answer.get(name).unwrap_or(&Value::Null);
+    let mut invalid = Vec::new();
+    let mut valid = |name, valid: bool| {
+        if !valid {
+            invalid.push(name);
+        }
+    };
+
+    let state = word(member("state"), redactor);
+    valid("state", state.is_some());
+    // Below zero after the clock was set back.
+    let uptime = member("uptime").as_f64().map(|uptime| uptime.max(0.0));
+    valid("uptime", uptime.is_some());
+    let restarts = whole(member("restarts")).and_then(|restarts| restarts.try_into().ok());
+    valid("restarts", restarts.is_some());
+    let last_exit_reason = last_exit_reason(member("lastExit"), redactor);
+    valid("lastExit", last_exit_reason.is_some());
+    let status = Status {
+        state: state.unwrap_or("unknown").to_owned(),
+        // Not worth a warning, whatever it is.
+        pid: whole(member("pid")).and_then(|pid| pid.try_into().ok()),
+        restarts: restarts.unwrap_or_default(),
+        uptime_seconds: uptime.unwrap_or_default(),
+        last_exit_reason,
+    };
+    Ok(Answer { status, restarts, invalid })
+}
+
+/// `signal:<NAME>`, `code:<N>`, or empty where there was no exit yet.
+fn last_exit_reason(last_exit: &Value, redactor: &Redactor) -> Option<String> {
+    let member = |name| last_exit.get(name).unwrap_or(&Value::Null);
+    match (last_exit, member("signal"), member("code")) {
+        (Value::Null, ..) | (Value::Object(_), Value::Null, Value::Null) => Some(String::new()),
+        (Value::Object(_), signal, code) => match (word(signal, redactor), whole(code)) {
+            (Some(signal), _) => Some(format!("signal:{signal}")),
+            (None, code) => code.map(code_reason),
+        },
+        _ => None,
     }
-    // JSON has no NaN, and serde_json no infinity.
-    if answer.uptime < 0.0 {
-        return Err(StatusError::Invalid("uptime"));
-    }
-    let last_exit_reason = answer.last_exit.as_ref().map(LastExit::reason).unwrap_or_default();
-    if last_exit_reason.len() > MAX_STRING_BYTES {
-        return Err(StatusError::Invalid("lastExit"));
-    }
-    Ok(Status {
-        state: answer.state,
-        pid: answer.pid.as_u64().and_then(|pid| pid.try_into().ok()),
-        restarts: answer.restarts,
-        uptime_seconds: answer.uptime,
-        last_exit_reason: Some(last_exit_reason),
+}
+
+/// A name such as `shutting_down` or `SIGRTMIN+1`.
+fn word<'a>(value: &'a Value, redactor: &Redactor) -> Option<&'a str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '+');
+    value.as_str().filter(|word| {
+        (1..=MAX_WORD_BYTES).contains(&word.len())
+            && word.chars().all(plain)
+            && (CONTRACT_STATES.contains(word) || redactor.clean(word) == **word)
     })
+}
+
+/// A whole number, which some languages write as `3.0`.
+fn whole(value: &Value) -> Option<i64> {
+    #[expect(clippy::cast_possible_truncation, reason = "it is whole and in range")]
+    let of_float = |float: f64| {
+        (float.fract() == 0.0 && float.abs() < 9_007_199_254_740_992.0).then_some(float as i64)
+    };
+    value.as_i64().or_else(|| value.as_f64().and_then(of_float))
 }
 
 #[cfg(test)]
@@ -114,76 +144,155 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::secret::Secret;
 
-    fn last_exit_reason(last_exit: &str) -> String {
-        let answer = format!(
-            r#"{{"state":"running","pid":1,"uptime":0,"restarts":0,"lastExit":{last_exit}}}"#
-        );
-        parse(answer.as_bytes()).unwrap().last_exit_reason.unwrap()
+    fn parsed(answer: &str) -> Answer {
+        parse(answer.as_bytes(), &Redactor::default()).unwrap()
+    }
+
+    fn last_exit_reason(last_exit: &str) -> Option<String> {
+        parsed(&format!(r#"{{"state":"running","lastExit":{last_exit}}}"#)).status.last_exit_reason
     }
 
     #[test]
     fn reads_a_running_process() {
-        let answer = br#"{"state":"running","pid":42,"uptime":12.5,"restarts":3,
+        let answer = r#"{"state":"running","pid":42,"uptime":12.5,"restarts":3,
             "lastExit":{"code":null,"signal":"SIGKILL","at":"2026-01-01T00:00:00.000Z"}}"#;
-        let expected = Status {
+        let status = Status {
             state: "running".to_owned(),
             pid: Some(42),
             restarts: 3,
             uptime_seconds: 12.5,
             last_exit_reason: Some("signal:SIGKILL".to_owned()),
         };
-        assert_eq!(parse(answer).unwrap(), expected);
+        let expected = Answer { status, restarts: Some(3), invalid: Vec::new() };
+        assert_eq!(parsed(answer), expected);
+        let floats = answer.replace("42", "42.0").replace(":3,", ":3.0,");
+        assert_eq!(parsed(&floats), expected);
     }
 
     #[test]
     fn names_the_last_exit_by_signal_then_by_code() {
-        assert_eq!(last_exit_reason(r#"{"code":1,"signal":"SIGTERM","at":""}"#), "signal:SIGTERM");
-        assert_eq!(last_exit_reason(r#"{"code":0,"signal":null,"at":""}"#), "code:0");
-        assert_eq!(last_exit_reason(r#"{"code":-1}"#), "code:-1");
-        assert_eq!(last_exit_reason(r#"{"code":null,"signal":null}"#), "");
-        assert_eq!(last_exit_reason("null"), "");
+        let text = |text: &str| Some(text.to_owned());
+        for (last_exit, reason) in [
+            (r#"{"code":1,"signal":"SIGTERM","at":""}"#, text("signal:SIGTERM")),
+            (r#"{"code":0,"signal":null,"at":""}"#, text("code:0")),
+            (r#"{"code":-1}"#, text("code:-1")),
+            (r#"{"code":2.0,"signal":7}"#, text("code:2")),
+            (r#"{"code":null,"signal":null}"#, text("")),
+            ("null", text("")),
+            (r#"{"code":"one"}"#, None),
+            (r#"{"signal":"SIG\nKILL"}"#, None),
+            ("1", None),
+        ] {
+            assert_eq!(last_exit_reason(last_exit), reason, "{last_exit}");
+        }
     }
 
     #[test]
     fn a_pid_that_is_none_costs_nothing() {
         for pid in ["null", "-1", "1.5", "\"1\"", "4294967296", "{}"] {
-            let answer = format!(
-                r#"{{"state":"stopped","pid":{pid},"uptime":0,"restarts":0,"lastExit":null}}"#
-            );
-            assert_eq!(parse(answer.as_bytes()).unwrap().pid, None, "{pid}");
+            let answer = format!(r#"{{"state":"stopped","pid":{pid},"uptime":0,"restarts":0}}"#);
+            let Answer { status, invalid, .. } = parsed(&answer);
+            assert_eq!((status.pid, invalid), (None, Vec::new()), "{pid}");
         }
-        let answer = br#"{"state":"stopped","uptime":0,"restarts":0,"lastExit":null}"#;
-        assert_eq!(parse(answer).unwrap().pid, None);
     }
 
     #[test]
-    fn what_the_contract_would_refuse_is_an_error() {
-        for answer in [
-            "",
-            "[]",
-            "{}",
-            r#"{"state":"","uptime":0,"restarts":0,"lastExit":null}"#,
-            r#"{"state":"running","uptime":-1,"restarts":0,"lastExit":null}"#,
-            r#"{"state":"running","uptime":1e999,"restarts":0,"lastExit":null}"#,
-            r#"{"state":"running","uptime":0,"restarts":-1,"lastExit":null}"#,
-            r#"{"state":"running","uptime":0,"restarts":1.5,"lastExit":null}"#,
+    fn one_bad_member_does_not_cost_the_others() {
+        let good = [
+            ("state", r#""crashed""#),
+            ("uptime", "7"),
+            ("restarts", "3"),
+            ("lastExit", r#"{"code":1}"#),
+        ];
+        for (name, bad) in [
+            ("state", "null"),
+            ("state", "\"\""),
+            ("state", "7"),
+            ("uptime", "null"),
+            ("uptime", "\"7\""),
+            ("restarts", "null"),
+            ("restarts", "-1"),
+            ("restarts", "1.5"),
+            ("restarts", "1e300"),
+            ("lastExit", "true"),
         ] {
-            assert!(parse(answer.as_bytes()).is_err(), "{answer}");
+            let members = good.map(|(member, value)| {
+                format!("\"{member}\":{}", if member == name { bad } else { value })
+            });
+            let Answer { status, restarts, invalid } =
+                parsed(&format!("{{{}}}", members.join(",")));
+            assert_eq!(invalid, [name], "{bad}");
+            assert_eq!(status.state, if name == "state" { "unknown" } else { "crashed" });
+            let uptime = if name == "uptime" { 0.0 } else { 7.0 };
+            assert!((status.uptime_seconds - uptime).abs() < f64::EPSILON);
+            assert_eq!(restarts, (name != "restarts").then_some(3));
+            let reason = (name != "lastExit").then(|| "code:1".to_owned());
+            assert_eq!(status.last_exit_reason, reason);
         }
-        let long = "S".repeat(MAX_STRING_BYTES);
-        for answer in [
-            format!(r#"{{"state":"{long}S","uptime":0,"restarts":0,"lastExit":null}}"#),
-            format!(r#"{{"state":"a","uptime":0,"restarts":0,"lastExit":{{"signal":"{long}"}}}}"#),
+        let Answer { status, invalid, .. } =
+            parsed(r#"{"state":"running","uptime":-1,"restarts":0}"#);
+        assert!(status.uptime_seconds.abs() < f64::EPSILON && invalid.is_empty(), "{invalid:?}");
+    }
+
+    #[test]
+    fn what_is_no_object_is_an_error() {
+        for answer in ["", "[]", "7", "<html>", "{"] {
+            let error = parse(answer.as_bytes(), &Redactor::default()).unwrap_err();
+            assert!(matches!(error, StatusError::Parse(_)), "{answer}");
+        }
+    }
+
+    #[test]
+    fn a_state_is_a_plain_word_and_no_credential() {
+        let redactor = Redactor::new(["hunter2", "run"].map(Secret::new));
+        let state = |text: &str| {
+            let answer = serde_json::json!({ "state": text }).to_string();
+            parse(answer.as_bytes(), &redactor).unwrap().status.state
+        };
+        for text in ["running", "shutting_down", "Paused", "back-off"] {
+            assert_eq!(state(text), text);
+        }
+        for text in [
+            "running\nWATCHDOG=trigger",
+            "\u{1b}[31mrunning",
+            "Bearer hunter2",
+            "hunter2",
+            "x-hunter2",
+            "r\u{fc}n",
+            &"s".repeat(MAX_WORD_BYTES + 1),
         ] {
-            assert!(matches!(parse(answer.as_bytes()), Err(StatusError::Invalid(_))));
+            assert_eq!(state(text), "unknown", "{text:?}");
         }
     }
 
     proptest! {
         #[test]
         fn never_panics(answer: Vec<u8>) {
-            let _ = parse(&answer);
+            let _ = parse(&answer, &Redactor::default());
+        }
+
+        #[test]
+        fn what_is_passed_on_keeps_the_contract(
+            state: String,
+            number in "-?[0-9]{1,30}([.][0-9]{1,3})?(e[0-9]{1,3})?|null|true",
+            signal: String,
+        ) {
+            let texts = [state, signal].map(|text| serde_json::to_string(&text).unwrap());
+            let [state, signal] = texts;
+            let answer = format!(
+                r#"{{"state":{state},"pid":{number},"uptime":{number},"restarts":{number},
+                    "lastExit":{{"signal":{signal},"code":{number}}}}}"#
+            );
+            if let Ok(Answer { status, .. }) = parse(answer.as_bytes(), &Redactor::default()) {
+                prop_assert!(status.uptime_seconds.is_finite() && status.uptime_seconds >= 0.0);
+                let reason = status.last_exit_reason.unwrap_or_default();
+                for text in [status.state, reason] {
+                    prop_assert!(text.len() <= 64 && !text.contains(char::is_control));
+                    prop_assert!(text.is_ascii());
+                }
+            }
         }
     }
 }

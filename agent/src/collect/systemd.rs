@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -12,14 +12,15 @@ use crate::collect::command::{self, CommandError};
 use crate::collect::process::{Status, code_reason, signal_reason};
 
 /// How long systemd may take to answer.
-const TIMEOUT: Duration = Duration::from_secs(5);
+pub const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The longest name of a unit, in bytes: systemd's own limit.
 const MAX_NAME_BYTES: usize = 255;
 
 /// What is asked for. systemd told no number of restarts before version 235, of 2017.
 const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,NRestarts,MainPID,\
-                          ExecMainCode,ExecMainStatus,ExecMainStartTimestampMonotonic";
+                          ExecMainCode,ExecMainStatus,ExecMainStartTimestampMonotonic,\
+                          ActiveEnterTimestampMonotonic";
 
 // What `ExecMainCode` can be once the main process has ended; see sigaction(2), `si_code`.
 const CLD_EXITED: i32 = 1;
@@ -35,6 +36,8 @@ pub struct Unit {
     name: String,
     /// Tells the state of units: `systemctl`, but for tests.
     systemctl: OsString,
+    /// Whether it was found among the units of the agent's user.
+    of_user: bool,
     last: Option<Look>,
 }
 
@@ -63,7 +66,10 @@ pub enum SystemdError {
     #[error("does not tell: `systemctl show` {0}")]
     Run(#[from] CommandError),
     /// There is no such unit.
-    #[error("knows no unit {0}")]
+    #[error(
+        "knows no unit {0}; that of a user (`systemctl --user`) is known only to an agent that this \
+         user runs"
+    )]
     NoUnit(String),
     /// This was not told, or not as expected: the unit is no service, or systemd another version.
     #[error("tells no valid {0}: is it a service?")]
@@ -80,7 +86,8 @@ pub struct Service {
     /// The main process, while there is one.
     pub pid: Option<u32>,
     /// When that process was started, or the one before it if there is none: since the machine
-    /// started; 0 if there never was one.
+    /// started; 0 if there never was one. Of a service that runs without a main process that systemd
+    /// knows, when it became active.
     pub started_at: Duration,
     /// How that process ended, if it did.
     pub exit_reason: Option<String>,
@@ -98,7 +105,12 @@ impl Unit {
         if !valid {
             return Err(InvalidName);
         }
-        Ok(Self { name: name.to_owned(), systemctl: "systemctl".into(), last: None })
+        Ok(Self {
+            name: name.to_owned(),
+            systemctl: "systemctl".into(),
+            of_user: false,
+            last: None,
+        })
     }
 
     /// The same unit, asked for with another program.
@@ -108,13 +120,33 @@ impl Unit {
     }
 
     /// Asks for the unit's state, for `timeout` and 5 seconds at most.
+    ///
+    /// A unit that the system does not have may be one of the agent's user.
     pub fn ask(&mut self, children: &Children, timeout: Duration) -> Result<Status, SystemdError> {
-        let mut systemctl = Command::new(&self.systemctl);
-        systemctl.args(["show", "--no-pager", PROPERTIES, "--"]).arg(OsStr::new(&self.name));
-        let shown = command::output(children, &mut systemctl, timeout.min(TIMEOUT))?;
-        let service = parse(&String::from_utf8_lossy(&shown))?
-            .ok_or_else(|| SystemdError::NoUnit(self.name.clone()))?;
+        let started = Instant::now();
+        let timeout = timeout.min(TIMEOUT);
+        let mut service = self.show(self.of_user, children, timeout)?;
+        if service.is_none() {
+            // Where this user has no systemd, it has no units.
+            let left = timeout.saturating_sub(started.elapsed());
+            service = self.show(!self.of_user, children, left).ok().flatten();
+            self.of_user ^= service.is_some();
+        }
+        let service = service.ok_or_else(|| SystemdError::NoUnit(self.name.clone()))?;
         Ok(self.status(&service, since_start()))
+    }
+
+    fn show(
+        &self,
+        of_user: bool,
+        children: &Children,
+        timeout: Duration,
+    ) -> Result<Option<Service>, SystemdError> {
+        let mut systemctl = Command::new(&self.systemctl);
+        systemctl.args(of_user.then_some("--user"));
+        systemctl.args(["show", "--no-pager", PROPERTIES, "--"]).arg(OsStr::new(&self.name));
+        let shown = command::output(children, &mut systemctl, timeout)?;
+        parse(&String::from_utf8_lossy(&shown))
     }
 
     /// Puts what systemd told into a status, and remembers it.
@@ -135,7 +167,9 @@ impl Unit {
             ended: service.exit_reason.is_some(),
             last_exit_reason: last_exit_reason.clone(),
         });
-        let up_for = service.pid.map(|_| now.saturating_sub(service.started_at));
+        let up =
+            service.pid.is_some() || service.state == "running" && service.exit_reason.is_none();
+        let up_for = up.then(|| now.saturating_sub(service.started_at));
         Status {
             state: service.state.to_owned(),
             pid: service.pid,
@@ -164,17 +198,22 @@ pub fn parse(shown: &str) -> Result<Option<Service>, SystemdError> {
     let number = |name| text(name)?.parse::<u64>().map_err(|_| SystemdError::Invalid(name));
     let small = |name| text(name)?.parse::<i32>().map_err(|_| SystemdError::Invalid(name));
 
-    if text("LoadState")? == "not-found" {
+    let active = text("ActiveState")?;
+    // A service that runs stays as it is while its file is replaced, or after that was removed.
+    if text("LoadState")? == "not-found" && active == "inactive" {
         return Ok(None);
     }
+    let state = state(active, text("SubState")?).ok_or(SystemdError::Invalid("ActiveState"))?;
     let pid = u32::try_from(number("MainPID")?).map_err(|_| SystemdError::Invalid("MainPID"))?;
     let status = small("ExecMainStatus")?;
     Ok(Some(Service {
-        state: state(text("ActiveState")?, text("SubState")?)
-            .ok_or(SystemdError::Invalid("ActiveState"))?,
+        state,
         restarts: number("NRestarts")?,
         pid: (pid != 0).then_some(pid),
-        started_at: Duration::from_micros(number("ExecMainStartTimestampMonotonic")?),
+        started_at: Duration::from_micros(match number("ExecMainStartTimestampMonotonic")? {
+            0 if state == "running" => number("ActiveEnterTimestampMonotonic")?,
+            started_at => started_at,
+        }),
         exit_reason: match small("ExecMainCode")? {
             CLD_EXITED => Some(code_reason(status)),
             CLD_KILLED | CLD_DUMPED => Some(signal_reason(status)),
@@ -219,6 +258,7 @@ ExecMainStatus=0
 LoadState=loaded
 ActiveState=active
 SubState=running
+ActiveEnterTimestampMonotonic=5000000
 ";
 
     fn running() -> Service {
@@ -352,8 +392,34 @@ SubState=running
     }
 
     #[test]
+    fn a_unit_whose_file_is_gone_is_what_it_does() {
+        let shown = with("LoadState", "not-found");
+        assert_eq!(parse(&shown).unwrap().unwrap(), running());
+        let failed = shown.replace("ActiveState=active", "ActiveState=failed");
+        assert_eq!(parse(&failed).unwrap().unwrap().state, "crashed");
+    }
+
+    #[test]
+    fn a_service_without_a_known_main_process_is_up_since_it_became_active() {
+        let shown = with("MainPID", "0")
+            .replace("StartTimestampMonotonic=5250000", "StartTimestampMonotonic=0");
+        let service = parse(&shown).unwrap().unwrap();
+        assert_eq!((service.state, service.pid), ("running", None));
+        let status = Unit::new("a").unwrap().status(&service, Duration::from_secs(65));
+        assert!((status.uptime_seconds - 60.0).abs() < f64::EPSILON);
+        // One that is done is not up.
+        let done = shown.replace("SubState=running", "SubState=exited");
+        let status = Unit::new("a")
+            .unwrap()
+            .status(&parse(&done).unwrap().unwrap(), Duration::from_secs(65));
+        assert!(status.uptime_seconds.abs() < f64::EPSILON);
+    }
+
+    #[test]
     fn what_is_missing_or_no_number_is_named() {
-        for property in RUNNING.lines().filter_map(|line| line.split('=').next()) {
+        // The last one matters where there is no main process.
+        let properties = RUNNING.lines().filter_map(|line| line.split('=').next());
+        for property in properties.filter(|name| *name != "ActiveEnterTimestampMonotonic") {
             let without: Vec<_> =
                 RUNNING.lines().filter(|line| !line.starts_with(&format!("{property}="))).collect();
             let error = parse(&without.join("\n")).unwrap_err();

@@ -110,6 +110,15 @@ pub enum Verdict {
         /// What to do about it.
         mend: String,
     },
+    /// Check-ins are accepted all the same, but lack something, or may not be what they seem.
+    Warned {
+        /// For programs.
+        code: String,
+        /// What is amiss.
+        message: String,
+        /// What to do about it.
+        mend: String,
+    },
     /// It could not be checked, or there is nothing to check.
     Skipped {
         /// Why.
@@ -130,6 +139,15 @@ impl Verdict {
         mend: impl Into<String>,
     ) -> Self {
         Self::Failed { code: code.into(), message: message.into(), mend: mend.into() }
+    }
+
+    /// Something is amiss that costs no check-in.
+    pub fn warned(
+        code: impl Into<String>,
+        message: impl Into<String>,
+        mend: impl Into<String>,
+    ) -> Self {
+        Self::Warned { code: code.into(), message: message.into(), mend: mend.into() }
     }
 
     /// Not checked.
@@ -156,6 +174,9 @@ impl Verdict {
             Self::Failed { code, message, mend } => {
                 Self::Failed { code: clean(code), message: clean(message), mend: clean(mend) }
             }
+            Self::Warned { code, message, mend } => {
+                Self::Warned { code: clean(code), message: clean(message), mend: clean(mend) }
+            }
             Self::Skipped { message } => Self::Skipped { message: clean(message) },
         }
     }
@@ -178,6 +199,7 @@ impl fmt::Display for Check {
         match &self.verdict {
             Verdict::Passed { found } => write!(f, "✓ {name}: {found}"),
             Verdict::Failed { message, mend, .. } => write!(f, "✗ {name}: {message}; {mend}"),
+            Verdict::Warned { message, mend, .. } => write!(f, "! {name}: {message}; {mend}"),
             Verdict::Skipped { message } => write!(f, "- {name}: skipped: {message}"),
         }
     }
@@ -248,11 +270,15 @@ fn summary(checks: &[Check]) -> String {
     let count = |is: fn(&Verdict) -> bool| checks.iter().filter(|c| is(&c.verdict)).count();
     let failed = count(Verdict::is_failed);
     let skipped = count(|verdict| matches!(verdict, Verdict::Skipped { .. }));
+    let warned = count(|verdict| matches!(verdict, Verdict::Warned { .. }));
     let made = checks.len() - skipped;
-    let and_skipped = if skipped == 0 { String::new() } else { format!(", {skipped} skipped") };
+    let rest = [(warned, "with a warning"), (skipped, "skipped")]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .fold(String::new(), |rest, (count, what)| format!("{rest}, {count} {what}"));
     match failed {
-        0 => format!("all {made} checks passed{and_skipped}"),
-        failed => format!("{failed} of {made} checks failed{and_skipped}"),
+        0 => format!("all {made} checks passed{rest}"),
+        failed => format!("{failed} of {made} checks failed{rest}"),
     }
 }
 
@@ -269,6 +295,7 @@ mod tests {
         let line = |verdict| check(Name::ApiKey, verdict).to_string();
         assert_eq!(line(Verdict::passed("accepted")), "✓ api_key: accepted");
         assert_eq!(line(Verdict::failed("c", "refused", "mend it")), "✗ api_key: refused; mend it");
+        assert_eq!(line(Verdict::warned("c", "missing", "add it")), "! api_key: missing; add it");
         assert_eq!(
             line(Verdict::skipped_after(Name::Dns)),
             "- api_key: skipped: `dns` has to pass first"
@@ -282,6 +309,11 @@ mod tests {
         let skipped = check(Name::Body, Verdict::skipped(""));
         assert_eq!(summary(&[passed.clone(), passed.clone()]), "all 2 checks passed");
         assert_eq!(summary(&[passed.clone(), skipped.clone()]), "all 1 checks passed, 1 skipped");
+        let warned = check(Name::Openclaw, Verdict::warned("", "", ""));
+        assert_eq!(
+            summary(&[passed.clone(), warned, skipped.clone()]),
+            "all 2 checks passed, 1 with a warning, 1 skipped"
+        );
         assert_eq!(summary(&[passed, failed, skipped]), "1 of 2 checks failed, 1 skipped");
     }
 
@@ -302,6 +334,10 @@ mod tests {
         assert_eq!(
             json(Verdict::failed("c", "m", "n")),
             serde_json::json!({"name": "tls", "status": "failed", "code": "c", "message": "m", "mend": "n"})
+        );
+        assert_eq!(
+            json(Verdict::warned("c", "m", "n")),
+            serde_json::json!({"name": "tls", "status": "warned", "code": "c", "message": "m", "mend": "n"})
         );
         assert_eq!(
             json(Verdict::skipped("m")),

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,23 +10,23 @@ use crate::children::Children;
 use crate::cli::{Settings, StateArguments};
 use crate::collect::network::{Counters, Interfaces};
 use crate::collect::process::{ProcessHealth, Status};
-use crate::collect::status_url::StatusError;
+use crate::collect::status_url::{Answer, StatusError};
 use crate::collect::systemd::SystemdError;
 use crate::collect::{Readings, Source, epoch, load, network, openclaw, status_url};
+use crate::config::Checked;
 use crate::doctor::check::{Name, Report, Verdict};
-use crate::doctor::settings::Usable;
 use crate::report;
 use crate::send::Outcome;
-use crate::state::State;
+use crate::state::{self, State};
 use crate::variables;
 
 /// Takes all readings, each of which can fail alone.
-pub fn collect(settings: &Settings, usable: &Usable) -> (Readings, Vec<(Name, Verdict)>) {
+pub fn collect(settings: &Settings, usable: &Checked) -> (Readings, Vec<(Name, Verdict)>) {
     let proc_root = &settings.proc_root;
     let children = Children::default();
     let load = load::read(proc_root);
     let network = network::read(proc_root);
-    let (health, process_verdict) = process(usable, &children);
+    let (health, restarts, process_verdict) = process(usable, &children);
     let openclaw = openclaw::probe(&settings.openclaw_command, &children);
 
     let unreadable = |what: &str, error: &dyn std::error::Error| {
@@ -61,6 +61,7 @@ pub fn collect(settings: &Settings, usable: &Usable) -> (Readings, Vec<(Name, Ve
         epoch: epoch::read(proc_root),
         openclaw: openclaw.ok(),
         process: health,
+        restarts,
     };
     (readings, verdicts)
 }
@@ -96,18 +97,15 @@ fn version(command: &OsStr, version: &Result<openclaw::Version, openclaw::ProbeE
             Verdict::passed(format!("{version} ({commit})"))
         }
         Ok(openclaw::Version { version, commit: None }) => Verdict::passed(version.clone()),
-        Err(error) => Verdict::failed(
+        Err(error) => Verdict::warned(
             "no_version",
             format!("`{} --version` {error}", command.display()),
-            format!(
-                "check-ins go without it; set {} to the program, with its path",
-                variables::OPENCLAW_COMMAND
-            ),
+            format!("check-ins go without it; {}", error.hint()),
         ),
     }
 }
 
-fn process(usable: &Usable, children: &Children) -> (ProcessHealth, Verdict) {
+fn process(usable: &Checked, children: &Children) -> (ProcessHealth, Option<u64>, Verdict) {
     use variables::{STATUS_URL, SYSTEMD_UNIT};
 
     let (result, who) = match (&usable.source, &usable.local) {
@@ -116,36 +114,46 @@ fn process(usable: &Usable, children: &Children) -> (ProcessHealth, Verdict) {
                 "neither {STATUS_URL} nor {SYSTEMD_UNIT} is set: right for `run`, which supervises \
                  the process itself"
             ));
-            return (ProcessHealth::NotWatched, verdict);
+            return (ProcessHealth::NotWatched, None, verdict);
         }
         (Some(Source::StatusUrl(source)), Some(client)) => {
             let answer = status_url::ask(source, client, Duration::MAX);
-            (answer.map_err(|error| of_status_url(&source.url.to_string(), error)), "controller")
+            (
+                answer.map_err(|error| of_status_url(&source.url.to_string(), error)),
+                "the controller",
+            )
         }
         (Some(Source::SystemdUnit(unit)), _) => {
-            let answer = unit.clone().ask(children, Duration::MAX);
+            let answer = unit.clone().ask(children, Duration::MAX).map(|status| Answer {
+                restarts: Some(status.restarts),
+                status,
+                invalid: Vec::new(),
+            });
             (answer.map_err(|error| of_systemd(&error)), "systemd")
         }
         (None, _) | (Some(Source::StatusUrl(_)), None) => {
-            return (ProcessHealth::Unknown, Verdict::skipped_after(Name::Configuration));
+            return (ProcessHealth::Unknown, None, Verdict::skipped_after(Name::Configuration));
         }
     };
     match result {
-        Ok(status) => {
-            let verdict = Verdict::passed(described(who, &status));
-            (ProcessHealth::Known(status), verdict)
+        Ok(Answer { status, restarts, invalid }) => {
+            let said = described(who, &status);
+            let verdict = if invalid.is_empty() {
+                Verdict::passed(said)
+            } else {
+                let message = format!("{said}; there is no valid {}", invalid.join(", "));
+                let mend = "`unknown` or 0 is reported for it; check the controller's version";
+                Verdict::warned("incomplete_status", message, mend)
+            };
+            (ProcessHealth::Known(status), restarts, verdict)
         }
-        Err(verdict) => (ProcessHealth::Unknown, verdict),
+        Err(verdict) => (ProcessHealth::Unknown, None, verdict),
     }
 }
 
 fn described(who: &str, status: &Status) -> String {
     let Status { state, restarts, uptime_seconds, .. } = status;
-    format!("the {who} says: {state}, up for {uptime_seconds:.0} s, restarts {restarts}").replacen(
-        "the systemd",
-        "systemd",
-        1,
-    )
+    format!("{who} says: {state}, up for {uptime_seconds:.0} s, restarts {restarts}")
 }
 
 fn of_status_url(url: &str, error: StatusError) -> Verdict {
@@ -169,7 +177,7 @@ fn of_status_url(url: &str, error: StatusError) -> Verdict {
             };
             (format!("http_{status}"), mend)
         }
-        StatusError::Parse(_) | StatusError::Invalid(_) => {
+        StatusError::Parse(_) => {
             ("not_a_status".to_owned(), format!("check {STATUS_URL}, and the controller's version"))
         }
     };
@@ -205,8 +213,11 @@ fn keep(path: &Path, makes_directory: bool, sandbox_id: Option<&str>) -> Verdict
     let failed = |code, error: &dyn std::fmt::Display, mend: &str| {
         Verdict::failed(code, format!("{shown}: {error}"), mend)
     };
-    if path.is_dir() {
-        return failed("not_writable", &"is a directory", "name a file in it");
+    if let Err(error) = state::check(path, false)
+        && error.kind() != ErrorKind::NotFound
+    {
+        let mend = "name another file, in a directory that only the agent's user can write to";
+        return failed("not_writable", &error, mend);
     }
     if let Err(error) = try_place(&place(path, makes_directory)) {
         let mend = format!(

@@ -39,7 +39,8 @@ pub enum Met {
     Nobody(Cause),
 }
 
-/// Tells who answered the probe: by the code, and by the text where an older server sends none.
+/// Finds out who answered the probe, by the contract's codes alone: texts such as `Invalid body` are
+/// anybody's.
 #[must_use]
 pub fn meet(outcome: &Outcome) -> Met {
     let answer = match outcome {
@@ -50,12 +51,8 @@ pub fn meet(outcome: &Outcome) -> Met {
         Outcome::TryLater(answer) | Outcome::Refused(answer) => answer,
     };
     let is = |refusal: Refusal| {
-        let body = answer.refusal.as_ref();
-        answer.status.as_u16() == refusal.status()
-            && body.is_some_and(|body| match body.code.as_deref() {
-                Some(code) => code == refusal.code(),
-                None => body.error == refusal.error(),
-            })
+        let code = answer.refusal.as_ref().map(|body| body.code.as_str());
+        answer.status.as_u16() == refusal.status() && code == Some(refusal.code())
     };
     let credentials = [Credential::Authorization, Credential::Bearer, Credential::GatewayToken];
     if is(Refusal::InvalidQuery) {
@@ -93,10 +90,7 @@ pub fn server(met: &Met, outcome: &Outcome) -> Verdict {
         Met::SomethingElse => Verdict::failed(
             "not_the_endpoint",
             format!("{said}, which is not Kiloclaw telemetry's answer"),
-            format!(
-                "check {}: its path should be {CHECKIN_PATH}; check what is in between, too",
-                variables::CHECKIN_URL
-            ),
+            format!("{}; the path of {} should be {CHECKIN_PATH}", mend(), variables::CHECKIN_URL),
         ),
         Met::Nobody(Cause::NotHttp) => Verdict::failed("not_the_endpoint", said, mend()),
         Met::Nobody(Cause::Timeout) => Verdict::failed(
@@ -123,9 +117,10 @@ pub fn told(outcome: &Outcome) -> String {
     };
     let body = answer.refusal.as_ref();
     let details = [
-        ("", body.and_then(|body| body.code.as_deref())),
+        ("", body.map(|body| body.code.as_str())),
         ("field ", body.and_then(|body| body.field.as_deref())),
         ("expected ", body.and_then(|body| body.expected.as_deref())),
+        ("cf-mitigated ", answer.mitigated.as_deref()),
         ("to ", answer.location.as_deref()),
         ("retry after ", answer.retry_after.as_deref()),
     ];
@@ -178,9 +173,7 @@ impl DryRun {
         let wrong_token = Refusal::WrongGatewayToken.code();
         match outcome {
             Outcome::Accepted(_) => Self::Accepted,
-            Outcome::Refused(Answer { refusal: Some(body), .. })
-                if body.code.as_deref() == Some(wrong_token) =>
-            {
+            Outcome::Refused(Answer { refusal: Some(body), .. }) if body.code == wrong_token => {
                 Self::WrongToken
             }
             _ => Self::Otherwise,
@@ -192,10 +185,7 @@ impl DryRun {
 #[must_use]
 pub fn body(outcome: &Outcome) -> Verdict {
     let code = match outcome {
-        Outcome::TryLater(answer)
-            if answer.refusal.as_ref().and_then(|body| body.code.as_deref())
-                != Some(Refusal::Misconfigured.code()) =>
-        {
+        Outcome::TryLater(answer) if answer.code() != Refusal::Misconfigured.code() => {
             "server_down".to_owned()
         }
         outcome => outcome.code().unwrap_or_default(),

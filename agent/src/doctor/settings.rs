@@ -1,173 +1,30 @@
-//! The settings, each checked for itself, so that all that is wrong is told at once and the rest can
-//! be used.
+//! What is wrong with the settings, each with a code and with what to do.
 
-use std::time::Duration;
-
-use kiloclaw_checkin::DRY_RUN_PARAMETER;
-use ureq::Proxy;
-use ureq::http::Uri;
-
-use crate::cli::{DoctorArguments, Settings};
-use crate::collect::network::Interfaces;
-use crate::collect::{Source, Sources};
-use crate::config::{self, Config, ConfigError, Credentials};
+use crate::cli::Settings;
+use crate::config::{self, Checked, ConfigError};
 use crate::doctor::check::Verdict;
-use crate::http::Client;
-use crate::secret::{Redactor, Secret};
 use crate::variables;
 
-/// What can be used of the settings, and what is wrong with the others.
-#[derive(Debug)]
-pub struct Usable {
-    /// What is wrong.
-    pub problems: Vec<Verdict>,
-    /// Knows all secrets that could be read.
-    pub redactor: Redactor,
-    /// The check-in endpoint.
-    pub url: Option<Uri>,
-    /// The proxy, if this URL is asked through one.
-    pub proxy: Option<Proxy>,
-    /// What asks there; `None` if the proxy or the authorities cannot be used.
-    pub client: Option<Client>,
-    /// The API key, fit for a header.
-    pub api_key: Option<Secret>,
-    /// The gateway token, whatever it is.
-    pub gateway_token: Option<Secret>,
-    /// The sandbox's id, of a valid length.
-    pub sandbox_id: Option<String>,
-    /// Who knows the state of the process.
-    pub source: Option<Source>,
-    /// What asks a controller.
-    pub local: Option<Client>,
-    /// The network interfaces whose bytes count.
-    pub interfaces: Option<Interfaces>,
-    /// How long each step may take.
-    pub timeout: Duration,
-}
-
-impl Usable {
-    /// Checks every setting.
-    #[must_use]
-    pub fn new(arguments: &DoctorArguments) -> Self {
-        let settings = &arguments.settings;
-        let mut problems = Problems::default();
-        let (api_key, gateway_token) = (config::api_key(settings), config::gateway_token(settings));
-        problems.missing(&[
-            (settings.checkin_url.is_none(), variables::CHECKIN_URL),
-            (matches!(api_key, Ok(None)), variables::API_KEY),
-            (matches!(gateway_token, Ok(None)), variables::GATEWAY_TOKEN),
-        ]);
-        problems.missing(&[(settings.sandbox_id.is_none(), variables::SANDBOX_ID)]);
-        let api_key = problems.unless(api_key).flatten();
-        let gateway_token = problems.unless(gateway_token).flatten();
-        let credentials = Credentials { api_key, gateway_token };
-        let redactor = config::redactor(settings, &credentials);
-        let Credentials { api_key, gateway_token } = credentials;
-        let api_key = api_key.filter(|key| {
-            problems.unless(config::header(key, "Bearer ", variables::API_KEY)).is_some()
-        });
-        let sandbox_id = settings.sandbox_id.clone();
-        let sandbox_id =
-            sandbox_id.filter(|id| problems.unless(config::check_sandbox_id(id)).is_some());
-
-        let url = settings.checkin_url.as_deref();
-        let url = url.map(|text| config::url(text, variables::CHECKIN_URL, settings));
-        let url = url.and_then(|url| problems.unless(url));
-        if url.as_ref().is_some_and(has_dry_run) {
-            problems.0.push(dry_run_in_url());
-        }
-        let proxy = url.as_ref().map(|url| config::proxy_to(url, settings));
-        let proxy = proxy.and_then(|proxy| problems.unless(proxy));
-        let roots = url.as_ref().map(|url| config::roots(url, settings));
-        let roots = roots.and_then(|roots| problems.unless(roots));
-        let timeout = Duration::from_secs(settings.timeout);
-        let client =
-            proxy.clone().zip(roots).map(|(proxy, roots)| Client::new(timeout, roots, proxy));
-
-        // A token that no header can carry is told as a malformed one.
-        let token = gateway_token.as_ref().filter(|token| token.header_value("").is_some());
-        let source = config::process_source(settings, &arguments.source, token);
-        let source = problems.unless(source);
-        let local = source.as_ref().map(|source| config::local_client(source, settings));
-        let local = local.and_then(|local| problems.unless(local));
-        let interfaces = Interfaces::new(&settings.net_interfaces).map_err(ConfigError::from);
-        let interfaces = problems.unless(interfaces);
-        Self {
-            problems: problems.0,
-            redactor,
-            url,
-            proxy: proxy.flatten(),
-            client,
-            api_key,
-            gateway_token,
-            sandbox_id,
-            source,
-            local,
-            interfaces,
-            timeout,
-        }
-    }
-
-    /// All that the body of a sandbox's check-in takes.
-    #[must_use]
-    pub fn config(&self, settings: &Settings, sandbox_id: &str) -> Option<Config> {
-        Some(Config {
-            sandbox_id: sandbox_id.to_owned(),
-            machine_id: settings.machine_id.clone(),
-            controller_version: settings.controller_version.clone(),
-            controller_commit: settings.controller_commit.clone(),
-            interfaces: self.interfaces.clone()?,
-            sources: Sources {
-                proc_root: settings.proc_root.clone(),
-                openclaw_command: settings.openclaw_command.clone(),
-                process: self.source.clone()?,
-            },
-            timeout: self.timeout,
-            local: self.local.clone()?,
-            redactor: self.redactor.clone(),
-        })
-    }
-}
-
-#[derive(Default)]
-struct Problems(Vec<Verdict>);
-
-impl Problems {
-    /// What can be used, unless there is something wrong with it.
-    fn unless<T>(&mut self, result: Result<T, ConfigError>) -> Option<T> {
-        let told = result.map_err(|error| {
-            let verdict = verdict(&error);
-            // The file of authorities is both for the server and for a controller.
-            if !self.0.contains(&verdict) {
-                self.0.push(verdict);
+/// All that is wrong or odd.
+pub fn verdicts(checked: &Checked, settings: &Settings) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    for problem in &checked.problems {
+        match problem {
+            // The id has a check of its own, and so a code of its own.
+            ConfigError::Missing(names) => {
+                let (id, others): (Vec<_>, Vec<_>) =
+                    names.iter().partition(|name| **name == variables::SANDBOX_ID);
+                let parts = [others, id].into_iter().filter(|part| !part.is_empty());
+                verdicts.extend(parts.map(|part| verdict(&ConfigError::Missing(part))));
             }
-        });
-        told.ok()
-    }
-
-    fn missing(&mut self, variables: &[(bool, &'static str)]) {
-        let missing: Vec<_> =
-            variables.iter().filter(|(is, _)| *is).map(|&(_, name)| name).collect();
-        if !missing.is_empty() {
-            self.unless::<()>(Err(ConfigError::Missing(missing)));
+            problem => verdicts.push(verdict(problem)),
         }
     }
-}
-
-/// Check-ins to such a URL are never written.
-fn has_dry_run(url: &Uri) -> bool {
-    url.query().is_some_and(|query| {
-        query.split('&').any(|pair| pair.split('=').next() == Some(DRY_RUN_PARAMETER))
-    })
-}
-
-fn dry_run_in_url() -> Verdict {
-    let url = variables::CHECKIN_URL;
-    Verdict::failed(
-        "dry_run_url",
-        format!("{url} asks for dry runs: check-ins would be checked and not written"),
-        format!("take `{DRY_RUN_PARAMETER}` out of its query"),
-    )
+    verdicts.extend(config::warnings(settings).into_iter().map(|warning| {
+        let mend = "write it as example.com, .example.com, 10.0.0.1 or 10.0.0.0/8";
+        Verdict::warned("invalid_no_proxy", warning, mend)
+    }));
+    verdicts
 }
 
 fn verdict(error: &ConfigError) -> Verdict {
@@ -191,7 +48,10 @@ fn verdict(error: &ConfigError) -> Verdict {
         ConfigError::NotAHeader(_) => {
             ("invalid_value", "copy it again, without line breaks inside".to_owned())
         }
-        ConfigError::SandboxId => (
+        ConfigError::Id { what, .. } if *what != config::THE_SANDBOX_ID => {
+            ("invalid_value", "write it without".to_owned())
+        }
+        ConfigError::SandboxId | ConfigError::Id { .. } => (
             "wrong_sandbox_id",
             format!("set {SANDBOX_ID} to the id that {GATEWAY_TOKEN} was made for"),
         ),
@@ -216,21 +76,9 @@ fn verdict(error: &ConfigError) -> Verdict {
         ConfigError::TwoSources | ConfigError::NoSource => {
             ("two_sources", "leave one of them out".to_owned())
         }
+        ConfigError::DryRun => ("dry_run_url", "a check-in's URL needs no query".to_owned()),
+        // Its parts are reported instead.
+        ConfigError::Several(_) => ("several", String::new()),
     };
     Verdict::failed(code, error.to_string(), mend)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_url_that_asks_for_dry_runs_is_noticed() {
-        for url in ["http://h/?dry_run=1", "http://h/?a=b&dry_run", "http://h/?dry_run=0"] {
-            assert!(has_dry_run(&url.parse().unwrap()), "{url}");
-        }
-        for url in ["http://h/", "http://h/?a=dry_run", "http://h/dry_run=1?adry_run=1"] {
-            assert!(!has_dry_run(&url.parse().unwrap()), "{url}");
-        }
-    }
 }
