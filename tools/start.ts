@@ -316,6 +316,13 @@ function named(point: Point): Row {
   );
 }
 
+/** A value with what could change the terminal written out: a machine may send what it likes. */
+const visible = (value: string | number): string =>
+  `${value}`.replaceAll(
+    /[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu,
+    (character) => `\\u{${character.codePointAt(0)?.toString(16)}}`,
+  );
+
 function show(title: string, timestamp: string, row: Row, before: Row = {}): void {
   const rows = Object.entries(row);
   const width = Math.max(...rows.map(([name]) => name.length));
@@ -324,7 +331,7 @@ function show(title: string, timestamp: string, row: Row, before: Row = {}): voi
   const rest = same === 0 ? '' : dim(`  ${same} fields as before`);
   console.log(`\n${styleText('bold', title)}  ${timestamp}  ${layout.dataset}${rest}`);
   for (const [name, value] of changed) {
-    console.log(`  ${name.padEnd(width)}  ${value === '' ? dim('""') : value}`);
+    console.log(`  ${name.padEnd(width)}  ${value === '' ? dim('""') : visible(value)}`);
   }
 }
 

@@ -33,6 +33,7 @@ pub use parameters::{InvalidParameter, Parameters};
 pub use rows::UnexpectedAnswer;
 pub use sandbox::{Load, Machine, Sandbox, SandboxAnswer, SandboxQuestion};
 pub use sandboxes::{Sandboxes, SandboxesQuestion};
+pub use sql::on_purpose;
 pub use time::Time;
 
 /// A question about the fleet: asked in rounds, each made of the answers of the one before.
@@ -64,7 +65,7 @@ impl Next {
 const SHUT_DOWN: &str = "shutting_down";
 
 /// The states of a process that is off on purpose. A sandbox that falls silent in one of them is no
-/// incident, if it was its own machine that said so: [`sql::on_purpose`] is the rule.
+/// incident, if it was its own machine that said so: [`on_purpose`] is the rule.
 pub const ON_PURPOSE: [&str; 3] = [SHUT_DOWN, "stopped", "stopping"];
 
 /// Who asks, and when.

@@ -121,11 +121,12 @@ pub(crate) fn latest(column: Column) -> String {
     }
 }
 
-/// Of a sandbox's points: 1 if it is off on purpose, 0 if not.
+/// An expression over a sandbox's points: 1 if it is off on purpose, 0 if not.
 ///
 /// Its last check-in says so, and comes from the machine that was there before: a stranger's good-bye does
 /// not explain why that one fell silent.
-pub(crate) fn on_purpose() -> String {
+#[must_use]
+pub fn on_purpose() -> String {
     let states = format!("'{}'", ON_PURPOSE.join("', '"));
     format!(
         "if(argMax({SUPERVISOR_STATE}, timestamp) IN ({states}) \

@@ -474,6 +474,22 @@ fn only_the_machine_that_was_there_can_be_off_on_purpose() {
 }
 
 #[test]
+fn the_cookbook_and_the_dashboard_have_the_same_rule() {
+    let squeezed = |text: &str| text.replace("\\n", "").replace([' ', '\n'], "");
+    let rule = squeezed(&kiloclaw_fleet::on_purpose());
+    for (file, queries) in [("docs/queries.md", 2), ("grafana/dashboards/fleet.json", 2)] {
+        let path = format!("{}/../../{file}", env!("CARGO_MANIFEST_DIR"));
+        let text = squeezed(&std::fs::read_to_string(path).unwrap());
+        let mut parts = text.split("ASon_purpose,").collect::<Vec<_>>();
+        parts.pop();
+        assert_eq!(parts.len(), queries, "{file}");
+        assert!(parts.iter().all(|before| before.ends_with(&rule)), "{file}");
+        // Nothing else lists these states to decide by them.
+        assert_eq!(text.matches("'shutting_down'").count(), 2 * queries, "{file}");
+    }
+}
+
+#[test]
 fn whoever_only_seems_silent_is_asked_for_again() {
     // What an engine answers that looked at one point of ten, and then at all of two sandboxes'.
     let first_round = |interval: u32, silent: usize| {
