@@ -67,3 +67,32 @@ pub const GATEWAY_TOKEN_SECRET: &str = "GATEWAY_TOKEN_SECRET";
 pub const SENTRY_DSN: &str = "SENTRY_DSN";
 /// What would tell systemd about the agent. Not for the command that it runs.
 pub const OF_THE_SERVICE_MANAGER: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+
+/// Keeps `OpenClaw` from replacing itself with a process that nobody supervises: it restarts within
+/// its process, or exits and is started again. Of its CLI, it saves a second start.
+pub const NO_RESPAWN: &str = "OPENCLAW_NO_RESPAWN";
+
+/// What a program gets that is run for what it prints: enough to find it, Node, and the buses of
+/// systemd.
+pub const FOR_PROBES: [&str; 20] = [
+    "ASDF_DATA_DIR",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "DBUS_SYSTEM_BUS_ADDRESS",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "LD_LIBRARY_PATH",
+    "LOGNAME",
+    "MISE_DATA_DIR",
+    "NODE_COMPILE_CACHE",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "NVM_DIR",
+    "PATH",
+    "TMPDIR",
+    "TZ",
+    "USER",
+    "VOLTA_HOME",
+    XDG_RUNTIME_DIR,
+];
