@@ -80,7 +80,12 @@ fn a_process_that_is_not_well_exits_2_whether_or_not_that_can_be_reported() {
         let machine = Machine::new();
         let server = Server::new(move |_| refusal);
         let agent = machine.run(&server, &[], "exit 3");
-        server.check_in(|check_in| check_in["totalRestarts"] == 2);
+        // One that is sent between a start and the exit after it says `running`.
+        server.check_in(|check_in| {
+            check_in["totalRestarts"] == 2 && check_in["supervisorState"] == "crashed"
+        });
+        // The second one is sent after the first was written down.
+        server.check_in(|_| true);
         let (code, text, json) = status(&machine.path("state.json"));
         assert_eq!(code, 2, "{text}");
         assert!(text.starts_with("the process is not well: crashed\n"), "{text}");
