@@ -363,6 +363,10 @@ pub struct DaemonArguments {
     )]
     pub log_level: LevelFilter,
 
+    /// Which socket is the journal; systemd says so itself.
+    #[arg(long, hide = true, env = variables::JOURNAL_STREAM)]
+    pub journal_stream: Option<OsString>,
+
     /// DSN of the Sentry project that repeated failures to check in, and panics, are reported to;
     /// better in the environment, as all users see flags [default: none]
     #[cfg(feature = "sentry")]

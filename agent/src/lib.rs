@@ -11,6 +11,8 @@
 //! build with the feature `sentry`. [doctor] checks all of it.
 
 #![forbid(unsafe_code)]
+// All that is written goes through `output`, which neither waits nor panics.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 #[cfg(feature = "sentry")]
 pub mod alerts;

@@ -1,6 +1,7 @@
 //! The command line program: reads its arguments, runs one command, exits with its code.
 
 #![forbid(unsafe_code)]
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 use std::process::ExitCode;
 

@@ -4,6 +4,9 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
 use std::ops::RangeInclusive;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -69,18 +72,24 @@ pub fn watch(arguments: &WatchArguments) -> Exit {
 }
 
 fn ended(result: Result<(), StartError>) -> Exit {
-    match result {
+    let exit = match result {
         Ok(()) => Exit::Done,
         Err(StartError::Config(error)) => output::bad_configuration(&error.to_string()),
         Err(error @ StartError::System(_)) => {
             output::error(&error.to_string());
             Exit::SystemError
         }
-    }
+    };
+    output::finish_log();
+    exit
 }
 
 /// How long readings can take but for a status URL's answer: two programs, with 5 seconds each.
 const LONGEST_READING: Duration = Duration::from_secs(12);
+
+/// How long systemd may take to read that the agent is ready, and how long anything else.
+const NOTIFY_READY: Duration = Duration::from_secs(5);
+const NOTIFY: Duration = Duration::from_millis(50);
 
 /// Signals that end the agent in order. But for those that report a defect of a program, all that
 /// would end a process come to that, SIGUSR2 aside.
@@ -105,10 +114,10 @@ fn serve(
     arguments: &DaemonArguments,
     command: Option<(Vec<OsString>, Duration)>,
 ) -> Result<(), StartError> {
+    output::start_log(arguments.log_level, arguments.journal_stream.as_deref())?;
     let mut setup = set_up(settings, source)?;
     let alerts = Alerts::start(settings, arguments, &mut setup.config)?;
     let setup = Arc::new(setup);
-    output::start_log(arguments.log_level);
     let (sender, messages) = mpsc::channel();
     // Before anything is started: no signal must find the agent unprepared.
     listen(&sender)?;
@@ -534,9 +543,23 @@ impl Service<'_> {
 
 /// Tells systemd, if it is the one that started the agent.
 fn notify(states: &[NotifyState]) {
-    if let Err(error) = sd_notify::notify(states) {
+    if let Err(error) = try_notify(states) {
         tracing::debug!("systemd does not listen: {error}");
     }
+}
+
+/// `sd_notify::notify` waits for as long as nobody reads.
+fn try_notify(states: &[NotifyState]) -> io::Result<()> {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
+    let address = match path.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(&path)?,
+    };
+    let is_ready = states.iter().any(|state| matches!(state, NotifyState::Ready));
+    let socket = UnixDatagram::unbound()?;
+    socket.set_write_timeout(Some(if is_ready { NOTIFY_READY } else { NOTIFY }))?;
+    let text = states.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    socket.send_to_addr(text.as_bytes(), &address).map(|_| ())
 }
 
 /// systemd's watchdog, if it is on.

@@ -64,6 +64,8 @@ pub const PROC_ROOT: &str = "KILOCLAW_PROC_ROOT";
 pub const GATEWAY_TOKEN_SECRET: &str = "GATEWAY_TOKEN_SECRET";
 /// Where repeated failures are reported to.
 pub const SENTRY_DSN: &str = "SENTRY_DSN";
+/// Which socket is the journal, where systemd connected standard error to it.
+pub const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
 
 /// Keeps `OpenClaw` from replacing itself with a process that nobody supervises: it restarts within
 /// its process, or exits and is started again. Of its CLI, it saves a second start.
