@@ -341,6 +341,31 @@ mod tests {
     }
 
     #[test]
+    fn an_end_that_somebody_else_reaped_is_an_end() {
+        for described in [true, false] {
+            let mut child = sh(&Children::default(), "exit 7");
+            if !described {
+                child.descriptor = None;
+            }
+            waitpid(Some(child.pid), WaitOptions::empty()).unwrap();
+            assert!(child.has_ended());
+            // How it ended, nobody knows.
+            assert!(child.wait_until(Instant::now() + AMPLE).is_err());
+        }
+    }
+
+    #[test]
+    fn a_process_is_read_whatever_it_is_called() {
+        let pid = |pid| Pid::from_raw(pid).unwrap();
+        let parse = |stat: &str| Orphan::parse(pid(7), pid(1), stat);
+        let orphan = Orphan { pid: pid(7), group: 6, name: "a) (b".to_owned() };
+        assert_eq!(parse("7 (a) (b) S 1 6 5 0 -1"), Some(orphan));
+        for other in ["", "7 (a) S 2 6 5", "7 (a) Z 1 6 5", "7 (a) S 1", "7 a S 1 6", ") S 1 6 "] {
+            assert_eq!(parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_started_is_no_child() {
         let children = Children::default();
         assert!(children.spawn(&mut Command::new("/does/not/exist")).is_err());

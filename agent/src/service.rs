@@ -336,18 +336,13 @@ impl Service<'_> {
         let effects = self.daemon.handle(event, now);
         if let Some(exit) = exit {
             let reason = exit.reason;
-            let then = match self.daemon.next_start() {
-                _ if self.daemon.is_stopping() => String::new(),
-                None => "; starting it again".to_owned(),
+            match self.daemon.next_start() {
+                _ if self.daemon.is_stopping() => tracing::info!(%reason, "{what}"),
+                None => tracing::info!(%reason, "{what}; starting it again"),
                 Some(at) => {
                     let seconds = at.saturating_duration_since(now).as_secs_f64().round();
-                    format!("; starting it again in {seconds} s")
+                    tracing::warn!(%reason, "{what}; starting it again in {seconds} s");
                 }
-            };
-            if exit.clean || self.daemon.is_stopping() {
-                tracing::info!(%reason, "{what}{then}");
-            } else {
-                tracing::warn!(%reason, "{what}{then}");
             }
         }
         effects

@@ -404,6 +404,7 @@ fn the_first_process_of_a_container_reaps_orphans() {
         children.split_whitespace().filter(|&pid| name(pid).contains("sleep\u{0}300")).count()
     };
     eventually(|| names() == 1);
+    server.check_in(|check_in| check_in["totalRestarts"] == 1);
     kill_process(pid, Signal::TERM).unwrap();
     server.check_in(|check_in| check_in["supervisorState"] == "shutting_down");
     let (status, output) = agent.ended();
