@@ -33,6 +33,7 @@ const LOADED_AFTER: Duration = Duration::from_secs(5);
 /// and has no standard input.
 pub fn launch(command: &[OsString], children: &Children) -> io::Result<Child> {
     let (mut ours, theirs) = UnixStream::pair()?;
+    ours.set_read_timeout(Some(LOADED_AFTER))?;
     let mut launcher = Command::new(THIS_PROGRAM);
     launcher
         .arg(LAUNCH)
@@ -51,7 +52,6 @@ pub fn launch(command: &[OsString], children: &Children) -> io::Result<Child> {
     // With its end of the pair still open here, ours would never be closed.
     drop(launcher);
     let mut error = String::new();
-    ours.set_read_timeout(Some(LOADED_AFTER))?;
     // The pair is closed by the exec, without a word. A timeout is as good.
     let _ = ours.read_to_string(&mut error);
     match error.parse() {

@@ -75,7 +75,7 @@ fn say(level: Level, text: &str) {
 }
 
 /// The log of an agent that stays, once it was started.
-static LOG: OnceLock<Log> = OnceLock::new();
+static LOG: OnceLock<&Log> = OnceLock::new();
 
 /// Lines on their way to standard error. They are written by a thread of its own: whoever logs never
 /// waits for a reader, and nothing that happens to standard error is an error to them.
@@ -101,9 +101,11 @@ struct Lines {
 /// Starts the log. `journal_stream` is what systemd calls the socket of its journal.
 pub fn start_log(level: LevelFilter, journal_stream: Option<&OsStr>) -> io::Result<()> {
     let to_journal = journal_stream.is_some_and(is_standard_error);
-    let log =
-        LOG.get_or_init(|| Log { lines: Mutex::default(), changed: Condvar::new(), to_journal });
+    let log = Log { lines: Mutex::default(), changed: Condvar::new(), to_journal };
+    let log: &Log = Box::leak(Box::new(log));
     thread::Builder::new().name("log".to_owned()).spawn(|| log.write_on())?;
+    // It fails only where there is a log already.
+    let _ = LOG.set(log);
     // It would be written to standard error by whoever panics.
     panic::set_hook(Box::new(|info| {
         tracing::error!("{info}");
@@ -115,7 +117,6 @@ pub fn start_log(level: LevelFilter, journal_stream: Option<&OsStr>) -> io::Resu
         .with_ansi(false)
         .log_internal_errors(false)
         .with_writer(log);
-    // It fails only where there is a log already.
     let _ = if to_journal {
         subscriber.without_time().with_level(false).try_init()
     } else {

@@ -148,6 +148,18 @@ fn it_checks_in_where_no_process_can_be_started() {
 }
 
 #[test]
+fn where_no_thread_can_be_started_it_says_so_and_ends() {
+    let (machine, server) = (Machine::new(), Server::accepting());
+    let mut agent = machine.command("run", &server);
+    agent.args(["--", "sleep", "60"]);
+    let agent = behind(&["prlimit", "--nproc=1:1"], &agent);
+    let output = without_privileges(&machine, &agent).output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(71), "{errors}");
+    assert!(errors.starts_with("error: cannot start: Resource temporarily"), "{errors}");
+}
+
+#[test]
 fn a_command_that_may_not_be_signalled_keeps_no_agent() {
     if !geteuid().is_root() {
         // It takes root to make a command another user's.
