@@ -68,9 +68,8 @@ Signals:
 
 A command that crashes is restarted after 1 second, then 2, 4 and so on up to 5 minutes, and again
 from 1 second once it was up for 30 seconds. One that exits with code 0 is restarted at once. What
-it left behind is ended before that: killed in its process group, asked first outside of it. If the
-agent is killed, the command is, too. The exit code is 0 after a signal to end, 64 if a setting is
-missing or invalid.";
+it left behind is ended before that, wherever it went. If the agent is killed, the command is, too.
+The exit code is 0 after a signal to end, 64 if a setting is missing or invalid.";
 
 const WATCH_HELP: &str = "\
 Signals:

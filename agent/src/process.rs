@@ -15,16 +15,17 @@ use crate::supervisor::Exit;
 use crate::variables;
 
 /// The command, while it or anything that it started runs. It leads a process group of its own, and
-/// what it starts shares its fate: it is asked to end with it, and has ended before the next start of
-/// the command, which may need its port or its file. What is left in its group when it ends is killed;
-/// what has left the group, as daemons do, is asked to end, then killed.
+/// what it starts shares its fate, even outside of that group, where daemons go: it is asked to end
+/// with it, and has ended before the next start of the command, which may need its port or its file.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
     children: Children,
     /// How the command itself ended.
     exit: Option<Exit>,
-    /// What it left behind that was asked to end.
+    /// Whether its group was asked to end.
+    stopping: bool,
+    /// What it left behind outside of its group that was asked to end.
     asked: HashSet<Pid>,
     /// Whether it is to be killed.
     killed: bool,
@@ -39,7 +40,8 @@ pub enum Standing {
     Suspended(&'static str),
     /// It goes on after that.
     Continued,
-    /// It has ended, and left these processes behind, which were asked to end.
+    /// It has ended, and left processes behind, which were asked to end: these, outside of its group,
+    /// since the last time.
     LeftBehind(Vec<Orphan>),
     /// It has ended like this, and all that it started has, too.
     Ended(Exit),
@@ -53,6 +55,7 @@ impl Process {
             child: launch(command, children)?,
             children: children.clone(),
             exit: None,
+            stopping: false,
             asked: HashSet::new(),
             killed: false,
         })
@@ -67,6 +70,7 @@ impl Process {
     /// Sends a signal to the command and all that is in its group; once it has ended, to what it
     /// left behind.
     pub fn signal(&mut self, signal: Signal) {
+        self.stopping = true;
         self.killed |= signal == Signal::KILL;
         match self.exit {
             None => self.child.signal_group(signal),
@@ -86,19 +90,22 @@ impl Process {
                     }
                 };
             }
-            // Before it is reaped: until then no other group can have its id.
-            self.child.signal_group(Signal::KILL);
+            // To be asked twice means to hurry, to many programs. Before it is reaped: until then no
+            // other group can have its id.
+            if !self.stopping {
+                self.signal(Signal::TERM);
+            }
             self.exit = Some(match self.child.try_wait() {
                 Ok(Some(status)) => Exit { reason: exit_reason(status), clean: status.success() },
                 Ok(None) | Err(_) => Exit::unspawnable(),
             });
         }
-        let signal = if self.killed { Signal::KILL } else { Signal::TERM };
         let group = self.child.id().cast_signed();
-        let asked = &self.asked;
-        // Those in the group were killed, and have as good as ended.
+        let (asked, killed) = (&self.asked, self.killed);
         let is_new = |orphan: &Orphan| orphan.group != group && !asked.contains(&orphan.pid);
-        let mut remains = self.signal_remains(|orphan| is_new(orphan).then_some(signal));
+        let mut remains = self.signal_remains(|orphan| {
+            if killed { Some(Signal::KILL) } else { is_new(orphan).then_some(Signal::TERM) }
+        });
         if let Some(exit) = self.exit.take_if(|_| remains.is_empty()) {
             return Standing::Ended(exit);
         }

@@ -271,6 +271,24 @@ fn what_left_the_group_of_the_command_ends_with_the_agent() {
 }
 
 #[test]
+fn what_a_command_started_may_take_its_time_to_end() {
+    let (machine, server) = (Machine::new(), Server::accepting());
+    let done = machine.path("done");
+    // The outer shell ends at the first signal, and would be the last to know of the inner one.
+    let inner = format!(
+        "trap 'sleep 1; echo >>{}; exit' TERM; echo ready; sleep 300 & wait",
+        done.display()
+    );
+    let mut agent =
+        machine.run(&server, &["--stop-timeout=60"], &format!("sh -c \"{inner}\" & wait"));
+    agent.line("ready");
+    let (status, output) = agent.stop();
+    assert_eq!(status.code(), Some(0), "{output}");
+    assert_eq!(fs::read_to_string(&done).unwrap(), "\n", "once");
+    assert!(!output.contains("left a process behind"), "it was asked already: {output}");
+}
+
+#[test]
 fn a_command_knows_that_it_is_supervised_and_gets_no_secret_of_the_agents_own() {
     let (machine, server) = (Machine::new(), Server::accepting());
     fs::write(machine.path("api-key"), harness::API_KEY).unwrap();
