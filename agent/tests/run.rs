@@ -410,7 +410,8 @@ fn the_first_process_of_a_container_reaps_orphans() {
     let strange = machine.path("stranger");
     let stranger = format!("setsid sh -c 'echo >{}; exec sleep 300' >&- 2>&- &", strange.display());
     let mut enter = std::process::Command::new("nsenter");
-    enter.args(["--user", "--pid", "--target", &init, "sh", "-c", &stranger]).env_clear();
+    enter.args(["--preserve-credentials", "--user", "--pid", "--target", &init]);
+    enter.args(["sh", "-c", &stranger]).env_clear();
     assert!(enter.env("PATH", "/usr/bin:/bin").status().unwrap().success());
     eventually(|| strange.exists());
     let pid = Pid::from_raw(init.parse().unwrap()).unwrap();
