@@ -1,13 +1,15 @@
 //! The processes that this one started, and those that it inherits.
 //!
-//! A process with id 1 becomes the parent of every process in its container whose own parent has
-//! ended, and has to reap them. Whoever reaps just any child also takes those that the agent itself
-//! waits for; so all that is started and reaped goes through a [`Children`].
+//! A process with id 1, or a child subreaper, becomes the parent of every process below it whose own
+//! parent has ended, and has to reap them. Whoever reaps just any child also takes those that the
+//! agent itself waits for; so all that is started and reaped goes through a [`Children`].
 
 use std::collections::{HashMap, HashSet};
+use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{ChildStderr, ChildStdout, Command, ExitStatus};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,7 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, kill_process,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, getpid, kill_process,
     kill_process_group, pidfd_open, wait, waitid, waitpid,
 };
 
@@ -86,9 +88,71 @@ impl Children {
         }
     }
 
+    /// Looks at every process that was inherited and has not ended, and sends it the signal that
+    /// `signal` has for it; all that there are.
+    pub fn signal_orphans(&self, signal: impl Fn(&Orphan) -> Option<Signal>) -> Vec<Orphan> {
+        if !self.adopts {
+            return Vec::new();
+        }
+        // Under the lock none of them is reaped, and their ids stay theirs.
+        let registry = self.lock();
+        let mut orphans = Orphan::all(Path::new("/proc"));
+        orphans.retain(|orphan| !registry.ours.contains_key(&orphan.pid));
+        for orphan in &orphans {
+            if let Some(signal) = signal(orphan) {
+                // One that may not be signalled is still there the next time.
+                let _ = kill_process(orphan.pid, signal);
+            }
+        }
+        orphans
+    }
+
     fn lock(&self) -> MutexGuard<'_, Registry> {
         // Nothing panics half way through a change.
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A process that was inherited: its own parent has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Orphan {
+    /// Its process id.
+    pub pid: Pid,
+    /// The id of its process group.
+    pub group: i32,
+    /// The name of its program, cut short by the kernel.
+    pub name: String,
+}
+
+impl Orphan {
+    /// All children of this process that have not ended, whether or not they were inherited.
+    fn all(proc_root: &Path) -> Vec<Self> {
+        let own = getpid();
+        let entries = fs::read_dir(proc_root).into_iter().flatten().flatten();
+        let children = entries.filter_map(|entry| {
+            let pid = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?;
+            let stat = fs::read(entry.path().join("stat")).ok()?;
+            Self::parse(pid, own, &String::from_utf8_lossy(&stat))
+        });
+        children.collect()
+    }
+
+    /// Reads `/proc/PID/stat`, whose second field is a name in parentheses that may hold anything.
+    fn parse(pid: Pid, parent: Pid, stat: &str) -> Option<Self> {
+        let (name, fields) = stat.rsplit_once(") ")?;
+        let mut fields = fields.split(' ');
+        let alive = !matches!(fields.next()?, "Z" | "X");
+        let (its_parent, group) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        let name = name.split_once('(')?.1.to_owned();
+        (alive && Pid::from_raw(its_parent) == Some(parent)).then_some(Self { pid, group, name })
+    }
+
+    /// Whether it has this variable with this value, as far as this process may know.
+    #[must_use]
+    pub fn has_variable(&self, name: &str, value: &str) -> bool {
+        let environment = fs::read(format!("/proc/{}/environ", self.pid)).unwrap_or_default();
+        let wanted = format!("{name}={value}");
+        environment.split(|&byte| byte == 0).any(|variable| variable == wanted.as_bytes())
     }
 }
 
@@ -152,34 +216,23 @@ impl Child {
         }
     }
 
-    /// Waits for its end, and leaves it to be reaped; whether it has ended by `deadline`.
-    pub fn wait_for_end(&self, deadline: Instant) -> io::Result<bool> {
-        loop {
-            if self.has_ended() {
-                return Ok(true);
-            }
-            if Instant::now() >= deadline {
-                return Ok(false);
-            }
-            self.poll([], deadline)?;
-        }
-    }
-
-    /// Sends it a signal, unless it was reaped.
-    pub fn signal(&self, signal: Signal) {
-        let _registry = self.children.lock();
-        if self.exit.get().is_none() {
-            // It fails for one that has ended, which needs none.
-            let _ = kill_process(self.pid, signal);
-        }
-    }
-
     /// Sends its process group a signal, unless it was reaped. It must lead one.
     pub fn signal_group(&self, signal: Signal) {
         let _registry = self.children.lock();
         if self.exit.get().is_none() {
+            // It fails for one that has ended, which needs none, and for one that may not be
+            // signalled, which is not waited for without end.
             let _ = kill_process_group(self.pid, signal);
         }
+    }
+
+    /// What stopped it or let it go on since the last time: a signal, or `None` for the latter.
+    #[must_use]
+    pub fn suspension(&self) -> Option<Option<i32>> {
+        let _registry = self.children.lock();
+        let look = WaitIdOptions::STOPPED | WaitIdOptions::CONTINUED | WaitIdOptions::NOHANG;
+        let status = waitid(WaitId::Pid(self.pid), look).ok()??;
+        Some(status.stopping_signal())
     }
 
     /// Waits for its end or for one of `events`, but not longer than until `deadline`; it may come
@@ -216,10 +269,10 @@ impl Drop for Child {
     }
 }
 
-/// Whether a child has ended; it remains to be reaped.
+/// Whether a child has ended; it remains to be reaped, unless somebody else did that.
 fn has_ended(pid: Pid) -> bool {
     let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    matches!(waitid(WaitId::Pid(pid), look), Ok(Some(_)))
+    matches!(waitid(WaitId::Pid(pid), look), Ok(Some(_)) | Err(Errno::CHILD))
 }
 
 fn exit_status(status: WaitStatus) -> ExitStatus {
@@ -267,7 +320,6 @@ mod tests {
             let status = child.wait_until(Instant::now() + AMPLE).unwrap().unwrap();
             assert_eq!(status.signal(), Some(9));
             // Its id may be another's by now.
-            child.signal(Signal::KILL);
             child.signal_group(Signal::KILL);
         }
     }
@@ -286,6 +338,31 @@ mod tests {
         }
         assert!(children.lock().left.is_empty());
         assert!(children.lock().ours.is_empty());
+    }
+
+    #[test]
+    fn an_end_that_somebody_else_reaped_is_an_end() {
+        for described in [true, false] {
+            let mut child = sh(&Children::default(), "exit 7");
+            if !described {
+                child.descriptor = None;
+            }
+            waitpid(Some(child.pid), WaitOptions::empty()).unwrap();
+            assert!(child.has_ended());
+            // How it ended, nobody knows.
+            assert!(child.wait_until(Instant::now() + AMPLE).is_err());
+        }
+    }
+
+    #[test]
+    fn a_process_is_read_whatever_it_is_called() {
+        let pid = |pid| Pid::from_raw(pid).unwrap();
+        let parse = |stat: &str| Orphan::parse(pid(7), pid(1), stat);
+        let orphan = Orphan { pid: pid(7), group: 6, name: "a) (b".to_owned() };
+        assert_eq!(parse("7 (a) (b) S 1 6 5 0 -1"), Some(orphan));
+        for other in ["", "7 (a) S 2 6 5", "7 (a) Z 1 6 5", "7 (a) S 1", "7 a S 1 6", ") S 1 6 "] {
+            assert_eq!(parse(other), None, "{other}");
+        }
     }
 
     #[test]

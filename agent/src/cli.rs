@@ -70,16 +70,19 @@ Signals:
   TERM, INT  pass it on to the command, check in for the last time, end
   HUP        read the files of keys and certificates again
   USR1       restart the command
+  USR2       nothing, with a line in the log; all others that would end it are as TERM
 
 A command that crashes is restarted after 1 second, then 2, 4 and so on up to 5 minutes, and again
 from 1 second once it was up for 30 seconds. One that exits with code 0 is restarted at once. What
-it left behind in its process group is killed. The exit code is 0 after a signal to end, 64 if a
-setting is missing or invalid, 71 if another agent uses the state file.";
+it left behind is ended before that, wherever it went. If the agent is killed, the command is, too.
+The exit code is 0 after a signal to end, 64 if a setting is missing or invalid, 71 if another agent
+uses the state file.";
 
 const WATCH_HELP: &str = "\
 Signals:
   TERM, INT  check in for the last time, end
   HUP        read the files of keys and certificates again
+  USR2       nothing, with a line in the log; all others that would end it are as TERM
 
 The exit code is 0 after a signal to end, 64 if a setting is missing or invalid, 71 if another agent
 uses the state file.";
@@ -371,6 +374,10 @@ pub struct DaemonArguments {
         value_parser = value_parser!(LevelFilter)
     )]
     pub log_level: LevelFilter,
+
+    /// Which socket is the journal; systemd says so itself.
+    #[arg(long, hide = true, env = variables::JOURNAL_STREAM)]
+    pub journal_stream: Option<OsString>,
 
     /// DSN of the Sentry project that repeated failures to check in, and panics, are reported to;
     /// better in the environment, as all users see flags [default: none]

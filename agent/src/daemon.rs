@@ -22,6 +22,12 @@ pub enum Event {
     Spawned(u32),
     /// The command has ended, or could not be started.
     Exited(Exit),
+    /// The command has ended, but not all that it started.
+    LeftBehind,
+    /// The command cannot be ended.
+    CannotEnd,
+    /// A signal stopped the command, or let it go on.
+    Suspended(bool),
     /// A check-in has ended.
     CheckedIn(Pace),
     /// The configuration was read again.
@@ -108,6 +114,15 @@ impl Daemon {
                 None
             }
             Event::Exited(exit) => self.supervisor.as_mut().and_then(|s| s.exited(exit, now)),
+            Event::LeftBehind => {
+                self.supervisor.iter_mut().for_each(|supervisor| supervisor.left_behind(now));
+                None
+            }
+            Event::CannotEnd => self.supervisor.as_mut().and_then(Supervisor::cannot_end),
+            Event::Suspended(is) => {
+                self.supervisor.iter_mut().for_each(|supervisor| supervisor.suspended(is));
+                None
+            }
             Event::Restart => self.supervisor.as_mut().and_then(|s| s.restart(now)),
             Event::CheckedIn(pace) => {
                 self.checked_in(pace, now);
@@ -163,6 +178,12 @@ impl Daemon {
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stopping.is_some()
+    }
+
+    /// When the command is started again, where it waits for that.
+    #[must_use]
+    pub fn next_start(&self) -> Option<Instant> {
+        self.supervisor.as_ref().and_then(Supervisor::next_start)
     }
 
     /// What is known about the command, if there is one.
@@ -459,9 +480,21 @@ mod tests {
         world.tell(Event::Stop);
         world.tell(Event::CheckedIn(Pace::Accepted));
         world.take();
-        world.pass(seconds(60));
+        world.pass(seconds(11));
         assert_eq!(world.take(), [(10, Effect::Command(Action::Kill))]);
         assert_eq!(world.tell(Event::Exited(exit("signal:SIGKILL"))), [Effect::Quit]);
+    }
+
+    #[test]
+    fn a_command_that_cannot_be_killed_is_given_up() {
+        let mut world = World::running();
+        world.tell(Event::Stop);
+        world.tell(Event::CheckedIn(Pace::Accepted));
+        world.take();
+        world.pass(seconds(60));
+        let (kill, give_up) = (Action::Kill, Action::GiveUp);
+        assert_eq!(world.take(), [(10, Effect::Command(kill)), (12, Effect::Command(give_up))]);
+        assert_eq!(world.tell(Event::CannotEnd), [Effect::Quit]);
     }
 
     #[test]

@@ -1,10 +1,16 @@
 //! How this program speaks HTTP: once for check-ins and for asking the controller.
 
 use std::io::{self, Read};
+use std::net::IpAddr;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
+use ureq::config::Config;
 use ureq::http::{HeaderValue, Response, Uri, header};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::unversioned::resolver::{self, DefaultResolver, ResolvedSocketAddrs};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, Body, Error, Proxy, RequestBuilder};
 
 use crate::cli::VERSION;
@@ -93,7 +99,7 @@ impl Client {
     /// byte of the answer.
     #[must_use]
     pub fn new(timeout: Duration, roots: RootCerts, proxy: Option<Proxy>) -> Self {
-        let agent = Agent::config_builder()
+        let config = Agent::config_builder()
             .timeout_global(Some(timeout))
             .max_redirects(0)
             .proxy(proxy)
@@ -105,9 +111,8 @@ impl Client {
             .input_buffer_size(BUFFER_BYTES)
             .output_buffer_size(BUFFER_BYTES)
             .user_agent(format!("kiloclaw-agent/{VERSION}"))
-            .build()
-            .new_agent();
-        Self { agent }
+            .build();
+        Self { agent: Agent::with_parts(config, DefaultConnector::default(), Resolver) }
     }
 
     /// Gets `url`, within `timeout` if that is shorter than the client's own.
@@ -178,6 +183,48 @@ impl Client {
             cause => NoAnswer { cause, reason },
         }
     }
+}
+
+/// Looks names up on a thread of its own, as the system's look-up knows no time limit. Where there
+/// cannot be another thread, and where nothing has to be looked up, it does without; ureq's own would
+/// panic.
+#[derive(Debug)]
+struct Resolver;
+
+impl resolver::Resolver for Resolver {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, Error> {
+        let look_up = {
+            let (uri, config) = (uri.clone(), config.clone());
+            // Without a time limit, this one needs no thread.
+            move || DefaultResolver::default().resolve(&uri, &config, NextTimeout::default())
+        };
+        if address_in(uri).is_some() {
+            return look_up();
+        }
+        let (sender, answer) = mpsc::sync_channel(1);
+        let on_thread = {
+            let look_up = look_up.clone();
+            // Nobody receives what comes too late.
+            move || drop(sender.send(look_up()))
+        };
+        match thread::Builder::new().name("look-up".to_owned()).spawn(on_thread) {
+            Ok(_) => {
+                answer.recv_timeout(*timeout.after).unwrap_or(Err(Error::Timeout(timeout.reason)))
+            }
+            Err(_) => look_up(),
+        }
+    }
+}
+
+/// The address that a URL has for a host, if it is one.
+fn address_in(url: &Uri) -> Option<IpAddr> {
+    let host = url.host()?;
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).parse().ok()
 }
 
 fn of_io(error: &io::Error) -> (Cause, String) {
@@ -285,10 +332,8 @@ pub fn start_of(body: &mut Body) -> Vec<u8> {
 /// Whether `url` would carry credentials over a network in the clear.
 #[must_use]
 pub fn is_exposed(url: &Uri) -> bool {
-    let host = url.host().unwrap_or_default();
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    let loopback = host.eq_ignore_ascii_case("localhost")
-        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    let loopback = url.host().is_some_and(|host| host.eq_ignore_ascii_case("localhost"))
+        || address_in(url).is_some_and(|address| address.is_loopback());
     url.scheme_str() == Some("http") && !loopback
 }
 

@@ -6,11 +6,13 @@
 //! [once] is where they meet.
 //!
 //! `run` and `watch` repeat that: [daemon] decides what to do and when, out of [schedule] and
-//! [supervisor]; all three are pure. [service] does it, with [worker] for what takes time and
-//! [process] for the command. [state] is what remains. [alerts] tell what lasts to Sentry, in a
+//! [supervisor]; all three are pure. [service] does it, with [worker] for what takes time, and with
+//! [process] and [launch] for the command. [state] is what remains. [alerts] tell what lasts to Sentry, in a
 //! build with the feature `sentry`. [doctor] checks all of it.
 
 #![forbid(unsafe_code)]
+// All that is written goes through `output`, which neither waits nor panics.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 #[cfg(feature = "sentry")]
 pub mod alerts;
@@ -27,6 +29,7 @@ pub mod doctor;
 pub mod exit;
 pub mod gateway_token;
 pub mod http;
+pub mod launch;
 pub mod ledger;
 pub mod manual;
 pub mod no_proxy;
@@ -38,6 +41,7 @@ pub mod schedule;
 pub mod secret;
 pub mod send;
 pub mod service;
+pub mod signals;
 pub mod state;
 pub mod status;
 pub mod supervisor;

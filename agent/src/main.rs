@@ -1,14 +1,23 @@
 //! The command line program: reads its arguments, runs one command, exits with its code.
 
 #![forbid(unsafe_code)]
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 use std::process::ExitCode;
 
 use kiloclaw_agent::cli::{Cli, Command};
 use kiloclaw_agent::exit::Exit;
-use kiloclaw_agent::{doctor, gateway_token, manual, once, service, status};
+use kiloclaw_agent::{
+    doctor, gateway_token, launch, manual, once, output, service, signals, status,
+};
 
 fn main() -> ExitCode {
+    if let Some(failed) = launch::requested() {
+        return failed;
+    }
+    if let Err(error) = signals::put_in_order() {
+        output::warn(&format!("cannot put the signals in order: {error}"));
+    }
     let exit = match Cli::from_process() {
         Ok(cli) => match cli.command {
             Command::Run(arguments) => service::run(&arguments),

@@ -1,56 +1,64 @@
-//! The command of `run` as a process: started, signalled, waited for.
+//! The command of `run` as a process: started, signalled, and looked at whenever a child has ended.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
+use signal_hook::low_level::signal_name;
 
-use crate::children::{Child, Children};
+use crate::children::{Child, Children, Orphan};
 use crate::collect::process::exit_reason;
+use crate::launch::launch;
 use crate::supervisor::Exit;
 use crate::variables;
 
-/// No process is waited for as long as this in one go.
-const LONG: Duration = Duration::from_hours(24 * 365);
-
-/// The command, while it runs. It leads a process group of its own, and what it starts and leaves
-/// in that group shares its fate: it is asked to end with it, and killed when it has ended, as it
-/// may hold a port or a file that the next start of the command needs.
+/// The command, while it or anything that it started runs. It leads a process group of its own, and
+/// what it starts shares its fate, even outside of that group, where daemons go: it is asked to end
+/// with it, and has ended before the next start of the command, which may need its port or its file.
 #[derive(Debug)]
 pub struct Process {
-    child: Arc<Child>,
+    child: Child,
+    children: Children,
+    /// How the command itself ended.
+    exit: Option<Exit>,
+    /// Whether its group was asked to end.
+    stopping: bool,
+    /// What it left behind outside of its group that was asked to end.
+    asked: HashSet<Pid>,
+    /// Whether it is to be killed.
+    killed: bool,
+}
+
+/// How things are with a command.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// As before.
+    Same,
+    /// A signal stopped it.
+    Suspended(&'static str),
+    /// It goes on after that.
+    Continued,
+    /// It has ended, and left processes behind, which were asked to end: these, outside of its group,
+    /// since the last time.
+    LeftBehind(Vec<Orphan>),
+    /// It has ended like this, and all that it started has, too.
+    Ended(Exit),
 }
 
 impl Process {
-    /// Starts the command; `ended` is told how it ended, from another thread.
-    ///
-    /// It has no standard input, and writes to the agent's standard output and error.
-    pub fn start(
-        command: &[OsString],
-        children: &Children,
-        ended: impl FnOnce(Exit) + Send + 'static,
-    ) -> io::Result<Self> {
-        let [program, arguments @ ..] = command else {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "there is no command"));
-        };
-        let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::null()).process_group(0);
-        for name in variables::OF_THE_SERVICE_MANAGER {
-            command.env_remove(name);
-        }
-        let child = Arc::new(children.spawn(&mut command)?);
-        let waiting = child.clone();
-        thread::Builder::new()
-            .name("command".to_owned())
-            .spawn(move || ended(wait(&waiting)))
-            // Nobody would hear of its end.
-            .inspect_err(|_| child.signal_group(Signal::KILL))?;
-        Ok(Self { child })
+    /// Starts the command, which ends with the calling thread. It writes to the agent's standard
+    /// output and error.
+    pub fn start(command: &[OsString], children: &Children) -> io::Result<Self> {
+        Ok(Self {
+            child: launch(command, children)?,
+            children: children.clone(),
+            exit: None,
+            stopping: false,
+            asked: HashSet::new(),
+            killed: false,
+        })
     }
 
     /// Its process id.
@@ -59,29 +67,72 @@ impl Process {
         self.child.id()
     }
 
-    /// Sends a signal to the command and all that is in its group.
-    pub fn signal(&self, signal: Signal) {
-        self.child.signal_group(signal);
-    }
-}
-
-fn wait(child: &Child) -> Exit {
-    loop {
-        match child.wait_for_end(Instant::now() + LONG) {
-            Ok(true) => break,
-            Ok(false) => {}
-            Err(error) => {
-                // It can be waited for no more; all that is left is to make sure that it is gone.
-                tracing::error!("cannot wait for the command, killing it: {error}");
-                child.signal_group(Signal::KILL);
-                return Exit::unspawnable();
-            }
+    /// Sends a signal to the command and all that is in its group; once it has ended, to what it
+    /// left behind.
+    pub fn signal(&mut self, signal: Signal) {
+        self.stopping = true;
+        self.killed |= signal == Signal::KILL;
+        match self.exit {
+            None => self.child.signal_group(signal),
+            Some(_) => drop(self.signal_remains(|_| Some(signal))),
         }
     }
-    // Before it is reaped: until then no other group can have its id.
-    child.signal_group(Signal::KILL);
-    match child.try_wait() {
-        Ok(Some(status)) => Exit { reason: exit_reason(status), clean: status.success() },
-        Ok(None) | Err(_) => Exit::unspawnable(),
+
+    /// How things are with it, after a child of this process has changed its state.
+    pub fn look(&mut self) -> Standing {
+        if self.exit.is_none() {
+            if !self.child.has_ended() {
+                return match self.child.suspension() {
+                    None => Standing::Same,
+                    Some(None) => Standing::Continued,
+                    Some(Some(signal)) => {
+                        Standing::Suspended(signal_name(signal).unwrap_or("a signal"))
+                    }
+                };
+            }
+            // To be asked twice means to hurry, to many programs. Before it is reaped: until then no
+            // other group can have its id.
+            if !self.stopping {
+                self.signal(Signal::TERM);
+            }
+            self.exit = Some(match self.child.try_wait() {
+                Ok(Some(status)) => Exit { reason: exit_reason(status), clean: status.success() },
+                Ok(None) | Err(_) => Exit::unspawnable(),
+            });
+        }
+        let group = self.child.id().cast_signed();
+        let (asked, killed) = (&self.asked, self.killed);
+        let is_new = |orphan: &Orphan| orphan.group != group && !asked.contains(&orphan.pid);
+        let mut remains = self.signal_remains(|orphan| {
+            if killed { Some(Signal::KILL) } else { is_new(orphan).then_some(Signal::TERM) }
+        });
+        if let Some(exit) = self.exit.take_if(|_| remains.is_empty()) {
+            return Standing::Ended(exit);
+        }
+        remains.retain(is_new);
+        self.asked.extend(remains.iter().map(|orphan| orphan.pid));
+        Standing::LeftBehind(remains)
+    }
+
+    /// How the command itself ended, if it has, whatever it left behind.
+    #[must_use]
+    pub fn exit(&self) -> Option<&Exit> {
+        self.exit.as_ref()
+    }
+
+    /// What is left of an ended command, each with the signal that `signal` has for it.
+    fn signal_remains(&self, signal: impl Fn(&Orphan) -> Option<Signal>) -> Vec<Orphan> {
+        let group = self.child.id().cast_signed();
+        let agent = process::id();
+        // The first process of a container inherits what others started, too, such as `docker exec`.
+        let is_ours = |orphan: &Orphan| {
+            agent != 1
+                || orphan.group == group
+                || orphan.has_variable(variables::OF_THE_COMMAND, &agent.to_string())
+        };
+        let mut remains =
+            self.children.signal_orphans(|orphan| signal(orphan).filter(|_| is_ours(orphan)));
+        remains.retain(is_ours);
+        remains
     }
 }

@@ -68,6 +68,10 @@ impl Redactor {
     /// The longest text that is let through, in characters: a few lines of a terminal.
     const MAX_CHARS: usize = 400;
 
+    /// The longest secret, in bytes, that is found as a word only: as a part of one it would be found
+    /// by chance, and what is left of the text would be hard to read and show what it is.
+    const MAX_WORD: usize = 4;
+
     /// Takes what must not come through.
     pub fn new(secrets: impl IntoIterator<Item = Secret>) -> Self {
         let mut redactor = Self::default();
@@ -86,7 +90,7 @@ impl Redactor {
     pub fn clean(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for secret in &self.secrets {
-            text = text.replace(secret.expose(), "[redacted]");
+            text = redact(&text, secret.expose());
         }
         let spaced = |c: char| if c.is_control() { ' ' } else { c };
         match text.char_indices().nth(Self::MAX_CHARS) {
@@ -94,6 +98,25 @@ impl Redactor {
             Some(_) => text.chars().take(Self::MAX_CHARS).map(spaced).chain(['…']).collect(),
         }
     }
+}
+
+/// The text without a secret.
+fn redact(text: &str, secret: &str) -> String {
+    let mut redacted = String::with_capacity(text.len());
+    let mut kept = 0;
+    for (start, _) in text.match_indices(secret) {
+        let (before, from) = text.split_at(start);
+        let after = from.get(secret.len()..).unwrap_or_default();
+        let is_word =
+            !before.ends_with(char::is_alphanumeric) && !after.starts_with(char::is_alphanumeric);
+        if is_word || secret.len() > Redactor::MAX_WORD {
+            redacted.push_str(before.get(kept..).unwrap_or_default());
+            redacted.push_str("[redacted]");
+            kept = start + secret.len();
+        }
+    }
+    redacted.push_str(text.get(kept..).unwrap_or_default());
+    redacted
 }
 
 #[cfg(test)]
@@ -120,6 +143,16 @@ mod tests {
         assert!(Secret::new("a\u{7f}b").header_value("").is_none());
         assert!(Secret::new("schlüssel").header_value("").is_none());
         assert_eq!(Secret::new("abc").header_value("Bearer ").unwrap(), "Bearer abc");
+    }
+
+    #[test]
+    fn a_short_secret_eats_no_letters_of_other_words() {
+        let redactor = Redactor::new(["1", "ab", "none"].map(Secret::new));
+        let text = "status 401 in 12 ms: about none of the nonesuch, ab=1 äab 'ab'";
+        let clean = "status 401 in 12 ms: about [redacted] of the nonesuch, \
+                     [redacted]=[redacted] äab '[redacted]'";
+        assert_eq!(redactor.clean(text), clean);
+        assert_eq!(Redactor::new([Secret::new("abab")]).clean("ab:abab:"), "ab:[redacted]:");
     }
 
     #[test]

@@ -3,6 +3,10 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
+use std::ops::RangeInclusive;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -10,10 +14,14 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use fastrand::Rng;
-use rustix::process::Signal;
+use rustix::process::{Signal, getpid, set_child_subreaper};
 use sd_notify::NotifyState;
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{
+    SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2,
+    SIGVTALRM, SIGXCPU,
+};
 use signal_hook::iterator::Signals;
+use signal_hook::low_level::signal_name;
 
 use crate::alerts::Alerts;
 use crate::children::Children;
@@ -26,7 +34,7 @@ use crate::config::{Checked, ConfigError};
 use crate::daemon::{Daemon, Effect, Event};
 use crate::exit::Exit;
 use crate::ledger::Ledger;
-use crate::process::Process;
+use crate::process::{Process, Standing};
 use crate::schedule::Pace;
 use crate::send::Outcome;
 use crate::state::{self, Agent, Failure, InUse, State, StateFile, Time, Uptime};
@@ -67,24 +75,40 @@ pub fn watch(arguments: &WatchArguments) -> Exit {
 }
 
 fn ended(result: Result<(), StartError>) -> Exit {
-    match result {
+    let exit = match result {
         Ok(()) => Exit::Done,
         Err(StartError::Config(error)) => output::bad_configuration(&error.to_string()),
         Err(error @ (StartError::System(_) | StartError::InUse(_))) => {
             output::error(&error.to_string());
             Exit::SystemError
         }
-    }
+    };
+    output::finish_log();
+    exit
 }
 
 /// How long readings can take but for a status URL's answer: two programs, and what killing them takes.
 const LONGEST_READING: Duration =
     openclaw::TIMEOUT.saturating_add(systemd::TIMEOUT).saturating_add(Duration::from_secs(2));
 
+/// How long systemd may take to read that the agent is ready, and how long anything else.
+const NOTIFY_READY: Duration = Duration::from_secs(5);
+const NOTIFY: Duration = Duration::from_millis(50);
+
+/// Signals that end the agent in order. But for those that report a defect of a program, all that
+/// would end a process come to that, SIGUSR2 aside.
+const ENDING: [i32; 9] =
+    [SIGTERM, SIGINT, SIGQUIT, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGPWR, SIGXCPU];
+
+/// LXC stops a container with it.
+const SIGPWR: i32 = nix::sys::signal::Signal::SIGPWR as i32;
+
+/// Real-time signals, of which container runtimes send one or another to stop a container.
+const REAL_TIME: RangeInclusive<i32> = 34..=64;
+
 /// What the main thread waits for.
 enum Message {
     Signal(i32),
-    Exited(supervisor::Exit),
     Done(Box<Done>),
 }
 
@@ -94,23 +118,27 @@ fn serve(
     arguments: &DaemonArguments,
     command: Option<(Vec<OsString>, Duration)>,
 ) -> Result<(), StartError> {
+    output::start_log(arguments.log_level, arguments.journal_stream.as_deref())?;
     let mut setup = set_up(settings, source)?;
     let alerts = Alerts::start(settings, arguments, &mut setup.config)?;
     let setup = Arc::new(setup);
-    output::start_log(arguments.log_level);
     let (sender, messages) = mpsc::channel();
     // Before anything is started: no signal must find the agent unprepared.
-    let first_process = process::id() == 1;
-    listen(&sender, first_process)?;
-    let children = if first_process { Children::adopting() } else { Children::default() };
+    listen(&sender)?;
+    let children = if command.is_some() || process::id() == 1 {
+        // What the command leaves behind is not lost from sight.
+        set_child_subreaper(Some(getpid())).map_err(io::Error::from)?;
+        Children::adopting()
+    } else {
+        Children::default()
+    };
     let state_file = StateFile::new(&arguments.state)?;
     let State { ledger, agent: before, .. } = state_file.load(&setup.config.sandbox_id);
     let epoch = epoch::read(&setup.config.sources.proc_root);
     let restarts = ledger.restarts_seen_in(epoch.as_deref());
-    let done = sender.clone();
     let jobs = worker::start(children.clone(), ledger.clone(), move |d| {
         // Nobody receives when the agent has ended meanwhile.
-        let _ = done.send(Message::Done(Box::new(d)));
+        let _ = sender.send(Message::Done(Box::new(d)));
     })?;
     let (command, supervisor) = match command {
         Some((command, timeout)) => (command, Some(Supervisor::new(restarts, timeout))),
@@ -133,7 +161,6 @@ fn serve(
         process: None,
         stop_signal: Signal::TERM,
         daemon,
-        sender,
         jobs,
         pending: 0,
         busy_since: now,
@@ -148,6 +175,10 @@ fn serve(
     notify(&[NotifyState::Ready]);
     service.save();
     service.serve(&messages);
+    // As the first process it takes all with it anyway, and not all of that is the command's.
+    if process::id() != 1 {
+        service.children.signal_orphans(|_| Some(Signal::KILL));
+    }
     tracing::info!("ended");
     if let Some(alerts) = &service.alerts {
         alerts.finish(Instant::now());
@@ -161,12 +192,9 @@ fn set_up(settings: &Settings, source: &SourceArguments) -> Result<Setup, Config
 }
 
 /// Turns signals into messages.
-fn listen(sender: &Sender<Message>, first_process: bool) -> io::Result<()> {
-    let mut wanted = vec![SIGTERM, SIGINT, SIGHUP, SIGUSR1];
-    if first_process {
-        wanted.push(SIGCHLD);
-    }
-    let mut signals = Signals::new(wanted)?;
+fn listen(sender: &Sender<Message>) -> io::Result<()> {
+    let others = [SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD];
+    let mut signals = Signals::new(ENDING.into_iter().chain(REAL_TIME).chain(others))?;
     let sender = sender.clone();
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
@@ -188,7 +216,6 @@ struct Service<'a> {
     /// How the command is asked to end.
     stop_signal: Signal,
     daemon: Daemon,
-    sender: Sender<Message>,
     jobs: Sender<Job>,
     /// How much the worker has to do.
     pending: usize,
@@ -226,7 +253,7 @@ impl Service<'_> {
             let event = match message {
                 Ok(message) => self.take(message),
                 Err(RecvTimeoutError::Timeout) => Some(Event::Tick),
-                // Cannot be: this holds a sender itself.
+                // Cannot be: the thread that waits for signals has a sender.
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             if let Some(event) = event
@@ -240,7 +267,7 @@ impl Service<'_> {
     /// Does what the daemon says; true at the end.
     fn handle(&mut self, event: Event) -> bool {
         let time_went_by = event == Event::Tick;
-        let effects = self.daemon.handle(event, Instant::now());
+        let effects = self.react(event, "the command has ended");
         // A check-in that begins changes nothing yet.
         let changed = !time_went_by || effects.iter().any(|effect| *effect != Effect::CheckIn);
         let quit = self.carry_out(effects);
@@ -257,15 +284,13 @@ impl Service<'_> {
             match effect {
                 Effect::CheckIn => self.work(Task::CheckIn),
                 Effect::LastCheckIn(by) => self.work(Task::LastCheckIn(by)),
-                Effect::Command(Action::Spawn) => {
-                    let event = self.spawn();
-                    effects.extend(self.daemon.handle(event, Instant::now()));
-                }
+                Effect::Command(Action::Spawn) => effects.extend(self.spawn()),
                 Effect::Command(Action::Terminate) => self.signal(self.stop_signal),
                 Effect::Command(Action::Kill) => {
                     tracing::warn!("the command did not end when asked to, killing it");
                     self.signal(Signal::KILL);
                 }
+                Effect::Command(Action::GiveUp) => effects.extend(self.give_up()),
                 Effect::Command(Action::Finish) => {}
                 Effect::Quit => quit = true,
             }
@@ -275,10 +300,7 @@ impl Service<'_> {
 
     fn take(&mut self, message: Message) -> Option<Event> {
         match message {
-            Message::Signal(SIGCHLD) => {
-                self.children.reap_orphans();
-                None
-            }
+            Message::Signal(SIGCHLD) => self.look_after_children(),
             Message::Signal(SIGHUP) => self.reload(),
             Message::Signal(SIGUSR1) if self.command.is_empty() => {
                 tracing::warn!("there is no command to restart: this is `watch`");
@@ -289,8 +311,15 @@ impl Service<'_> {
                 self.stop_signal = Signal::TERM;
                 Some(Event::Restart)
             }
+            Message::Signal(SIGUSR2) => {
+                tracing::warn!(
+                    "SIGUSR2 has no meaning here; SIGUSR1 restarts the command of `run`"
+                );
+                None
+            }
             Message::Signal(signal) => {
-                tracing::info!("ending, after a last check-in");
+                let name = signal_name(signal).unwrap_or("a real-time signal");
+                tracing::info!("ending on {name}, after a last check-in");
                 self.stop_signal = if signal == SIGINT { Signal::INT } else { Signal::TERM };
                 notify(&[NotifyState::Stopping]);
                 if let Some(alerts) = &mut self.alerts {
@@ -298,37 +327,90 @@ impl Service<'_> {
                 }
                 Some(Event::Stop)
             }
-            Message::Exited(exit) => {
-                self.process = None;
-                tracing::info!(reason = %exit.reason, "the command has ended");
-                Some(Event::Exited(exit))
-            }
             Message::Done(done) => self.done(*done),
         }
     }
 
-    fn spawn(&mut self) -> Event {
-        let sender = self.sender.clone();
-        let started = Process::start(&self.command, &self.children, move |exit| {
-            let _ = sender.send(Message::Exited(exit));
-        });
+    /// Takes in what happened; where that is an end of the command, says `what` and what follows.
+    fn react(&mut self, event: Event, what: &str) -> Vec<Effect> {
+        let exit = if let Event::Exited(exit) = &event { Some(exit.clone()) } else { None };
+        let now = Instant::now();
+        let effects = self.daemon.handle(event, now);
+        if let Some(exit) = exit {
+            let reason = exit.reason;
+            match self.daemon.next_start() {
+                _ if self.daemon.is_stopping() => tracing::info!(%reason, "{what}"),
+                None => tracing::info!(%reason, "{what}; starting it again"),
+                Some(at) => {
+                    let seconds = at.saturating_duration_since(now).as_secs_f64().round();
+                    tracing::warn!(%reason, "{what}; starting it again in {seconds} s");
+                }
+            }
+        }
+        effects
+    }
+
+    fn spawn(&mut self) -> Vec<Effect> {
         let program = self.command.first().map(|program| program.display().to_string());
-        match started {
+        match Process::start(&self.command, &self.children) {
             Ok(process) => {
                 let pid = process.id();
                 self.process = Some(process);
                 tracing::info!(command = program, pid, "the command was started");
-                Event::Spawned(pid)
+                self.react(Event::Spawned(pid), "")
             }
             Err(error) => {
-                tracing::error!(command = program, "the command cannot be started: {error}");
-                Event::Exited(supervisor::Exit::unspawnable())
+                let program = program.unwrap_or_default();
+                let what = format!("the command {program} cannot be started: {error}");
+                self.react(Event::Exited(supervisor::Exit::unspawnable()), &what)
             }
         }
     }
 
-    fn signal(&self, signal: Signal) {
-        if let Some(process) = &self.process {
+    fn look_after_children(&mut self) -> Option<Event> {
+        self.children.reap_orphans();
+        match self.process.as_mut()?.look() {
+            Standing::Same => None,
+            Standing::Suspended(signal) => {
+                tracing::warn!("the command was stopped by {signal}; SIGCONT lets it go on");
+                Some(Event::Suspended(true))
+            }
+            Standing::Continued => {
+                tracing::info!("the command goes on");
+                Some(Event::Suspended(false))
+            }
+            Standing::LeftBehind(orphans) => {
+                for orphan in orphans {
+                    let name = self.setup.config.redactor.clean(&orphan.name);
+                    tracing::warn!(
+                        pid = %orphan.pid, name,
+                        "the command has ended and left a process behind; ending that, too"
+                    );
+                }
+                Some(Event::LeftBehind)
+            }
+            Standing::Ended(exit) => {
+                self.process = None;
+                Some(Event::Exited(exit))
+            }
+        }
+    }
+
+    /// What was killed is still there.
+    fn give_up(&mut self) -> Vec<Effect> {
+        let exit = self.process.as_ref().and_then(Process::exit).cloned();
+        if let Some(exit) = exit {
+            tracing::error!("what the command left behind cannot be ended, going on without that");
+            self.process = None;
+            self.react(Event::Exited(exit), "the command has ended")
+        } else {
+            tracing::error!("the command cannot be ended; is it another user's?");
+            self.react(Event::CannotEnd, "")
+        }
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        if let Some(process) = &mut self.process {
             process.signal(signal);
         }
     }
@@ -462,9 +544,23 @@ impl Service<'_> {
 
 /// Tells systemd, if it is the one that started the agent.
 fn notify(states: &[NotifyState]) {
-    if let Err(error) = sd_notify::notify(states) {
+    if let Err(error) = try_notify(states) {
         tracing::debug!("systemd does not listen: {error}");
     }
+}
+
+/// `sd_notify::notify` waits for as long as nobody reads.
+fn try_notify(states: &[NotifyState]) -> io::Result<()> {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
+    let address = match path.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(&path)?,
+    };
+    let is_ready = states.iter().any(|state| matches!(state, NotifyState::Ready));
+    let socket = UnixDatagram::unbound()?;
+    socket.set_write_timeout(Some(if is_ready { NOTIFY_READY } else { NOTIFY }))?;
+    let text = states.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    socket.send_to_addr(text.as_bytes(), &address).map(|_| ())
 }
 
 /// systemd's watchdog, if it is on.

@@ -227,6 +227,11 @@ fn judge(
         };
         return (CannotReport, summary);
     }
+    if stopped {
+        let summary =
+            "the process is not well: a signal has stopped it, and SIGCONT makes it go on";
+        return (ProcessUnhealthy, summary.to_owned());
+    }
     match process.state.as_str() {
         "running" | "starting" => {}
         "unknown" => {
@@ -234,11 +239,6 @@ fn judge(
             return (CannotReport, summary.to_owned());
         }
         state => return (ProcessUnhealthy, format!("the process is not well: {state}")),
-    }
-    if stopped {
-        let summary =
-            "the process is not well: a signal has stopped it, and SIGCONT makes it go on";
-        return (ProcessUnhealthy, summary.to_owned());
     }
     let recovered = up_for(process, now).is_some_and(|up_for| up_for >= HEALTHY_AFTER);
     if process.crashes_in_a_row >= CRASH_LOOP && !recovered {

@@ -16,6 +16,10 @@ const MAX_BACKOFF: Duration = Duration::from_mins(5);
 /// A command that was up for so long has recovered: the next crash is a first one.
 pub const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 
+/// How long what was killed may take to end. Longer takes what waits for a disk, and what may not be
+/// killed, as it runs as another user.
+const KILL_GRACE: Duration = Duration::from_secs(2);
+
 /// A command that exits cleanly before this much time, and does so [again and
 /// again](MAX_QUICK_CLEAN_EXITS), has nothing to do. Without backoff it would keep a core busy.
 const QUICK: Duration = Duration::from_secs(1);
@@ -26,7 +30,7 @@ const MAX_QUICK_CLEAN_EXITS: u32 = 5;
 /// What the contract calls `supervisorState`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Not started yet, or ended for good.
+    /// Not started yet, ended for good, or stopped by a signal such as SIGSTOP.
     Stopped,
     /// About to be started.
     Starting,
@@ -64,6 +68,9 @@ pub enum Action {
     Terminate,
     /// End it.
     Kill,
+    /// It did not even end when killed: tell [`exited`](Supervisor::exited) if only what it left
+    /// behind is there, else [`cannot_end`](Supervisor::cannot_end).
+    GiveUp,
     /// Nothing more: it has ended, and will not be started again.
     Finish,
 }
@@ -105,6 +112,12 @@ pub struct Supervisor {
     start_at: Option<Instant>,
     /// When to end it, as asking did not help.
     kill_at: Option<Instant>,
+    /// When to wait for its end no longer.
+    give_up_at: Option<Instant>,
+    /// Whether it has ended, but not all that it started.
+    left_behind: bool,
+    /// Whether a signal stopped it.
+    suspended: bool,
 }
 
 impl Supervisor {
@@ -122,6 +135,9 @@ impl Supervisor {
             stop_timeout,
             start_at: None,
             kill_at: None,
+            give_up_at: None,
+            left_behind: false,
+            suspended: false,
         }
     }
 
@@ -144,7 +160,8 @@ impl Supervisor {
     pub fn exited(&mut self, exit: Exit, now: Instant) -> Option<Action> {
         let up_for = self.up.take().map(|(_, since)| now.saturating_duration_since(since));
         self.last_exit = exit.reason;
-        self.kill_at = None;
+        (self.kill_at, self.give_up_at) = (None, None);
+        (self.left_behind, self.suspended) = (false, false);
         if up_for.is_some_and(|up_for| up_for >= HEALTHY_AFTER) {
             self.backoff = backoff();
             self.crashes_in_a_row = 0;
@@ -167,6 +184,40 @@ impl Supervisor {
                 None
             }
         }
+    }
+
+    /// The command has ended, but not all that it started: that was asked to end.
+    pub fn left_behind(&mut self, now: Instant) {
+        self.left_behind = true;
+        if self.give_up_at.is_none() {
+            self.kill_at.get_or_insert(now + self.stop_timeout);
+        }
+    }
+
+    /// A signal stopped the command, or let it go on.
+    pub fn suspended(&mut self, suspended: bool) {
+        self.suspended = suspended;
+    }
+
+    /// The command cannot be ended.
+    pub fn cannot_end(&mut self) -> Option<Action> {
+        match self.state {
+            State::ShuttingDown => {
+                self.state = State::Stopped;
+                Some(Action::Finish)
+            }
+            State::Stopping => {
+                self.state = State::Running;
+                None
+            }
+            State::Stopped | State::Starting | State::Running | State::Crashed => None,
+        }
+    }
+
+    /// When it is started again, where it has ended by itself.
+    #[must_use]
+    pub fn next_start(&self) -> Option<Instant> {
+        self.start_at
     }
 
     /// Ends the command and starts it again. One that is about to be started is started at once.
@@ -193,20 +244,16 @@ impl Supervisor {
             return Action::Finish;
         }
         self.state = State::ShuttingDown;
-        self.kill_at = self.kill_at.or(Some(now + self.stop_timeout));
+        if self.give_up_at.is_none() {
+            self.kill_at.get_or_insert(now + self.stop_timeout);
+        }
         Action::Terminate
     }
 
     /// When [`tick`](Self::tick) has something to do.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        [self.start_at, self.kill_at].into_iter().flatten().min()
-    }
-
-    /// When it will be started again, if it waits for that.
-    #[must_use]
-    pub fn next_start(&self) -> Option<Instant> {
-        self.start_at
+        [self.start_at, self.kill_at, self.give_up_at].into_iter().flatten().min()
     }
 
     /// How often it crashed in a row, each time before it had [recovered](HEALTHY_AFTER).
@@ -219,7 +266,12 @@ impl Supervisor {
     pub fn tick(&mut self, now: Instant) -> Option<Action> {
         if self.kill_at.is_some_and(|at| at <= now) {
             self.kill_at = None;
+            self.give_up_at = Some(now + KILL_GRACE);
             return Some(Action::Kill);
+        }
+        if self.give_up_at.is_some_and(|at| at <= now) {
+            self.give_up_at = None;
+            return Some(Action::GiveUp);
         }
         if self.start_at.is_some_and(|at| at <= now) {
             self.start_at = None;
@@ -231,9 +283,14 @@ impl Supervisor {
     /// What is reported.
     #[must_use]
     pub fn status(&self, now: Instant) -> Status {
+        let state = match self.state {
+            State::Running if self.left_behind => State::Stopping,
+            State::Running if self.suspended => State::Stopped,
+            state => state,
+        };
         let uptime = self.up.map(|(_, since)| now.saturating_duration_since(since));
         Status {
-            state: self.state.name().to_owned(),
+            state: state.name().to_owned(),
             pid: self.up.map(|(pid, _)| pid),
             restarts: self.restarts,
             // To the millisecond: what is beyond that is noise in every check-in.
@@ -394,7 +451,6 @@ mod tests {
         assert_eq!(supervisor.shut_down(now + seconds(4)), Action::Terminate);
         assert_eq!(supervisor.deadline(), Some(now + STOP_TIMEOUT));
         assert_eq!(supervisor.tick(now + STOP_TIMEOUT), Some(Action::Kill));
-        assert_eq!(supervisor.deadline(), None);
         let gone = now + STOP_TIMEOUT;
         assert_eq!(supervisor.exited(exit("signal:SIGKILL"), gone), Some(Action::Finish));
         let status = supervisor.status(gone);
@@ -438,6 +494,56 @@ mod tests {
         assert_eq!(supervisor.shut_down(now + seconds(3)), Action::Terminate);
         assert_eq!(supervisor.deadline(), Some(now + STOP_TIMEOUT));
         assert_eq!(supervisor.exited(exit("code:0"), now + seconds(4)), Some(Action::Finish));
+    }
+
+    #[test]
+    fn what_cannot_be_ended_does_not_keep_the_agent() {
+        let (mut supervisor, now) = running();
+        let _ = supervisor.shut_down(now);
+        let killed = now + STOP_TIMEOUT;
+        assert_eq!(supervisor.tick(killed), Some(Action::Kill));
+        assert_eq!(supervisor.shut_down(killed), Action::Terminate, "asked again");
+        assert_eq!(supervisor.deadline(), Some(killed + KILL_GRACE));
+        assert_eq!(supervisor.tick(killed + KILL_GRACE), Some(Action::GiveUp));
+        assert_eq!(supervisor.cannot_end(), Some(Action::Finish));
+        assert_eq!(supervisor.deadline(), None);
+    }
+
+    #[test]
+    fn what_cannot_be_ended_is_not_restarted_and_goes_on() {
+        let (mut supervisor, now) = running();
+        let _ = supervisor.restart(now);
+        assert_eq!(supervisor.tick(now + STOP_TIMEOUT), Some(Action::Kill));
+        assert_eq!(supervisor.tick(now + seconds(60)), Some(Action::GiveUp));
+        assert_eq!(supervisor.cannot_end(), None);
+        let status = supervisor.status(now);
+        assert_eq!((status.state.as_str(), status.restarts), ("running", 0));
+    }
+
+    #[test]
+    fn what_a_command_leaves_behind_is_ended_before_the_next_start() {
+        let (mut supervisor, now) = running();
+        supervisor.left_behind(now);
+        supervisor.left_behind(now + seconds(5));
+        assert_eq!(supervisor.status(now).state, "stopping");
+        assert_eq!(supervisor.tick(now + seconds(9)), None);
+        assert_eq!(supervisor.tick(now + STOP_TIMEOUT), Some(Action::Kill));
+        supervisor.left_behind(now + STOP_TIMEOUT);
+        let given_up = now + STOP_TIMEOUT + KILL_GRACE;
+        assert_eq!(supervisor.tick(given_up), Some(Action::GiveUp));
+        // It still counts as what it is: a crash.
+        assert_eq!(supervisor.exited(exit("code:1"), given_up), None);
+        assert_eq!(supervisor.next_start(), Some(given_up + seconds(1)));
+        assert_eq!(supervisor.status(given_up).state, "crashed");
+    }
+
+    #[test]
+    fn a_command_that_a_signal_stopped_does_not_run() {
+        let (mut supervisor, now) = running();
+        supervisor.suspended(true);
+        assert_eq!(supervisor.status(now).state, "stopped");
+        supervisor.suspended(false);
+        assert_eq!(supervisor.status(now).state, "running");
     }
 
     #[test]

@@ -63,7 +63,51 @@ pub const PROC_ROOT: &str = "KILOCLAW_PROC_ROOT";
 /// The secret that gateway tokens are derived from.
 pub const GATEWAY_TOKEN_SECRET: &str = "GATEWAY_TOKEN_SECRET";
 /// Where repeated failures are reported to.
-#[cfg(feature = "sentry")]
 pub const SENTRY_DSN: &str = "SENTRY_DSN";
-/// What would tell systemd about the agent. Not for the command that it runs.
-pub const OF_THE_SERVICE_MANAGER: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+/// Which socket is the journal, where systemd connected standard error to it.
+pub const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
+
+/// Keeps `OpenClaw` from replacing itself with a process that nobody supervises: it restarts within
+/// its process, or exits and is started again. Of its CLI, it saves a second start.
+pub const NO_RESPAWN: &str = "OPENCLAW_NO_RESPAWN";
+/// Marks the command and all that it starts, with the id of the agent's process.
+pub const OF_THE_COMMAND: &str = "KILOCLAW_AGENT_PID";
+
+/// The agent's own secrets and the ways to them, and what would report to systemd as if it were the
+/// agent. The command gets all else: `OpenClaw` itself uses [`API_KEY`], [`GATEWAY_TOKEN`] and the
+/// proxy.
+pub const NOT_FOR_THE_COMMAND: [&str; 8] = [
+    API_KEY_FILE,
+    GATEWAY_TOKEN_FILE,
+    CREDENTIALS_DIRECTORY,
+    GATEWAY_TOKEN_SECRET,
+    SENTRY_DSN,
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+];
+
+/// What a program gets that is run for what it prints: enough to find it, Node, and the buses of
+/// systemd.
+pub const FOR_PROBES: [&str; 20] = [
+    "ASDF_DATA_DIR",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "DBUS_SYSTEM_BUS_ADDRESS",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "LD_LIBRARY_PATH",
+    "LOGNAME",
+    "MISE_DATA_DIR",
+    "NODE_COMPILE_CACHE",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "NVM_DIR",
+    "PATH",
+    "TMPDIR",
+    "TZ",
+    "USER",
+    "VOLTA_HOME",
+    XDG_RUNTIME_DIR,
+];

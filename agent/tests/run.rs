@@ -8,16 +8,10 @@ use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
-use harness::{AMPLE, Agent, Machine, Server};
+use harness::{AMPLE, Agent, Machine, Server, eventually, fixture, is_there};
 use kiloclaw_checkin::Refusal;
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-
-/// Whether there is such a process.
-fn is_there(pid: &str) -> bool {
-    let pid = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
-    test_kill_process(pid).is_ok()
-}
 
 /// Waits until something is so, looking again at every check-in.
 fn until(server: &Server, so: impl Fn() -> bool) {
@@ -233,6 +227,160 @@ fn the_service_manager_is_told_and_its_variables_stay_with_the_agent() {
     assert_eq!(agent.ended().0.code(), Some(0));
 }
 
+/// Takes a lock as a server takes a port, and at the first start hands it over to a successor that
+/// leaves the process group, as OpenClaw does where it thinks that nobody restarts it.
+fn replaces_itself(machine: &Machine, successor: &str) -> String {
+    let (lock, pid) = (machine.path("lock"), machine.path("successor"));
+    let (lock, pid) = (lock.display(), pid.display());
+    format!(
+        "exec 9>{lock}; flock --nonblock 9 || {{ echo the lock is taken; exit 1; }}
+        [ -e {pid} ] && {{ echo restarted; exec sleep 300; }}
+        {successor} sh -c 'echo $$ >{pid}.new; mv {pid}.new {pid}; exec sleep 300' >&- 2>&- &
+        while [ ! -e {pid} ]; do sleep 0.01; done"
+    )
+}
+
+#[test]
+fn a_successor_that_a_command_left_is_ended_before_the_restart() {
+    for successor in ["setsid", "setsid --fork setsid", "trap '' TERM; setsid"] {
+        let (machine, server) = (Machine::new(), Server::accepting());
+        let mut agent =
+            machine.run(&server, &["--stop-timeout=2"], &replaces_itself(&machine, successor));
+        agent.line("the command has ended and left a process behind");
+        agent.line("restarted");
+        let check_in = server.check_in(|check_in| check_in["totalRestarts"] == 1);
+        assert_eq!(check_in["lastExitReason"], "code:0");
+        let pid = fs::read_to_string(machine.path("successor")).unwrap();
+        assert!(!is_there(&pid), "{successor}");
+        let (status, output) = agent.stop();
+        assert_eq!(status.code(), Some(0), "{output}");
+        assert!(!output.contains("the lock is taken"), "{output}");
+    }
+}
+
+#[test]
+fn what_left_the_group_of_the_command_ends_with_the_agent() {
+    let (machine, server) = (Machine::new(), Server::accepting());
+    let pid = machine.path("pid");
+    let daemon = format!("setsid sh -c 'echo $$ >{0}; exec sleep 300' >&- 2>&-", pid.display());
+    let mut agent = machine.run(&server, &[], &format!("{daemon} & echo ready; exec sleep 300"));
+    agent.line("ready");
+    eventually(|| fs::read_to_string(&pid).is_ok_and(|pid| pid.ends_with('\n')));
+    assert_eq!(agent.stop().0.code(), Some(0));
+    assert!(!is_there(&fs::read_to_string(&pid).unwrap()));
+}
+
+#[test]
+fn what_a_command_started_may_take_its_time_to_end() {
+    let (machine, server) = (Machine::new(), Server::accepting());
+    let done = machine.path("done");
+    // The outer shell ends at the first signal, and would be the last to know of the inner one.
+    let inner = format!(
+        "trap 'sleep 1; echo >>{}; exit' TERM; echo ready; sleep 300 & wait",
+        done.display()
+    );
+    let mut agent =
+        machine.run(&server, &["--stop-timeout=60"], &format!("sh -c \"{inner}\" & wait"));
+    agent.line("ready");
+    let (status, output) = agent.stop();
+    assert_eq!(status.code(), Some(0), "{output}");
+    assert_eq!(fs::read_to_string(&done).unwrap(), "\n", "once");
+    assert!(!output.contains("left a process behind"), "it was asked already: {output}");
+}
+
+#[test]
+fn a_command_knows_that_it_is_supervised_and_gets_no_secret_of_the_agents_own() {
+    let (machine, server) = (Machine::new(), Server::accepting());
+    fs::write(machine.path("api-key"), harness::API_KEY).unwrap();
+    fs::write(machine.path("token"), harness::GATEWAY_TOKEN).unwrap();
+    let mut command = machine.command("run", &server);
+    command
+        .env("KILOCODE_API_KEY_FILE", machine.path("api-key"))
+        .env("OPENCLAW_GATEWAY_TOKEN_FILE", machine.path("token"))
+        .env("CREDENTIALS_DIRECTORY", machine.path("."))
+        .env("GATEWAY_TOKEN_SECRET", "secret")
+        .env("SENTRY_DSN", "https://key@127.0.0.1:1/1")
+        .env("HTTPS_PROXY", "http://me:password@127.0.0.1:1")
+        .env("WATCHDOG_PID", "1")
+        .env("OPENCLAW_STATE_DIR", "/srv/openclaw")
+        // Names alone: no secret may show in the output.
+        .args([
+            "--",
+            "sh",
+            "-c",
+            "env | cut -d= -f1; echo no respawn: $OPENCLAW_NO_RESPAWN; exec sleep 60",
+        ]);
+    let mut agent = Agent::start(&mut command);
+    agent.line("no respawn: 1");
+    let (_, output) = agent.stop();
+    let has = |name: &str| output.lines().any(|line| line == name);
+    for name in ["KILOCODE_API_KEY", "OPENCLAW_GATEWAY_TOKEN", "HTTPS_PROXY", "OPENCLAW_STATE_DIR"]
+    {
+        assert!(has(name), "OpenClaw uses {name}: {output}");
+    }
+    for name in kiloclaw_agent::variables::NOT_FOR_THE_COMMAND {
+        assert!(!has(name), "{name} in {output}");
+    }
+}
+
+#[test]
+fn what_tells_the_version_gets_no_secrets() {
+    let (machine, server) = (Machine::new(), Server::accepting());
+    let program = machine.path("openclaw");
+    std::os::unix::fs::symlink(fixture("openclaw-environment"), &program).unwrap();
+    let mut command = machine.command("run", &server);
+    command
+        .env("KILOCLAW_OPENCLAW_COMMAND", &program)
+        .env("HTTPS_PROXY", "http://me:password@127.0.0.1:1")
+        .env("HOME", "/srv")
+        .args(["--", "sleep", "300"]);
+    let agent = Agent::start(&mut command);
+    let check_in = server.check_in(|_| true);
+    assert_eq!(check_in["openclawVersion"], "2026.3.13");
+    let environment = fs::read_to_string(machine.path("openclaw.environment")).unwrap();
+    assert!(environment.contains("HOME=/srv\n"), "{environment}");
+    for secret in [harness::API_KEY, harness::GATEWAY_TOKEN, "password"] {
+        assert!(!environment.contains(secret), "{environment}");
+    }
+    agent.stop();
+}
+
+#[test]
+fn an_end_is_logged_with_what_follows() {
+    let (machine, server) = (Machine::new(), Server::accepting());
+    let (once, twice) = (machine.path("once"), machine.path("twice"));
+    let script = format!(
+        "[ -e {0} ] || {{ echo >{0}; exit 0; }}; [ -e {1} ] || {{ echo >{1}; exit 3; }}; exec sleep 60",
+        once.display(),
+        twice.display()
+    );
+    let mut agent = machine.run(&server, &[], &script);
+    let clean = agent.line("the command has ended");
+    assert!(clean.contains(" INFO ") && clean.contains("; starting it again reason="), "{clean}");
+    let crash = agent.line("the command has ended");
+    assert!(crash.contains(" WARN ") && crash.contains("; starting it again in 1 s "), "{crash}");
+    agent.line("the command was started");
+    agent.signal(Signal::TERM);
+    let end = agent.line("the command has ended");
+    assert!(end.contains(" INFO ") && !end.contains("again"), "{end}");
+    agent.ended();
+}
+
+#[test]
+fn a_command_that_a_signal_stops_is_not_reported_as_running() {
+    let (machine, server) = (Machine::new(), Server::accepting());
+    let mut agent = machine.run(&server, &[], "kill -TTOU $$; echo went on; exec sleep 60");
+    agent.line("the command was stopped by SIGTTOU");
+    let check_in = server.check_in(|check_in| check_in["supervisorState"] == "stopped");
+    assert_eq!(check_in["totalRestarts"], 0);
+    let children = format!("/proc/{0}/task/{0}/children", agent.id());
+    let command: i32 = fs::read_to_string(children).unwrap().trim().parse().unwrap();
+    kill_process(Pid::from_raw(command).unwrap(), Signal::CONT).unwrap();
+    agent.line("went on");
+    server.check_in(|check_in| check_in["supervisorState"] == "running");
+    agent.stop();
+}
+
 /// In a PID namespace of its own, as in a container.
 #[test]
 fn the_first_process_of_a_container_reaps_orphans() {
@@ -258,8 +406,25 @@ fn the_first_process_of_a_container_reaps_orphans() {
         let mut children = children.split_whitespace();
         children.next().is_some() && children.next().is_none()
     });
-    let init = Pid::from_raw(init.parse().unwrap()).unwrap();
-    kill_process(init, Signal::TERM).unwrap();
+    // What was started here by others, as with `docker exec`, is nothing that the command left.
+    let strange = machine.path("stranger");
+    let stranger = format!("setsid sh -c 'echo >{}; exec sleep 300' >&- 2>&- &", strange.display());
+    let mut enter = std::process::Command::new("nsenter");
+    enter.args(["--preserve-credentials", "--user", "--pid", "--target", &init]);
+    enter.args(["sh", "-c", &stranger]).env_clear();
+    assert!(enter.env("PATH", "/usr/bin:/bin").status().unwrap().success());
+    eventually(|| strange.exists());
+    let pid = Pid::from_raw(init.parse().unwrap()).unwrap();
+    kill_process(pid, Signal::USR1).unwrap();
+    agent.line("ready");
+    let names = || {
+        let children = fs::read_to_string(&children).unwrap();
+        let name = |pid| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        children.split_whitespace().filter(|&pid| name(pid).contains("sleep\u{0}300")).count()
+    };
+    eventually(|| names() == 1);
+    server.check_in(|check_in| check_in["totalRestarts"] == 1);
+    kill_process(pid, Signal::TERM).unwrap();
     server.check_in(|check_in| check_in["supervisorState"] == "shutting_down");
     let (status, output) = agent.ended();
     assert_eq!(status.code(), Some(0), "{output}");

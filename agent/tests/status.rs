@@ -24,12 +24,20 @@ fn agent(arguments: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-/// The exit code, what is printed, and that as JSON.
+/// The exit code, what is printed, and that as JSON; all of one state, as the agent writes another at any
+/// time.
 fn status(state_file: &Path) -> (i32, String, Value) {
-    let path = state_file.to_str().unwrap();
+    let copy = state_file.with_extension("copy");
+    let path = if state_file.is_file() {
+        fs::copy(state_file, &copy).unwrap();
+        &copy
+    } else {
+        state_file
+    };
+    let path = path.to_str().unwrap();
     let words = agent(&["status", "--state-file", path]);
     let json = agent(&["status", "--json", "--state-file", path]);
-    assert_eq!(words.status.code(), json.status.code());
+    assert_eq!(words.status.code(), json.status.code(), "{words:?} {json:?}");
     let text = String::from_utf8(words.stdout).unwrap();
     (words.status.code().unwrap(), text, serde_json::from_slice(&json.stdout).unwrap())
 }

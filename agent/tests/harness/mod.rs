@@ -71,6 +71,10 @@ impl Server {
         Self { url, check_ins }
     }
 
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Accepts all.
     pub fn accepting() -> Self {
         Self::new(|_| None)
@@ -150,6 +154,22 @@ impl Machine {
     }
 }
 
+/// Whether there is such a process, and it has not ended.
+pub fn is_there(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+    stat.is_ok_and(|stat| !stat.rsplit_once(") ").unwrap().1.starts_with('Z'))
+}
+
+/// Waits until something is so.
+pub fn eventually(so: impl Fn() -> bool) {
+    let deadline = Instant::now() + AMPLE;
+    let (_sender, never) = mpsc::channel::<()>();
+    while !so() {
+        assert!(Instant::now() < deadline, "it did not come to that");
+        let _ = never.recv_timeout(Duration::from_millis(20));
+    }
+}
+
 /// A file that stays as it is.
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
@@ -165,21 +185,25 @@ pub struct Agent {
 
 impl Agent {
     pub fn start(command: &mut Command) -> Self {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::logging_to(command, Stdio::piped())
+    }
+
+    /// With standard error elsewhere.
+    pub fn logging_to(command: &mut Command, errors: impl Into<Stdio>) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
+        let mut child = command.spawn().unwrap();
+        // What is still open in here would not be closed when the agent ends.
+        command.stderr(Stdio::null());
         let (sender, lines) = mpsc::channel();
-        let errors = sender.clone();
-        let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-        thread::spawn(move || {
-            BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|l| sender.send(l))
-        });
-        thread::spawn(move || {
-            BufReader::new(stderr).lines().map_while(Result::ok).try_for_each(|l| errors.send(l))
-        });
+        let pass = |pipe: Box<dyn Read + Send>, to: mpsc::Sender<String>| {
+            thread::spawn(move || {
+                BufReader::new(pipe).lines().map_while(Result::ok).try_for_each(|l| to.send(l))
+            });
+        };
+        if let Some(stderr) = child.stderr.take() {
+            pass(Box::new(stderr), sender.clone());
+        }
+        pass(Box::new(child.stdout.take().unwrap()), sender);
         Self { child, lines, output: String::new() }
     }
 

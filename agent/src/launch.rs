@@ -1,0 +1,96 @@
+//! How the command of `run` is started: by a short-lived copy of the agent, which becomes it.
+//!
+//! A process can only arrange for itself that it ends with its parent, and what it inherits of
+//! signals is for itself to put in order. The usual place for both is between fork and exec, where
+//! Rust code cannot be safe; so the agent runs itself, and that process execs the command.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{self, Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use rustix::stdio::dup2_stdin;
+
+use crate::children::{Child, Children};
+use crate::{signals, variables};
+
+/// The first argument of an agent that is to become a command. No command of the agent's is called
+/// that.
+const LAUNCH: &str = "=launch";
+
+/// This very program, even where its file was replaced meanwhile.
+const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// How long a program may take to load before it counts as started, whatever comes of it.
+const LOADED_AFTER: Duration = Duration::from_secs(5);
+
+/// Starts a command that is killed when the calling thread ends. It leads a process group of its own
+/// and has no standard input.
+pub fn launch(command: &[OsString], children: &Children) -> io::Result<Child> {
+    let (mut ours, theirs) = UnixStream::pair()?;
+    ours.set_read_timeout(Some(LOADED_AFTER))?;
+    let mut launcher = Command::new(THIS_PROGRAM);
+    launcher
+        .arg(LAUNCH)
+        .arg(process::id().to_string())
+        .args(command)
+        .stdin(OwnedFd::from(theirs))
+        .process_group(0)
+        .env(variables::OF_THE_COMMAND, process::id().to_string());
+    if std::env::var_os(variables::NO_RESPAWN).is_none() {
+        launcher.env(variables::NO_RESPAWN, "1");
+    }
+    for name in variables::NOT_FOR_THE_COMMAND {
+        launcher.env_remove(name);
+    }
+    let child = children.spawn(&mut launcher)?;
+    // With its end of the pair still open here, ours would never be closed.
+    drop(launcher);
+    let mut error = String::new();
+    // The pair is closed by the exec, without a word. A timeout is as good.
+    let _ = ours.read_to_string(&mut error);
+    match error.parse() {
+        Ok(code) => {
+            child.wait_until(Instant::now() + LOADED_AFTER)?;
+            Err(io::Error::from_raw_os_error(code))
+        }
+        Err(_) => Ok(child),
+    }
+}
+
+/// Becomes the command, where this process was started for that. Does not come back but for an error.
+#[must_use]
+pub fn requested() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next()? != LAUNCH {
+        return None;
+    }
+    let parent = arguments.next()?.to_str()?.parse().ok().and_then(Pid::from_raw)?;
+    let program = arguments.next()?;
+    let mut command = Command::new(program);
+    command.args(arguments);
+    // A copy of it that the exec closes, as it is where the command has its standard input.
+    let agent = io::stdin().as_fd().try_clone_to_owned().ok()?;
+    let error = launch_from(parent, &mut command);
+    let code = error.raw_os_error().unwrap_or_default();
+    let _ = File::from(agent).write_all(code.to_string().as_bytes());
+    Some(ExitCode::FAILURE)
+}
+
+fn launch_from(parent: Pid, command: &mut Command) -> io::Error {
+    let prepared = || {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        // It may have ended before that.
+        if getppid() != Some(parent) {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        dup2_stdin(File::open("/dev/null")?)?;
+        signals::reset_for_exec()
+    };
+    prepared().err().unwrap_or_else(|| command.exec())
+}

@@ -1,0 +1,199 @@
+//! Whatever becomes of its log, the agent goes on.
+
+#![expect(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
+
+mod harness;
+
+use std::fs::{self, File};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
+
+use harness::{Agent, Machine, Server};
+use rustix::io::ioctl_fionbio;
+use rustix::process::Signal;
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+
+/// What is lost is reported with these words.
+const LOST: &str = "lines of the log that could not be written are lost: ";
+
+/// Checks in while its log goes there, restarts its command, and ends in order.
+fn goes_on(what: &str, wrap: &[&str], log: impl Into<Stdio>) {
+    let (machine, server) = (Machine::new(), Server::accepting());
+    let agent = machine.command("run", &server);
+    let mut command = Command::new("env");
+    command.args(wrap).arg(agent.get_program()).args(agent.get_args());
+    command.args(["--", "sh", "-c", "echo ready; exec sleep 60"]).env_clear();
+    command.envs(agent.get_envs().map(|(name, value)| (name, value.unwrap())));
+    let mut agent = Agent::logging_to(&mut command, log);
+    agent.line("ready");
+    server.check_in(|check_in| check_in["supervisorState"] == "running");
+    agent.signal(Signal::USR1);
+    agent.line("ready");
+    server.check_in(|check_in| check_in["totalRestarts"] == 1);
+    agent.signal(Signal::TERM);
+    server.check_in(|check_in| check_in["supervisorState"] == "shutting_down");
+    assert_eq!(agent.ended().0.code(), Some(0), "{what}");
+}
+
+#[test]
+fn a_reader_that_has_gone_ends_nothing() {
+    let (reader, log) = io::pipe().unwrap();
+    drop(reader);
+    goes_on("EPIPE", &[], log);
+}
+
+#[test]
+fn a_full_disk_ends_nothing() {
+    goes_on("ENOSPC", &[], File::options().write(true).open("/dev/full").unwrap());
+}
+
+#[test]
+fn a_file_that_must_not_grow_ends_nothing() {
+    let machine = Machine::new();
+    let log = File::create(machine.path("log")).unwrap();
+    // The signal that says so would be the end.
+    goes_on("EFBIG", &["prlimit", "--fsize=100"], log);
+    assert_eq!(fs::metadata(machine.path("log")).unwrap().len(), 100);
+}
+
+#[test]
+fn a_terminal_that_was_closed_ends_nothing() {
+    let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    unlockpt(&controller).unwrap();
+    let log = ioctl_tiocgptpeer(&controller, OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    drop(controller);
+    goes_on("EIO", &[], log);
+}
+
+#[test]
+fn no_standard_error_at_all_ends_nothing() {
+    goes_on("EBADF", &["sh", "-c", "exec \"$0\" \"$@\" 2>&-"], Stdio::null());
+}
+
+/// A pipe that holds all that it can.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = io::pipe().unwrap();
+    ioctl_fionbio(&writer, true).unwrap();
+    for block in [&[b'.'; 4_096][..], b"."] {
+        while writer.write(block).is_ok() {}
+    }
+    (reader, writer)
+}
+
+#[test]
+fn a_reader_that_stalls_stops_nothing_and_hears_how_much_it_missed() {
+    // Whoever shares the pipe may have made it one that does not wait.
+    for waits in [true, false] {
+        let (machine, server) = (Machine::new(), Server::accepting());
+        let (mut reader, writer) = full_pipe();
+        ioctl_fionbio(&writer, !waits).unwrap();
+        let mut command = machine.command("run", &server);
+        // Each start of the command is a line as long as its path; 30 are more than what may wait.
+        let shell = format!("/bin/{}sh", "./".repeat(2_000));
+        command.args(["--", &shell, "-c", "echo ready; exec sleep 300"]);
+        let mut agent = Agent::logging_to(&mut command, OwnedFd::from(writer));
+        agent.line("ready");
+        for _ in 0..30 {
+            agent.signal(Signal::USR1);
+            agent.line("ready");
+        }
+        server.check_in(|check_in| check_in["totalRestarts"] == 30);
+
+        // It begins to read again.
+        let mut log = String::new();
+        let mut block = [0; 4_096];
+        while !log.contains(LOST) {
+            let count = reader.read(&mut block).unwrap();
+            log.push_str(std::str::from_utf8(&block[..count]).unwrap());
+        }
+        agent.signal(Signal::TERM);
+        server.check_in(|check_in| check_in["supervisorState"] == "shutting_down");
+        reader.read_to_string(&mut log).unwrap();
+        assert_eq!(agent.ended().0.code(), Some(0));
+        assert_eq!(log.matches(LOST).count(), 1, "{log}");
+        assert!(log.ends_with(" INFO ended\n"), "{log}");
+        let lost = log.split_once(LOST).unwrap().1.lines().next().unwrap();
+        let written = log.matches("the command was started").count();
+        assert!(lost.parse::<usize>().unwrap() >= 31 - written && written > 1, "{lost} {written}");
+    }
+}
+
+#[test]
+fn a_reader_that_never_reads_again_is_not_waited_for() {
+    let (reader, writer) = full_pipe();
+    ioctl_fionbio(&writer, false).unwrap();
+    goes_on("a full pipe", &[], writer);
+    drop(reader);
+}
+
+#[test]
+fn a_service_manager_that_does_not_listen_stops_nothing() {
+    let (machine, server) = (Machine::new(), Server::accepting());
+    let socket = machine.path("notify");
+    let _manager = UnixDatagram::bind(&socket).unwrap();
+    let sender = UnixDatagram::unbound().unwrap();
+    sender.set_nonblocking(true).unwrap();
+    while sender.send_to(b"STATUS=", &socket).is_ok() {}
+    let mut command = machine.command("run", &server);
+    command.env("NOTIFY_SOCKET", &socket).args(["--", "sleep", "60"]);
+    let agent = Agent::start(&mut command);
+    for _ in 0..3 {
+        server.check_in(|_| true);
+    }
+    assert_eq!(agent.stop().0.code(), Some(0));
+}
+
+#[test]
+fn the_journal_gets_priorities_and_no_second_time() {
+    let (machine, server) = (Machine::new(), Server::accepting());
+    for is_journal in [true, false] {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let stat = rustix::fs::fstat(writer.as_fd()).unwrap();
+        let inode = stat.st_ino + u64::from(!is_journal);
+        let mut command = machine.command("run", &server);
+        command.env("JOURNAL_STREAM", format!("{}:{inode}", stat.st_dev));
+        command.args(["--", "sh", "-c", "echo ready; exec sleep 60"]);
+        let mut agent = Agent::logging_to(&mut command, writer);
+        agent.line("ready");
+        agent.signal(Signal::USR2);
+        agent.signal(Signal::TERM);
+        agent.ended();
+        let mut log = String::new();
+        reader.read_to_string(&mut log).unwrap();
+        assert_eq!(log.contains("\n<4>SIGUSR2 "), is_journal, "{log}");
+        for line in log.lines() {
+            assert_eq!(line.starts_with("<6>") || line.starts_with("<4>"), is_journal, "{line}");
+            assert_eq!(line.contains("Z  INFO ") || line.contains("Z  WARN "), !is_journal);
+        }
+    }
+}
+
+#[test]
+fn what_ends_at_once_ends_in_order_where_nobody_reads() {
+    let machine = Machine::new();
+    let server = Server::accepting();
+    for arguments in [
+        &["--help"][..],
+        &["run", "--help"],
+        &["status", "--json"],
+        &["doctor"],
+        &["once", "--dry-run"],
+        &["completions", "bash"],
+        &["man"],
+        &["no-such-command"],
+    ] {
+        let (reader, out) = io::pipe().unwrap();
+        drop(reader);
+        let mut command = machine.command(arguments[0], &server);
+        let options =
+            command.get_envs().map(|(name, value)| (name.to_owned(), value.unwrap().to_owned()));
+        let options: Vec<_> = options.collect();
+        command = Command::new(env!("CARGO_BIN_EXE_kiloclaw-agent"));
+        command.args(arguments).env_clear().envs(options).stdin(Stdio::null());
+        command.stderr(out.try_clone().unwrap()).stdout(out);
+        let code = command.status().unwrap().code();
+        assert!(matches!(code, Some(64 | 74)), "{arguments:?}: {code:?}");
+    }
+}
