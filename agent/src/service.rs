@@ -67,10 +67,6 @@ pub fn run(arguments: &RunArguments) -> Exit {
 /// Checks in, until it is told to end.
 #[must_use]
 pub fn watch(arguments: &WatchArguments) -> Exit {
-    let SourceArguments { status_url, systemd_unit } = &arguments.source;
-    if status_url.is_none() && systemd_unit.is_none() {
-        return output::bad_configuration(&ConfigError::NoSource.to_string());
-    }
     ended(serve(&arguments.settings, &arguments.source, &arguments.daemon, None))
 }
 
@@ -119,6 +115,9 @@ fn serve(
     command: Option<(Vec<OsString>, Duration)>,
 ) -> Result<(), StartError> {
     output::start_log(arguments.log_level, arguments.journal_stream.as_deref())?;
+    if command.is_none() && source.status_url.is_none() && source.systemd_unit.is_none() {
+        return Err(ConfigError::NoSource.into());
+    }
     let mut setup = set_up(settings, source)?;
     let alerts = Alerts::start(settings, arguments, &mut setup.config)?;
     let setup = Arc::new(setup);
