@@ -101,6 +101,8 @@ const RULES = {
 };
 
 const refusal = (error: string, code: string, more: object = {}) => ({ error, code, ...more });
+/** On every answer. */
+const NOSNIFF = { 'x-content-type-options': 'nosniff' };
 const BEARER = { 'www-authenticate': 'Bearer' };
 const RETRY = { 'retry-after': '30' };
 
@@ -342,7 +344,9 @@ export async function conforms(site: Site, variant: Variant, operators: boolean)
         answer.status === status &&
         (body === undefined ? answer.body === '' : isDeepStrictEqual(parsed(answer.body), body)) &&
         (body === undefined || answer.headers['content-type'] === 'application/json') &&
-        Object.entries(headers).every(([name, value]) => answer.headers[name] === value);
+        Object.entries({ ...NOSNIFF, ...headers }).every(
+          ([name, value]) => answer.headers[name] === value,
+        );
       if (!isRight) {
         const want = `${status} ${JSON.stringify(body ?? '')} ${JSON.stringify(headers)}`;
         const got = `${answer.status} ${answer.body} ${JSON.stringify(answer.headers)}`;

@@ -101,7 +101,7 @@ export default {
         log: { sandboxId, detail: String(error) },
       });
     }
-    return new Response(null, { status: 204 });
+    return new Response(null, { status: 204, headers: NOSNIFF });
   },
 };
 
@@ -115,7 +115,7 @@ function refuse(status, error, code, { headers, body, log } = {}) {
   console.warn(JSON.stringify({ status, code, ...log }));
   return new Response(JSON.stringify({ error, code, ...body }), {
     status,
-    headers: { 'content-type': 'application/json', ...headers },
+    headers: { 'content-type': 'application/json', ...NOSNIFF, ...headers },
   });
 }
 
@@ -128,6 +128,8 @@ const unauthorized = (code) =>
  * @param {{ body?: object, log?: object }} [more]
  */
 const invalid = (code, more) => refuse(400, 'Invalid body', code, more);
+
+const NOSNIFF = { 'x-content-type-options': 'nosniff' };
 
 const FORBIDDEN = /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Bidi_Control}]/u;
 const LONE_SURROGATE = /\p{Cs}/u;

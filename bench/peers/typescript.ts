@@ -47,8 +47,10 @@ function refuse(
   const [status, error, headers] = REFUSALS[code];
   const { allow, ...rule } = more;
   console.warn(JSON.stringify({ status, code, ...log }));
-  return c.json({ error, code, ...rule }, status, { ...headers, ...(allow && { allow }) });
+  return c.json({ error, code, ...rule }, status, { ...NOSNIFF, ...headers, ...(allow && { allow }) });
 }
+
+const NOSNIFF = { 'x-content-type-options': 'nosniff' };
 
 const encoder = new TextEncoder();
 /** Bytes of a text in UTF-8. */
@@ -220,7 +222,7 @@ app.post('/api/controller/checkin', credentials, limit, async (c) => {
   } catch (error) {
     return refuse(c, 'write_failed', { log: { sandboxId, detail: String(error) } });
   }
-  return c.body(null, 204);
+  return c.body(null, 204, NOSNIFF);
 });
 app.all('/api/controller/checkin', (c) => refuse(c, 'method_not_allowed', { allow: 'POST' }));
 
