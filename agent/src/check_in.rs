@@ -1,14 +1,68 @@
 //! Readings, put into the words of the contract.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use kiloclaw_checkin::CheckIn;
 use kiloclaw_checkin::limits::{MAX_BYTES, MAX_LOAD, MAX_RESTARTS, MAX_UPTIME_SECONDS};
 
 use crate::collect::Readings;
 use crate::collect::process::ProcessHealth;
-use crate::config::Config;
-use crate::ledger::Owed;
+use crate::config::{Config, Target};
+use crate::ledger::{Ledger, Owed};
+use crate::send::{Outcome, send};
+use crate::supervisor::State;
+
+/// Counts what the readings add, and warns about what the settings cannot have.
+pub fn observe(
+    config: &Config,
+    readings: &Readings,
+    ledger: &mut Ledger,
+    warn: &mut dyn FnMut(&str),
+) {
+    config.warnings.iter().for_each(|warning| warn(warning));
+    for name in readings.network.iter().flat_map(|counters| config.interfaces.missing(counters)) {
+        warn(&format!("there is no network interface {name}, counting without it"));
+    }
+    ledger.observe(readings, &config.interfaces);
+}
+
+/// A check-in of all that is owed.
+#[derive(Debug)]
+pub struct Attempt<'a> {
+    owed: Owed,
+    /// What is reported.
+    pub check_in: CheckIn<'a>,
+}
+
+impl<'a> Attempt<'a> {
+    /// Puts it together; the `last` one says that the agent shuts down, whatever the process does: from
+    /// then on nobody reports on it.
+    #[must_use]
+    pub fn new(config: &'a Config, readings: &'a Readings, ledger: &Ledger, last: bool) -> Self {
+        let owed = ledger.owed();
+        let mut check_in = check_in(config, readings, owed);
+        if last {
+            check_in.supervisor_state = text(State::ShuttingDown.name());
+        }
+        Self { owed, check_in }
+    }
+
+    /// Sends it, as this body, within `left`. What is accepted is owed no more.
+    pub fn send(
+        &self,
+        target: &Target,
+        body: &str,
+        ledger: &mut Ledger,
+        left: Duration,
+    ) -> Outcome {
+        let outcome = send(target, body, left);
+        if matches!(outcome, Outcome::Accepted(_)) {
+            ledger.settle(self.owed);
+        }
+        outcome
+    }
+}
 
 /// Puts a check-in together.
 ///

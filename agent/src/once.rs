@@ -4,13 +4,12 @@ use std::time::{Duration, Instant};
 
 use kiloclaw_checkin::{CheckIn, InvalidBody};
 
-use crate::check_in::check_in;
+use crate::check_in::{Attempt, observe};
 use crate::children::Children;
 use crate::cli::OnceArguments;
 use crate::collect::Collector;
 use crate::config::{Checked, Config, ConfigError};
 use crate::exit::Exit;
-use crate::send::{Outcome, send};
 use crate::state::{InUse, State};
 use crate::{output, report, state};
 
@@ -51,27 +50,20 @@ fn once(arguments: &OnceArguments) -> Result<Exit, OnceError> {
 
     let mut collector = Collector::new(config.sources.clone(), Children::default());
     let readings = collector.collect(&config.local, None, Instant::now(), None, &mut warn);
-    config.warnings.iter().for_each(|warning| warn(warning));
-    for name in readings.network.iter().flat_map(|counters| config.interfaces.missing(counters)) {
-        warn(&format!("there is no network interface {name}, counting without it"));
-    }
     // A dry run changes nothing.
     let locked = state_file.as_deref().filter(|_| !dry_run);
     let _lock = locked.map(state::lock).transpose()?;
     let mut state = load(arguments, &config, &mut warn);
-    state.ledger.observe(&readings, &config.interfaces);
-    let owed = state.ledger.owed();
-    let body = serde_json::to_string_pretty(&check_in(&config, &readings, owed))?;
+    observe(&config, &readings, &mut state.ledger, &mut warn);
+    let attempt = Attempt::new(&config, &readings, &state.ledger, false);
+    let body = serde_json::to_string_pretty(&attempt.check_in)?;
     CheckIn::parse_str(&body)?;
 
     let Some(target) = target else { return Ok(output::print_result(&body)) };
     // From here on a closed standard output must not keep the check-in from being sent and counted.
     let _ = output::print(&report::request(&target.url, &body));
-    let outcome = send(&target, &body, Duration::MAX);
+    let outcome = attempt.send(&target, &body, &mut state.ledger, Duration::MAX);
     let _ = output::print(&report::outcome(&outcome, redactor));
-    if matches!(outcome, Outcome::Accepted(_)) {
-        state.ledger.settle(owed);
-    }
     if let Some(path) = state_file
         && let Err(error) = state.save(path)
     {

@@ -10,14 +10,13 @@ use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::check_in::check_in;
+use crate::check_in::{Attempt, observe};
 use crate::children::Children;
 use crate::collect::Collector;
 use crate::collect::process::{ProcessHealth, Status};
 use crate::config::{Config, Target};
 use crate::ledger::Ledger;
-use crate::send::{Outcome, send};
-use crate::supervisor::State;
+use crate::send::Outcome;
 
 /// All that comes from the settings.
 #[derive(Debug)]
@@ -127,37 +126,21 @@ impl Worker {
                 collector.collect(&config.local, process, Instant::now(), deadline, &mut warn)
             }
         };
-        config.warnings.iter().for_each(|warning| warn(warning));
-        if let Some(counters) = &readings.network {
-            for name in config.interfaces.missing(counters) {
-                warn(&format!("there is no network interface {name}, counting without it"));
-            }
-        }
+        observe(config, &readings, &mut self.ledger, &mut warn);
         for warning in warnings.difference(&self.warnings) {
             tracing::warn!("{warning}");
         }
         self.warnings = warnings;
 
-        self.ledger.observe(&readings, &config.interfaces);
         let outcome = match task {
             Task::Look => Ok(None),
             Task::CheckIn | Task::LastCheckIn(_) => {
-                let owed = self.ledger.owed();
-                let mut check_in = check_in(config, &readings, owed);
-                if matches!(task, Task::LastCheckIn(_)) {
-                    // Whatever the process does: from now on nobody reports on it.
-                    check_in.supervisor_state = State::ShuttingDown.name().into();
-                }
-                serde_json::to_string(&check_in).map_err(|error| Broken(error.to_string())).map(
-                    |body| {
-                        let left = deadline.map_or(Duration::MAX, |at| at - Instant::now());
-                        let outcome = send(target, &body, left);
-                        if matches!(outcome, Outcome::Accepted(_)) {
-                            self.ledger.settle(owed);
-                        }
-                        Some(outcome)
-                    },
-                )
+                let attempt = Attempt::new(config, &readings, &self.ledger, deadline.is_some());
+                let body = serde_json::to_string(&attempt.check_in);
+                body.map_err(|error| Broken(error.to_string())).map(|body| {
+                    let left = deadline.map_or(Duration::MAX, |at| at - Instant::now());
+                    Some(attempt.send(target, &body, &mut self.ledger, left))
+                })
             }
         };
         Done { ledger: self.ledger.clone(), process: readings.process, outcome }
