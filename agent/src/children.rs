@@ -38,6 +38,8 @@ struct Registry {
     ours: HashMap<Pid, Arc<OnceLock<ExitStatus>>>,
     /// Given up, but they have not ended yet.
     left: HashSet<Pid>,
+    /// Whether nobody waits for what they have to say any more.
+    abandoned: bool,
 }
 
 /// A process that was started here. One that is dropped before it has ended is left to itself, and
@@ -79,6 +81,24 @@ impl Children {
             stdout: process.stdout.take(),
             stderr: process.stderr.take(),
         })
+    }
+
+    /// Kills the process group of each that was started here, but for `spared`: nobody has the time any more
+    /// to wait for what it has to say.
+    pub fn abandon_all_but(&self, spared: Option<u32>) {
+        let mut registry = self.lock();
+        registry.abandoned = true;
+        let spared = spared.and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
+        for &pid in registry.ours.keys().filter(|&&pid| Some(pid) != spared) {
+            // It fails for one that has ended, which needs none.
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
+    }
+
+    /// Whether they were [abandoned](Self::abandon_all_but).
+    #[must_use]
+    pub fn are_abandoned(&self) -> bool {
+        self.lock().abandoned
     }
 
     /// Reaps what was inherited and has ended. Without effect but in [`adopting`](Self::adopting).

@@ -169,12 +169,16 @@ impl Collector {
     ) -> Option<openclaw::Version> {
         let command = &self.sources.openclaw_command;
         let program = openclaw::identity(command);
-        let known = self.openclaw.version(program, process, now, || {
-            if time_left(deadline) < openclaw::TIMEOUT {
-                return Err(ProbeError::NoTime);
-            }
-            openclaw::probe(command, &self.children)
-        });
+        let known =
+            self.openclaw.version(program, process, now, || {
+                if time_left(deadline) < openclaw::TIMEOUT || self.children.are_abandoned() {
+                    return Err(ProbeError::NoTime);
+                }
+                let found = openclaw::probe(command, &self.children);
+                found.map_err(|error| {
+                    if self.children.are_abandoned() { ProbeError::NoTime } else { error }
+                })
+            });
         // Where there is no time to ask, the agent is ending.
         if let Some(error) = known.error.filter(|error| !matches!(error, ProbeError::NoTime)) {
             let instead = known.version.as_ref().map_or("null", |version| &version.version);

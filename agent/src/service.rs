@@ -321,6 +321,8 @@ impl Service<'_> {
                 tracing::info!("ending on {name}, after a last check-in");
                 self.stop_signal = if signal == SIGINT { Signal::INT } else { Signal::TERM };
                 notify(&[NotifyState::Stopping]);
+                // A version that takes its time must not cost the last check-in.
+                self.children.abandon_all_but(self.process.as_ref().map(Process::id));
                 if let Some(alerts) = &mut self.alerts {
                     alerts.stopping(Instant::now());
                 }

@@ -5,6 +5,7 @@
 mod harness;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
@@ -428,4 +429,23 @@ fn the_first_process_of_a_container_reaps_orphans() {
     server.check_in(|check_in| check_in["supervisorState"] == "shutting_down");
     let (status, output) = agent.ended();
     assert_eq!(status.code(), Some(0), "{output}");
+}
+
+#[test]
+fn a_version_that_takes_its_time_does_not_cost_the_last_check_in() {
+    let (machine, server) = (Machine::new(), Server::accepting());
+    let openclaw = machine.path("openclaw");
+    let asked = machine.path("asked");
+    let script = format!("#!/bin/sh\necho asked >{}\nexec sleep 60\n", asked.display());
+    fs::write(&openclaw, script).unwrap();
+    fs::set_permissions(&openclaw, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut agent = machine.command("run", &server);
+    agent.env("KILOCLAW_OPENCLAW_COMMAND", &openclaw).args(["--", "sleep", "60"]);
+    let mut agent = Agent::start(&mut agent);
+    eventually(|| asked.exists());
+    agent.signal(Signal::TERM);
+    server.check_in(|check_in| check_in["supervisorState"] == "shutting_down");
+    let (exit, output) = agent.ended();
+    assert_eq!(exit.code(), Some(0), "{output}");
+    assert!(!output.contains("cannot tell OpenClaw's version"), "{output}");
 }
