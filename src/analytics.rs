@@ -77,7 +77,9 @@ impl Analytics {
     ) -> Result<Option<Vec<String>>, Unanswered> {
         match self.query(queries).await {
             Ok(answers) => Ok(Some(answers)),
-            Err(Unanswered::Refused { reason, .. }) if self.is_no_dataset(&reason).await => {
+            Err(Unanswered::Refused { status: 400 | 404 | 422, reason })
+                if self.is_no_dataset(&reason).await =>
+            {
                 Ok(None)
             }
             Err(unanswered) => Err(unanswered),

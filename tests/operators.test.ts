@@ -323,7 +323,7 @@ test('a parameter that cannot be used is named, with what may stand there', asyn
     ['/api/sandboxes?limit=1001', 'limit', 'an integer from 1 to 1000'],
     ['/api/sandboxes?silent=yes', 'silent', 'true or false'],
     ['/api/sandboxes?cursor=x', 'cursor', cursor],
-    [`/api/sandboxes?state=${'x'.repeat(97)}`, 'state', 'at most 96 bytes'],
+    [`/api/sandboxes?state=${'x'.repeat(97)}`, 'state', 'at most 96 characters'],
     [`/api/sandboxes/${'x'.repeat(97)}`, 'sandboxId', '1 to 96 bytes'],
     ['/api/sandboxes/a/history?window=90d&step=5m', 'step', '65m or more: window / step is at most 2016'],
     ['/api/incidents?limit=x', 'limit', 'an integer from 1 to 1000'],

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::limits::MAX_STRING_BYTES;
+use crate::limits::{MAX_STRING_BYTES, has_control_characters};
 use crate::payload::CheckIn;
 
 /// The dataset that points are written to.
@@ -148,9 +148,10 @@ impl<'a> DataPoint<'a> {
     /// Lays a checked check-in out.
     ///
     /// `fly_region` comes from a header, not from the checked body: what is over the limit of a
-    /// string is cut off.
+    /// string is cut off, and one with control characters is none.
     #[must_use]
     pub fn new(checkin: &'a CheckIn<'_>, fly_region: &'a str) -> Self {
+        let fly_region = if has_control_characters(fly_region) { "" } else { fly_region };
         let fly_region = &fly_region[..fly_region.floor_char_boundary(MAX_STRING_BYTES)];
         Self {
             index: (INDEX.value)(checkin, fly_region),
@@ -208,6 +209,14 @@ mod tests {
             point.doubles.map(f64::to_bits),
             [1.0, 2.0, 3.0, 4.0, 5.0, 6.0].map(f64::to_bits)
         );
+    }
+
+    #[test]
+    fn a_region_with_control_characters_is_none() {
+        let checkin = CheckIn::parse(FULL.as_bytes()).unwrap();
+        for region in ["\u{202e}fra", "\u{9b}31m", "f\tra"] {
+            assert_eq!(DataPoint::new(&checkin, region).blobs[6], "");
+        }
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! Clones: several machines that check in under one sandbox's id at the same time.
 //!
 //! First each sandbox is summed up in one row; then the machines of those that may be cloned are asked for.
-//! A sandbox with a great many machines, which only an attack or a broken deployment makes, is judged by
-//! its sums alone.
+//! A great many machines, which only an attack or a broken deployment makes, are an incident by themselves.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -10,9 +9,10 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::incidents::{Incident, Severity};
+use crate::parameters::DAY;
 use crate::rows::{self, UnexpectedAnswer};
 use crate::sql::{
-    FIRST_SEEN, LAST_SEEN, MACHINE_ID, SANDBOX_ID, SUPERVISOR_STATE, compare, in_pieces, start_of,
+    FIRST_SEEN, LAST_SEEN, MACHINE_ID, SANDBOX_ID, SUPERVISOR_STATE, in_pieces, start_of,
 };
 use crate::time::Time;
 use crate::{Asked, SHUT_DOWN};
@@ -20,9 +20,11 @@ use crate::{Asked, SHUT_DOWN};
 /// The most sandboxes that are summed up: 1,000 x (2 texts of 576 B, and seven numbers) = 1.4 MB.
 const MAX_SANDBOXES: usize = 1_000;
 
-/// The most machines of a sandbox that are looked at one by one. More than this within a window are not
-/// redeployed machines: those are a few a day.
-const MAX_MACHINES: u64 = 50;
+/// The most machines of a sandbox that are looked at one by one: 50, or 10 for each day of a longer window.
+/// More than this are not redeployed machines, whether or not they follow one another.
+fn most_machines(window: u64) -> u64 {
+    (window / DAY * 10).max(50)
+}
 
 /// The most machines that are looked at: 2,000 x (2 texts of 576 B, and two numbers) = 2.6 MB.
 const MAX_ROWS: u64 = 2_000;
@@ -30,30 +32,35 @@ const MAX_ROWS: u64 = 2_000;
 /// The most queries for them.
 pub(crate) const MAX_PIECES: usize = 8;
 
+/// How long after its last ordinary check-in a machine's good-bye comes at most, in seconds: three check-ins.
+const GOOD_BYE: u64 = 15 * 60;
+
 /// A row for each machine of each sandbox; one without an id is a machine like the others.
 ///
-/// A machine that says good-bye when its successor is there already is none that goes on: its good-byes
-/// count only if it never said anything else. Whether it did is not known where the window has just
-/// begun: `settled` is when it is.
-fn machines(asked: Asked<'_>, window: u64, settled: u64, condition: &str) -> String {
-    let Time(settled) = asked.now.minus(window.saturating_sub(settled));
+/// A machine that says good-bye when its successor is there already is none that goes on. Where good-byes are
+/// not the end, they are check-ins like others; and good-byes alone are a machine, too, unless the window has
+/// just begun, and what came before them lies outside.
+fn machines(asked: Asked<'_>, window: u64, condition: &str) -> String {
+    let Time(settled) = asked.now.minus(window.saturating_sub(GOOD_BYE));
     let last_running =
         format!("max(if({SUPERVISOR_STATE} = '{SHUT_DOWN}', 0, toUnixTimestamp(timestamp)))");
     // One query, as Analytics Engine takes no subquery within another.
     format!(
         "SELECT {SANDBOX_ID} AS sandboxId, {MACHINE_ID} AS machine, {FIRST_SEEN} AS firstSeen, \
-         {last_running} AS lastRunning, \
-         if({last_running} > 0, {last_running}, {LAST_SEEN}) AS lastSeen {}{condition} \
-         GROUP BY sandboxId, machine HAVING lastRunning > 0 OR firstSeen > {settled}",
+         {LAST_SEEN} AS heard, {last_running} AS lastRunning, \
+         if({LAST_SEEN} - {last_running} <= {GOOD_BYE}, {last_running}, {LAST_SEEN}) AS lastSeen \
+         {}{condition} GROUP BY sandboxId, machine HAVING lastRunning > 0 OR heard > {settled}",
         asked.points(window),
     )
 }
 
 /// Asks for the sandboxes of several machines, unless there are two of which one clearly followed the
 /// other. First come those whose machines were there together the longest.
-pub(crate) fn sums_sql(asked: Asked<'_>, window: u64, settled: u64) -> String {
+pub(crate) fn sums_sql(asked: Asked<'_>, window: u64, heard_since: Time) -> String {
+    let Time(heard_since) = heard_since;
     format!(
-        "SELECT sandboxId, count() AS machines, min(firstSeen) AS since, max(firstSeen) AS latestFirst, \
+        "SELECT sandboxId, count() AS machines, countIf(lastSeen >= {heard_since}) AS current, \
+         min(firstSeen) AS since, max(firstSeen) AS latestFirst, \
          argMin(lastSeen, firstSeen) AS earlierLast, max(lastSeen) AS until, \
          sum(lastSeen - firstSeen) - (max(lastSeen) - min(firstSeen)) AS overlap, \
          {} AS latestMachine FROM ({}) GROUP BY sandboxId \
@@ -61,7 +68,7 @@ pub(crate) fn sums_sql(asked: Asked<'_>, window: u64, settled: u64) -> String {
          (latestFirst < earlierLast OR (latestFirst = since AND since < until))) \
          ORDER BY overlap DESC, sandboxId LIMIT {MAX_SANDBOXES}",
         start_of("argMax(machine, lastSeen)"),
-        machines(asked, window, settled, ""),
+        machines(asked, window, ""),
     )
 }
 
@@ -71,11 +78,11 @@ struct Sum {
     sandbox_id: String,
     #[serde(deserialize_with = "rows::whole")]
     machines: u64,
+    /// Those that are heard of now.
+    #[serde(deserialize_with = "rows::whole")]
+    current: u64,
     since: Time,
     until: Time,
-    /// How much longer its machines were there than the time that passed, in seconds.
-    #[serde(deserialize_with = "rows::number")]
-    overlap: f64,
     #[serde(deserialize_with = "rows::known")]
     latest_machine: Option<String>,
 }
@@ -93,7 +100,7 @@ struct Row {
 /// The sandboxes that may be cloned.
 #[derive(Clone, Debug)]
 pub(crate) struct Candidates {
-    /// Those with too many machines to look at.
+    /// Those with too many machines to look at, which is an incident by itself.
     crowded: Vec<Sum>,
     /// Whether there may be more.
     cut: bool,
@@ -105,26 +112,25 @@ impl Candidates {
         sums: &str,
         asked: Asked<'_>,
         window: u64,
-        settled: u64,
     ) -> Result<(Self, Vec<String>), UnexpectedAnswer> {
         let sums: Vec<Sum> = rows::read(sums)?;
         let mut cut = sums.len() >= MAX_SANDBOXES;
         let (few, crowded): (Vec<_>, Vec<_>) =
-            sums.into_iter().partition(|sum| sum.machines <= MAX_MACHINES);
+            sums.into_iter().partition(|sum| sum.machines <= most_machines(window));
         let mut room = MAX_ROWS;
         let fitting = few.iter().take_while(|sum| {
             let fits = sum.machines <= room;
             room = room.saturating_sub(sum.machines);
             fits
         });
-        let each = fitting.map(|sum| compare(SANDBOX_ID, "=", &sum.sandbox_id));
-        let (queries, covered) = in_pieces(each, MAX_PIECES, |condition| {
-            let condition = format!(" AND ({condition})");
+        let ids = fitting.map(|sum| &*sum.sandbox_id);
+        let (queries, covered) = in_pieces(ids, MAX_PIECES, |condition| {
+            let condition = format!(" AND {condition}");
             format!(
                 "SELECT sandboxId, {} AS machineId, firstSeen, lastSeen FROM ({}) \
                  ORDER BY sandboxId, firstSeen LIMIT {MAX_ROWS}",
                 start_of("machine"),
-                machines(asked, window, settled, &condition),
+                machines(asked, window, &condition),
             )
         });
         cut |= covered < few.len();
@@ -155,24 +161,15 @@ impl Candidates {
                 Some(Incident::Clone { severity, sandbox_id, since, until, machines, machine_ids })
             })
             .collect();
-        let mut cut = self.cut;
-        for sum in self.crowded {
-            // One after the other, with a second between, they would not come to the time that passed.
-            #[expect(clippy::cast_precision_loss, reason = "a number of machines")]
-            if sum.overlap + (sum.machines as f64) <= 1.0 {
-                cut = true;
-                continue;
-            }
-            found.push(Incident::Clone {
-                severity: severity(sum.until),
-                sandbox_id: sum.sandbox_id,
-                since: sum.since,
-                until: sum.until,
-                machines: sum.machines,
-                machine_ids: vec![sum.latest_machine],
-            });
-        }
-        Ok((found, cut))
+        found.extend(self.crowded.into_iter().map(|sum| Incident::Clone {
+            severity: if sum.current > 1 { Severity::Critical } else { Severity::Info },
+            sandbox_id: sum.sandbox_id,
+            since: sum.since,
+            until: sum.until,
+            machines: sum.machines,
+            machine_ids: vec![sum.latest_machine],
+        }));
+        Ok((found, self.cut))
     }
 }
 

@@ -11,9 +11,7 @@ use crate::Asked;
 use crate::incidents::{Incident, Severity};
 use crate::parameters::{DAY, HOUR};
 use crate::rows::{self, UnexpectedAnswer};
-use crate::sql::{
-    LAST_EXIT_REASON, RESTARTS, SANDBOX_ID, compare, in_pieces, latest, sum, weighed,
-};
+use crate::sql::{LAST_EXIT_REASON, RESTARTS, SANDBOX_ID, in_pieces, latest, sum, weighed};
 use crate::time::Time;
 
 /// A process that restarts this often within an hour is in a crash loop.
@@ -23,8 +21,8 @@ const CRASH_LOOP: u32 = 3;
 /// 2 x 96 x 6 B = 1,152 B at most, and six numbers: 2,000 x 1.4 kB = 2.8 MB.
 const MAX_SANDBOXES: usize = 2_000;
 
-/// A sandbox with more check-ins that report restarts than this, a day of five minutes, is looked at for
-/// its last day only, in steps.
+/// A sandbox with more check-ins that report restarts than this, a day of five minutes, is looked at for the
+/// last day only, in steps.
 const MAX_CHECK_INS: u64 = DAY / STEP;
 
 /// The length of such a step, in seconds: an ordinary machine checks in once in it.
@@ -113,26 +111,26 @@ impl Candidates {
         });
         let (mut heavy, mut light): (Vec<_>, Vec<_>) = within.into_iter().partition(Sum::is_heavy);
 
-        let query = |step: u64| {
+        let query = |step: u64, window: u64| {
             let all = asked.points(window);
             move |condition: &str| {
                 let time = format!("intDiv(toUnixTimestamp(timestamp), {step}) * {step}");
                 format!(
                     "SELECT {SANDBOX_ID} AS sandboxId, {time} AS time, {} AS restarts \
-                     {all} AND {RESTARTS} > 0 AND ({condition}) GROUP BY sandboxId, time \
+                     {all} AND {RESTARTS} > 0 AND {condition} GROUP BY sandboxId, time \
                      ORDER BY sandboxId, time DESC LIMIT {MAX_ROWS}",
                     sum(RESTARTS),
                 )
             }
         };
-        let is = |sum: &Sum| compare(SANDBOX_ID, "=", &sum.sandbox_id);
-        let (mut queries, covered) = in_pieces(light.iter().map(is), MAX_PIECES, query(1));
+        let (mut queries, covered) =
+            in_pieces(light.iter().map(|sum| &*sum.sandbox_id), MAX_PIECES, query(1, window));
         others.extend(light.drain(covered..));
-        let last_day = |sum: &Sum| {
-            let Time(after) = sum.last_restart.minus(DAY);
-            format!("({} AND timestamp > toDateTime({after}))", is(sum))
-        };
-        let (more, covered) = in_pieces(heavy.iter().map(last_day), MAX_PIECES, query(STEP));
+        let (more, covered) = in_pieces(
+            heavy.iter().map(|sum| &*sum.sandbox_id),
+            MAX_PIECES,
+            query(STEP, window.min(DAY)),
+        );
         others.extend(heavy.drain(covered..));
         queries.extend(more);
 
@@ -162,7 +160,7 @@ impl Candidates {
             let rows = by_sandbox.get(&sum.sandbox_id).map_or(&[][..], Vec::as_slice);
             let most = most_in_an_hour(rows).max(sum.lately);
             if most < f64::from(CRASH_LOOP) {
-                // Before its last day it may have been in one.
+                // Before the last day it may have been in one.
                 cut |= i < self.looked_at && sum.is_heavy();
                 continue;
             }

@@ -9,7 +9,7 @@ use crate::parameters::{InvalidParameter, Parameters};
 use crate::rows::{self, UnexpectedAnswer};
 use crate::sql::{
     CHECK_INS, FLY_REGION, LAST_SEEN, MACHINE_ID, SAMPLE_INTERVAL, SANDBOX_ID, SUPERVISOR_STATE,
-    compare, in_pieces, latest, on_purpose, points,
+    in_pieces, latest, on_purpose, points,
 };
 use crate::time::{Span, Time};
 use crate::{Asked, Next, Question, clones, crash_loops};
@@ -22,7 +22,7 @@ const MAX_LIMIT: usize = 1_000;
 const MAX_SILENT: usize = MAX_LIMIT;
 
 /// The most queries that ask for silent sandboxes again. An id of 96 bytes that no literal can have takes up
-/// 212 characters of a query: 1,000 of them fit into 22.
+/// 196 characters of a query: 1,000 of them fit into 21.
 const MAX_PIECES: usize = 24;
 
 /// The most queries of a report. On Cloudflare's free plan a request may make 50 subrequests, of which the
@@ -91,10 +91,10 @@ impl<'a> IncidentsQuestion<'a> {
     fn heard_sql(&self, silent: &[SilentRow]) -> Vec<String> {
         let span = Span { after: self.heard_since().minus(1), until: self.asked.now };
         let points = points(span, self.asked.only);
-        let each = silent.iter().map(|row| compare(SANDBOX_ID, "=", &row.sandbox_id));
-        let (queries, _) = in_pieces(each, MAX_PIECES, |condition| {
+        let ids = silent.iter().map(|row| &*row.sandbox_id);
+        let (queries, _) = in_pieces(ids, MAX_PIECES, |condition| {
             format!(
-                "SELECT {SANDBOX_ID} AS sandboxId {points} AND ({condition}) \
+                "SELECT {SANDBOX_ID} AS sandboxId {points} AND {condition} \
                  GROUP BY sandboxId LIMIT {MAX_SILENT}"
             )
         });
@@ -110,8 +110,7 @@ impl<'a> IncidentsQuestion<'a> {
         let silent: Vec<SilentRow> = rows::read(silent)?;
         let (crash_loops, loop_queries) =
             crash_loops::Candidates::read(restarts, self.asked, self.window)?;
-        let (clones, mut queries) =
-            clones::Candidates::read(machines, self.asked, self.window, self.silent_after)?;
+        let (clones, mut queries) = clones::Candidates::read(machines, self.asked, self.window)?;
         let machine_queries = queries.len();
         let restart_queries = loop_queries.len();
         queries.extend(loop_queries);
@@ -201,7 +200,7 @@ impl Question for IncidentsQuestion<'_> {
             self.totals_sql(),
             self.silent_sql(),
             crash_loops::sums_sql(self.asked, self.window),
-            clones::sums_sql(self.asked, self.window, self.silent_after),
+            clones::sums_sql(self.asked, self.window, self.heard_since()),
         ]
     }
 
@@ -309,10 +308,10 @@ pub enum Incident {
         since: Time,
         /// When there were two for the last time.
         until: Time,
-        /// How many machines there were together; of more than 50, all that were seen.
+        /// How many machines there were together; of too many to look at, all that were seen.
         machines: u64,
-        /// The machines, those first seen first, and null for one without an id; of more than 50 the
-        /// one last seen.
+        /// The machines, those first seen first, and null for one without an id; of too many to look at,
+        /// the one last seen.
         machine_ids: Vec<Option<String>>,
     },
     /// The supervised process restarts again and again.

@@ -84,8 +84,8 @@ impl Parameters {
     /// A text to compare with what reports show, which is no longer than this.
     pub(crate) fn text(&self, name: &str) -> Result<Option<String>, InvalidParameter> {
         let Some(text) = self.get(name) else { return Ok(None) };
-        if text.len() > sql::LONGEST_TEXT {
-            let expected = format!("at most {} bytes", sql::LONGEST_TEXT);
+        if text.chars().count() > sql::LONGEST_TEXT {
+            let expected = format!("at most {} characters", sql::LONGEST_TEXT);
             return Err(InvalidParameter::new(name, expected));
         }
         Ok(Some(text.to_owned()))

@@ -134,7 +134,7 @@ pub(crate) fn columns() -> String {
          {} AS supervisorState, {} AS machineId, {} AS flyRegion, {} AS controllerVersion, \
          {} AS controllerCommit, {} AS openclawVersion, {} AS openclawCommit, \
          {} AS lastExitReason, {} AS uptimeSeconds, {} AS loadAvg5m, {} AS totalRestarts, \
-         {CHECK_INS} AS checkIns, round({}) AS restarts, {} AS bandwidthBytesIn, \
+         {CHECK_INS} AS checkIns, {} AS restarts, {} AS bandwidthBytesIn, \
          {} AS bandwidthBytesOut",
         latest(SUPERVISOR_STATE),
         latest(MACHINE_ID),
@@ -200,9 +200,9 @@ pub struct Sandbox {
     /// Check-ins within the window.
     #[serde(deserialize_with = "rows::whole")]
     pub check_ins: u64,
-    /// Restarts within the window.
-    #[serde(deserialize_with = "rows::whole")]
-    pub restarts: u64,
+    /// Restarts within the window, exactly: a page goes on after them. Written in whole ones.
+    #[serde(deserialize_with = "rows::number", serialize_with = "rows::in_ones")]
+    pub restarts: f64,
     /// Bytes that came in within the window.
     #[serde(deserialize_with = "rows::whole")]
     pub bandwidth_bytes_in: u64,

@@ -3,7 +3,7 @@
 use base64ct::{Base64UrlUnpadded, Encoding};
 use serde::{Deserialize, Serialize};
 
-use crate::parameters::{HOUR, InvalidParameter, Parameters, equals};
+use crate::parameters::{HOUR, InvalidParameter, Parameters, equals, sandbox_id};
 use crate::rows::{self, UnexpectedAnswer};
 use crate::sandbox::{Sandbox, columns};
 use crate::sql;
@@ -67,12 +67,12 @@ impl Key {
     }
 
     /// What that column holds; 0 if there is none.
-    #[expect(clippy::cast_precision_loss, reason = "seconds and restarts")]
+    #[expect(clippy::cast_precision_loss, reason = "seconds")]
     const fn value(self, sandbox: &Sandbox) -> f64 {
         match self {
             Self::SandboxId => 0.0,
             Self::LastSeen => sandbox.last_seen.0 as f64,
-            Self::Restarts => sandbox.restarts as f64,
+            Self::Restarts => sandbox.restarts,
             Self::Load => sandbox.load_avg_5m,
             Self::Uptime => sandbox.uptime_seconds,
         }
@@ -154,6 +154,7 @@ impl Cursor {
             .ok()
             .and_then(|json| serde_json::from_slice(&json).ok())
             .ok_or_else(|| expected("the `next` of an answer"))?;
+        sandbox_id(&cursor.sandbox).map_err(|_| expected("the `next` of an answer"))?;
         if cursor.order != order.name() {
             return Err(expected("the `next` of an answer with the same `sort`"));
         }

@@ -38,14 +38,24 @@ pub(crate) const LONGEST_TEXT: usize = 96;
 /// Analytics Engine refuses literals with a quote or a backslash, escaped or not: such a text is compared
 /// in hexadecimal digits, which sort as the bytes do.
 pub(crate) fn compare(column: impl fmt::Display, operator: &str, text: &str) -> String {
-    if !text.contains(['\'', '\\']) {
-        return format!("{column} {operator} '{text}'");
+    if is_literal(text) {
+        format!("{column} {operator} '{text}'")
+    } else {
+        format!("hex({column}) {operator} '{}'", hex(text))
     }
-    let digits = text.bytes().fold(String::with_capacity(2 * text.len()), |mut digits, byte| {
+}
+
+/// Whether a text can stand in quotes.
+fn is_literal(text: &str) -> bool {
+    !text.contains(['\'', '\\'])
+}
+
+/// As Analytics Engine's `hex` writes it.
+fn hex(text: &str) -> String {
+    text.bytes().fold(String::with_capacity(2 * text.len()), |mut digits, byte| {
         let _ = write!(digits, "{byte:02X}");
         digits
-    });
-    format!("hex({column}) {operator} '{digits}'")
+    })
 }
 
 /// `FROM` and `WHERE`: the points within a span, of the sandboxes that may be seen. `WHERE` may go on
@@ -80,16 +90,23 @@ fn bounded(column: Column) -> String {
         RESTARTS | TOTAL_RESTARTS => MAX_RESTARTS,
         UPTIME => MAX_UPTIME_SECONDS,
         LOAD => MAX_LOAD,
-        _ => MAX_BYTES,
+        // Compared in MiB, which loses nothing: Analytics Engine was seen to take a literal of 10^14 and
+        // more for an integer, which `if` then refuses beside a double.
+        _ => {
+            const MIB: f64 = 1_048_576.0;
+            let most = literal(MAX_BYTES / MIB);
+            let mib = literal(MIB);
+            return format!("if({column} / {mib} > {most}, {most}, {column} / {mib}) * {mib}");
+        }
     };
-    // Whole numbers, which must be written as doubles: both branches have to be of one type.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "whole, up to 2^53"
-    )]
-    let highest = highest as u64;
-    format!("if({column} > {highest}.0, {highest}.0, {column})")
+    let highest = literal(highest);
+    format!("if({column} > {highest}, {highest}, {column})")
+}
+
+/// A whole number as a double: both branches of an `if` have to be of one type.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole, up to 2^53")]
+fn literal(whole: f64) -> String {
+    format!("{}.0", whole as u64)
 }
 
 /// What a column adds up to over the check-ins that a point stands for.
@@ -140,38 +157,56 @@ pub(crate) fn quantile(level: &str, column: Column) -> String {
     format!("quantileExactWeighted({level})({}, _sample_interval)", bounded(column))
 }
 
-/// Splits a query that is too long into at most `most` pieces: `make` writes one with some of the
-/// conditions, of which one has to hold. Returns how many of the conditions are in them, too.
-pub(crate) fn in_pieces(
-    conditions: impl IntoIterator<Item = String>,
+/// A query about these sandboxes, in at most `most` pieces that are short enough: `make` writes one, given a
+/// condition on the sandbox. Returns how many of them the pieces are about, too.
+pub(crate) fn in_pieces<'a>(
+    ids: impl IntoIterator<Item = &'a str>,
     most: usize,
     make: impl Fn(&str) -> String,
 ) -> (Vec<String>, usize) {
-    const OR: &str = " OR ";
-    let room = MAX_SQL.saturating_sub(make("").chars().count());
+    let both = Ids { literals: Vec::new(), digits: vec![String::new()] };
+    let room = MAX_SQL.saturating_sub(make(&both.condition()).chars().count());
     let mut pieces = Vec::new();
-    let (mut piece, mut used, mut covered) = (String::new(), 0, 0);
-    for condition in conditions {
-        let length = OR.len() + condition.chars().count();
-        if used + length > room && !piece.is_empty() {
-            pieces.push(make(&piece));
-            piece.clear();
+    let (mut piece, mut used, mut covered) = (Ids::default(), 0, 0);
+    for id in ids {
+        // With its quotes and a comma; as digits, where it can be no literal.
+        let length = if is_literal(id) { id.chars().count() } else { 2 * id.len() } + "'', ".len();
+        if used + length > room && used > 0 {
+            pieces.push(make(&std::mem::take(&mut piece).condition()));
             used = 0;
         }
         if pieces.len() == most || length > room {
             break;
         }
-        if !piece.is_empty() {
-            piece.push_str(OR);
+        if is_literal(id) {
+            piece.literals.push(id.to_owned());
+        } else {
+            piece.digits.push(hex(id));
         }
-        piece.push_str(&condition);
         used += length;
         covered += 1;
     }
-    if !piece.is_empty() {
-        pieces.push(make(&piece));
+    if used > 0 {
+        pieces.push(make(&piece.condition()));
     }
     (pieces, covered)
+}
+
+/// Sandboxes, by how a query can name them.
+#[derive(Default)]
+struct Ids {
+    literals: Vec<String>,
+    digits: Vec<String>,
+}
+
+impl Ids {
+    fn condition(&self) -> String {
+        let [literals, digits] = [&self.literals, &self.digits].map(|list| list.join("', '"));
+        if self.digits.is_empty() {
+            return format!("{SANDBOX_ID} IN ('{literals}')");
+        }
+        format!("({SANDBOX_ID} IN ('{literals}') OR hex({SANDBOX_ID}) IN ('{digits}'))")
+    }
 }
 
 /// When the first and the last of the points arrived.
@@ -200,18 +235,26 @@ mod tests {
     #[test]
     fn a_query_that_is_too_long_is_split() {
         let make = |condition: &str| format!("SELECT 1 FROM t WHERE {condition}");
-        let conditions = |n| (0..n).map(|i| format!("a = {i:0>95}"));
-        let (queries, covered) = in_pieces(conditions(250), 4, make);
-        assert_eq!((queries.len(), covered), (3, 250));
-        assert!(queries.iter().all(|sql| sql.len() <= MAX_SQL), "{queries:?}");
-        assert_eq!(queries.iter().map(|sql| sql.matches("a = ").count()).sum::<usize>(), 250);
-        let (queries, covered) = in_pieces(conditions(250), 2, make);
-        assert_eq!(queries.iter().map(|sql| sql.matches("a = ").count()).sum::<usize>(), covered);
-        assert_eq!(queries.len(), 2);
-        assert_eq!(in_pieces(conditions(0), 2, make), (vec![], 0));
+        let named =
+            |queries: &[String]| queries.iter().map(|sql| sql.matches("00").count()).sum::<usize>();
+        for id in ["x00", "'00", "x00xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'x"] {
+            let ids = vec![id; 3_000];
+            let (queries, covered) = in_pieces(ids.iter().copied(), 100, make);
+            assert_eq!(covered, 3_000);
+            assert!(queries.iter().all(|sql| sql.len() <= MAX_SQL), "{id}");
+            assert!(queries.iter().rev().skip(1).all(|sql| sql.len() > MAX_SQL - 200), "{id}");
+            let (queries, covered) = in_pieces(ids.iter().copied(), 2, make);
+            assert_eq!(queries.len(), 2);
+            if id == "x00" {
+                assert_eq!(named(&queries), covered);
+            }
+        }
+        assert_eq!(in_pieces([], 2, make), (vec![], 0));
+        assert_eq!(in_pieces([&*"x".repeat(MAX_SQL)], 2, make), (vec![], 0));
+        let (queries, _) = in_pieces(["a", "o'b", "b"], 2, make);
         assert_eq!(
-            in_pieces([String::from_utf8(vec![b'x'; MAX_SQL]).unwrap()], 2, make),
-            (vec![], 0)
+            queries,
+            ["SELECT 1 FROM t WHERE (index1 IN ('a', 'b') OR hex(index1) IN ('6F2762'))"]
         );
     }
 

@@ -141,7 +141,7 @@ fn the_longest_parameters_make_no_query_too_long() {
     );
     let too_long = format!("{longest}x");
     let error = SandboxesQuestion::new(&parameters(&[("state", &too_long)]), ALL).unwrap_err();
-    assert_eq!(error.to_string(), "state: expected at most 96 bytes");
+    assert_eq!(error.to_string(), "state: expected at most 96 characters");
 }
 
 /// Sandboxes of an ordinary fleet: `loops` of them are in a crash loop, one is cloned, one is silent.
@@ -253,22 +253,121 @@ fn strangers_that_come_once_each_hide_no_clone() {
 }
 
 #[test]
-fn many_machines_one_after_the_other_are_no_clone() {
-    let ids: Vec<&'static str> =
-        (0..60).map(|i| &*Box::leak(i.to_string().into_boxed_str())).collect();
-    let moved = ids.iter().enumerate().flat_map(|(i, machine)| {
-        let begun = 20 * HOUR - i as u64 * 20 * MINUTE;
-        [begun, begun - 10 * MINUTE].map(|ago| CheckIn {
+fn good_byes_that_go_on_are_check_ins_like_others() {
+    let every = |from: u64, until: u64, machine, state| {
+        (until..=from).step_by(300).map(move |ago| CheckIn {
             ago,
-            sandbox: "moved",
+            sandbox: "own",
             machine,
+            state,
+            ..CHECK_IN
+        })
+    };
+    let own = || every(25 * HOUR, 0, "own", "running");
+    let severity = |check_ins: Vec<CheckIn>, window: &str| {
+        let pairs = parameters(&[("window", window), ("limit", "1000")]);
+        let question = IncidentsQuestion::new(&pairs, ALL).unwrap();
+        let report = ask_within_limits(&beside(check_ins.into_iter()), question).unwrap();
+        let of = report["incidents"].as_array().unwrap().iter();
+        let mut clones = of.filter(|one| one["kind"] == "clone" && one["sandboxId"] == "own");
+        clones.next().map_or_else(String::new, |one| one["severity"].as_str().unwrap().to_owned())
+    };
+    for window in ["1h", "24h"] {
+        for from in [25, 20] {
+            let stranger = every(from * HOUR, 0, "x", "shutting_down");
+            assert_eq!(
+                severity(own().chain(stranger).collect(), window),
+                "critical",
+                "{window}, {from} h"
+            );
+        }
+        let two = every(2 * HOUR, 0, "x", "shutting_down").chain(every(
+            2 * HOUR,
+            100,
+            "y",
+            "shutting_down",
+        ));
+        assert_eq!(severity(two.collect(), window), "critical", "{window}");
+    }
+    // It ran once.
+    let once = CheckIn { ago: 20 * HOUR + 1, sandbox: "own", machine: "x", ..CHECK_IN };
+    let stranger = every(20 * HOUR, 0, "x", "shutting_down").chain([once]);
+    assert_eq!(severity(own().chain(stranger).collect(), "24h"), "critical");
+}
+
+#[test]
+fn so_many_machines_are_an_incident_however_they_come() {
+    let id = |i: u64| -> &'static str { Box::leak(i.to_string().into_boxed_str()) };
+    let severity = |check_ins: Vec<CheckIn>| {
+        let report = ask_incidents(&beside(check_ins.into_iter()));
+        assert_eq!(report["complete"], true);
+        let of = report["incidents"].as_array().unwrap().iter();
+        let mut clones = of.filter(|one| one["kind"] == "clone" && one["sandboxId"] == "own");
+        clones.next().map(|one| (one["severity"].clone(), one["machines"].clone()))
+    };
+    let at = |ago, machine| CheckIn { ago, sandbox: "own", machine, ..CHECK_IN };
+    // One after the other, now and then.
+    let moved = |machines: u64| {
+        (0..machines).flat_map(move |i| {
+            [20 * HOUR - i * 1_000, 20 * HOUR - i * 1_000 - 600].map(|ago| at(ago, id(i)))
+        })
+    };
+    assert_eq!(severity(moved(50).collect()), None);
+    assert_eq!(severity(moved(60).collect()), Some((json!("info"), json!(60))));
+    // Strangers once each, and one after the own machine has died.
+    let own = (3 * HOUR..20 * HOUR).step_by(300).map(|ago| at(ago, "own"));
+    let strangers = (0..50).map(|i| at(19 * HOUR - i, id(i))).chain([at(30, "late")]);
+    let found = severity(own.chain(strangers).collect());
+    assert_eq!(found, Some((json!("info"), json!(52))));
+    // An hour long, 20 hours ago.
+    let own = (0..23 * HOUR).step_by(300).map(|ago| at(ago, "own"));
+    let strangers = (0..61).flat_map(|i| [20 * HOUR, 19 * HOUR].map(|ago| at(ago - i, id(i))));
+    assert_eq!(severity(own.chain(strangers).collect()), Some((json!("info"), json!(62))));
+}
+
+#[test]
+fn a_large_fleet_of_short_ids_is_asked_about() {
+    let ids: Vec<&'static str> =
+        (0..1_100).map(|i| &*Box::leak(i.to_string().into_boxed_str())).collect();
+    let check_ins = ids.iter().flat_map(|&sandbox| {
+        [("a", 90), ("b", 60), ("c", 30)].map(|(machine, ago)| CheckIn {
+            ago: ago * MINUTE,
+            sandbox,
+            machine,
+            restarts: 1,
+            weight: 2,
             ..CHECK_IN
         })
     });
-    let report = ask_incidents(&beside(moved));
-    assert_eq!(sandboxes(&report, "clone"), ["cloned"].into());
-    // So many are not looked at one by one.
-    assert_eq!(report["missing"], json!(["clones"]));
+    let report = ask_incidents(&FleetInMemory::new(&check_ins.collect::<Vec<_>>()));
+    assert_eq!(report["totals"]["silent"], 1_100);
+}
+
+#[test]
+fn fractions_count_alike_everywhere() {
+    let of = FleetInMemory::of((0..30).map(|i| {
+        let mut point = CHECK_IN.into_point();
+        point.index1 = format!("sandbox-{i}");
+        point.doubles = vec![0.4; 6];
+        point
+    }));
+    let none = parameters(&[]);
+    let fleet = ask_within_limits(&of, FleetQuestion::new(&none, ALL).unwrap()).unwrap();
+    assert_eq!((&fleet["restarts"], &fleet["restartedSandboxes"]), (&json!(12), &json!(30)));
+    let pairs = parameters(&[("restarted", "true")]);
+    let page = ask_within_limits(&of, SandboxesQuestion::new(&pairs, ALL).unwrap()).unwrap();
+    assert_eq!(page["sandboxes"].as_array().unwrap().len(), 30);
+}
+
+#[test]
+fn what_is_shown_can_be_filtered_by() {
+    let state: &'static str = Box::leak("😀".repeat(120).into_boxed_str());
+    let of = FleetInMemory::new(&[CheckIn { state, ..CHECK_IN }]);
+    let fleet = ask_within_limits(&of, FleetQuestion::new(&parameters(&[]), ALL).unwrap()).unwrap();
+    let shown = fleet["supervisorStates"][0]["value"].as_str().unwrap();
+    let pairs = parameters(&[("state", shown)]);
+    let page = ask_within_limits(&of, SandboxesQuestion::new(&pairs, ALL).unwrap()).unwrap();
+    assert_eq!(page["sandboxes"].as_array().unwrap().len(), 1);
 }
 
 #[test]
