@@ -223,7 +223,14 @@ fn is_domain(host: &str) -> bool {
 /// The sandboxes that a text names: ids between commas or, for ids with commas or white space in them, a
 /// JSON array.
 fn revoked(text: &str) -> Result<BTreeSet<String>, Unusable> {
+    // Written by mistake, these would revoke nobody, and nobody would notice.
+    let is_odd = |id: &str| id.contains(['"', '“', '”', '\n', '\r', ';', '{', '}', '\u{feff}']);
     if !text.starts_with('[') {
+        if values(text).any(is_odd) {
+            let fault = "has an id with quotes, braces, semicolons or line ends: write ids between commas, or \
+                         a JSON array such as [\"sandbox-1\", \"a; b\"]";
+            return Err(Unusable { name: REVOKED_SANDBOXES, fault });
+        }
         return Ok(values(text).map(str::to_owned).collect());
     }
     serde_json::from_str(text).map_err(|_| Unusable {

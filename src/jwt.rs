@@ -84,7 +84,7 @@ impl Audience {
 #[serde(untagged)]
 enum Text {
     Text(String),
-    Other(IgnoredAny),
+    Other(Others),
 }
 
 impl Text {
@@ -92,6 +92,14 @@ impl Text {
         match self {
             Self::Text(text) => Some(text),
             Self::Other(_) => None,
+        }
+    }
+
+    /// Refuses what has a [look-alike](Others::check) within.
+    fn check(claim: Option<&Self>) -> Result<(), BadToken> {
+        match claim {
+            Some(Self::Other(others)) => others.check(),
+            _ => Ok(()),
         }
     }
 
@@ -263,7 +271,7 @@ pub(crate) fn check(jwt: &Jwt, token: &str, now: DateTime<Utc>) -> Result<Operat
     let claims = verify(jwt, &token)?;
 
     check_time(&claims, now)?;
-    let Named { sub, iss, aud, sandbox_id, custom, others, .. } = claims.custom;
+    let Named { sub, iss, aud, sandbox_id, email, common_name, custom, others } = claims.custom;
     if jwt.issuer.is_some() && iss != jwt.issuer {
         return Err(BadToken::Issuer);
     }
@@ -271,6 +279,8 @@ pub(crate) fn check(jwt: &Jwt, token: &str, now: DateTime<Utc>) -> Result<Operat
         return Err(BadToken::Audience);
     }
     others.check()?;
+    Text::check(email.as_ref())?;
+    Text::check(common_name.as_ref())?;
     match custom {
         Some(Custom::Claims { sandbox_id: Some(_), .. }) => return Err(BadToken::LookAlike),
         Some(Custom::Claims { others, .. } | Custom::Other(others)) => others.check()?,
@@ -311,9 +321,13 @@ pub(crate) fn judge(
         return Err(BadToken::Audience);
     }
     others.check()?;
+    Text::check(email.as_ref())?;
+    Text::check(common_name.as_ref())?;
     let custom = match custom {
         Some(Custom::Claims { sandbox_id, others }) => {
             others.check()?;
+            Text::check(email.as_ref())?;
+            Text::check(common_name.as_ref())?;
             sandbox_id
         }
         Some(Custom::Other(_)) => return Err(BadToken::Claims),

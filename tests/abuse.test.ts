@@ -45,6 +45,15 @@ test('an array that cannot be read lets nobody in, and the log says why', async 
   }
 });
 
+test('a list in a form that would revoke nobody lets nobody in', async (t) => {
+  for (const list of ['"sandbox-1","x"', 'sandbox-1\nx', 'sandbox-1; x', '{"sandbox-1":true}', '“sandbox-1”', '\ufeff["sandbox-1"]']) {
+    const worker = await startWorker({ vars: { REVOKED_SANDBOXES: list } }, t);
+    const refused = await worker.checkIn(FULL);
+    assert.deepEqual([refused.status, (await refusal(refused)).code], [503, 'misconfigured'], list);
+    await logged(worker, /REVOKED_SANDBOXES has an id with quotes/);
+  }
+});
+
 test('a list without an id revokes nobody', async (t) => {
   const worker = await startWorker({ vars: { REVOKED_SANDBOXES: ' , ' } }, t);
   assert.equal((await worker.checkIn(FULL)).status, 204);

@@ -148,6 +148,8 @@ test('a limit under another name refuses the token', async () => {
     { custom: { sandbox_id: null } },
     { custom: { sandboxId: 'sandbox-1' } },
     { custom: [{ sandboxId: 'sandbox-1' }] },
+    { email: { sandbox_id: 'sandbox-1' } },
+    { common_name: [{ sandboxId: 'sandbox-1' }] },
     { sandbox_id: 'sandbox-1', custom: { sandbox_id: 'sandbox-1' } },
     { app_metadata: { limits: [{ sandbox_id: 'sandbox-1' }] } },
   ];

@@ -427,12 +427,16 @@ test('a body that comes byte by byte is taken, and those that stall hold up nobo
     connection.socket.write(whole.subarray(0, whole.length - 1 - i));
     return connection;
   });
+  const counted = Promise.withResolvers<void>();
   const slow = [request(), chunked(chunk(BODY), LAST_CHUNK)].map(async (sent) => {
     const connection = new Connection();
-    for (const byte of sent) {
+    for (const byte of sent.subarray(0, -1)) {
       connection.socket.write(Buffer.of(byte));
       await delay(1);
     }
+    // Stored no earlier than it is counted.
+    await counted.promise;
+    connection.socket.write(sent.subarray(-1));
     const { answers } = await connection.exchange(1);
     connection.socket.destroy();
     return answers;
@@ -441,6 +445,7 @@ test('a body that comes byte by byte is taken, and those that stall hold up nobo
   for (let i = 0; i < 20; i += 1) await assertServed(0, 'stalled bodies');
   const each = (performance.now() - started) / 20;
   assert.ok(each < 500, `${each} ms for one`);
+  counted.resolve();
   assert.deepEqual(await Promise.all(slow), [['204'], ['204']]);
   for (const { answers } of await Promise.all(stalled.map((connection) => connection.exchange(0)))) {
     assert.deepEqual(answers, []);
