@@ -4,7 +4,8 @@
  * all that is needed at a time and never for a single header or value. `tests/budget.test.ts` counts.
  */
 
-const ACCEPTED = { status: 204, headers: { 'x-content-type-options': 'nosniff' } };
+// An object of the runtime's own is copied there; a plain one would be converted for each check-in.
+const ACCEPTED = { status: 204, headers: new Headers({ 'x-content-type-options': 'nosniff' }) };
 
 /**
  * Makes the function that takes every request.
