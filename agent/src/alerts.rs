@@ -22,6 +22,7 @@ use sentry::{Client, ClientOptions, Envelope, Transport};
 use ureq::http::{StatusCode, Uri};
 
 use self::policy::{DEFECT, Policy};
+use crate::bounded;
 use crate::cli::{DaemonArguments, Settings, VERSION};
 use crate::config::{self, Config, ConfigError};
 use crate::http::{self, NoAnswer};
@@ -305,7 +306,8 @@ impl Ingest {
         let body = String::from_utf8_lossy(&body);
         let authorization = authorization(&self.dsn).header_value("");
         let authorization = authorization.ok_or(ConfigError::SentryDsn)?;
-        let (client, _) = config::client(&self.url, &self.settings)?;
+        let deadline = Instant::now() + bounded::PATIENCE;
+        let (client, _) = config::client(&self.url, &self.settings, deadline)?;
         let response = client.post(
             &self.url,
             &[("x-sentry-auth", &authorization)],

@@ -1,9 +1,8 @@
 //! Settings, checked: what leaves this module can be used without another thought.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kiloclaw_checkin::DRY_RUN_PARAMETER;
 use kiloclaw_checkin::limits::{MAX_SANDBOX_ID_BYTES, has_control_characters};
@@ -19,7 +18,13 @@ use crate::collect::{Source, Sources};
 use crate::http::{self, Client};
 use crate::schedule::Rhythm;
 use crate::secret::{Redactor, Secret};
-use crate::{no_proxy, variables};
+use crate::{bounded, no_proxy, variables};
+
+/// The largest file of a secret, in bytes: far more than a header takes.
+const MAX_SECRET_BYTES: usize = 64 * 1024;
+
+/// The largest file of certificate authorities, in bytes: all of a system's are a fifth of it.
+const MAX_CA_BYTES: usize = 1024 * 1024;
 
 /// What is wrong with the settings. It names variables and never quotes values: a URL or a token
 /// may hold a secret even where it is broken.
@@ -145,21 +150,23 @@ pub struct Target {
 }
 
 /// Takes each secret from its file, else from its flag or variable, else from systemd.
-fn api_key(settings: &Settings) -> Result<Option<Secret>, ConfigError> {
+fn api_key(settings: &Settings, deadline: Instant) -> Result<Option<Secret>, ConfigError> {
     secret(
         settings.api_key_file.as_deref(),
         settings.api_key.as_ref(),
         settings.credentials_directory.as_deref(),
         (variables::API_KEY, variables::API_KEY_FILE),
+        deadline,
     )
 }
 
-fn gateway_token(settings: &Settings) -> Result<Option<Secret>, ConfigError> {
+fn gateway_token(settings: &Settings, deadline: Instant) -> Result<Option<Secret>, ConfigError> {
     secret(
         settings.gateway_token_file.as_deref(),
         settings.gateway_token.as_ref(),
         settings.credentials_directory.as_deref(),
         (variables::GATEWAY_TOKEN, variables::GATEWAY_TOKEN_FILE),
+        deadline,
     )
 }
 
@@ -168,12 +175,14 @@ fn secret(
     value: Option<&Secret>,
     systemd: Option<&Path>,
     (variable, file_variable): (&'static str, &'static str),
+    deadline: Instant,
 ) -> Result<Option<Secret>, ConfigError> {
+    let read = |path: &Path| bounded::read_to_string(path, MAX_SECRET_BYTES, deadline);
     let (text, variable, path) = match (file, value, systemd) {
-        (Some(file), _, _) => (fs::read_to_string(file), file_variable, file.to_owned()),
+        (Some(file), _, _) => (read(file), file_variable, file.to_owned()),
         (None, None, Some(directory)) => {
             let path = directory.join(variable);
-            match fs::read_to_string(&path) {
+            match read(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
                 text => (text, variables::CREDENTIALS_DIRECTORY, path),
             }
@@ -225,7 +234,9 @@ impl<'a> Checked<'a> {
     #[must_use]
     pub fn new(settings: &'a Settings, source: &SourceArguments, sent: bool) -> Self {
         let mut problems = Vec::new();
-        let (api_key, gateway_token) = (api_key(settings), gateway_token(settings));
+        let deadline = Instant::now() + bounded::PATIENCE;
+        let api_key = api_key(settings, deadline);
+        let gateway_token = gateway_token(settings, deadline);
         let missing: Vec<_> = [
             (sent && settings.checkin_url.is_none(), variables::CHECKIN_URL),
             (sent && matches!(api_key, Ok(None)), variables::API_KEY),
@@ -255,12 +266,13 @@ impl<'a> Checked<'a> {
         if url.as_ref().is_some_and(is_dry_run) {
             problems.push(ConfigError::DryRun);
         }
-        let client = url.as_ref().and_then(|url| valid(client(url, settings), &mut problems));
+        let client =
+            url.as_ref().and_then(|url| valid(client(url, settings, deadline), &mut problems));
         let (client, proxy) = client.unzip();
 
         let token = gateway_token.as_ref().filter(|token| token.header_value("").is_some());
         let source = valid(process_source(settings, source, token, &redactor), &mut problems);
-        let local = source.as_ref().map(|source| local_client(source, settings));
+        let local = source.as_ref().map(|source| local_client(source, settings, deadline));
         let local = local.and_then(|local| valid(local, &mut problems));
         let interfaces = Interfaces::new(&settings.net_interfaces).map_err(ConfigError::from);
         let interfaces = valid(interfaces, &mut problems);
@@ -380,9 +392,13 @@ fn process_source(
 }
 
 /// What asks that source.
-fn local_client(source: &Source, settings: &Settings) -> Result<Client, ConfigError> {
+fn local_client(
+    source: &Source,
+    settings: &Settings,
+    deadline: Instant,
+) -> Result<Client, ConfigError> {
     let roots = match source {
-        Source::StatusUrl(StatusSource { url, .. }) => roots(url, settings)?,
+        Source::StatusUrl(StatusSource { url, .. }) => roots(url, settings, deadline)?,
         Source::None | Source::SystemdUnit(_) => RootCerts::WebPki,
     };
     Ok(Client::new(Duration::from_secs(settings.timeout), roots, None))
@@ -482,23 +498,26 @@ fn parse_url(text: &str) -> Option<Uri> {
     (http && host && !user).then_some(url)
 }
 
-/// A client for `url`, and the proxy that it goes through, if it goes through one.
+/// A client for `url`, and the proxy that it goes through, if it goes through one. What it takes of
+/// files has to be there by `deadline`.
 pub(crate) fn client(
     url: &Uri,
     settings: &Settings,
+    deadline: Instant,
 ) -> Result<(Client, Option<Proxy>), ConfigError> {
     let proxy = proxy_to(url, settings)?;
     let timeout = Duration::from_secs(settings.timeout);
-    Ok((Client::new(timeout, roots(url, settings)?, proxy.clone()), proxy))
+    Ok((Client::new(timeout, roots(url, settings, deadline)?, proxy.clone()), proxy))
 }
 
 /// Whom to trust behind `url`. Reading the system's authorities is work that http does not need.
-fn roots(url: &Uri, settings: &Settings) -> Result<RootCerts, ConfigError> {
+fn roots(url: &Uri, settings: &Settings, deadline: Instant) -> Result<RootCerts, ConfigError> {
     if url.scheme_str() != Some("https") {
         return Ok(RootCerts::WebPki);
     }
     let Some(path) = &settings.ca_file else { return Ok(http::system_roots()) };
-    let pem = fs::read(path).map_err(|error| ConfigError::Unreadable {
+    let pem = bounded::read(path, MAX_CA_BYTES, deadline);
+    let pem = pem.map_err(|error| ConfigError::Unreadable {
         variable: variables::CA_FILE,
         path: path.clone(),
         error,
@@ -527,6 +546,8 @@ fn redactor(settings: &Settings, read: &[&Option<Secret>]) -> Redactor {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use clap::Parser;
     use proptest::prelude::*;
 
@@ -656,7 +677,8 @@ mod tests {
         fs::write(directory.path().join(variables::API_KEY), "from-systemd\n").unwrap();
         let value = Secret::new("from-value");
         let read = |file: Option<&Path>, value: Option<&Secret>, systemd: Option<&Path>| {
-            let secret = secret(file, value, systemd, names)?;
+            let deadline = Instant::now() + bounded::PATIENCE;
+            let secret = secret(file, value, systemd, names, deadline)?;
             Ok::<_, ConfigError>(secret.map(|secret| secret.expose().to_owned()))
         };
         let systemd = Some(directory.path());

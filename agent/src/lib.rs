@@ -19,6 +19,7 @@ pub mod alerts;
 #[cfg(not(feature = "sentry"))]
 #[path = "no_alerts.rs"]
 pub mod alerts;
+pub mod bounded;
 pub mod check_in;
 pub mod children;
 pub mod cli;

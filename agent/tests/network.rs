@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use kiloclaw_checkin::Refusal;
@@ -186,6 +187,47 @@ fn secrets_can_be_the_services_credentials() {
     assert_eq!(run(&mut once).code, 64);
     let run = run(once.env("CREDENTIALS_DIRECTORY", machine.path("credentials")));
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+}
+
+#[test]
+fn secrets_and_authorities_can_come_from_another_program() {
+    let server = Server::start(Some(AUTHORITY.server("localhost")), telemetry);
+    let machine = Machine::new();
+    let ca = machine.put("ca.pem", &AUTHORITY.pem);
+    let mut once = machine.agent("once", &server.https("localhost"));
+    once.env_remove("KILOCODE_API_KEY");
+    let mut bash = Command::new("bash");
+    bash.args([
+        "-c",
+        r#"exec "$0" once --api-key-file <(sleep 0.2; echo "$KEY") --ca-file <(cat "$CA")"#,
+    ])
+    .arg(once.get_program())
+    .env_clear()
+    .envs(once.get_envs().filter_map(|(name, value)| Some((name, value?))))
+    .env("PATH", "/usr/bin:/bin")
+    .env("KEY", API_KEY)
+    .env("CA", ca);
+    let run = run(&mut bash);
+    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+}
+
+#[test]
+fn a_file_that_never_ends_is_an_error() {
+    let machine = Machine::new();
+    let fifo = machine.path("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let (zero, fifo) = (Path::new("/dev/zero"), fifo.as_path());
+    for (variable, path, why) in [
+        ("KILOCODE_API_KEY_FILE", zero, "it is too large: more than 64 KiB"),
+        ("OPENCLAW_GATEWAY_TOKEN_FILE", fifo, "nothing came within 5 s"),
+        ("KILOCLAW_CA_FILE", zero, "it is too large: more than 1024 KiB"),
+    ] {
+        let mut once = machine.agent("once", "https://localhost/");
+        let run = run(once.env(variable, path));
+        assert_eq!(run.code, 64, "{}", run.stderr);
+        let expected = format!("{variable}: cannot read {}: {why}", path.display());
+        assert!(run.stderr.contains(&expected), "{}", run.stderr);
+    }
 }
 
 /// Ended with the test, whatever becomes of it.

@@ -5,11 +5,12 @@
 mod harness;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use harness::{AMPLE, Agent, Machine, Server, eventually, fixture, is_there};
+use harness::{AMPLE, API_KEY, Agent, Machine, Server, eventually, fixture, is_there};
 use kiloclaw_checkin::Refusal;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -328,7 +329,7 @@ fn a_command_knows_that_it_is_supervised_and_gets_no_secret_of_the_agents_own() 
 fn what_tells_the_version_gets_no_secrets() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let program = machine.path("openclaw");
-    std::os::unix::fs::symlink(fixture("openclaw-environment"), &program).unwrap();
+    symlink(fixture("openclaw-environment"), &program).unwrap();
     let mut command = machine.command("run", &server);
     command
         .env("KILOCLAW_OPENCLAW_COMMAND", &program)
@@ -340,7 +341,7 @@ fn what_tells_the_version_gets_no_secrets() {
     assert_eq!(check_in["openclawVersion"], "2026.3.13");
     let environment = fs::read_to_string(machine.path("openclaw.environment")).unwrap();
     assert!(environment.contains("HOME=/srv\n"), "{environment}");
-    for secret in [harness::API_KEY, harness::GATEWAY_TOKEN, "password"] {
+    for secret in [API_KEY, harness::GATEWAY_TOKEN, "password"] {
         assert!(!environment.contains(secret), "{environment}");
     }
     agent.stop();
@@ -389,7 +390,7 @@ fn the_first_process_of_a_container_reaps_orphans() {
     // The inner shell ends at once, and its child becomes one of the agent's.
     let script = "sh -c 'sleep 0.2 & exit 0'; echo ready; exec sleep 60";
     let agent = machine.command("run", &server);
-    let mut command = std::process::Command::new("unshare");
+    let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child"]);
     command.arg(agent.get_program()).args(agent.get_args()).args(["--", "sh", "-c", script]);
     command.env_clear();
@@ -410,7 +411,7 @@ fn the_first_process_of_a_container_reaps_orphans() {
     // What was started here by others, as with `docker exec`, is nothing that the command left.
     let strange = machine.path("stranger");
     let stranger = format!("setsid sh -c 'echo >{}; exec sleep 300' >&- 2>&- &", strange.display());
-    let mut enter = std::process::Command::new("nsenter");
+    let mut enter = Command::new("nsenter");
     enter.args(["--preserve-credentials", "--user", "--pid", "--target", &init]);
     enter.args(["sh", "-c", &stranger]).env_clear();
     assert!(enter.env("PATH", "/usr/bin:/bin").status().unwrap().success());
@@ -448,4 +449,33 @@ fn a_version_that_takes_its_time_does_not_cost_the_last_check_in() {
     let (exit, output) = agent.ended();
     assert_eq!(exit.code(), Some(0), "{output}");
     assert!(!output.contains("cannot tell OpenClaw's version"), "{output}");
+}
+
+#[test]
+fn a_key_file_that_turns_out_to_be_endless_hangs_nothing() {
+    let (machine, server) = (Machine::new(), Server::accepting());
+    let key = machine.path("key");
+    fs::write(&key, API_KEY).unwrap();
+    let mut agent = machine.command("run", &server);
+    agent.env("KILOCODE_API_KEY_FILE", &key).args(["--", "sleep", "60"]);
+    let mut agent = Agent::start(&mut agent);
+    server.check_in(|check_in| check_in["supervisorState"] == "running");
+    let kept = "keeping the configuration as it was: KILOCODE_API_KEY_FILE: cannot read ";
+
+    fs::remove_file(&key).unwrap();
+    assert!(Command::new("mkfifo").arg(&key).status().unwrap().success());
+    agent.signal(Signal::HUP);
+    let line = agent.line(kept);
+    assert!(line.ends_with("nothing came within 5 s"), "{line}");
+
+    fs::remove_file(&key).unwrap();
+    symlink("/dev/zero", &key).unwrap();
+    agent.signal(Signal::HUP);
+    let line = agent.line(kept);
+    assert!(line.ends_with("it is too large: more than 64 KiB"), "{line}");
+
+    server.check_in(|check_in| check_in["supervisorState"] == "running");
+    agent.signal(Signal::TERM);
+    server.check_in(|check_in| check_in["supervisorState"] == "shutting_down");
+    assert_eq!(agent.ended().0.code(), Some(0));
 }

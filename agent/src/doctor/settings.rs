@@ -1,5 +1,7 @@
 //! What is wrong with the settings, each with a code and with what to do.
 
+use std::io::ErrorKind;
+
 use crate::cli::Settings;
 use crate::config::{self, Checked, ConfigError};
 use crate::doctor::check::Verdict;
@@ -55,6 +57,15 @@ fn verdict(error: &ConfigError) -> Verdict {
             "wrong_sandbox_id",
             format!("set {SANDBOX_ID} to the id that {GATEWAY_TOKEN} was made for"),
         ),
+        ConfigError::Unreadable { error, .. }
+            if matches!(error.kind(), ErrorKind::FileTooLarge | ErrorKind::TimedOut) =>
+        {
+            (
+                "unreadable_file",
+                "name a file that holds this and nothing else, or a pipe whose writer ends soon"
+                    .to_owned(),
+            )
+        }
         ConfigError::Unreadable { .. } => (
             "unreadable_file",
             "check the path, and that the agent's user may read it and the folders above it"
