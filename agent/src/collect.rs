@@ -20,6 +20,9 @@ pub mod systemd;
 use openclaw::ProbeError;
 use process::{ProcessHealth, Status};
 
+/// How long whoever knows the process may take once the agent is ending: a third of what is left.
+const WHILE_ENDING: Duration = Duration::from_secs(1);
+
 /// Where readings come from.
 #[derive(Clone, Debug)]
 pub struct Sources {
@@ -114,9 +117,16 @@ impl Collector {
                 let restarts = status.restarts;
                 (ProcessHealth::Known(status), Some(restarts))
             }
-            None => self.ask(client, time_left(deadline), warn),
+            None => self.ask(client, self.patience(deadline), warn),
         };
         Readings { load_avg_5m: None, network, epoch, openclaw: None, process, restarts }
+    }
+
+    /// How long whoever knows the process may take: as much has to be left for the request, and an
+    /// agent that is ending has another check-in to send.
+    fn patience(&self, deadline: Option<Instant>) -> Duration {
+        let most = if self.children.are_abandoned() { WHILE_ENDING } else { Duration::MAX };
+        (time_left(deadline) / 2).min(most)
     }
 
     /// Asks whoever knows the process; the number of restarts is known or not for itself.

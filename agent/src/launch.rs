@@ -1,16 +1,18 @@
-//! How the command of `run` is started: by a short-lived copy of the agent, which becomes it.
+//! How the command of `run`, and what is run for its output, is started: by a short-lived copy of the
+//! agent, which becomes it.
 //!
 //! A process can only arrange for itself that it ends with its parent, and what it inherits of
 //! signals is for itself to put in order. The usual place for both is between fork and exec, where
 //! Rust code cannot be safe; so the agent runs itself, and that process execs the command.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::{self, Command, ExitCode};
+use std::process::{self, Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
@@ -29,25 +31,49 @@ const THIS_PROGRAM: &str = "/proc/self/exe";
 /// How long a program may take to load before it counts as started, whatever comes of it.
 const LOADED_AFTER: Duration = Duration::from_secs(5);
 
+/// Whether a copy of this program becomes what it is asked to. Tests of the library are programs that
+/// do not.
+static IS_THE_AGENT: AtomicBool = AtomicBool::new(false);
+
 /// Starts a command that is killed when the calling thread ends. It leads a process group of its own
 /// and has no standard input.
 pub fn launch(command: &[OsString], children: &Children) -> io::Result<Child> {
+    start(command.iter().map(OsString::as_os_str), children, LOADED_AFTER, |launcher| {
+        launcher.env(variables::OF_THE_COMMAND, process::id().to_string());
+        if std::env::var_os(variables::NO_RESPAWN).is_none() {
+            launcher.env(variables::NO_RESPAWN, "1");
+        }
+        for name in variables::NOT_FOR_THE_COMMAND {
+            launcher.env_remove(name);
+        }
+    })
+}
+
+/// The same with an environment and outputs of one's own; after `loaded_after` it counts as started.
+pub fn start<'a>(
+    words: impl IntoIterator<Item = &'a OsStr>,
+    children: &Children,
+    loaded_after: Duration,
+    set_up: impl FnOnce(&mut Command),
+) -> io::Result<Child> {
+    let mut words = words.into_iter();
+    if !IS_THE_AGENT.load(Ordering::Relaxed) {
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words).stdin(Stdio::null()).process_group(0);
+        set_up(&mut command);
+        return children.spawn(&mut command);
+    }
     let (mut ours, theirs) = UnixStream::pair()?;
-    ours.set_read_timeout(Some(LOADED_AFTER))?;
+    // A time of nothing would be none at all.
+    ours.set_read_timeout(Some(loaded_after.clamp(Duration::from_millis(1), LOADED_AFTER)))?;
     let mut launcher = Command::new(THIS_PROGRAM);
     launcher
         .arg(LAUNCH)
         .arg(process::id().to_string())
-        .args(command)
+        .args(words)
         .stdin(OwnedFd::from(theirs))
-        .process_group(0)
-        .env(variables::OF_THE_COMMAND, process::id().to_string());
-    if std::env::var_os(variables::NO_RESPAWN).is_none() {
-        launcher.env(variables::NO_RESPAWN, "1");
-    }
-    for name in variables::NOT_FOR_THE_COMMAND {
-        launcher.env_remove(name);
-    }
+        .process_group(0);
+    set_up(&mut launcher);
     let child = children.spawn(&mut launcher)?;
     // With its end of the pair still open here, ours would never be closed.
     drop(launcher);
@@ -66,6 +92,7 @@ pub fn launch(command: &[OsString], children: &Children) -> io::Result<Child> {
 /// Becomes the command, where this process was started for that. Does not come back but for an error.
 #[must_use]
 pub fn requested() -> Option<ExitCode> {
+    IS_THE_AGENT.store(true, Ordering::Relaxed);
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next()? != LAUNCH {
         return None;

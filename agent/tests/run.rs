@@ -7,6 +7,7 @@ mod harness;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -293,7 +294,7 @@ fn what_a_command_started_may_take_its_time_to_end() {
 #[test]
 fn a_command_knows_that_it_is_supervised_and_gets_no_secret_of_the_agents_own() {
     let (machine, server) = (Machine::new(), Server::accepting());
-    fs::write(machine.path("api-key"), harness::API_KEY).unwrap();
+    fs::write(machine.path("api-key"), API_KEY).unwrap();
     fs::write(machine.path("token"), harness::GATEWAY_TOKEN).unwrap();
     let mut command = machine.command("run", &server);
     command
@@ -432,23 +433,78 @@ fn the_first_process_of_a_container_reaps_orphans() {
     assert_eq!(status.code(), Some(0), "{output}");
 }
 
+/// A program that tells its process id in a file and then takes its time; the file.
+fn slow_program(machine: &Machine, name: &str) -> PathBuf {
+    let (program, pid) = (machine.path(name), machine.path(&format!("{name}.pid")));
+    let script =
+        format!("#!/bin/sh\necho $$ >{0}.new; mv {0}.new {0}\nexec sleep 60\n", pid.display());
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    pid
+}
+
 #[test]
 fn a_version_that_takes_its_time_does_not_cost_the_last_check_in() {
+    for subcommand in ["run", "watch"] {
+        let (machine, server) = (Machine::new(), Server::accepting());
+        let asked = slow_program(&machine, "openclaw");
+        let mut agent = machine.command(subcommand, &server);
+        agent.env("KILOCLAW_OPENCLAW_COMMAND", machine.path("openclaw"));
+        match subcommand {
+            "run" => agent.args(["--", "sleep", "60"]),
+            _ => agent.args(["--status-url", "http://127.0.0.1:1/"]),
+        };
+        let mut agent = Agent::start(&mut agent);
+        eventually(|| asked.exists());
+        agent.signal(Signal::TERM);
+        server.check_in(|check_in| check_in["supervisorState"] == "shutting_down");
+        let (exit, output) = agent.ended();
+        assert_eq!(exit.code(), Some(0), "{output}");
+        assert!(!output.contains("cannot tell OpenClaw's version"), "{output}");
+        assert!(!is_there(&fs::read_to_string(asked).unwrap()));
+    }
+}
+
+#[test]
+fn a_systemd_that_takes_its_time_does_not_cost_the_last_check_in() {
     let (machine, server) = (Machine::new(), Server::accepting());
-    let openclaw = machine.path("openclaw");
-    let asked = machine.path("asked");
-    let script = format!("#!/bin/sh\necho asked >{}\nexec sleep 60\n", asked.display());
-    fs::write(&openclaw, script).unwrap();
-    fs::set_permissions(&openclaw, fs::Permissions::from_mode(0o755)).unwrap();
-    let mut agent = machine.command("run", &server);
-    agent.env("KILOCLAW_OPENCLAW_COMMAND", &openclaw).args(["--", "sleep", "60"]);
+    let asked = slow_program(&machine, "systemctl");
+    let mut agent = machine.command("watch", &server);
+    agent.args(["--systemd-unit", "openclaw"]);
+    agent.env("PATH", format!("{}:/usr/bin:/bin", machine.path(".").display()));
     let mut agent = Agent::start(&mut agent);
     eventually(|| asked.exists());
     agent.signal(Signal::TERM);
     server.check_in(|check_in| check_in["supervisorState"] == "shutting_down");
     let (exit, output) = agent.ended();
     assert_eq!(exit.code(), Some(0), "{output}");
-    assert!(!output.contains("cannot tell OpenClaw's version"), "{output}");
+}
+
+#[test]
+fn what_is_run_for_its_output_ends_with_an_agent_that_is_killed() {
+    let once = ["once", "--dry-run"];
+    let run = ["run", "--initial-delay=0", "--", "sleep", "60"];
+    let watch = ["watch", "--initial-delay=0", "--status-url=http://127.0.0.1:1/"];
+    for (arguments, signal) in [
+        (&run[..], Signal::KILL),
+        (&watch[..], Signal::KILL),
+        (&once[..], Signal::INT),
+        (&["doctor"][..], Signal::INT),
+    ] {
+        let (machine, server) = (Machine::new(), Server::accepting());
+        let pid = slow_program(&machine, "openclaw");
+        let daemon = machine.command("run", &server);
+        let mut agent = Command::new(daemon.get_program());
+        agent.args(arguments).env_clear();
+        agent.envs(daemon.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        agent.env("KILOCLAW_OPENCLAW_COMMAND", machine.path("openclaw"));
+        let mut agent = Agent::start(&mut agent);
+        eventually(|| pid.exists());
+        agent.signal(signal);
+        agent.ended();
+        let pid = fs::read_to_string(pid).unwrap();
+        eventually(|| !is_there(&pid));
+    }
 }
 
 #[test]

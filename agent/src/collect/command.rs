@@ -3,8 +3,8 @@
 use std::env;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
+use std::iter;
 use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use rustix::io::ioctl_fionbio;
 use rustix::process::Signal;
 
 use crate::children::{Child, Children};
-use crate::variables;
+use crate::{launch, variables};
 
 /// How much of the output is kept, in bytes: a version is one line, a unit a dozen.
 const MAX_OUTPUT_BYTES: usize = 4 * 1024;
@@ -43,23 +43,24 @@ pub enum CommandError {
 ///
 /// What counts is what it printed until it ended. It runs in a process group of its own, which ends
 /// with it: what it started and left behind neither delays the answer nor stays. What left the
-/// group, too, may stay, but no thread and no descriptor of ours waits for it.
+/// group, too, may stay, but no thread and no descriptor of ours waits for it. If the agent is killed
+/// meanwhile, so is the command.
 pub fn output(
     children: &Children,
-    command: &mut Command,
+    command: &Command,
     timeout: Duration,
 ) -> Result<Vec<u8>, CommandError> {
     let deadline = Instant::now() + timeout;
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        // Whatever else is in the environment is none of its business, secrets least of all.
-        .env_clear()
-        .envs(variables::FOR_PROBES.iter().filter_map(|&name| Some((name, env::var_os(name)?))))
-        .env(variables::NO_RESPAWN, "1");
-    let mut child = children.spawn(command)?;
+    let words = iter::once(command.get_program()).chain(command.get_args());
+    let mut child = launch::start(words, children, timeout, |command| {
+        command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // Whatever else is in the environment is none of its business, secrets least of all.
+            .env_clear()
+            .envs(variables::FOR_PROBES.iter().filter_map(|&name| Some((name, env::var_os(name)?))))
+            .env(variables::NO_RESPAWN, "1");
+    })?;
     let read = read(&mut child, deadline);
     // Before it is reaped: until then the group's id cannot be another's.
     child.signal_group(Signal::KILL);

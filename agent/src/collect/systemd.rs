@@ -145,7 +145,7 @@ impl Unit {
         let mut systemctl = Command::new(&self.systemctl);
         systemctl.args(of_user.then_some("--user"));
         systemctl.args(["show", "--no-pager", PROPERTIES, "--"]).arg(OsStr::new(&self.name));
-        let shown = command::output(children, &mut systemctl, timeout)?;
+        let shown = command::output(children, &systemctl, timeout)?;
         parse(&String::from_utf8_lossy(&shown))
     }
 
