@@ -48,7 +48,7 @@ pub fn outcome(outcome: &Outcome, redactor: &Redactor) -> String {
     };
     let body = answer.refusal.as_ref();
     let lines = [
-        ("answered by", answer.refusal.is_none().then_some(IN_FRONT)),
+        ("answered by", is_in_front(answer).then_some(IN_FRONT)),
         ("cf-mitigated", answer.mitigated.as_deref()),
         ("location", answer.location.as_deref()),
         ("error", body.map(|body| body.error.as_str())),
@@ -82,7 +82,7 @@ pub fn summary(outcome: &Outcome, redactor: &Redactor) -> String {
                 ("", body.map(|body| body.code.as_str())),
                 ("", body.and_then(|body| body.field.as_deref())),
                 ("", body.and_then(|body| body.expected.as_deref())),
-                ("by ", answer.refusal.is_none().then_some(IN_FRONT)),
+                ("by ", is_in_front(answer).then_some(IN_FRONT)),
                 ("cf-mitigated ", answer.mitigated.as_deref()),
                 ("to ", answer.location.as_deref()),
             ];
@@ -95,6 +95,22 @@ pub fn summary(outcome: &Outcome, redactor: &Redactor) -> String {
             summary
         }
     }
+}
+
+/// Whether it is no answer of the contract: without a code, or with one that refuses credentials for a
+/// reason that the contract does not know.
+fn is_in_front(answer: &Answer) -> bool {
+    let known = [
+        MISSING_AUTHORIZATION,
+        NOT_A_BEARER_TOKEN,
+        MISSING_GATEWAY_TOKEN,
+        WRONG_API_KEY,
+        WRONG_GATEWAY_TOKEN,
+        REVOKED,
+    ];
+    let of_credentials = matches!(answer.status.as_u16(), 401 | 403);
+    let known = |code: &str| !of_credentials || known.contains(&code);
+    !answer.refusal.as_ref().is_some_and(|body| known(&body.code))
 }
 
 fn verdict(outcome: &Outcome) -> &'static str {
@@ -209,9 +225,6 @@ fn hint_of_the_server(answer: &Answer) -> String {
             "check host and path in {CHECKIN_URL}, and what is in between: a login or a portal must let \
              check-ins pass, and the keys go nowhere else"
         ),
-        (_, 401 | 403) if answer.refusal.is_some() => {
-            format!("check {API_KEY}, {GATEWAY_TOKEN} and {SANDBOX_ID}")
-        }
         _ if answer.mitigated.is_some() => format!(
             "Cloudflare takes the agent for a bot: let POST {CHECKIN_PATH} skip its challenges and rules"
         ),
@@ -289,6 +302,14 @@ mod tests {
             for key in [variables::API_KEY, variables::GATEWAY_TOKEN] {
                 assert!(!hint.contains(key), "{status}: {hint}");
             }
+        }
+        // A code that the contract does not know is none of the server's.
+        for status in [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN] {
+            let body = r#"{"error":"Forbidden","code":"waf_blocked"}"#;
+            let blocked = Answer { refusal: serde_json::from_str(body).unwrap(), ..answer(status) };
+            assert_eq!(hint_of_the_server(&blocked), hint_of_the_server(&answer(status)));
+            let told = outcome(&Outcome::Refused(blocked), &Redactor::default());
+            assert!(told.contains(&format!("answered by:  {IN_FRONT}")), "{told}");
         }
         let challenge =
             Answer { mitigated: Some("challenge".to_owned()), ..answer(StatusCode::FORBIDDEN) };
