@@ -190,7 +190,25 @@ impl VersionCache {
 /// A line that says more is a sentence, which may speak of any version: `2026.4.1 is available`.
 #[must_use]
 pub fn parse(output: &str) -> Option<Version> {
-    output.lines().find_map(parse_line)
+    output.lines().find_map(|line| parse_line(&without_colours(line)))
+}
+
+/// The line without the control sequences of terminals (ECMA-48: CSI, parameters, a final byte).
+fn without_colours(line: &str) -> String {
+    let mut parts = line.split("\x1b[");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let parameter = |c: char| matches!(c, '\x20'..='\x3f');
+        let after = part.trim_start_matches(parameter);
+        if let Some(rest) = after.strip_prefix(|c| matches!(c, '\x40'..='\x7e')) {
+            plain.push_str(rest);
+        } else {
+            // None of them: it stays a control character, and the line no version.
+            plain.push_str("\x1b[");
+            plain.push_str(part);
+        }
+    }
+    plain
 }
 
 fn parse_line(line: &str) -> Option<Version> {
@@ -286,6 +304,13 @@ mod tests {
             ("2026.3.13 (unknown)", None),
             ("2026.3.13 (def567)", None),
             ("2026.3.13 (def5678) linux", Some("def5678")),
+            // In colours.
+            ("2026.3.13\u{1b}[0m", None),
+            ("\u{1b}[1m\u{1b}[38;5;208mOpenClaw 2026.3.13\u{1b}[0m", None),
+            (
+                "\u{1b}[1mOpenClaw\u{1b}[m \u{1b}[2;1H2026.3.13 (\u{1b}[?25ldef5678\u{1b}[0m)",
+                Some("def5678"),
+            ),
         ] {
             assert_eq!(parse(output), Some(version("2026.3.13", commit)), "{output:?}");
         }
@@ -310,7 +335,8 @@ mod tests {
             "2026.3.13 is not installed",
             "OpenClaw 2026.4.1 is available",
             "node/22.1.0 linux-x64",
-            "2026.3.13\u{1b}[0m",
+            "2026.3.13\u{1b}[",
+            "2026.3.13\u{1b}]0;title\u{7}",
         ] {
             assert_eq!(parse(output), None, "{output:?}");
         }
