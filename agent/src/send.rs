@@ -33,7 +33,7 @@ pub enum Outcome {
 pub struct Answer {
     /// The HTTP status.
     pub status: StatusCode,
-    /// Where a redirect would have led to.
+    /// Where a redirect would have led to: scheme and host, as the rest may hold secrets.
     pub location: Option<String>,
     /// After how many seconds, or when, to try again.
     pub retry_after: Option<String>,
@@ -146,6 +146,7 @@ fn outcome(mut response: Response<Body>) -> Outcome {
         Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
     };
     let (location, retry_after) = (header(header::LOCATION), header(header::RETRY_AFTER));
+    let location = location.map(|location| destination(&location));
     let mitigated = header(HeaderName::from_static("cf-mitigated"));
     let date = header(header::DATE).and_then(|date| httpdate::parse_http_date(&date).ok());
     let refusal = serde_json::from_slice(&http::start_of(response.body_mut())).ok();
@@ -156,6 +157,21 @@ fn outcome(mut response: Response<Body>) -> Outcome {
         Outcome::TryLater(answer)
     } else {
         Outcome::Refused(answer)
+    }
+}
+
+/// What may be printed of a `location`: neither user and password, nor the path and query in which
+/// logins carry their tokens.
+fn destination(location: &str) -> String {
+    let url = location.parse::<Uri>().ok();
+    let found = url.as_ref().and_then(|url| Some((url.scheme_str()?, url.host()?, url.port_u16())));
+    match found {
+        Some((scheme, host, Some(port))) => format!("{scheme}://{host}:{port}"),
+        Some((scheme, host, None)) => format!("{scheme}://{host}"),
+        None if location.starts_with('/') && !location.starts_with("//") => {
+            "a path of the same host".to_owned()
+        }
+        None => "something that is no full URL".to_owned(),
     }
 }
 
@@ -242,6 +258,28 @@ mod tests {
         assert_eq!(wait("Sun, 06 Nov 1994 08:40:00 GMT", None), Some(Duration::ZERO));
         for nonsense in ["", "soon", "-1", "1.5", "18446744073709551616"] {
             assert_eq!(wait(nonsense, None), None, "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn of_a_location_only_scheme_and_host_are_kept() {
+        for (location, kept) in [
+            ("https://me:pw@login.example.net/pw?token=pw#pw", "https://login.example.net"),
+            ("http://[::1]:8080/", "http://[::1]:8080"),
+            ("HTTPS://h", "https://h"),
+            ("/login?token=pw", "a path of the same host"),
+            ("//me:pw@h/pw", "something that is no full URL"),
+            ("https://me:pw", "https://me"),
+            ("pw", "something that is no full URL"),
+            ("", "something that is no full URL"),
+        ] {
+            let response = Response::builder().status(302).header("location", location);
+            let Outcome::Redirected(answer) =
+                outcome(response.body(Body::builder().data("")).unwrap())
+            else {
+                panic!("a 302 is a redirect");
+            };
+            assert_eq!(answer.location.as_deref(), Some(kept), "{location}");
         }
     }
 

@@ -252,7 +252,8 @@ fn a_redirect_is_refused_and_not_followed() {
         let run = once_against(answer(status, &format!("location: {location}\r\n"), ""));
         assert_eq!(run.code, 77, "{status}");
         assert!(run.stdout.contains(&format!("{status}: redirected, and not followed\n")));
-        assert!(run.stdout.contains(&location), "{}", run.stdout);
+        let shown = location.trim_end_matches("/elsewhere");
+        assert!(run.stdout.contains(&format!(" {shown}\n")), "{}", run.stdout);
         assert_eq!(elsewhere.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
     }
 }
@@ -280,7 +281,7 @@ fn a_page_in_place_of_the_server_is_no_acceptance_and_costs_no_bytes() {
     assert_eq!(check_in(1_000).0, 0);
     for (bytes_in, named) in [
         (1_010, "200 OK: refused\n"),
-        (1_020, "location:     https://login.example.net/"),
+        (1_020, "location:     https://login.example.net"),
         (1_030, "cf-mitigated: challenge\n"),
         (1_040, "202 Accepted: refused\n"),
     ] {
