@@ -134,7 +134,7 @@ impl Examination<'_> {
             return;
         }
         let met = server::meet(&outcome);
-        let verdict = server::server(&met, &outcome);
+        let verdict = server::server(&met, &outcome, &target.url);
         let failed = verdict.is_failed();
         report.put(Name::Server, verdict);
         let date = match &outcome {

@@ -238,6 +238,7 @@ fn something_else_that_listens() {
         ("404 Not Found", r#"{"error":"Not found","code":"not_found"}"#),
         ("403 Forbidden", "<html>Blocked</html>"),
         ("403 Forbidden", r#"{"error":"Nope"}"#),
+        ("403 Forbidden", r#"{"error":"Nope","code":"waf_blocked"}"#),
         // In the words of the contract, but without its codes.
         ("403 Forbidden", r#"{"error":"Forbidden"}"#),
         ("400 Bad Request", r#"{"error":"Invalid body"}"#),
@@ -248,7 +249,17 @@ fn something_else_that_listens() {
         let told = against(answer(status, "", body));
         assert_eq!(told.failed(), [("server", "not_the_endpoint")], "{status} {body}");
         assert!(told.message("server").contains(status), "{}", told.message("server"));
-        assert!(told.mend("server").contains("/api/controller/checkin"));
+        let mend = told.mend("server");
+        assert!(mend.contains("KILOCLAW_CHECKIN_URL") && !mend.contains("; "), "{mend}");
+        assert!(!mend.contains("should be"), "the path is right: {mend}");
+
+        let elsewhere = Server::answering(answer(status, "", body));
+        let url = elsewhere.url().replace("/api/controller/checkin", "/api");
+        let told = with("KILOCLAW_CHECKIN_URL", &url);
+        assert_eq!(told.failed(), [("server", "not_the_endpoint")], "{status} {body}");
+        let mend = told.mend("server");
+        assert_eq!(mend.matches("should be /api/controller/checkin").count(), 1, "{mend}");
+        assert!(!mend.starts_with(';') && !mend.contains("; ;"), "{mend}");
     }
     let told = against(answer("403 Forbidden", "cf-mitigated: challenge\r\n", "<html>"));
     assert_eq!(told.failed(), [("server", "not_the_endpoint")]);
@@ -262,7 +273,8 @@ fn a_redirect_is_shown_and_not_followed() {
     let location = format!("location: {}\r\n", elsewhere.url());
     let told = against(answer("308 Permanent Redirect", &location, ""));
     assert_eq!(told.failed(), [("server", "redirected")]);
-    assert!(told.message("server").contains(&elsewhere.url()), "{}", told.message("server"));
+    let shown = format!(": to http://{}", elsewhere.address);
+    assert!(told.message("server").ends_with(&shown), "{}", told.message("server"));
     assert!(elsewhere.seen().is_empty());
 }
 

@@ -74,7 +74,7 @@ pub fn meet(outcome: &Outcome) -> Met {
 
 /// What is to be said of the server.
 #[must_use]
-pub fn server(met: &Met, outcome: &Outcome) -> Verdict {
+pub fn server(met: &Met, outcome: &Outcome, url: &Uri) -> Verdict {
     let said = told(outcome);
     let mend = || report::hint(outcome);
     match met {
@@ -90,7 +90,7 @@ pub fn server(met: &Met, outcome: &Outcome) -> Verdict {
         Met::SomethingElse => Verdict::failed(
             "not_the_endpoint",
             format!("{said}, which is not Kiloclaw telemetry's answer"),
-            format!("{}; the path of {} should be {CHECKIN_PATH}", mend(), variables::CHECKIN_URL),
+            find_the_endpoint(outcome, url),
         ),
         Met::Nobody(Cause::NotHttp) => Verdict::failed("not_the_endpoint", said, mend()),
         Met::Nobody(Cause::Timeout) => Verdict::failed(
@@ -102,6 +102,22 @@ pub fn server(met: &Met, outcome: &Outcome) -> Verdict {
             ),
         ),
         Met::Down | Met::Nobody(_) => Verdict::failed("server_down", said, mend()),
+    }
+}
+
+/// What to do where something else answers at this URL.
+fn find_the_endpoint(outcome: &Outcome, url: &Uri) -> String {
+    let name = variables::CHECKIN_URL;
+    let path = format!("the path of {name} should be {CHECKIN_PATH}");
+    let not_found = matches!(outcome, Outcome::Refused(Answer { status, .. })
+        if matches!(status.as_u16(), 404 | 405));
+    // The hint for these is that the path is wrong.
+    let hint = if not_found { String::new() } else { report::hint(outcome) };
+    match (url.path() == CHECKIN_PATH, hint.is_empty()) {
+        (true, true) => format!("check host and port in {name}: the path is right"),
+        (true, false) => hint,
+        (false, true) => path,
+        (false, false) => format!("{hint}; {path}"),
     }
 }
 
