@@ -52,7 +52,7 @@ fn once(arguments: &OnceArguments) -> Result<Exit, OnceError> {
     let readings = collector.collect(&config.local, None, Instant::now(), None, &mut warn);
     // A dry run changes nothing.
     let locked = state_file.as_deref().filter(|_| !dry_run);
-    let _lock = locked.map(state::lock).transpose()?;
+    let _lock = locked.map(|path| state::lock(path, warn)).transpose()?;
     let mut state = load(arguments, &config, &mut warn);
     observe(&config, &readings, &mut state.ledger, &mut warn);
     let attempt = Attempt::new(&config, &readings, &state.ledger, false);

@@ -329,25 +329,67 @@ pub struct InUse {
 /// Keeps other agents from using a state file, as long as it is there. The file itself cannot be what
 /// is locked: every time it is written it is another.
 ///
-/// `None` where it cannot be locked, which is where it cannot be written, or not on this file system.
-pub fn lock(path: &Path) -> Result<Option<File>, InUse> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let name = Path::new(&name);
-    // Nor can another user hold up the agent with a file of that name.
-    let file = check(path, true)
-        .and_then(|()| check(name, true))
-        .and_then(|()| opened(OpenOptions::new().write(true).create(true).mode(0o600), name));
-    let Ok(file) = file else { return Ok(None) };
+/// Where it cannot be locked, the agent goes on without, and hands that to `warn`; but not where no
+/// state file can be written either, which is told by itself.
+pub fn lock(path: &Path, warn: impl FnOnce(&str)) -> Result<Option<File>, InUse> {
+    if check(path, true).is_err() {
+        return Ok(None);
+    }
+    let file = match open_lock(path, true) {
+        Ok(file) => file,
+        Err(error) => {
+            if unwritable(path).is_none() {
+                warn(&error.to_string());
+            }
+            return Ok(None);
+        }
+    };
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
-        Err(TryLockError::Error(_)) => Ok(None),
+        Err(TryLockError::Error(error)) => {
+            warn(&NotLocked { name: lock_name(path), error }.to_string());
+            Ok(None)
+        }
         Err(TryLockError::WouldBlock) => {
             let state = State::load(path).ok().flatten();
             let pid = state.and_then(|state| state.agent).map(|agent| agent.pid);
             Err(InUse { path: path.to_owned(), pid })
         }
     }
+}
+
+/// Why a state file that can be written could not be locked by an agent; leaves nothing there.
+#[must_use]
+pub fn unlockable(path: &Path) -> Option<NotLocked> {
+    match open_lock(path, false) {
+        Err(NotLocked { error, .. }) if error.kind() == io::ErrorKind::NotFound => None,
+        opened => opened.err(),
+    }
+}
+
+/// The state file cannot be locked.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the state file cannot be locked, so nothing keeps another agent from using it, too: {error}: {}",
+    .name.display()
+)]
+pub struct NotLocked {
+    name: PathBuf,
+    error: io::Error,
+}
+
+fn lock_name(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    PathBuf::from(name)
+}
+
+fn open_lock(path: &Path, create: bool) -> Result<File, NotLocked> {
+    let name = lock_name(path);
+    // Nor can another user hold up the agent with a file of that name.
+    let file = check(&name, true)
+        .and_then(|()| opened(OpenOptions::new().write(true).create(create).mode(0o600), &name));
+    file.map_err(|error| NotLocked { name, error })
 }
 
 /// Why no state file can be written at this path, as far as that can be told without trying.
@@ -394,7 +436,7 @@ impl StateFile {
             // Where this fails, so does writing the file, which is told.
             let _ = DirBuilder::new().recursive(true).mode(0o700).create(directory);
         }
-        let lock = lock(&path)?;
+        let lock = lock(&path, |why| tracing::warn!("{why}"))?;
         Ok(Self { path, unwritable: None, _lock: lock })
     }
 
@@ -559,6 +601,11 @@ mod tests {
 
     use super::*;
 
+    /// Where the file cannot be locked because none can be there, the latter is told by itself.
+    fn unwarned(why: &str) {
+        panic!("{why}");
+    }
+
     fn time(seconds: u64) -> Time {
         Time::new(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
     }
@@ -644,7 +691,7 @@ mod tests {
             assert!(matches!(State::load(&path), Err(LoadError::Read(_))), "{path:?}");
             assert!(matches!(State::load_own(&path), Err(LoadError::Read(_))), "{path:?}");
             assert!(full().save(&path).is_err(), "{path:?}");
-            assert!(lock(&path).unwrap().is_none(), "{path:?}");
+            assert!(lock(&path, unwarned).unwrap().is_none(), "{path:?}");
             assert_eq!(fs::symlink_metadata(&path).unwrap().file_type(), before, "{path:?}");
         }
         let large = File::create(path("large")).unwrap();
@@ -671,7 +718,7 @@ mod tests {
         };
         assert!(matches!(State::load_own(&path), Err(LoadError::Read(_))));
         denied(full().save(&path));
-        assert!(lock(&path).unwrap().is_none());
+        assert!(lock(&path, unwarned).unwrap().is_none());
         // Who only looks may look.
         assert!(State::load(&path).unwrap().is_some());
         fs::remove_file(&path).unwrap();
@@ -688,14 +735,14 @@ mod tests {
     fn a_state_file_has_one_agent_at_a_time() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.json");
-        let held = lock(&path).unwrap();
+        let held = lock(&path, unwarned).unwrap();
         assert!(held.is_some());
         full().save(&path).unwrap();
-        let error = lock(&path).unwrap_err().to_string();
+        let error = lock(&path, unwarned).unwrap_err().to_string();
         assert!(error.contains("in use by another agent (process 42)"), "{error}");
         drop(held);
-        assert!(lock(&path).unwrap().is_some());
-        assert!(lock(&directory.path().join("missing/state.json")).unwrap().is_none());
+        assert!(lock(&path, unwarned).unwrap().is_some());
+        assert!(lock(&directory.path().join("missing/state.json"), unwarned).unwrap().is_none());
     }
 
     #[test]

@@ -342,6 +342,47 @@ fn two_agents_do_not_share_a_state_file() {
     assert_eq!(next.stop().0.code(), Some(0));
 }
 
+#[test]
+fn a_state_file_that_cannot_be_locked_is_told() {
+    let long = format!("{}.json", "x".repeat(252 - ".json".len()));
+    for (name, what) in
+        [("state.json", "a directory"), ("state.json", "a link"), (&*long, "a name too long")]
+    {
+        let (machine, server) = (Machine::new(), Server::accepting());
+        let path = machine.path(name);
+        let lock = machine.path(&format!("{name}.lock"));
+        match what {
+            "a directory" => fs::create_dir(&lock).unwrap(),
+            "a link" => std::os::unix::fs::symlink("/nowhere", &lock).unwrap(),
+            _ => {}
+        }
+        let told =
+            "the state file cannot be locked, so nothing keeps another agent from using it, too";
+        let mut command = machine.command("run", &server);
+        command.env("KILOCLAW_STATE_FILE", &path).args(["--", "sleep", "60"]);
+        let agent = harness::Agent::start(&mut command);
+        for _ in 0..2 {
+            assert_eq!(server.check_in(|_| true)["accepted"], true);
+        }
+        let (exit, output) = agent.stop();
+        assert_eq!(exit.code(), Some(0), "{what}");
+        assert_eq!(output.matches(told).count(), 1, "{what}: {output}");
+        for subcommand in ["once", "doctor"] {
+            let mut other = Command::new(command.get_program());
+            other.arg(subcommand).env_clear();
+            other.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            let other = if subcommand == "once" {
+                String::from_utf8(other.output().unwrap().stderr).unwrap()
+            } else {
+                // Without a server: it is not its subject.
+                other.env("KILOCLAW_CHECKIN_URL", "http://127.0.0.1:1/");
+                String::from_utf8(other.output().unwrap().stdout).unwrap()
+            };
+            assert_eq!(other.matches(told).count(), 1, "{what}, {subcommand}: {other}");
+        }
+    }
+}
+
 /// A command that may write no byte to any file, as on a full disk, until [`make_space`].
 fn on_a_full_disk(command: &Command) -> Command {
     // Else the first try would be the last: a signal says so as well.

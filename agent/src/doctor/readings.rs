@@ -227,6 +227,10 @@ fn keep(path: &Path, makes_directory: bool, sandbox_id: Option<&str>) -> Verdict
         );
         return failed("not_writable", &error, &mend);
     }
+    if let Some(error) = state::unlockable(path) {
+        let mend = "remove what is there, or name another file, in a directory of the agent's user";
+        return Verdict::warned("not_locked", error.to_string(), mend);
+    }
     match State::load(path) {
         Ok(Some(state)) if sandbox_id.is_some_and(|id| id != state.sandbox_id) => {
             Verdict::passed(format!(
