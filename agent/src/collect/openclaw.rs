@@ -2,12 +2,14 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
 
 use crate::children::Children;
 use crate::collect::command::{self, CommandError};
@@ -61,6 +63,11 @@ impl ProbeError {
             {
                 "let the agent's user read and execute it".to_owned()
             }
+            Self::Command(CommandError::Run(error)) if is_a_limit(error) => {
+                "the agent is at a limit of processes or open files: raise it (`ulimit -u`, `ulimit -n`; \
+                 in systemd's unit TasksMax= and LimitNOFILE=), or see what uses them up"
+                    .to_owned()
+            }
             Self::Command(CommandError::Run(_)) | Self::NotAVersion(_) => {
                 format!("set {} to the program, with its path", variables::OPENCLAW_COMMAND)
             }
@@ -75,6 +82,14 @@ impl ProbeError {
             Self::NoTime => String::new(),
         }
     }
+}
+
+/// Whether it could not be started for a limit on this process, its user or the machine.
+fn is_a_limit(error: &io::Error) -> bool {
+    [Errno::AGAIN, Errno::MFILE, Errno::NFILE]
+        .map(io::Error::from)
+        .iter()
+        .any(|limit| limit.raw_os_error() == error.raw_os_error())
 }
 
 /// Runs `program --version` and reads what it prints.
@@ -283,6 +298,19 @@ mod tests {
         assert_eq!(parse("2026.3.13\n").unwrap(), version("2026.3.13", None));
         assert_eq!(parse("\n  OpenClaw 2026.3.13  \n\n").unwrap(), version("2026.3.13", None));
         assert_eq!(parse("2026.3.13-beta.1").unwrap(), version("2026.3.13-beta.1", None));
+    }
+
+    #[test]
+    fn a_limit_is_told_from_a_program_that_is_not_there() {
+        let hint = |errno: Errno| ProbeError::Command(CommandError::Run(errno.into())).hint();
+        for errno in [Errno::AGAIN, Errno::MFILE, Errno::NFILE] {
+            let hint = hint(errno);
+            assert!(
+                hint.contains("limit") && !hint.contains(variables::OPENCLAW_COMMAND),
+                "{hint}"
+            );
+        }
+        assert!(hint(Errno::NOENT).contains(variables::OPENCLAW_COMMAND));
     }
 
     #[test]
