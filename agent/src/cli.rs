@@ -28,7 +28,7 @@ pub const VERSION_AND_COMMIT: &str =
 
 /// Reports the health of a machine and its supervised process to Kiloclaw telemetry.
 #[derive(Debug, Parser)]
-#[command(version = VERSION_AND_COMMIT, after_help = exit::HELP)]
+#[command(version = VERSION_AND_COMMIT, after_help = exit::ALL_HELP)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -70,22 +70,26 @@ Signals:
   TERM, INT  pass it on to the command, check in for the last time, end
   HUP        read the files of keys and certificates again
   USR1       restart the command
-  USR2       nothing, with a line in the log; all others that would end it are as TERM
+  USR2       nothing, with a line in the log
+  all others that would end it are as TERM, but for those of a defect, which end it at once: ABRT,
+  BUS, FPE, ILL, SEGV, SYS, TRAP
 
 A command that crashes is restarted after 1 second, then 2, 4 and so on up to 5 minutes, and again
 from 1 second once it was up for 30 seconds. One that exits with code 0 is restarted at once. What
 it left behind is ended before that, wherever it went. If the agent is killed, the command is, too.
 The exit code is 0 after a signal to end, 64 if a setting is missing or invalid, 71 if another agent
-uses the state file.";
+uses the state file or the system does not let it start.";
 
 const WATCH_HELP: &str = "\
 Signals:
   TERM, INT  check in for the last time, end
   HUP        read the files of keys and certificates again
-  USR2       nothing, with a line in the log; all others that would end it are as TERM
+  USR2       nothing, with a line in the log
+  all others that would end it are as TERM, but for those of a defect, which end it at once: ABRT,
+  BUS, FPE, ILL, SEGV, SYS, TRAP
 
 The exit code is 0 after a signal to end, 64 if a setting is missing or invalid, 71 if another agent
-uses the state file.";
+uses the state file or the system does not let it start.";
 
 /// Of `run`.
 #[derive(Debug, Args)]

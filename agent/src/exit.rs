@@ -24,6 +24,19 @@ pub enum Exit {
     Refused = 77,
 }
 
+/// The codes of all commands, for `--help`.
+pub const ALL_HELP: &str = "\
+Exit codes:
+   0  accepted (204), or printed where nothing is sent; `run`, `watch`: ended by a signal; `status`,
+      `doctor`: all is well
+   1  `status`: the agent cannot report; `doctor`: a check failed
+   2  `status`: the process is not well
+  64  bad configuration: a flag or a variable is missing or invalid
+  69  unavailable: no answer (connection, DNS, TLS, timeout), 429 or 5xx; try again later
+  71  `run`, `watch`: another agent uses the state file, or the system does not let it start
+  74  standard output could not be written
+  77  refused: any other answer, redirects included; trying again will not help";
+
 /// The codes of commands that send or print, for `--help`.
 pub const HELP: &str = "\
 Exit codes:
@@ -72,10 +85,22 @@ mod tests {
     #[test]
     fn help_names_every_code() {
         use Exit::{
-            BadConfiguration, Done, Failed, OutputFailed, ProcessUnhealthy, Refused, Unavailable,
+            BadConfiguration, Done, Failed, OutputFailed, ProcessUnhealthy, Refused, SystemError,
+            Unavailable,
         };
 
         let numbers = |exits: &[Exit]| exits.iter().map(|&exit| exit as u8).collect::<Vec<_>>();
+        let all = [
+            Done,
+            Failed,
+            ProcessUnhealthy,
+            BadConfiguration,
+            Unavailable,
+            SystemError,
+            OutputFailed,
+            Refused,
+        ];
+        assert_eq!(codes(ALL_HELP), numbers(&all));
         let once = [Done, BadConfiguration, Unavailable, OutputFailed, Refused];
         assert_eq!(codes(HELP), numbers(&once));
         let status = [Done, Failed, ProcessUnhealthy, BadConfiguration, OutputFailed];
