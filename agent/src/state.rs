@@ -330,7 +330,7 @@ pub struct InUse {
 /// is locked: every time it is written it is another.
 ///
 /// Where it cannot be locked, the agent goes on without, and hands that to `warn`; but not where no
-/// state file can be written either, which is told by itself.
+/// state file can be written either, which is reported by itself.
 pub fn lock(path: &Path, warn: impl FnOnce(&str)) -> Result<Option<File>, InUse> {
     if check(path, true).is_err() {
         return Ok(None);
@@ -601,7 +601,7 @@ mod tests {
 
     use super::*;
 
-    /// Where the file cannot be locked because none can be there, the latter is told by itself.
+    /// Where the file cannot be locked because none can be there, the latter is reported by itself.
     fn unwarned(why: &str) {
         panic!("{why}");
     }

@@ -433,7 +433,7 @@ fn the_first_process_of_a_container_reaps_orphans() {
     assert_eq!(status.code(), Some(0), "{output}");
 }
 
-/// A program that tells its process id in a file and then takes its time; the file.
+/// A program that writes its process id to a file and then takes its time; the file.
 fn slow_program(machine: &Machine, name: &str) -> PathBuf {
     let (program, pid) = (machine.path(name), machine.path(&format!("{name}.pid")));
     let script =
