@@ -27,8 +27,8 @@ const ENDPOINTS = [
   '/api/sandboxes?limit=100',
   '/api/sandboxes?limit=1000&sort=-load',
   '/api/sandboxes?limit=100&state=crashed',
-  '/api/sandboxes/sandbox-00042',
-  '/api/sandboxes/sandbox-00042/history',
+  '/api/sandboxes/made-up-00042',
+  '/api/sandboxes/made-up-00042/history',
   '/api/incidents',
 ];
 
