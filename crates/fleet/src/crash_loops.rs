@@ -85,10 +85,7 @@ struct Row {
 /// The sandboxes that may be in a crash loop.
 #[derive(Clone, Debug)]
 pub(crate) struct Candidates {
-    /// Those whose check-ins are asked for come first.
     sums: Vec<Sum>,
-    /// How many of them are.
-    looked_at: usize,
     /// Whether there may be more.
     cut: bool,
 }
@@ -137,9 +134,8 @@ impl Candidates {
         // What nobody looks at may have been a crash loop earlier on.
         cut |= others.iter().any(|sum| sum.lately < f64::from(CRASH_LOOP));
         light.extend(heavy);
-        let looked_at = light.len();
         light.extend(others);
-        Ok((Self { sums: light, looked_at, cut }, queries))
+        Ok((Self { sums: light, cut }, queries))
     }
 
     /// Finds the crash loops; also whether some may be missing.
@@ -156,12 +152,12 @@ impl Candidates {
         }
         let mut cut = self.cut;
         let mut found = Vec::new();
-        for (i, sum) in self.sums.into_iter().enumerate() {
+        for sum in self.sums {
             let rows = by_sandbox.get(&sum.sandbox_id).map_or(&[][..], Vec::as_slice);
             let most = most_in_an_hour(rows).max(sum.lately);
             if most < f64::from(CRASH_LOOP) {
                 // Before the last day it may have been in one.
-                cut |= i < self.looked_at && sum.is_heavy();
+                cut |= sum.is_heavy();
                 continue;
             }
             let ongoing = sum.lately >= f64::from(CRASH_LOOP);
