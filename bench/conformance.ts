@@ -14,7 +14,7 @@ import {
   VARS,
   type Fields,
   type Headers,
-} from './checkin.ts';
+} from './check-in.ts';
 import {
   ask,
   Failure,

@@ -9,7 +9,7 @@ import { createServer } from 'node:net';
 import path from 'node:path';
 import type { Readable } from 'node:stream';
 
-import layout from '../crates/checkin/data-point.json' with { type: 'json' };
+import layout from '../crates/check-in/data-point.json' with { type: 'json' };
 import { rows } from '../local-ae/test/instance.js';
 import { COMPATIBILITY_DATE, listening, WORKERD } from '../tests/workerd.ts';
 import { cpuSeconds, memory } from './process.ts';

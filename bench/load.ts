@@ -11,7 +11,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs, styleText } from 'node:util';
 
 import { RUN } from '../tests/processes.ts';
-import { CHECKIN_PATH } from './checkin.ts';
+import { CHECK_IN_PATH } from './check-in.ts';
 import { Deployment, Program, type Cost, type Secrets, type Store } from './deployment.ts';
 import { table } from './report.ts';
 
@@ -215,7 +215,7 @@ async function run(
   const reportFile = path.join(folder, `${name}.json`);
   const prefix = `${name.replaceAll(' ', '-')}-`;
   const args = [
-    `--url=http://127.0.0.1:${deployment.port}${CHECKIN_PATH}`,
+    `--url=http://127.0.0.1:${deployment.port}${CHECK_IN_PATH}`,
     `--sandboxes=${sandboxes}`,
     `--connections=${connections}`,
     `--duration=${seconds}s`,

@@ -5,14 +5,14 @@ import { gzipSync } from 'node:zlib';
 
 import {
   API_KEY,
-  CHECKIN_PATH,
+  CHECK_IN_PATH,
   headers,
   INVALID_BODY,
   REPORT_REGION,
   SAMPLE,
   SAMPLE_BODY,
   VARS,
-} from './checkin.ts';
+} from './check-in.ts';
 import {
   ask,
   ended,
@@ -105,7 +105,7 @@ async function load(
   seconds: number,
 ): Promise<Outcome & { readonly cpuMicros: number }> {
   const { name } = workerd.variant;
-  const url = `http://127.0.0.1:${workerd.port()}${CHECKIN_PATH}`;
+  const url = `http://127.0.0.1:${workerd.port()}${CHECK_IN_PATH}`;
   const sent = Object.entries(headers(SAMPLE.sandboxId, apiKey));
   const lines = sent.map(([name, value]) => `${name}: ${value}`);
   const options = ['-t1', `-c${connections}`, `-d${seconds}s`, '-s', 'bench/load.lua', url];
@@ -147,7 +147,7 @@ async function drive(workerd: Workerd, calls: number): Promise<number> {
       },
       body: SAMPLE_BODY,
     };
-    const job = { times, status: 204, url: `http://127.0.0.1${CHECKIN_PATH}`, init };
+    const job = { times, status: 204, url: `http://127.0.0.1${CHECK_IN_PATH}`, init };
     const { status, body } = await ask(workerd.port(), { path: '/', body: JSON.stringify(job) });
     if (status !== 204) throw new Failure(`${workerd.variant.name}: in the process: ${status} ${body}`);
   };

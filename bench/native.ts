@@ -15,10 +15,10 @@ const cargo = (...args: string[]) =>
 
 /** Builds the benchmark and returns its path. */
 function build(): string {
-  const args = ['--package', 'kiloclaw-checkin', '--bench', 'checkin', '--no-run'];
+  const args = ['--package', 'kiloclaw-check-in', '--bench', 'check_in', '--no-run'];
   const lines = cargo('bench', ...args, '--quiet', '--message-format', 'json').trim().split('\n');
   const messages = lines.map((line) => JSON.parse(line) as { target?: { name: string }; executable?: string });
-  const built = messages.find(({ target, executable }) => target?.name === 'checkin' && executable);
+  const built = messages.find(({ target, executable }) => target?.name === 'check_in' && executable);
   if (built?.executable === undefined) throw new Error('cargo built no benchmark');
   return built.executable;
 }
@@ -54,7 +54,7 @@ export function nativeSection(): string {
   return `## The contract crate, natively
 
 Headers, API key, body, gateway token and layout of one accepted check-in:
-${counted === undefined ? 'instructions not counted, as there is no valgrind.' : `**${counted.toLocaleString('en')} instructions** (callgrind), and no allocation (\`crates/checkin/tests/allocations.rs\`).`}
+${counted === undefined ? 'instructions not counted, as there is no valgrind.' : `**${counted.toLocaleString('en')} instructions** (callgrind), and no allocation (\`crates/check-in/tests/allocations.rs\`).`}
 
 \`\`\`
 ${table.trim()}

@@ -8,7 +8,7 @@ import type { AddressInfo } from 'node:net';
 import { readFileSync } from 'node:fs';
 import { styleText } from 'node:util';
 
-import layout from '../crates/checkin/data-point.json' with { type: 'json' };
+import layout from '../crates/check-in/data-point.json' with { type: 'json' };
 import { AE_API_TOKEN, JWT_SECRET, startWorker, type Worker } from '../tests/worker.ts';
 import { history, insert } from '../tools/history.ts';
 import { mint } from '../tools/token.ts';

@@ -7,7 +7,7 @@ import type { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 
 import { RUN } from '../tests/processes.ts';
-import { CHECKIN_PATH, headers, REPORT_REGION, SAMPLE, SAMPLE_BODY, type Headers } from './checkin.ts';
+import { CHECK_IN_PATH, headers, REPORT_REGION, SAMPLE, SAMPLE_BODY, type Headers } from './check-in.ts';
 import { cpuSeconds, memory } from './process.ts';
 
 const WORKERD = 'node_modules/.bin/workerd';
@@ -235,7 +235,7 @@ const config :Workerd.Config = (
 
 /** Sends one request, on a connection of its own. */
 export function ask(port: number, question: Question): Promise<Answer> {
-  const { method = 'POST', path = CHECKIN_PATH, headers, body, unfinished = false } = question;
+  const { method = 'POST', path = CHECK_IN_PATH, headers, body, unfinished = false } = question;
   return new Promise((resolve, reject) => {
     const request = httpRequest({ host: '127.0.0.1', port, method, path, headers, agent: false });
     request.setTimeout(5_000, () => request.destroy(new Failure(`no answer to ${method} ${path}`)));

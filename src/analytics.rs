@@ -1,6 +1,6 @@
 //! Asks Analytics Engine in SQL: the cloud, or whatever `AE_SQL_URL` names.
 
-use kiloclaw_checkin::data_point::DATASET;
+use kiloclaw_check_in::data_point::DATASET;
 use worker::js_sys::{self, Promise, Uint8Array};
 use worker::wasm_bindgen::prelude::*;
 use worker::wasm_bindgen_futures::JsFuture;

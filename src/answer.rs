@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use kiloclaw_checkin::Refusal;
+use kiloclaw_check_in::Refusal;
 use serde::Serialize;
 use serde_json::json;
 use worker::wasm_bindgen::prelude::*;

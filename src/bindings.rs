@@ -4,7 +4,7 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::fmt;
 
-use kiloclaw_checkin::{AcceptedKeys, GatewaySecrets};
+use kiloclaw_check_in::{AcceptedKeys, GatewaySecrets};
 use serde_json::json;
 use worker::js_sys::Reflect;
 use worker::wasm_bindgen::JsValue;
@@ -239,7 +239,7 @@ fn revoked(text: &str) -> Result<BTreeSet<String>, Unusable> {
     })
 }
 
-/// The values of a secret, as `kiloclaw_checkin` takes them.
+/// The values of a secret, as `kiloclaw_check_in` takes them.
 fn values(secret: &str) -> impl Iterator<Item = &str> {
     secret.split(',').map(str::trim).filter(|value| !value.is_empty())
 }

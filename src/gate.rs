@@ -1,6 +1,6 @@
 //! The gate in front of the operators' API: who is let through, and as whom.
 
-use kiloclaw_checkin::bearer;
+use kiloclaw_check_in::bearer;
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use worker::{Env, Request};

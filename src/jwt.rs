@@ -5,7 +5,7 @@ use std::fmt;
 use chrono::{DateTime, TimeDelta, Utc};
 use jwt_compact::alg::{Hs256, Hs256Key};
 use jwt_compact::{AlgorithmExt, Claims, UntrustedToken, ValidationError};
-use kiloclaw_checkin::limits::MAX_SANDBOX_ID_BYTES;
+use kiloclaw_check_in::limits::MAX_SANDBOX_ID_BYTES;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use worker::Date;

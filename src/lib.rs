@@ -1,12 +1,12 @@
 //! Kiloclaw telemetry: takes check-ins from machines and writes them to Analytics Engine.
 //!
-//! A thin shell over `kiloclaw-checkin`: a handler extracts, calls the core, answers.
+//! A thin shell over `kiloclaw-check-in`: a handler extracts, calls the core, answers.
 
 mod access;
 mod analytics;
 mod answer;
 mod bindings;
-mod checkin;
+mod check_in;
 mod gate;
 mod jwks;
 mod jwt;
@@ -38,7 +38,7 @@ fn start() {
 #[wasm_bindgen]
 #[must_use]
 pub fn fetch(request: &JsValue, env: &Env) -> JsValue {
-    checkin::take(request, env, |request, env| {
+    check_in::take(request, env, |request, env| {
         future_to_promise(async move {
             let answer = route(request.into(), env).await;
             Ok(answer::into_js(answer.or_else(ApiError::into_response)))
@@ -77,7 +77,7 @@ struct Visit {
 
 type Context = RouteContext<Visit>;
 
-/// Every route there is but [the check-in](checkin::take), and which of them are for operators only.
+/// Every route there is but [the check-in](check_in::take), and which of them are for operators only.
 ///
 /// Handlers take all methods and refuse the wrong ones themselves: the router's own 405 knows neither
 /// JSON nor `allow`.

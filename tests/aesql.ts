@@ -1,4 +1,4 @@
-/** The checker of `crates/aesql`: what Analytics Engine would refuse, or has been seen to refuse. */
+/** The checker of `local-ae/aesql`: what Analytics Engine would refuse, or has been seen to refuse. */
 import { spawnSync } from 'node:child_process';
 
 /** What the checker has to say of queries, separated by semicolons, or an empty string. */

@@ -10,7 +10,7 @@ import { test, type TestContext } from 'node:test';
 
 import { freePort } from '../local-ae/test/port.js';
 import { AGENT } from './agent.ts';
-import { API_KEY, CHECKIN_PATH, gatewayToken, GATEWAY_TOKEN_SECRET, MINIMAL, startWorker } from './worker.ts';
+import { API_KEY, CHECK_IN_PATH, gatewayToken, GATEWAY_TOKEN_SECRET, MINIMAL, startWorker } from './worker.ts';
 
 const SANDBOX_ID = `sandbox-of-${hostname()}`;
 
@@ -31,7 +31,7 @@ function agent(args: readonly string[], env: Record<string, string> = {}): Promi
 
 /** The environment of a machine that checks in at `url`. */
 const machine = (url: URL | string, changes: Record<string, string> = {}) => ({
-  KILOCLAW_CHECKIN_URL: new URL(CHECKIN_PATH, url).href,
+  KILOCLAW_CHECKIN_URL: new URL(CHECK_IN_PATH, url).href,
   KILOCODE_API_KEY: API_KEY,
   OPENCLAW_GATEWAY_TOKEN: gatewayToken(SANDBOX_ID),
   KILOCLAW_SANDBOX_ID: SANDBOX_ID,
@@ -194,7 +194,7 @@ test('doctor tells each fault by its code, and writes nothing', async (t) => {
     [{ KILOCODE_API_KEY: 'another-key' }, 'api_key', 'wrong_api_key'],
     [{ OPENCLAW_GATEWAY_TOKEN: 'a'.repeat(64) }, 'gateway_token', 'wrong_gateway_token'],
     [{ FLY_MACHINE_ID: 'another-sandbox', OPENCLAW_GATEWAY_TOKEN: other }, 'sandbox_id', 'wrong_sandbox_id'],
-    [{ KILOCLAW_CHECKIN_URL: new URL(CHECKIN_PATH, misconfigured.url).href }, 'server', 'misconfigured'],
+    [{ KILOCLAW_CHECKIN_URL: new URL(CHECK_IN_PATH, misconfigured.url).href }, 'server', 'misconfigured'],
     [{ KILOCLAW_CHECKIN_URL: new URL('/nowhere', worker.url).href }, 'server', 'not_the_endpoint'],
     [{ KILOCLAW_CHECKIN_URL: `http://127.0.0.1:${await freePort()}/` }, 'connection', 'connection_refused'],
   ];

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { connect } from 'node:net';
 import { test } from 'node:test';
 
-import { CHECKIN_PATH, credentials, FULL, MINIMAL, refusal, SANDBOX_ID, startWorker } from './worker.ts';
+import { CHECK_IN_PATH, credentials, FULL, MINIMAL, refusal, SANDBOX_ID, startWorker } from './worker.ts';
 
 const worker = await startWorker();
 
@@ -163,7 +163,7 @@ function answerToPart(headers: Record<string, string>, part: string): Promise<st
     });
     const lines = Object.entries({ host: worker.url.host, ...credentials(SANDBOX_ID), ...headers });
     socket.write(
-      `POST ${CHECKIN_PATH} HTTP/1.1\r\n${lines.map(([name, value]) => `${name}: ${value}\r\n`).join('')}\r\n${part}`,
+      `POST ${CHECK_IN_PATH} HTTP/1.1\r\n${lines.map(([name, value]) => `${name}: ${value}\r\n`).join('')}\r\n${part}`,
     );
   });
 }

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 
-import layout from '../crates/checkin/data-point.json' with { type: 'json' };
+import layout from '../crates/check-in/data-point.json' with { type: 'json' };
 
 const setting = (file: string, name: string) => {
   const [, value] = new RegExp(`^${name} = (.+)$`, 'm').exec(readFileSync(file, 'utf8')) ?? [];

@@ -11,7 +11,7 @@ import { test, type TestContext } from 'node:test';
 
 import { AGENT } from './agent.ts';
 import { RUN } from './processes.ts';
-import { API_KEY, CHECKIN_PATH, gatewayToken, startWorker, type Worker } from './worker.ts';
+import { API_KEY, CHECK_IN_PATH, gatewayToken, startWorker, type Worker } from './worker.ts';
 
 const SANDBOX_ID = 'sandbox-7';
 
@@ -46,7 +46,7 @@ class Network {
 
   /** Between `server` and `port`. */
   constructor(server: Server, port: number) {
-    this.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}${CHECKIN_PATH}`;
+    this.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}${CHECK_IN_PATH}`;
     server.on('connection', (near: Socket) => {
       this.attempts += 1;
       this.#keep(near);
@@ -213,7 +213,7 @@ test('an agent that is killed goes on where it was', async (context) => {
 
 test('the last check-in says that the agent is ending', async (context) => {
   const machine = new Machine(context);
-  const agent = await watch(context, machine, new URL(CHECKIN_PATH, worker.url).href);
+  const agent = await watch(context, machine, new URL(CHECK_IN_PATH, worker.url).href);
   await worker.points(1);
   assert.equal(await stop(agent, 'SIGTERM'), 0);
   await until(async () => (await worker.points(1)).at(-1)?.blobs[5] === 'shutting_down', 'it is told');

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { beforeEach, test } from 'node:test';
 
-import layout from '../crates/checkin/data-point.json' with { type: 'json' };
+import layout from '../crates/check-in/data-point.json' with { type: 'json' };
 import { FULL, MINIMAL, startWorker } from './worker.ts';
 
 const worker = await startWorker();

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { beforeEach, test } from 'node:test';
 
 import {
-  CHECKIN_PATH,
+  CHECK_IN_PATH,
   credentials,
   FULL,
   gatewayToken,
@@ -31,7 +31,7 @@ interface Ask {
 function ask(query: string, { to = worker, method = 'POST', headers, chunked, ...given }: Ask = {}) {
   const { body = JSON.stringify(FULL) } = given;
   const all = { ...credentials(FULL.sandboxId), ...headers };
-  return to.fetch(`${CHECKIN_PATH}${query}`, {
+  return to.fetch(`${CHECK_IN_PATH}${query}`, {
     method,
     headers: Object.entries(all).filter((one): one is [string, string] => one[1] !== undefined),
     ...(method === 'GET' ? {} : { body: chunked ? new Blob([body]).stream() : body }),
@@ -72,7 +72,7 @@ test('a dry run is one wherever its parameter stands and however it is escaped',
     // The first one counts.
     '?dry_run=1&dry_run=0',
     // A URL that ends as a plain check-in's does.
-    `?dry_run=1&next=${CHECKIN_PATH}`,
+    `?dry_run=1&next=${CHECK_IN_PATH}`,
   ]) {
     await assertAccepted(await ask(query), query);
   }
@@ -90,7 +90,7 @@ test('every other value is refused, and written as little', async () => {
     '?dry_run=1%20',
     '?dry_run=1?',
     '?dry_run=0&dry_run=1',
-    `?dry_run=${CHECKIN_PATH}`,
+    `?dry_run=${CHECK_IN_PATH}`,
   ]) {
     const response = await ask(query);
     assert.deepEqual(
@@ -111,7 +111,7 @@ test('every other value is refused, and written as little', async () => {
 });
 
 test('other parameters are ignored', async () => {
-  const queries = ['?', '?x=1', '?&', '?dry_runs=1', '?DRY_RUN=1', '?x=dry_run=1', `?${CHECKIN_PATH}`];
+  const queries = ['?', '?x=1', '?&', '?dry_runs=1', '?DRY_RUN=1', '?x=dry_run=1', `?${CHECK_IN_PATH}`];
   for (const query of queries) await assertAccepted(await ask(query), query);
   assert.equal((await worker.points(queries.length)).length, queries.length);
 });

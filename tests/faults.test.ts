@@ -20,7 +20,7 @@ import { allPoints, Machine, until } from './fleet.ts';
 import { killAndRestart } from './kills.ts';
 import {
   API_KEY,
-  CHECKIN_PATH,
+  CHECK_IN_PATH,
   credentials,
   FULL,
   GATEWAY_TOKEN_SECRET,
@@ -133,7 +133,7 @@ async function halfway(port: number, sandboxId: string, chunked: boolean) {
   };
   const chunk = (text: string) => (chunked ? `${text.length.toString(16)}\r\n${text}\r\n` : text);
   const head = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
-  socket.write(`POST ${CHECKIN_PATH} HTTP/1.1\r\n${head.join('')}\r\n${chunk(body.slice(0, 40))}`);
+  socket.write(`POST ${CHECK_IN_PATH} HTTP/1.1\r\n${head.join('')}\r\n${chunk(body.slice(0, 40))}`);
   await delay(10);
   return {
     /** Sends the rest; what it is answered. */
@@ -149,7 +149,7 @@ test('panics among check-ins whose bodies are on their way: each is answered, an
   const workerd = await startWorkerd(VARS, t, { build: 'panic' });
   const post = async (sandboxId: string) => {
     const body = JSON.stringify({ ...MINIMAL, sandboxId });
-    const url = `http://127.0.0.1:${workerd.port}${CHECKIN_PATH}`;
+    const url = `http://127.0.0.1:${workerd.port}${CHECK_IN_PATH}`;
     return (await fetch(url, { method: 'POST', headers: credentials(sandboxId), body })).status;
   };
   const panic = async () => (await fetch(`http://127.0.0.1:${workerd.port}/panic`)).status;
@@ -228,7 +228,7 @@ test('a wall clock that jumps by hours changes neither intervals nor what status
   jump(0);
 
   const worker = await startWorker({}, t);
-  const url = new URL(CHECKIN_PATH, worker.url).href;
+  const url = new URL(CHECK_IN_PATH, worker.url).href;
   const often = new Machine(t, 'often', { env });
   // Long enough that it must be judged by what it wrote before the clock was set.
   const rarely = new Machine(t, 'rarely', { env, interval: 3_600 });

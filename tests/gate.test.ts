@@ -10,7 +10,7 @@ import { test } from 'node:test';
 import {
   API_KEY,
   assertUnauthorized,
-  CHECKIN_PATH,
+  CHECK_IN_PATH,
   FULL,
   gatewayToken,
   JWT_SECRET,
@@ -163,7 +163,7 @@ test('a limit under another name refuses the token', async () => {
 });
 
 test('nothing else under /api/ answers without a token', async () => {
-  const paths = ['/api', '/api/', '/api/x', '/api/controller', `${CHECKIN_PATH}/`, `${CHECKIN_PATH}/x`, '/api//whoami', '/api/whoami/', '/api/whoami/x'];
+  const paths = ['/api', '/api/', '/api/x', '/api/controller', `${CHECK_IN_PATH}/`, `${CHECK_IN_PATH}/x`, '/api//whoami', '/api/whoami/', '/api/whoami/x'];
   for (const path of paths) {
     for (const method of ['GET', 'POST', 'DELETE']) {
       await assertUnauthorized(await worker.fetch(path, { method }), 'missing_token', `${method} ${path}`);
@@ -185,7 +185,7 @@ function generator(seed: number) {
   };
 }
 
-const ROUTES = ['/api', '/api/whoami', '/api/openapi.json', '/api/fleet', '/api/sandboxes', '/api/sandboxes/a', '/api/sandboxes/a/history', '/api/incidents', CHECKIN_PATH, '/api/nothing', '/health', '/', '/nothing'];
+const ROUTES = ['/api', '/api/whoami', '/api/openapi.json', '/api/fleet', '/api/sandboxes', '/api/sandboxes/a', '/api/sandboxes/a/history', '/api/incidents', CHECK_IN_PATH, '/api/nothing', '/health', '/', '/nothing'];
 
 /** A path as somebody might write it who looks for a way around the gate. */
 function spelling(below: (limit: number) => number): string {
@@ -240,7 +240,7 @@ test('every spelling of a path under /api/ goes through the gate, and no answer 
   const before = lines();
   for (const path of spellings) {
     const { pathname, status, code, why } = await ask(path);
-    if (pathname === CHECKIN_PATH) {
+    if (pathname === CHECK_IN_PATH) {
       assert.deepEqual([status, code], [405, 'method_not_allowed'], why);
     } else if (!isPublic(pathname)) {
       assert.deepEqual([status, code], [401, 'missing_token'], why);
@@ -259,7 +259,7 @@ test('every spelling of a path under /api/ goes through the gate, and no answer 
     const { pathname, status, code, why } = await ask(path, headers);
     if (status === 404) {
       assert.ok(['not_found', 'unknown_sandbox'].includes(code ?? ''), why);
-    } else if (pathname !== CHECKIN_PATH) {
+    } else if (pathname !== CHECK_IN_PATH) {
       assert.ok([200, 400].includes(status), why);
       found += 1;
     }

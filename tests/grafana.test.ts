@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
 
-import layout from '../crates/checkin/data-point.json' with { type: 'json' };
+import layout from '../crates/check-in/data-point.json' with { type: 'json' };
 import dashboard from '../grafana/dashboards/fleet.json' with { type: 'json' };
 import { freePort, insert, miniflare, worker } from '../local-ae/test/instance.js';
 import { check } from './aesql.ts';

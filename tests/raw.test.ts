@@ -12,7 +12,7 @@ import { gzipSync } from 'node:zlib';
 import { read, type JsonPoint } from '../local-ae/test/instance.js';
 import {
   API_KEY,
-  CHECKIN_PATH,
+  CHECK_IN_PATH,
   credentials,
   gatewayToken,
   GATEWAY_TOKEN_SECRET,
@@ -48,7 +48,7 @@ const CREDENTIALS = `${KEY_LINE}${TOKEN_LINE}`;
 
 /** A request, right in all that is not given. `length` is false for a request that tells none. */
 function request({
-  line = `POST ${CHECKIN_PATH} HTTP/1.1`,
+  line = `POST ${CHECK_IN_PATH} HTTP/1.1`,
   host = 'host: x\r\n',
   headers = CREDENTIALS,
   more = '',
@@ -394,8 +394,8 @@ test('pipelined requests are answered in order, and exactly those with 204 are s
     [wrongKey, '403 wrong_api_key'],
     [request({ body: '{' }), '400 not_json'],
     [request({ headers: KEY_LINE }), '401 missing_gateway_token'],
-    [request({ line: `PUT ${CHECKIN_PATH} HTTP/1.1` }), '405 method_not_allowed'],
-    [request({ line: `POST ${CHECKIN_PATH}?dry_run=2 HTTP/1.1` }), '400 invalid_query dry_run'],
+    [request({ line: `PUT ${CHECK_IN_PATH} HTTP/1.1` }), '405 method_not_allowed'],
+    [request({ line: `POST ${CHECK_IN_PATH}?dry_run=2 HTTP/1.1` }), '400 invalid_query dry_run'],
     [chunked(chunk('[]'), LAST_CHUNK), '400 not_an_object'],
   ];
   const sent = Array.from({ length: 60 }, (_, i): [Buffer, string] =>
@@ -631,7 +631,7 @@ test('numbers are what JSON says, at all their limits', async () => {
 });
 
 test('methods other than POST are refused; to those that it does not know workerd itself answers 501', async () => {
-  const of = (method: string) => request({ line: `${method} ${CHECKIN_PATH} HTTP/1.1` });
+  const of = (method: string) => request({ line: `${method} ${CHECK_IN_PATH} HTTP/1.1` });
   const unknown = '501 ERROR: Unrecognized request method.';
   await assertAnswers([
     ...['GET', 'PUT', 'DELETE', 'PATCH', 'OPTIONS', 'TRACE', 'QUERY', 'PROPFIND'].map(
@@ -646,7 +646,7 @@ test('methods other than POST are refused; to those that it does not know worker
 test('CONNECT: workerd itself answers 500, as no Worker here takes it', async () => {
   const of = (target: string) => request({ line: `CONNECT ${target} HTTP/1.1` });
   const answer = '500 Internal Server Error';
-  await assertAnswers([['a path', of(CHECKIN_PATH), answer], ['a host', of('x:443'), answer]]);
+  await assertAnswers([['a path', of(CHECK_IN_PATH), answer], ['a host', of('x:443'), answer]]);
 });
 
 test('only the very path is the check-in\'s; all others under /api/ are the operators\'', async () => {
@@ -654,25 +654,25 @@ test('only the very path is the check-in\'s; all others under /api/ are the oper
   const operators = '401 invalid_token';
   const nothing = '404 not_found';
   await assertAnswers([
-    ['two slashes', of(`/${CHECKIN_PATH}`), operators],
+    ['two slashes', of(`/${CHECK_IN_PATH}`), operators],
     ['two slashes within', of('/api//controller/checkin'), operators],
-    ['a slash behind it', of(`${CHECKIN_PATH}/`), operators],
+    ['a slash behind it', of(`${CHECK_IN_PATH}/`), operators],
     ['a letter in percents', of('/api/controller/%63heckin'), operators],
     ['slashes in percents', of('/api%2fcontroller%2fcheckin'), operators],
-    ['NUL in percents', of(`${CHECKIN_PATH}%00`), operators],
+    ['NUL in percents', of(`${CHECK_IN_PATH}%00`), operators],
     ['dots', of('/api/./controller/checkin'), operators],
     ['two dots', of('/api/x/../controller/checkin'), operators],
     ['backslashes', of('/api\\controller\\checkin'), operators],
     ['capitals', of('/API/controller/checkin'), operators],
-    ['a parameter of the path', of(`${CHECKIN_PATH};x=1`), operators],
-    ['in a query', of(`/?${CHECKIN_PATH}`), nothing],
+    ['a parameter of the path', of(`${CHECK_IN_PATH};x=1`), operators],
+    ['in a query', of(`/?${CHECK_IN_PATH}`), nothing],
     ['a start of it', of('/api/controller/checki'), operators],
     ['a star', of('*'), nothing],
   ]);
 });
 
 test('a query changes nothing but by asking for a dry run, and a fragment is cut off', async () => {
-  const of = (rest: string) => request({ line: `POST ${CHECKIN_PATH}${rest} HTTP/1.1` });
+  const of = (rest: string) => request({ line: `POST ${CHECK_IN_PATH}${rest} HTTP/1.1` });
   await assertAnswers([
     ['an empty one', of('?'), '204'],
     ['another parameter', of('?x=1&y=%FF&%'), '204'],
@@ -695,14 +695,14 @@ test('a query changes nothing but by asking for a dry run, and a fragment is cut
 test('a target with a host is the same, whichever host it names', async () => {
   const of = (target: string) => request({ line: `POST ${target} HTTP/1.1` });
   await assertAnswers([
-    ['the same', of(`http://x${CHECKIN_PATH}`), '204'],
-    ['another', of(`http://evil.example${CHECKIN_PATH}`), '204'],
-    ['with a user and a port', of(`http://a:b@x:1${CHECKIN_PATH}`), '204'],
-    ['another scheme', of(`https://x${CHECKIN_PATH}`), '204'],
+    ['the same', of(`http://x${CHECK_IN_PATH}`), '204'],
+    ['another', of(`http://evil.example${CHECK_IN_PATH}`), '204'],
+    ['with a user and a port', of(`http://a:b@x:1${CHECK_IN_PATH}`), '204'],
+    ['another scheme', of(`https://x${CHECK_IN_PATH}`), '204'],
     ['no path', of('http://x'), '404 not_found'],
-    ['a path in the query', of(`http://x/?${CHECKIN_PATH}`), '404 not_found'],
+    ['a path in the query', of(`http://x/?${CHECK_IN_PATH}`), '404 not_found'],
     // A URL is made of it; who is let in is still for the credentials to say.
-    ['a path in the host', request({ line: 'POST /y HTTP/1.1', host: `host: x${CHECKIN_PATH}?\r\n` }), '204'],
+    ['a path in the host', request({ line: 'POST /y HTTP/1.1', host: `host: x${CHECK_IN_PATH}?\r\n` }), '204'],
     ['a host that is none', request({ host: 'host: [::\r\n' }), '204'],
     ['two hosts', request({ more: 'host: y\r\n' }), '204'],
   ]);
@@ -711,21 +711,21 @@ test('a target with a host is the same, whichever host it names', async () => {
 test('targets and versions that are none: workerd itself answers 400', async () => {
   const of = (line: string) => request({ line });
   await assertAnswers([
-    ['a scheme without a host', of(`POST http://${CHECKIN_PATH} HTTP/1.1`), '400 invalid URI'],
-    ['no slash', of(`POST ${CHECKIN_PATH.slice(1)} HTTP/1.1`), '400 invalid URI'],
+    ['a scheme without a host', of(`POST http://${CHECK_IN_PATH} HTTP/1.1`), '400 invalid URI'],
+    ['no slash', of(`POST ${CHECK_IN_PATH.slice(1)} HTTP/1.1`), '400 invalid URI'],
     ['none', of('POST  HTTP/1.1'), '400 invalid URI'],
-    ['a NUL', of(`POST ${CHECKIN_PATH}\0 HTTP/1.1`), '400 invalid URI'],
-    ['a byte that is not ASCII', of(`POST ${CHECKIN_PATH}?\xff HTTP/1.1`), '400 invalid URI'],
-    ['a tab', of(`POST ${CHECKIN_PATH}\t HTTP/1.1`), '400 invalid URI'],
-    ['a space', of(`POST ${CHECKIN_PATH} x HTTP/1.1`), '400 invalid HTTP version parsed'],
-    ['HTTP/2.0', of(`POST ${CHECKIN_PATH} HTTP/2.0`), '400 invalid HTTP version parsed'],
-    ['no version', `GET ${CHECKIN_PATH}\r\n\r\n`, '400 invalid URI'],
+    ['a NUL', of(`POST ${CHECK_IN_PATH}\0 HTTP/1.1`), '400 invalid URI'],
+    ['a byte that is not ASCII', of(`POST ${CHECK_IN_PATH}?\xff HTTP/1.1`), '400 invalid URI'],
+    ['a tab', of(`POST ${CHECK_IN_PATH}\t HTTP/1.1`), '400 invalid URI'],
+    ['a space', of(`POST ${CHECK_IN_PATH} x HTTP/1.1`), '400 invalid HTTP version parsed'],
+    ['HTTP/2.0', of(`POST ${CHECK_IN_PATH} HTTP/2.0`), '400 invalid HTTP version parsed'],
+    ['no version', `GET ${CHECK_IN_PATH}\r\n\r\n`, '400 invalid URI'],
   ]);
 });
 
 test('old, careful and sloppy clients are served', async () => {
   await assertAnswers([
-    ['HTTP/1.0', request({ line: `POST ${CHECKIN_PATH} HTTP/1.0` }), '204'],
+    ['HTTP/1.0', request({ line: `POST ${CHECK_IN_PATH} HTTP/1.0` }), '204'],
     ['expect: 100-continue', request({ more: 'expect: 100-continue\r\n' }), '204'],
     ['an upgrade', request({ more: 'connection: upgrade\r\nupgrade: websocket\r\n' }), '204'],
     ['empty lines first', bytes('\r\n\r\n', request()), '204'],

@@ -22,7 +22,7 @@ import { RUN } from './processes.ts';
 import {
   AE_API_TOKEN,
   API_KEY,
-  CHECKIN_PATH,
+  CHECK_IN_PATH,
   FULL,
   gatewayToken,
   GATEWAY_TOKEN_SECRET,
@@ -385,7 +385,7 @@ test('the agent shows none, whatever it is answered', async (t) => {
   });
   const garbageUrl = await listen(t, garbage);
   const right = {
-    KILOCLAW_CHECKIN_URL: `${server}${CHECKIN_PATH}`,
+    KILOCLAW_CHECKIN_URL: `${server}${CHECK_IN_PATH}`,
     KILOCODE_API_KEY: SECRETS['the API key'],
     OPENCLAW_GATEWAY_TOKEN: TOKENS["the sandbox's token"],
     KILOCLAW_SANDBOX_ID: SANDBOX,
@@ -400,7 +400,7 @@ test('the agent shows none, whatever it is answered', async (t) => {
   await Promise.all(
     [204, 200, 302, 400, 403, 429, 500].map(async (status) => {
       const server = await serve(t, echo(() => status));
-      const urls = { KILOCLAW_CHECKIN_URL: `${server}${CHECKIN_PATH}`, KILOCLAW_STATUS_URL: `${server}/status` };
+      const urls = { KILOCLAW_CHECKIN_URL: `${server}${CHECK_IN_PATH}`, KILOCLAW_STATUS_URL: `${server}/status` };
       await within(`answered ${status}`, urls);
     }),
   );

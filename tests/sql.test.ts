@@ -4,11 +4,11 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 
-import layout from '../crates/checkin/data-point.json' with { type: 'json' };
+import layout from '../crates/check-in/data-point.json' with { type: 'json' };
 import { check } from './aesql.ts';
 
 /** What the interpreter is compared by: some of it is refused on purpose. */
-const ORACLE = 'crates/aesql/oracle/';
+const ORACLE = 'local-ae/aesql/oracle/';
 
 const tracked = (pattern: string): string[] =>
   execFileSync('git', ['ls-files', '--cached', '--others', '--exclude-standard', pattern], {

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 
 import {
   API_KEY,
-  CHECKIN_PATH,
+  CHECK_IN_PATH,
   credentials,
   FULL,
   gatewayToken,
@@ -85,7 +85,7 @@ test('refuses a token for another sandbox, in upper case, or cut', async () => {
 
 test('takes POST alone', async () => {
   for (const method of ['GET', 'HEAD', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'PROPFIND']) {
-    const response = await worker.fetch(CHECKIN_PATH, { method });
+    const response = await worker.fetch(CHECK_IN_PATH, { method });
     assert.equal(response.status, 405, method);
     assert.equal(response.headers.get('allow'), 'POST', method);
     if (method !== 'HEAD') {

@@ -7,7 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 
 import { Miniflare, type WorkerOptions } from 'miniflare';
 
-import layout from '../crates/checkin/data-point.json' with { type: 'json' };
+import layout from '../crates/check-in/data-point.json' with { type: 'json' };
 import { freePort, read, stored, type JsonPoint } from '../local-ae/test/instance.js';
 
 // As long as the Worker wants them: it warns about shorter ones.
@@ -15,7 +15,7 @@ export const API_KEY = 'kilo-key-1-of-tests';
 export const GATEWAY_TOKEN_SECRET = 'gateway-secret-1';
 export const JWT_SECRET = 'jwt-secret-1-of-tests-of-32-bytes';
 export const AE_API_TOKEN = 'ae-token-1';
-export const CHECKIN_PATH = '/api/controller/checkin';
+export const CHECK_IN_PATH = '/api/controller/checkin';
 
 /** The deployed configuration is the one place for it. */
 const [, COMPATIBILITY_DATE] =
@@ -158,7 +158,7 @@ export async function startWorker(
       const raw =
         typeof body === 'string' || body instanceof Uint8Array || body instanceof ReadableStream;
       const sandboxId = raw ? SANDBOX_ID : String(body.sandboxId);
-      return worker.fetch(CHECKIN_PATH, {
+      return worker.fetch(CHECK_IN_PATH, {
         method: 'POST',
         headers: entries({
           'content-type': 'application/json',

@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 
-import layout from '../crates/checkin/data-point.json' with { type: 'json' };
+import layout from '../crates/check-in/data-point.json' with { type: 'json' };
 import { command, Failure } from './command.ts';
 import { RUNNING_FILE, STORE_URL, WORKER_URL, type Running } from './running.ts';
 

@@ -10,7 +10,7 @@ import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { isDeepStrictEqual, parseArgs, parseEnv, stripVTControlCharacters, styleText } from 'node:util';
 
-import layout from '../crates/checkin/data-point.json' with { type: 'json' };
+import layout from '../crates/check-in/data-point.json' with { type: 'json' };
 import { lockFolder } from '../local-ae/lock.js';
 import { freePort } from '../local-ae/test/port.js';
 import { command, Failure } from './command.ts';
@@ -33,7 +33,7 @@ Options:
 `;
 
 const SECRETS = ['KILOCODE_API_KEY', 'GATEWAY_TOKEN_SECRET', 'JWT_SECRET'];
-const CHECKIN_PATH = '/api/controller/checkin';
+const CHECK_IN_PATH = '/api/controller/checkin';
 const STATE_FOLDER = '.wrangler';
 /** Keeps what the agent has not told yet, and what its `status` tells. */
 const STATE_FILE = `${STATE_FOLDER}/agent-state.json`;
@@ -430,7 +430,7 @@ async function main(): Promise<void> {
     const sandboxId = `local-${hostname()}`.slice(0, 60);
     const token = await run(agent!, ['gateway-token', sandboxId], vars);
     const env = {
-      KILOCLAW_CHECKIN_URL: `${url}${CHECKIN_PATH}`,
+      KILOCLAW_CHECKIN_URL: `${url}${CHECK_IN_PATH}`,
       KILOCODE_API_KEY: vars.KILOCODE_API_KEY.split(',')[0].trim(),
       OPENCLAW_GATEWAY_TOKEN: token.output.trim(),
       KILOCLAW_SANDBOX_ID: sandboxId,

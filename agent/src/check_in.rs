@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use kiloclaw_checkin::CheckIn;
-use kiloclaw_checkin::limits::{MAX_BYTES, MAX_LOAD, MAX_RESTARTS, MAX_UPTIME_SECONDS};
+use kiloclaw_check_in::CheckIn;
+use kiloclaw_check_in::limits::{MAX_BYTES, MAX_LOAD, MAX_RESTARTS, MAX_UPTIME_SECONDS};
 
 use crate::collect::Readings;
 use crate::collect::process::ProcessHealth;

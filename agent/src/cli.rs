@@ -214,8 +214,8 @@ pub struct ManArguments {
 pub struct Settings {
     /// URL of the check-in endpoint, ending in /api/controller/checkin; https, or http on this
     /// machine
-    #[arg(long, value_name = "URL", env = variables::CHECKIN_URL)]
-    pub checkin_url: Option<String>,
+    #[arg(long = "checkin-url", value_name = "URL", env = variables::CHECKIN_URL)]
+    pub check_in_url: Option<String>,
 
     /// The fleet's API key; better in a file or in the environment, as all users see flags
     #[arg(long, value_name = "KEY", env = variables::API_KEY)]

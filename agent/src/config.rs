@@ -4,8 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use kiloclaw_checkin::DRY_RUN_PARAMETER;
-use kiloclaw_checkin::limits::{MAX_SANDBOX_ID_BYTES, has_control_characters};
+use kiloclaw_check_in::DRY_RUN_PARAMETER;
+use kiloclaw_check_in::limits::{MAX_SANDBOX_ID_BYTES, has_control_characters};
 use ureq::http::{HeaderValue, Uri};
 use ureq::tls::RootCerts;
 use ureq::{Proxy, ProxyProtocol};
@@ -238,7 +238,7 @@ impl<'a> Checked<'a> {
         let api_key = api_key(settings, deadline);
         let gateway_token = gateway_token(settings, deadline);
         let missing: Vec<_> = [
-            (sent && settings.checkin_url.is_none(), variables::CHECKIN_URL),
+            (sent && settings.check_in_url.is_none(), variables::CHECKIN_URL),
             (sent && matches!(api_key, Ok(None)), variables::API_KEY),
             (sent && matches!(gateway_token, Ok(None)), variables::GATEWAY_TOKEN),
             (settings.sandbox_id.is_none(), variables::SANDBOX_ID),
@@ -260,7 +260,7 @@ impl<'a> Checked<'a> {
             sandbox_id.filter(|id| valid(check_sandbox_id(id), &mut problems).is_some());
         valid(check_ids(settings), &mut problems);
 
-        let url = settings.checkin_url.as_deref().filter(|_| sent);
+        let url = settings.check_in_url.as_deref().filter(|_| sent);
         let url = url.map(|text| url_of(text, variables::CHECKIN_URL, settings));
         let url = url.and_then(|url| valid(url, &mut problems));
         if url.as_ref().is_some_and(is_dry_run) {

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use kiloclaw_checkin::{CheckIn, DRY_RUN_PARAMETER, DRY_RUN_QUERY, Refusal};
+use kiloclaw_check_in::{CheckIn, DRY_RUN_PARAMETER, DRY_RUN_QUERY, Refusal};
 use ureq::http::{HeaderValue, Uri};
 
 use crate::check_in::check_in;

@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal};
 
-use kiloclaw_checkin::{EmptySecret, GatewaySecrets, GatewayToken};
+use kiloclaw_check_in::{EmptySecret, GatewaySecrets, GatewayToken};
 
 use crate::cli::GatewayTokenArguments;
 use crate::config::{ConfigError, check_sandbox_id};

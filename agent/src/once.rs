@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use kiloclaw_checkin::{CheckIn, InvalidBody};
+use kiloclaw_check_in::{CheckIn, InvalidBody};
 
 use crate::check_in::{Attempt, observe};
 use crate::children::Children;

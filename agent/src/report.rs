@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use kiloclaw_checkin::{CHECKIN_PATH, Credential, Field, InvalidBody, Refusal};
+use kiloclaw_check_in::{CHECK_IN_PATH, Credential, Field, InvalidBody, Refusal};
 use ureq::http::Uri;
 
 use crate::http::{Cause, NoAnswer, TlsFault};
@@ -226,13 +226,13 @@ fn hint_of_the_server(answer: &Answer) -> String {
              check-ins pass, and the keys go nowhere else"
         ),
         _ if answer.mitigated.is_some() => format!(
-            "Cloudflare takes the agent for a bot: let POST {CHECKIN_PATH} skip its challenges and rules"
+            "Cloudflare takes the agent for a bot: let POST {CHECK_IN_PATH} skip its challenges and rules"
         ),
         (_, 401 | 403) => format!(
             "check host and path in {CHECKIN_URL}, and what is in between: a firewall, a login or a proxy \
              must let check-ins pass"
         ),
-        (_, 404 | 405) => format!("check {CHECKIN_URL}: its path should be {CHECKIN_PATH}"),
+        (_, 404 | 405) => format!("check {CHECKIN_URL}: its path should be {CHECK_IN_PATH}"),
         (_, 429 | 500..=599) => "try again later".to_owned(),
         _ => format!("check that {CHECKIN_URL} leads to Kiloclaw telemetry"),
     }
@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_server_without_codes_gets_a_hint_by_its_status() {
-        assert!(hint_of_the_server(&answer(StatusCode::NOT_FOUND)).contains(CHECKIN_PATH));
+        assert!(hint_of_the_server(&answer(StatusCode::NOT_FOUND)).contains(CHECK_IN_PATH));
         assert!(hint_of_the_server(&answer(StatusCode::BAD_GATEWAY)).contains("later"));
         assert!(hint_of_the_server(&answer(StatusCode::FOUND)).contains(variables::CHECKIN_URL));
         assert!(

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use kiloclaw_checkin::GATEWAY_TOKEN_HEADER;
+use kiloclaw_check_in::GATEWAY_TOKEN_HEADER;
 use serde::Deserialize;
 use ureq::Body;
 use ureq::http::{HeaderName, Response, StatusCode, Uri, header};
@@ -177,7 +177,7 @@ fn destination(location: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use kiloclaw_checkin::Refusal;
+    use kiloclaw_check_in::Refusal;
 
     use super::*;
     use crate::http::Cause;
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn the_body_of_every_refusal_of_the_contract_is_understood() {
-        use kiloclaw_checkin::{Field, InvalidBody};
+        use kiloclaw_check_in::{Field, InvalidBody};
 
         let refusal = Refusal::InvalidBody(InvalidBody::Field(Field::UptimeSeconds));
         let Outcome::Refused(answer) = outcome_of(refusal.status(), &refusal.body()) else {

@@ -12,8 +12,8 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
-use kiloclaw_checkin::limits::MAX_SANDBOX_ID_BYTES;
-use kiloclaw_checkin::{CHECKIN_PATH, CheckIn, Refusal};
+use kiloclaw_check_in::limits::MAX_SANDBOX_ID_BYTES;
+use kiloclaw_check_in::{CHECK_IN_PATH, CheckIn, Refusal};
 use tempfile::TempDir;
 
 const API_KEY: &str = "key-that-must-not-show";
@@ -150,7 +150,7 @@ impl Server {
     }
 
     fn url(&self) -> String {
-        format!("http://{}{CHECKIN_PATH}", self.address)
+        format!("http://{}{CHECK_IN_PATH}", self.address)
     }
 }
 
@@ -178,7 +178,7 @@ fn an_accepted_check_in_exits_0_and_says_what_was_sent() {
     assert_eq!((run.code, run.stderr.as_str()), (0, ""));
 
     let request = server.requests.recv().unwrap();
-    assert!(request.head.starts_with(&format!("POST {CHECKIN_PATH} HTTP/1.1\r\n")));
+    assert!(request.head.starts_with(&format!("POST {CHECK_IN_PATH} HTTP/1.1\r\n")));
     assert_eq!(request.header("authorization"), Some(&*format!("Bearer {API_KEY}")));
     assert_eq!(request.header("x-kiloclaw-gateway-token"), Some(GATEWAY_TOKEN));
     assert_eq!(request.header("content-type"), Some("application/json"));
@@ -531,7 +531,9 @@ fn help_names_every_variable_and_shows_no_value() {
     ] {
         assert!(help.contains(&format!("[env: {name}]")), "{name} is not in {help}");
     }
-    assert!(help.contains(CHECKIN_PATH) && help.contains(&format!("1 to {MAX_SANDBOX_ID_BYTES} ")));
+    assert!(
+        help.contains(CHECK_IN_PATH) && help.contains(&format!("1 to {MAX_SANDBOX_ID_BYTES} "))
+    );
     assert!(!run(&["once", "-h"], &[]).contains("--proc-root"));
     let help = run(&["gateway-token", "--help"], &[("GATEWAY_TOKEN_SECRET", TOKEN_SECRET)]);
     assert!(help.contains("[env: GATEWAY_TOKEN_SECRET]"), "{help}");

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use kiloclaw_agent::doctor::check::Name;
 use kiloclaw_agent::state::State;
-use kiloclaw_checkin::{CheckIn, Credential, Refusal};
+use kiloclaw_check_in::{CheckIn, Credential, Refusal};
 use serde_json::Value;
 
 mod stage;

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use kiloclaw_checkin::Refusal;
+use kiloclaw_check_in::Refusal;
 use rustix::process::{Pid, Signal, kill_process};
 
 mod stage;

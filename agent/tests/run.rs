@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use harness::{AMPLE, API_KEY, Agent, Machine, Server, eventually, fixture, is_there};
-use kiloclaw_checkin::Refusal;
+use kiloclaw_check_in::Refusal;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 

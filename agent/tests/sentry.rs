@@ -20,7 +20,7 @@ use clap::Parser;
 use kiloclaw_agent::alerts::Alerts;
 use kiloclaw_agent::cli::{self, Cli, WatchArguments};
 use kiloclaw_agent::config::{Checked, Config, ConfigError};
-use kiloclaw_checkin::{CHECKIN_PATH, Refusal};
+use kiloclaw_check_in::{CHECK_IN_PATH, Refusal};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -145,7 +145,7 @@ impl Agent {
             .env_clear()
             // By which tools/reap finds it.
             .envs(env::var_os("KILOCLAW_RUN").map(|run| ("KILOCLAW_RUN", run)))
-            .env("KILOCLAW_CHECKIN_URL", format!("http://{telemetry}{CHECKIN_PATH}"))
+            .env("KILOCLAW_CHECKIN_URL", format!("http://{telemetry}{CHECK_IN_PATH}"))
             .env("KILOCODE_API_KEY", API_KEY)
             .env("OPENCLAW_GATEWAY_TOKEN", GATEWAY_TOKEN)
             .env("KILOCLAW_SANDBOX_ID", "sandbox-1")

@@ -14,7 +14,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 
 use harness::{API_KEY, GATEWAY_TOKEN, Machine, Server};
-use kiloclaw_checkin::Refusal;
+use kiloclaw_check_in::Refusal;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 

@@ -5,7 +5,7 @@ import { Agent as ConnectionPool, get } from 'node:http';
 import { join } from 'node:path';
 
 import { freePort } from '../../local-ae/test/port.js';
-import { API_KEY, CHECKIN_PATH, gatewayToken, SAMPLE } from '../checkin.ts';
+import { API_KEY, CHECK_IN_PATH, gatewayToken, SAMPLE } from '../check-in.ts';
 import type { Collector } from './collector.ts';
 import { unpacked, type Unpacked } from './debian.ts';
 
@@ -81,7 +81,7 @@ function agent(
         args: ['watch', '--initial-delay=0', `--interval=${interval}`, '--jitter=0'],
         env: {
           PATH: `${folder}:/usr/bin:/bin`,
-          KILOCLAW_CHECKIN_URL: `${collector.url(slug(name), { tls })}${CHECKIN_PATH}`,
+          KILOCLAW_CHECKIN_URL: `${collector.url(slug(name), { tls })}${CHECK_IN_PATH}`,
           KILOCLAW_STATUS_URL: collector.statusUrl,
           KILOCODE_API_KEY: API_KEY,
           OPENCLAW_GATEWAY_TOKEN: gatewayToken(sandboxId),
@@ -107,7 +107,7 @@ function node(collector: Collector): Subject {
         command,
         args: ['bench/agent/node-loop.js'],
         env: {
-          CHECKIN_URL: `${collector.url(slug(NODE))}${CHECKIN_PATH}`,
+          CHECKIN_URL: `${collector.url(slug(NODE))}${CHECK_IN_PATH}`,
           STATUS_URL: collector.statusUrl,
           API_KEY,
           GATEWAY_TOKEN: gatewayToken(sandboxId),

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use kiloclaw_checkin::limits::{
+use kiloclaw_check_in::limits::{
     AE_MAX_BLOB_BYTES, AE_MAX_INDEX_BYTES, MAX_STRING_BYTES, has_control_characters,
 };
-use kiloclaw_checkin::{CheckIn, DataPoint, InvalidBody};
+use kiloclaw_check_in::{CheckIn, DataPoint, InvalidBody};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
@@ -56,27 +56,27 @@ pub fn body(data: &[u8]) {
     let fields = serde_json::from_str::<Fields>(text.strip_prefix('\u{feff}').unwrap_or(&text));
     let keeps = fields.as_ref().is_ok_and(Fields::keep_the_contract);
     assert_eq!(found.is_ok(), keeps, "{found:?} of {fields:?}");
-    let (Ok(checkin), Ok(fields)) = (found, fields) else { return };
+    let (Ok(check_in), Ok(fields)) = (found, fields) else { return };
     let texts = [
-        ("sandboxId", Some(&checkin.sandbox_id)),
-        ("machineId", checkin.machine_id.as_ref()),
-        ("controllerVersion", Some(&checkin.controller_version)),
-        ("controllerCommit", Some(&checkin.controller_commit)),
-        ("openclawVersion", checkin.openclaw_version.as_ref()),
-        ("openclawCommit", checkin.openclaw_commit.as_ref()),
-        ("supervisorState", Some(&checkin.supervisor_state)),
-        ("lastExitReason", checkin.last_exit_reason.as_ref()),
+        ("sandboxId", Some(&check_in.sandbox_id)),
+        ("machineId", check_in.machine_id.as_ref()),
+        ("controllerVersion", Some(&check_in.controller_version)),
+        ("controllerCommit", Some(&check_in.controller_commit)),
+        ("openclawVersion", check_in.openclaw_version.as_ref()),
+        ("openclawCommit", check_in.openclaw_commit.as_ref()),
+        ("supervisorState", Some(&check_in.supervisor_state)),
+        ("lastExitReason", check_in.last_exit_reason.as_ref()),
     ];
     for (name, text) in texts {
         assert_eq!(fields.last(name).and_then(Value::as_str), text.map(|text| &**text), "{name}");
     }
     let numbers = [
-        ("totalRestarts", checkin.total_restarts),
-        ("restartsSinceLastCheckin", checkin.restarts_since_last_checkin),
-        ("uptimeSeconds", checkin.uptime_seconds),
-        ("loadAvg5m", checkin.load_avg_5m),
-        ("bandwidthBytesIn", checkin.bandwidth_bytes_in),
-        ("bandwidthBytesOut", checkin.bandwidth_bytes_out),
+        ("totalRestarts", check_in.total_restarts),
+        ("restartsSinceLastCheckin", check_in.restarts_since_last_checkin),
+        ("uptimeSeconds", check_in.uptime_seconds),
+        ("loadAvg5m", check_in.load_avg_5m),
+        ("bandwidthBytesIn", check_in.bandwidth_bytes_in),
+        ("bandwidthBytesOut", check_in.bandwidth_bytes_out),
     ];
     for (name, number) in numbers {
         assert_eq!(fields.last(name).and_then(Value::as_f64), Some(number), "{name}");
@@ -84,15 +84,15 @@ pub fn body(data: &[u8]) {
     }
 
     // The body itself is as good a region as any.
-    let point = DataPoint::new(&checkin, &text);
+    let point = DataPoint::new(&check_in, &text);
     assert!((1..=AE_MAX_INDEX_BYTES).contains(&point.index.len()));
     assert!(point.blobs.iter().all(|blob| blob.len() <= MAX_STRING_BYTES));
     assert!(point.blobs.iter().map(|blob| blob.len()).sum::<usize>() <= AE_MAX_BLOB_BYTES);
     assert!(point.doubles.iter().all(|double| double.is_finite()));
 
-    let written = serde_json::to_string(&checkin);
+    let written = serde_json::to_string(&check_in);
     let read = written.as_deref().map(CheckIn::parse_str);
-    assert!(read.is_ok_and(|read| read.as_ref() == Ok(&checkin)), "{checkin:?}");
+    assert!(read.is_ok_and(|read| read.as_ref() == Ok(&check_in)), "{check_in:?}");
 }
 
 /// The fields that the contract knows, as they stand in an object: in their order, each as often as it

@@ -1,6 +1,6 @@
 //! Any header, any secret: what is accepted is told by a few lines that do not care about time.
 
-use kiloclaw_checkin::{AcceptedKeys, Credential, GatewaySecrets, Presented, Refusal, bearer};
+use kiloclaw_check_in::{AcceptedKeys, Credential, GatewaySecrets, Presented, Refusal, bearer};
 
 use super::hmac::{self, hex};
 

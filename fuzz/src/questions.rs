@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use aesql::{Format, Limits, Point, Query, Table};
 use base64ct::{Base64UrlUnpadded, Encoding};
-use kiloclaw_checkin::data_point::DATASET;
+use kiloclaw_check_in::data_point::DATASET;
 use kiloclaw_fleet::{
     Asked, FleetQuestion, HistoryQuestion, IncidentsQuestion, InvalidParameter, Next, Parameters,
     Question, SandboxQuestion, SandboxesQuestion, Time,

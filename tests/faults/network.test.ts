@@ -12,7 +12,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 
 import type { JsonPoint } from '../../local-ae/test/instance.js';
 import { allPoints, deltasOf, Machine, minus, plus, sum, until, type Deltas } from '../fleet.ts';
-import { API_KEY, CHECKIN_PATH, GATEWAY_TOKEN_SECRET, JWT_SECRET } from '../worker.ts';
+import { API_KEY, CHECK_IN_PATH, GATEWAY_TOKEN_SECRET, JWT_SECRET } from '../worker.ts';
 import { startWorkerd } from '../workerd.ts';
 
 const skip = process.env.FAULTS_ISOLATED === undefined && 'it takes root, and tools/faults';
@@ -99,7 +99,7 @@ async function start(t: TestContext): Promise<Site> {
   const link = await Link.start(t);
   const vars = { KILOCODE_API_KEY: API_KEY, GATEWAY_TOKEN_SECRET, JWT_SECRET };
   const workerd = await startWorkerd(vars, t, { worker: `${SERVER}:0` });
-  const url = `http://${SERVER}:${workerd.port}${CHECKIN_PATH}`;
+  const url = `http://${SERVER}:${workerd.port}${CHECK_IN_PATH}`;
   const before = link.counters();
   const args = ['--allow-insecure-http', '--timeout=10'];
   const machines = Array.from(

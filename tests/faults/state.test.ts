@@ -9,7 +9,7 @@ import { promisify } from 'node:util';
 
 import { AGENT } from '../agent.ts';
 import { Machine, until } from '../fleet.ts';
-import { API_KEY, CHECKIN_PATH, gatewayToken, startWorker } from '../worker.ts';
+import { API_KEY, CHECK_IN_PATH, gatewayToken, startWorker } from '../worker.ts';
 
 const skip = process.env.FAULTS_ISOLATED === undefined && 'it takes root, and tools/faults';
 const run = promisify(execFile);
@@ -31,7 +31,7 @@ test('a disk that is full, then read-only: no check-in is lost, and it is said',
   const place = disk(t);
   const filler = path.join(place, 'filler');
   const worker = await startWorker({}, t);
-  const url = new URL(CHECKIN_PATH, worker.url).href;
+  const url = new URL(CHECK_IN_PATH, worker.url).href;
   const stateFile = path.join(place, 'state.json');
   const machine = new Machine(t, 'sandbox-1', { stateFile });
   machine.start(url, ['sleep', '600']);
@@ -92,7 +92,7 @@ test('a disk that is full, then read-only: no check-in is lost, and it is said',
 
 test('an agent whose monotonic clock is 100 days ahead goes on where one of this clock was', { skip }, async (t) => {
   const worker = await startWorker({}, t);
-  const url = new URL(CHECKIN_PATH, worker.url).href;
+  const url = new URL(CHECK_IN_PATH, worker.url).href;
   const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-time-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
   const stateFile = path.join(folder, 'state.json');

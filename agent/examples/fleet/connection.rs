@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use kiloclaw_agent::http;
 use kiloclaw_agent::send::RefusalBody;
-use kiloclaw_checkin::GATEWAY_TOKEN_HEADER;
+use kiloclaw_check_in::GATEWAY_TOKEN_HEADER;
 use ureq::http::{StatusCode, Uri, header};
 use ureq::{Agent, Error};
 

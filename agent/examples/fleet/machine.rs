@@ -10,7 +10,7 @@ use kiloclaw_agent::collect::network::{Bytes, Interfaces};
 use kiloclaw_agent::collect::process::ProcessHealth;
 use kiloclaw_agent::ledger::{Ledger, Owed};
 use kiloclaw_agent::secret::Secret;
-use kiloclaw_checkin::{CheckIn, GatewaySecrets};
+use kiloclaw_check_in::{CheckIn, GatewaySecrets};
 use serde::Serialize;
 use ureq::http::HeaderValue;
 

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use kiloclaw_agent::http;
 use kiloclaw_agent::secret::Secret;
-use kiloclaw_checkin::GatewaySecrets;
+use kiloclaw_check_in::GatewaySecrets;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use ureq::http::Uri;

@@ -7,7 +7,7 @@ use kiloclaw_agent::collect::network::{Bytes, Interfaces};
 use kiloclaw_agent::collect::status_url::Answer;
 use kiloclaw_agent::collect::{load, network, openclaw, status_url, systemd};
 use kiloclaw_agent::secret::Redactor;
-use kiloclaw_checkin::limits::MAX_STRING_BYTES;
+use kiloclaw_check_in::limits::MAX_STRING_BYTES;
 
 /// `/proc/loadavg`: a load is one that the contract takes.
 pub fn loadavg(data: &[u8]) {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use kiloclaw_checkin::{CHECKIN_PATH, Credential, GatewayToken, InvalidBody, Refusal};
+use kiloclaw_check_in::{CHECK_IN_PATH, Credential, GatewayToken, InvalidBody, Refusal};
 use ureq::http::Uri;
 use ureq::http::uri::PathAndQuery;
 
@@ -108,12 +108,12 @@ pub fn server(met: &Met, outcome: &Outcome, url: &Uri) -> Verdict {
 /// What to do where something else answers at this URL.
 fn find_the_endpoint(outcome: &Outcome, url: &Uri) -> String {
     let name = variables::CHECKIN_URL;
-    let path = format!("the path of {name} should be {CHECKIN_PATH}");
+    let path = format!("the path of {name} should be {CHECK_IN_PATH}");
     let not_found = matches!(outcome, Outcome::Refused(Answer { status, .. })
         if matches!(status.as_u16(), 404 | 405));
     // The hint for these is that the path is wrong.
     let hint = if not_found { String::new() } else { report::hint(outcome) };
-    match (url.path() == CHECKIN_PATH, hint.is_empty()) {
+    match (url.path() == CHECK_IN_PATH, hint.is_empty()) {
         (true, true) => format!("check host and port in {name}: the path is right"),
         (true, false) => hint,
         (false, true) => path,

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
-use kiloclaw_checkin::{CHECKIN_PATH, Refusal};
+use kiloclaw_check_in::{CHECK_IN_PATH, Refusal};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -36,7 +36,7 @@ impl Server {
     /// Answers the check-in number `n`, from 0, with what `refuse` says; `None` is a 204.
     pub fn new(refuse: impl Fn(usize) -> Option<Refusal> + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}{CHECKIN_PATH}", listener.local_addr().unwrap());
+        let url = format!("http://{}{CHECK_IN_PATH}", listener.local_addr().unwrap());
         let (sender, check_ins) = mpsc::channel();
         thread::spawn(move || {
             for n in 0.. {

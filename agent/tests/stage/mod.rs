@@ -12,8 +12,8 @@ use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use kiloclaw_checkin::{
-    CHECKIN_PATH, CheckIn, DRY_RUN_PARAMETER, GatewaySecrets, Presented, Refusal, is_dry_run,
+use kiloclaw_check_in::{
+    CHECK_IN_PATH, CheckIn, DRY_RUN_PARAMETER, GatewaySecrets, Presented, Refusal, is_dry_run,
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::pki_types::PrivateKeyDer;
@@ -183,13 +183,13 @@ impl Server {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}{CHECKIN_PATH}", self.address)
+        format!("http://{}{CHECK_IN_PATH}", self.address)
     }
 
     /// As https, under another name of the same machine.
     pub(crate) fn https(&self, host: &str) -> String {
         let port = self.address.rsplit(':').next().unwrap();
-        format!("https://{host}:{port}{CHECKIN_PATH}")
+        format!("https://{host}:{port}{CHECK_IN_PATH}")
     }
 
     /// All requests until now.

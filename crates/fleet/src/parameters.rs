@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::sql;
-use kiloclaw_checkin::limits::MAX_SANDBOX_ID_BYTES;
+use kiloclaw_check_in::limits::MAX_SANDBOX_ID_BYTES;
 
 /// A parameter that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use std::fmt::{self, Write};
 
-use kiloclaw_checkin::data_point::{Column, DATASET};
-use kiloclaw_checkin::limits::{MAX_BYTES, MAX_LOAD, MAX_RESTARTS, MAX_UPTIME_SECONDS};
+use kiloclaw_check_in::data_point::{Column, DATASET};
+use kiloclaw_check_in::limits::{MAX_BYTES, MAX_LOAD, MAX_RESTARTS, MAX_UPTIME_SECONDS};
 
 use crate::time::{Span, Time};
 use crate::{Asked, ON_PURPOSE};

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use aesql::{Format, Limits, Point, Query, Table};
-use kiloclaw_checkin::data_point::DATASET;
+use kiloclaw_check_in::data_point::DATASET;
 use kiloclaw_fleet::{Asked, Next, Parameters, Question, Time};
 use serde_json::Value;
 

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "clippy does not know helpers of tests from other code")]
 
-use kiloclaw_checkin::{AcceptedKeys, CheckIn, DataPoint, GatewaySecrets, Presented};
+use kiloclaw_check_in::{AcceptedKeys, CheckIn, DataPoint, GatewaySecrets, Presented};
 
 const BODY: &str = r#"{"sandboxId":"sandbox-1","machineId":"m","controllerVersion":"1.2.3",
     "controllerCommit":"abc1234","openclawVersion":"2026.3.13","openclawCommit":null,
@@ -17,9 +17,9 @@ fn allocations(body: &str) -> u64 {
     let counted = allocation_counter::measure(|| {
         let presented = Presented::from_headers(Some("Bearer old"), Some(token.expose())).unwrap();
         assert!(api_keys.accept(presented.api_key));
-        let checkin = CheckIn::parse(body.as_bytes()).unwrap();
-        assert!(gateway.accept(&checkin.sandbox_id, presented.gateway_token));
-        assert_eq!(DataPoint::new(&checkin, "fra").index, "sandbox-1");
+        let check_in = CheckIn::parse(body.as_bytes()).unwrap();
+        assert!(gateway.accept(&check_in.sandbox_id, presented.gateway_token));
+        assert_eq!(DataPoint::new(&check_in, "fra").index, "sandbox-1");
     });
     counted.count_total
 }

@@ -2,17 +2,17 @@
 //!
 //! The hot path. What a check-in costs is crossing between JavaScript and wasm, and driving Rust
 //! futures from there; parsing and HMAC are a small part of it. So it has no future and few
-//! crossings: `checkin.js` collects what is needed and calls two synchronous steps, [`admit`] and
+//! crossings: `check_in.js` collects what is needed and calls two synchronous steps, [`admit`] and
 //! [`accept`]. A request that is cancelled while its body arrives leaves nothing behind in Rust.
 
 #![expect(clippy::needless_pass_by_value, reason = "the boundary hands over owned values")]
 
 use std::cell::{OnceCell, RefCell};
 
-use kiloclaw_checkin::data_point::{BLOBS, DOUBLES};
-use kiloclaw_checkin::limits::MAX_BODY_BYTES;
-use kiloclaw_checkin::{
-    CHECKIN_PATH, CheckIn, DRY_RUN_PARAMETER, DataPoint, GATEWAY_TOKEN_HEADER, InvalidBody,
+use kiloclaw_check_in::data_point::{BLOBS, DOUBLES};
+use kiloclaw_check_in::limits::MAX_BODY_BYTES;
+use kiloclaw_check_in::{
+    CHECK_IN_PATH, CheckIn, DRY_RUN_PARAMETER, DataPoint, GATEWAY_TOKEN_HEADER, InvalidBody,
     Presented, Refusal, is_dry_run,
 };
 use worker::js_sys::{Function, Promise, Reflect};
@@ -23,7 +23,7 @@ use worker::{Env, Response, console_warn, web_sys};
 use crate::answer::{self, ApiError};
 use crate::bindings::{Ingest, Unusable};
 
-#[wasm_bindgen(module = "/src/checkin.js")]
+#[wasm_bindgen(module = "/src/check_in.js")]
 extern "C" {
     fn lane(
         names: Vec<String>,
@@ -67,7 +67,7 @@ type Route = fn(web_sys::Request, Env) -> Promise;
 
 fn new_lane(route: Route) -> Function {
     lane(
-        [CHECKIN_PATH, DRY_RUN_PARAMETER, GATEWAY_TOKEN_HEADER].map(str::to_owned).into(),
+        [CHECK_IN_PATH, DRY_RUN_PARAMETER, GATEWAY_TOKEN_HEADER].map(str::to_owned).into(),
         BODY_LIMIT,
         &Closure::<dyn Fn(web_sys::Request, Env) -> Promise>::new(route).into_js_value(),
         &Closure::<dyn Fn(Env)>::new(configure).into_js_value(),
@@ -174,28 +174,28 @@ fn accept(
     if body.contains('\u{fffd}') && !sent.contains(&size) {
         return Err(Refusal::from(InvalidBody::NotJson).into());
     }
-    let checkin = CheckIn::parse_str(body).map_err(Refusal::from)?;
+    let check_in = CheckIn::parse_str(body).map_err(Refusal::from)?;
 
     let accepted = with_ingest(|ingest| {
         // 8.
-        if !ingest.gateway.accept(&checkin.sandbox_id, gateway_token) {
+        if !ingest.gateway.accept(&check_in.sandbox_id, gateway_token) {
             return Err(Refusal::WrongGatewayToken.into());
         }
         // 9.
-        if ingest.revoked.contains(&*checkin.sandbox_id) {
+        if ingest.revoked.contains(&*check_in.sandbox_id) {
             return Err(Refusal::Revoked.into());
         }
-        let point = (!is_dry_run).then(|| Packed::new(&DataPoint::new(&checkin, region)));
+        let point = (!is_dry_run).then(|| Packed::new(&DataPoint::new(&check_in, region)));
         // 10.
         if let Some(limiter) = &ingest.limiter {
-            let id = checkin.sandbox_id.clone().into_owned();
+            let id = check_in.sandbox_id.clone().into_owned();
             return Ok(Some(accept_within(limiter.clone(), id, point, ingest.dataset.clone())));
         }
         // 11.
         point.map_or(Ok(()), |point| point.write(&ingest.dataset)).map(|()| None)
     });
     if accepted.is_err() {
-        *sandbox_id = Some(checkin.sandbox_id.into_owned());
+        *sandbox_id = Some(check_in.sandbox_id.into_owned());
     }
     accepted
 }

@@ -22,7 +22,7 @@ pub use payload::{CheckIn, Field, InvalidBody};
 pub use refusal::{Credential, Refusal};
 
 /// The path that check-ins are posted to.
-pub const CHECKIN_PATH: &str = "/api/controller/checkin";
+pub const CHECK_IN_PATH: &str = "/api/controller/checkin";
 
 /// The header that carries a machine's gateway token.
 pub const GATEWAY_TOKEN_HEADER: &str = "x-kiloclaw-gateway-token";

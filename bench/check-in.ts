@@ -1,9 +1,9 @@
 /** The check-in that is sent over and over, who sends it, and the data point that it must become. */
 import { createHmac } from 'node:crypto';
 
-import layout from '../crates/checkin/data-point.json' with { type: 'json' };
+import layout from '../crates/check-in/data-point.json' with { type: 'json' };
 
-export const CHECKIN_PATH = '/api/controller/checkin';
+export const CHECK_IN_PATH = '/api/controller/checkin';
 export const API_KEY = '8ad1c7f05b3e4d2f9a6070c1e5b2d394';
 export const GATEWAY_TOKEN_SECRET = 'f2c4a88be07d4f3d8c5196e3a0b7d2cd';
 export const JWT_SECRET = '3d50e9b6c1f8472aa5e4d07b92c61f88';

@@ -1,4 +1,4 @@
-//! What the contract itself costs, natively: `cargo bench -p kiloclaw-checkin`.
+//! What the contract itself costs, natively: `cargo bench -p kiloclaw-check-in`.
 //!
 //! With `-- count N` it takes N check-ins and prints nothing, for callgrind to count instructions in;
 //! see `bench/native.ts`.
@@ -7,7 +7,7 @@
 
 use std::hint::black_box;
 
-use kiloclaw_checkin::{AcceptedKeys, CheckIn, DataPoint, GatewaySecrets, Presented};
+use kiloclaw_check_in::{AcceptedKeys, CheckIn, DataPoint, GatewaySecrets, Presented};
 
 const BODY: &str = r#"{"sandboxId":"sandbox-0123456789abcdef","machineId":"3d8d9014b32d89","controllerVersion":"2026.11.1","controllerCommit":"0123456789ab","openclawVersion":"2026.3.13","openclawCommit":"def5678","supervisorState":"running","totalRestarts":7,"restartsSinceLastCheckin":0,"uptimeSeconds":86400.25,"loadAvg5m":0.42,"bandwidthBytesIn":1234567,"bandwidthBytesOut":7654321,"lastExitReason":"signal:SIGTERM"}"#;
 const SANDBOX_ID: &str = "sandbox-0123456789abcdef";
@@ -35,9 +35,9 @@ impl Machine {
         let authorization = Some(black_box(self.authorization.as_str()));
         let presented = Presented::from_headers(authorization, Some(&self.token)).unwrap();
         let admitted = self.api_keys.accept(presented.api_key);
-        let checkin = CheckIn::parse_str(black_box(BODY)).unwrap();
-        let accepted = self.gateway.accept(&checkin.sandbox_id, presented.gateway_token);
-        black_box(DataPoint::new(&checkin, "fra"));
+        let check_in = CheckIn::parse_str(black_box(BODY)).unwrap();
+        let accepted = self.gateway.accept(&check_in.sandbox_id, presented.gateway_token);
+        black_box(DataPoint::new(&check_in, "fra"));
         admitted && accepted
     }
 }
@@ -67,9 +67,9 @@ fn verify_gateway_token(bencher: divan::Bencher<'_, '_>) {
 
 #[divan::bench]
 fn lay_out(bencher: divan::Bencher<'_, '_>) {
-    let checkin = CheckIn::parse_str(BODY).unwrap();
+    let check_in = CheckIn::parse_str(BODY).unwrap();
     bencher.bench_local(|| {
-        black_box(DataPoint::new(black_box(&checkin), "fra"));
+        black_box(DataPoint::new(black_box(&check_in), "fra"));
     });
 }
 

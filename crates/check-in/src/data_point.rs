@@ -26,30 +26,30 @@ pub struct Double {
 }
 
 /// What `index1` holds: the sampling key, and the fastest column to filter on.
-pub const INDEX: Blob = Blob { name: "sandboxId", value: |checkin, _| &checkin.sandbox_id };
+pub const INDEX: Blob = Blob { name: "sandboxId", value: |check_in, _| &check_in.sandbox_id };
 
 /// `blob1` to `blob9`. What is not known is `""`.
 pub const BLOBS: [Blob; 9] = [
-    Blob { name: "sandboxId", value: |checkin, _| &checkin.sandbox_id },
-    Blob { name: "controllerVersion", value: |checkin, _| &checkin.controller_version },
-    Blob { name: "controllerCommit", value: |checkin, _| &checkin.controller_commit },
+    Blob { name: "sandboxId", value: |check_in, _| &check_in.sandbox_id },
+    Blob { name: "controllerVersion", value: |check_in, _| &check_in.controller_version },
+    Blob { name: "controllerCommit", value: |check_in, _| &check_in.controller_commit },
     Blob {
         name: "openclawVersion",
-        value: |checkin, _| checkin.openclaw_version.as_deref().unwrap_or_default(),
+        value: |check_in, _| check_in.openclaw_version.as_deref().unwrap_or_default(),
     },
     Blob {
         name: "openclawCommit",
-        value: |checkin, _| checkin.openclaw_commit.as_deref().unwrap_or_default(),
+        value: |check_in, _| check_in.openclaw_commit.as_deref().unwrap_or_default(),
     },
-    Blob { name: "supervisorState", value: |checkin, _| &checkin.supervisor_state },
+    Blob { name: "supervisorState", value: |check_in, _| &check_in.supervisor_state },
     Blob { name: "flyRegion", value: |_, region| region },
     Blob {
         name: "machineId",
-        value: |checkin, _| checkin.machine_id.as_deref().unwrap_or_default(),
+        value: |check_in, _| check_in.machine_id.as_deref().unwrap_or_default(),
     },
     Blob {
         name: "lastExitReason",
-        value: |checkin, _| checkin.last_exit_reason.as_deref().unwrap_or_default(),
+        value: |check_in, _| check_in.last_exit_reason.as_deref().unwrap_or_default(),
     },
 ];
 
@@ -57,13 +57,13 @@ pub const BLOBS: [Blob; 9] = [
 pub const DOUBLES: [Double; 6] = [
     Double {
         name: "restartsSinceLastCheckin",
-        value: |checkin| checkin.restarts_since_last_checkin,
+        value: |check_in| check_in.restarts_since_last_checkin,
     },
-    Double { name: "totalRestarts", value: |checkin| checkin.total_restarts },
-    Double { name: "uptimeSeconds", value: |checkin| checkin.uptime_seconds },
-    Double { name: "loadAvg5m", value: |checkin| checkin.load_avg_5m },
-    Double { name: "bandwidthBytesIn", value: |checkin| checkin.bandwidth_bytes_in },
-    Double { name: "bandwidthBytesOut", value: |checkin| checkin.bandwidth_bytes_out },
+    Double { name: "totalRestarts", value: |check_in| check_in.total_restarts },
+    Double { name: "uptimeSeconds", value: |check_in| check_in.uptime_seconds },
+    Double { name: "loadAvg5m", value: |check_in| check_in.load_avg_5m },
+    Double { name: "bandwidthBytesIn", value: |check_in| check_in.bandwidth_bytes_in },
+    Double { name: "bandwidthBytesOut", value: |check_in| check_in.bandwidth_bytes_out },
 ];
 
 /// Where a point keeps a value, as Analytics Engine's SQL names it: `index1`, `blob6`, `double1`.
@@ -150,13 +150,13 @@ impl<'a> DataPoint<'a> {
     /// `fly_region` comes from a header, not from the checked body: what is over the limit of a
     /// string is cut off, and one with control characters is none.
     #[must_use]
-    pub fn new(checkin: &'a CheckIn<'_>, fly_region: &'a str) -> Self {
+    pub fn new(check_in: &'a CheckIn<'_>, fly_region: &'a str) -> Self {
         let fly_region = if has_control_characters(fly_region) { "" } else { fly_region };
         let fly_region = &fly_region[..fly_region.floor_char_boundary(MAX_STRING_BYTES)];
         Self {
-            index: (INDEX.value)(checkin, fly_region),
-            blobs: BLOBS.map(|blob| (blob.value)(checkin, fly_region)),
-            doubles: DOUBLES.map(|double| (double.value)(checkin)),
+            index: (INDEX.value)(check_in, fly_region),
+            blobs: BLOBS.map(|blob| (blob.value)(check_in, fly_region)),
+            doubles: DOUBLES.map(|double| (double.value)(check_in)),
         }
     }
 }
@@ -201,8 +201,8 @@ mod tests {
 
     #[test]
     fn every_slot_holds_what_the_contract_says() {
-        let checkin = CheckIn::parse(FULL.as_bytes()).unwrap();
-        let point = DataPoint::new(&checkin, "fra");
+        let check_in = CheckIn::parse(FULL.as_bytes()).unwrap();
+        let point = DataPoint::new(&check_in, "fra");
         assert_eq!(point.index, "S");
         assert_eq!(point.blobs, ["S", "CV", "CC", "OV", "OC", "running", "fra", "M", "code:1"]);
         assert_eq!(
@@ -213,9 +213,9 @@ mod tests {
 
     #[test]
     fn a_region_with_control_characters_is_none() {
-        let checkin = CheckIn::parse(FULL.as_bytes()).unwrap();
+        let check_in = CheckIn::parse(FULL.as_bytes()).unwrap();
         for region in ["\u{202e}fra", "\u{9b}31m", "f\tra"] {
-            assert_eq!(DataPoint::new(&checkin, region).blobs[6], "");
+            assert_eq!(DataPoint::new(&check_in, region).blobs[6], "");
         }
     }
 
@@ -240,15 +240,15 @@ mod tests {
         }
         body["sandboxId"] = "x".repeat(AE_MAX_INDEX_BYTES).into();
         let body = body.to_string();
-        let checkin = CheckIn::parse(body.as_bytes()).unwrap();
+        let check_in = CheckIn::parse(body.as_bytes()).unwrap();
         let region = "é".repeat(10_000);
-        let point = DataPoint::new(&checkin, &region);
+        let point = DataPoint::new(&check_in, &region);
         assert!(point.index.len() <= AE_MAX_INDEX_BYTES);
         assert!(point.blobs.iter().map(|blob| blob.len()).sum::<usize>() <= AE_MAX_BLOB_BYTES);
         assert_eq!(point.blobs[6].len(), MAX_STRING_BYTES);
     }
 
-    /// `UPDATE=1 cargo test -p kiloclaw-checkin` writes what is compared here.
+    /// `UPDATE=1 cargo test -p kiloclaw-check-in` writes what is compared here.
     fn is_up_to_date(path: &str, expected: impl FnOnce(&str) -> String) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
         let found = std::fs::read_to_string(&path).unwrap_or_default();

@@ -177,7 +177,7 @@ impl<'a> CheckIn<'a> {
         let mut deserializer = serde_json::Deserializer::from_str(body);
         BodyVisitor { reading: &reading }
             .deserialize(&mut deserializer)
-            .and_then(|checkin| deserializer.end().map(|()| checkin))
+            .and_then(|check_in| deserializer.end().map(|()| check_in))
             .map_err(|error| match reading.get() {
                 // Cut off within a field's value is cut off, not an invalid field.
                 Some(field) if !error.is_eof() => InvalidBody::Field(field),
@@ -482,7 +482,7 @@ mod tests {
 
     fn parse(body: &Value) -> Result<Value, InvalidBody> {
         let body = body.to_string();
-        CheckIn::parse(body.as_bytes()).map(|checkin| serde_json::to_value(checkin).unwrap())
+        CheckIn::parse(body.as_bytes()).map(|check_in| serde_json::to_value(check_in).unwrap())
     }
 
     fn with(field: Field, value: Value) -> Value {
@@ -500,12 +500,12 @@ mod tests {
     #[test]
     fn reads_what_a_client_sends() {
         let body = full().to_string();
-        let checkin = CheckIn::parse(body.as_bytes()).unwrap();
-        assert_eq!(checkin.sandbox_id, "sandbox-1");
-        assert!(matches!(checkin.sandbox_id, Cow::Borrowed(_)));
-        assert_eq!(checkin.bandwidth_bytes_in.to_bits(), 123_456_789_012_f64.to_bits());
-        assert_eq!(checkin.bandwidth_bytes_out.to_bits(), 1000_f64.to_bits());
-        assert_eq!(checkin.last_exit_reason.as_deref(), Some("code:1"));
+        let check_in = CheckIn::parse(body.as_bytes()).unwrap();
+        assert_eq!(check_in.sandbox_id, "sandbox-1");
+        assert!(matches!(check_in.sandbox_id, Cow::Borrowed(_)));
+        assert_eq!(check_in.bandwidth_bytes_in.to_bits(), 123_456_789_012_f64.to_bits());
+        assert_eq!(check_in.bandwidth_bytes_out.to_bits(), 1000_f64.to_bits());
+        assert_eq!(check_in.last_exit_reason.as_deref(), Some("code:1"));
     }
 
     #[test]
@@ -657,8 +657,8 @@ mod tests {
         body["disk"] = json!({"deep": [[["x"]], null, 1e300]});
         let text =
             format!("\u{feff}{}", body.to_string().replacen('{', "{\"sandboxId\":\"x\",", 1));
-        let checkin = CheckIn::parse(text.as_bytes()).unwrap();
-        assert_eq!(checkin.sandbox_id, "sandbox-1");
+        let check_in = CheckIn::parse(text.as_bytes()).unwrap();
+        assert_eq!(check_in.sandbox_id, "sandbox-1");
     }
 
     #[test]
@@ -692,7 +692,7 @@ mod tests {
     }
 
     prop_compose! {
-        fn checkin()(
+        fn check_in()(
             (sandbox_id, machine_id, controller_version, controller_commit) in
                 (text(1..=20), proptest::option::of(text(0..=40)), text(1..=40), text(1..=40)),
             (openclaw_version, openclaw_commit, supervisor_state, last_exit_reason) in (
@@ -725,9 +725,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(checkin in checkin()) {
-            let body = serde_json::to_vec(&checkin).unwrap();
-            prop_assert_eq!(CheckIn::parse(&body), Ok(checkin));
+        fn what_is_written_is_read_back(check_in in check_in()) {
+            let body = serde_json::to_vec(&check_in).unwrap();
+            prop_assert_eq!(CheckIn::parse(&body), Ok(check_in));
         }
 
         #[test]
@@ -740,9 +740,9 @@ mod tests {
             let mut body = full().to_string().into_bytes();
             let at = at % body.len();
             body[at] = byte;
-            if let Ok(checkin) = CheckIn::parse(&body) {
-                prop_assert!((1..=96).contains(&checkin.sandbox_id.len()));
-                prop_assert!((0.0..=MAX_LOAD).contains(&checkin.load_avg_5m));
+            if let Ok(check_in) = CheckIn::parse(&body) {
+                prop_assert!((1..=96).contains(&check_in.sandbox_id.len()));
+                prop_assert!((0.0..=MAX_LOAD).contains(&check_in.load_avg_5m));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Measures whether the time of a credential check tells anything of the credential.
 //!
 //! ```sh
-//! cargo run --release -p kiloclaw-checkin --example timing [MEASUREMENTS]
+//! cargo run --release -p kiloclaw-check-in --example timing [MEASUREMENTS]
 //! ```
 //!
 //! After dudect (Reparaz, Balasch, Verbauwhede: "Dude, is my code constant time?", 2017). A check is timed
@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Instant;
 
-use kiloclaw_checkin::{AcceptedKeys, GatewaySecrets};
+use kiloclaw_check_in::{AcceptedKeys, GatewaySecrets};
 
 /// How many times each pair of classes is measured unless told otherwise.
 const MEASUREMENTS: usize = 2_000_000;
