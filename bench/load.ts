@@ -85,10 +85,10 @@ interface FleetReport {
   readonly sandboxes: readonly {
     readonly sandboxId: string;
     readonly accepted: number;
-    readonly told: Deltas;
+    readonly reported: Deltas;
     readonly happened: Deltas;
-    readonly owed: Deltas;
-    readonly unanswered: readonly (Deltas & { readonly attempt: number })[];
+    readonly unreported: Deltas;
+    readonly lostAnswers: readonly (Deltas & { readonly attempt: number })[];
   }[];
 }
 
@@ -102,7 +102,7 @@ interface Comparison {
   readonly twice: number;
   /** Sandboxes whose sums are not those of what was accepted and of lost answers. */
   readonly wrongSums: number;
-  /** Stored, though the answer never came: what these told is told again, by design. */
+  /** Stored, though the answer never came: what these reported is reported again, by design. */
   readonly lostAnswers: number;
   readonly sampled: number;
 }
@@ -138,7 +138,7 @@ async function compare(deployment: Deployment, prefix: string, report: FleetRepo
 
   // Of check-ins without an answer only the store knows whether they were taken.
   const taken = new Map<string, Set<number>>();
-  const unsure = report.sandboxes.filter(({ unanswered }) => unanswered.length > 0);
+  const unsure = report.sandboxes.filter(({ lostAnswers }) => lostAnswers.length > 0);
   for (let at = 0; at < unsure.length; at += BATCH) {
     const ids = unsure.slice(at, at + BATCH).map(({ sandboxId }) => `'${sandboxId}'`);
     const found = await deployment.query(
@@ -151,11 +151,11 @@ async function compare(deployment: Deployment, prefix: string, report: FleetRepo
   }
 
   let [points, lost, twice, wrongSums, lostAnswers, sampled] = [0, 0, 0, 0, 0, 0];
-  for (const { sandboxId, accepted, told, unanswered } of report.sandboxes) {
+  for (const { sandboxId, accepted, reported, lostAnswers } of report.sandboxes) {
     const row = bySandbox.get(sandboxId);
     const count = Number(row?.points ?? 0);
     const distinct = Number(row?.attempts ?? 0);
-    const late = unanswered.filter(({ attempt }) => taken.get(sandboxId)?.has(attempt) === true);
+    const late = lostAnswers.filter(({ attempt }) => taken.get(sandboxId)?.has(attempt) === true);
     points += count;
     twice += count - distinct;
     lost += accepted + late.length - distinct;
@@ -166,7 +166,7 @@ async function compare(deployment: Deployment, prefix: string, report: FleetRepo
       bytesIn: Number(row?.bytesIn ?? 0),
       bytesOut: Number(row?.bytesOut ?? 0),
     };
-    if (!equal(sums, late.reduce(add, told))) wrongSums += 1;
+    if (!equal(sums, late.reduce(add, reported))) wrongSums += 1;
   }
   return { stored: points, lost, twice, wrongSums, lostAnswers, sampled };
 }
@@ -260,7 +260,7 @@ async function run(
 function faults({ phase, report, comparison }: Outcome): string[] {
   const { lost = 0, twice = 0, wrongSums = 0, sampled = 0 } = comparison ?? {};
   const wrong = { lost, 'stored twice': twice, 'sandboxes with wrong sums': wrongSums, sampled };
-  const unequal = report.sandboxes.filter(({ told, owed, happened }) => !equal(add(told, owed), happened));
+  const unequal = report.sandboxes.filter(({ reported, unreported, happened }) => !equal(add(reported, unreported), happened));
   return [
     ...Object.entries(wrong).filter(([, count]) => count !== 0).map(([what, count]) => `${count} ${what}`),
     ...Object.entries(report.refusals).map(([what, count]) => `${count} answered with ${what}`),

@@ -25,9 +25,9 @@ use self::policy::{DEFECT, Policy};
 use crate::bounded;
 use crate::cli::{DaemonArguments, Settings, VERSION};
 use crate::config::{self, Config, ConfigError};
+use crate::env_vars::SENTRY_DSN;
 use crate::http::{self, NoAnswer};
 use crate::secret::{Redactor, Secret};
-use crate::variables::SENTRY_DSN;
 
 /// How long an event may keep an agent that panicked from ending.
 const FLUSH_AFTER_PANIC: Duration = Duration::from_secs(2);
@@ -76,7 +76,7 @@ impl Alerts {
         config.redactor.extend(secrets.clone());
 
         let redactor = Arc::new(Mutex::new(Arc::new(config.redactor.clone())));
-        let policy = Arc::new(Mutex::new(Policy::new(arguments.rhythm().interval)));
+        let policy = Arc::new(Mutex::new(Policy::new(arguments.timing().interval)));
         let ingest = Ingest {
             dsn: parsed.clone(),
             url,
@@ -438,7 +438,7 @@ mod tests {
     #[test]
     fn a_location_does_not_tell_where_it_was_compiled() {
         for (path, public) in [
-            ("agent/src/worker.rs", "agent/src/worker.rs"),
+            ("agent/src/config.rs", "agent/src/config.rs"),
             (
                 "/home/me/registry/src/index-1/ureq-3.5.0/src/body/mod.rs",
                 "ureq-3.5.0/src/body/mod.rs",

@@ -14,7 +14,7 @@ use clap_complete::Shell;
 use tracing::level_filters::LevelFilter;
 
 use crate::secret::Secret;
-use crate::{exit, variables};
+use crate::{env_vars, exit};
 
 /// The package's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -105,7 +105,7 @@ pub struct RunArguments {
     #[arg(
         long,
         value_name = "SECONDS",
-        env = variables::STOP_TIMEOUT,
+        env = env_vars::STOP_TIMEOUT,
         default_value_t = 10,
         value_parser = value_parser!(u64).range(0..=3600)
     )]
@@ -135,12 +135,12 @@ pub struct WatchArguments {
 pub struct OnceArguments {
     /// Print the body and do not send it; needs only the sandbox id, and asks for the state of the
     /// process if told where
-    #[arg(long, env = variables::DRY_RUN, value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
+    #[arg(long, env = env_vars::DRY_RUN, value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub dry_run: bool,
 
     /// File that keeps the counters of the last check-in, so that the next one can tell the
     /// difference [default: none, and 0 bytes and restarts are reported]
-    #[arg(long, value_name = "PATH", env = variables::STATE_FILE)]
+    #[arg(long, value_name = "PATH", env = env_vars::STATE_FILE)]
     pub state_file: Option<PathBuf>,
 
     /// Everything that a check-in is made of.
@@ -155,7 +155,7 @@ pub struct OnceArguments {
 #[derive(Debug, Args)]
 pub struct DoctorArguments {
     /// Print JSON
-    #[arg(long, env = variables::JSON, value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
+    #[arg(long, env = env_vars::JSON, value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub json: bool,
     /// Everything that a check-in is made of.
     #[command(flatten)]
@@ -172,7 +172,7 @@ pub struct DoctorArguments {
 #[derive(Debug, Args)]
 pub struct StatusArguments {
     /// Print JSON
-    #[arg(long, env = variables::JSON, value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
+    #[arg(long, env = env_vars::JSON, value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub json: bool,
     /// Where the agent keeps its state.
     #[command(flatten)]
@@ -187,7 +187,7 @@ pub struct GatewayTokenArguments {
 
     /// The secret that tokens are derived from; of several, separated by commas, the first counts.
     /// Better in the environment, as all users see flags [default: read from standard input]
-    #[arg(long, value_name = "SECRET", env = variables::GATEWAY_TOKEN_SECRET)]
+    #[arg(long, value_name = "SECRET", env = env_vars::GATEWAY_TOKEN_SECRET)]
     pub gateway_token_secret: Option<Secret>,
 }
 
@@ -214,44 +214,44 @@ pub struct ManArguments {
 pub struct Settings {
     /// URL of the check-in endpoint, ending in /api/controller/checkin; https, or http on this
     /// machine
-    #[arg(long = "checkin-url", value_name = "URL", env = variables::CHECKIN_URL)]
+    #[arg(long = "checkin-url", value_name = "URL", env = env_vars::CHECKIN_URL)]
     pub check_in_url: Option<String>,
 
     /// The fleet's API key; better in a file or in the environment, as all users see flags
-    #[arg(long, value_name = "KEY", env = variables::API_KEY)]
+    #[arg(long, value_name = "KEY", env = env_vars::API_KEY)]
     pub api_key: Option<Secret>,
 
     /// File that holds the API key, read again on SIGHUP; goes before --api-key
     /// [default: the systemd credential KILOCODE_API_KEY, if there is no --api-key]
-    #[arg(long, value_name = "PATH", env = variables::API_KEY_FILE)]
+    #[arg(long, value_name = "PATH", env = env_vars::API_KEY_FILE)]
     pub api_key_file: Option<PathBuf>,
 
     /// The sandbox's gateway token; better in a file or in the environment, as all users see flags
-    #[arg(long, value_name = "TOKEN", env = variables::GATEWAY_TOKEN)]
+    #[arg(long, value_name = "TOKEN", env = env_vars::GATEWAY_TOKEN)]
     pub gateway_token: Option<Secret>,
 
     /// File that holds the gateway token, read again on SIGHUP; goes before --gateway-token
     /// [default: the systemd credential OPENCLAW_GATEWAY_TOKEN, if there is no --gateway-token]
-    #[arg(long, value_name = "PATH", env = variables::GATEWAY_TOKEN_FILE)]
+    #[arg(long, value_name = "PATH", env = env_vars::GATEWAY_TOKEN_FILE)]
     pub gateway_token_file: Option<PathBuf>,
 
     /// Where systemd puts a service's credentials; it says so itself.
-    #[arg(long, hide = true, env = variables::CREDENTIALS_DIRECTORY)]
+    #[arg(long, hide = true, env = env_vars::CREDENTIALS_DIRECTORY)]
     pub credentials_directory: Option<PathBuf>,
 
     /// Id of the sandbox that reports, 1 to 96 bytes
-    #[arg(long, value_name = "ID", env = variables::SANDBOX_ID)]
+    #[arg(long, value_name = "ID", env = env_vars::SANDBOX_ID)]
     pub sandbox_id: Option<String>,
 
     /// Id of the machine that runs the sandbox [default: left out]
-    #[arg(long, value_name = "ID", env = variables::MACHINE_ID)]
+    #[arg(long, value_name = "ID", env = env_vars::MACHINE_ID)]
     pub machine_id: Option<String>,
 
     /// Program that prints OpenClaw's version when run with `--version`; it is given 15 seconds
     #[arg(
         long,
         value_name = "PROGRAM",
-        env = variables::OPENCLAW_COMMAND,
+        env = env_vars::OPENCLAW_COMMAND,
         default_value = "openclaw"
     )]
     pub openclaw_command: OsString,
@@ -260,13 +260,13 @@ pub struct Settings {
     #[arg(
         long,
         value_name = "VERSION",
-        env = variables::CONTROLLER_VERSION,
+        env = env_vars::CONTROLLER_VERSION,
         default_value = VERSION
     )]
     pub controller_version: String,
 
     /// Reported as the git commit of the controller
-    #[arg(long, value_name = "COMMIT", env = variables::CONTROLLER_COMMIT, default_value = COMMIT)]
+    #[arg(long, value_name = "COMMIT", env = env_vars::CONTROLLER_COMMIT, default_value = COMMIT)]
     pub controller_commit: String,
 
     /// Network interface whose bytes count, or with `!` before its name, one whose bytes do not; a
@@ -275,7 +275,7 @@ pub struct Settings {
     #[arg(
         long = "net-interface",
         value_name = "NAME",
-        env = variables::NET_INTERFACE,
+        env = env_vars::NET_INTERFACE,
         value_delimiter = ','
     )]
     pub net_interfaces: Vec<String>,
@@ -284,7 +284,7 @@ pub struct Settings {
     #[arg(
         long,
         value_name = "SECONDS",
-        env = variables::TIMEOUT,
+        env = env_vars::TIMEOUT,
         default_value_t = 10,
         value_parser = value_parser!(u64).range(1..=3600)
     )]
@@ -292,29 +292,29 @@ pub struct Settings {
 
     /// File of the certificate authorities to trust, as PEM, read again on SIGHUP
     /// [default: the system's; Mozilla's if the system has none]
-    #[arg(long, value_name = "PATH", env = variables::CA_FILE)]
+    #[arg(long, value_name = "PATH", env = env_vars::CA_FILE)]
     pub ca_file: Option<PathBuf>,
 
     /// Proxy to check in through, such as `http://proxy.example.com:3128`; for https alone
     /// [default: none]
-    #[arg(long, value_name = "URL", env = variables::HTTPS_PROXY)]
+    #[arg(long, value_name = "URL", env = env_vars::HTTPS_PROXY)]
     pub https_proxy: Option<Secret>,
 
     /// Hosts that are not asked through the proxy, separated by commas: example.com,
     /// .example.com for all below it, 10.0.0.1, 10.0.0.0/8, each also with a port, or *
     /// [default: none]
-    #[arg(long, value_name = "HOSTS", env = variables::NO_PROXY)]
+    #[arg(long, value_name = "HOSTS", env = env_vars::NO_PROXY)]
     pub no_proxy: Option<String>,
 
     /// Send credentials unencrypted, to http:// URLs of other machines
-    #[arg(long, env = variables::ALLOW_INSECURE_HTTP, value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
+    #[arg(long, env = env_vars::ALLOW_INSECURE_HTTP, value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub allow_insecure_http: bool,
 
     /// Directory of the kernel's files, for tests
     #[arg(
         long,
         value_name = "PATH",
-        env = variables::PROC_ROOT,
+        env = env_vars::PROC_ROOT,
         default_value = "/proc",
         hide_short_help = true
     )]
@@ -326,12 +326,12 @@ pub struct Settings {
 pub struct SourceArguments {
     /// URL that tells the state of the process as JSON; the gateway token goes along as bearer
     /// [default: none]
-    #[arg(long, value_name = "URL", env = variables::STATUS_URL)]
+    #[arg(long, value_name = "URL", env = env_vars::STATUS_URL)]
     pub status_url: Option<String>,
 
     /// systemd unit that is the process, asked for through `systemctl show`: the system's, or else one
     /// of the agent's user [default: none]
-    #[arg(long, value_name = "NAME", env = variables::SYSTEMD_UNIT)]
+    #[arg(long, value_name = "NAME", env = env_vars::SYSTEMD_UNIT)]
     pub systemd_unit: Option<String>,
 }
 
@@ -342,7 +342,7 @@ pub struct DaemonArguments {
     #[arg(
         long,
         value_name = "SECONDS",
-        env = variables::INITIAL_DELAY,
+        env = env_vars::INITIAL_DELAY,
         default_value_t = 120,
         value_parser = value_parser!(u64).range(0..=86400)
     )]
@@ -352,7 +352,7 @@ pub struct DaemonArguments {
     #[arg(
         long,
         value_name = "SECONDS",
-        env = variables::INTERVAL,
+        env = env_vars::INTERVAL,
         default_value_t = 300,
         value_parser = value_parser!(u64).range(1..=86400)
     )]
@@ -363,7 +363,7 @@ pub struct DaemonArguments {
     #[arg(
         long,
         value_name = "PERCENT",
-        env = variables::JITTER,
+        env = env_vars::JITTER,
         default_value_t = 10,
         value_parser = value_parser!(u8).range(0..=50)
     )]
@@ -373,20 +373,20 @@ pub struct DaemonArguments {
     #[arg(
         long,
         value_name = "LEVEL",
-        env = variables::LOG_LEVEL,
+        env = env_vars::LOG_LEVEL,
         default_value = "info",
         value_parser = value_parser!(LevelFilter)
     )]
     pub log_level: LevelFilter,
 
     /// Which socket is the journal; systemd says so itself.
-    #[arg(long, hide = true, env = variables::JOURNAL_STREAM)]
+    #[arg(long, hide = true, env = env_vars::JOURNAL_STREAM)]
     pub journal_stream: Option<OsString>,
 
     /// DSN of the Sentry project that repeated failures to check in, and panics, are reported to;
     /// better in the environment, as all users see flags [default: none]
     #[cfg(feature = "sentry")]
-    #[arg(long, value_name = "DSN", env = variables::SENTRY_DSN)]
+    #[arg(long, value_name = "DSN", env = env_vars::SENTRY_DSN)]
     pub sentry_dsn: Option<Secret>,
 
     /// Where the agent keeps its state.
@@ -400,15 +400,15 @@ pub struct StateArguments {
     /// File that keeps what was not told yet, and what `status` tells
     /// [default: state.json in $RUNTIME_DIRECTORY, or in kiloclaw-agent/ in $XDG_RUNTIME_DIR or
     /// /run]
-    #[arg(long, value_name = "PATH", env = variables::STATE_FILE)]
+    #[arg(long, value_name = "PATH", env = env_vars::STATE_FILE)]
     pub state_file: Option<PathBuf>,
 
     /// Where systemd wants a service's run-time files; it says so itself.
-    #[arg(long, hide = true, env = variables::RUNTIME_DIRECTORY)]
+    #[arg(long, hide = true, env = env_vars::RUNTIME_DIRECTORY)]
     pub runtime_directory: Option<PathBuf>,
 
     /// Where a user's run-time files go; the login says so.
-    #[arg(long, hide = true, env = variables::XDG_RUNTIME_DIR)]
+    #[arg(long, hide = true, env = env_vars::XDG_RUNTIME_DIR)]
     pub xdg_runtime_dir: Option<PathBuf>,
 }
 
@@ -467,7 +467,7 @@ fn not_utf8(command: &mut clap::Command) -> Option<clap::Error> {
 }
 
 const LOWER_CASE_TOO: [(&str, &str); 2] =
-    [(variables::HTTPS_PROXY, "https_proxy"), (variables::NO_PROXY, "no_proxy")];
+    [(env_vars::HTTPS_PROXY, "https_proxy"), (env_vars::NO_PROXY, "no_proxy")];
 
 #[cfg(test)]
 mod tests {

@@ -5,11 +5,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::children::Children;
 use crate::http::Client;
+use crate::process::children::Children;
 
+pub mod boot;
 pub mod command;
-pub mod epoch;
 pub mod load;
 pub mod network;
 pub mod openclaw;
@@ -53,8 +53,8 @@ pub struct Readings {
     pub load_avg_5m: Option<f64>,
     /// The counters of every network interface.
     pub network: Option<network::Counters>,
-    /// Which [life](epoch) of the kernel's counters these are of.
-    pub epoch: Option<String>,
+    /// Which [life](boot) of the kernel's counters these are of.
+    pub boot: Option<String>,
     /// The version of `OpenClaw`.
     pub openclaw: Option<openclaw::Version>,
     /// The process.
@@ -111,7 +111,7 @@ impl Collector {
         let network = network::read(proc_root)
             .map_err(|error| warn(&format!("cannot read network traffic, reporting 0: {error}")))
             .ok();
-        let epoch = epoch::read(proc_root);
+        let boot = boot::read(proc_root);
         let (process, restarts) = match process {
             Some(status) => {
                 let restarts = status.restarts;
@@ -119,7 +119,7 @@ impl Collector {
             }
             None => self.ask(client, self.patience(deadline), warn),
         };
-        Readings { load_avg_5m: None, network, epoch, openclaw: None, process, restarts }
+        Readings { load_avg_5m: None, network, boot, openclaw: None, process, restarts }
     }
 
     /// How long whoever knows the process may take: as much has to be left for the request, and an

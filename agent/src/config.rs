@@ -15,10 +15,10 @@ use crate::collect::network::{Interfaces, InvalidInterface};
 use crate::collect::status_url::StatusSource;
 use crate::collect::systemd::{InvalidName, Unit};
 use crate::collect::{Source, Sources};
+use crate::daemon::schedule::Timing;
 use crate::http::{self, Client};
-use crate::schedule::Rhythm;
 use crate::secret::{Redactor, Secret};
-use crate::{bounded, no_proxy, variables};
+use crate::{bounded, env_vars, http::no_proxy};
 
 /// The largest file of a secret, in bytes: far more than a header takes.
 const MAX_SECRET_BYTES: usize = 64 * 1024;
@@ -40,14 +40,14 @@ pub enum ConfigError {
     #[error(
         "{0} would send credentials unencrypted: use https, or --allow-insecure-http \
          ({env}=1) if that network can be trusted",
-        env = variables::ALLOW_INSECURE_HTTP
+        env = env_vars::ALLOW_INSECURE_HTTP
     )]
     InsecureHttp(&'static str),
     /// Check-ins to such a URL are never written.
     #[error(
         "{} asks for dry runs, in which check-ins are checked and not written: take \
          `{DRY_RUN_PARAMETER}` out of its query",
-        variables::CHECKIN_URL
+        env_vars::CHECKIN_URL
     )]
     DryRun,
     /// A header cannot carry this.
@@ -75,33 +75,33 @@ pub enum ConfigError {
         error: io::Error,
     },
     /// The file that this names holds no certificate.
-    #[error("{}: there is no certificate in PEM in {}", variables::CA_FILE, .0.display())]
+    #[error("{}: there is no certificate in PEM in {}", env_vars::CA_FILE, .0.display())]
     NoCertificate(PathBuf),
     /// This is no proxy that can be used.
-    #[error("{} must be a URL such as http://proxy.example.com:3128", variables::HTTPS_PROXY)]
+    #[error("{} must be a URL such as http://proxy.example.com:3128", env_vars::HTTPS_PROXY)]
     Proxy,
     /// This is no DSN.
     #[cfg(feature = "sentry")]
-    #[error("{} must be a DSN such as https://key@sentry.example.com/1", variables::SENTRY_DSN)]
+    #[error("{} must be a DSN such as https://key@sentry.example.com/1", env_vars::SENTRY_DSN)]
     SentryDsn,
     /// No interface can be called that.
     #[error("{0}")]
     Interface(#[from] InvalidInterface),
     /// No unit can be called that.
-    #[error("{variable}: {0}", variable = variables::SYSTEMD_UNIT)]
+    #[error("{variable}: {0}", variable = env_vars::SYSTEMD_UNIT)]
     Unit(#[from] InvalidName),
     /// There are two who know how the process is.
     #[error(
         "{} and {} are both set: keep the one that knows the process",
-        variables::STATUS_URL,
-        variables::SYSTEMD_UNIT
+        env_vars::STATUS_URL,
+        env_vars::SYSTEMD_UNIT
     )]
     TwoSources,
     /// There is nobody who knows how the process is.
     #[error(
         "not set: {} or {}; to check in without a process, use `once`",
-        variables::STATUS_URL,
-        variables::SYSTEMD_UNIT
+        env_vars::STATUS_URL,
+        env_vars::SYSTEMD_UNIT
     )]
     NoSource,
     /// All of these.
@@ -155,7 +155,7 @@ fn api_key(settings: &Settings, deadline: Instant) -> Result<Option<Secret>, Con
         settings.api_key_file.as_deref(),
         settings.api_key.as_ref(),
         settings.credentials_directory.as_deref(),
-        (variables::API_KEY, variables::API_KEY_FILE),
+        (env_vars::API_KEY, env_vars::API_KEY_FILE),
         deadline,
     )
 }
@@ -165,7 +165,7 @@ fn gateway_token(settings: &Settings, deadline: Instant) -> Result<Option<Secret
         settings.gateway_token_file.as_deref(),
         settings.gateway_token.as_ref(),
         settings.credentials_directory.as_deref(),
-        (variables::GATEWAY_TOKEN, variables::GATEWAY_TOKEN_FILE),
+        (env_vars::GATEWAY_TOKEN, env_vars::GATEWAY_TOKEN_FILE),
         deadline,
     )
 }
@@ -184,7 +184,7 @@ fn secret(
             let path = directory.join(variable);
             match read(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                text => (text, variables::CREDENTIALS_DIRECTORY, path),
+                text => (text, env_vars::CREDENTIALS_DIRECTORY, path),
             }
         }
         (None, value, _) => return Ok(present(value.cloned())),
@@ -238,10 +238,10 @@ impl<'a> Checked<'a> {
         let api_key = api_key(settings, deadline);
         let gateway_token = gateway_token(settings, deadline);
         let missing: Vec<_> = [
-            (sent && settings.check_in_url.is_none(), variables::CHECKIN_URL),
-            (sent && matches!(api_key, Ok(None)), variables::API_KEY),
-            (sent && matches!(gateway_token, Ok(None)), variables::GATEWAY_TOKEN),
-            (settings.sandbox_id.is_none(), variables::SANDBOX_ID),
+            (sent && settings.check_in_url.is_none(), env_vars::CHECKIN_URL),
+            (sent && matches!(api_key, Ok(None)), env_vars::API_KEY),
+            (sent && matches!(gateway_token, Ok(None)), env_vars::GATEWAY_TOKEN),
+            (settings.sandbox_id.is_none(), env_vars::SANDBOX_ID),
         ]
         .into_iter()
         .filter_map(|(missing, name)| missing.then_some(name))
@@ -253,7 +253,7 @@ impl<'a> Checked<'a> {
         let gateway_token = valid(gateway_token, &mut problems).flatten();
         let redactor = redactor(settings, &[&api_key, &gateway_token]);
         let api_key = api_key.filter(|key| {
-            !sent || valid(header(key, "Bearer ", variables::API_KEY), &mut problems).is_some()
+            !sent || valid(header(key, "Bearer ", env_vars::API_KEY), &mut problems).is_some()
         });
         let sandbox_id = settings.sandbox_id.clone();
         let sandbox_id =
@@ -261,7 +261,7 @@ impl<'a> Checked<'a> {
         valid(check_ids(settings), &mut problems);
 
         let url = settings.check_in_url.as_deref().filter(|_| sent);
-        let url = url.map(|text| url_of(text, variables::CHECKIN_URL, settings));
+        let url = url.map(|text| url_of(text, env_vars::CHECKIN_URL, settings));
         let url = url.and_then(|url| valid(url, &mut problems));
         if url.as_ref().is_some_and(is_dry_run) {
             problems.push(ConfigError::DryRun);
@@ -296,7 +296,7 @@ impl<'a> Checked<'a> {
     /// What every check-in needs, sent or not, if nothing is wrong.
     pub fn config(mut self) -> Result<Config, ConfigError> {
         if let Some(token) = &self.gateway_token {
-            valid(header(token, "", variables::GATEWAY_TOKEN), &mut self.problems);
+            valid(header(token, "", env_vars::GATEWAY_TOKEN), &mut self.problems);
         }
         let config = self.sandbox_id.as_deref().and_then(|id| self.config_of(id));
         match (config, <[ConfigError; 1]>::try_from(self.problems)) {
@@ -381,9 +381,9 @@ fn process_source(
         (None, None) => Source::None,
         (None, Some(unit)) => Source::SystemdUnit(Unit::new(unit)?),
         (Some(status_url), None) => Source::StatusUrl(StatusSource {
-            url: url_of(status_url, variables::STATUS_URL, settings)?,
+            url: url_of(status_url, env_vars::STATUS_URL, settings)?,
             authorization: gateway_token
-                .map(|token| header(token, "Bearer ", variables::GATEWAY_TOKEN))
+                .map(|token| header(token, "Bearer ", env_vars::GATEWAY_TOKEN))
                 .transpose()?,
             redactor: redactor.clone(),
         }),
@@ -422,7 +422,7 @@ pub(crate) fn warnings(settings: &Settings) -> Vec<String> {
     let warning = |number| {
         format!(
             "entry {number} of {} is not honoured: it is no host, address or network",
-            variables::NO_PROXY
+            env_vars::NO_PROXY
         )
     };
     odd.into_iter().map(warning).collect()
@@ -431,8 +431,8 @@ pub(crate) fn warnings(settings: &Settings) -> Vec<String> {
 impl DaemonArguments {
     /// When to check in.
     #[must_use]
-    pub fn rhythm(&self) -> Rhythm {
-        Rhythm {
+    pub fn timing(&self) -> Timing {
+        Timing {
             initial_delay: Duration::from_secs(self.initial_delay),
             interval: Duration::from_secs(self.interval),
             jitter_percent: self.jitter,
@@ -471,9 +471,9 @@ fn check_id(what: &'static str, id: &str) -> Result<(), ConfigError> {
 /// Checks all that is sent as it is set.
 fn check_ids(settings: &Settings) -> Result<(), ConfigError> {
     let machine_id = settings.machine_id.as_deref().unwrap_or_default();
-    check_id(variables::MACHINE_ID, machine_id)?;
-    check_id(variables::CONTROLLER_VERSION, &settings.controller_version)?;
-    check_id(variables::CONTROLLER_COMMIT, &settings.controller_commit)
+    check_id(env_vars::MACHINE_ID, machine_id)?;
+    check_id(env_vars::CONTROLLER_VERSION, &settings.controller_version)?;
+    check_id(env_vars::CONTROLLER_COMMIT, &settings.controller_commit)
 }
 
 fn header(secret: &Secret, prefix: &str, name: &'static str) -> Result<HeaderValue, ConfigError> {
@@ -518,7 +518,7 @@ fn roots(url: &Uri, settings: &Settings, deadline: Instant) -> Result<RootCerts,
     let Some(path) = &settings.ca_file else { return Ok(http::system_roots()) };
     let pem = bounded::read(path, MAX_CA_BYTES, deadline);
     let pem = pem.map_err(|error| ConfigError::Unreadable {
-        variable: variables::CA_FILE,
+        variable: env_vars::CA_FILE,
         path: path.clone(),
         error,
     })?;
@@ -671,10 +671,10 @@ mod tests {
     #[test]
     fn a_secret_is_taken_from_its_file_then_its_value_then_systemd() {
         let directory = tempfile::tempdir().unwrap();
-        let names = (variables::API_KEY, variables::API_KEY_FILE);
+        let names = (env_vars::API_KEY, env_vars::API_KEY_FILE);
         let file = directory.path().join("file");
         fs::write(&file, " from-file\n").unwrap();
-        fs::write(directory.path().join(variables::API_KEY), "from-systemd\n").unwrap();
+        fs::write(directory.path().join(env_vars::API_KEY), "from-systemd\n").unwrap();
         let value = Secret::new("from-value");
         let read = |file: Option<&Path>, value: Option<&Secret>, systemd: Option<&Path>| {
             let deadline = Instant::now() + bounded::PATIENCE;

@@ -1,14 +1,20 @@
 //! What the daemon does, and when. Pure: it is told what happened and when, and says what to do;
-//! [`service`](crate::service) does it. So a day of check-ins, failures and crashes can be tested
+//! [`service`](crate::daemon::service) does it. So a day of check-ins, failures and crashes can be tested
 //! in a millisecond.
+
+pub mod check_in_thread;
+pub mod schedule;
+pub mod service;
+pub mod signals;
+pub mod supervisor;
 
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
 use crate::collect::process::Status;
-use crate::schedule::{Pace, Rhythm, Schedule};
-use crate::supervisor::{Action, Exit, Supervisor};
+use crate::daemon::schedule::{Completion, Schedule, Timing};
+use crate::daemon::supervisor::{Action, CommandExit, Supervisor};
 
 /// How long the last check-in may take, from the request to stop: whoever stops the agent waits.
 pub const LAST_CHECK_IN: Duration = Duration::from_secs(3);
@@ -21,7 +27,7 @@ pub enum Event {
     /// The command was started, as the process with this id.
     Spawned(u32),
     /// The command has ended, or could not be started.
-    Exited(Exit),
+    Exited(CommandExit),
     /// The command has ended, but not all that it started.
     LeftBehind,
     /// The command cannot be ended.
@@ -29,7 +35,7 @@ pub enum Event {
     /// A signal stopped the command, or let it go on.
     Suspended(bool),
     /// A check-in has ended.
-    CheckedIn(Pace),
+    CheckedIn(Completion),
     /// The configuration was read again.
     Reloaded,
     /// The command is to be restarted.
@@ -87,14 +93,14 @@ impl Daemon {
     /// A daemon whose first check-in is due after the initial delay, and what it does first.
     #[must_use]
     pub fn start(
-        rhythm: Rhythm,
+        timing: Timing,
         mut supervisor: Option<Supervisor>,
         rng: Rng,
         now: Instant,
     ) -> (Self, Vec<Effect>) {
         let effects = supervisor.iter_mut().map(|s| Effect::Command(s.start())).collect();
         let daemon = Self {
-            schedule: Schedule::new(rhythm, rng, now),
+            schedule: Schedule::new(timing, rng, now),
             supervisor,
             in_flight: false,
             outdated: false,
@@ -124,8 +130,8 @@ impl Daemon {
                 None
             }
             Event::Restart => self.supervisor.as_mut().and_then(|s| s.restart(now)),
-            Event::CheckedIn(pace) => {
-                self.checked_in(pace, now);
+            Event::CheckedIn(completion) => {
+                self.checked_in(completion, now);
                 None
             }
             Event::Reloaded => {
@@ -198,13 +204,14 @@ impl Daemon {
         self.supervisor.as_ref()
     }
 
-    fn checked_in(&mut self, pace: Pace, now: Instant) {
+    fn checked_in(&mut self, completion: Completion, now: Instant) {
         self.in_flight = false;
-        self.failures = if pace == Pace::Accepted { 0 } else { self.failures.saturating_add(1) };
+        self.failures =
+            if completion == Completion::Accepted { 0 } else { self.failures.saturating_add(1) };
         match &mut self.stopping {
             None => {
-                self.schedule.plan(pace, now);
-                if std::mem::take(&mut self.outdated) && pace != Pace::Accepted {
+                self.schedule.plan(completion, now);
+                if std::mem::take(&mut self.outdated) && completion != Completion::Accepted {
                     self.schedule.hasten(now);
                 }
             }
@@ -259,7 +266,7 @@ impl Daemon {
 mod tests {
     use super::*;
 
-    const RHYTHM: Rhythm = Rhythm {
+    const TIMING: Timing = Timing {
         initial_delay: Duration::from_mins(2),
         interval: Duration::from_mins(5),
         jitter_percent: 0,
@@ -269,8 +276,8 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn exit(reason: &str) -> Exit {
-        Exit { reason: reason.to_owned(), clean: reason == "code:0" }
+    fn exit(reason: &str) -> CommandExit {
+        CommandExit { reason: reason.to_owned(), clean: reason == "code:0" }
     }
 
     /// A daemon on a clock of its own, with a command or without.
@@ -283,19 +290,19 @@ mod tests {
     }
 
     impl World {
-        fn new(rhythm: Rhythm, supervisor: Option<Supervisor>) -> Self {
+        fn new(timing: Timing, supervisor: Option<Supervisor>) -> Self {
             let now = Instant::now();
-            let (daemon, effects) = Daemon::start(rhythm, supervisor, Rng::with_seed(1), now);
+            let (daemon, effects) = Daemon::start(timing, supervisor, Rng::with_seed(1), now);
             let done = effects.into_iter().map(|effect| (0, effect)).collect();
             Self { daemon, start: now, now, done }
         }
 
         fn watching() -> Self {
-            Self::new(RHYTHM, None)
+            Self::new(TIMING, None)
         }
 
         fn running() -> Self {
-            let mut world = Self::new(RHYTHM, Some(Supervisor::new(0, seconds(10))));
+            let mut world = Self::new(TIMING, Some(Supervisor::new(0, seconds(10))));
             assert_eq!(world.take(), [(0, Effect::Command(Action::Spawn))]);
             assert_eq!(world.tell(Event::Spawned(42)), []);
             world
@@ -323,14 +330,14 @@ mod tests {
         }
 
         /// The time goes by, and all check-ins end at once and like this.
-        fn pass_with(&mut self, duration: Duration, pace: impl Fn(u64) -> Pace) {
+        fn pass_with(&mut self, duration: Duration, completion: impl Fn(u64) -> Completion) {
             let end = self.now + duration;
             loop {
                 let due = self.daemon.deadline().filter(|&at| at <= end);
                 self.pass(due.map_or(end - self.now, |at| at.saturating_duration_since(self.now)));
                 let at = (self.now - self.start).as_secs();
                 if self.done.last() == Some(&(at, Effect::CheckIn)) && self.daemon.in_flight {
-                    self.tell(Event::CheckedIn(pace(at)));
+                    self.tell(Event::CheckedIn(completion(at)));
                 }
                 if due.is_none() {
                     return;
@@ -351,7 +358,7 @@ mod tests {
     #[test]
     fn checks_in_after_the_delay_and_then_at_the_interval() {
         let mut world = World::watching();
-        world.pass_with(seconds(3_600), |_| Pace::Accepted);
+        world.pass_with(seconds(3_600), |_| Completion::Accepted);
         let times: Vec<_> = world.take().into_iter().map(|(at, _)| at).collect();
         assert_eq!(times, (0..12).map(|n| 120 + 300 * n).collect::<Vec<_>>());
     }
@@ -362,20 +369,20 @@ mod tests {
         world.pass(seconds(100_000));
         assert_eq!(world.take(), [(120, Effect::CheckIn)]);
         assert_eq!(world.daemon.deadline(), None, "nothing to wake up for");
-        assert_eq!(world.tell(Event::CheckedIn(Pace::Accepted)), []);
+        assert_eq!(world.tell(Event::CheckedIn(Completion::Accepted)), []);
         assert_eq!(world.daemon.deadline(), Some(world.now + seconds(300)));
     }
 
     #[test]
     fn a_sleep_or_a_jump_of_the_clock_makes_no_burst() {
         let mut world = World::watching();
-        world.pass_with(seconds(500), |_| Pace::Accepted);
+        world.pass_with(seconds(500), |_| Completion::Accepted);
         world.take();
         // Nothing was told for a week, not even that time went by.
         world.now += seconds(7 * 86_400);
         assert_eq!(world.tell(Event::Tick), [Effect::CheckIn]);
         assert_eq!(world.tell(Event::Tick), []);
-        world.tell(Event::CheckedIn(Pace::Accepted));
+        world.tell(Event::CheckedIn(Completion::Accepted));
         assert_eq!(world.tell(Event::Tick), []);
         assert_eq!(world.daemon.deadline(), Some(world.now + seconds(300)));
     }
@@ -383,35 +390,35 @@ mod tests {
     #[test]
     fn failures_come_sooner_and_refusals_do_not() {
         let mut world = World::watching();
-        world.pass_with(seconds(120), |_| Pace::TryLater(None));
+        world.pass_with(seconds(120), |_| Completion::TryLater(None));
         assert_eq!(world.daemon.failures(), 1);
         assert!(world.daemon.next_check_in().unwrap() <= world.now + seconds(5));
-        world.pass_with(seconds(5), |_| Pace::Refused);
+        world.pass_with(seconds(5), |_| Completion::Refused);
         assert_eq!(world.daemon.failures(), 2);
         assert!(world.daemon.next_check_in().unwrap() > world.now + seconds(290));
-        world.pass_with(seconds(300), |_| Pace::Accepted);
+        world.pass_with(seconds(300), |_| Completion::Accepted);
         assert_eq!(world.daemon.failures(), 0);
     }
 
     #[test]
     fn a_server_that_is_down_for_a_day_is_asked_now_and_then_and_found_again_soon() {
         let mut world = World::watching();
-        world.pass_with(seconds(86_400), |_| Pace::TryLater(None));
+        world.pass_with(seconds(86_400), |_| Completion::TryLater(None));
         let tries = world.take().len();
         // Full jitter under a ceiling of 300 s: 150 s on average.
         assert!((450..750).contains(&tries), "{tries}");
-        world.pass_with(seconds(300), |_| Pace::Accepted);
+        world.pass_with(seconds(300), |_| Completion::Accepted);
         assert_eq!(world.daemon.failures(), 0);
     }
 
     #[test]
     fn new_keys_are_tried_at_once_where_the_old_ones_failed() {
         let mut world = World::watching();
-        world.pass_with(seconds(120), |_| Pace::Refused);
+        world.pass_with(seconds(120), |_| Completion::Refused);
         world.tell(Event::Reloaded);
         assert!(world.daemon.next_check_in().unwrap() <= world.now + seconds(5));
         // And where they did not, there is no hurry.
-        world.pass_with(seconds(5), |_| Pace::Accepted);
+        world.pass_with(seconds(5), |_| Completion::Accepted);
         let due = world.daemon.next_check_in();
         world.tell(Event::Reloaded);
         assert_eq!(world.daemon.next_check_in(), due);
@@ -423,10 +430,10 @@ mod tests {
         world.pass(seconds(120));
         assert_eq!(world.take(), [(120, Effect::CheckIn)]);
         world.tell(Event::Reloaded);
-        world.tell(Event::CheckedIn(Pace::Refused));
+        world.tell(Event::CheckedIn(Completion::Refused));
         assert!(world.daemon.next_check_in().unwrap() <= world.now + seconds(5));
         // Those are refused for themselves.
-        world.pass_with(seconds(5), |_| Pace::Refused);
+        world.pass_with(seconds(5), |_| Completion::Refused);
         assert!(world.daemon.next_check_in().unwrap() > world.now + seconds(5));
     }
 
@@ -435,7 +442,7 @@ mod tests {
         let mut world = World::running();
         let mut check_ins = Vec::new();
         for _ in 0..3_000 {
-            world.pass_with(seconds(1), |_| Pace::Accepted);
+            world.pass_with(seconds(1), |_| Completion::Accepted);
             for (at, effect) in world.take() {
                 match effect {
                     Effect::CheckIn => check_ins.push(at),
@@ -469,8 +476,8 @@ mod tests {
         let mut other = World::running();
         other.tell(Event::Stop);
         assert_eq!(other.tell(Event::Exited(exit("signal:SIGTERM"))), []);
-        assert_eq!(other.tell(Event::CheckedIn(Pace::Refused)), [Effect::Quit]);
-        assert_eq!(world.tell(Event::CheckedIn(Pace::Accepted)), []);
+        assert_eq!(other.tell(Event::CheckedIn(Completion::Refused)), [Effect::Quit]);
+        assert_eq!(world.tell(Event::CheckedIn(Completion::Accepted)), []);
         assert_eq!(world.tell(Event::Exited(exit("signal:SIGTERM"))), [Effect::Quit]);
     }
 
@@ -478,7 +485,7 @@ mod tests {
     fn a_command_that_does_not_end_is_killed_after_ten_seconds() {
         let mut world = World::running();
         world.tell(Event::Stop);
-        world.tell(Event::CheckedIn(Pace::Accepted));
+        world.tell(Event::CheckedIn(Completion::Accepted));
         world.take();
         world.pass(seconds(11));
         assert_eq!(world.take(), [(10, Effect::Command(Action::Kill))]);
@@ -489,7 +496,7 @@ mod tests {
     fn a_command_that_cannot_be_killed_is_given_up() {
         let mut world = World::running();
         world.tell(Event::Stop);
-        world.tell(Event::CheckedIn(Pace::Accepted));
+        world.tell(Event::CheckedIn(Completion::Accepted));
         world.take();
         world.pass(seconds(60));
         let (kill, give_up) = (Action::Kill, Action::GiveUp);
@@ -513,9 +520,9 @@ mod tests {
         let by = world.now + LAST_CHECK_IN;
         assert_eq!(world.tell(Event::Stop), []);
         world.pass(seconds(1));
-        let effects = world.tell(Event::CheckedIn(Pace::Accepted));
+        let effects = world.tell(Event::CheckedIn(Completion::Accepted));
         assert_eq!(effects, [Effect::LastCheckIn(by)]);
-        assert_eq!(world.tell(Event::CheckedIn(Pace::Accepted)), [Effect::Quit]);
+        assert_eq!(world.tell(Event::CheckedIn(Completion::Accepted)), [Effect::Quit]);
     }
 
     #[test]
@@ -533,7 +540,7 @@ mod tests {
         let mut world = World::running();
         world.tell(Event::Stop);
         assert_eq!(world.tell(Event::Stop), [Effect::Command(Action::Terminate)]);
-        world.tell(Event::CheckedIn(Pace::Accepted));
+        world.tell(Event::CheckedIn(Completion::Accepted));
         assert_eq!(world.tell(Event::Stop), [Effect::Command(Action::Terminate)]);
     }
 
@@ -542,7 +549,7 @@ mod tests {
         let mut world = World::running();
         world.tell(Event::Exited(exit("code:3")));
         world.tell(Event::Stop);
-        assert_eq!(world.tell(Event::CheckedIn(Pace::Accepted)), [Effect::Quit]);
+        assert_eq!(world.tell(Event::CheckedIn(Completion::Accepted)), [Effect::Quit]);
     }
 
     #[test]

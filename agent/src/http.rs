@@ -1,5 +1,7 @@
 //! How this program speaks HTTP: once for check-ins and for asking the controller.
 
+pub mod no_proxy;
+
 use std::io::{self, Read};
 use std::net::IpAddr;
 use std::sync::mpsc;

@@ -6,10 +6,11 @@
 use std::process::ExitCode;
 
 use kiloclaw_agent::cli::{Cli, Command};
+use kiloclaw_agent::commands::{doctor, gateway_token, manual, once, status};
+use kiloclaw_agent::daemon::{service, signals};
 use kiloclaw_agent::exit::Exit;
-use kiloclaw_agent::{
-    doctor, gateway_token, launch, manual, once, output, service, signals, status,
-};
+use kiloclaw_agent::output;
+use kiloclaw_agent::process::launch;
 
 fn main() -> ExitCode {
     if let Some(failed) = launch::requested() {

@@ -19,9 +19,9 @@ use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use crate::cli::{StateArguments, VERSION_AND_COMMIT};
-use crate::collect::epoch;
+use crate::collect::boot;
 use crate::collect::process::Status;
-use crate::ledger::Ledger;
+use crate::report::ledger::Ledger;
 
 /// The largest state file that is read, in bytes: hundreds of interfaces are a tenth of it.
 const MAX_BYTES: u64 = 1024 * 1024;
@@ -154,7 +154,7 @@ fn stat(pid: u32) -> Option<Stat> {
 }
 
 fn boot_id() -> Option<String> {
-    epoch::boot_id(Path::new("/proc"))
+    boot::boot_id(Path::new("/proc"))
 }
 
 /// A check-in that was not accepted.

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use kiloclaw_agent::children::{Child, Children};
+use kiloclaw_agent::process::children::{Child, Children};
 use rustix::process::{getpid, set_child_subreaper};
 
 /// Long enough for a shell to start on a busy machine.

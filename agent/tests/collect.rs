@@ -9,13 +9,13 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use kiloclaw_agent::children::Children;
 use kiloclaw_agent::collect::network::{Bytes, Counters, Interfaces};
 use kiloclaw_agent::collect::process::{ProcessHealth, Status};
 use kiloclaw_agent::collect::status_url::StatusSource;
 use kiloclaw_agent::collect::systemd::Unit;
 use kiloclaw_agent::collect::{Collector, Readings, Source, Sources};
 use kiloclaw_agent::http::Client;
+use kiloclaw_agent::process::children::Children;
 use kiloclaw_agent::secret::Redactor;
 use ureq::tls::RootCerts;
 
@@ -68,7 +68,7 @@ struct Machine {
     /// How many interfaces there are, and the bytes of those that count by default.
     network: Option<(usize, (u128, u128))>,
     load: Option<f64>,
-    epoch: Option<String>,
+    boot: Option<String>,
 }
 
 #[test]
@@ -80,45 +80,45 @@ fn every_machine_is_told_as_far_as_it_can_be_read() {
             tree: "fly",
             network: Some((3, (2_386_192_093, 4_007_198))),
             load: Some(0.07),
-            epoch: Some(format!("{BOOT} {namespace}")),
+            boot: Some(format!("{BOOT} {namespace}")),
         },
         Machine {
             tree: "no-eth0",
             network: Some((3, (1_030, 2_040))),
             load: Some(789.01),
-            epoch: Some(BOOT.to_owned()),
+            boot: Some(BOOT.to_owned()),
         },
         Machine {
             tree: "veths",
             network: Some((33, (1_031_135, 2_061_235))),
             load: Some(0.07),
-            epoch: Some(namespace.to_owned()),
+            boot: Some(namespace.to_owned()),
         },
         Machine {
             tree: "wrapped",
             network: Some((2, (max, max - 1))),
             load: Some(0.07),
-            epoch: None,
+            boot: None,
         },
         Machine {
             tree: "wrapped-32-bit",
             network: Some((2, (4_294_967_295, 4_294_967_294))),
             load: Some(0.07),
-            epoch: None,
+            boot: None,
         },
-        Machine { tree: "odd-names", network: Some((6, (10, 20))), load: Some(0.07), epoch: None },
-        Machine { tree: "missing", network: None, load: None, epoch: Some(namespace.to_owned()) },
-        Machine { tree: "cut-short", network: None, load: None, epoch: None },
-        Machine { tree: "garbage", network: None, load: None, epoch: None },
-        Machine { tree: "not-there-at-all", network: None, load: None, epoch: None },
+        Machine { tree: "odd-names", network: Some((6, (10, 20))), load: Some(0.07), boot: None },
+        Machine { tree: "missing", network: None, load: None, boot: Some(namespace.to_owned()) },
+        Machine { tree: "cut-short", network: None, load: None, boot: None },
+        Machine { tree: "garbage", network: None, load: None, boot: None },
+        Machine { tree: "not-there-at-all", network: None, load: None, boot: None },
     ];
-    for Machine { tree, network, load, epoch } in &machines {
+    for Machine { tree, network, load, boot } in &machines {
         let (readings, warnings) =
             collect(&mut collector(tree, Source::None), None, Instant::now(), None);
         let told = readings.network.as_ref().map(|counters| (counters.len(), sum(counters, &[])));
         assert_eq!(told, *network, "{tree}");
         assert_eq!(readings.load_avg_5m, *load, "{tree}");
-        assert_eq!(readings.epoch, *epoch, "{tree}");
+        assert_eq!(readings.boot, *boot, "{tree}");
         // Each fails alone.
         assert_eq!(readings.openclaw.unwrap().version, "2026.3.13", "{tree}");
         assert_eq!(readings.process, ProcessHealth::NotWatched, "{tree}");

@@ -13,7 +13,7 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use kiloclaw_agent::doctor::check::Name;
+use kiloclaw_agent::commands::doctor::check::Name;
 use kiloclaw_agent::state::State;
 use kiloclaw_check_in::{CheckIn, Credential, Refusal};
 use serde_json::Value;

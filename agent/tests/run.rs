@@ -321,7 +321,7 @@ fn a_command_knows_that_it_is_supervised_and_gets_no_secret_of_the_agents_own() 
     {
         assert!(has(name), "OpenClaw uses {name}: {output}");
     }
-    for name in kiloclaw_agent::variables::NOT_FOR_THE_COMMAND {
+    for name in kiloclaw_agent::env_vars::NOT_FOR_THE_COMMAND {
         assert!(!has(name), "{name} in {output}");
     }
 }

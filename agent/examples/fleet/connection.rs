@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kiloclaw_agent::http;
-use kiloclaw_agent::send::RefusalBody;
+use kiloclaw_agent::report::send::RefusalBody;
 use kiloclaw_check_in::GATEWAY_TOKEN_HEADER;
 use ureq::http::{StatusCode, Uri, header};
 use ureq::{Agent, Error};
@@ -44,13 +44,13 @@ impl Stop {
 
 /// How often check-ins are sent.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
+pub(crate) struct Completion {
     pub(crate) sandboxes: usize,
     /// Per second, of all of these together.
     pub(crate) rate: f64,
 }
 
-impl Pace {
+impl Completion {
     /// Between one check-in of a sandbox and its next.
     #[expect(clippy::cast_precision_loss, reason = "a number of sandboxes")]
     fn interval(self) -> Duration {
@@ -85,20 +85,21 @@ impl Connection {
         Self { agent, url, stop }
     }
 
-    /// Lets the machines check in until `end`: at their pace, or without one as fast as there are
+    /// Lets the machines check in until `end`: at their completion, or without one as fast as there are
     /// answers.
     pub(crate) fn run(
         &self,
         mut machines: Vec<Machine>,
-        pace: Option<Pace>,
+        completion: Option<Completion>,
         start: Instant,
         end: Instant,
     ) -> Done {
         let mut done = Done::default();
         let mut due = BinaryHeap::with_capacity(machines.len());
         for (i, machine) in machines.iter_mut().enumerate() {
-            // Without a pace the order is all that counts.
-            let wait = pace.map(|pace| pace.interval().mul_f64(machine.rng().f64()));
+            // Without a completion the order is all that counts.
+            let wait =
+                completion.map(|completion| completion.interval().mul_f64(machine.rng().f64()));
             due.push(Reverse((start + wait.unwrap_or_default(), i)));
         }
         while let Some(Reverse((at, i))) = due.pop() {
@@ -109,11 +110,11 @@ impl Connection {
             let sent = Instant::now();
             let answered = self.check_in(machine, sent.duration_since(start), &mut done);
             let now = Instant::now();
-            done.took(now - sent, pace.map(|_| now.saturating_duration_since(at)));
-            let next = pace.map_or(now, |pace| {
+            done.took(now - sent, completion.map(|_| now.saturating_duration_since(at)));
+            let next = completion.map_or(now, |completion| {
                 let stretched = 1.0 + JITTER * (2.0 * machine.rng().f64() - 1.0);
                 // What could not be sent in time is not sent in a bunch later.
-                at.checked_add(pace.interval().mul_f64(stretched)).unwrap_or(end).max(now)
+                at.checked_add(completion.interval().mul_f64(stretched)).unwrap_or(end).max(now)
             });
             due.push(Reverse((next, i)));
             if !answered && !self.stop.wait_until(now + PAUSE) {
@@ -157,7 +158,7 @@ impl Connection {
                 true
             }
             Err(error) => {
-                machine.unanswered(sent);
+                machine.lost_answer(sent);
                 done.failed(reason(&error));
                 false
             }

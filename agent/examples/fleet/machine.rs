@@ -8,7 +8,7 @@ use fastrand::Rng;
 use kiloclaw_agent::collect::Readings;
 use kiloclaw_agent::collect::network::{Bytes, Interfaces};
 use kiloclaw_agent::collect::process::ProcessHealth;
-use kiloclaw_agent::ledger::{Ledger, Owed};
+use kiloclaw_agent::report::ledger::{Ledger, Unreported};
 use kiloclaw_agent::secret::Secret;
 use kiloclaw_check_in::{CheckIn, GatewaySecrets};
 use serde::Serialize;
@@ -51,9 +51,13 @@ pub(crate) struct Deltas {
     pub(crate) bytes_out: u64,
 }
 
-impl From<Owed> for Deltas {
-    fn from(owed: Owed) -> Self {
-        Self { restarts: owed.restarts, bytes_in: owed.bytes_in, bytes_out: owed.bytes_out }
+impl From<Unreported> for Deltas {
+    fn from(unreported: Unreported) -> Self {
+        Self {
+            restarts: unreported.restarts,
+            bytes_in: unreported.bytes_in,
+            bytes_out: unreported.bytes_out,
+        }
     }
 }
 
@@ -68,11 +72,11 @@ impl Deltas {
 /// A check-in that was sent, and whose answer never came: nobody but the store knows.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Unanswered {
+pub(crate) struct LostAnswer {
     /// The `uptimeSeconds` that it told.
     attempt: u64,
     #[serde(flatten)]
-    told: Deltas,
+    reported: Deltas,
 }
 
 /// What is told of a sandbox in the end.
@@ -83,12 +87,12 @@ pub(crate) struct Account {
     /// Check-ins that were accepted.
     pub(crate) accepted: u64,
     /// What these told together.
-    pub(crate) told: Deltas,
-    /// What happened; without lost answers, what was told and what is owed come to the same.
+    pub(crate) reported: Deltas,
+    /// What happened; without lost answers, what was told and what is unreported come to the same.
     pub(crate) happened: Deltas,
     /// What no accepted check-in has told yet.
-    pub(crate) owed: Deltas,
-    pub(crate) unanswered: Vec<Unanswered>,
+    pub(crate) unreported: Deltas,
+    pub(crate) lost_answers: Vec<LostAnswer>,
 }
 
 /// A simulated sandbox.
@@ -107,7 +111,7 @@ pub(crate) struct Machine {
 /// A check-in on its way: what to do when its end is known.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent {
-    owed: Owed,
+    unreported: Unreported,
 }
 
 impl Machine {
@@ -124,7 +128,7 @@ impl Machine {
         let readings = Readings {
             load_avg_5m: Some(f64::from(rng.u16(..400)) / 100.0),
             network: Some([("eth0".to_owned(), bytes)].into()),
-            epoch: None,
+            boot: None,
             openclaw: None,
             process: ProcessHealth::Unknown,
             restarts: Some(rng.u64(..100)),
@@ -150,7 +154,7 @@ impl Machine {
     }
 
     /// Lets something happen, and puts the body of a check-in together that tells it, with all that
-    /// is owed from before.
+    /// is unreported from before.
     ///
     /// `uptimeSeconds` counts the attempts of this sandbox: so every stored point can be told from
     /// every other, and a check-in that was stored twice would be seen.
@@ -168,7 +172,7 @@ impl Machine {
         let restarts = self.readings.restarts.unwrap_or_default() + happened.restarts;
         self.readings.restarts = Some(restarts);
         self.ledger.observe(&self.readings, &Interfaces::default());
-        let owed = self.ledger.owed();
+        let unreported = self.ledger.unreported();
         self.attempts += 1;
         let check_in = CheckIn {
             sandbox_id: Cow::Borrowed(&self.account.sandbox_id),
@@ -179,32 +183,32 @@ impl Machine {
             openclaw_commit: Some(Cow::Borrowed("1a2b3c4d5e6f")),
             supervisor_state: Cow::Borrowed("running"),
             total_restarts: number(restarts),
-            restarts_since_last_checkin: number(owed.restarts),
+            restarts_since_last_checkin: number(unreported.restarts),
             uptime_seconds: number(self.attempts),
             load_avg_5m: self.readings.load_avg_5m.unwrap_or_default(),
-            bandwidth_bytes_in: number(owed.bytes_in),
-            bandwidth_bytes_out: number(owed.bytes_out),
+            bandwidth_bytes_in: number(unreported.bytes_in),
+            bandwidth_bytes_out: number(unreported.bytes_out),
             last_exit_reason: Some(Cow::Borrowed("")),
         };
-        Ok((serde_json::to_string(&check_in)?, Sent { owed }))
+        Ok((serde_json::to_string(&check_in)?, Sent { unreported }))
     }
 
     /// It was accepted.
     pub(crate) fn accepted(&mut self, sent: Sent) {
-        self.ledger.settle(sent.owed);
+        self.ledger.settle(sent.unreported);
         self.account.accepted += 1;
-        self.account.told.add(sent.owed.into());
+        self.account.reported.add(sent.unreported.into());
     }
 
-    /// No answer came. What it told stays owed.
-    pub(crate) fn unanswered(&mut self, sent: Sent) {
-        let unanswered = Unanswered { attempt: self.attempts, told: sent.owed.into() };
-        self.account.unanswered.push(unanswered);
+    /// No answer came. What it told stays unreported.
+    pub(crate) fn lost_answer(&mut self, sent: Sent) {
+        let lost_answer = LostAnswer { attempt: self.attempts, reported: sent.unreported.into() };
+        self.account.lost_answers.push(lost_answer);
     }
 
     /// What there is to tell in the end.
     pub(crate) fn into_account(self) -> Account {
-        Account { owed: self.ledger.owed().into(), ..self.account }
+        Account { unreported: self.ledger.unreported().into(), ..self.account }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A fleet without machines: thousands of simulated sandboxes that check in over a few connections.
 //!
-//! Each sandbox has the gateway token that is its own, a [ledger](kiloclaw_agent::ledger) like the
+//! Each sandbox has the gateway token that is its own, a [ledger](kiloclaw_agent::report::ledger) like the
 //! agent's, and counters that only go up. What a check-in told and nobody accepted is in the next one.
 //! At the end there is a summary, and with `--report` all of it in JSON: for each sandbox what was
 //! accepted, and which check-ins were left without an answer, so that a store can be compared.
@@ -27,7 +27,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use ureq::http::Uri;
 
-use crate::connection::{Connection, Pace, Stop};
+use crate::connection::{Completion, Connection, Stop};
 use crate::machine::{Credentials, Machine};
 use crate::report::Report;
 
@@ -119,7 +119,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     let end = start + arguments.duration;
     let count = arguments.connections.clamp(1, machines.len().max(1));
-    let pace = arguments.rate.map(|rate| Pace { sandboxes: arguments.sandboxes, rate });
+    let completion = arguments.rate.map(|rate| Completion { sandboxes: arguments.sandboxes, rate });
     // Dealt out like cards, so that no connection has only those who move over first.
     let mut hands: Vec<Vec<Machine>> = (0..count).map(|_| Vec::new()).collect();
     for (hand, machine) in (0..count).cycle().zip(machines) {
@@ -136,7 +136,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         );
         thread::Builder::new()
             .stack_size(STACK_BYTES)
-            .spawn(move || connection.run(machines, pace, start, end))
+            .spawn(move || connection.run(machines, completion, start, end))
     });
     let threads = threads.collect::<Result<Vec<_>, _>>()?;
 

@@ -98,7 +98,7 @@ impl Done {
         *self.transport_errors.entry(why).or_default() += 1;
     }
 
-    /// It took so long from when it was sent and, if there was a pace, from when it was due.
+    /// It took so long from when it was sent and, if there was a completion, from when it was due.
     pub(crate) fn took(&mut self, latency: Duration, from_due: Option<Duration>) {
         self.latency.record(latency);
         if let Some(from_due) = from_due {
@@ -121,8 +121,8 @@ pub(crate) struct Report {
     latency: Times,
     /// The same from when it was due: a connection that waits delays who is next, too.
     from_due: Times,
-    told: Deltas,
-    owed: Deltas,
+    reported: Deltas,
+    unreported: Deltas,
     happened: Deltas,
     sandboxes: Vec<Account>,
 }
@@ -141,8 +141,8 @@ impl Report {
         self.latency.add(&done.latency)?;
         self.from_due.add(&done.from_due)?;
         for account in &done.accounts {
-            self.told.add(account.told);
-            self.owed.add(account.owed);
+            self.reported.add(account.reported);
+            self.unreported.add(account.unreported);
             self.happened.add(account.happened);
         }
         self.sandboxes.extend(done.accounts);

@@ -12,8 +12,8 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::ioctl_fionbio;
 use rustix::process::Signal;
 
-use crate::children::{Child, Children};
-use crate::{launch, variables};
+use crate::process::children::{Child, Children};
+use crate::{env_vars, process::launch};
 
 /// How much of the output is kept, in bytes: a version is one line, a unit a dozen.
 const MAX_OUTPUT_BYTES: usize = 4 * 1024;
@@ -58,8 +58,8 @@ pub fn output(
             .stderr(Stdio::piped())
             // Whatever else is in the environment is none of its business, secrets least of all.
             .env_clear()
-            .envs(variables::FOR_PROBES.iter().filter_map(|&name| Some((name, env::var_os(name)?))))
-            .env(variables::NO_RESPAWN, "1");
+            .envs(env_vars::FOR_PROBES.iter().filter_map(|&name| Some((name, env::var_os(name)?))))
+            .env(env_vars::NO_RESPAWN, "1");
     })?;
     let read = read(&mut child, deadline);
     // Before it is reaped: until then the group's id cannot be another's.
@@ -204,7 +204,7 @@ mod tests {
         // Of all that cargo and the user have set.
         let of_the_shell = ["PWD", "OLDPWD", "SHLVL", "_"];
         for (name, _) in names {
-            let needed = variables::FOR_PROBES.contains(&name) || name == variables::NO_RESPAWN;
+            let needed = env_vars::FOR_PROBES.contains(&name) || name == env_vars::NO_RESPAWN;
             assert!(needed || of_the_shell.contains(&name), "{name}");
         }
     }

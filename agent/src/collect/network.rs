@@ -12,7 +12,7 @@ use procfs_core::FromBufRead;
 use procfs_core::net::InterfaceDeviceStatus;
 use serde::{Deserialize, Serialize};
 
-use crate::variables;
+use crate::env_vars;
 
 /// The interface that Fly gives a machine.
 const MAIN_INTERFACE: &str = "eth0";
@@ -90,7 +90,7 @@ pub struct Interfaces {
 #[error(
     "--net-interface ({variable}) takes names of 1 to {MAX_NAME_BYTES} bytes without white space and \
      `/`; `!` before a name leaves it out, `*` at its end stands for any rest",
-    variable = variables::NET_INTERFACE
+    variable = env_vars::NET_INTERFACE
 )]
 pub struct InvalidInterface;
 

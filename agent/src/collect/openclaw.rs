@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use crate::children::Children;
 use crate::collect::command::{self, CommandError};
 use crate::collect::process::{ProcessHealth, Status};
-use crate::variables;
+use crate::env_vars;
+use crate::process::children::Children;
 
 /// How long the program may take. It is a Node program: on a machine with a shared core and little
 /// memory it was seen to take 5 to 8 seconds to start, and twice that beside a gateway that starts.
@@ -69,7 +69,7 @@ impl ProbeError {
                     .to_owned()
             }
             Self::Command(CommandError::Run(_)) | Self::NotAVersion(_) => {
-                format!("set {} to the program, with its path", variables::OPENCLAW_COMMAND)
+                format!("set {} to the program, with its path", env_vars::OPENCLAW_COMMAND)
             }
             Self::Command(CommandError::TimedOut(_)) => {
                 "this machine is too slow or too busy for it, or it waits for something: run it by \
@@ -305,12 +305,9 @@ mod tests {
         let hint = |errno: Errno| ProbeError::Command(CommandError::Run(errno.into())).hint();
         for errno in [Errno::AGAIN, Errno::MFILE, Errno::NFILE] {
             let hint = hint(errno);
-            assert!(
-                hint.contains("limit") && !hint.contains(variables::OPENCLAW_COMMAND),
-                "{hint}"
-            );
+            assert!(hint.contains("limit") && !hint.contains(env_vars::OPENCLAW_COMMAND), "{hint}");
         }
-        assert!(hint(Errno::NOENT).contains(variables::OPENCLAW_COMMAND));
+        assert!(hint(Errno::NOENT).contains(env_vars::OPENCLAW_COMMAND));
     }
 
     #[test]

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::children::Children;
 use crate::collect::command::{self, CommandError};
 use crate::collect::process::{Status, code_reason, signal_reason};
+use crate::process::children::Children;
 
 /// How long systemd may take to answer.
 pub const TIMEOUT: Duration = Duration::from_secs(5);

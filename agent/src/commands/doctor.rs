@@ -10,16 +10,16 @@ use std::time::{Duration, Instant, SystemTime};
 use kiloclaw_check_in::{CheckIn, DRY_RUN_PARAMETER, DRY_RUN_QUERY, Refusal};
 use ureq::http::{HeaderValue, Uri};
 
-use crate::check_in::check_in;
 use crate::cli::DoctorArguments;
 use crate::collect::Readings;
 use crate::config::{Checked, Target};
+use crate::env_vars;
 use crate::exit::Exit;
 use crate::http::Cause;
-use crate::ledger::Owed;
-use crate::report;
-use crate::send::{Outcome, send_to};
-use crate::variables;
+use crate::report::check_in::check_in;
+use crate::report::explain;
+use crate::report::ledger::Unreported;
+use crate::report::send::{Outcome, send_to};
 
 pub mod check;
 pub mod readings;
@@ -112,11 +112,11 @@ impl Examination<'_> {
     /// Who is connected to.
     fn peer(&self, url: &Uri) -> Peer {
         if let Some(proxy) = &self.usable.proxy {
-            return Peer::new(proxy.host(), proxy.port(), variables::HTTPS_PROXY);
+            return Peer::new(proxy.host(), proxy.port(), env_vars::HTTPS_PROXY);
         }
         let port = if url.scheme_str() == Some("https") { 443 } else { 80 };
         let port = url.port_u16().unwrap_or(port);
-        Peer::new(url.host().unwrap_or_default(), port, variables::CHECKIN_URL)
+        Peer::new(url.host().unwrap_or_default(), port, env_vars::CHECKIN_URL)
     }
 
     /// Asks the server who it is, in a way that no version takes for a check-in.
@@ -200,7 +200,7 @@ impl Examination<'_> {
         let fault = server::malformed(self.usable.gateway_token.as_ref()?.expose())?;
         let mend = format!(
             "copy it again to {}; `kiloclaw-agent gateway-token` prints it",
-            variables::GATEWAY_TOKEN
+            env_vars::GATEWAY_TOKEN
         );
         Some(Verdict::failed(Refusal::WrongGatewayToken.code(), fault, mend))
     }
@@ -221,7 +221,7 @@ impl Examination<'_> {
 
     fn body(&self, sandbox_id: &str) -> Option<serde_json::Result<String>> {
         let config = self.usable.config_of(sandbox_id)?;
-        let check_in = check_in(&config, self.readings, Owed::default());
+        let check_in = check_in(&config, self.readings, Unreported::default());
         Some(serde_json::to_string(&check_in))
     }
 
@@ -289,7 +289,7 @@ impl Examination<'_> {
         send: impl Fn(&str) -> Option<Outcome>,
         report: &mut Report,
     ) {
-        use variables::{GATEWAY_TOKEN, SANDBOX_ID};
+        use env_vars::{GATEWAY_TOKEN, SANDBOX_ID};
 
         let DoctorArguments { settings, state, .. } = self.arguments;
         let configured = settings.sandbox_id.as_deref();
@@ -322,7 +322,7 @@ impl Examination<'_> {
             }
             (None, Some(_)) => {
                 let code = Refusal::WrongGatewayToken.code();
-                let verdict = Verdict::failed(code, server::told(refused), report::hint(refused));
+                let verdict = Verdict::failed(code, server::told(refused), explain::hint(refused));
                 report.put(Name::GatewayToken, verdict);
                 report.skip(&[Name::SandboxId], Name::GatewayToken);
             }
@@ -335,7 +335,7 @@ impl Examination<'_> {
 
 /// What the outcome says of proxy and TLS; the one of them that is in the way.
 fn way(target: &Target, outcome: &Outcome, report: &mut Report) -> Option<Name> {
-    let hint = report::hint(outcome);
+    let hint = explain::hint(outcome);
     let https = target.url.scheme_str() == Some("https");
     let no_answer = match outcome {
         Outcome::Unreachable(no_answer) => Some(no_answer),

@@ -6,8 +6,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::doctor::check::Verdict;
-use crate::variables;
+use crate::commands::doctor::check::Verdict;
+use crate::env_vars;
 
 /// The shortest time that an address is given, however many there are.
 const SHORTEST_TRY: Duration = Duration::from_millis(100);
@@ -112,7 +112,7 @@ fn refused(peer: &Peer, failures: &[(SocketAddr, io::Error)]) -> Verdict {
             "timeout",
             format!(
                 "check this machine's network and firewall, and {} if it needs a proxy",
-                variables::HTTPS_PROXY
+                env_vars::HTTPS_PROXY
             ),
         )
     } else if any(io::ErrorKind::NetworkUnreachable) || any(io::ErrorKind::HostUnreachable) {

@@ -6,10 +6,10 @@ use kiloclaw_check_in::{EmptySecret, GatewaySecrets, GatewayToken};
 
 use crate::cli::GatewayTokenArguments;
 use crate::config::{ConfigError, check_sandbox_id};
+use crate::env_vars;
 use crate::exit::Exit;
 use crate::output;
 use crate::secret::Secret;
-use crate::variables;
 
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +23,7 @@ pub enum TokenError {
     /// The secret holds nothing.
     #[error(
         "the secret is empty: set {} or pass it on standard input",
-        variables::GATEWAY_TOKEN_SECRET
+        env_vars::GATEWAY_TOKEN_SECRET
     )]
     Empty(#[from] EmptySecret),
 }

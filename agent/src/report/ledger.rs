@@ -1,7 +1,7 @@
 //! What happened and was not yet told: restarts and bytes, to the last one.
 //!
 //! Counters count from a machine's, an interface's or a supervisor's start. The contract wants what
-//! happened since the last accepted check-in. So every reading adds to what is owed how far the
+//! happened since the last accepted check-in. So every reading adds to what is unreported how far the
 //! counters went since the reading before, and only an accepted check-in takes it off again. What
 //! was not accepted is in the next one, even if a counter was reset in between.
 //!
@@ -17,24 +17,26 @@ use crate::collect::network::{Bytes, Counters, Interfaces};
 /// and go, each has a name of its own.
 const MAX_INTERFACES: usize = 256;
 
-/// What is owed to the server, and the counters up to which it was counted.
+/// What is unreported to the server, and the counters up to which it was counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ledger {
-    owed: Owed,
+    #[serde(rename = "owed")]
+    unreported: Unreported,
     /// `None` was never known.
     seen_restarts: Option<u64>,
     /// Of every interface, not only of those that count: these may be others next time. Also of those
     /// that are gone: they may come back. `None` was never known.
     seen_network: Option<Counters>,
-    /// Which [life](crate::collect::epoch) of the kernel's counters was seen, where that is known.
-    epoch: Option<String>,
+    /// Which [life](crate::collect::boot) of the kernel's counters was seen, where that is known.
+    #[serde(rename = "epoch")]
+    boot: Option<String>,
 }
 
 /// What happened since the last accepted check-in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Owed {
+pub struct Unreported {
     /// Restarts of the supervised process.
     pub restarts: u64,
     /// Bytes received.
@@ -48,19 +50,19 @@ impl Ledger {
     ///
     /// The first readings of all are what later ones are measured against, and claim nothing.
     pub fn observe(&mut self, readings: &Readings, interfaces: &Interfaces) {
-        if let (Some(before), Some(now)) = (&self.epoch, &readings.epoch)
+        if let (Some(before), Some(now)) = (&self.boot, &readings.boot)
             && before != now
         {
             // Started anew at zero, even where they have already gone further than they had been.
             self.seen_network = self.seen_network.as_ref().map(|_| Counters::new());
             self.seen_restarts = self.seen_restarts.map(|_| 0);
         }
-        if readings.epoch.is_some() {
-            self.epoch.clone_from(&readings.epoch);
+        if readings.boot.is_some() {
+            self.boot.clone_from(&readings.boot);
         }
         if let Some(restarts) = readings.restarts {
             let more = self.seen_restarts.map_or(0, |seen| since(seen, restarts));
-            self.owed.restarts = self.owed.restarts.saturating_add(more);
+            self.unreported.restarts = self.unreported.restarts.saturating_add(more);
             self.seen_restarts = Some(restarts);
         }
         let Some(counters) = &readings.network else { return };
@@ -74,8 +76,8 @@ impl Ledger {
             let (more_in, bytes_in) = gone_through(before.bytes_in, now.bytes_in);
             let (more_out, bytes_out) = gone_through(before.bytes_out, now.bytes_out);
             if interfaces.counts(name, counters) {
-                self.owed.bytes_in = self.owed.bytes_in.saturating_add(more_in);
-                self.owed.bytes_out = self.owed.bytes_out.saturating_add(more_out);
+                self.unreported.bytes_in = self.unreported.bytes_in.saturating_add(more_in);
+                self.unreported.bytes_out = self.unreported.bytes_out.saturating_add(more_out);
             }
             seen.insert(name.clone(), Bytes { bytes_in, bytes_out });
         }
@@ -87,21 +89,21 @@ impl Ledger {
 
     /// What the next check-in is to tell.
     #[must_use]
-    pub fn owed(&self) -> Owed {
-        self.owed
+    pub fn unreported(&self) -> Unreported {
+        self.unreported
     }
 
     /// Takes off what an accepted check-in told.
-    pub fn settle(&mut self, told: Owed) {
-        self.owed.restarts = self.owed.restarts.saturating_sub(told.restarts);
-        self.owed.bytes_in = self.owed.bytes_in.saturating_sub(told.bytes_in);
-        self.owed.bytes_out = self.owed.bytes_out.saturating_sub(told.bytes_out);
+    pub fn settle(&mut self, told: Unreported) {
+        self.unreported.restarts = self.unreported.restarts.saturating_sub(told.restarts);
+        self.unreported.bytes_in = self.unreported.bytes_in.saturating_sub(told.bytes_in);
+        self.unreported.bytes_out = self.unreported.bytes_out.saturating_sub(told.bytes_out);
     }
 
     /// How often the process had been restarted when it was last seen, in this life of the machine.
     #[must_use]
-    pub fn restarts_seen_in(&self, epoch: Option<&str>) -> u64 {
-        match (self.epoch.as_deref(), epoch) {
+    pub fn restarts_seen_in(&self, boot: Option<&str>) -> u64 {
+        match (self.boot.as_deref(), boot) {
             (Some(before), Some(now)) if before != now => 0,
             _ => self.seen_restarts.unwrap_or_default(),
         }
@@ -145,7 +147,7 @@ mod tests {
             openclaw: None,
             process: ProcessHealth::Unknown,
             restarts,
-            epoch: None,
+            boot: None,
         }
     }
 
@@ -153,13 +155,13 @@ mod tests {
         readings(Some(counters([("eth0", bytes_in, bytes_out)])), Some(restarts))
     }
 
-    fn at(epoch: &str, readings: Readings) -> Readings {
-        Readings { epoch: Some(epoch.to_owned()), ..readings }
+    fn at(boot: &str, readings: Readings) -> Readings {
+        Readings { boot: Some(boot.to_owned()), ..readings }
     }
 
     fn observe(ledger: &mut Ledger, readings: &Readings) -> (u64, u64, u64) {
         ledger.observe(readings, &Interfaces::default());
-        let Owed { restarts, bytes_in, bytes_out } = ledger.owed();
+        let Unreported { restarts, bytes_in, bytes_out } = ledger.unreported();
         (restarts, bytes_in, bytes_out)
     }
 
@@ -180,12 +182,12 @@ mod tests {
         let mut ledger = Ledger::default();
         observe(&mut ledger, &eth0(100, 100, 1));
         assert_eq!(observe(&mut ledger, &eth0(150, 101, 2)), (1, 50, 1));
-        let told = ledger.owed();
+        let told = ledger.unreported();
         assert_eq!(observe(&mut ledger, &eth0(175, 101, 4)), (3, 75, 1));
         ledger.settle(told);
-        assert_eq!(ledger.owed(), Owed { restarts: 2, bytes_in: 25, bytes_out: 0 });
-        ledger.settle(ledger.owed());
-        assert_eq!(ledger.owed(), Owed::default());
+        assert_eq!(ledger.unreported(), Unreported { restarts: 2, bytes_in: 25, bytes_out: 0 });
+        ledger.settle(ledger.unreported());
+        assert_eq!(ledger.unreported(), Unreported::default());
         assert_eq!(observe(&mut ledger, &eth0(175, 101, 4)), (0, 0, 0));
     }
 
@@ -240,7 +242,7 @@ mod tests {
             observe(&mut ledger, &readings(Some(there.into()), None));
             assert!(ledger.seen_network.as_ref().unwrap().len() <= MAX_INTERFACES);
         }
-        assert_eq!(ledger.owed(), Owed::default());
+        assert_eq!(ledger.unreported(), Unreported::default());
     }
 
     #[test]
@@ -297,7 +299,7 @@ mod tests {
         let now = counters([("eth0", 200, 200), ("wg0", 901, 902)]);
         let wg0 = Interfaces::new(&["wg0".to_owned()]).unwrap();
         ledger.observe(&readings(Some(now), None), &wg0);
-        assert_eq!(ledger.owed(), Owed { restarts: 0, bytes_in: 1, bytes_out: 2 });
+        assert_eq!(ledger.unreported(), Unreported { restarts: 0, bytes_in: 1, bytes_out: 2 });
     }
 
     #[test]
@@ -334,12 +336,12 @@ mod tests {
                     counters([("eth0", shown, shown)])
                 };
                 observe(&mut ledger, &at_boot(network));
-                prop_assert_eq!(ledger.owed().bytes_in, seen - start);
-                prop_assert_eq!(ledger.owed().bytes_out, seen - start);
+                prop_assert_eq!(ledger.unreported().bytes_in, seen - start);
+                prop_assert_eq!(ledger.unreported().bytes_out, seen - start);
             }
         }
 
-        /// Whatever is accepted, refused, or reset on the way: what was told and what is still owed
+        /// Whatever is accepted, refused, or reset on the way: what was told and what is still unreported
         /// is what the counters went through.
         #[test]
         fn nothing_is_lost_and_nothing_is_told_twice(
@@ -351,7 +353,7 @@ mod tests {
             let mut ledger = Ledger::default();
             let mut counter = eth0(17, 4, 2);
             observe(&mut ledger, &counter);
-            let (mut happened, mut told) = (Owed::default(), Owed::default());
+            let (mut happened, mut told) = (Unreported::default(), Unreported::default());
             let (mut bytes_in, mut bytes_out, mut restarts) = (17, 4, 2);
             for (more_in, more_out, more_restarts, reset, accepted) in steps {
                 if reset {
@@ -368,17 +370,17 @@ mod tests {
                 counter = eth0(bytes_in, bytes_out, restarts);
                 observe(&mut ledger, &counter);
                 if accepted {
-                    let owed = ledger.owed();
-                    ledger.settle(owed);
-                    told.bytes_in += owed.bytes_in;
-                    told.bytes_out += owed.bytes_out;
-                    told.restarts += owed.restarts;
+                    let unreported = ledger.unreported();
+                    ledger.settle(unreported);
+                    told.bytes_in += unreported.bytes_in;
+                    told.bytes_out += unreported.bytes_out;
+                    told.restarts += unreported.restarts;
                 }
             }
-            let owed = ledger.owed();
-            prop_assert_eq!(told.bytes_in + owed.bytes_in, happened.bytes_in);
-            prop_assert_eq!(told.bytes_out + owed.bytes_out, happened.bytes_out);
-            prop_assert_eq!(told.restarts + owed.restarts, happened.restarts);
+            let unreported = ledger.unreported();
+            prop_assert_eq!(told.bytes_in + unreported.bytes_in, happened.bytes_in);
+            prop_assert_eq!(told.bytes_out + unreported.bytes_out, happened.bytes_out);
+            prop_assert_eq!(told.restarts + unreported.restarts, happened.restarts);
         }
     }
 }

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use rustix::stdio::dup2_stdin;
 
-use crate::children::{Child, Children};
-use crate::{signals, variables};
+use crate::process::children::{Child, Children};
+use crate::{daemon::signals, env_vars};
 
 /// The first argument of an agent that is to become a command. No command of the agent's is called
 /// that.
@@ -39,11 +39,11 @@ static IS_THE_AGENT: AtomicBool = AtomicBool::new(false);
 /// and has no standard input.
 pub fn launch(command: &[OsString], children: &Children) -> io::Result<Child> {
     start(command.iter().map(OsString::as_os_str), children, LOADED_AFTER, |launcher| {
-        launcher.env(variables::OF_THE_COMMAND, process::id().to_string());
-        if std::env::var_os(variables::NO_RESPAWN).is_none() {
-            launcher.env(variables::NO_RESPAWN, "1");
+        launcher.env(env_vars::OF_THE_COMMAND, process::id().to_string());
+        if std::env::var_os(env_vars::NO_RESPAWN).is_none() {
+            launcher.env(env_vars::NO_RESPAWN, "1");
         }
-        for name in variables::NOT_FOR_THE_COMMAND {
+        for name in env_vars::NOT_FOR_THE_COMMAND {
             launcher.env_remove(name);
         }
     })

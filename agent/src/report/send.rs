@@ -8,9 +8,9 @@ use ureq::Body;
 use ureq::http::{HeaderName, Response, StatusCode, Uri, header};
 
 use crate::config::Target;
+use crate::daemon::schedule::Completion;
 use crate::exit::Exit;
 use crate::http::{self, NoAnswer};
-use crate::schedule::Pace;
 
 /// What came of a check-in.
 #[derive(Debug, PartialEq, Eq)]
@@ -95,12 +95,12 @@ impl Outcome {
 
     /// What it means for the next check-in.
     #[must_use]
-    pub fn pace(&self, now: SystemTime) -> Pace {
+    pub fn completion(&self, now: SystemTime) -> Completion {
         match self {
-            Self::Accepted(_) => Pace::Accepted,
-            Self::TryLater(answer) => Pace::TryLater(answer.retry_after(now)),
-            Self::Unreachable(_) => Pace::TryLater(None),
-            Self::Redirected(_) | Self::Refused(_) => Pace::Refused,
+            Self::Accepted(_) => Completion::Accepted,
+            Self::TryLater(answer) => Completion::TryLater(answer.retry_after(now)),
+            Self::Unreachable(_) => Completion::TryLater(None),
+            Self::Redirected(_) | Self::Refused(_) => Completion::Refused,
         }
     }
 

@@ -13,7 +13,7 @@ pub const MAX_RETRY_AFTER: Duration = Duration::from_hours(1);
 
 /// How often check-ins are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rhythm {
+pub struct Timing {
     /// Before the first one.
     pub initial_delay: Duration,
     /// Between one and the next.
@@ -24,7 +24,7 @@ pub struct Rhythm {
 
 /// What the last check-in means for the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pace {
+pub enum Completion {
     /// It was accepted.
     Accepted,
     /// It was refused: sooner is no better.
@@ -37,7 +37,7 @@ pub enum Pace {
 /// check-in has ended: however far a clock jumps or a machine sleeps, nothing piles up.
 #[derive(Debug)]
 pub struct Schedule {
-    rhythm: Rhythm,
+    timing: Timing,
     rng: Rng,
     due: Instant,
     /// The ceilings of the delays to come.
@@ -47,9 +47,9 @@ pub struct Schedule {
 impl Schedule {
     /// Starts with the initial delay.
     #[must_use]
-    pub fn new(rhythm: Rhythm, rng: Rng, now: Instant) -> Self {
-        let mut schedule = Self { rhythm, rng, due: now, backoff: backoff(rhythm.interval) };
-        schedule.due = now + schedule.jittered(rhythm.initial_delay);
+    pub fn new(timing: Timing, rng: Rng, now: Instant) -> Self {
+        let mut schedule = Self { timing, rng, due: now, backoff: backoff(timing.interval) };
+        schedule.due = now + schedule.jittered(timing.initial_delay);
         schedule
     }
 
@@ -60,14 +60,14 @@ impl Schedule {
     }
 
     /// Plans the next check-in after one that ended at `now`.
-    pub fn plan(&mut self, pace: Pace, now: Instant) {
-        let delay = match pace {
-            Pace::Accepted | Pace::Refused => {
-                self.backoff = backoff(self.rhythm.interval);
-                self.jittered(self.rhythm.interval)
+    pub fn plan(&mut self, completion: Completion, now: Instant) {
+        let delay = match completion {
+            Completion::Accepted | Completion::Refused => {
+                self.backoff = backoff(self.timing.interval);
+                self.jittered(self.timing.interval)
             }
-            Pace::TryLater(retry_after) => {
-                let ceiling = self.backoff.next().unwrap_or(self.rhythm.interval);
+            Completion::TryLater(retry_after) => {
+                let ceiling = self.backoff.next().unwrap_or(self.timing.interval);
                 let wanted = retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
                 // On top, not instead: else all that were told the same second come in that second.
                 wanted + ceiling.mul_f64(self.rng.f64())
@@ -83,7 +83,7 @@ impl Schedule {
     }
 
     fn jittered(&mut self, delay: Duration) -> Duration {
-        let jitter = f64::from(self.rhythm.jitter_percent) / 100.0;
+        let jitter = f64::from(self.timing.jitter_percent) / 100.0;
         delay.mul_f64(1.0 + jitter * (2.0 * self.rng.f64() - 1.0))
     }
 }
@@ -106,21 +106,21 @@ mod tests {
 
     use super::*;
 
-    const RHYTHM: Rhythm = Rhythm {
+    const TIMING: Timing = Timing {
         initial_delay: Duration::from_mins(2),
         interval: Duration::from_mins(5),
         jitter_percent: 10,
     };
 
-    /// The delays that follow each of `paces`, and the initial one.
-    fn delays(rhythm: Rhythm, seed: u64, paces: &[Pace]) -> Vec<f64> {
+    /// The delays that follow each of `completions`, and the initial one.
+    fn delays(timing: Timing, seed: u64, completions: &[Completion]) -> Vec<f64> {
         let mut now = Instant::now();
-        let mut schedule = Schedule::new(rhythm, Rng::with_seed(seed), now);
+        let mut schedule = Schedule::new(timing, Rng::with_seed(seed), now);
         iter::once(None)
-            .chain(paces.iter().map(Some))
-            .map(|pace| {
-                if let Some(&pace) = pace {
-                    schedule.plan(pace, now);
+            .chain(completions.iter().map(Some))
+            .map(|completion| {
+                if let Some(&completion) = completion {
+                    schedule.plan(completion, now);
                 }
                 let delay = schedule.due() - now;
                 now = schedule.due();
@@ -131,14 +131,15 @@ mod tests {
 
     #[test]
     fn without_jitter_the_rhythm_is_exact() {
-        let rhythm = Rhythm { jitter_percent: 0, ..RHYTHM };
-        let delays = delays(rhythm, 1, &[Pace::Accepted, Pace::Refused]);
+        let timing = Timing { jitter_percent: 0, ..TIMING };
+        let delays = delays(timing, 1, &[Completion::Accepted, Completion::Refused]);
         assert_eq!(delays, [120.0, 300.0, 300.0]);
     }
 
     #[test]
     fn jitter_uses_all_of_its_range_and_no_more() {
-        let all: Vec<_> = (0..2_000).map(|seed| delays(RHYTHM, seed, &[Pace::Accepted])).collect();
+        let all: Vec<_> =
+            (0..2_000).map(|seed| delays(TIMING, seed, &[Completion::Accepted])).collect();
         for (index, (low, high)) in [(108.0, 132.0), (270.0, 330.0)].into_iter().enumerate() {
             let range = |(min, max): (f64, f64), delays: &Vec<f64>| {
                 (min.min(delays[index]), max.max(delays[index]))
@@ -151,8 +152,8 @@ mod tests {
 
     #[test]
     fn failures_back_off_with_full_jitter_up_to_the_interval() {
-        let later = [Pace::TryLater(None); 10];
-        let all: Vec<_> = (0..2_000).map(|seed| delays(RHYTHM, seed, &later)).collect();
+        let later = [Completion::TryLater(None); 10];
+        let all: Vec<_> = (0..2_000).map(|seed| delays(TIMING, seed, &later)).collect();
         let ceilings = [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0, 300.0, 300.0];
         for (index, ceiling) in ceilings.into_iter().enumerate() {
             let delays = all.iter().map(|delays| delays[index + 1]);
@@ -165,28 +166,31 @@ mod tests {
 
     #[test]
     fn an_interval_under_the_first_backoff_is_the_ceiling() {
-        let rhythm = Rhythm { interval: Duration::from_secs(2), ..RHYTHM };
+        let timing = Timing { interval: Duration::from_secs(2), ..TIMING };
         for seed in 0..200 {
-            let delays = delays(rhythm, seed, &[Pace::TryLater(None); 4]);
+            let delays = delays(timing, seed, &[Completion::TryLater(None); 4]);
             assert!(delays[1..].iter().all(|&delay| delay <= 2.0), "{delays:?}");
         }
     }
 
     #[test]
     fn acceptance_and_refusal_end_a_backoff() {
-        for pace in [Pace::Accepted, Pace::Refused] {
-            let paces = [[Pace::TryLater(None); 4].as_slice(), &[pace, Pace::TryLater(None)]];
+        for completion in [Completion::Accepted, Completion::Refused] {
+            let completions = [
+                [Completion::TryLater(None); 4].as_slice(),
+                &[completion, Completion::TryLater(None)],
+            ];
             for seed in 0..200 {
-                assert!(delays(RHYTHM, seed, &paces.concat())[6] <= 5.0);
+                assert!(delays(TIMING, seed, &completions.concat())[6] <= 5.0);
             }
         }
     }
 
     #[test]
     fn a_server_is_not_asked_before_it_wants_nor_by_all_at_once() {
-        let later = |seconds| [Pace::TryLater(Some(Duration::from_secs(seconds)))];
+        let later = |seconds| [Completion::TryLater(Some(Duration::from_secs(seconds)))];
         let delays_of =
-            |seconds| (0..200).map(move |seed| delays(RHYTHM, seed, &later(seconds))[1]);
+            |seconds| (0..200).map(move |seed| delays(TIMING, seed, &later(seconds))[1]);
         assert!(delays_of(30).all(|delay| (30.0..=35.0).contains(&delay)));
         assert!(delays_of(30).any(|delay| delay > 34.0));
         // Nobody is made silent for a day.
@@ -196,7 +200,7 @@ mod tests {
     #[test]
     fn a_check_in_can_be_brought_forward_but_not_put_off() {
         let now = Instant::now();
-        let mut schedule = Schedule::new(RHYTHM, Rng::with_seed(1), now);
+        let mut schedule = Schedule::new(TIMING, Rng::with_seed(1), now);
         schedule.hasten(now);
         let due = schedule.due();
         assert!(due <= now + FIRST_BACKOFF);
@@ -212,14 +216,14 @@ mod tests {
             seed: u64,
             retry_after: Option<u32>,
         ) {
-            let rhythm = Rhythm {
+            let timing = Timing {
                 initial_delay: Duration::ZERO,
                 interval: Duration::from_secs(interval.into()),
                 jitter_percent,
             };
             let retry_after = retry_after.map(|seconds| Duration::from_secs(seconds.into()));
-            let paces = [Pace::TryLater(retry_after), Pace::Accepted];
-            let delays = delays(rhythm, seed, &paces);
+            let completions = [Completion::TryLater(retry_after), Completion::Accepted];
+            let delays = delays(timing, seed, &completions);
             let (interval, jitter) = (f64::from(interval), f64::from(jitter_percent) / 100.0);
             prop_assert!(delays[0].abs() < f64::EPSILON);
             prop_assert!(delays[1] <= 3_600.0 + interval);

@@ -9,11 +9,11 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use crate::cli::StatusArguments;
+use crate::daemon::supervisor::HEALTHY_AFTER;
 use crate::exit::Exit;
 use crate::output;
 use crate::secret::Redactor;
 use crate::state::{self, Agent, Gone, LoadError, Process, State, Uptime};
-use crate::supervisor::HEALTHY_AFTER;
 
 /// How late an attempt may be before the agent is taken to hang: timers are not that exact, and a
 /// machine may be busy.

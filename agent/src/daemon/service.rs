@@ -24,23 +24,24 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
 use crate::alerts::Alerts;
-use crate::children::Children;
 use crate::cli::{
     DaemonArguments, RunArguments, Settings, SourceArguments, VERSION_AND_COMMIT, WatchArguments,
 };
 use crate::collect::process::ProcessHealth;
-use crate::collect::{epoch, openclaw, systemd};
+use crate::collect::{boot, openclaw, systemd};
 use crate::config::{Checked, ConfigError};
+use crate::daemon::check_in_thread::{self, Done, Job, Setup, Task};
+use crate::daemon::schedule::Completion;
+use crate::daemon::supervisor::{self, Action, Supervisor};
 use crate::daemon::{Daemon, Effect, Event};
 use crate::exit::Exit;
-use crate::ledger::Ledger;
-use crate::process::{Process, Standing};
-use crate::schedule::Pace;
-use crate::send::Outcome;
+use crate::output;
+use crate::process::children::Children;
+use crate::process::supervised::{Standing, SupervisedProcess};
+use crate::report::explain;
+use crate::report::ledger::Ledger;
+use crate::report::send::Outcome;
 use crate::state::{self, Agent, Failure, InUse, State, StateFile, Time, Uptime};
-use crate::supervisor::{self, Action, Supervisor};
-use crate::worker::{self, Done, Job, Setup, Task};
-use crate::{output, report};
 
 /// What keeps the agent from starting.
 #[derive(Debug, thiserror::Error)]
@@ -133,9 +134,9 @@ fn serve(
     };
     let state_file = StateFile::new(&arguments.state)?;
     let State { ledger, agent: before, .. } = state_file.load(&setup.config.sandbox_id);
-    let epoch = epoch::read(&setup.config.sources.proc_root);
-    let restarts = ledger.restarts_seen_in(epoch.as_deref());
-    let jobs = worker::start(children.clone(), ledger.clone(), move |d| {
+    let boot = boot::read(&setup.config.sources.proc_root);
+    let restarts = ledger.restarts_seen_in(boot.as_deref());
+    let jobs = check_in_thread::start(children.clone(), ledger.clone(), move |d| {
         // Nobody receives when the agent has ended meanwhile.
         let _ = sender.send(Message::Done(Box::new(d)));
     })?;
@@ -144,7 +145,7 @@ fn serve(
         None => (Vec::new(), None),
     };
     let now = Instant::now();
-    let (daemon, effects) = Daemon::start(arguments.rhythm(), supervisor, Rng::new(), now);
+    let (daemon, effects) = Daemon::start(arguments.timing(), supervisor, Rng::new(), now);
     tracing::info!(
         sandbox = %setup.config.sandbox_id,
         url = %setup.target.url,
@@ -211,7 +212,7 @@ struct Service<'a> {
     setup: Arc<Setup>,
     command: Vec<OsString>,
     children: Children,
-    process: Option<Process>,
+    process: Option<SupervisedProcess>,
     /// How the command is asked to end.
     stop_signal: Signal,
     daemon: Daemon,
@@ -322,7 +323,7 @@ impl Service<'_> {
                 self.stop_signal = if signal == SIGINT { Signal::INT } else { Signal::TERM };
                 notify(&[NotifyState::Stopping]);
                 // A version that takes its time must not cost the last check-in.
-                self.children.abandon_all_but(self.process.as_ref().map(Process::id));
+                self.children.abandon_all_but(self.process.as_ref().map(SupervisedProcess::id));
                 if let Some(alerts) = &mut self.alerts {
                     alerts.stopping(Instant::now());
                 }
@@ -353,7 +354,7 @@ impl Service<'_> {
 
     fn spawn(&mut self) -> Vec<Effect> {
         let program = self.command.first().map(|program| program.display().to_string());
-        match Process::start(&self.command, &self.children) {
+        match SupervisedProcess::start(&self.command, &self.children) {
             Ok(process) => {
                 let pid = process.id();
                 self.process = Some(process);
@@ -363,7 +364,7 @@ impl Service<'_> {
             Err(error) => {
                 let program = program.unwrap_or_default();
                 let what = format!("the command {program} cannot be started: {error}");
-                self.react(Event::Exited(supervisor::Exit::unspawnable()), &what)
+                self.react(Event::Exited(supervisor::CommandExit::unspawnable()), &what)
             }
         }
     }
@@ -399,7 +400,7 @@ impl Service<'_> {
 
     /// What was killed is still there.
     fn give_up(&mut self) -> Vec<Effect> {
-        let exit = self.process.as_ref().and_then(Process::exit).cloned();
+        let exit = self.process.as_ref().and_then(SupervisedProcess::exit).cloned();
         if let Some(exit) = exit {
             tracing::error!("what the command left behind cannot be ended, going on without that");
             self.process = None;
@@ -475,22 +476,24 @@ impl Service<'_> {
             }
             Ok(Some(outcome)) => {
                 self.tell(&outcome, now);
-                Some(Event::CheckedIn(outcome.pace(now)))
+                Some(Event::CheckedIn(outcome.completion(now)))
             }
             Err(broken) => {
                 self.failed("agent_defect", &broken.to_string(), "please report it", now);
-                Some(Event::CheckedIn(Pace::TryLater(None)))
+                Some(Event::CheckedIn(Completion::TryLater(None)))
             }
         }
     }
 
     /// Says what came of a check-in, unless it is what came of the last one.
     fn tell(&mut self, outcome: &Outcome, now: SystemTime) {
-        let summary = report::summary(outcome, &self.setup.config.redactor);
+        let summary = explain::summary(outcome, &self.setup.config.redactor);
         let Some(code) = outcome.code() else {
             let failures = self.daemon.failures();
             match (self.told.take(), self.agent.last_accepted) {
-                (Some(_), _) => tracing::info!(failures, "accepted again, with all that was owed"),
+                (Some(_), _) => {
+                    tracing::info!(failures, "accepted again, with all that was unreported");
+                }
                 (None, None) => tracing::info!("accepted for the first time"),
                 (None, Some(_)) => tracing::debug!("{summary}"),
             }
@@ -498,7 +501,7 @@ impl Service<'_> {
             return;
         };
         let code = self.setup.config.redactor.clean(&code);
-        self.failed(&code, &summary, &report::hint(outcome), now);
+        self.failed(&code, &summary, &explain::hint(outcome), now);
     }
 
     fn failed(&mut self, code: &str, summary: &str, hint: &str, now: SystemTime) {

@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use kiloclaw_check_in::{CheckIn, InvalidBody};
 
-use crate::check_in::{Attempt, observe};
-use crate::children::Children;
 use crate::cli::OnceArguments;
 use crate::collect::Collector;
 use crate::config::{Checked, Config, ConfigError};
 use crate::exit::Exit;
+use crate::process::children::Children;
+use crate::report::check_in::{Attempt, observe};
 use crate::state::{InUse, State};
-use crate::{output, report, state};
+use crate::{output, report::explain, state};
 
 /// What keeps a check-in from being made.
 #[derive(Debug, thiserror::Error)]
@@ -61,9 +61,9 @@ fn once(arguments: &OnceArguments) -> Result<Exit, OnceError> {
 
     let Some(target) = target else { return Ok(output::print_result(&body)) };
     // From here on a closed standard output must not keep the check-in from being sent and counted.
-    let _ = output::print(&report::request(&target.url, &body));
+    let _ = output::print(&explain::request(&target.url, &body));
     let outcome = attempt.send(&target, &body, &mut state.ledger, Duration::MAX);
-    let _ = output::print(&report::outcome(&outcome, redactor));
+    let _ = output::print(&explain::outcome(&outcome, redactor));
     if let Some(path) = state_file
         && let Err(error) = state.save(path)
     {

@@ -10,13 +10,13 @@ use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::check_in::{Attempt, observe};
-use crate::children::Children;
 use crate::collect::Collector;
 use crate::collect::process::{ProcessHealth, Status};
 use crate::config::{Config, Target};
-use crate::ledger::Ledger;
-use crate::send::Outcome;
+use crate::process::children::Children;
+use crate::report::check_in::{Attempt, observe};
+use crate::report::ledger::Ledger;
+use crate::report::send::Outcome;
 
 /// All that comes from the settings.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub struct Setup {
     pub target: Target,
 }
 
-/// What the worker is to do.
+/// What the thread is to do.
 #[derive(Debug)]
 pub struct Job {
     /// From these settings.
@@ -73,15 +73,16 @@ pub fn start(
 ) -> io::Result<Sender<Job>> {
     let (sender, jobs) = mpsc::channel::<Job>();
     thread::Builder::new().name("check-in".to_owned()).spawn(move || {
-        let mut worker = Worker { children, ledger, collector: None, warnings: BTreeSet::new() };
+        let mut this =
+            CheckInThread { children, ledger, collector: None, warnings: BTreeSet::new() };
         for job in jobs {
             // A defect in here must not cost more than this check-in.
-            let result = catch_unwind(AssertUnwindSafe(|| worker.carry_out(job)));
+            let result = catch_unwind(AssertUnwindSafe(|| this.carry_out(job)));
             done(result.unwrap_or_else(|panic| {
                 let reason = panic.downcast_ref::<String>().cloned();
                 let reason = reason.or_else(|| panic.downcast_ref().copied().map(str::to_owned));
                 Done {
-                    ledger: worker.ledger.clone(),
+                    ledger: this.ledger.clone(),
                     process: ProcessHealth::Unknown,
                     outcome: Err(Broken(reason.unwrap_or_default())),
                 }
@@ -91,7 +92,7 @@ pub fn start(
     Ok(sender)
 }
 
-struct Worker {
+struct CheckInThread {
     children: Children,
     /// What was not told yet.
     ledger: Ledger,
@@ -101,7 +102,7 @@ struct Worker {
     warnings: BTreeSet<String>,
 }
 
-impl Worker {
+impl CheckInThread {
     fn carry_out(&mut self, job: Job) -> Done {
         let Job { setup, process, task } = job;
         let Setup { config, target } = &*setup;

@@ -3,9 +3,9 @@
 use std::io::ErrorKind;
 
 use crate::cli::Settings;
+use crate::commands::doctor::check::Verdict;
 use crate::config::{self, Checked, ConfigError};
-use crate::doctor::check::Verdict;
-use crate::variables;
+use crate::env_vars;
 
 /// All that is wrong or odd.
 pub fn verdicts(checked: &Checked, settings: &Settings) -> Vec<Verdict> {
@@ -15,7 +15,7 @@ pub fn verdicts(checked: &Checked, settings: &Settings) -> Vec<Verdict> {
             // The id has a check of its own, and so a code of its own.
             ConfigError::Missing(names) => {
                 let (id, others): (Vec<_>, Vec<_>) =
-                    names.iter().partition(|name| **name == variables::SANDBOX_ID);
+                    names.iter().partition(|name| **name == env_vars::SANDBOX_ID);
                 let parts = [others, id].into_iter().filter(|part| !part.is_empty());
                 verdicts.extend(parts.map(|part| verdict(&ConfigError::Missing(part))));
             }
@@ -30,7 +30,7 @@ pub fn verdicts(checked: &Checked, settings: &Settings) -> Vec<Verdict> {
 }
 
 fn verdict(error: &ConfigError) -> Verdict {
-    use variables::{CA_FILE, GATEWAY_TOKEN, SANDBOX_ID};
+    use env_vars::{CA_FILE, GATEWAY_TOKEN, SANDBOX_ID};
 
     let (code, mend) = match error {
         ConfigError::Missing(names) if *names == [SANDBOX_ID] => {

@@ -6,19 +6,19 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::children::Children;
 use crate::cli::{Settings, StateArguments};
 use crate::collect::network::{Counters, Interfaces};
 use crate::collect::process::{ProcessHealth, Status};
 use crate::collect::status_url::{Answer, StatusError};
 use crate::collect::systemd::SystemdError;
-use crate::collect::{Readings, Source, epoch, load, network, openclaw, status_url};
+use crate::collect::{Readings, Source, boot, load, network, openclaw, status_url};
+use crate::commands::doctor::check::{Name, Report, Verdict};
 use crate::config::Checked;
-use crate::doctor::check::{Name, Report, Verdict};
-use crate::report;
-use crate::send::Outcome;
+use crate::env_vars;
+use crate::process::children::Children;
+use crate::report::explain;
+use crate::report::send::Outcome;
 use crate::state::{self, State};
-use crate::variables;
 
 /// Takes all readings, each of which can fail alone.
 pub fn collect(settings: &Settings, usable: &Checked) -> (Readings, Vec<(Name, Verdict)>) {
@@ -58,7 +58,7 @@ pub fn collect(settings: &Settings, usable: &Checked) -> (Readings, Vec<(Name, V
     let readings = Readings {
         load_avg_5m: load.ok(),
         network: network.ok(),
-        epoch: epoch::read(proc_root),
+        boot: boot::read(proc_root),
         openclaw: openclaw.ok(),
         process: health,
         restarts,
@@ -71,7 +71,7 @@ fn traffic(interfaces: &Interfaces, counters: &Counters) -> Verdict {
     let failed = |code, message: String| {
         let mend = format!(
             "set {}; there are {}",
-            variables::NET_INTERFACE,
+            env_vars::NET_INTERFACE,
             if there.is_empty() { "none".to_owned() } else { there.join(", ") }
         );
         Verdict::failed(code, message, mend)
@@ -106,7 +106,7 @@ fn version(command: &OsStr, version: &Result<openclaw::Version, openclaw::ProbeE
 }
 
 fn process(usable: &Checked, children: &Children) -> (ProcessHealth, Option<u64>, Verdict) {
-    use variables::{STATUS_URL, SYSTEMD_UNIT};
+    use env_vars::{STATUS_URL, SYSTEMD_UNIT};
 
     let (result, who) = match (&usable.source, &usable.local) {
         (Some(Source::None), _) => {
@@ -157,7 +157,7 @@ fn described(who: &str, status: &Status) -> String {
 }
 
 fn of_status_url(url: &str, error: StatusError) -> Verdict {
-    use variables::{GATEWAY_TOKEN, STATUS_URL};
+    use env_vars::{GATEWAY_TOKEN, STATUS_URL};
 
     let message = format!("{url} {error}");
     let (code, mend) = match error {
@@ -166,8 +166,8 @@ fn of_status_url(url: &str, error: StatusError) -> Verdict {
         }
         StatusError::NoAnswer(no_answer) => {
             let code = no_answer.cause.code().to_owned();
-            let hint = report::hint(&Outcome::Unreachable(no_answer));
-            (code, hint.replace(variables::CHECKIN_URL, STATUS_URL))
+            let hint = explain::hint(&Outcome::Unreachable(no_answer));
+            (code, hint.replace(env_vars::CHECKIN_URL, STATUS_URL))
         }
         StatusError::Refused(status) => {
             let status = status.as_u16();
@@ -185,7 +185,7 @@ fn of_status_url(url: &str, error: StatusError) -> Verdict {
 }
 
 fn of_systemd(error: &SystemdError) -> Verdict {
-    let unit = variables::SYSTEMD_UNIT;
+    let unit = env_vars::SYSTEMD_UNIT;
     let (code, mend) = match error {
         SystemdError::Run(_) => (
             "no_systemd",
@@ -223,7 +223,7 @@ fn keep(path: &Path, makes_directory: bool, sandbox_id: Option<&str>) -> Verdict
         let mend = format!(
             "run this as the agent's user, or set {} to where that user may write; without it \
              `status` knows nothing, and a restart loses what was not told",
-            variables::STATE_FILE
+            env_vars::STATE_FILE
         );
         return failed("not_writable", &error, &mend);
     }

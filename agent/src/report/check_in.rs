@@ -9,9 +9,9 @@ use kiloclaw_check_in::limits::{MAX_BYTES, MAX_LOAD, MAX_RESTARTS, MAX_UPTIME_SE
 use crate::collect::Readings;
 use crate::collect::process::ProcessHealth;
 use crate::config::{Config, Target};
-use crate::ledger::{Ledger, Owed};
-use crate::send::{Outcome, send};
-use crate::supervisor::State;
+use crate::daemon::supervisor::SupervisorState;
+use crate::report::ledger::{Ledger, Unreported};
+use crate::report::send::{Outcome, send};
 
 /// Counts what the readings add, and warns about what the settings cannot have.
 pub fn observe(
@@ -27,10 +27,10 @@ pub fn observe(
     ledger.observe(readings, &config.interfaces);
 }
 
-/// A check-in of all that is owed.
+/// A check-in of all that is unreported.
 #[derive(Debug)]
 pub struct Attempt<'a> {
-    owed: Owed,
+    unreported: Unreported,
     /// What is reported.
     pub check_in: CheckIn<'a>,
 }
@@ -40,15 +40,15 @@ impl<'a> Attempt<'a> {
     /// then on nobody reports on it.
     #[must_use]
     pub fn new(config: &'a Config, readings: &'a Readings, ledger: &Ledger, last: bool) -> Self {
-        let owed = ledger.owed();
-        let mut check_in = check_in(config, readings, owed);
+        let unreported = ledger.unreported();
+        let mut check_in = check_in(config, readings, unreported);
         if last {
-            check_in.supervisor_state = text(State::ShuttingDown.name());
+            check_in.supervisor_state = text(SupervisorState::ShuttingDown.name());
         }
-        Self { owed, check_in }
+        Self { unreported, check_in }
     }
 
-    /// Sends it, as this body, within `left`. What is accepted is owed no more.
+    /// Sends it, as this body, within `left`. What is accepted is unreported no more.
     pub fn send(
         &self,
         target: &Target,
@@ -58,7 +58,7 @@ impl<'a> Attempt<'a> {
     ) -> Outcome {
         let outcome = send(target, body, left);
         if matches!(outcome, Outcome::Accepted(_)) {
-            ledger.settle(self.owed);
+            ledger.settle(self.unreported);
         }
         outcome
     }
@@ -70,7 +70,11 @@ impl<'a> Attempt<'a> {
 /// The contract wants a number for each reading, so one that failed is 0 and was warned about. The
 /// state of the process is a word, so there is an honest one for not knowing it.
 #[must_use]
-pub fn check_in<'a>(config: &'a Config, readings: &'a Readings, owed: Owed) -> CheckIn<'a> {
+pub fn check_in<'a>(
+    config: &'a Config,
+    readings: &'a Readings,
+    unreported: Unreported,
+) -> CheckIn<'a> {
     // Whatever the program printed, no credential leaves.
     let ours = |text: &str| config.redactor.clean(text) != text;
     let openclaw = readings.openclaw.as_ref().filter(|openclaw| {
@@ -93,11 +97,11 @@ pub fn check_in<'a>(config: &'a Config, readings: &'a Readings, owed: Owed) -> C
             ProcessHealth::Unknown => text("unknown"),
         },
         total_restarts: process.map_or(0.0, |status| number(status.restarts).min(MAX_RESTARTS)),
-        restarts_since_last_checkin: number(owed.restarts).min(MAX_RESTARTS),
+        restarts_since_last_checkin: number(unreported.restarts).min(MAX_RESTARTS),
         uptime_seconds: process.map_or(0.0, |status| status.uptime_seconds.min(MAX_UPTIME_SECONDS)),
         load_avg_5m: readings.load_avg_5m.unwrap_or_default().min(MAX_LOAD),
-        bandwidth_bytes_in: number(owed.bytes_in).min(MAX_BYTES),
-        bandwidth_bytes_out: number(owed.bytes_out).min(MAX_BYTES),
+        bandwidth_bytes_in: number(unreported.bytes_in).min(MAX_BYTES),
+        bandwidth_bytes_out: number(unreported.bytes_out).min(MAX_BYTES),
         last_exit_reason: match &readings.process {
             ProcessHealth::Known(status) => status.last_exit_reason.as_deref().map(text),
             ProcessHealth::NotWatched => Some(text("")),
@@ -154,7 +158,7 @@ mod tests {
         let readings = Readings {
             load_avg_5m: Some(0.07),
             network: Some([("eth0".to_owned(), Bytes { bytes_in: 9, bytes_out: 9 })].into()),
-            epoch: None,
+            boot: None,
             openclaw: Some(openclaw::Version {
                 version: "2026.3.13".to_owned(),
                 commit: Some("def5678".to_owned()),
@@ -168,8 +172,8 @@ mod tests {
             }),
             restarts: Some(4),
         };
-        let owed = Owed { restarts: 3, bytes_in: 50, bytes_out: 100 };
-        let body = serde_json::to_value(check_in(&config, &readings, owed)).unwrap();
+        let unreported = Unreported { restarts: 3, bytes_in: 50, bytes_out: 100 };
+        let body = serde_json::to_value(check_in(&config, &readings, unreported)).unwrap();
         let expected = serde_json::json!({
             "sandboxId": "sandbox-1",
             "machineId": "machine-1",
@@ -195,7 +199,7 @@ mod tests {
         let readings = Readings {
             load_avg_5m: Some(1e308),
             network: None,
-            epoch: None,
+            boot: None,
             openclaw: None,
             process: ProcessHealth::Known(Status {
                 state: "running".to_owned(),
@@ -206,8 +210,8 @@ mod tests {
             }),
             restarts: Some(u64::MAX),
         };
-        let owed = Owed { restarts: u64::MAX, bytes_in: u64::MAX, bytes_out: u64::MAX };
-        let body = serde_json::to_string(&check_in(&config, &readings, owed)).unwrap();
+        let unreported = Unreported { restarts: u64::MAX, bytes_in: u64::MAX, bytes_out: u64::MAX };
+        let body = serde_json::to_string(&check_in(&config, &readings, unreported)).unwrap();
         assert!(CheckIn::parse_str(&body).is_ok(), "{body}");
     }
 
@@ -221,12 +225,12 @@ mod tests {
             let readings = Readings {
                 load_avg_5m: None,
                 network: None,
-                epoch: None,
+                boot: None,
                 openclaw: None,
                 process,
                 restarts: None,
             };
-            let check_in = check_in(&config, &readings, Owed::default());
+            let check_in = check_in(&config, &readings, Unreported::default());
             let body = serde_json::to_string(&check_in).unwrap();
             let read = CheckIn::parse_str(&body).unwrap();
             assert_eq!(read.supervisor_state, state);

@@ -6,11 +6,11 @@ use kiloclaw_check_in::{CHECK_IN_PATH, Credential, GatewayToken, InvalidBody, Re
 use ureq::http::Uri;
 use ureq::http::uri::PathAndQuery;
 
-use crate::doctor::check::Verdict;
+use crate::commands::doctor::check::Verdict;
+use crate::env_vars;
 use crate::http::{Cause, NoAnswer};
-use crate::report;
-use crate::send::{Answer, Outcome};
-use crate::variables;
+use crate::report::explain;
+use crate::report::send::{Answer, Outcome};
 
 /// How far the clocks may be apart.
 const MAX_SKEW: Duration = Duration::from_mins(1);
@@ -76,7 +76,7 @@ pub fn meet(outcome: &Outcome) -> Met {
 #[must_use]
 pub fn server(met: &Met, outcome: &Outcome, url: &Uri) -> Verdict {
     let said = told(outcome);
-    let mend = || report::hint(outcome);
+    let mend = || explain::hint(outcome);
     match met {
         Met::Telemetry => Verdict::passed("Kiloclaw telemetry answers"),
         Met::OlderTelemetry => {
@@ -98,7 +98,7 @@ pub fn server(met: &Met, outcome: &Outcome, url: &Uri) -> Verdict {
             format!("it takes the connection, but {said}"),
             format!(
                 "the server or what is in front of it hangs: try again later, or with a longer {}",
-                variables::TIMEOUT
+                env_vars::TIMEOUT
             ),
         ),
         Met::Down | Met::Nobody(_) => Verdict::failed("server_down", said, mend()),
@@ -107,12 +107,12 @@ pub fn server(met: &Met, outcome: &Outcome, url: &Uri) -> Verdict {
 
 /// What to do where something else answers at this URL.
 fn find_the_endpoint(outcome: &Outcome, url: &Uri) -> String {
-    let name = variables::CHECKIN_URL;
+    let name = env_vars::CHECKIN_URL;
     let path = format!("the path of {name} should be {CHECK_IN_PATH}");
     let not_found = matches!(outcome, Outcome::Refused(Answer { status, .. })
         if matches!(status.as_u16(), 404 | 405));
     // The hint for these is that the path is wrong.
-    let hint = if not_found { String::new() } else { report::hint(outcome) };
+    let hint = if not_found { String::new() } else { explain::hint(outcome) };
     match (url.path() == CHECK_IN_PATH, hint.is_empty()) {
         (true, true) => format!("check host and port in {name}: the path is right"),
         (true, false) => hint,
@@ -152,7 +152,7 @@ pub fn api_key(met: &Met, outcome: &Outcome, several: bool) -> Option<Verdict> {
     match met {
         Met::Telemetry | Met::OlderTelemetry => Some(Verdict::passed("accepted")),
         Met::WrongApiKey => {
-            let hint = report::hint(outcome);
+            let hint = explain::hint(outcome);
             Some(Verdict::failed(
                 Refusal::WrongApiKey.code(),
                 told(outcome),
@@ -165,7 +165,7 @@ pub fn api_key(met: &Met, outcome: &Outcome, several: bool) -> Option<Verdict> {
         }
         Met::Stripped => {
             let code = outcome.code().unwrap_or_default();
-            Some(Verdict::failed(code, told(outcome), report::hint(outcome)))
+            Some(Verdict::failed(code, told(outcome), explain::hint(outcome)))
         }
         _ => None,
     }
@@ -206,7 +206,7 @@ pub fn body(outcome: &Outcome) -> Verdict {
         }
         outcome => outcome.code().unwrap_or_default(),
     };
-    Verdict::failed(code, told(outcome), report::hint(outcome))
+    Verdict::failed(code, told(outcome), explain::hint(outcome))
 }
 
 /// What is wrong with a token's form; nothing of the token itself.

@@ -81,9 +81,9 @@ mod tests {
 
     #[test]
     fn this_machine_has_an_epoch_that_stays() {
-        let epoch = read(Path::new("/proc"));
-        assert!(epoch.is_some());
-        assert_eq!(read(Path::new("/proc")), epoch);
+        let boot = read(Path::new("/proc"));
+        assert!(boot.is_some());
+        assert_eq!(read(Path::new("/proc")), boot);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The life of the command that `run` supervises. Pure: it is told what happened and when, and says
-//! what to do; [`process`](crate::process) does it.
+//! what to do; [`process`](crate::process::supervised) does it.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ const MAX_QUICK_CLEAN_EXITS: u32 = 5;
 
 /// What the contract calls `supervisorState`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum SupervisorState {
     /// Not started yet, ended for good, or stopped by a signal such as SIGSTOP.
     Stopped,
     /// About to be started.
@@ -44,7 +44,7 @@ pub enum State {
     ShuttingDown,
 }
 
-impl State {
+impl SupervisorState {
     /// The name in the contract.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -77,14 +77,14 @@ pub enum Action {
 
 /// How the command ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Exit {
+pub struct CommandExit {
     /// `code:<N>` or `signal:<NAME>`.
     pub reason: String,
     /// Code 0, and no signal.
     pub clean: bool,
 }
 
-impl Exit {
+impl CommandExit {
     /// What a command that could not be started counts as.
     #[must_use]
     pub fn unspawnable() -> Self {
@@ -95,7 +95,7 @@ impl Exit {
 /// Keeps the command running.
 #[derive(Debug)]
 pub struct Supervisor {
-    state: State,
+    state: SupervisorState,
     /// How often the command was started again.
     restarts: u64,
     /// The process, if it is up, and since when it has been.
@@ -125,7 +125,7 @@ impl Supervisor {
     #[must_use]
     pub fn new(restarts: u64, stop_timeout: Duration) -> Self {
         Self {
-            state: State::Stopped,
+            state: SupervisorState::Stopped,
             restarts,
             up: None,
             last_exit: String::new(),
@@ -144,20 +144,20 @@ impl Supervisor {
     /// Starts the command for the first time.
     #[must_use]
     pub fn start(&mut self) -> Action {
-        self.state = State::Starting;
+        self.state = SupervisorState::Starting;
         Action::Spawn
     }
 
     /// The command was started, as the process `pid`.
     pub fn spawned(&mut self, pid: u32, now: Instant) {
         self.up = Some((pid, now));
-        if self.state == State::Starting {
-            self.state = State::Running;
+        if self.state == SupervisorState::Starting {
+            self.state = SupervisorState::Running;
         }
     }
 
     /// The command has ended, or could not be started.
-    pub fn exited(&mut self, exit: Exit, now: Instant) -> Option<Action> {
+    pub fn exited(&mut self, exit: CommandExit, now: Instant) -> Option<Action> {
         let up_for = self.up.take().map(|(_, since)| now.saturating_duration_since(since));
         self.last_exit = exit.reason;
         (self.kill_at, self.give_up_at) = (None, None);
@@ -169,16 +169,16 @@ impl Supervisor {
         let quick = up_for.is_none_or(|up_for| up_for < QUICK);
         self.quick_clean_exits = if exit.clean && quick { self.quick_clean_exits + 1 } else { 0 };
         match self.state {
-            State::ShuttingDown => {
-                self.state = State::Stopped;
+            SupervisorState::ShuttingDown => {
+                self.state = SupervisorState::Stopped;
                 Some(Action::Finish)
             }
-            State::Stopping => Some(self.start_again()),
+            SupervisorState::Stopping => Some(self.start_again()),
             _ if exit.clean && self.quick_clean_exits <= MAX_QUICK_CLEAN_EXITS => {
                 Some(self.start_again())
             }
             _ => {
-                self.state = State::Crashed;
+                self.state = SupervisorState::Crashed;
                 self.crashes_in_a_row = self.crashes_in_a_row.saturating_add(1);
                 self.start_at = Some(now + self.backoff.next().unwrap_or(MAX_BACKOFF));
                 None
@@ -202,15 +202,18 @@ impl Supervisor {
     /// The command cannot be ended.
     pub fn cannot_end(&mut self) -> Option<Action> {
         match self.state {
-            State::ShuttingDown => {
-                self.state = State::Stopped;
+            SupervisorState::ShuttingDown => {
+                self.state = SupervisorState::Stopped;
                 Some(Action::Finish)
             }
-            State::Stopping => {
-                self.state = State::Running;
+            SupervisorState::Stopping => {
+                self.state = SupervisorState::Running;
                 None
             }
-            State::Stopped | State::Starting | State::Running | State::Crashed => None,
+            SupervisorState::Stopped
+            | SupervisorState::Starting
+            | SupervisorState::Running
+            | SupervisorState::Crashed => None,
         }
     }
 
@@ -223,16 +226,19 @@ impl Supervisor {
     /// Ends the command and starts it again. One that is about to be started is started at once.
     pub fn restart(&mut self, now: Instant) -> Option<Action> {
         match self.state {
-            State::Running => {
-                self.state = State::Stopping;
+            SupervisorState::Running => {
+                self.state = SupervisorState::Stopping;
                 self.kill_at = Some(now + self.stop_timeout);
                 Some(Action::Terminate)
             }
-            State::Crashed => {
+            SupervisorState::Crashed => {
                 self.start_at = None;
                 Some(self.start_again())
             }
-            State::Stopped | State::Starting | State::Stopping | State::ShuttingDown => None,
+            SupervisorState::Stopped
+            | SupervisorState::Starting
+            | SupervisorState::Stopping
+            | SupervisorState::ShuttingDown => None,
         }
     }
 
@@ -240,10 +246,10 @@ impl Supervisor {
     pub fn shut_down(&mut self, now: Instant) -> Action {
         self.start_at = None;
         if self.up.is_none() {
-            self.state = State::Stopped;
+            self.state = SupervisorState::Stopped;
             return Action::Finish;
         }
-        self.state = State::ShuttingDown;
+        self.state = SupervisorState::ShuttingDown;
         if self.give_up_at.is_none() {
             self.kill_at.get_or_insert(now + self.stop_timeout);
         }
@@ -284,8 +290,8 @@ impl Supervisor {
     #[must_use]
     pub fn status(&self, now: Instant) -> Status {
         let state = match self.state {
-            State::Running if self.left_behind => State::Stopping,
-            State::Running if self.suspended => State::Stopped,
+            SupervisorState::Running if self.left_behind => SupervisorState::Stopping,
+            SupervisorState::Running if self.suspended => SupervisorState::Stopped,
             state => state,
         };
         let uptime = self.up.map(|(_, since)| now.saturating_duration_since(since));
@@ -301,7 +307,7 @@ impl Supervisor {
 
     fn start_again(&mut self) -> Action {
         self.restarts += 1;
-        self.state = State::Starting;
+        self.state = SupervisorState::Starting;
         Action::Spawn
     }
 }
@@ -320,8 +326,8 @@ mod tests {
 
     const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-    fn exit(reason: &str) -> Exit {
-        Exit { reason: reason.to_owned(), clean: reason == "code:0" }
+    fn exit(reason: &str) -> CommandExit {
+        CommandExit { reason: reason.to_owned(), clean: reason == "code:0" }
     }
 
     fn seconds(seconds: u64) -> Duration {
@@ -430,14 +436,14 @@ mod tests {
         let now = Instant::now();
         let mut supervisor = Supervisor::new(0, STOP_TIMEOUT);
         assert_eq!(supervisor.start(), Action::Spawn);
-        assert_eq!(supervisor.exited(Exit::unspawnable(), now), None);
+        assert_eq!(supervisor.exited(CommandExit::unspawnable(), now), None);
         let status = supervisor.status(now);
         assert_eq!(
             (status.state.as_str(), status.last_exit_reason.as_deref().unwrap()),
             ("crashed", "code:1")
         );
         assert_eq!(supervisor.tick(now + seconds(1)), Some(Action::Spawn));
-        supervisor.exited(Exit::unspawnable(), now + seconds(1));
+        supervisor.exited(CommandExit::unspawnable(), now + seconds(1));
         assert_eq!(supervisor.status(now).restarts, 1);
         assert_eq!(supervisor.deadline(), Some(now + seconds(3)));
     }

@@ -1,0 +1,7 @@
+//! One module for each subcommand; `run` and `watch` are the [daemon](crate::daemon).
+
+pub mod doctor;
+pub mod gateway_token;
+pub mod manual;
+pub mod once;
+pub mod status;

@@ -1,0 +1,359 @@
+//! What is said about a check-in: what was sent, what came back, and what to do about it.
+
+use std::fmt::Write;
+
+use kiloclaw_check_in::{CHECK_IN_PATH, Credential, Field, InvalidBody, Refusal};
+use ureq::http::Uri;
+
+use crate::env_vars;
+use crate::http::{Cause, NoAnswer, TlsFault};
+use crate::report::send::{Answer, Outcome};
+use crate::secret::Redactor;
+
+// The codes of the contract that call for advice of their own.
+const MISSING_AUTHORIZATION: &str = Refusal::MissingCredential(Credential::Authorization).code();
+const NOT_A_BEARER_TOKEN: &str = Refusal::MissingCredential(Credential::Bearer).code();
+const MISSING_GATEWAY_TOKEN: &str = Refusal::MissingCredential(Credential::GatewayToken).code();
+const MISCONFIGURED: &str = Refusal::Misconfigured.code();
+const WRONG_API_KEY: &str = Refusal::WrongApiKey.code();
+const WRONG_GATEWAY_TOKEN: &str = Refusal::WrongGatewayToken.code();
+const REVOKED: &str = Refusal::Revoked.code();
+const RATE_LIMITED: &str = Refusal::RateLimited.code();
+const WRITE_FAILED: &str = Refusal::WriteFailed.code();
+const INVALID_QUERY: &str = Refusal::InvalidQuery.code();
+/// The code is the same for every field.
+const INVALID_FIELD: &str = Refusal::InvalidBody(InvalidBody::Field(Field::SandboxId)).code();
+
+/// Who answers without the JSON and the code of the contract.
+const IN_FRONT: &str = "something in front of the server, or another one";
+
+/// What is sent, and where to. Credentials travel in headers, which are left out.
+#[must_use]
+pub fn request(url: &Uri, body: &str) -> String {
+    format!("POST {url}\n{body}")
+}
+
+/// What came of it, in full. All that a server said goes through `redactor`.
+#[must_use]
+pub fn outcome(outcome: &Outcome, redactor: &Redactor) -> String {
+    let answer = match outcome {
+        Outcome::Accepted(status) => return format!("{status}: accepted"),
+        Outcome::Unreachable(no_answer) => {
+            let reason = redactor.clean(&no_answer.reason);
+            return format!("unreachable: {reason}\n  hint:         {}", hint(outcome));
+        }
+        Outcome::Redirected(answer) | Outcome::TryLater(answer) | Outcome::Refused(answer) => {
+            answer
+        }
+    };
+    let body = answer.refusal.as_ref();
+    let lines = [
+        ("answered by", is_in_front(answer).then_some(IN_FRONT)),
+        ("cf-mitigated", answer.mitigated.as_deref()),
+        ("location", answer.location.as_deref()),
+        ("error", body.map(|body| body.error.as_str())),
+        ("code", body.map(|body| body.code.as_str())),
+        ("field", body.and_then(|body| body.field.as_deref())),
+        ("expected", body.and_then(|body| body.expected.as_deref())),
+        ("retry after", answer.retry_after.as_deref()),
+        ("hint", Some(&hint(outcome))),
+    ];
+    let mut report = format!("{}: {}", answer.status, verdict(outcome));
+    for (name, value) in lines {
+        if let Some(value) = value {
+            // Writing to a string cannot fail.
+            let _ = write!(report, "\n  {:<13} {}", format!("{name}:"), redactor.clean(value));
+        }
+    }
+    report
+}
+
+/// What came of it, on one line. All that a server said goes through `redactor`.
+#[must_use]
+pub fn summary(outcome: &Outcome, redactor: &Redactor) -> String {
+    match outcome {
+        Outcome::Accepted(status) => format!("{status}: accepted"),
+        Outcome::Unreachable(no_answer) => {
+            format!("unreachable: {}", redactor.clean(&no_answer.reason))
+        }
+        Outcome::Redirected(answer) | Outcome::TryLater(answer) | Outcome::Refused(answer) => {
+            let body = answer.refusal.as_ref();
+            let details = [
+                ("", body.map(|body| body.code.as_str())),
+                ("", body.and_then(|body| body.field.as_deref())),
+                ("", body.and_then(|body| body.expected.as_deref())),
+                ("by ", is_in_front(answer).then_some(IN_FRONT)),
+                ("cf-mitigated ", answer.mitigated.as_deref()),
+                ("to ", answer.location.as_deref()),
+            ];
+            let mut summary = format!("{}: {}", answer.status, verdict(outcome));
+            for (name, detail) in details {
+                if let Some(detail) = detail {
+                    let _ = write!(summary, ": {name}{}", redactor.clean(detail));
+                }
+            }
+            summary
+        }
+    }
+}
+
+/// Whether it is no answer of the contract: without a code, or with one that refuses credentials for a
+/// reason that the contract does not know.
+fn is_in_front(answer: &Answer) -> bool {
+    let known = [
+        MISSING_AUTHORIZATION,
+        NOT_A_BEARER_TOKEN,
+        MISSING_GATEWAY_TOKEN,
+        WRONG_API_KEY,
+        WRONG_GATEWAY_TOKEN,
+        REVOKED,
+    ];
+    let of_credentials = matches!(answer.status.as_u16(), 401 | 403);
+    let known = |code: &str| !of_credentials || known.contains(&code);
+    !answer.refusal.as_ref().is_some_and(|body| known(&body.code))
+}
+
+fn verdict(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Accepted(_) => "accepted",
+        Outcome::Redirected(_) => "redirected, and not followed",
+        Outcome::TryLater(_) => "not accepted for the moment",
+        Outcome::Refused(_) => "refused",
+        Outcome::Unreachable(_) => "unreachable",
+    }
+}
+
+/// What to check.
+#[must_use]
+pub fn hint(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Accepted(_) => String::new(),
+        // ureq gives the proxy's status only in words.
+        Outcome::Unreachable(NoAnswer { cause: Cause::Proxy, reason })
+            if reason.contains("407") =>
+        {
+            format!(
+                "check {}: the proxy wants a user and a password, or others \
+                 (http://USER:PASSWORD@HOST:PORT)",
+                env_vars::HTTPS_PROXY
+            )
+        }
+        Outcome::Unreachable(no_answer) => hint_on_the_way(no_answer.cause),
+        Outcome::Redirected(answer) | Outcome::TryLater(answer) | Outcome::Refused(answer) => {
+            hint_of_the_server(answer)
+        }
+    }
+}
+
+fn hint_on_the_way(cause: Cause) -> String {
+    use env_vars::{CHECKIN_URL, HTTPS_PROXY};
+
+    match cause {
+        Cause::CannotResolve => {
+            format!("check the host in {CHECKIN_URL}, and this machine's DNS (/etc/resolv.conf)")
+        }
+        Cause::ConnectionRefused => {
+            format!("check host and port in {CHECKIN_URL}: nothing listens there")
+        }
+        Cause::Tls(fault) => hint_on_tls(fault),
+        Cause::Timeout => format!(
+            "check this machine's network and firewall, and {HTTPS_PROXY} if it needs a proxy"
+        ),
+        Cause::Proxy => format!("check {HTTPS_PROXY}, and that the proxy allows this host"),
+        Cause::NotHttp => format!("check {CHECKIN_URL}: its port, and that https is not missing"),
+        Cause::Closed => {
+            format!("try again later; if it lasts, check host and port in {CHECKIN_URL}")
+        }
+        Cause::Network => format!("check {CHECKIN_URL} and this machine's network"),
+    }
+}
+
+fn hint_on_tls(fault: TlsFault) -> String {
+    use env_vars::{CA_FILE, CHECKIN_URL};
+
+    match fault {
+        TlsFault::Untrusted => format!(
+            "set {CA_FILE} if the certificate is of a private authority; if not, something in \
+             between may be reading along"
+        ),
+        TlsFault::Expired => {
+            "check this machine's clock (`date`); if it is right, renew the certificate".to_owned()
+        }
+        TlsFault::OtherHost => {
+            format!("check the host in {CHECKIN_URL}, or give the server a certificate for it")
+        }
+        TlsFault::NotTls => format!("check host and port in {CHECKIN_URL}: https may be wrong"),
+        TlsFault::Closed | TlsFault::Other => format!(
+            "check host and port in {CHECKIN_URL}, this machine's clock, and {CA_FILE} if the \
+             server's certificate is of a private authority"
+        ),
+    }
+}
+
+/// By the code where there is one, else by the status.
+fn hint_of_the_server(answer: &Answer) -> String {
+    use env_vars::{API_KEY, CHECKIN_URL, GATEWAY_TOKEN, SANDBOX_ID};
+
+    let code = answer.refusal.as_ref().map(|body| body.code.as_str()).unwrap_or_default();
+    match (code, answer.status.as_u16()) {
+        (WRONG_API_KEY, _) => format!("check {API_KEY}: the server does not accept this key"),
+        (WRONG_GATEWAY_TOKEN, _) => format!(
+            "check {GATEWAY_TOKEN} and {SANDBOX_ID}: the token is not this sandbox's; \
+             `kiloclaw-agent gateway-token` prints the right one"
+        ),
+        (MISSING_AUTHORIZATION | NOT_A_BEARER_TOKEN | MISSING_GATEWAY_TOKEN, _) => {
+            format!("both credentials were sent: check {CHECKIN_URL}, and what is in between")
+        }
+        (INVALID_FIELD, _) => {
+            "check the setting behind this field; the server may be of another version".to_owned()
+        }
+        (INVALID_QUERY, _) => {
+            format!("check the query of {CHECKIN_URL}: a check-in's URL needs none")
+        }
+        (REVOKED, _) => {
+            "whoever runs the server has revoked this sandbox: it takes no check-in of it".to_owned()
+        }
+        (RATE_LIMITED, _) => {
+            "this sandbox checks in too often: check --interval, and whether two machines have its id"
+                .to_owned()
+        }
+        (MISCONFIGURED, _) => {
+            "the server lacks a secret or a binding; its log says which".to_owned()
+        }
+        (WRITE_FAILED, _) => "nothing is lost: the next check-in covers this one".to_owned(),
+        (_, 200..=399) => format!(
+            "check host and path in {CHECKIN_URL}, and what is in between: a login or a portal must let \
+             check-ins pass, and the keys go nowhere else"
+        ),
+        _ if answer.mitigated.is_some() => format!(
+            "Cloudflare takes the agent for a bot: let POST {CHECK_IN_PATH} skip its challenges and rules"
+        ),
+        (_, 401 | 403) => format!(
+            "check host and path in {CHECKIN_URL}, and what is in between: a firewall, a login or a proxy \
+             must let check-ins pass"
+        ),
+        (_, 404 | 405) => format!("check {CHECKIN_URL}: its path should be {CHECK_IN_PATH}"),
+        (_, 429 | 500..=599) => "try again later".to_owned(),
+        _ => format!("check that {CHECKIN_URL} leads to Kiloclaw telemetry"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ureq::http::StatusCode;
+
+    use super::*;
+    use crate::report::send::RefusalBody;
+    use crate::secret::Secret;
+
+    fn answer(status: StatusCode) -> Answer {
+        Answer {
+            status,
+            location: None,
+            retry_after: None,
+            date: None,
+            mitigated: None,
+            refusal: None,
+        }
+    }
+
+    fn refusal(refusal: Refusal) -> Answer {
+        Answer {
+            refusal: serde_json::from_str(&refusal.body()).unwrap(),
+            ..answer(StatusCode::from_u16(refusal.status()).unwrap())
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_told_with_its_reason_and_a_hint() {
+        let answer = refusal(Refusal::InvalidBody(InvalidBody::Field(Field::MachineId)));
+        assert_eq!(
+            outcome(&Outcome::Refused(answer), &Redactor::default()),
+            "\
+400 Bad Request: refused
+  error:        Invalid body
+  code:         invalid_field
+  field:        machineId
+  expected:     a string of at most 1024 bytes, without control characters or lone surrogates, or left out
+  hint:         check the setting behind this field; the server may be of another version"
+        );
+    }
+
+    #[test]
+    fn each_wrong_credential_is_told_from_the_other() {
+        assert!(hint_of_the_server(&refusal(Refusal::WrongApiKey)).contains(env_vars::API_KEY));
+        assert!(
+            !hint_of_the_server(&refusal(Refusal::WrongApiKey)).contains(env_vars::GATEWAY_TOKEN)
+        );
+        assert!(
+            hint_of_the_server(&refusal(Refusal::WrongGatewayToken))
+                .contains(env_vars::GATEWAY_TOKEN)
+        );
+        assert!(
+            !hint_of_the_server(&refusal(Refusal::WrongGatewayToken)).contains(env_vars::API_KEY)
+        );
+    }
+
+    #[test]
+    fn what_answers_in_place_of_the_server_never_gets_advice_about_keys() {
+        for status in [200, 202, 301, 302, 401, 403] {
+            let hint = hint_of_the_server(&answer(StatusCode::from_u16(status).unwrap()));
+            assert!(hint.contains(env_vars::CHECKIN_URL), "{status}: {hint}");
+            for key in [env_vars::API_KEY, env_vars::GATEWAY_TOKEN] {
+                assert!(!hint.contains(key), "{status}: {hint}");
+            }
+        }
+        // A code that the contract does not know is none of the server's.
+        for status in [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN] {
+            let body = r#"{"error":"Forbidden","code":"waf_blocked"}"#;
+            let blocked = Answer { refusal: serde_json::from_str(body).unwrap(), ..answer(status) };
+            assert_eq!(hint_of_the_server(&blocked), hint_of_the_server(&answer(status)));
+            let told = outcome(&Outcome::Refused(blocked), &Redactor::default());
+            assert!(told.contains(&format!("answered by:  {IN_FRONT}")), "{told}");
+        }
+        let challenge =
+            Answer { mitigated: Some("challenge".to_owned()), ..answer(StatusCode::FORBIDDEN) };
+        assert!(hint_of_the_server(&challenge).contains("Cloudflare"));
+        let told = summary(&Outcome::Refused(challenge), &Redactor::default());
+        assert_eq!(
+            told,
+            "403 Forbidden: refused: by something in front of the server, or another one: \
+             cf-mitigated challenge"
+        );
+    }
+
+    #[test]
+    fn a_server_without_codes_gets_a_hint_by_its_status() {
+        assert!(hint_of_the_server(&answer(StatusCode::NOT_FOUND)).contains(CHECK_IN_PATH));
+        assert!(hint_of_the_server(&answer(StatusCode::BAD_GATEWAY)).contains("later"));
+        assert!(hint_of_the_server(&answer(StatusCode::FOUND)).contains(env_vars::CHECKIN_URL));
+        assert!(
+            hint_of_the_server(&answer(StatusCode::IM_A_TEAPOT)).contains(env_vars::CHECKIN_URL)
+        );
+    }
+
+    #[test]
+    fn what_a_server_sends_back_is_redacted() {
+        let echo = |text: &str| Some(format!("you sent hunter2 \x1b[31m {text}"));
+        let answer = Answer {
+            location: echo("location"),
+            retry_after: echo("retry"),
+            mitigated: echo("mitigated"),
+            refusal: Some(RefusalBody {
+                error: echo("error").unwrap(),
+                code: echo("code").unwrap(),
+                field: echo("field"),
+                expected: echo("expected"),
+            }),
+            ..answer(StatusCode::BAD_REQUEST)
+        };
+        let redactor = Redactor::new([Secret::new("hunter2")]);
+        let refused = Outcome::Refused(answer);
+        for (report, parts) in
+            [(outcome(&refused, &redactor), 7), (summary(&refused, &redactor), 5)]
+        {
+            assert!(!report.contains("hunter2") && !report.contains('\x1b'), "{report}");
+            assert_eq!(report.matches("[redacted]").count(), parts, "{report}");
+        }
+    }
+}
