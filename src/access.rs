@@ -1,99 +1,103 @@
-//! Cloudflare Access in front of the Worker: its tokens, which the team's keys sign by RS256.
+//! Tokens of Cloudflare Access: fetches the team's keys, and verifies signatures by `crypto.subtle`.
 
 use std::cell::RefCell;
 use std::iter;
 
-use chrono::{DateTime, Utc};
+use kiloclaw_auth::access::{ALGORITHM, Settings, verify_claims};
+use kiloclaw_auth::{Key, KeySet, Lookup, MissingKey, Principal, Token, TokenError};
 use worker::Date;
 use worker::js_sys::{Array, Error, Promise};
 use worker::wasm_bindgen::prelude::*;
 use worker::wasm_bindgen_futures::JsFuture;
 
-use crate::answer::ApiError;
-use crate::bindings::Access;
-use crate::gate::Operator;
-use crate::jwks::{Key, Keys, Missing, Next};
-use crate::jwt::{self, BadToken};
+use crate::error::ApiError;
 
 #[wasm_bindgen(module = "/src/access.js")]
 extern "C" {
     fn load(url: &str, deadline: u32) -> Promise;
 
-    // Owned bytes are copied before the call: what is borrowed could change while this waits.
-    fn verify(n: &str, e: &str, text: &str, signature: Vec<u8>) -> Promise;
+    // Owned bytes are copied before the call: borrowed ones could change while this waits.
+    #[wasm_bindgen(js_name = verify)]
+    fn verify_signature(n: &str, e: &str, text: &str, signature: Vec<u8>) -> Promise;
 
     fn pause(milliseconds: u32) -> Promise;
 }
 
-/// How long fetching the keys may take.
-const FETCH_DEADLINE_MS: u32 = 5_000;
+/// Timeout for fetching the keys.
+const FETCH_TIMEOUT_MS: u32 = 5_000;
 
-/// How often it is looked whether another request has fetched the keys.
+/// Interval at which a request looks whether another one has fetched the keys.
 const POLL_MS: u32 = 20;
 
-/// The operator whom an Access token names that one of the team's keys signed by RS256 for the
-/// application, and whose `exp` lies ahead while `nbf` and `iat` do not.
-pub(crate) async fn check(
-    team: &Access,
+/// Verifies a token:
+///
+/// 1. it is malformed, or not of RS256 → 401
+/// 2. the team has no key of its `kid` → 401; the keys cannot be fetched → 503
+/// 3. that key did not make the signature → 401
+/// 4. its [claims](verify_claims) are not valid → 401
+pub(crate) async fn verify(
+    team: &Settings,
     assertion: &str,
-    now: impl Fn() -> DateTime<Utc>,
-) -> Result<Operator, ApiError> {
-    let bad = ApiError::InvalidAssertion;
-    let token = jwt::read(assertion).map_err(bad)?;
-    if token.algorithm() != "RS256" {
-        return Err(bad(BadToken::Algorithm));
+    now: impl Fn() -> u64,
+) -> Result<Principal, ApiError> {
+    let invalid = ApiError::InvalidAssertion;
+    // 1.
+    let token = Token::parse(assertion).map_err(invalid)?;
+    if token.algorithm() != ALGORITHM {
+        return Err(invalid(TokenError::Algorithm));
     }
-    let kid = token.header().key_id.as_deref().ok_or(bad(BadToken::Key))?;
-    let key =
-        find(&format!("{}/cdn-cgi/access/certs", team.origin), kid).await.map_err(|missing| {
-            match missing {
-                Missing::Unknown => bad(BadToken::Key),
-                Missing::Unavailable(reason) => ApiError::AccessUnavailable(reason),
-            }
-        })?;
-    if !is_signed(&key, assertion, token.signature_bytes()).await? {
-        return Err(bad(BadToken::Signature));
+    // 2.
+    let kid = token.key_id().ok_or(invalid(TokenError::Key))?;
+    let url = format!("{}/cdn-cgi/access/certs", team.origin);
+    let key = find(&url, kid).await.map_err(|missing| match missing {
+        MissingKey::Unknown => invalid(TokenError::Key),
+        MissingKey::Unavailable(reason) => ApiError::AccessUnavailable(reason),
+    })?;
+    // 3.
+    if !is_signed(&key, assertion, token.signature()).await? {
+        return Err(invalid(TokenError::Signature));
     }
-    jwt::judge(team, &token, now()).map_err(bad)
+    // 4.
+    verify_claims(team, &token, now()).map_err(invalid)
 }
 
-/// Whether a key signed what stands before the last dot of a token.
+/// Whether a key made the signature of a token.
 async fn is_signed(key: &Key, token: &str, signature: &[u8]) -> Result<bool, ApiError> {
     let Some((text, _)) = token.rsplit_once('.') else { return Ok(false) };
-    let verified = JsFuture::from(verify(&key.n, &key.e, text, signature.to_vec())).await;
+    let verified = JsFuture::from(verify_signature(&key.n, &key.e, text, signature.to_vec())).await;
     let verified = verified.map_err(|thrown| ApiError::AccessUnavailable(message(&thrown)))?;
     Ok(verified.is_truthy())
 }
 
-/// The key of this id, once it is known whether the team has one.
-async fn find(url: &str, kid: &str) -> Result<Key, Missing> {
+/// The key of this id; fetches the keys where necessary.
+async fn find(url: &str, kid: &str) -> Result<Key, MissingKey> {
     thread_local! {
-        static KEYS: RefCell<Keys> = RefCell::default();
+        static KEYS: RefCell<KeySet> = RefCell::default();
     }
     let now = || Date::now().as_millis();
     loop {
-        match KEYS.with_borrow_mut(|keys| keys.next(url, kid, now())) {
-            Next::Use(key) => return Ok(key),
-            Next::Miss(missing) => return Err(missing),
-            Next::Fetch => {
-                let fetched = JsFuture::from(load(url, FETCH_DEADLINE_MS)).await;
+        match KEYS.with_borrow_mut(|keys| keys.look_up(url, kid, now())) {
+            Lookup::Use(key) => return Ok(key),
+            Lookup::Missing(missing) => return Err(missing),
+            Lookup::Fetch => {
+                let fetched = JsFuture::from(load(url, FETCH_TIMEOUT_MS)).await;
                 let fetched = fetched.map(|texts| keys(&texts)).map_err(|thrown| message(&thrown));
                 KEYS.with_borrow_mut(|keys| keys.settle(url, fetched, now()));
             }
-            // Not for the other request's own promise: that request may be cancelled, and the runtime
-            // keeps the I/O of requests apart.
-            Next::Wait => drop(JsFuture::from(pause(POLL_MS)).await),
+            // Polls instead of awaiting the other request's promise: that request may be cancelled, and the
+            // runtime keeps the I/O of requests apart.
+            Lookup::Wait => drop(JsFuture::from(pause(POLL_MS)).await),
         }
     }
 }
 
-/// Takes what [`load`] returns.
+/// The keys that [`load`] resolves to.
 fn keys(texts: &JsValue) -> Vec<Key> {
     let mut texts = Array::from(texts).into_iter().filter_map(|text| text.as_string());
     iter::from_fn(|| Some(Key { kid: texts.next()?, n: texts.next()?, e: texts.next()? })).collect()
 }
 
-/// What something that was thrown says.
+/// The message of what JavaScript threw.
 fn message(thrown: &JsValue) -> String {
     let message = thrown.dyn_ref::<Error>().map(|error| String::from(error.message()));
     message.unwrap_or_else(|| "it threw no Error".to_owned())

@@ -1,9 +1,12 @@
-//! Asks Analytics Engine in SQL: the cloud, or whatever `AE_SQL_URL` names.
+//! Queries Analytics Engine in SQL: the cloud, or the endpoint that `AE_SQL_URL` names.
 
 use kiloclaw_check_in::data_point::DATASET;
+use worker::Env;
 use worker::js_sys::{self, Promise, Uint8Array};
 use worker::wasm_bindgen::prelude::*;
 use worker::wasm_bindgen_futures::JsFuture;
+
+use crate::bindings::{self, AE_ACCOUNT_ID, AE_API_TOKEN, AE_SQL_URL, ConfigError};
 
 #[wasm_bindgen(module = "/src/analytics.js")]
 extern "C" {
@@ -25,59 +28,82 @@ extern "C" {
     fn detail(this: &Outcome) -> Option<String>;
 }
 
-/// How long an answer may take, in milliseconds.
+/// The cloud's accounts, each with its SQL endpoint.
+const CLOUD: &str = "https://api.cloudflare.com/client/v4/accounts";
+
+/// Timeout for all answers of a round, in milliseconds.
 const TIMEOUT_MS: u32 = 10_000;
 
-/// What the answers to queries that are sent together may measure, in bytes.
+/// Maximum size of the answers to queries that are sent together, in bytes.
 ///
-/// An isolate has 128 MiB and answers several requests at a time. While answers arrive, each byte of them is
-/// there up to three times: as chunks, in one piece, and in wasm; that is 24 MiB. Their rows take up to four
-/// times as much as their text (`{"sandboxId":"a"}`, 17 bytes, is a `String` of 24 and its heap block of 16 in
-/// a `Vec` with room to grow), 32 MiB, and the reply takes less than its rows. So one of the largest fits
-/// twice. `crates/fleet` asks for no more: its tests hold every report of a fleet of extremes to it.
+/// An isolate has 128 MiB and serves several requests at a time. While answers arrive, each byte exists up to
+/// three times: in chunks, in one piece, and in wasm; that is 24 MiB. Parsed rows take up to four times the size
+/// of their text (`{"sandboxId":"a"}`, 17 bytes, is a `String` of 24 bytes and its heap block of 16 in a `Vec`
+/// with spare capacity), 32 MiB, and the report is smaller than its rows. So two of the largest fit. Tests in
+/// `crates/fleet` hold every report of a fleet of extremes to this size.
 const MAX_ANSWER_BYTES: u32 = 8 * 1024 * 1024;
 
-/// What the log keeps of a text from elsewhere, in bytes.
+/// Longest text from elsewhere that is logged, in bytes.
 const LONGEST_REASON: usize = 1_000;
 
-/// How long to wait if Analytics Engine does not say so, in seconds.
+/// `retry-after` where Analytics Engine names none, in seconds.
 const DEFAULT_RETRY_AFTER: u64 = 30;
 
-/// The longest time to wait that is passed on, in seconds.
+/// Longest `retry-after` that is passed on, in seconds.
 const MAX_RETRY_AFTER: u64 = 3_600;
 
-/// Where to ask for a report, and as whom.
+/// The SQL endpoint and its token.
 pub(crate) struct Analytics {
     pub(crate) url: String,
     pub(crate) token: String,
 }
 
-/// Why there is no answer. The texts are for the log.
+/// Why a query failed. The texts are for the log.
 #[derive(Debug)]
-pub(crate) enum Unanswered {
-    /// It cannot be reached.
+pub(crate) enum QueryError {
+    /// The request failed.
     Unreachable(String),
-    /// It did not answer in time.
+    /// There was no answer within the timeout.
     Timeout,
-    /// Its answers are larger than what is read.
+    /// The answers exceed the maximum size.
     TooLarge,
-    /// It asks to wait this long, in seconds.
-    Limited { retry_after: u64 },
-    /// It refuses the query, or who asks.
+    /// Analytics Engine limits the rate.
+    Limited {
+        /// In seconds.
+        retry_after: u64,
+    },
+    /// Analytics Engine refuses the query or the token.
     Refused { status: u16, reason: String },
-    /// It answers something else.
+    /// The answer has an unexpected form.
     Unexpected(String),
 }
 
 impl Analytics {
-    /// Sends queries, all at a time, and returns the answers as they came; none if there is no dataset yet.
+    /// Reads the token and the endpoint: `AE_SQL_URL`, or the cloud's for the account.
+    pub(crate) fn read(env: &Env) -> Result<Self, ConfigError> {
+        let token = bindings::text(env, AE_API_TOKEN)?;
+        let url = match bindings::text(env, AE_SQL_URL) {
+            Ok(url) if bindings::is_secret_url(&url) => url,
+            Ok(_) => {
+                let fault = "is not the https:// URL of an SQL endpoint";
+                return Err(ConfigError { name: AE_SQL_URL, fault });
+            }
+            Err(_) => {
+                let account = bindings::text(env, AE_ACCOUNT_ID)?;
+                format!("{CLOUD}/{account}/analytics_engine/sql")
+            }
+        };
+        Ok(Self { url, token })
+    }
+
+    /// Sends queries concurrently and returns their answers in order; `None` if the dataset does not exist yet.
     pub(crate) async fn ask(
         &self,
         queries: Vec<String>,
-    ) -> Result<Option<Vec<String>>, Unanswered> {
+    ) -> Result<Option<Vec<String>>, QueryError> {
         match self.query(queries).await {
             Ok(answers) => Ok(Some(answers)),
-            Err(Unanswered::Refused { status: 400 | 404 | 422, reason })
+            Err(QueryError::Refused { status: 400 | 404 | 422, reason })
                 if self.is_no_dataset(&reason).await =>
             {
                 Ok(None)
@@ -86,7 +112,7 @@ impl Analytics {
         }
     }
 
-    async fn query(&self, queries: Vec<String>) -> Result<Vec<String>, Unanswered> {
+    async fn query(&self, queries: Vec<String>) -> Result<Vec<String>, QueryError> {
         let asking = query(&self.url, &self.token, queries, MAX_ANSWER_BYTES, TIMEOUT_MS);
         let outcome = JsFuture::from(asking).await;
         let outcome: Outcome = outcome.unwrap_or_default().unchecked_into();
@@ -95,25 +121,24 @@ impl Analytics {
         }
         let detail = outcome.detail().unwrap_or_default();
         Err(match outcome.failure().as_deref() {
-            Some("timeout") => Unanswered::Timeout,
-            Some("too_large") => Unanswered::TooLarge,
-            Some("limited") => Unanswered::Limited { retry_after: retry_after(&detail) },
-            Some("refused") => Unanswered::Refused {
+            Some("timeout") => QueryError::Timeout,
+            Some("too_large") => QueryError::TooLarge,
+            Some("limited") => QueryError::Limited { retry_after: retry_after(&detail) },
+            Some("refused") => QueryError::Refused {
                 status: outcome.status().unwrap_or_default(),
                 reason: self.for_log(detail),
             },
-            _ => Unanswered::Unreachable(self.for_log(detail)),
+            _ => QueryError::Unreachable(self.for_log(detail)),
         })
     }
 
-    /// Whether a query was refused because the dataset does not exist: it begins with the first check-in.
+    /// Whether a query was refused because the dataset does not exist: the first check-in creates it.
     ///
-    /// What Analytics Engine says then is documented nowhere. The cloud was seen to call the table unknown, or
-    /// a column of the query one without a type. It says the latter of mistakes in a query as well, so there
-    /// the list of datasets decides.
+    /// The text of that refusal is not documented. The cloud was seen to report an unknown table, or a column
+    /// without a type. It reports the latter for mistakes in a query as well, so the list of datasets decides.
     async fn is_no_dataset(&self, reason: &str) -> bool {
         let text = reason.split_once("Input was invalid: ").map_or(reason, |(_, text)| text);
-        // The local one may say where in the query.
+        // The local one may begin with a position in the query.
         let text = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == ':' || c == ' ');
         if text.starts_with("unknown table")
             || text.starts_with(&format!("there is no dataset {DATASET}"))
@@ -130,16 +155,16 @@ impl Analytics {
         })
     }
 
-    /// A text from elsewhere for the log: without the token, and cut off where it is long.
+    /// A text from elsewhere for the log: without the token, and truncated.
     pub(crate) fn for_log(&self, text: String) -> String {
-        // Cut when it is clean: half a token is not found.
+        // Truncates last: half a token would not be found.
         let mut text = self.clean(text);
         text.truncate(text.floor_char_boundary(LONGEST_REASON));
         text
     }
 
-    /// A text without the token, should a server repeat what it was sent: as it is, or as it stands in JSON
-    /// (and in what Rust prints) or in a URL.
+    /// A text without the token, in case a server echoes it: plain, or escaped as in JSON (and in Rust's
+    /// `Debug`) or in a URL.
     pub(crate) fn clean(&self, text: String) -> String {
         let json = serde_json::to_string(&self.token).unwrap_or_default();
         let url = String::from(js_sys::encode_uri_component(&self.token));
@@ -153,25 +178,25 @@ impl Analytics {
     }
 }
 
-/// What the runtime would decode a text to: U+FFFD stands for what is not UTF-8.
+/// Decodes a text as the runtime would: U+FFFD replaces invalid UTF-8.
 fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes)
         .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
-/// How long to wait, by a `retry-after` of seconds or of a date (RFC 9110, 10.2.3). One that is neither, or
-/// further away than is passed on, is none.
+/// The seconds of a `retry-after` that holds seconds or a date (RFC 9110, 10.2.3). One that is neither, or longer
+/// than the maximum, counts as missing.
 fn retry_after(value: &str) -> u64 {
     let is_seconds = value.bytes().all(|byte| byte.is_ascii_digit());
     let seconds = if is_seconds { value.parse().ok() } else { seconds_until(value) };
     seconds.filter(|seconds| *seconds <= MAX_RETRY_AFTER).unwrap_or(DEFAULT_RETRY_AFTER)
 }
 
-/// The seconds until a date as HTTP writes it, and 0 when it is past.
+/// The seconds until an HTTP date, 0 when it is past.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
 fn seconds_until(date: &str) -> Option<u64> {
     let time = js_sys::Date::new(&date.into());
-    // The runtime reads other dates, too, and writes none but these.
+    // The runtime parses other formats as well, but prints only this one.
     if time.get_time().is_nan() || time.to_utc_string() != date {
         return None;
     }

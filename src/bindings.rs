@@ -1,19 +1,15 @@
-//! The bindings and secrets: the one place that names them and reads them.
+//! The one place that names bindings, secrets and variables, and reads them.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::fmt;
 
+use kiloclaw_auth::{access, jwt};
 use kiloclaw_check_in::{AcceptedKeys, GatewaySecrets};
 use serde_json::json;
 use worker::js_sys::Reflect;
 use worker::wasm_bindgen::JsValue;
 use worker::{Env, console_warn};
-
-use crate::analytics::Analytics;
-
-/// Where the accounts are whose Analytics Engine can be asked.
-const CLOUD: &str = "https://api.cloudflare.com/client/v4/accounts";
 
 const API_KEY: &str = "KILOCODE_API_KEY";
 const GATEWAY_TOKEN_SECRET: &str = "GATEWAY_TOKEN_SECRET";
@@ -27,30 +23,29 @@ const INTERNAL_API_SECRET: &str = "INTERNAL_API_SECRET";
 const ACCESS_TEAM_DOMAIN: &str = "ACCESS_TEAM_DOMAIN";
 const ACCESS_AUD: &str = "ACCESS_AUD";
 
-const AE_ACCOUNT_ID: &str = "AE_ACCOUNT_ID";
-const AE_API_TOKEN: &str = "AE_API_TOKEN";
-const AE_SQL_URL: &str = "AE_SQL_URL";
+pub(crate) const AE_ACCOUNT_ID: &str = "AE_ACCOUNT_ID";
+pub(crate) const AE_API_TOKEN: &str = "AE_API_TOKEN";
+pub(crate) const AE_SQL_URL: &str = "AE_SQL_URL";
 
-/// The audience of operators' tokens where `JWT_AUDIENCE` names no other. `tools/token.ts` has the same.
+/// The audience of operators' tokens unless `JWT_AUDIENCE` is set. `tools/token.ts` has the same.
 const DEFAULT_AUDIENCE: &str = "kiloclaw-telemetry";
 
-/// Below this many bytes, the value of a secret is reported as short: 16 random bytes cannot be guessed.
+/// The log warns about values of fewer bytes than this: 16 random bytes cannot be guessed.
 const SHORT_VALUE: usize = 16;
 
-/// The same for `JWT_SECRET`: whoever has a token can try values offline, as fast as hardware allows. RFC
+/// The same for `JWT_SECRET`: whoever has a token can try values offline, as fast as their hardware allows. RFC
 /// 7518, 3.2, demands as many bytes as the hash has.
 const SHORT_JWT_SECRET: usize = 32;
 
-/// A binding, secret or variable that cannot be used. Its name is for the log and for operators, not for
-/// machines.
+/// A binding, secret or variable is unusable. Its name goes to the log and to operators, never to machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Unusable {
+pub(crate) struct ConfigError {
     pub(crate) name: &'static str,
-    fault: &'static str,
+    pub(crate) fault: &'static str,
 }
 
-impl Unusable {
-    /// The bindings were not read yet: no request gets that far.
+impl ConfigError {
+    /// The bindings were not read yet. No request gets that far.
     pub(crate) const NOT_READ: Self = Self { name: "every binding", fault: "has not been read" };
 
     const fn missing(name: &'static str) -> Self {
@@ -58,33 +53,33 @@ impl Unusable {
     }
 }
 
-impl fmt::Display for Unusable {
+impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.name, self.fault)
     }
 }
 
-/// What a check-in needs: who is accepted, and where its data point goes.
+/// What a check-in needs: accepted credentials, and the dataset.
 pub(crate) struct Ingest {
     pub(crate) api_keys: AcceptedKeys,
     pub(crate) gateway: GatewaySecrets,
     pub(crate) dataset: JsValue,
-    /// Ids of sandboxes that are refused. They are no secrets.
+    /// Ids of sandboxes whose check-ins are refused. They are not secret.
     pub(crate) revoked: BTreeSet<String>,
-    /// How often a sandbox may check in, if that is limited.
+    /// The rate limiter, if one is bound.
     pub(crate) limiter: Option<JsValue>,
 }
 
 impl Ingest {
-    /// Reads the three bindings that must be there and the two that may be, or says which one cannot be
-    /// used.
-    pub(crate) fn read(env: &Env) -> Result<Self, Unusable> {
+    /// Reads three required and two optional bindings. The error names the one that is unusable.
+    pub(crate) fn read(env: &Env) -> Result<Self, ConfigError> {
         let api_keys = AcceptedKeys::new(&secret(env, API_KEY, SHORT_VALUE)?, &blinding_key()?)
-            .map_err(|_| Unusable::missing(API_KEY))?;
+            .map_err(|_| ConfigError::missing(API_KEY))?;
         let gateway = GatewaySecrets::new(&secret(env, GATEWAY_TOKEN_SECRET, SHORT_VALUE)?)
-            .map_err(|_| Unusable::missing(GATEWAY_TOKEN_SECRET))?;
+            .map_err(|_| ConfigError::missing(GATEWAY_TOKEN_SECRET))?;
         #[expect(clippy::disallowed_methods, reason = "this is the place")]
-        let dataset = env.analytics_engine(DATASET).map_err(|_| Unusable::missing(DATASET))?.into();
+        let dataset =
+            env.analytics_engine(DATASET).map_err(|_| ConfigError::missing(DATASET))?.into();
         let revoked = revoked(&optional(env, REVOKED_SANDBOXES).unwrap_or_default())?;
         let limiter = Reflect::get(env, &RATE_LIMITER.into()).ok();
         let limiter = limiter.filter(|limiter| !limiter.is_undefined());
@@ -92,77 +87,62 @@ impl Ingest {
     }
 }
 
-/// The ways through the gate that are open. At least one is.
-pub(crate) struct Gate {
+/// The kinds of credentials that are configured for the operators' API; at least one.
+pub(crate) struct AuthSettings {
     pub(crate) internal: Option<AcceptedKeys>,
-    pub(crate) jwt: Option<Jwt>,
-    pub(crate) access: Option<Access>,
+    pub(crate) jwt: Option<jwt::Settings>,
+    pub(crate) access: Option<access::Settings>,
 }
 
-impl Gate {
-    /// Reads what is set, or says what cannot be used. With nothing set, that is `JWT_SECRET`.
-    pub(crate) fn read(env: &Env) -> Result<Self, Unusable> {
+impl AuthSettings {
+    /// Reads what is set. If nothing is, the error names `JWT_SECRET`.
+    pub(crate) fn read(env: &Env) -> Result<Self, ConfigError> {
         let internal = secret(env, INTERNAL_API_SECRET, SHORT_VALUE)
             .ok()
             .map(|secret| {
                 AcceptedKeys::new(&secret, &blinding_key()?)
-                    .map_err(|_| Unusable::missing(INTERNAL_API_SECRET))
+                    .map_err(|_| ConfigError::missing(INTERNAL_API_SECRET))
             })
             .transpose()?;
         let jwt = secret(env, JWT_SECRET, SHORT_JWT_SECRET)
             .ok()
-            .map(|secret| Jwt::read(env, &secret))
+            .map(|secret| jwt_settings(env, &secret))
             .transpose()?;
-        let access = Access::read(env)?;
+        let access = access_settings(env)?;
         if internal.is_none() && jwt.is_none() && access.is_none() {
-            return Err(Unusable::missing(JWT_SECRET));
+            return Err(ConfigError::missing(JWT_SECRET));
         }
         Ok(Self { internal, jwt, access })
     }
 }
 
-/// What the operators' own tokens are judged by.
-pub(crate) struct Jwt {
-    /// At least one.
-    pub(crate) secrets: Vec<String>,
-    pub(crate) issuer: Option<String>,
-    /// Always one: whatever else the secret signs is for somebody else.
-    pub(crate) audience: String,
+fn jwt_settings(env: &Env, secret: &str) -> Result<jwt::Settings, ConfigError> {
+    let secrets: Vec<_> = values(secret).map(str::to_owned).collect();
+    if secrets.is_empty() {
+        return Err(ConfigError::missing(JWT_SECRET));
+    }
+    Ok(jwt::Settings {
+        secrets,
+        issuer: optional(env, JWT_ISSUER),
+        audience: optional(env, JWT_AUDIENCE).unwrap_or_else(|| DEFAULT_AUDIENCE.to_owned()),
+    })
 }
 
-impl Jwt {
-    /// Takes the secret's comma-separated values, the audience and, if it is set, the issuer to insist on.
-    fn read(env: &Env, secret: &str) -> Result<Self, Unusable> {
-        let secrets: Vec<_> = values(secret).map(str::to_owned).collect();
-        if secrets.is_empty() {
-            return Err(Unusable::missing(JWT_SECRET));
+/// Reads both variables or neither: with only one, somebody would believe that Access works.
+fn access_settings(env: &Env) -> Result<Option<access::Settings>, ConfigError> {
+    match (text(env, ACCESS_TEAM_DOMAIN), text(env, ACCESS_AUD)) {
+        (Ok(domain), Ok(audience)) => {
+            let fault = "is not a team's domain";
+            let origin = origin(&domain).ok_or(ConfigError { name: ACCESS_TEAM_DOMAIN, fault })?;
+            Ok(Some(access::Settings { origin, audience }))
         }
-        Ok(Self {
-            secrets,
-            issuer: optional(env, JWT_ISSUER),
-            audience: optional(env, JWT_AUDIENCE).unwrap_or_else(|| DEFAULT_AUDIENCE.to_owned()),
-        })
+        (Err(_), Err(_)) => Ok(None),
+        (Err(missing), Ok(_)) | (Ok(_), Err(missing)) => Err(missing),
     }
 }
 
-impl Analytics {
-    /// Reads the token, and where to ask: `AE_SQL_URL`, or the cloud's with the account.
-    pub(crate) fn read(env: &Env) -> Result<Self, Unusable> {
-        let token = text(env, AE_API_TOKEN)?;
-        let url = match text(env, AE_SQL_URL) {
-            Ok(url) if is_url(&url) => url,
-            Ok(_) => {
-                let fault = "is not the https:// URL of an SQL endpoint";
-                return Err(Unusable { name: AE_SQL_URL, fault });
-            }
-            Err(_) => format!("{CLOUD}/{}/analytics_engine/sql", text(env, AE_ACCOUNT_ID)?),
-        };
-        Ok(Self { url, token })
-    }
-}
-
-/// Whether a secret may be sent to this URL: by HTTPS, or to this machine.
-fn is_url(url: &str) -> bool {
+/// Whether a secret may be sent to this URL: only by HTTPS or to this machine.
+pub(crate) fn is_secret_url(url: &str) -> bool {
     let host = |rest: &str| rest.split(['/', '?', '#']).next().unwrap_or_default().to_owned();
     match url.split_once("://") {
         Some(("https", rest)) => !host(rest).is_empty(),
@@ -171,35 +151,13 @@ fn is_url(url: &str) -> bool {
     }
 }
 
-/// Whether this is a host of this machine, with or without a port.
+/// Whether this host, with or without a port, is this machine.
 fn is_loopback(host: &str) -> bool {
     let (name, port) = host.split_once(':').unwrap_or((host, "80"));
     ["127.0.0.1", "localhost"].contains(&name) && port.parse::<u16>().is_ok()
 }
 
-/// What the tokens of Cloudflare Access are judged by.
-pub(crate) struct Access {
-    /// Who issues the tokens, and where the keys are.
-    pub(crate) origin: String,
-    pub(crate) audience: String,
-}
-
-impl Access {
-    /// Reads both variables or neither: one alone would be a way that somebody thinks is open.
-    fn read(env: &Env) -> Result<Option<Self>, Unusable> {
-        match (text(env, ACCESS_TEAM_DOMAIN), text(env, ACCESS_AUD)) {
-            (Ok(domain), Ok(audience)) => {
-                let fault = "is not a team's domain";
-                let origin = origin(&domain).ok_or(Unusable { name: ACCESS_TEAM_DOMAIN, fault })?;
-                Ok(Some(Self { origin, audience }))
-            }
-            (Err(_), Err(_)) => Ok(None),
-            (Err(missing), Ok(_)) | (Ok(_), Err(missing)) => Err(missing),
-        }
-    }
-}
-
-/// The origin of a domain, with or without its scheme: HTTPS, except for a server on this machine.
+/// The origin of a domain that may have a scheme: HTTPS, except for a server on this machine.
 fn origin(domain: &str) -> Option<String> {
     let domain = domain.to_ascii_lowercase();
     let (scheme, host) = domain.split_once("://").unwrap_or(("https", &domain));
@@ -212,7 +170,7 @@ fn origin(domain: &str) -> Option<String> {
     is_right.then(|| format!("{scheme}://{host}"))
 }
 
-/// Whether this names a host as a team's is: of several labels, without a port.
+/// Whether this is a domain of several labels, without a port.
 fn is_domain(host: &str) -> bool {
     let is_label = |label: &str| {
         !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
@@ -220,33 +178,32 @@ fn is_domain(host: &str) -> bool {
     host.contains('.') && host.split('.').all(is_label)
 }
 
-/// The sandboxes that a text names: ids between commas or, for ids with commas or white space in them, a
-/// JSON array.
-fn revoked(text: &str) -> Result<BTreeSet<String>, Unusable> {
-    // Written by mistake, these would revoke nobody, and nobody would notice.
+/// The ids in a list: separated by commas, or a JSON array where an id has a comma or white space.
+fn revoked(text: &str) -> Result<BTreeSet<String>, ConfigError> {
+    // These are mistakes: they would revoke no sandbox, and nobody would notice.
     let is_odd = |id: &str| id.contains(['"', '“', '”', '\n', '\r', ';', '{', '}', '\u{feff}']);
     if !text.starts_with('[') {
         if values(text).any(is_odd) {
-            let fault = "has an id with quotes, braces, semicolons or line ends: write ids between commas, or \
-                         a JSON array such as [\"sandbox-1\", \"a; b\"]";
-            return Err(Unusable { name: REVOKED_SANDBOXES, fault });
+            let fault = "has an id with quotes, braces, semicolons or line ends: separate ids by commas, or \
+                         write a JSON array such as [\"sandbox-1\", \"a; b\"]";
+            return Err(ConfigError { name: REVOKED_SANDBOXES, fault });
         }
         return Ok(values(text).map(str::to_owned).collect());
     }
-    serde_json::from_str(text).map_err(|_| Unusable {
+    serde_json::from_str(text).map_err(|_| ConfigError {
         name: REVOKED_SANDBOXES,
-        fault: "begins with [ but is no JSON array of strings, such as [\"sandbox-1\", \"a, b\"]",
+        fault: "begins with [ but is not a JSON array of strings such as [\"sandbox-1\", \"a, b\"]",
     })
 }
 
-/// The values of a secret, as `kiloclaw_check_in` takes them.
+/// The values of a secret, split as in `kiloclaw_check_in`.
 fn values(secret: &str) -> impl Iterator<Item = &str> {
     secret.split(',').map(str::trim).filter(|value| !value.is_empty())
 }
 
-/// A secret. A value that is `short`, in bytes, is accepted, and reported once by each isolate: a comma
-/// within a value makes two of it, and nobody would notice.
-fn secret(env: &Env, name: &'static str, short: usize) -> Result<String, Unusable> {
+/// A secret. A value of fewer bytes than `short` is accepted, but each isolate logs one warning: a comma within a
+/// value splits it in two, and nobody would notice.
+fn secret(env: &Env, name: &'static str, short: usize) -> Result<String, ConfigError> {
     thread_local! {
         static REPORTED: RefCell<BTreeSet<&'static str>> = const { RefCell::new(BTreeSet::new()) };
     }
@@ -263,21 +220,21 @@ fn secret(env: &Env, name: &'static str, short: usize) -> Result<String, Unusabl
     Ok(secret)
 }
 
-/// A secret or variable that may be left out.
+/// An optional secret or variable.
 fn optional(env: &Env, name: &'static str) -> Option<String> {
     text(env, name).ok()
 }
 
-/// A secret or variable, without the white space around it; an empty one is as good as none.
-fn text(env: &Env, name: &'static str) -> Result<String, Unusable> {
+/// A secret or variable without surrounding white space. An empty one counts as missing.
+pub(crate) fn text(env: &Env, name: &'static str) -> Result<String, ConfigError> {
     #[expect(clippy::disallowed_methods, reason = "this is the place")]
-    let value = env.secret(name).map_err(|_| Unusable::missing(name))?.to_string();
+    let value = env.secret(name).map_err(|_| ConfigError::missing(name))?.to_string();
     let value = value.trim();
-    if value.is_empty() { Err(Unusable::missing(name)) } else { Ok(value.to_owned()) }
+    if value.is_empty() { Err(ConfigError::missing(name)) } else { Ok(value.to_owned()) }
 }
 
-/// The key that this isolate blinds its comparisons with: drawn once, known to nobody.
-fn blinding_key() -> Result<[u8; 32], Unusable> {
+/// The random key with which this isolate blinds its comparisons.
+fn blinding_key() -> Result<[u8; 32], ConfigError> {
     thread_local! {
         static KEY: OnceCell<[u8; 32]> = const { OnceCell::new() };
     }
@@ -287,7 +244,7 @@ fn blinding_key() -> Result<[u8; 32], Unusable> {
         }
         let mut key = [0; 32];
         getrandom::fill(&mut key)
-            .map_err(|_| Unusable { name: "the runtime's random source", fault: "failed" })?;
+            .map_err(|_| ConfigError { name: "the runtime's random source", fault: "failed" })?;
         Ok(*cell.get_or_init(|| key))
     })
 }
@@ -349,7 +306,7 @@ mod tests {
         for url in
             ["https://x.y/sql", "https://x:1", "http://127.0.0.1:9310/sql?a", "http://localhost"]
         {
-            assert!(is_url(url), "{url}");
+            assert!(is_secret_url(url), "{url}");
         }
         for url in [
             "",
@@ -361,7 +318,7 @@ mod tests {
             "ftp://x.y",
             "http://",
         ] {
-            assert!(!is_url(url), "{url}");
+            assert!(!is_secret_url(url), "{url}");
         }
     }
 
@@ -380,8 +337,8 @@ mod tests {
         for text in
             ["[", "[a, b]", r#"["a""#, r#"["a", 1]"#, r#"["a"], "b""#, r#"["a",]"#, "[null]"]
         {
-            let unusable = revoked(text).unwrap_err();
-            assert_eq!(unusable.name, REVOKED_SANDBOXES, "{text}");
+            let error = revoked(text).unwrap_err();
+            assert_eq!(error.name, REVOKED_SANDBOXES, "{text}");
         }
     }
 }

@@ -1,27 +1,27 @@
 /**
- * The way of a check-in through JavaScript: it moves bytes between the runtime and the contract, and
- * decides nothing. Crossing between JavaScript and wasm is what a check-in costs, so it crosses with
- * all that is needed at a time and never for a single header or value. `tests/budget.test.ts` counts.
+ * A check-in's way through JavaScript: moves bytes between the runtime and the contract, and decides nothing.
+ * Crossings between JavaScript and wasm are what a check-in costs, so each one carries all that is needed at a
+ * time, never a single header or value. `tests/budget.test.ts` counts them.
  */
 
-// An object of the runtime's own is copied there; a plain one would be converted for each check-in.
+// A Headers object is copied inside the runtime; a plain one would be converted for each check-in.
 const ACCEPTED = { status: 204, headers: new Headers({ 'x-content-type-options': 'nosniff' }) };
 
 /**
- * Makes the function that takes every request.
+ * Makes the function that handles every request.
  *
- * @param {string[]} names of the check-in's path, of the query's parameter that asks for a dry run,
- *   and of the header with the gateway token
- * @param {number} limit of its body, in bytes
+ * @param {string[]} names the check-in's path, the query parameter for a dry run, the gateway token's header
+ * @param {number} limit maximum size of the body, in bytes
  * @param {(request: Request, env: object) => Promise<Response>} route answers everything else
- * @param {(env: object) => void} configure reads the bindings; called when they are other ones
+ * @param {(env: object) => void} configure reads the bindings; called when they change
  * @param {(post: boolean, authorization?: string, token?: string, dryRun?: string, size?: number) =>
- *   Response | undefined} admit checks what can be checked before the body is read
- * @param {(body: string, size: number, token?: string, region?: string, dryRun?: string) =>
- *   Promise<Response> | Response | undefined} accept checks the rest and, unless it is a dry run, writes the data point
+ *   boolean | Response} authenticate checks what needs no body; returns whether it is a dry run, or a refusal
+ * @param {(body: string, size: number, token: string | undefined, region: string | undefined,
+ *   isDryRun: boolean) => Promise<Response> | Response | undefined} record checks the rest and writes the
+ *   data point
  * @returns {(request: Request, env: object) => Promise<Response> | Response}
  */
-export function lane([path, parameter, tokenHeader], limit, route, configure, admit, accept) {
+export function handler([path, parameter, tokenHeader], limit, route, configure, authenticate, record) {
   let configured;
 
   return (request, env) => {
@@ -39,12 +39,12 @@ export function lane([path, parameter, tokenHeader], limit, route, configure, ad
     const length = headers.get('content-length');
     const size = length === null ? undefined : Number(length);
     const post = request.method === 'POST';
-    const refusal = admit(post, header('authorization'), token, dryRun, size);
-    if (refusal !== undefined) return refusal;
+    const isDryRun = authenticate(post, header('authorization'), token, dryRun, size);
+    if (typeof isDryRun !== 'boolean') return isDryRun;
 
     const answer = (body, size) =>
-      accept(body, size, token, header('fly-region'), dryRun) ?? new Response(null, ACCEPTED);
-    // A body that breaks off is no JSON.
+      record(body, size, token, header('fly-region'), isDryRun) ?? new Response(null, ACCEPTED);
+    // A body that breaks off is not JSON.
     const unreadable = () => answer('', 0);
     return size === undefined
       ? readAtMost(request.body, limit).then(
@@ -58,8 +58,8 @@ export function lane([path, parameter, tokenHeader], limit, route, configure, ad
 const decoder = new TextDecoder();
 
 /**
- * The query of a URL whose path is `path`, and undefined for any other. It does not cost parsing the
- * URL, and most check-ins have no query, which costs nothing more.
+ * The query of a URL whose path is `path`, and undefined for any other. Parsing the URL would cost more, and most
+ * check-ins have no query.
  */
 function queryAt(url, path) {
   const start = url.indexOf('/', 'https://'.length);
@@ -69,7 +69,7 @@ function queryAt(url, path) {
   return url[end] === '?' ? url.slice(end) : undefined;
 }
 
-/** The bytes of a body of unknown length, or a few more than `limit` of them. */
+/** The bytes of a body of unknown length; stops reading beyond `limit`. */
 async function readAtMost(stream, limit) {
   let bytes = new Uint8Array();
   for await (const chunk of stream ?? []) {
@@ -83,7 +83,7 @@ async function readAtMost(stream, limit) {
 }
 
 /**
- * Whether a sandbox may check in once more.
+ * Whether the rate limiter lets a sandbox check in.
  *
  * @param {{ limit(options: { key: string }): Promise<{ success: boolean }> }} limiter
  * @param {string} key
@@ -98,12 +98,12 @@ export async function limit(limiter, key) {
  * Writes a data point.
  *
  * @param {{ writeDataPoint(point: object): void }} dataset
- * @param {string} text the index and the blobs, end to end
+ * @param {string} text the index and the blobs, concatenated
  * @param {Uint32Array} ends where each of them ends in `text`, in UTF-16 code units
  * @param {Float64Array} doubles
  */
 export function write(dataset, text, ends, doubles) {
-  // Plain loops: iterating typed arrays costs more than all the rest here.
+  // Plain loops: iterators over typed arrays cost more than everything else here.
   const texts = [];
   for (let i = 0, start = 0; i < ends.length; start = ends[i], i += 1) {
     texts.push(text.slice(start, ends[i]));

@@ -1,9 +1,9 @@
 //! `POST /api/controller/checkin`: moves bytes between the runtime and the contract.
 //!
-//! The hot path. What a check-in costs is crossing between JavaScript and wasm, and driving Rust
-//! futures from there; parsing and HMAC are a small part of it. So it has no future and few
-//! crossings: `check_in.js` collects what is needed and calls two synchronous steps, [`admit`] and
-//! [`accept`]. A request that is cancelled while its body arrives leaves nothing behind in Rust.
+//! The hot path. Crossings between JavaScript and wasm, and driving Rust futures from JavaScript, are most of
+//! what a check-in costs; parsing and HMAC are a small part. So there is no future and few crossings:
+//! `check_in.js` collects all that is needed and calls two synchronous steps, [`authenticate`] and [`record`]. A
+//! request that is cancelled while its body arrives leaves nothing behind in Rust.
 
 #![expect(clippy::needless_pass_by_value, reason = "the boundary hands over owned values")]
 
@@ -20,18 +20,19 @@ use worker::wasm_bindgen::prelude::*;
 use worker::wasm_bindgen_futures::{JsFuture, future_to_promise};
 use worker::{Env, Response, console_warn, web_sys};
 
-use crate::answer::{self, ApiError};
-use crate::bindings::{Ingest, Unusable};
+use crate::bindings::{ConfigError, Ingest};
+use crate::error::{self, ApiError};
+use crate::response;
 
 #[wasm_bindgen(module = "/src/check_in.js")]
 extern "C" {
-    fn lane(
+    fn handler(
         names: Vec<String>,
         limit: u32,
         route: &JsValue,
         configure: &JsValue,
-        admit: &JsValue,
-        accept: &JsValue,
+        authenticate: &JsValue,
+        record: &JsValue,
     ) -> Function;
 
     fn limit(limiter: &JsValue, key: &str) -> Promise;
@@ -40,81 +41,87 @@ extern "C" {
     fn write(dataset: &JsValue, text: &str, ends: &[u32], doubles: &[f64]) -> Result<(), JsValue>;
 }
 
-/// Answers a check-in, and hands every other request to `route`:
+/// Answers a check-in, and passes every other request to `route`:
 ///
 /// 1. another method than POST → 405
 /// 2. a credential header is missing, or the scheme is not Bearer → 401
 /// 3. a secret or binding is missing or empty → 503
 /// 4. the API key is wrong → 403, before the body is read
-/// 5. the query asks for a dry run in another way than the contract's → 400
+/// 5. `dry_run` in the query has another value than 1 → 400
 /// 6. the body is over 16 KiB → 413, before the rest is read
 /// 7. the body is not a check-in → 400
 /// 8. the gateway token is not this sandbox's → 403
 /// 9. the sandbox is revoked → 403
-/// 10. where there is a limiter: the sandbox checks in too often → 429
-/// 11. the data point cannot be written → 503; a dry run does not try
+/// 10. the rate limiter, where one is bound, refuses the sandbox → 429
+/// 11. the data point cannot be written → 503; a dry run skips this step
 /// 12. otherwise → 204
-pub(crate) fn take(request: &JsValue, env: &Env, route: Route) -> JsValue {
+pub(crate) fn handle(request: &JsValue, env: &Env, route: Route) -> JsValue {
     thread_local! {
-        static LANE: OnceCell<Function> = const { OnceCell::new() };
+        static HANDLER: OnceCell<Function> = const { OnceCell::new() };
     }
-    LANE.with(|lane| lane.get_or_init(|| new_lane(route)).call2(&JsValue::UNDEFINED, request, env))
+    HANDLER
+        .with(|handler| {
+            handler.get_or_init(|| new_handler(route)).call2(&JsValue::UNDEFINED, request, env)
+        })
         .unwrap_or_else(|thrown| Promise::reject(&thrown).into())
 }
 
-/// Answers a request that is no check-in.
+/// Answers a request that is not a check-in.
 type Route = fn(web_sys::Request, Env) -> Promise;
 
-fn new_lane(route: Route) -> Function {
-    lane(
+fn new_handler(route: Route) -> Function {
+    handler(
         [CHECK_IN_PATH, DRY_RUN_PARAMETER, GATEWAY_TOKEN_HEADER].map(str::to_owned).into(),
         BODY_LIMIT,
         &Closure::<dyn Fn(web_sys::Request, Env) -> Promise>::new(route).into_js_value(),
         &Closure::<dyn Fn(Env)>::new(configure).into_js_value(),
-        &Closure::<dyn Fn(bool, Text, Text, Text, Option<f64>) -> JsValue>::new(admit_js)
-            .into_js_value(),
-        &Closure::<dyn Fn(String, f64, Text, Text, Text) -> JsValue>::new(accept_js)
-            .into_js_value(),
+        &Closure::<Authenticate>::new(authenticate_js).into_js_value(),
+        &Closure::<Record>::new(record_js).into_js_value(),
     )
 }
 
-/// A header's or a parameter's value, if the request has it.
-type Text = Option<String>;
+type Authenticate = dyn Fn(bool, OptionalText, OptionalText, OptionalText, Option<f64>) -> JsValue;
+
+type Record = dyn Fn(String, f64, OptionalText, OptionalText, bool) -> JsValue;
+
+/// The value of a header or parameter, if the request has it.
+type OptionalText = Option<String>;
 
 #[expect(clippy::cast_possible_truncation, reason = "16 KiB")]
 const BODY_LIMIT: u32 = MAX_BODY_BYTES as u32;
 
 thread_local! {
-    /// What the bindings hold. They are read when they are first seen and when they change.
-    static INGEST: RefCell<Option<Result<Ingest, Unusable>>> = const { RefCell::new(None) };
+    /// The bindings; read at the first request, and when they change.
+    static INGEST: RefCell<Option<Result<Ingest, ConfigError>>> = const { RefCell::new(None) };
 }
 
 fn configure(env: Env) {
     INGEST.set(Some(Ingest::read(&env)));
 }
 
-fn admit_js(
+/// Calls [`authenticate`]; returns whether the check-in is a dry run, or the response.
+fn authenticate_js(
     post: bool,
-    authorization: Text,
-    token: Text,
-    dry_run: Text,
+    authorization: OptionalText,
+    token: OptionalText,
+    dry_run: OptionalText,
     size: Option<f64>,
 ) -> JsValue {
-    match admit(post, authorization.as_deref(), token.as_deref(), dry_run.as_deref(), size) {
-        Ok(()) => JsValue::UNDEFINED,
+    match authenticate(post, authorization.as_deref(), token.as_deref(), dry_run.as_deref(), size) {
+        Ok(is_dry_run) => is_dry_run.into(),
         Err(error) => error.into_js(None),
     }
 }
 
-/// Steps 1 to 6, as far as they need no body. `size` is what the body is declared to measure, in
-/// bytes, if it is.
-fn admit(
+/// Steps 1 to 6, as far as they do not need the body. `size` is the declared size of the body in bytes, if there
+/// is one. Returns whether the check-in is a dry run.
+fn authenticate(
     post: bool,
     authorization: Option<&str>,
     gateway_token: Option<&str>,
     dry_run: Option<&str>,
     size: Option<f64>,
-) -> Result<(), ApiError> {
+) -> Result<bool, ApiError> {
     // 1.
     if !post {
         return Err(Refusal::MethodNotAllowed.into());
@@ -130,53 +137,57 @@ fn admit(
         }
     })?;
     // 5.
-    is_dry_run(dry_run)?;
+    let is_dry_run = is_dry_run(dry_run)?;
     // 6.
     if size.is_none_or(|size| size <= f64::from(BODY_LIMIT)) {
-        Ok(())
+        Ok(is_dry_run)
     } else {
         Err(Refusal::BodyTooLarge.into())
     }
 }
 
+/// Calls [`record`]; returns nothing for an accepted check-in, or the response.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of bytes")]
-fn accept_js(body: String, size: f64, token: Text, region: Text, dry_run: Text) -> JsValue {
+fn record_js(
+    body: String,
+    size: f64,
+    token: OptionalText,
+    region: OptionalText,
+    is_dry_run: bool,
+) -> JsValue {
     let token = token.unwrap_or_default();
     let region = region.unwrap_or_default();
     let mut sandbox_id = None;
-    match accept(&body, size as usize, &token, &region, dry_run.as_deref(), &mut sandbox_id) {
+    match record(&body, size as usize, &token, &region, is_dry_run, &mut sandbox_id) {
         Ok(None) => JsValue::UNDEFINED,
-        Ok(Some(later)) => later.into(),
+        Ok(Some(response)) => response.into(),
         Err(error) => error.into_js(sandbox_id.as_deref()),
     }
 }
 
-/// Steps 5 to 11. `size` is what the body measured in bytes before it was decoded. Where the limiter has
-/// to be asked, what is returned is the answer of the last two.
-fn accept(
+/// Steps 6 to 11. `size` is the size of the body in bytes before it was decoded. With a limiter, returns the
+/// response of steps 10 and 11. Sets `sandbox_id` for the log if the check-in is refused.
+fn record(
     body: &str,
     size: usize,
     gateway_token: &str,
     region: &str,
-    dry_run: Option<&str>,
+    is_dry_run: bool,
     sandbox_id: &mut Option<String>,
 ) -> Result<Option<Promise>, ApiError> {
-    // 5.
-    let is_dry_run = is_dry_run(dry_run)?;
     // 6.
     if size > MAX_BODY_BYTES {
         return Err(Refusal::BodyTooLarge.into());
     }
-    // 7. The runtime decodes faster than it hands over bytes, but puts U+FFFD for what is not
-    // UTF-8. A U+FFFD that was sent is as long as it was then, one that was put hardly ever is. A
-    // byte-order mark at the start is gone by now.
+    // 7. The runtime decodes faster than it hands over bytes, but it replaces invalid UTF-8 with U+FFFD, which
+    // almost always changes the length in bytes. It also removes a byte-order mark at the start.
     let sent = [body.len(), body.len() + '\u{feff}'.len_utf8()];
     if body.contains('\u{fffd}') && !sent.contains(&size) {
         return Err(Refusal::from(InvalidBody::NotJson).into());
     }
     let check_in = CheckIn::parse_str(body).map_err(Refusal::from)?;
 
-    let accepted = with_ingest(|ingest| {
+    let recorded = with_ingest(|ingest| {
         // 8.
         if !ingest.gateway.accept(&check_in.sandbox_id, gateway_token) {
             return Err(Refusal::WrongGatewayToken.into());
@@ -185,28 +196,34 @@ fn accept(
         if ingest.revoked.contains(&*check_in.sandbox_id) {
             return Err(Refusal::Revoked.into());
         }
-        let point = (!is_dry_run).then(|| Packed::new(&DataPoint::new(&check_in, region)));
+        let point = (!is_dry_run).then(|| PackedPoint::new(&DataPoint::new(&check_in, region)));
         // 10.
         if let Some(limiter) = &ingest.limiter {
             let id = check_in.sandbox_id.clone().into_owned();
-            return Ok(Some(accept_within(limiter.clone(), id, point, ingest.dataset.clone())));
+            let dataset = ingest.dataset.clone();
+            return Ok(Some(record_within_limit(limiter.clone(), id, point, dataset)));
         }
         // 11.
         point.map_or(Ok(()), |point| point.write(&ingest.dataset)).map(|()| None)
     });
-    if accepted.is_err() {
+    if recorded.is_err() {
         *sandbox_id = Some(check_in.sandbox_id.into_owned());
     }
-    accepted
+    recorded
 }
 
-/// Steps 10 and 11, where there is a limiter. Whoever gets here has shown both credentials, so nobody can
-/// use up the limit of another sandbox.
-fn accept_within(limiter: JsValue, id: String, point: Option<Packed>, dataset: JsValue) -> Promise {
+/// Steps 10 and 11 with a limiter. Both credentials were verified before, so nobody can use up the limit of
+/// another sandbox.
+fn record_within_limit(
+    limiter: JsValue,
+    id: String,
+    point: Option<PackedPoint>,
+    dataset: JsValue,
+) -> Promise {
     future_to_promise(async move {
         // 10.
         let within = JsFuture::from(limit(&limiter, &id)).await.unwrap_or_else(|_| {
-            // A limiter that is out of order must not lose check-ins.
+            // A failing limiter must not lose check-ins.
             console_warn!(r#"{{"code":"rate_limiter_failed"}}"#);
             JsValue::TRUE
         });
@@ -217,7 +234,7 @@ fn accept_within(limiter: JsValue, id: String, point: Option<Packed>, dataset: J
             None => Ok(()),
         };
         Ok(match written {
-            Ok(()) => answer::into_js(answer::no_sniff(Response::empty()?.with_status(204))),
+            Ok(()) => error::into_js(response::no_sniff(Response::empty()?.with_status(204))),
             Err(error) => error.into_js(Some(&id)),
         })
     })
@@ -226,21 +243,21 @@ fn accept_within(limiter: JsValue, id: String, point: Option<Packed>, dataset: J
 fn with_ingest<T>(f: impl FnOnce(&Ingest) -> Result<T, ApiError>) -> Result<T, ApiError> {
     INGEST.with_borrow(|ingest| match ingest {
         Some(Ok(ingest)) => f(ingest),
-        Some(Err(unusable)) => Err((*unusable).into()),
-        None => Err(Unusable::NOT_READ.into()),
+        Some(Err(error)) => Err((*error).into()),
+        None => Err(ConfigError::NOT_READ.into()),
     })
 }
 
-/// A point as it crosses the boundary: in one call.
-struct Packed {
-    /// The index and the blobs, end to end.
+/// A data point, packed to cross the boundary in one call.
+struct PackedPoint {
+    /// The index and the blobs, concatenated.
     text: String,
     /// Where each of them ends, in UTF-16 code units.
     ends: [u32; 1 + BLOBS.len()],
     doubles: [f64; DOUBLES.len()],
 }
 
-impl Packed {
+impl PackedPoint {
     fn new(point: &DataPoint<'_>) -> Self {
         let mut text = String::with_capacity(512);
         let mut ends = [0; 1 + BLOBS.len()];
@@ -255,7 +272,7 @@ impl Packed {
 
     fn write(&self, dataset: &JsValue) -> Result<(), ApiError> {
         write(dataset, &self.text, &self.ends, &self.doubles).map_err(|thrown| {
-            // Anything can be thrown, and even an Error's message can be anything.
+            // JavaScript can throw any value, and even an Error's message can be any value.
             let message = Reflect::get(&thrown, &"message".into()).unwrap_or(thrown);
             let reason = message.as_string();
             ApiError::WriteFailed(reason.unwrap_or_else(|| "it threw no Error".to_owned()))
@@ -264,7 +281,7 @@ impl Packed {
 }
 
 fn utf16_length(text: &str) -> u32 {
-    // Almost every text is ASCII, and that is told a word at a time.
+    // Almost every text is ASCII, which is checked a word at a time.
     let length = if text.is_ascii() { text.len() } else { text.encode_utf16().count() };
     u32::try_from(length).unwrap_or(u32::MAX)
 }

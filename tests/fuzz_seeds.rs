@@ -14,8 +14,6 @@ use std::path::Path;
 #[expect(unreachable_pub, reason = "public to the fuzzers")]
 #[path = "../fuzz/src/lib.rs"]
 mod targets;
-// What the Worker's own sources in there name.
-use targets::{bindings, gate};
 
 type Target = fn(&[u8]);
 

@@ -1,5 +1,5 @@
 //! What the daemon does, and when. Pure: it is told what happened and when, and says what to do;
-//! [`service`](crate::daemon::service) does it. So a day of check-ins, failures and crashes can be tested
+//! [service] does it. So a day of check-ins, failures and crashes can be tested
 //! in a millisecond.
 
 pub mod check_in_thread;

@@ -1,6 +1,6 @@
 //! The keys of a team's Access, over any sequence of requests, fetches and failures.
 
-use super::jwks::{Key, Keys, Missing, Next};
+use kiloclaw_auth::{Key, KeySet, Lookup, MissingKey};
 
 type Milliseconds = u64;
 
@@ -22,7 +22,7 @@ struct History {
 
 /// Three bytes each: what happens, to which keys, and after how long.
 pub fn jwks(data: &[u8]) {
-    let mut keys = Keys::default();
+    let mut keys = KeySet::default();
     let mut history = History::default();
     let mut now: Milliseconds = 1_800_000_000_000;
     for step in data.chunks_exact(3) {
@@ -51,20 +51,20 @@ fn key(kid: u8) -> Key {
     Key { kid: kid.to_string(), n: format!("n{kid}"), e: "AQAB".to_owned() }
 }
 
-fn ask(keys: &mut Keys, history: &mut History, url: usize, kid: u8, now: Milliseconds) {
+fn ask(keys: &mut KeySet, history: &mut History, url: usize, kid: u8, now: Milliseconds) {
     if history.url != Some(url) {
         *history = History { url: Some(url), ..History::default() };
     }
-    let next = keys.next(URLS[url], &kid.to_string(), now);
+    let next = keys.look_up(URLS[url], &kid.to_string(), now);
     let age = history.fetched.map(|(_, at)| now - at);
     let known = history.fetched.filter(|_| age < Some(24 * HOUR)).map_or(0, |(known, _)| known);
     let is_known = known >> kid & 1 == 1;
     match next {
-        Next::Use(found) => {
+        Lookup::Use(found) => {
             assert_eq!(found, key(kid));
             assert!(is_known, "{kid} after {age:?}");
         }
-        Next::Fetch => {
+        Lookup::Fetch => {
             let busy = history.fetching.is_some_and(|since| now - since < 6 * SECOND);
             assert!(!busy, "one request fetches");
             if age.is_some_and(|age| age < HOUR) {
@@ -74,16 +74,16 @@ fn ask(keys: &mut Keys, history: &mut History, url: usize, kid: u8, now: Millise
             }
             history.fetching = Some(now);
         }
-        Next::Wait => assert!(!is_known && history.fetching.is_some()),
-        Next::Miss(missing) => {
+        Lookup::Wait => assert!(!is_known && history.fetching.is_some()),
+        Lookup::Missing(missing) => {
             assert!(!is_known);
-            assert!(missing != Missing::Unknown || age < Some(HOUR), "not known to be unknown");
+            assert!(missing != MissingKey::Unknown || age < Some(HOUR), "not known to be unknown");
         }
     }
 }
 
 fn settle(
-    keys: &mut Keys,
+    keys: &mut KeySet,
     history: &mut History,
     url: usize,
     fetched: Option<u8>,

@@ -7,8 +7,8 @@ use aesql::{Format, Limits, Point, Query, Table};
 use base64ct::{Base64UrlUnpadded, Encoding};
 use kiloclaw_check_in::data_point::DATASET;
 use kiloclaw_fleet::{
-    Asked, FleetQuestion, HistoryQuestion, IncidentsQuestion, InvalidParameter, Next, Parameters,
-    Question, SandboxQuestion, SandboxesQuestion, Time,
+    FleetReport, HistoryReport, IncidentsReport, InvalidParameter, Parameters, Progress,
+    QueryScope, Report, SandboxReport, SandboxesReport, Time,
 };
 use serde_json::Value;
 
@@ -94,7 +94,7 @@ fn is_bounded(sql: &str) {
 
 /// Asks a question of the fleet in memory; returns the reply. Whoever may see one sandbox alone, is shown
 /// nothing of the others.
-fn reply(question: &mut dyn Question, only: Option<&str>) -> Option<Value> {
+fn reply(question: &mut dyn Report, only: Option<&str>) -> Option<Value> {
     let mut queries = question.queries();
     loop {
         let answers: Vec<_> = queries.iter().map(|sql| ask(sql)).collect();
@@ -105,8 +105,8 @@ fn reply(question: &mut dyn Question, only: Option<&str>) -> Option<Value> {
             );
         }
         match question.read(&answers) {
-            Ok(Next::Ask(more)) => queries = more,
-            Ok(Next::Reply(reply)) => return reply.as_deref().map(object),
+            Ok(Progress::Query(more)) => queries = more,
+            Ok(Progress::Done(reply)) => return reply.as_deref().map(object),
             Err(error) => panic!("{error}"),
         }
     }
@@ -127,17 +127,17 @@ pub fn parameters(data: &[u8]) {
     let sandbox = lines.next().unwrap_or_default();
     let pairs: Vec<_> = lines.map(pair).collect();
     let parameters = Parameters::new(pairs.clone());
-    let asked = Asked { now: Time(NOW), only };
+    let asked = QueryScope { now: Time(NOW), only };
 
-    type Made<'a> = Result<Box<dyn Question + 'a>, InvalidParameter>;
-    fn made<'a, Q: Question + 'a>(question: Result<Q, InvalidParameter>) -> Made<'a> {
-        question.map(|question| Box::new(question) as Box<dyn Question + 'a>)
+    type Made<'a> = Result<Box<dyn Report + 'a>, InvalidParameter>;
+    fn made<'a, Q: Report + 'a>(question: Result<Q, InvalidParameter>) -> Made<'a> {
+        question.map(|question| Box::new(question) as Box<dyn Report + 'a>)
     }
     let questions = [
-        (only, made(FleetQuestion::new(&parameters, asked))),
-        (only, made(IncidentsQuestion::new(&parameters, asked))),
-        (Some(sandbox), made(SandboxQuestion::new(sandbox, &parameters, asked.now))),
-        (Some(sandbox), made(HistoryQuestion::new(sandbox, &parameters, asked.now))),
+        (only, made(FleetReport::new(&parameters, asked))),
+        (only, made(IncidentsReport::new(&parameters, asked))),
+        (Some(sandbox), made(SandboxReport::new(sandbox, &parameters, asked.now))),
+        (Some(sandbox), made(HistoryReport::new(sandbox, &parameters, asked.now))),
     ];
     for (only, question) in questions {
         match question {
@@ -145,7 +145,7 @@ pub fn parameters(data: &[u8]) {
             Err(invalid) => is_told(&invalid, &pairs, sandbox),
         }
     }
-    match SandboxesQuestion::new(&parameters, asked) {
+    match SandboxesReport::new(&parameters, asked) {
         Ok(mut question) => {
             let found = reply(&mut question, only).unwrap_or_default();
             listing(&pairs, asked, &found);
@@ -171,14 +171,14 @@ fn is_told(invalid: &InvalidParameter, pairs: &[(String, String)], sandbox: &str
 }
 
 /// What is listed is what is there without filters, filtered here.
-fn listing(pairs: &[(String, String)], asked: Asked<'_>, found: &Value) {
+fn listing(pairs: &[(String, String)], asked: QueryScope<'_>, found: &Value) {
     let get = |name: &str| pairs.iter().find(|(found, _)| found == name).map(|(_, value)| &**value);
     if ["cursor", "limit"].into_iter().any(|name| get(name).is_some()) {
         return;
     }
     let spans = ["window", "silent_after"];
     let spans = pairs.iter().filter(|(name, _)| spans.contains(&&**name)).cloned();
-    let Ok(mut question) = SandboxesQuestion::new(&Parameters::new(spans), asked) else {
+    let Ok(mut question) = SandboxesReport::new(&Parameters::new(spans), asked) else {
         panic!("{pairs:?}")
     };
     let all = reply(&mut question, asked.only).unwrap_or_default();
@@ -209,15 +209,15 @@ fn listing(pairs: &[(String, String)], asked: Asked<'_>, found: &Value) {
 pub fn answers(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let lines: Vec<_> = text.split('\n').map(str::to_owned).collect();
-    let (none, asked) = (Parameters::new([]), Asked { now: Time(NOW), only: None });
-    let only = Asked { only: Some("a"), ..asked };
+    let (none, asked) = (Parameters::new([]), QueryScope { now: Time(NOW), only: None });
+    let only = QueryScope { only: Some("a"), ..asked };
     let made = (
-        FleetQuestion::new(&none, asked),
-        SandboxesQuestion::new(&Parameters::new([pair("sort=-load"), pair("limit=1")]), asked),
-        SandboxQuestion::new("a", &none, asked.now),
-        HistoryQuestion::new("a", &none, asked.now),
-        IncidentsQuestion::new(&none, asked),
-        IncidentsQuestion::new(&none, only),
+        FleetReport::new(&none, asked),
+        SandboxesReport::new(&Parameters::new([pair("sort=-load"), pair("limit=1")]), asked),
+        SandboxReport::new("a", &none, asked.now),
+        HistoryReport::new("a", &none, asked.now),
+        IncidentsReport::new(&none, asked),
+        IncidentsReport::new(&none, only),
     );
     let (
         Ok(mut fleet),
@@ -230,15 +230,15 @@ pub fn answers(data: &[u8]) {
     else {
         panic!("these can be asked")
     };
-    let questions: [&mut dyn Question; 6] =
+    let questions: [&mut dyn Report; 6] =
         [&mut fleet, &mut sandboxes, &mut sandbox, &mut history, &mut incidents, &mut limited];
     for question in questions {
         let mut queries = question.queries();
         let mut answers: Vec<_> = lines.iter().take(queries.len()).cloned().collect();
         loop {
             match question.read(&answers) {
-                Ok(Next::Ask(more)) => queries = more,
-                Ok(Next::Reply(reply)) => {
+                Ok(Progress::Query(more)) => queries = more,
+                Ok(Progress::Done(reply)) => {
                     let is_report = |reply: &String| object(reply)["asOf"].is_string();
                     assert!(reply.as_ref().is_none_or(is_report), "{reply:?}");
                     break;
@@ -263,7 +263,7 @@ pub fn answers(data: &[u8]) {
     if let Some(next) = page.ok().and_then(|page| page.next) {
         let next = [("sort", "-load".to_owned()), ("cursor", next)];
         let pairs = next.map(|(name, value)| (name.to_owned(), value));
-        match SandboxesQuestion::new(&Parameters::new(pairs), asked) {
+        match SandboxesReport::new(&Parameters::new(pairs), asked) {
             Ok(question) => question.queries().iter().for_each(|sql| drop(ask(sql))),
             Err(invalid) => panic!("{invalid}"),
         }

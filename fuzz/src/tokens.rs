@@ -1,16 +1,14 @@
 //! Any text as an operator's token, and real tokens that are tampered with.
 
 use base64ct::{Base64UrlUnpadded, Encoding};
-use chrono::{DateTime, Utc};
+use kiloclaw_auth::{AuthMethod, Principal, Token, TokenError, access, jwt};
 use serde_json::Value;
 
-use super::bindings::{Access, Jwt};
-use super::gate::{Operator, Via};
 use super::hmac;
-use super::jwt::{self, BadToken};
 
 /// 2026-01-02T03:04:05Z
 const NOW: i64 = 1_767_323_045;
+const NOW_MS: u64 = NOW as u64 * 1_000;
 const LEEWAY: i64 = 5;
 
 /// Six lines: the values of `JWT_SECRET`, the issuer to insist on, if there is any, the audience, a header,
@@ -22,41 +20,40 @@ pub fn jwt(data: &[u8]) {
     let values = line().split(',').map(str::trim).filter(|value| !value.is_empty());
     let secrets: Vec<_> = values.map(str::to_owned).collect();
     let issuer = Some(line().to_owned()).filter(|line| !line.is_empty());
-    let jwt = Jwt { secrets, issuer, audience: line().to_owned() };
+    let settings = jwt::Settings { secrets, issuer, audience: line().to_owned() };
     let (header, claims, stray) = (line(), line(), line());
 
-    let now = DateTime::<Utc>::from_timestamp(NOW, 0).unwrap_or_default();
-    let check = |token: &str| jwt::check(&jwt, token, now);
+    let check = |token: &str| jwt::verify(&settings, token, NOW_MS);
 
     if check(stray).is_ok() {
-        assert!(is_signed(&jwt.secrets, stray), "{stray}");
+        assert!(is_signed(&settings.secrets, stray), "{stray}");
     }
-    for secret in &jwt.secrets {
+    for secret in &settings.secrets {
         let token = sign(secret, header, claims);
         match check(&token) {
-            Ok(operator) => {
+            Ok(principal) => {
                 assert_eq!(of(header).get("alg").and_then(Value::as_str), Some("HS256"));
                 assert_eq!(of(header).get("crit"), None, "{header}");
-                is_allowed(&jwt, &of(claims), &operator);
+                is_allowed(&settings, &of(claims), &principal);
                 for forged in forgeries(&token, header, claims, data) {
                     let found = check(&forged);
                     assert!(found.is_err(), "{forged} for {token}");
                 }
                 let other = sign(&format!("{secret}."), header, claims);
-                assert!(check(&other).is_err() || is_signed(&jwt.secrets, &other));
+                assert!(check(&other).is_err() || is_signed(&settings.secrets, &other));
             }
-            Err(bad) => assert_ne!(bad, BadToken::Signature, "{token}"),
+            Err(bad) => assert_ne!(bad, TokenError::Signature, "{token}"),
         }
     }
-    access(&jwt, &sign("", header, claims), &of(claims), now);
+    access_claims(&settings, &sign("", header, claims), &of(claims));
 }
 
-/// The judge of Access' tokens comes after the signature, which the runtime verifies.
-fn access(jwt: &Jwt, token: &str, claims: &Value, now: DateTime<Utc>) {
-    let origin = jwt.issuer.clone().unwrap_or_default();
-    let team = Access { origin, audience: jwt.audience.clone() };
-    let Ok(token) = jwt::read(token) else { return };
-    let Ok(operator) = jwt::judge(&team, &token, now) else { return };
+/// The claims of Access' tokens are verified after the signature, which the runtime verifies.
+fn access_claims(settings: &jwt::Settings, token: &str, claims: &Value) {
+    let origin = settings.issuer.clone().unwrap_or_default();
+    let team = access::Settings { origin, audience: settings.audience.clone() };
+    let Ok(token) = Token::parse(token) else { return };
+    let Ok(principal) = access::verify_claims(&team, &token, NOW_MS) else { return };
     is_in_time(claims);
     assert!(lies_not_ahead(claims.get("iat")), "{claims}");
     assert_eq!(text(claims, "iss"), Some(&*team.origin));
@@ -68,31 +65,34 @@ fn access(jwt: &Jwt, token: &str, claims: &Value, now: DateTime<Utc>) {
         .filter_map(|claims| claims.get("sandbox_id"))
         .map(Value::as_str)
         .collect();
-    assert!(scopes.iter().all(|scope| *scope == operator.sandbox.as_deref()), "{claims}");
-    assert_eq!(operator.sandbox.is_some(), !scopes.is_empty(), "{claims}");
+    assert!(scopes.iter().all(|scope| *scope == principal.sandbox.as_deref()), "{claims}");
+    assert_eq!(principal.sandbox.is_some(), !scopes.is_empty(), "{claims}");
     assert_eq!(limits(claims), scopes.len(), "{claims}");
-    is_id(&operator);
+    is_id(&principal);
     let named = ["email", "common_name", "sub"].map(|name| text(claims, name));
     let named = named.into_iter().flatten().find(|name| !name.is_empty());
-    assert_eq!((operator.sub.as_deref(), operator.via), (named, Via::Access));
+    assert_eq!((principal.sub.as_deref(), principal.method), (named, AuthMethod::Access));
 }
 
 /// What a token of one's own is let through for, and as whom.
-fn is_allowed(jwt: &Jwt, claims: &Value, operator: &Operator) {
+fn is_allowed(settings: &jwt::Settings, claims: &Value, principal: &Principal) {
     is_in_time(claims);
-    if let Some(issuer) = &jwt.issuer {
+    if let Some(issuer) = &settings.issuer {
         assert_eq!(text(claims, "iss"), Some(&**issuer));
     }
-    assert!(names(claims.get("aud"), &jwt.audience), "{claims}");
+    assert!(names(claims.get("aud"), &settings.audience), "{claims}");
     match claims.get("sandbox_id") {
-        Some(scope) => assert_eq!(scope.as_str(), operator.sandbox.as_deref(), "{claims}"),
-        None => assert_eq!(operator.sandbox, None),
+        Some(scope) => assert_eq!(scope.as_str(), principal.sandbox.as_deref(), "{claims}"),
+        None => assert_eq!(principal.sandbox, None),
     }
     // A scope that is no text is not the same as none.
-    assert_eq!(operator.sandbox.is_some(), claims.get("sandbox_id").is_some(), "{claims}");
-    assert_eq!(limits(claims), usize::from(operator.sandbox.is_some()), "{claims}");
-    is_id(operator);
-    assert_eq!((operator.sub.as_deref(), operator.via), (text(claims, "sub"), Via::Jwt));
+    assert_eq!(principal.sandbox.is_some(), claims.get("sandbox_id").is_some(), "{claims}");
+    assert_eq!(limits(claims), usize::from(principal.sandbox.is_some()), "{claims}");
+    is_id(principal);
+    assert_eq!(
+        (principal.sub.as_deref(), principal.method),
+        (text(claims, "sub"), AuthMethod::Jwt)
+    );
 }
 
 /// How many names of claims there are, at whatever depth, that are or look like that of a limit. What is
@@ -123,8 +123,8 @@ fn lies_not_ahead(time: Option<&Value>) -> bool {
     time.is_none_or(|time| time.as_f64().is_some_and(|time| time.trunc() <= (NOW + LEEWAY) as f64))
 }
 
-fn is_id(operator: &Operator) {
-    assert!(operator.sandbox.as_ref().is_none_or(|id| (1..=96).contains(&id.len())));
+fn is_id(principal: &Principal) {
+    assert!(principal.sandbox.as_ref().is_none_or(|id| (1..=96).contains(&id.len())));
 }
 
 fn names(claim: Option<&Value>, audience: &str) -> bool {

@@ -1,5 +1,5 @@
 //! The life of the command that `run` supervises. Pure: it is told what happened and when, and says
-//! what to do; [`process`](crate::process::supervised) does it.
+//! what to do; [`process::supervised`](crate::process::supervised) does it.
 
 use std::time::{Duration, Instant};
 

@@ -15,7 +15,7 @@ use crate::sql::{
     FIRST_SEEN, LAST_SEEN, MACHINE_ID, SANDBOX_ID, SUPERVISOR_STATE, in_pieces, start_of,
 };
 use crate::time::Time;
-use crate::{Asked, SHUT_DOWN};
+use crate::{QueryScope, SHUT_DOWN};
 
 /// The most sandboxes that are summed up: 1,000 x (2 texts of 576 B, and seven numbers) = 1.4 MB.
 const MAX_SANDBOXES: usize = 1_000;
@@ -40,8 +40,8 @@ const GOOD_BYE: u64 = 15 * 60;
 /// A machine that says good-bye when its successor is there already is none that goes on. Where good-byes are
 /// not the end, they are check-ins like others; and good-byes alone are a machine, too, unless the window has
 /// just begun, and what came before them lies outside.
-fn machines(asked: Asked<'_>, window: u64, condition: &str) -> String {
-    let Time(settled) = asked.now.minus(window.saturating_sub(GOOD_BYE));
+fn machines(scope: QueryScope<'_>, window: u64, condition: &str) -> String {
+    let Time(settled) = scope.now.minus(window.saturating_sub(GOOD_BYE));
     let last_running =
         format!("max(if({SUPERVISOR_STATE} = '{SHUT_DOWN}', 0, toUnixTimestamp(timestamp)))");
     // One query, as Analytics Engine takes no subquery within another.
@@ -50,13 +50,13 @@ fn machines(asked: Asked<'_>, window: u64, condition: &str) -> String {
          {LAST_SEEN} AS heard, {last_running} AS lastRunning, \
          if({LAST_SEEN} - {last_running} <= {GOOD_BYE}, {last_running}, {LAST_SEEN}) AS lastSeen \
          {}{condition} GROUP BY sandboxId, machine HAVING lastRunning > 0 OR heard > {settled}",
-        asked.points(window),
+        scope.points(window),
     )
 }
 
 /// Asks for the sandboxes of several machines, unless there are two of which one clearly followed the
 /// other. First come those whose machines were there together the longest.
-pub(crate) fn sums_sql(asked: Asked<'_>, window: u64, heard_since: Time) -> String {
+pub(crate) fn sums_sql(scope: QueryScope<'_>, window: u64, heard_since: Time) -> String {
     let Time(heard_since) = heard_since;
     format!(
         "SELECT sandboxId, count() AS machines, countIf(lastSeen >= {heard_since}) AS current, \
@@ -68,7 +68,7 @@ pub(crate) fn sums_sql(asked: Asked<'_>, window: u64, heard_since: Time) -> Stri
          (latestFirst < earlierLast OR (latestFirst = since AND since < until))) \
          ORDER BY overlap DESC, sandboxId LIMIT {MAX_SANDBOXES}",
         start_of("argMax(machine, lastSeen)"),
-        machines(asked, window, ""),
+        machines(scope, window, ""),
     )
 }
 
@@ -110,7 +110,7 @@ impl Candidates {
     /// Reads the sums, and asks for the machines behind them.
     pub(crate) fn read(
         sums: &str,
-        asked: Asked<'_>,
+        scope: QueryScope<'_>,
         window: u64,
     ) -> Result<(Self, Vec<String>), UnexpectedAnswer> {
         let sums: Vec<Sum> = rows::read(sums)?;
@@ -130,7 +130,7 @@ impl Candidates {
                 "SELECT sandboxId, {} AS machineId, firstSeen, lastSeen FROM ({}) \
                  ORDER BY sandboxId, firstSeen LIMIT {MAX_ROWS}",
                 start_of("machine"),
-                machines(asked, window, &condition),
+                machines(scope, window, &condition),
             )
         });
         cut |= covered < few.len();

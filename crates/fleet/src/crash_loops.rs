@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::Asked;
+use crate::QueryScope;
 use crate::incidents::{Incident, Severity};
 use crate::parameters::{DAY, HOUR};
 use crate::rows::{self, UnexpectedAnswer};
@@ -35,8 +35,8 @@ const MAX_ROWS: u64 = 5_000;
 pub(crate) const MAX_PIECES: usize = 4;
 
 /// Asks for the sandboxes that restarted often enough, those that do so now first.
-pub(crate) fn sums_sql(asked: Asked<'_>, window: u64) -> String {
-    let Time(lately) = asked.now.minus(HOUR);
+pub(crate) fn sums_sql(scope: QueryScope<'_>, window: u64) -> String {
+    let Time(lately) = scope.now.minus(HOUR);
     format!(
         "SELECT {SANDBOX_ID} AS sandboxId, {} AS restarts, \
          sumIf({}, timestamp > toDateTime({lately})) AS lately, count() AS checkIns, \
@@ -47,7 +47,7 @@ pub(crate) fn sums_sql(asked: Asked<'_>, window: u64) -> String {
         sum(RESTARTS),
         weighed(RESTARTS),
         latest(LAST_EXIT_REASON),
-        asked.points(window),
+        scope.points(window),
     )
 }
 
@@ -94,7 +94,7 @@ impl Candidates {
     /// Reads the sums, and asks for the check-ins behind them.
     pub(crate) fn read(
         sums: &str,
-        asked: Asked<'_>,
+        scope: QueryScope<'_>,
         window: u64,
     ) -> Result<(Self, Vec<String>), UnexpectedAnswer> {
         let sums: Vec<Sum> = rows::read(sums)?;
@@ -109,7 +109,7 @@ impl Candidates {
         let (mut heavy, mut light): (Vec<_>, Vec<_>) = within.into_iter().partition(Sum::is_heavy);
 
         let query = |step: u64, window: u64| {
-            let all = asked.points(window);
+            let all = scope.points(window);
             move |condition: &str| {
                 let time = format!("intDiv(toUnixTimestamp(timestamp), {step}) * {step}");
                 format!(

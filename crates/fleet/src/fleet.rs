@@ -12,7 +12,7 @@ use crate::sql::{
     quantile, sum,
 };
 use crate::time::Time;
-use crate::{Asked, Next, Question};
+use crate::{Progress, QueryScope, Report};
 
 /// The most combinations of state, versions and region that are told apart. A row has four texts of
 /// 96 x 6 B at most and two numbers: 2,000 x 2.4 kB = 4.8 MB.
@@ -20,24 +20,24 @@ const MAX_GROUPS: usize = 2_000;
 
 /// How is the fleet?
 #[derive(Clone, Debug)]
-pub struct FleetQuestion<'a> {
-    asked: Asked<'a>,
+pub struct FleetReport<'a> {
+    scope: QueryScope<'a>,
     window: u64,
     silent_after: u64,
 }
 
-impl<'a> FleetQuestion<'a> {
+impl<'a> FleetReport<'a> {
     /// The question that a request's parameters ask.
-    pub fn new(parameters: &Parameters, asked: Asked<'a>) -> Result<Self, InvalidParameter> {
+    pub fn new(parameters: &Parameters, scope: QueryScope<'a>) -> Result<Self, InvalidParameter> {
         parameters.only(&["window", "silent_after"])?;
         let window = parameters.window()?;
-        Ok(Self { asked, window, silent_after: parameters.silent_after(window)? })
+        Ok(Self { scope, window, silent_after: parameters.silent_after(window)? })
     }
 
     /// Asks for the sandboxes, by all that they have in common. The largest groups come first.
     #[must_use]
     pub fn groups_sql(&self) -> String {
-        let Time(heard_since) = self.asked.now.minus(self.silent_after);
+        let Time(heard_since) = self.scope.now.minus(self.silent_after);
         // Rows of the inner query are sandboxes: they are counted, not weighted.
         format!(
             "SELECT supervisorState, controllerVersion, openclawVersion, flyRegion, \
@@ -51,14 +51,14 @@ impl<'a> FleetQuestion<'a> {
             latest(CONTROLLER_VERSION),
             latest(OPENCLAW_VERSION),
             latest(FLY_REGION),
-            self.asked.points(self.window),
+            self.scope.points(self.window),
         )
     }
 
     /// Asks how many sandboxes there are, whatever they have in common.
     #[must_use]
     pub fn sandboxes_sql(&self) -> String {
-        let Time(heard_since) = self.asked.now.minus(self.silent_after);
+        let Time(heard_since) = self.scope.now.minus(self.silent_after);
         format!(
             "SELECT count() AS sandboxes, countIf(lastSeen >= {heard_since}) AS reporting, \
              countIf(lastSeen < {heard_since} AND onPurpose = 1) AS offOnPurpose, \
@@ -67,7 +67,7 @@ impl<'a> FleetQuestion<'a> {
              {} AS onPurpose, {} AS restarts {} GROUP BY sandboxId)",
             on_purpose(),
             sum(RESTARTS),
-            self.asked.points(self.window),
+            self.scope.points(self.window),
         )
     }
 
@@ -84,7 +84,7 @@ impl<'a> FleetQuestion<'a> {
             sum(BYTES_OUT),
             quantile("0.5", LOAD),
             quantile("0.95", LOAD),
-            self.asked.points(self.window),
+            self.scope.points(self.window),
         )
     }
 
@@ -101,8 +101,8 @@ impl<'a> FleetQuestion<'a> {
         let groups: Vec<Group> = rows::read(groups)?;
         let complete = groups.len() < MAX_GROUPS;
         Ok(Fleet {
-            as_of: self.asked.now,
-            from: self.asked.now.minus(self.window),
+            as_of: self.scope.now,
+            from: self.scope.now.minus(self.window),
             silent_after_seconds: self.silent_after,
             sandboxes: sandboxes.sandboxes,
             machines: totals.machines.saturating_sub(u64::from(totals.without_machine > 0)),
@@ -126,14 +126,14 @@ impl<'a> FleetQuestion<'a> {
     }
 }
 
-impl Question for FleetQuestion<'_> {
+impl Report for FleetReport<'_> {
     fn queries(&self) -> Vec<String> {
         vec![self.sandboxes_sql(), self.totals_sql(), self.groups_sql()]
     }
 
-    fn read(&mut self, answers: &[String]) -> Result<Next, UnexpectedAnswer> {
+    fn read(&mut self, answers: &[String]) -> Result<Progress, UnexpectedAnswer> {
         let [sandboxes, totals, groups] = answers else { return Err(UnexpectedAnswer::count()) };
-        Next::reply(&self.report(sandboxes, totals, groups)?)
+        Progress::done(&self.report(sandboxes, totals, groups)?)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::sql::{
     UPTIME, highest, latest, sum,
 };
 use crate::time::{Span, Time};
-use crate::{Next, Question};
+use crate::{Progress, Report};
 
 /// The check-ins of a healthy machine: one to a step.
 const DEFAULT_STEP: u64 = 5 * 60;
@@ -20,7 +20,7 @@ const MAX_STEPS: u64 = 2_016;
 
 /// How was one sandbox?
 #[derive(Clone, Debug)]
-pub struct HistoryQuestion {
+pub struct HistoryReport {
     now: Time,
     sandbox: String,
     /// The start of the first step.
@@ -28,7 +28,7 @@ pub struct HistoryQuestion {
     step: u64,
 }
 
-impl HistoryQuestion {
+impl HistoryReport {
     /// The question that a request's path and parameters ask. Whether the operator may see the
     /// sandbox is for the caller to know.
     pub fn new(
@@ -99,16 +99,16 @@ impl HistoryQuestion {
     }
 }
 
-impl Question for HistoryQuestion {
+impl Report for HistoryReport {
     fn queries(&self) -> Vec<String> {
         vec![self.sql()]
     }
 
-    fn read(&mut self, answers: &[String]) -> Result<Next, UnexpectedAnswer> {
+    fn read(&mut self, answers: &[String]) -> Result<Progress, UnexpectedAnswer> {
         let [steps] = answers else { return Err(UnexpectedAnswer::count()) };
         match self.answer(steps)? {
-            Some(answer) => Next::reply(&answer),
-            None => Ok(Next::Reply(None)),
+            Some(answer) => Progress::done(&answer),
+            None => Ok(Progress::Done(None)),
         }
     }
 }
@@ -117,7 +117,7 @@ impl Question for HistoryQuestion {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct History {
-    /// When this was asked: the last step goes no further.
+    /// When this was scope: the last step goes no further.
     pub as_of: Time,
     /// The start of the first step.
     pub from: Time,

@@ -12,7 +12,7 @@ use crate::sql::{
     in_pieces, latest, on_purpose, points,
 };
 use crate::time::{Span, Time};
-use crate::{Asked, Next, Question, clones, crash_loops};
+use crate::{Progress, QueryScope, Report, clones, crash_loops};
 
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1_000;
@@ -32,8 +32,8 @@ const _: () = assert!(MAX_QUERIES <= 47);
 
 /// What is wrong?
 #[derive(Clone, Debug)]
-pub struct IncidentsQuestion<'a> {
-    asked: Asked<'a>,
+pub struct IncidentsReport<'a> {
+    scope: QueryScope<'a>,
     window: u64,
     silent_after: u64,
     limit: usize,
@@ -41,18 +41,18 @@ pub struct IncidentsQuestion<'a> {
     candidates: Option<Candidates>,
 }
 
-impl<'a> IncidentsQuestion<'a> {
+impl<'a> IncidentsReport<'a> {
     /// The question that a request's parameters ask.
-    pub fn new(parameters: &Parameters, asked: Asked<'a>) -> Result<Self, InvalidParameter> {
+    pub fn new(parameters: &Parameters, scope: QueryScope<'a>) -> Result<Self, InvalidParameter> {
         parameters.only(&["window", "silent_after", "limit"])?;
         let window = parameters.window()?;
         let silent_after = parameters.silent_after(window)?;
         let limit = parameters.integer("limit", DEFAULT_LIMIT, MAX_LIMIT)?;
-        Ok(Self { asked, window, silent_after, limit, candidates: None })
+        Ok(Self { scope, window, silent_after, limit, candidates: None })
     }
 
     fn heard_since(&self) -> Time {
-        self.asked.now.minus(self.silent_after)
+        self.scope.now.minus(self.silent_after)
     }
 
     /// Asks whether anybody checks in at all, and how many do not any more.
@@ -64,7 +64,7 @@ impl<'a> IncidentsQuestion<'a> {
              max(sampled) AS sampleInterval, countIf(seen < {heard_since}) AS silent \
              FROM (SELECT {SANDBOX_ID} AS sandboxId, {CHECK_INS} AS received, {LAST_SEEN} AS seen, \
              {SAMPLE_INTERVAL} AS sampled {} GROUP BY sandboxId)",
-            self.asked.points(self.window),
+            self.scope.points(self.window),
         )
     }
 
@@ -80,17 +80,17 @@ impl<'a> IncidentsQuestion<'a> {
             latest(MACHINE_ID),
             latest(FLY_REGION),
             on_purpose(),
-            self.asked.points(self.window),
+            self.scope.points(self.window),
         )
     }
 
-    /// Asks which of the silent sandboxes are heard of after all.
+    /// Queries which of the silent sandboxes did check in after all.
     ///
-    /// Over many sandboxes and a long time, Analytics Engine looks at some points only, and whoever is
-    /// not among them seems silent. Asked for these sandboxes and the last minutes, it looks at all.
+    /// Over many sandboxes and a long window, Analytics Engine samples, so a sandbox can seem silent. Over few
+    /// sandboxes and a few minutes, it does not.
     fn heard_sql(&self, silent: &[SilentRow]) -> Vec<String> {
-        let span = Span { after: self.heard_since().minus(1), until: self.asked.now };
-        let points = points(span, self.asked.only);
+        let span = Span { after: self.heard_since().minus(1), until: self.scope.now };
+        let points = points(span, self.scope.only);
         let ids = silent.iter().map(|row| &*row.sandbox_id);
         let (queries, _) = in_pieces(ids, MAX_PIECES, |condition| {
             format!(
@@ -109,8 +109,8 @@ impl<'a> IncidentsQuestion<'a> {
         let totals: Totals = rows::read_one(totals)?;
         let silent: Vec<SilentRow> = rows::read(silent)?;
         let (crash_loops, loop_queries) =
-            crash_loops::Candidates::read(restarts, self.asked, self.window)?;
-        let (clones, mut queries) = clones::Candidates::read(machines, self.asked, self.window)?;
+            crash_loops::Candidates::read(restarts, self.scope, self.window)?;
+        let (clones, mut queries) = clones::Candidates::read(machines, self.scope, self.window)?;
         let machine_queries = queries.len();
         let restart_queries = loop_queries.len();
         queries.extend(loop_queries);
@@ -171,7 +171,7 @@ impl<'a> IncidentsQuestion<'a> {
         let mut incidents = clones;
         incidents.extend(crash_loops);
         incidents.extend(silent.into_iter().map(SilentRow::into_incident));
-        if self.asked.only.is_none()
+        if self.scope.only.is_none()
             && totals.check_ins > 0
             && totals.last_seen < self.heard_since()
         {
@@ -183,8 +183,8 @@ impl<'a> IncidentsQuestion<'a> {
         incidents.sort_unstable_by(|a, b| a.rank().cmp(&b.rank()));
         incidents.truncate(self.limit);
         Ok(Incidents {
-            as_of: self.asked.now,
-            from: self.asked.now.minus(self.window),
+            as_of: self.scope.now,
+            from: self.scope.now.minus(self.window),
             silent_after_seconds: self.silent_after,
             totals: totals_found,
             incidents,
@@ -194,28 +194,28 @@ impl<'a> IncidentsQuestion<'a> {
     }
 }
 
-impl Question for IncidentsQuestion<'_> {
+impl Report for IncidentsReport<'_> {
     fn queries(&self) -> Vec<String> {
         vec![
             self.totals_sql(),
             self.silent_sql(),
-            crash_loops::sums_sql(self.asked, self.window),
-            clones::sums_sql(self.asked, self.window, self.heard_since()),
+            crash_loops::sums_sql(self.scope, self.window),
+            clones::sums_sql(self.scope, self.window, self.heard_since()),
         ]
     }
 
-    fn read(&mut self, answers: &[String]) -> Result<Next, UnexpectedAnswer> {
+    fn read(&mut self, answers: &[String]) -> Result<Progress, UnexpectedAnswer> {
         let answers = if self.candidates.is_none() {
             let queries = self.narrow_down(answers)?;
             if !queries.is_empty() {
-                return Ok(Next::Ask(queries));
+                return Ok(Progress::Query(queries));
             }
             &[]
         } else {
             answers
         };
         let found = self.candidates.take().ok_or_else(UnexpectedAnswer::count)?;
-        Next::reply(&self.conclude(found, answers)?)
+        Progress::done(&self.conclude(found, answers)?)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What operators ask of the check-ins, and what they are answered.
 //!
-//! Each question is a type: it is [made](FleetQuestion::new) of a request's parameters, says what to
+//! Each question is a type: it is [made](FleetReport::new) of a request's parameters, says what to
 //! ask in Analytics Engine's SQL, and makes an answer of the rows that come back. Pure: no HTTP, no
 //! clock, so that the Worker is a thin shell over it and the tests can ask a local engine.
 //!
@@ -26,38 +26,38 @@ mod sandboxes;
 mod sql;
 mod time;
 
-pub use fleet::{Facet, Fleet, FleetQuestion, LoadQuantiles};
-pub use history::{History, HistoryQuestion, Step};
-pub use incidents::{Incident, IncidentTotals, Incidents, IncidentsQuestion, Severity};
+pub use fleet::{Facet, Fleet, FleetReport, LoadQuantiles};
+pub use history::{History, HistoryReport, Step};
+pub use incidents::{Incident, IncidentTotals, Incidents, IncidentsReport, Severity};
 pub use parameters::{InvalidParameter, Parameters};
 pub use rows::UnexpectedAnswer;
-pub use sandbox::{Load, Machine, Sandbox, SandboxAnswer, SandboxQuestion};
-pub use sandboxes::{Sandboxes, SandboxesQuestion};
+pub use sandbox::{Load, Machine, Sandbox, SandboxAnswer, SandboxReport};
+pub use sandboxes::{Sandboxes, SandboxesReport};
 pub use sql::on_purpose;
 pub use time::Time;
 
 /// A question about the fleet: asked in rounds, each made of the answers of the one before.
-pub trait Question {
+pub trait Report {
     /// The queries of the first round. They do not depend on one another.
     fn queries(&self) -> Vec<String>;
 
     /// Reads the answers to the queries asked last, in their order.
-    fn read(&mut self, answers: &[String]) -> Result<Next, UnexpectedAnswer>;
+    fn read(&mut self, answers: &[String]) -> Result<Progress, UnexpectedAnswer>;
 }
 
 /// What follows a round of queries.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum Progress {
     /// Another round.
-    Ask(Vec<String>),
+    Query(Vec<String>),
     /// The report, as JSON; `None` if the subject was not found.
-    Reply(Option<String>),
+    Done(Option<String>),
 }
 
-impl Next {
+impl Progress {
     /// Writes a report.
-    fn reply(report: &impl serde::Serialize) -> Result<Self, UnexpectedAnswer> {
-        Ok(Self::Reply(Some(serde_json::to_string(report)?)))
+    fn done(report: &impl serde::Serialize) -> Result<Self, UnexpectedAnswer> {
+        Ok(Self::Done(Some(serde_json::to_string(report)?)))
     }
 }
 
@@ -70,7 +70,7 @@ pub const ON_PURPOSE: [&str; 3] = [SHUT_DOWN, "stopped", "stopping"];
 
 /// Who asks, and when.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub struct QueryScope<'a> {
     /// The present time.
     pub now: Time,
     /// The only sandbox that the operator may see, if they may not see all.

@@ -11,21 +11,21 @@ use crate::sql::{
     start_of, sum,
 };
 use crate::time::{Span, Time};
-use crate::{Next, Question};
+use crate::{Progress, Report};
 
 /// How many machines of a sandbox are told.
 const MAX_MACHINES: usize = 100;
 
 /// How is one sandbox?
 #[derive(Clone, Debug)]
-pub struct SandboxQuestion {
+pub struct SandboxReport {
     now: Time,
     sandbox: String,
     window: u64,
     silent_after: u64,
 }
 
-impl SandboxQuestion {
+impl SandboxReport {
     /// The question that a request's path and parameters ask. Whether the operator may see the
     /// sandbox is for the caller to know.
     pub fn new(
@@ -94,16 +94,16 @@ impl SandboxQuestion {
     }
 }
 
-impl Question for SandboxQuestion {
+impl Report for SandboxReport {
     fn queries(&self) -> Vec<String> {
         vec![self.sandbox_sql(), self.machines_sql()]
     }
 
-    fn read(&mut self, answers: &[String]) -> Result<Next, UnexpectedAnswer> {
+    fn read(&mut self, answers: &[String]) -> Result<Progress, UnexpectedAnswer> {
         let [sandbox, machines] = answers else { return Err(UnexpectedAnswer::count()) };
         match self.answer(sandbox, machines)? {
-            Some(answer) => Next::reply(&answer),
-            None => Ok(Next::Reply(None)),
+            Some(answer) => Progress::done(&answer),
+            None => Ok(Progress::Done(None)),
         }
     }
 }

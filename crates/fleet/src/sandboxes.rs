@@ -8,7 +8,7 @@ use crate::rows::{self, UnexpectedAnswer};
 use crate::sandbox::{Sandbox, columns};
 use crate::sql;
 use crate::time::{Span, Time};
-use crate::{Asked, Next, Question};
+use crate::{Progress, QueryScope, Report};
 
 const KNOWN: &[&str] = &[
     "window",
@@ -174,7 +174,7 @@ impl Cursor {
 
 /// Which sandboxes are there, and how are they?
 #[derive(Clone, Debug)]
-pub struct SandboxesQuestion<'a> {
+pub struct SandboxesReport<'a> {
     only: Option<&'a str>,
     as_of: Time,
     window: u64,
@@ -185,16 +185,16 @@ pub struct SandboxesQuestion<'a> {
     limit: usize,
 }
 
-impl<'a> SandboxesQuestion<'a> {
+impl<'a> SandboxesReport<'a> {
     /// The question that a request's parameters ask.
-    pub fn new(parameters: &Parameters, asked: Asked<'a>) -> Result<Self, InvalidParameter> {
+    pub fn new(parameters: &Parameters, scope: QueryScope<'a>) -> Result<Self, InvalidParameter> {
         parameters.only(KNOWN)?;
         let window = parameters.window()?;
         let silent_after = parameters.silent_after(window)?;
         let order = Order::new(parameters)?;
         let limit = parameters.integer("limit", DEFAULT_LIMIT, MAX_LIMIT)?;
-        let cursor = Cursor::read(parameters, order, asked.now)?;
-        let as_of = cursor.as_ref().map_or(asked.now, |cursor| Time(cursor.as_of));
+        let cursor = Cursor::read(parameters, order, scope.now)?;
+        let as_of = cursor.as_ref().map_or(scope.now, |cursor| Time(cursor.as_of));
 
         let mut filters = Vec::new();
         for (name, column) in [("state", "supervisorState"), ("region", "flyRegion")] {
@@ -214,7 +214,7 @@ impl<'a> SandboxesQuestion<'a> {
                 .map(|restarted| format!("restarts {} 0", if restarted { ">" } else { "=" })),
         );
         filters.extend(cursor.map(|cursor| order.after(&cursor)));
-        Ok(Self { only: asked.only, as_of, window, silent_after, filters, order, limit })
+        Ok(Self { only: scope.only, as_of, window, silent_after, filters, order, limit })
     }
 
     /// Asks for a page of sandboxes, and for one more, which tells whether there is another page.
@@ -265,14 +265,14 @@ impl<'a> SandboxesQuestion<'a> {
     }
 }
 
-impl Question for SandboxesQuestion<'_> {
+impl Report for SandboxesReport<'_> {
     fn queries(&self) -> Vec<String> {
         vec![self.sql()]
     }
 
-    fn read(&mut self, answers: &[String]) -> Result<Next, UnexpectedAnswer> {
+    fn read(&mut self, answers: &[String]) -> Result<Progress, UnexpectedAnswer> {
         let [sandboxes] = answers else { return Err(UnexpectedAnswer::count()) };
-        Next::reply(&self.answer(sandboxes)?)
+        Progress::done(&self.answer(sandboxes)?)
     }
 }
 

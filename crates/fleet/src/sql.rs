@@ -6,7 +6,7 @@ use kiloclaw_check_in::data_point::{Column, DATASET};
 use kiloclaw_check_in::limits::{MAX_BYTES, MAX_LOAD, MAX_RESTARTS, MAX_UPTIME_SECONDS};
 
 use crate::time::{Span, Time};
-use crate::{Asked, ON_PURPOSE};
+use crate::{ON_PURPOSE, QueryScope};
 
 pub(crate) const SANDBOX_ID: Column = Column::of("sandboxId");
 pub(crate) const CONTROLLER_VERSION: Column = Column::of("controllerVersion");
@@ -71,7 +71,7 @@ pub(crate) fn points(span: Span, only: Option<&str>) -> String {
     sql
 }
 
-impl Asked<'_> {
+impl QueryScope<'_> {
     /// The points of the last seconds.
     pub(crate) fn points(&self, window: u64) -> String {
         points(Span::last(window, self.now), self.only)

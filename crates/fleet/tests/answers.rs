@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use in_memory::{ALL, CHECK_IN, CheckIn, FleetInMemory, HOUR, MINUTE, NOW, parameters};
 use kiloclaw_fleet::{
-    Asked, Facet, FleetQuestion, HistoryQuestion, IncidentsQuestion, Next, Question,
-    SandboxQuestion, SandboxesQuestion, Time,
+    Facet, FleetReport, HistoryReport, IncidentsReport, Progress, QueryScope, Report,
+    SandboxReport, SandboxesReport, Time,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -26,8 +26,12 @@ fn ago(seconds: u64) -> Time {
     Time(NOW - seconds)
 }
 
-fn fleet(of: &FleetInMemory, pairs: &[(&str, &str)], asked: Asked<'_>) -> kiloclaw_fleet::Fleet {
-    let question = FleetQuestion::new(&parameters(pairs), asked).unwrap();
+fn fleet(
+    of: &FleetInMemory,
+    pairs: &[(&str, &str)],
+    asked: QueryScope<'_>,
+) -> kiloclaw_fleet::Fleet {
+    let question = FleetReport::new(&parameters(pairs), asked).unwrap();
     let [sandboxes, totals, groups] =
         [question.sandboxes_sql(), question.totals_sql(), question.groups_sql()]
             .map(|sql| of.ask(&sql));
@@ -35,12 +39,12 @@ fn fleet(of: &FleetInMemory, pairs: &[(&str, &str)], asked: Asked<'_>) -> kilocl
 }
 
 fn sandbox(of: &FleetInMemory, id: &str) -> Option<kiloclaw_fleet::SandboxAnswer> {
-    let question = SandboxQuestion::new(id, &parameters(&[]), Time(NOW)).unwrap();
+    let question = SandboxReport::new(id, &parameters(&[]), Time(NOW)).unwrap();
     question.answer(&of.ask(&question.sandbox_sql()), &of.ask(&question.machines_sql())).unwrap()
 }
 
-fn incidents(of: &FleetInMemory, pairs: &[(&str, &str)], asked: Asked<'_>) -> Value {
-    in_memory::ask(of, IncidentsQuestion::new(&parameters(pairs), asked).unwrap()).unwrap()
+fn incidents(of: &FleetInMemory, pairs: &[(&str, &str)], asked: QueryScope<'_>) -> Value {
+    in_memory::ask(of, IncidentsReport::new(&parameters(pairs), asked).unwrap()).unwrap()
 }
 
 /// The incidents of a kind.
@@ -55,7 +59,7 @@ fn pages(of: &FleetInMemory, pairs: &[(&str, &str)]) -> Vec<Vec<String>> {
     loop {
         let mut pairs = pairs.to_vec();
         pairs.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-        let question = SandboxesQuestion::new(&parameters(&pairs), ALL).unwrap();
+        let question = SandboxesReport::new(&parameters(&pairs), ALL).unwrap();
         let answer = question.answer(&of.ask(&question.sql())).unwrap();
         pages.push(answer.sandboxes.into_iter().map(|sandbox| sandbox.sandbox_id).collect());
         cursor = answer.next;
@@ -138,10 +142,10 @@ fn silence_and_window_are_asked_for() {
 
 #[test]
 fn an_operator_of_one_sandbox_sees_that_one() {
-    let only = Asked { only: Some("b"), ..ALL };
+    let only = QueryScope { only: Some("b"), ..ALL };
     let fleet = fleet(&three(), &[], only);
     assert_eq!((fleet.sandboxes, fleet.check_ins, fleet.machines), (1, 3, 0));
-    let question = SandboxesQuestion::new(&parameters(&[]), only).unwrap();
+    let question = SandboxesReport::new(&parameters(&[]), only).unwrap();
     let answer = question.answer(&three().ask(&question.sql())).unwrap();
     assert_eq!(answer.sandboxes.len(), 1);
     assert_eq!(answer.sandboxes[0].sandbox_id, "b");
@@ -176,7 +180,7 @@ fn one_sandbox_is_told_in_full() {
     assert_eq!(sandbox(&three(), "d"), None, "not within the window");
     assert_eq!(sandbox(&three(), "x"), None);
     for id in ["", &"x".repeat(97)] {
-        let error = SandboxQuestion::new(id, &parameters(&[]), Time(NOW)).unwrap_err();
+        let error = SandboxReport::new(id, &parameters(&[]), Time(NOW)).unwrap_err();
         assert_eq!(error.to_string(), "sandboxId: expected 1 to 96 bytes");
     }
 }
@@ -184,7 +188,7 @@ fn one_sandbox_is_told_in_full() {
 #[test]
 fn history_has_every_step_and_silence_among_them() {
     let question =
-        HistoryQuestion::new("b", &parameters(&[("window", "20m"), ("step", "5m")]), Time(NOW))
+        HistoryReport::new("b", &parameters(&[("window", "20m"), ("step", "5m")]), Time(NOW))
             .unwrap();
     let history = question.answer(&three().ask(&question.sql())).unwrap().unwrap();
     // 03:04:05: steps start at 02:40.
@@ -196,13 +200,13 @@ fn history_has_every_step_and_silence_among_them() {
     assert_eq!(history.steps[1].supervisor_state.as_deref(), Some("crashed"));
     assert_eq!(history.steps[1].last_exit_reason.as_deref(), Some("signal:SIGKILL"));
     assert_eq!((history.steps[2].load_avg_5m, history.steps[2].uptime_seconds), (None, None));
-    let question = HistoryQuestion::new("x", &parameters(&[]), Time(NOW)).unwrap();
+    let question = HistoryReport::new("x", &parameters(&[]), Time(NOW)).unwrap();
     assert_eq!(question.answer(&three().ask(&question.sql())).unwrap(), None);
 }
 
 #[test]
 fn history_is_bounded() {
-    let new = |pairs: &[_]| HistoryQuestion::new("a", &parameters(pairs), Time(NOW));
+    let new = |pairs: &[_]| HistoryReport::new("a", &parameters(pairs), Time(NOW));
     for window in ["1m", "1h", "7d", "90d"] {
         assert!(new(&[("window", window)]).is_ok(), "the default step fits {window}");
     }
@@ -243,9 +247,9 @@ fn pages_show_the_fleet_as_it_was_for_the_first() {
     let before = FleetInMemory::new(&check_ins);
     let parameters_of =
         |cursor: &str| parameters(&[("sort", "-last_seen"), ("limit", "3"), ("cursor", cursor)]);
-    let first = SandboxesQuestion::new(
+    let first = SandboxesReport::new(
         &parameters(&[("sort", "-last_seen"), ("limit", "3")]),
-        Asked { now: ago(5 * MINUTE), only: None },
+        QueryScope { now: ago(5 * MINUTE), only: None },
     )
     .unwrap();
     let page = first.answer(&before.ask(&first.sql())).unwrap();
@@ -257,7 +261,7 @@ fn pages_show_the_fleet_as_it_was_for_the_first() {
     // All check in again before the second page is asked for.
     check_ins.extend(names.map(check_in(MINUTE)));
     let after = FleetInMemory::new(&check_ins);
-    let second = SandboxesQuestion::new(&parameters_of(&page.next.unwrap()), ALL).unwrap();
+    let second = SandboxesReport::new(&parameters_of(&page.next.unwrap()), ALL).unwrap();
     let page = second.answer(&after.ask(&second.sql())).unwrap();
     assert_eq!(
         page.sandboxes.iter().map(|one| &*one.sandbox_id).collect::<Vec<_>>(),
@@ -270,7 +274,7 @@ fn pages_show_the_fleet_as_it_was_for_the_first() {
 #[test]
 fn cursors_are_for_what_they_were_given_for() {
     let page = |pairs: &[_], now| {
-        SandboxesQuestion::new(&parameters(pairs), Asked { now: Time(now), only: None })
+        SandboxesReport::new(&parameters(pairs), QueryScope { now: Time(now), only: None })
     };
     let question = page(&[("limit", "1")], NOW).unwrap();
     let next = question.answer(&three().ask(&question.sql())).unwrap().next.unwrap();
@@ -512,9 +516,9 @@ fn whoever_only_seems_silent_is_asked_for_again() {
         [totals, json!(rows[..silent.min(2)]), json!([]), json!([])]
             .map(|data| json!({ "data": data }).to_string())
     };
-    let question = || IncidentsQuestion::new(&parameters(&[]), ALL).unwrap();
+    let question = || IncidentsReport::new(&parameters(&[]), ALL).unwrap();
     let report = |next| match next {
-        Next::Reply(Some(json)) => serde_json::from_str::<Value>(&json).unwrap(),
+        Progress::Done(Some(json)) => serde_json::from_str::<Value>(&json).unwrap(),
         other => panic!("{other:?}"),
     };
     let unsampled = report(question().read(&first_round(1, 2)).unwrap());
@@ -522,7 +526,7 @@ fn whoever_only_seems_silent_is_asked_for_again() {
     assert_eq!(report(question().read(&first_round(10, 0)).unwrap())["totals"]["silent"], 0);
 
     let mut question = question();
-    let Next::Ask(queries) = question.read(&first_round(10, 5)).unwrap() else { panic!() };
+    let Progress::Query(queries) = question.read(&first_round(10, 5)).unwrap() else { panic!() };
     let [sql] = &queries[..] else { panic!("{queries:?}") };
     assert!(sql.contains("index1 IN ('heard', 'silent')"), "{sql}");
     // Just those who reported within 15 minutes, to the second.
@@ -573,7 +577,7 @@ fn no_text_becomes_sql() {
         for name in ["region", "version"] {
             assert_eq!(pages(&fleet, &[(name, text)]).concat(), [""; 0], "{name}");
         }
-        let only = Asked { only: Some(text), ..ALL };
+        let only = QueryScope { only: Some(text), ..ALL };
         assert_eq!(self::fleet(&fleet, &[], only).sandboxes, 1);
     }
     // Cursors carry ids, too.
@@ -712,7 +716,7 @@ proptest! {
     #[test]
     fn history_adds_up_to_the_summary(check_ins in check_ins()) {
         let of = FleetInMemory::new(&check_ins);
-        let question = HistoryQuestion::new("a", &parameters(&[("step", "1h")]), Time(NOW)).unwrap();
+        let question = HistoryReport::new("a", &parameters(&[("step", "1h")]), Time(NOW)).unwrap();
         // The first step starts before the window.
         let from = NOW - 24 * HOUR - (NOW - 24 * HOUR) % HOUR;
         let seen = || check_ins.iter().filter(|one| one.sandbox == "a" && NOW - one.ago >= from);

@@ -11,8 +11,8 @@ use std::collections::BTreeSet;
 use aesql::Point;
 use in_memory::{ALL, CHECK_IN, CheckIn, FleetInMemory, HOUR, MINUTE, NOW, parameters};
 use kiloclaw_fleet::{
-    FleetQuestion, HistoryQuestion, IncidentsQuestion, Next, Question, SandboxQuestion,
-    SandboxesQuestion, Time,
+    FleetReport, HistoryReport, IncidentsReport, Progress, Report, SandboxReport, SandboxesReport,
+    Time,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -49,7 +49,7 @@ fn extreme(sandbox: usize, machine: usize, ago: u64) -> Point {
 
 /// Asks a question; returns the report. No query is too long, and neither are the answers too large nor
 /// is what is made of them.
-fn ask_within_limits(of: &FleetInMemory, mut question: impl Question) -> Option<Value> {
+fn ask_within_limits(of: &FleetInMemory, mut question: impl Report) -> Option<Value> {
     let mut queries = question.queries();
     loop {
         let mut answers = Vec::new();
@@ -64,14 +64,14 @@ fn ask_within_limits(of: &FleetInMemory, mut question: impl Question) -> Option<
         let memory = used.bytes_max + u64::try_from(answered).unwrap();
         assert!(memory <= MAX_MEMORY, "{memory} bytes for {queries:?}");
         match next.unwrap() {
-            Next::Ask(more) => queries = more,
-            Next::Reply(reply) => return reply.map(|json| serde_json::from_str(&json).unwrap()),
+            Progress::Query(more) => queries = more,
+            Progress::Done(reply) => return reply.map(|json| serde_json::from_str(&json).unwrap()),
         }
     }
 }
 
 fn ask_incidents(of: &FleetInMemory) -> Value {
-    let question = IncidentsQuestion::new(&parameters(&[("limit", "1000")]), ALL).unwrap();
+    let question = IncidentsReport::new(&parameters(&[("limit", "1000")]), ALL).unwrap();
     ask_within_limits(of, question).unwrap()
 }
 
@@ -84,7 +84,7 @@ fn a_fleet_of_extremes_fits_into_memory() {
     let of = FleetInMemory::of(points);
     let none = parameters(&[]);
 
-    let fleet = ask_within_limits(&of, FleetQuestion::new(&none, ALL).unwrap()).unwrap();
+    let fleet = ask_within_limits(&of, FleetReport::new(&none, ALL).unwrap()).unwrap();
     assert_eq!((&fleet["sandboxes"], &fleet["silent"]), (&json!(2_500), &json!(2_500)));
     assert_eq!((&fleet["complete"], &fleet["missing"]), (&json!(false), &json!(["facets"])));
     assert_eq!(fleet["restarts"], json!(10_000_u64 * 1_000_000_000));
@@ -96,15 +96,15 @@ fn a_fleet_of_extremes_fits_into_memory() {
 
     for sort in ["sandbox_id", "-restarts", "load"] {
         let pairs = parameters(&[("limit", "1000"), ("sort", sort)]);
-        let page = ask_within_limits(&of, SandboxesQuestion::new(&pairs, ALL).unwrap()).unwrap();
+        let page = ask_within_limits(&of, SandboxesReport::new(&pairs, ALL).unwrap()).unwrap();
         assert_eq!(page["sandboxes"].as_array().unwrap().len(), 1_000);
     }
     let id = longest(7, 96);
-    let question = SandboxQuestion::new(&id, &none, Time(NOW)).unwrap();
+    let question = SandboxReport::new(&id, &none, Time(NOW)).unwrap();
     let report = ask_within_limits(&of, question).unwrap();
     assert_eq!(report["sandbox"]["supervisorState"].as_str().unwrap().chars().count(), 96);
     assert_eq!(report["load"]["max"], 4_194_304.0);
-    let question = HistoryQuestion::new(&id, &none, Time(NOW)).unwrap();
+    let question = HistoryReport::new(&id, &none, Time(NOW)).unwrap();
     assert!(ask_within_limits(&of, question).is_some());
 }
 
@@ -113,11 +113,11 @@ fn the_longest_history_fits_into_memory() {
     let points = (0..7 * 24 * 12).rev().map(|i| extreme(1, i, i as u64 * 5 * MINUTE));
     let of = FleetInMemory::of(points);
     let pairs = parameters(&[("window", "7d"), ("step", "5m")]);
-    let history = HistoryQuestion::new(&longest(1, 96), &pairs, Time(NOW)).unwrap();
+    let history = HistoryReport::new(&longest(1, 96), &pairs, Time(NOW)).unwrap();
     let report = ask_within_limits(&of, history).unwrap();
     assert_eq!(report["steps"].as_array().unwrap().len(), 2_017);
     let pairs = parameters(&[("window", "7d")]);
-    let sandbox = SandboxQuestion::new(&longest(1, 96), &pairs, Time(NOW)).unwrap();
+    let sandbox = SandboxReport::new(&longest(1, 96), &pairs, Time(NOW)).unwrap();
     let report = ask_within_limits(&of, sandbox).unwrap();
     assert_eq!(report["machines"].as_array().unwrap().len(), 100, "the latest");
 }
@@ -131,16 +131,16 @@ fn the_longest_parameters_make_no_query_too_long() {
         point
     }));
     let pairs = [("limit", "1"), ("sort", "-load")];
-    let page = SandboxesQuestion::new(&parameters(&pairs), ALL).unwrap();
+    let page = SandboxesReport::new(&parameters(&pairs), ALL).unwrap();
     let next = ask_within_limits(&of, page).unwrap()["next"].as_str().unwrap().to_owned();
     let mut all = vec![("cursor", &*next), ("silent", "true"), ("restarted", "true")];
     all.extend(["state", "region", "version"].map(|name| (name, &*longest)));
     all.extend(pairs);
     assert!(
-        ask_within_limits(&of, SandboxesQuestion::new(&parameters(&all), ALL).unwrap()).is_some()
+        ask_within_limits(&of, SandboxesReport::new(&parameters(&all), ALL).unwrap()).is_some()
     );
     let too_long = format!("{longest}x");
-    let error = SandboxesQuestion::new(&parameters(&[("state", &too_long)]), ALL).unwrap_err();
+    let error = SandboxesReport::new(&parameters(&[("state", &too_long)]), ALL).unwrap_err();
     assert_eq!(error.to_string(), "state: expected at most 96 characters");
 }
 
@@ -266,7 +266,7 @@ fn good_byes_that_go_on_are_check_ins_like_others() {
     let own = || every(25 * HOUR, 0, "own", "running");
     let severity = |check_ins: Vec<CheckIn>, window: &str| {
         let pairs = parameters(&[("window", window), ("limit", "1000")]);
-        let question = IncidentsQuestion::new(&pairs, ALL).unwrap();
+        let question = IncidentsReport::new(&pairs, ALL).unwrap();
         let report = ask_within_limits(&beside(check_ins.into_iter()), question).unwrap();
         let of = report["incidents"].as_array().unwrap().iter();
         let mut clones = of.filter(|one| one["kind"] == "clone" && one["sandboxId"] == "own");
@@ -352,10 +352,10 @@ fn fractions_count_alike_everywhere() {
         point
     }));
     let none = parameters(&[]);
-    let fleet = ask_within_limits(&of, FleetQuestion::new(&none, ALL).unwrap()).unwrap();
+    let fleet = ask_within_limits(&of, FleetReport::new(&none, ALL).unwrap()).unwrap();
     assert_eq!((&fleet["restarts"], &fleet["restartedSandboxes"]), (&json!(12), &json!(30)));
     let pairs = parameters(&[("restarted", "true")]);
-    let page = ask_within_limits(&of, SandboxesQuestion::new(&pairs, ALL).unwrap()).unwrap();
+    let page = ask_within_limits(&of, SandboxesReport::new(&pairs, ALL).unwrap()).unwrap();
     assert_eq!(page["sandboxes"].as_array().unwrap().len(), 30);
 }
 
@@ -363,10 +363,10 @@ fn fractions_count_alike_everywhere() {
 fn what_is_shown_can_be_filtered_by() {
     let state: &'static str = Box::leak("😀".repeat(120).into_boxed_str());
     let of = FleetInMemory::new(&[CheckIn { state, ..CHECK_IN }]);
-    let fleet = ask_within_limits(&of, FleetQuestion::new(&parameters(&[]), ALL).unwrap()).unwrap();
+    let fleet = ask_within_limits(&of, FleetReport::new(&parameters(&[]), ALL).unwrap()).unwrap();
     let shown = fleet["supervisorStates"][0]["value"].as_str().unwrap();
     let pairs = parameters(&[("state", shown)]);
-    let page = ask_within_limits(&of, SandboxesQuestion::new(&pairs, ALL).unwrap()).unwrap();
+    let page = ask_within_limits(&of, SandboxesReport::new(&pairs, ALL).unwrap()).unwrap();
     assert_eq!(page["sandboxes"].as_array().unwrap().len(), 1);
 }
 
@@ -383,7 +383,7 @@ fn figures_of_one_sandbox_leave_those_of_others_in_the_sum() {
         }
         points.sort_by_key(|point| point.timestamp_ms);
         let of = FleetInMemory::of(points);
-        ask_within_limits(&of, FleetQuestion::new(&parameters(&[]), ALL).unwrap()).unwrap()
+        ask_within_limits(&of, FleetReport::new(&parameters(&[]), ALL).unwrap()).unwrap()
     };
     let (ordinary, hostile) = (of(false), of(true));
     for (name, most) in [
@@ -444,7 +444,7 @@ proptest! {
         for _ in 0..=numbers.len() {
             let mut pairs = vec![("sort", &*sort), ("limit", &*limit)];
             pairs.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-            let page = SandboxesQuestion::new(&parameters(&pairs), ALL).unwrap();
+            let page = SandboxesReport::new(&parameters(&pairs), ALL).unwrap();
             let page = ask_within_limits(&of, page).unwrap();
             let ids = page["sandboxes"].as_array().unwrap().iter();
             found.extend(ids.map(|one| one["sandboxId"].as_str().unwrap().to_owned()));

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use aesql::{Format, Limits, Point, Query, Table};
 use kiloclaw_check_in::data_point::DATASET;
-use kiloclaw_fleet::{Asked, Next, Parameters, Question, Time};
+use kiloclaw_fleet::{Parameters, Progress, QueryScope, Report, Time};
 use serde_json::Value;
 
 pub(crate) const NOW: u64 = 1_767_323_045;
@@ -105,16 +105,16 @@ pub(crate) fn parameters(pairs: &[(&str, &str)]) -> Parameters {
     Parameters::new(pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())))
 }
 
-pub(crate) const ALL: Asked<'_> = Asked { now: Time(NOW), only: None };
+pub(crate) const ALL: QueryScope<'_> = QueryScope { now: Time(NOW), only: None };
 
 /// Asks a question as the Worker does; `None` if the subject was not found.
-pub(crate) fn ask(of: &FleetInMemory, mut question: impl Question) -> Option<Value> {
+pub(crate) fn ask(of: &FleetInMemory, mut question: impl Report) -> Option<Value> {
     let mut queries = question.queries();
     loop {
         let answers: Vec<_> = queries.iter().map(|sql| of.ask(sql)).collect();
         match question.read(&answers).unwrap() {
-            Next::Ask(more) => queries = more,
-            Next::Reply(reply) => return reply.map(|json| serde_json::from_str(&json).unwrap()),
+            Progress::Query(more) => queries = more,
+            Progress::Done(reply) => return reply.map(|json| serde_json::from_str(&json).unwrap()),
         }
     }
 }

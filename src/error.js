@@ -1,11 +1,11 @@
 /**
- * Logs a refusal and makes its answer, in one crossing: a caller with a wrong key must not cost more
+ * Logs an error and builds its response, in one crossing: a caller with a wrong key must not cost more
  * than one with the right one.
  *
  * @param {number} status
  * @param {string} body JSON
  * @param {string} line for the log
- * @param {string} [name] of the header that goes with the status
+ * @param {string} [name] of the header that belongs to the status
  * @param {string} [value] of that header
  * @returns {Response}
  */

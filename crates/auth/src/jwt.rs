@@ -1,0 +1,71 @@
+//! Tokens that are signed with `JWT_SECRET`: HS256 and nothing else.
+
+use jwt_compact::AlgorithmExt;
+use jwt_compact::Claims;
+use jwt_compact::alg::{Hs256, Hs256Key};
+
+use crate::claims::{ClaimText, Custom, Known, check_text};
+use crate::error::TokenError;
+use crate::token::{Token, check_time, time};
+use crate::{AuthMethod, Principal};
+
+/// What a token must match.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The accepted secrets, at least one.
+    pub secrets: Vec<String>,
+    /// The only accepted `iss`, if that is limited.
+    pub issuer: Option<String>,
+    /// What `aud` must include: a token for another system that shares the secret is not for this one.
+    pub audience: String,
+}
+
+/// The principal of a token:
+///
+/// 1. the token is malformed or has `crit` → error
+/// 2. it is not signed with one of the secrets by HS256 → error
+/// 3. `exp` is missing or past, or `nbf` is in the future → error
+/// 4. `iss`, where one is set, or `aud` does not match → error
+/// 5. `sandbox_id` is not a sandbox's id, or another claim looks like that limit → error
+///
+/// `now` is in milliseconds since 1970.
+pub fn verify(settings: &Settings, token: &str, now: u64) -> Result<Principal, TokenError> {
+    // 1.
+    let token = Token::parse(token)?;
+    // 2.
+    let claims = verify_signature(settings, &token)?;
+    // 3.
+    check_time(&claims, time(now))?;
+    // 4.
+    let Known { sub, iss, aud, sandbox_id, email, common_name, custom, others } = claims.custom;
+    if settings.issuer.is_some() && iss != settings.issuer {
+        return Err(TokenError::Issuer);
+    }
+    if !aud.is_some_and(|aud| aud.includes(&settings.audience)) {
+        return Err(TokenError::Audience);
+    }
+    // 5.
+    others.check()?;
+    check_text(email.as_ref())?;
+    check_text(common_name.as_ref())?;
+    match custom {
+        Some(Custom::Claims { sandbox_id: Some(_), .. }) => return Err(TokenError::LookAlike),
+        Some(Custom::Claims { others, .. } | Custom::Other(others)) => others.check()?,
+        None => {}
+    }
+    let sandbox = sandbox_id.map(ClaimText::sandbox).transpose()?;
+    Ok(Principal { sub, sandbox, method: AuthMethod::Jwt })
+}
+
+/// The claims of a token that one of the secrets signed.
+fn verify_signature(settings: &Settings, token: &Token<'_>) -> Result<Claims<Known>, TokenError> {
+    for secret in &settings.secrets {
+        let key = Hs256Key::new(secret.as_bytes());
+        match Hs256.validator::<Known>(&key).validate(&token.0).map_err(TokenError::from) {
+            Err(TokenError::Signature) => {}
+            Err(error) => return Err(error),
+            Ok(token) => return Ok(token.into_parts().1),
+        }
+    }
+    Err(TokenError::Signature)
+}

@@ -1,0 +1,91 @@
+//! A token before its signature and claims are verified, and the checks of its times.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use jwt_compact::{Claims, UntrustedToken};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
+
+use crate::error::TokenError;
+
+/// How far the clocks of the issuer and the Worker may differ.
+const LEEWAY: TimeDelta = TimeDelta::seconds(5);
+
+/// A parsed token of which nothing is verified.
+pub struct Token<'a>(pub(crate) UntrustedToken<'a, Extensions>);
+
+/// Other fields of a token's header.
+#[derive(Clone, Deserialize)]
+pub(crate) struct Extensions {
+    #[serde(default, deserialize_with = "present")]
+    crit: Option<IgnoredAny>,
+}
+
+impl<'a> Token<'a> {
+    /// Parses a token.
+    ///
+    /// A header with `crit` is an error: it names extensions that a reader must support, and none is supported
+    /// (RFC 7515, 4.1.11).
+    pub fn parse(token: &'a str) -> Result<Self, TokenError> {
+        let token =
+            UntrustedToken::<Extensions>::try_from(token).map_err(|_| TokenError::Malformed)?;
+        if token.header().other_fields.crit.is_some() {
+            return Err(TokenError::Critical);
+        }
+        Ok(Self(token))
+    }
+
+    /// `alg` of the header.
+    #[must_use]
+    pub fn algorithm(&self) -> &str {
+        self.0.algorithm()
+    }
+
+    /// `kid` of the header.
+    #[must_use]
+    pub fn key_id(&self) -> Option<&str> {
+        self.0.header().key_id.as_deref()
+    }
+
+    /// The signature's bytes.
+    #[must_use]
+    pub fn signature(&self) -> &[u8] {
+        self.0.signature_bytes()
+    }
+}
+
+/// Deserializes a field such that `null` differs from an absent field.
+pub(crate) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}
+
+/// Checks that `exp` is in the future and `nbf`, if present, is not.
+pub(crate) fn check_time<T>(claims: &Claims<T>, now: DateTime<Utc>) -> Result<(), TokenError> {
+    let expiration = claims.expiration.ok_or(TokenError::Claims)?;
+    // Not with jwt-compact's own checks: they panic on a time at the end of the calendar.
+    if now.signed_duration_since(expiration) > LEEWAY {
+        return Err(TokenError::Expired);
+    }
+    check_past(claims.not_before, now)
+}
+
+/// Checks that a time, if present, is not in the future.
+pub(crate) fn check_past(
+    time: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> Result<(), TokenError> {
+    match time {
+        Some(time) if time.signed_duration_since(now) > LEEWAY => Err(TokenError::NotYetValid),
+        _ => Ok(()),
+    }
+}
+
+/// A time for jwt-compact, from milliseconds since 1970. Beyond the calendar's end it is that end, when every
+/// token has expired.
+pub(crate) fn time(milliseconds: u64) -> DateTime<Utc> {
+    i64::try_from(milliseconds)
+        .ok()
+        .and_then(DateTime::from_timestamp_millis)
+        .unwrap_or(DateTime::<Utc>::MAX_UTC)
+}

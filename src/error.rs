@@ -1,0 +1,258 @@
+//! Every way in which a request can fail: its status, its JSON body and its line in the log.
+
+use std::borrow::Cow;
+
+use kiloclaw_auth::TokenError;
+use kiloclaw_check_in::Refusal;
+use kiloclaw_fleet::InvalidParameter;
+use serde::Serialize;
+use serde_json::json;
+use worker::wasm_bindgen::prelude::*;
+use worker::{Response, web_sys};
+
+use crate::analytics::QueryError;
+use crate::bindings::ConfigError;
+
+#[wasm_bindgen(module = "/src/error.js")]
+extern "C" {
+    fn refuse(
+        status: u16,
+        body: &str,
+        line: &str,
+        name: Option<&str>,
+        value: Option<&str>,
+    ) -> web_sys::Response;
+}
+
+/// Every way in which a request can fail. A text in a variant goes to the log and never into an answer.
+#[derive(Debug)]
+pub(crate) enum ApiError {
+    /// A check-in was refused, for a reason that its contract names.
+    CheckIn(Refusal),
+    /// A secret or a binding is unusable; only the log names it.
+    Misconfigured(ConfigError),
+    /// A setting for the reports is unusable; the answer names it, as the request is authenticated.
+    ReportsMisconfigured(ConfigError),
+    /// The data point could not be written, for this reason.
+    WriteFailed(String),
+    /// The request has no credential of a configured kind.
+    MissingToken,
+    /// The bearer token is refused.
+    InvalidToken(TokenError),
+    /// The token of Cloudflare Access is refused.
+    InvalidAssertion(TokenError),
+    /// The keys of Cloudflare Access cannot be fetched or used, for this reason.
+    AccessUnavailable(String),
+    /// The internal key is not a value of `INTERNAL_API_SECRET`.
+    WrongInternalKey,
+    /// A parameter of the query is invalid.
+    InvalidParameter(InvalidParameter),
+    /// The sandbox did not check in within the window.
+    UnknownSandbox,
+    /// The principal may not see this sandbox.
+    OtherSandbox,
+    /// A query to Analytics Engine failed.
+    Query(QueryError),
+    /// The runtime failed, for this reason.
+    Internal(String),
+    /// No route has this path.
+    NotFound,
+    /// The route has only these methods.
+    MethodNotAllowed(&'static str),
+}
+
+/// What a client sees of an error.
+struct ErrorResponse {
+    status: u16,
+    code: &'static str,
+    header: Option<(&'static str, Cow<'static, str>)>,
+    body: String,
+}
+
+impl From<Refusal> for ErrorResponse {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            status: refusal.status(),
+            code: refusal.code(),
+            header: refusal.header().map(|(name, value)| (name, value.into())),
+            body: refusal.body(),
+        }
+    }
+}
+
+impl ErrorResponse {
+    fn new(status: u16, error: &'static str, code: &'static str) -> Self {
+        let body = json!({ "error": error, "code": code }).to_string();
+        Self { status, code, header: None, body }
+    }
+
+    fn unauthorized(code: &'static str) -> Self {
+        Self::new(401, "Unauthorized", code).with("www-authenticate", "Bearer")
+    }
+
+    fn query_failed(status: u16, code: &'static str) -> Self {
+        Self::new(status, "No answer from Analytics Engine", code)
+    }
+
+    fn with(self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
+        Self { header: Some((name, value.into())), ..self }
+    }
+}
+
+/// A line in the log. It holds no secret and no credential.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LogLine<'a> {
+    status: u16,
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sandbox_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+}
+
+impl ApiError {
+    fn response(&self) -> ErrorResponse {
+        match self {
+            Self::CheckIn(refusal) => (*refusal).into(),
+            Self::Misconfigured(_) => Refusal::Misconfigured.into(),
+            Self::ReportsMisconfigured(error) => {
+                let (text, code) = (Refusal::Misconfigured.error(), Refusal::Misconfigured.code());
+                let body = json!({ "error": text, "code": code, "setting": error.name });
+                ErrorResponse { body: body.to_string(), ..Refusal::Misconfigured.into() }
+            }
+            Self::WriteFailed(_) => Refusal::WriteFailed.into(),
+            Self::MissingToken => ErrorResponse::unauthorized("missing_token"),
+            Self::InvalidToken(TokenError::Expired)
+            | Self::InvalidAssertion(TokenError::Expired) => {
+                ErrorResponse::unauthorized("expired_token")
+            }
+            Self::InvalidToken(_) | Self::InvalidAssertion(_) => {
+                ErrorResponse::unauthorized("invalid_token")
+            }
+            Self::AccessUnavailable(_) => {
+                ErrorResponse::new(503, "Access unavailable", "access_unavailable")
+                    .with("retry-after", "5")
+            }
+            Self::WrongInternalKey => {
+                ErrorResponse::new(403, "Forbidden", "wrong_internal_api_key")
+            }
+            Self::InvalidParameter(InvalidParameter { name, expected, .. }) => {
+                let (text, code) = (Refusal::InvalidQuery.error(), Refusal::InvalidQuery.code());
+                let body =
+                    json!({ "error": text, "code": code, "field": name, "expected": expected });
+                ErrorResponse { body: body.to_string(), ..Refusal::InvalidQuery.into() }
+            }
+            Self::UnknownSandbox => {
+                ErrorResponse::new(404, "Not seen within the window", "unknown_sandbox")
+            }
+            Self::OtherSandbox => ErrorResponse::new(403, "Forbidden", "other_sandbox"),
+            Self::Query(error) => match error {
+                QueryError::Limited { retry_after } => {
+                    ErrorResponse::new(429, "Too many queries", "analytics_limited")
+                        .with("retry-after", retry_after.to_string())
+                }
+                QueryError::Unreachable(_) => {
+                    ErrorResponse::query_failed(502, "analytics_unreachable")
+                }
+                QueryError::Refused { .. } => ErrorResponse::query_failed(502, "analytics_refused"),
+                QueryError::TooLarge => ErrorResponse::query_failed(502, "analytics_too_large"),
+                QueryError::Unexpected(_) => {
+                    ErrorResponse::query_failed(502, "analytics_unexpected")
+                }
+                QueryError::Timeout => ErrorResponse::query_failed(504, "analytics_timeout"),
+            },
+            Self::Internal(_) => ErrorResponse::new(500, "Internal error", "internal"),
+            Self::NotFound => ErrorResponse::new(404, "Not found", "not_found"),
+            Self::MethodNotAllowed(methods) => {
+                ErrorResponse::from(Refusal::MethodNotAllowed).with("allow", *methods)
+            }
+        }
+    }
+
+    /// What the log says beyond the code.
+    fn detail(&self) -> Option<String> {
+        match self {
+            Self::CheckIn(refusal) => refusal.broken_rule().map(|(field, _)| field.to_owned()),
+            Self::Misconfigured(error) | Self::ReportsMisconfigured(error) => {
+                Some(error.to_string())
+            }
+            Self::WriteFailed(reason)
+            | Self::Internal(reason)
+            | Self::Query(QueryError::Unreachable(reason) | QueryError::Unexpected(reason)) => {
+                Some(reason.clone())
+            }
+            Self::InvalidToken(error) => Some(error.to_string()),
+            Self::InvalidAssertion(error) => Some(format!("Access: {error}")),
+            Self::AccessUnavailable(reason) => Some(format!("Access: {reason}")),
+            Self::InvalidParameter(invalid) => Some(invalid.name.clone()),
+            Self::Query(QueryError::Refused { status, reason }) => {
+                Some(format!("{status}: {reason}"))
+            }
+            Self::Query(
+                QueryError::Limited { .. } | QueryError::Timeout | QueryError::TooLarge,
+            )
+            | Self::MissingToken
+            | Self::WrongInternalKey
+            | Self::UnknownSandbox
+            | Self::OtherSandbox
+            | Self::NotFound
+            | Self::MethodNotAllowed(_) => None,
+        }
+    }
+
+    /// Logs the error as one line of JSON and builds the response.
+    pub(crate) fn into_response(self) -> worker::Result<Response> {
+        self.into_response_for(None)
+    }
+
+    /// The same for the runtime, with the sandbox that sent the request where it is known.
+    pub(crate) fn into_js(self, sandbox_id: Option<&str>) -> JsValue {
+        into_js(self.into_response_for(sandbox_id))
+    }
+
+    fn into_response_for(self, sandbox_id: Option<&str>) -> worker::Result<Response> {
+        let ErrorResponse { status, code, header, body } = self.response();
+        let line = LogLine { status, code, sandbox_id, detail: self.detail() };
+        let line = serde_json::to_string(&line)?;
+        let (name, value) = header.unzip();
+        Ok(refuse(status, &body, &line, name, value.as_deref()).into())
+    }
+}
+
+/// A handler's result for the runtime.
+pub(crate) fn into_js(result: worker::Result<Response>) -> JsValue {
+    let response = result.or_else(|error| ApiError::from(error).into_response());
+    // If even the error's response fails, the runtime answers 500.
+    response.map_or(JsValue::UNDEFINED, |response| web_sys::Response::from(response).into())
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        Self::CheckIn(refusal)
+    }
+}
+
+impl From<ConfigError> for ApiError {
+    fn from(error: ConfigError) -> Self {
+        Self::Misconfigured(error)
+    }
+}
+
+impl From<InvalidParameter> for ApiError {
+    fn from(invalid: InvalidParameter) -> Self {
+        Self::InvalidParameter(invalid)
+    }
+}
+
+impl From<QueryError> for ApiError {
+    fn from(error: QueryError) -> Self {
+        Self::Query(error)
+    }
+}
+
+impl From<worker::Error> for ApiError {
+    fn from(error: worker::Error) -> Self {
+        Self::Internal(error.to_string())
+    }
+}
