@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::limits::{MAX_STRING_BYTES, has_control_characters};
+use crate::limits::{AE_MAX_BLOB_BYTES, MAX_STRING_BYTES, has_control_characters};
 use crate::payload::CheckIn;
 
 /// The dataset that points are written to.
@@ -52,6 +52,10 @@ pub const BLOBS: [Blob; 9] = [
         value: |check_in, _| check_in.last_exit_reason.as_deref().unwrap_or_default(),
     },
 ];
+
+// 9 blobs x 1,024 B = 9,216 B < 16,000 B. The runtime silently drops a larger point, so a valid body must never
+// make one.
+const _: () = assert!(BLOBS.len() * MAX_STRING_BYTES <= AE_MAX_BLOB_BYTES);
 
 /// `double1` to `double6`.
 pub const DOUBLES: [Double; 6] = [
@@ -191,7 +195,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::limits::{AE_MAX_BLOB_BYTES, AE_MAX_INDEX_BYTES};
+    use crate::limits::AE_MAX_INDEX_BYTES;
 
     const FULL: &str = r#"{"sandboxId":"S","machineId":"M","controllerVersion":"CV",
         "controllerCommit":"CC","openclawVersion":"OV","openclawCommit":"OC",

@@ -2,8 +2,7 @@
 
 use crate::refusal::Refusal;
 
-/// The parameter of the query that makes a check-in a dry run.
-pub const DRY_RUN_PARAMETER: &str = "dry_run";
+pub use crate::refusal::DRY_RUN_PARAMETER;
 
 /// The query of a dry run, as clients append it to the check-in's URL.
 pub const DRY_RUN_QUERY: &str = "dry_run=1";

@@ -4,8 +4,10 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::dry_run::DRY_RUN_PARAMETER;
 use crate::payload::InvalidBody;
+
+/// The query parameter that makes a check-in a dry run.
+pub const DRY_RUN_PARAMETER: &str = "dry_run";
 
 /// A credential that a check-in came without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

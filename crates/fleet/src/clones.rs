@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::incidents::{Incident, Severity};
+use crate::incident::{Incident, Severity};
 use crate::parameters::DAY;
 use crate::rows::{self, UnexpectedAnswer};
 use crate::sql::{

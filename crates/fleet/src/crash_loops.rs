@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::QueryScope;
-use crate::incidents::{Incident, Severity};
+use crate::incident::{Incident, Severity};
 use crate::parameters::{DAY, HOUR};
 use crate::rows::{self, UnexpectedAnswer};
 use crate::sql::{LAST_EXIT_REASON, RESTARTS, SANDBOX_ID, in_pieces, latest, sum, weighed};

@@ -18,6 +18,7 @@ mod clones;
 mod crash_loops;
 mod fleet;
 mod history;
+mod incident;
 mod incidents;
 mod parameters;
 mod rows;
@@ -28,7 +29,8 @@ mod time;
 
 pub use fleet::{Facet, Fleet, FleetReport, LoadQuantiles};
 pub use history::{History, HistoryReport, Step};
-pub use incidents::{Incident, IncidentTotals, Incidents, IncidentsReport, Severity};
+pub use incident::{Incident, Severity};
+pub use incidents::{IncidentTotals, Incidents, IncidentsReport};
 pub use parameters::{InvalidParameter, Parameters};
 pub use rows::UnexpectedAnswer;
 pub use sandbox::{Load, Machine, Sandbox, SandboxAnswer, SandboxReport};

@@ -25,6 +25,7 @@
 
 #![forbid(unsafe_code)]
 
+mod accumulate;
 mod advice;
 mod aggregate;
 mod check;
@@ -45,8 +46,8 @@ mod value;
 pub use error::{Error, Kind, Location};
 pub use limits::Limits;
 pub use output::{Answer, Format};
-pub use point::Point;
-pub use table::{SLOTS, Table, Tables};
+pub use point::{Point, SLOTS};
+pub use table::{Table, Tables};
 pub use time::parse_rfc_3339;
 
 /// A query that was read and checked.

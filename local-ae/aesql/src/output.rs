@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use crate::column::Column;
 use crate::error::Result;
 use crate::memory::{Charge, Memory};
-use crate::plan::Field;
+use crate::value::Field;
 use crate::value::{Type, Value};
 
 /// How an answer is written.

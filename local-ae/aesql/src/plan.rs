@@ -7,7 +7,7 @@ use crate::aggregate::Aggregate;
 use crate::error::{Error, Location};
 use crate::output::Format;
 use crate::scalar::Scalar;
-use crate::value::{Type, Value};
+use crate::value::{Field, Type, Value};
 
 /// A statement.
 #[derive(Clone, Debug)]
@@ -27,13 +27,6 @@ pub(crate) struct Plan {
     pub(crate) warnings: Vec<Error>,
     /// Bytes of memory that the statement takes up, at most.
     pub(crate) bytes: usize,
-}
-
-/// A column of a table, a subquery or an answer.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Field {
-    pub(crate) name: String,
-    pub(crate) ty: Type,
 }
 
 /// ```text

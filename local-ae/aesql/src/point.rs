@@ -5,8 +5,10 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
-use crate::table::SLOTS;
 use crate::time;
+
+/// Blobs, and doubles, that a data point may have.
+pub const SLOTS: usize = 20;
 
 /// A data point of Analytics Engine.
 ///

@@ -8,16 +8,17 @@ use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use crate::aggregate::State;
+use crate::accumulate::Accumulator;
 use crate::column::{Column, Interner, LAST};
 use crate::error::{Error, Result};
 use crate::limits::{Budget, Limits};
 use crate::memory::{Charge, Held, Memory};
 use crate::output::Answer;
-use crate::plan::{Expr, Field, Groups, Members, Node, Plan, Select, Sort, Source, Statement};
+use crate::plan::{Expr, Groups, Members, Node, Plan, Select, Sort, Source, Statement};
 use crate::scalar::Call;
 use crate::table::{Segment, Slot, Table, Tables};
 use crate::time::Zone;
+use crate::value::Field;
 use crate::value::{Type, Value};
 
 /// Evaluates a statement; `now` is in milliseconds since 1970.
@@ -150,7 +151,7 @@ impl Run<'_> {
     fn group(&self, groups: &Groups, batches: &[Rows]) -> Result<(Vec<Column>, u32)> {
         let memory = &self.budget.memory;
         let mut keys = Keys::new(&groups.keys, memory)?;
-        let new_state = |call| State::new(call, memory);
+        let new_state = |call| Accumulator::new(call, memory);
         let mut states = groups.calls.iter().map(new_state).collect::<Result<Vec<_>>>()?;
         if groups.keys.is_empty() {
             // The one group is there even if no row is.
@@ -175,7 +176,7 @@ impl Run<'_> {
         &self,
         groups: &Groups,
         keys: &mut Keys,
-        states: &mut [State],
+        states: &mut [Accumulator],
         batch: &Batch,
         rows: &[u32],
     ) -> Result<()> {
@@ -212,7 +213,7 @@ impl Run<'_> {
         &self,
         groups: &Groups,
         keys: &mut Keys,
-        states: &mut [State],
+        states: &mut [Accumulator],
         batches: &[Rows],
     ) -> Result<()> {
         let memory = &self.budget.memory;

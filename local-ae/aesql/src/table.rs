@@ -11,7 +11,7 @@ use crate::column::{Column, Interner, Texts, Words};
 use crate::error::{Error, Result};
 use crate::limits::{COLUMN_TEXT_BYTES, STRING_BYTES};
 use crate::memory::{Held, Memory};
-use crate::point::Point;
+use crate::point::{Point, SLOTS};
 use crate::value::{Type, Value};
 
 /// Rows of a segment, which are also evaluated together: as many as two bytes can tell apart.
@@ -20,9 +20,6 @@ const SEGMENT_ROWS: usize = 1 << 16;
 /// Text in one column of a segment after which the next segment begins, in bytes: four such columns
 /// are as much as an expression may make of one.
 const SEGMENT_TEXT_BYTES: usize = COLUMN_TEXT_BYTES / 4;
-
-/// Blobs, and doubles, that a data point may have.
-pub const SLOTS: usize = 20;
 
 /// What tables there are, by dataset name.
 pub trait Tables {

@@ -237,6 +237,13 @@ fn write_float(value: f64, out: &mut impl Write) -> fmt::Result {
     }
 }
 
+/// A column of a table, a subquery or an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Field {
+    pub(crate) name: String,
+    pub(crate) ty: Type,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,8 +2,8 @@
 
 use sqlparser::ast;
 
-use super::expression::{check_condition, count_of, given_of};
-use super::refused;
+use super::operands::{check_condition, count_of, given_of};
+use super::refusal::refused;
 use super::scope::{Place, Scope};
 use crate::aggregate::{Aggregate, TOP_K_MAX};
 use crate::error::{Error, Location, Result};

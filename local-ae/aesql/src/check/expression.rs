@@ -4,13 +4,14 @@ use sqlparser::ast;
 
 use super::aggregation::Aggregation;
 use super::literal::{among, interval, literal, number};
+use super::operands::{UNITS, check_combination, check_condition, count_of, given_of, kind};
+use super::refusal::{absent, refused};
 use super::scope::{Place, Scope};
-use super::{absent, refused};
 use crate::advice::instead_of;
 use crate::aggregate::AGGREGATES;
 use crate::error::{Error, Location, Result};
 use crate::plan::{Expr, Node};
-use crate::scalar::{self, Given, Scalar};
+use crate::scalar::{self, Scalar};
 use crate::time::Unit;
 use crate::value::Type;
 
@@ -233,7 +234,6 @@ impl<'a> Scope<'a> {
 }
 
 const SUBSTRING: &str = "write substring(string, offset, length)";
-pub(super) const UNITS: &str = "the units are YEAR, MONTH, DAY, HOUR, MINUTE and SECOND";
 
 fn operator(name: &str) -> Result<&'static Scalar> {
     scalar::operator(name).ok_or_else(|| Error::refused(format!("{name} is not documented")))
@@ -271,10 +271,6 @@ fn binary(op: &ast::BinaryOperator, at: Option<Location>) -> Result<&'static Sca
     operator(name)
 }
 
-pub(super) fn given_of(args: &[Expr]) -> Vec<Given<'_>> {
-    args.iter().map(|arg| Given { ty: &arg.ty, literal: arg.literal() }).collect()
-}
-
 /// Checks a call of a function.
 fn apply(function: &'static Scalar, args: Vec<Expr>, at: Option<Location>) -> Result<Expr> {
     let (least, greatest) = function.arity;
@@ -298,75 +294,6 @@ fn compare(
 ) -> Result<Expr> {
     check_combination(&left, &right, function.name, at)?;
     apply(function, vec![left, right], at)
-}
-
-/// Refuses the combinations of types that Analytics Engine is known to refuse.
-pub(super) fn check_combination(
-    left: &Expr,
-    right: &Expr,
-    operator: &str,
-    at: Option<Location>,
-) -> Result<()> {
-    let (Some(a), Some(b)) = (kind(left), kind(right)) else { return Ok(()) };
-    let help = match (a, b) {
-        ("DateTime", "String") | ("String", "DateTime") => {
-            "write toDateTime('2026-01-02 03:04:05')"
-        }
-        ("Boolean", "Integer" | "Double") | ("Integer" | "Double", "Boolean")
-            if ["+", "-", "*", "/", "%"].contains(&operator) =>
-        {
-            "write countIf(condition), sumIf(x, condition) or if(condition, x, 0)"
-        }
-        _ => return Ok(()),
-    };
-    let message = format!("cannot combine the {a} and {b} types with the {operator} operator");
-    Err(Error::refused(message).help(help).at(at))
-}
-
-/// The type as Analytics Engine names it, which knows fewer of them than `ClickHouse`; nothing where
-/// it is not certain: a column of a subquery may be a condition or a number.
-fn kind(expr: &Expr) -> Option<&'static str> {
-    const CONDITIONS: &[&str] = &[
-        "=",
-        "!=",
-        "<",
-        "<=",
-        ">",
-        ">=",
-        "LIKE",
-        "NOT LIKE",
-        "ILIKE",
-        "NOT ILIKE",
-        "NOT",
-        "empty",
-        "startsWith",
-        "endsWith",
-    ];
-    match (&expr.ty, &expr.node) {
-        (Type::Float64, _) => Some("Double"),
-        (Type::String, _) => Some("String"),
-        (Type::DateTime(_), _) => Some("DateTime"),
-        (Type::Bool, _) | (_, Node::All(_) | Node::Any(_) | Node::Among(..)) => Some("Boolean"),
-        (Type::UInt8, Node::Call(function, _)) if CONDITIONS.contains(&function.name) => {
-            Some("Boolean")
-        }
-        (Type::UInt8, Node::If(parts)) => {
-            let [_, then, _] = &**parts;
-            kind(then)
-        }
-        (Type::UInt8, Node::Column(_)) => None,
-        (ty, _) if ty.is_integer() => Some("Integer"),
-        _ => None,
-    }
-}
-
-pub(super) fn check_condition(name: &str, condition: &Expr) -> Result<()> {
-    if matches!(condition.ty, Type::UInt8 | Type::Bool) {
-        return Ok(());
-    }
-    Err(Error::refused(format!("{name} takes a condition, not a {}", condition.ty))
-        .help("compare it, as in x != 0")
-        .at(condition.at))
 }
 
 fn choose(condition: Expr, then: Expr, otherwise: Expr, at: Option<Location>) -> Result<Expr> {
@@ -406,11 +333,6 @@ fn rounded(value: Expr, field: &ast::CeilFloorKind, at: Option<Location>) -> Res
         }
         ast::CeilFloorKind::Scale(scale) => Ok(vec![value, literal(&scale.value, at)?]),
     }
-}
-
-/// Of count(*) and count(x).
-pub(super) fn count_of(help: &str, at: Option<Location>) -> Error {
-    Error::refused("COUNT() function must have 0 arguments: 1").help(help).at(at)
 }
 
 /// The arguments of a call, and whether they are DISTINCT.

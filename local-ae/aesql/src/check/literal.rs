@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use sqlparser::ast;
 
-use super::expression::{UNITS, check_combination};
-use super::{absent, refused};
+use super::operands::{UNITS, check_combination};
+use super::refusal::{absent, refused};
 use crate::error::{Error, Location, Result};
 use crate::plan::{Expr, Members, Node};
 use crate::time::Unit;

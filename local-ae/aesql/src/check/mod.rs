@@ -4,8 +4,11 @@
 //! that a field it may grow has to be looked at.
 
 mod aggregation;
+mod cost;
 mod expression;
 mod literal;
+mod operands;
+mod refusal;
 mod scope;
 
 use std::cell::{Cell, RefCell};
@@ -13,55 +16,16 @@ use std::collections::HashMap;
 
 use sqlparser::ast::{self, Spanned};
 
+pub(crate) use self::cost::Cost;
+use self::refusal::{absent, refused, start};
 use self::scope::{Place, Scope};
 use crate::error::{Error, Location, Result};
-use crate::limits::EXPRESSION_PARTS;
-use crate::memory::exceeded;
 use crate::output::Format;
 use crate::parse::{self, Parsed, location};
-use crate::plan::{Expr, Field, Plan, Select, Source, Statement};
+use crate::plan::{Expr, Plan, Select, Source, Statement};
 use crate::table::Slot;
+use crate::value::Field;
 use crate::value::Type;
-
-/// What the parts of expressions, and the columns, have come to.
-pub(crate) struct Cost {
-    /// Of one statement.
-    parts: Cell<usize>,
-    /// Of all statements of a text.
-    bytes: Cell<usize>,
-    limit: usize,
-    /// Of one statement.
-    warnings: RefCell<Vec<Error>>,
-}
-
-impl Cost {
-    /// Nothing so far, of that many bytes.
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { parts: Cell::new(0), bytes: Cell::new(0), limit, warnings: RefCell::default() }
-    }
-
-    /// Notes a warning. An expression may be bound more than once: each place has one.
-    fn warn(&self, warning: Error) {
-        let mut warnings = self.warnings.borrow_mut();
-        if !warnings.contains(&warning) {
-            warnings.push(warning);
-        }
-    }
-
-    /// Counts a part with that much text. Parts that are not kept count, too: an expression is bound
-    /// several times until it is known where it belongs.
-    fn add(&self, text: usize) -> Result<()> {
-        /// More than an expression takes up with its place in a vector.
-        const PART: usize = 256;
-        self.parts.set(self.parts.get() + 1);
-        if self.parts.get() > EXPRESSION_PARTS {
-            return Err(Error::limit("the expressions are too large")
-                .help("name fewer columns, and what names others less often"));
-        }
-        self.bytes.set(self.bytes.get().saturating_add(PART).saturating_add(text));
-        if self.bytes.get() > self.limit { Err(exceeded(self.limit)) } else { Ok(()) }
-    }
-}
 
 /// Checks a statement.
 pub(crate) fn check(parsed: Parsed, cost: &Cost) -> Result<Plan> {
@@ -107,15 +71,6 @@ fn check_show(words: &[(String, Option<Location>)]) -> Result<Plan> {
         _ => return Err(refused()),
     };
     Ok(Plan { statement, format, warnings: Vec::new(), bytes: 0 })
-}
-
-fn refused(what: &str, help: &str, at: Option<Location>) -> Error {
-    Error::refused(format!("{what} is not documented")).help(help).at(at)
-}
-
-/// Refuses a clause if it is there.
-fn absent(is_absent: bool, what: &str, help: &str, at: Option<Location>) -> Result<()> {
-    if is_absent { Ok(()) } else { Err(refused(what, help, at)) }
 }
 
 fn check_query(query: &ast::Query, outermost: bool, cost: &Cost) -> Result<Select> {
@@ -462,47 +417,6 @@ fn check_limit(
         }
         Some(ast::LimitClause::OffsetCommaLimit { offset, .. }) => {
             Err(refused("LIMIT m, n", "write LIMIT n OFFSET m", start(offset)))
-        }
-    }
-}
-
-/// Where an expression begins, found without recursion.
-fn start(mut expr: &ast::Expr) -> Option<Location> {
-    loop {
-        expr = match expr {
-            ast::Expr::BinaryOp { left, .. } => left,
-            ast::Expr::Nested(inner)
-            | ast::Expr::Between { expr: inner, .. }
-            | ast::Expr::In { expr: inner, .. }
-            | ast::Expr::Like { expr: inner, .. }
-            | ast::Expr::ILike { expr: inner, .. }
-            | ast::Expr::SimilarTo { expr: inner, .. }
-            | ast::Expr::RLike { expr: inner, .. }
-            | ast::Expr::IsNull(inner)
-            | ast::Expr::IsNotNull(inner)
-            | ast::Expr::IsTrue(inner)
-            | ast::Expr::IsNotTrue(inner)
-            | ast::Expr::IsFalse(inner)
-            | ast::Expr::IsNotFalse(inner)
-            | ast::Expr::UnaryOp { expr: inner, .. }
-            | ast::Expr::Collate { expr: inner, .. }
-            | ast::Expr::Cast { expr: inner, .. }
-            | ast::Expr::Extract { expr: inner, .. }
-            | ast::Expr::Floor { expr: inner, .. }
-            | ast::Expr::Ceil { expr: inner, .. }
-            | ast::Expr::Position { expr: inner, .. }
-            | ast::Expr::Substring { expr: inner, .. }
-            | ast::Expr::Trim { expr: inner, .. }
-            | ast::Expr::Interval(ast::Interval { value: inner, .. })
-            | ast::Expr::AtTimeZone { timestamp: inner, .. } => inner,
-            ast::Expr::Function(function) => return location(function.name.span().start),
-            ast::Expr::Identifier(name) => return location(name.span.start),
-            ast::Expr::CompoundIdentifier(names) => {
-                return names.first().and_then(|name| location(name.span.start));
-            }
-            ast::Expr::Value(value) => return location(value.span.start),
-            ast::Expr::Tuple(values) => values.first()?,
-            _ => return None,
         }
     }
 }

@@ -5,12 +5,14 @@ use std::collections::{HashMap, HashSet};
 
 use sqlparser::ast::{self, Spanned};
 
-use super::{Cost, absent, refused, start};
+use super::cost::Cost;
+use super::refusal::{absent, refused, start};
 use crate::advice::closest;
 use crate::error::{Error, Result};
 use crate::limits::EXPRESSION_DEPTH;
 use crate::parse::location;
-use crate::plan::{Expr, Field, Groups, Node, Sort};
+use crate::plan::{Expr, Groups, Node, Sort};
+use crate::value::Field;
 use crate::value::Type;
 
 /// Where an expression stands, on which depends what it may refer to.

@@ -1,6 +1,6 @@
 //! Arithmetic, and the mathematical functions.
 
-use super::{Call, Checked, Given, Scalar, need_numbers, wide};
+use super::function::{Call, Checked, Given, Scalar, need_numbers, wide};
 use crate::column::Column;
 use crate::error::{Error, Result};
 use crate::time::{self, Unit};

@@ -1,6 +1,6 @@
 //! Functions of the bits of numbers.
 
-use super::{Call, Checked, Given, Scalar, need_numbers};
+use super::function::{Call, Checked, Given, Scalar, need_numbers};
 use crate::column::Column;
 use crate::error::{Error, Result};
 use crate::value::Type;

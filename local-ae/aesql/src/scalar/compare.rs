@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::{Call, Checked, Given, Scalar, need_texts, wide};
+use super::function::{Call, Checked, Given, Scalar, need_texts, wide};
 use crate::column::Column;
 use crate::error::{Error, Result};
 use crate::value::{Type, Value};

@@ -1,6 +1,6 @@
 //! Conversions to integers.
 
-use super::{Call, Checked, Given, Scalar};
+use super::function::{Call, Checked, Given, Scalar};
 use crate::column::Column;
 use crate::error::{Error, Result};
 use crate::value::Type;

@@ -1,7 +1,7 @@
 //! Functions of dates and times.
 
+use super::function::{Call, Checked, Given, Scalar};
 use super::strings::texts_by_row;
-use super::{Call, Checked, Given, Scalar};
 use crate::column::Column;
 use crate::error::{Error, Result};
 use crate::time::{self, Civil, Unit, Zone};

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Call, Checked, Given, Scalar, need_texts};
+use super::function::{Call, Checked, Given, Scalar, need_texts};
 use crate::column::{Column, Texts, Words, check_string};
 use crate::error::{Error, Result};
 use crate::memory::Held;
