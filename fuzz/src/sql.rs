@@ -1,4 +1,4 @@
-//! What must hold for any query. Shared by the fuzz targets and by `tests/fuzz_seeds.rs`.
+//! The SQL dialect: any text is a query or an error within the text, and any query has an answer or an error.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -8,7 +8,7 @@ use proptest::strategy::{BoxedStrategy, Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::Value;
 
-#[path = "../../tests/grammar/mod.rs"]
+#[path = "../../local-ae/aesql/tests/grammar/mod.rs"]
 pub mod grammar;
 
 static TABLES: LazyLock<BTreeMap<String, Table>> = LazyLock::new(grammar::tables);

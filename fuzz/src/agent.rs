@@ -1,5 +1,4 @@
-//! What must hold for each of the agent's parsers, whatever it is given. Shared by the fuzz targets
-//! and by `agent/tests/fuzz_seeds.rs`.
+//! The agent's parsers: what they accept, the contract accepts.
 
 use std::fmt::Write;
 
@@ -9,21 +8,21 @@ use kiloclaw_agent::collect::{load, network, openclaw, status_url, systemd};
 use kiloclaw_agent::secret::Redactor;
 use kiloclaw_check_in::limits::MAX_STRING_BYTES;
 
-/// `/proc/loadavg`: a load is one that the contract takes.
+/// `/proc/loadavg`: the contract accepts the load.
 pub fn loadavg(data: &[u8]) {
     if let Ok(load) = load::parse(&String::from_utf8_lossy(data)) {
         assert!(load.is_finite() && load >= 0.0);
     }
 }
 
-/// `/proc/net/dev`: what was read is read again when it is printed as a kernel does.
+/// `/proc/net/dev`: counters survive printing as a kernel does and parsing again.
 pub fn net_dev(data: &[u8]) {
     let Ok(counters) = network::parse(&String::from_utf8_lossy(data)) else { return };
     let mut text = "Inter-|\n face |bytes\n".to_owned();
     for (name, Bytes { bytes_in, bytes_out }) in &counters {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{name:>6}: {bytes_in:>7} 0 0 0 0 0 0 0 {bytes_out} 0 0 0 0 0 0 0");
-        // Whatever the names are, a choice can be made among them.
+        // Interfaces can be chosen by any name.
         let _ = Interfaces::default().counts(name, &counters);
         if let Ok(choice) = Interfaces::new(&[name]) {
             assert!(choice.counts(name, &counters) || name.starts_with('!'));
@@ -32,17 +31,17 @@ pub fn net_dev(data: &[u8]) {
     assert_eq!(network::parse(&text).ok(), Some(counters));
 }
 
-/// `openclaw --version`: a version is one that the contract takes, and nothing but ASCII.
+/// `openclaw --version`: the contract accepts the version, which is ASCII.
 pub fn openclaw_version(data: &[u8]) {
-    if let Some(told) = openclaw::parse(&String::from_utf8_lossy(data)) {
-        for text in [Some(told.version), told.commit].into_iter().flatten() {
+    if let Some(probed) = openclaw::parse(&String::from_utf8_lossy(data)) {
+        for text in [Some(probed.version), probed.commit].into_iter().flatten() {
             assert!(text.bytes().all(|byte| byte.is_ascii_graphic()));
             assert!((1..=MAX_STRING_BYTES).contains(&text.len()));
         }
     }
 }
 
-/// A controller's answer: a status is one that the contract takes, in plain words.
+/// A controller's status: the contract accepts it, and it is plain ASCII.
 pub fn status_json(data: &[u8]) {
     if let Ok(Answer { status, .. }) = status_url::parse(data, &Redactor::default()) {
         assert!(status.uptime_seconds.is_finite() && status.uptime_seconds >= 0.0);
@@ -54,7 +53,7 @@ pub fn status_json(data: &[u8]) {
     }
 }
 
-/// `systemctl show`: states and reasons are in the words of the contract.
+/// `systemctl show`: states and reasons are those of the contract.
 pub fn systemctl_show(data: &[u8]) {
     if let Ok(Some(service)) = systemd::parse(&String::from_utf8_lossy(data)) {
         let states = ["stopped", "starting", "running", "stopping", "crashed"];
