@@ -11,7 +11,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 
 import { Collector } from './agent/collector.ts';
 import { AGENT, AGENTS, field, slug, type Absent, type Subject } from './agent/subjects.ts';
-import { contextSwitches, cpuSeconds, memory, wakeUps, type Memory } from './process.ts';
+import { contextSwitches, cpuSeconds, memory, wakeUps, type Memory } from '../harness/process-usage.ts';
 import { table } from './report.ts';
 import { Failure, start, stopAll } from './workerd.ts';
 

@@ -7,14 +7,10 @@ import {
   dataPoint,
   gatewayToken,
   GATEWAY_TOKEN_SECRET,
-  headers,
   JWT_SECRET,
-  REGION,
-  SAMPLE,
-  VARS,
   type Fields,
-  type Headers,
-} from './check-in.ts';
+} from '../harness/check-in.ts';
+import { headers, REGION, SAMPLE, VARS, type Headers } from './check-in.ts';
 import {
   ask,
   Failure,

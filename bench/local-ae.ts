@@ -8,11 +8,11 @@ import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
 
-import { freePort } from '../local-ae/test/port.js';
+import { WORKERD } from '../harness/workerd.ts';
+import { freePort } from '../local-ae/support/port.js';
 import { table } from './report.ts';
 import { ended, start, stopAll } from './workerd.ts';
 
-const WORKERD = 'node_modules/.bin/workerd';
 const CONFIGURATION = 'local-ae/workerd.capnp';
 const ENGINE = 'local-ae/build/engine.wasm';
 

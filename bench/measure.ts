@@ -3,16 +3,8 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 
-import {
-  API_KEY,
-  CHECK_IN_PATH,
-  headers,
-  INVALID_BODY,
-  REPORT_REGION,
-  SAMPLE,
-  SAMPLE_BODY,
-  VARS,
-} from './check-in.ts';
+import { API_KEY, CHECK_IN_PATH } from '../harness/check-in.ts';
+import { headers, INVALID_BODY, REPORT_REGION, SAMPLE, SAMPLE_BODY, VARS } from './check-in.ts';
 import {
   ask,
   ended,

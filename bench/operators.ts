@@ -9,10 +9,11 @@ import { readFileSync } from 'node:fs';
 import { styleText } from 'node:util';
 
 import layout from '../crates/check-in/data-point.json' with { type: 'json' };
-import { AE_API_TOKEN, JWT_SECRET, startWorker, type Worker } from '../tests/worker.ts';
-import { history, insert } from '../tools/history.ts';
-import { mint } from '../tools/token.ts';
-import { cpuSeconds, memory } from './process.ts';
+import { AE_API_TOKEN, JWT_SECRET } from '../harness/check-in.ts';
+import { startWorker, type Worker } from '../harness/worker.ts';
+import { history, insert } from '../harness/made-up-fleet.ts';
+import { mint } from '../harness/token.ts';
+import { cpuSeconds, memory } from '../harness/process-usage.ts';
 import { table } from './report.ts';
 
 const SANDBOXES = 10_000;
@@ -221,7 +222,7 @@ export async function operatorsSection(): Promise<string> {
     return `## The operators' API
 
 A day of ${count(SANDBOXES)} sandboxes, which is ${count(points)} check-ins, in the local Analytics Engine
-(\`tools/history.ts\`), asked through the Worker; \`node bench/operators.ts\` prints this alone. Medians of
+(\`tools/seed.ts\`), asked through the Worker; \`node bench/operators.ts\` prints this alone. Medians of
 ${RUNS}, and the same question again within 15 s. Before, the store read all points into memory, which took
 ${(loaded / 1000).toFixed(1)} s; they take up ${Math.round(status.memory / points)} bytes each.
 

@@ -6,11 +6,12 @@ import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 
-import { RUN } from '../tests/processes.ts';
-import { CHECK_IN_PATH, headers, REPORT_REGION, SAMPLE, SAMPLE_BODY, type Headers } from './check-in.ts';
-import { cpuSeconds, memory } from './process.ts';
+import { RUN } from '../harness/processes.ts';
+import { listening, WORKERD } from '../harness/workerd.ts';
+import { CHECK_IN_PATH } from '../harness/check-in.ts';
+import { headers, REPORT_REGION, SAMPLE, SAMPLE_BODY, type Headers } from './check-in.ts';
+import { cpuSeconds, memory } from '../harness/process-usage.ts';
 
-const WORKERD = 'node_modules/.bin/workerd';
 const START_DEADLINE_MS = 10_000;
 const LOG_DEADLINE_MS = 5_000;
 
@@ -134,7 +135,7 @@ export async function serve(
 
   let ports: ReadonlyMap<string, number>;
   try {
-    ports = await listening(child, services.length);
+    ports = await listening(child.stdio[3] as Readable, services.map(({ name }) => name));
   } catch (error) {
     throw new Failure(`${variant.name}: ${(error as Error).message}\n${readLog()}`);
   }
@@ -158,28 +159,6 @@ export async function serve(
     },
     stop,
   };
-}
-
-/** Waits until the process says that all its sockets listen, and where. */
-function listening(child: ChildProcess, count: number): Promise<ReadonlyMap<string, number>> {
-  return new Promise((resolve, reject) => {
-    const ports = new Map<string, number>();
-    let text = '';
-    const late = setTimeout(() => reject(new Failure('workerd does not listen')), START_DEADLINE_MS);
-    child.once('error', reject);
-    child.once('close', () => reject(new Failure('workerd ended')));
-    (child.stdio[3] as Readable).setEncoding('utf8').on('data', (part: string) => {
-      const lines = (text + part).split('\n');
-      text = lines.pop() ?? '';
-      for (const line of lines) {
-        const { event, socket, port } = JSON.parse(line) as Record<string, string | number>;
-        if (event === 'listen') ports.set(String(socket), Number(port));
-      }
-      if (ports.size < count) return;
-      clearTimeout(late);
-      resolve(ports);
-    });
-  });
 }
 
 /** Text in Cap'n Proto's notation, which has JSON's escapes. */

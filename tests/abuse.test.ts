@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { API_KEY, FULL, gatewayToken, logged, MINIMAL, refusal, SANDBOX_ID, startWorker } from './worker.ts';
+import { API_KEY, FULL, gatewayToken, MINIMAL, SANDBOX_ID } from '../harness/check-in.ts';
+import { logged, refusal, startWorker } from '../harness/worker.ts';
 
 const REVOKED = { error: 'Forbidden', code: 'revoked' };
 const LIMITED = { error: 'Too many requests', code: 'rate_limited' };

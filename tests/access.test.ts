@@ -11,14 +11,8 @@ import { after, test, type TestContext } from 'node:test';
 
 import { exportJWK, exportSPKI, generateKeyPair, SignJWT, type JWK } from 'jose';
 
-import {
-  assertUnauthorized,
-  JWT_SECRET,
-  logged,
-  refusal,
-  startWorker,
-  type Worker,
-} from './worker.ts';
+import { JWT_SECRET } from '../harness/check-in.ts';
+import { assertUnauthorized, logged, refusal, startWorker, type Worker } from '../harness/worker.ts';
 
 const AUD = '4714c1358e65fe4b408ad6d432a5f878f08194bdb4752441fd56faefa9b2b6f2';
 const MINUTE = 60_000;

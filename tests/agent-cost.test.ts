@@ -15,10 +15,10 @@ import { test, type TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { TLSSocket } from 'node:tls';
 
-import { certificates } from '../bench/agent/certificates.ts';
-import { contextSwitches, wakeUps } from '../bench/process.ts';
-import { AGENT } from './agent.ts';
-import { RUN } from './processes.ts';
+import { certificates } from '../harness/certificates.ts';
+import { contextSwitches, wakeUps } from '../harness/process-usage.ts';
+import { AGENT } from '../harness/agent.ts';
+import { RUN } from '../harness/processes.ts';
 
 const STATUS = JSON.stringify({ state: 'running', pid: 1, uptime: 1, restarts: 0, lastExit: null });
 /** Long enough for anything that is done every second or so. */

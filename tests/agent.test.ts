@@ -8,9 +8,10 @@ import { hostname, tmpdir } from 'node:os';
 import path from 'node:path';
 import { test, type TestContext } from 'node:test';
 
-import { freePort } from '../local-ae/test/port.js';
-import { AGENT } from './agent.ts';
-import { API_KEY, CHECK_IN_PATH, gatewayToken, GATEWAY_TOKEN_SECRET, MINIMAL, startWorker } from './worker.ts';
+import { freePort } from '../local-ae/support/port.js';
+import { AGENT } from '../harness/agent.ts';
+import { API_KEY, CHECK_IN_PATH, gatewayToken, GATEWAY_TOKEN_SECRET, MINIMAL } from '../harness/check-in.ts';
+import { startWorker } from '../harness/worker.ts';
 
 const SANDBOX_ID = `sandbox-of-${hostname()}`;
 

@@ -3,7 +3,8 @@ import assert from 'node:assert/strict';
 import { connect } from 'node:net';
 import { test } from 'node:test';
 
-import { CHECK_IN_PATH, credentials, FULL, MINIMAL, refusal, SANDBOX_ID, startWorker } from './worker.ts';
+import { CHECK_IN_PATH, credentials, FULL, MINIMAL, SANDBOX_ID } from '../harness/check-in.ts';
+import { refusal, startWorker } from '../harness/worker.ts';
 
 const worker = await startWorker();
 

@@ -8,7 +8,8 @@ import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 
-import { FULL, startWorker } from './worker.ts';
+import { FULL } from '../harness/check-in.ts';
+import { startWorker } from '../harness/worker.ts';
 
 /** Calls from JavaScript into wasm, calls back, and allocations, per accepted check-in. */
 const BUDGET = { intoWasm: 3, outOfWasm: 2, allocations: 5 };

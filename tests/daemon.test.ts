@@ -9,9 +9,10 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test, type TestContext } from 'node:test';
 
-import { AGENT } from './agent.ts';
-import { RUN } from './processes.ts';
-import { API_KEY, CHECK_IN_PATH, gatewayToken, startWorker, type Worker } from './worker.ts';
+import { AGENT } from '../harness/agent.ts';
+import { RUN } from '../harness/processes.ts';
+import { API_KEY, CHECK_IN_PATH, gatewayToken } from '../harness/check-in.ts';
+import { startWorker, type Worker } from '../harness/worker.ts';
 
 const SANDBOX_ID = 'sandbox-7';
 

@@ -3,7 +3,8 @@ import assert from 'node:assert/strict';
 import { beforeEach, test } from 'node:test';
 
 import layout from '../crates/check-in/data-point.json' with { type: 'json' };
-import { FULL, MINIMAL, startWorker } from './worker.ts';
+import { FULL, MINIMAL } from '../harness/check-in.ts';
+import { startWorker } from '../harness/worker.ts';
 
 const worker = await startWorker();
 beforeEach(() => worker.clear());

@@ -2,15 +2,8 @@
 import assert from 'node:assert/strict';
 import { beforeEach, test } from 'node:test';
 
-import {
-  CHECK_IN_PATH,
-  credentials,
-  FULL,
-  gatewayToken,
-  refusal,
-  startWorker,
-  type Worker,
-} from './worker.ts';
+import { CHECK_IN_PATH, credentials, FULL, gatewayToken } from '../harness/check-in.ts';
+import { refusal, startWorker, type Worker } from '../harness/worker.ts';
 
 const worker = await startWorker();
 beforeEach(() => worker.clear());

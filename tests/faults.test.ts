@@ -15,9 +15,9 @@ import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 
-import { AGENT } from './agent.ts';
-import { allPoints, Machine, until } from './fleet.ts';
-import { killAndRestart } from './kills.ts';
+import { AGENT } from '../harness/agent.ts';
+import { allPoints, Machine, until } from './support/fleet.ts';
+import { killAndRestart } from './support/kills.ts';
 import {
   API_KEY,
   CHECK_IN_PATH,
@@ -25,12 +25,10 @@ import {
   FULL,
   GATEWAY_TOKEN_SECRET,
   JWT_SECRET,
-  logged,
   MINIMAL,
-  refusal,
-  startWorker,
-} from './worker.ts';
-import { startWorkerd } from './workerd.ts';
+} from '../harness/check-in.ts';
+import { logged, refusal, startWorker } from '../harness/worker.ts';
+import { startWorkerd } from '../harness/workerd.ts';
 
 /**
  * A Worker whose dataset fails as its caller says, by the sandbox. `hangs` and `rejects` are what a

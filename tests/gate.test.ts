@@ -7,19 +7,9 @@ import { spawnSync } from 'node:child_process';
 import { createHmac, generateKeyPairSync, sign } from 'node:crypto';
 import { test } from 'node:test';
 
-import {
-  API_KEY,
-  assertUnauthorized,
-  CHECK_IN_PATH,
-  FULL,
-  gatewayToken,
-  JWT_SECRET,
-  logged,
-  refusal,
-  startWorker,
-  type Worker,
-} from './worker.ts';
-import { until } from './fleet.ts';
+import { API_KEY, CHECK_IN_PATH, FULL, gatewayToken, JWT_SECRET } from '../harness/check-in.ts';
+import { assertUnauthorized, logged, refusal, startWorker, type Worker } from '../harness/worker.ts';
+import { until } from './support/fleet.ts';
 
 const base64url = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64url');
 const now = () => Math.floor(Date.now() / 1000);

@@ -8,8 +8,8 @@ import { after, before, test } from 'node:test';
 
 import layout from '../crates/check-in/data-point.json' with { type: 'json' };
 import dashboard from '../grafana/dashboards/fleet.json' with { type: 'json' };
-import { freePort, insert, miniflare, worker } from '../local-ae/test/instance.js';
-import { check } from './aesql.ts';
+import { freePort, insert, miniflare, worker } from '../local-ae/support/instance.js';
+import { check } from './support/aesql.ts';
 import {
   expand,
   expandVariable,
@@ -19,7 +19,7 @@ import {
   type Answer,
   type Selection,
   type Target,
-} from './grafana.ts';
+} from './support/grafana.ts';
 
 const PLUGIN = 'vertamedia-clickhouse-datasource';
 const MINUTE = 60_000;

@@ -14,21 +14,11 @@ import { Ajv2020 } from 'ajv/dist/2020.js';
 import addFormats from 'ajv-formats';
 
 import openapi from '../src/openapi.json' with { type: 'json' };
-import { mint } from '../tools/token.ts';
-import { until } from './fleet.ts';
-import {
-  AE_API_TOKEN,
-  API_KEY,
-  FULL,
-  GATEWAY_TOKEN_SECRET,
-  JWT_SECRET,
-  logged,
-  MINIMAL,
-  refusal,
-  startWorker,
-  type Worker,
-} from './worker.ts';
-import { startWorkerd } from './workerd.ts';
+import { mint } from '../harness/token.ts';
+import { until } from './support/fleet.ts';
+import { AE_API_TOKEN, API_KEY, FULL, GATEWAY_TOKEN_SECRET, JWT_SECRET, MINIMAL } from '../harness/check-in.ts';
+import { logged, refusal, startWorker, type Worker } from '../harness/worker.ts';
+import { startWorkerd } from '../harness/workerd.ts';
 
 const MINUTE = 60;
 const HOUR = 60 * MINUTE;

@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { FULL, startWorker } from './worker.ts';
+import { FULL } from '../harness/check-in.ts';
+import { startWorker } from '../harness/worker.ts';
 
 test('a panic in one request does not poison later ones', async (t) => {
   const worker = await startWorker({ build: 'panic' }, t);

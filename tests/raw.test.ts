@@ -9,7 +9,7 @@ import { after, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
 
-import { read, type JsonPoint } from '../local-ae/test/instance.js';
+import { read, type JsonPoint } from '../local-ae/support/instance.js';
 import {
   API_KEY,
   CHECK_IN_PATH,
@@ -18,8 +18,8 @@ import {
   GATEWAY_TOKEN_SECRET,
   JWT_SECRET,
   MINIMAL,
-} from './worker.ts';
-import { startWorkerd } from './workerd.ts';
+} from '../harness/check-in.ts';
+import { startWorkerd } from '../harness/workerd.ts';
 
 const workerd = await startWorkerd(
   { KILOCODE_API_KEY: API_KEY, GATEWAY_TOKEN_SECRET, JWT_SECRET },

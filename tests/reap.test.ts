@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, test } from 'node:test';
 
-import { Mark } from './processes.ts';
+import { Mark } from '../harness/processes.ts';
 
 // Starts a grandchild in a session of its own, which ignores all that can be ignored, and says so.
 const COMMAND = `

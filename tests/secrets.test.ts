@@ -15,10 +15,10 @@ import { test, type TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseEnv } from 'node:util';
 
-import { mint } from '../tools/token.ts';
-import { AGENT } from './agent.ts';
-import { forms, Outputs } from './leaks.ts';
-import { RUN } from './processes.ts';
+import { mint } from '../harness/token.ts';
+import { AGENT } from '../harness/agent.ts';
+import { forms, Outputs } from './support/leaks.ts';
+import { RUN } from '../harness/processes.ts';
 import {
   AE_API_TOKEN,
   API_KEY,
@@ -27,9 +27,8 @@ import {
   gatewayToken,
   GATEWAY_TOKEN_SECRET,
   JWT_SECRET,
-  startWorker,
-  type Worker,
-} from './worker.ts';
+} from '../harness/check-in.ts';
+import { startWorker, type Worker } from '../harness/worker.ts';
 
 /** A secret like no other; `odd` are characters that encodings change. */
 const secret = (name: string, odd = '/+%"~') => `${name}${odd}${randomBytes(18).toString('base64url')}`;

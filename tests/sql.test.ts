@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 
 import layout from '../crates/check-in/data-point.json' with { type: 'json' };
-import { check } from './aesql.ts';
+import { check } from './support/aesql.ts';
 
 /** What the interpreter is compared by: some of it is refused on purpose. */
 const ORACLE = 'local-ae/aesql/oracle/';

@@ -2,17 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import {
-  API_KEY,
-  CHECK_IN_PATH,
-  credentials,
-  FULL,
-  gatewayToken,
-  refusal,
-  startWorker,
-  type Options,
-  type Worker,
-} from './worker.ts';
+import { API_KEY, CHECK_IN_PATH, credentials, FULL, gatewayToken } from '../harness/check-in.ts';
+import { refusal, startWorker, type Options, type Worker } from '../harness/worker.ts';
 
 const worker = await startWorker();
 

@@ -10,12 +10,13 @@ import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { isDeepStrictEqual, parseArgs, parseEnv, stripVTControlCharacters, styleText } from 'node:util';
 
+import { CHECK_IN_PATH } from '../harness/check-in.ts';
 import layout from '../crates/check-in/data-point.json' with { type: 'json' };
 import { lockFolder } from '../local-ae/lock.js';
-import { freePort } from '../local-ae/test/port.js';
+import { freePort } from '../local-ae/support/port.js';
 import { command, Failure } from './command.ts';
 import { RUNNING_FILE, STORE_PORT, WORKER_PORT, type Running } from './running.ts';
-import { mint } from './token.ts';
+import { mint } from '../harness/token.ts';
 
 const HELP = `Usage: npm start [-- OPTIONS]
 
@@ -33,7 +34,6 @@ Options:
 `;
 
 const SECRETS = ['KILOCODE_API_KEY', 'GATEWAY_TOKEN_SECRET', 'JWT_SECRET'];
-const CHECK_IN_PATH = '/api/controller/checkin';
 const STATE_FOLDER = '.wrangler';
 /** Keeps what the agent has not told yet, and what its `status` tells. */
 const STATE_FILE = `${STATE_FOLDER}/agent-state.json`;
@@ -395,7 +395,7 @@ async function main(): Promise<void> {
   const store = `http://127.0.0.1:${storePort}`;
 
   let daemon: ChildProcess | undefined;
-  const history = 'a day of a made-up fleet, to see more: npm run history';
+  const history = 'a day of a made-up fleet, to see more: npm run seed';
   writeFileSync(RUNNING_FILE, `${JSON.stringify({ worker: url, store } satisfies Running)}\n`);
   const fleet = `the fleet, as operators see it, for ${TOKEN_HOURS} h:\n\n${await operatorCurl(url, vars)}\n`;
   // On a terminal, wrangler takes it, and its keys work. What is to be said is said before.

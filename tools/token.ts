@@ -1,68 +1,32 @@
-/** `npm run token`: mints a token for an operator, as the Worker's gate takes it. */
+/** `npm run token`: mints an operator's token. */
 import { existsSync, readFileSync } from 'node:fs';
 import { parseArgs, parseEnv } from 'node:util';
 
-import { SignJWT } from 'jose';
-
+import { mint, values, type Vars } from '../harness/token.ts';
 import { command, Failure } from './command.ts';
 
 const HELP = `Usage: npm run --silent token -- --sub NAME [OPTIONS]
 
-Mints a token for the operators' API and prints it, and nothing else, on stdout. It is signed with the
-first value of JWT_SECRET: that of --secret-file, of the environment or of .dev.vars, whichever is there
-first.
+Mints a token for the operators' API and prints it, and nothing else, on standard output. It is signed with the
+first value of JWT_SECRET, which is read from --secret-file, the environment or .dev.vars, in this order.
 
 Options:
-  --sub NAME          whom the token is for
-  --ttl TIME          how long it holds: a number and s, m, h or d, at most 90d [default: 1h]
-  --sandbox ID        the only sandbox that it may see [default: the whole fleet]
-  --secret-file FILE  a file that holds JWT_SECRET, rather than the environment or .dev.vars
-  --issuer NAME       its issuer [default: JWT_ISSUER, of the environment or with JWT_SECRET]
-  --audience NAME     its audience [default: JWT_AUDIENCE, likewise, or else kiloclaw-telemetry]
-  -h, --help          this text
+  --sub NAME          the operator's name
+  --ttl TIME          lifetime: a number and s, m, h or d, at most 90d [default: 1h]
+  --sandbox ID        the only sandbox that the token may see [default: the whole fleet]
+  --secret-file FILE  read JWT_SECRET from this file
+  --issuer NAME       issuer [default: JWT_ISSUER, from the same place as JWT_SECRET or the environment]
+  --audience NAME     audience [default: JWT_AUDIENCE, likewise, else kiloclaw-telemetry]
+  -h, --help          print this help
 
-To ask a Worker with it:
+To use it:
   curl -H "authorization: Bearer $(npm run --silent token -- --sub ops)" https://<your worker>/api/whoami
 `;
 
-/** As the Worker's: a longer id is none. */
+/** As in the Worker: no sandbox has a longer id. */
 const MAX_SANDBOX_ID_BYTES = 96;
-/** As the Worker's, where JWT_AUDIENCE is not set. */
-const DEFAULT_AUDIENCE = 'kiloclaw-telemetry';
 const UNITS = { s: 1, m: 60, h: 3_600, d: 86_400 };
 const MAX_TTL_SECONDS = 90 * UNITS.d;
-
-type Vars = Readonly<Record<string, string | undefined>>;
-
-export interface Token {
-  readonly sub: string;
-  /** How long it holds, in seconds. */
-  readonly ttl: number;
-  /** The only sandbox that it may see. */
-  readonly sandbox?: string;
-}
-
-/** Signs a token with the current value of JWT_SECRET. */
-export async function mint({ sub, ttl, sandbox }: Token, vars: Vars): Promise<string> {
-  const [secret] = values(vars.JWT_SECRET);
-  const issuer = vars.JWT_ISSUER?.trim();
-  const audience = vars.JWT_AUDIENCE?.trim() || DEFAULT_AUDIENCE;
-  const now = Math.floor(Date.now() / 1_000);
-  return new SignJWT({
-    ...(issuer ? { iss: issuer } : {}),
-    sub,
-    aud: audience,
-    iat: now,
-    exp: now + ttl,
-    ...(sandbox === undefined ? {} : { sandbox_id: sandbox }),
-  })
-    .setProtectedHeader({ alg: 'HS256', typ: 'JWT' })
-    .sign(new TextEncoder().encode(secret));
-}
-
-/** The values of a secret, as the Worker reads them. */
-const values = (secret = '') =>
-  secret.split(',').map((value) => value.trim()).filter((value) => value !== '');
 
 function options() {
   try {
@@ -92,7 +56,7 @@ function seconds(ttl: string): number {
   return value;
 }
 
-/** JWT_SECRET and what goes with it, and where it is from. */
+/** JWT_SECRET and related variables, and their source. */
 function settings(file: string | undefined): Vars & { readonly source: string } {
   if (file !== undefined) {
     let secret;
@@ -112,15 +76,15 @@ function settings(file: string | undefined): Vars & { readonly source: string } 
     return { ...local, ...process.env, JWT_SECRET: local.JWT_SECRET, source: '.dev.vars' };
   }
   throw new Failure(
-    'JWT_SECRET is missing: set it to what `wrangler secret put JWT_SECRET` was given, in the ' +
-      'environment or with --secret-file. For local development, `npm start` writes one to .dev.vars',
+    'JWT_SECRET is missing: set it in the environment or with --secret-file, to the value that `wrangler secret ' +
+      'put JWT_SECRET` got. For local development, `npm start` writes one to .dev.vars',
   );
 }
 
 async function main(): Promise<void> {
   const { sub, ttl, sandbox, issuer, audience, help, ...files } = options();
   if (help) return void console.log(HELP);
-  if (!sub) throw new Failure("--sub is missing: say whom the token is for, such as '--sub ops'");
+  if (!sub) throw new Failure("--sub is missing: give the operator's name, such as '--sub ops'");
   if (sandbox !== undefined) {
     const bytes = Buffer.byteLength(sandbox);
     if (bytes < 1 || bytes > MAX_SANDBOX_ID_BYTES) {

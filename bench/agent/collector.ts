@@ -4,7 +4,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 
-import { certificates } from './certificates.ts';
+import { certificates } from '../../harness/certificates.ts';
 
 /** What the controller tells of the process. */
 const STATUS = JSON.stringify({ state: 'running', pid: 1, uptime: 86_412.5, restarts: 7, lastExit: null });

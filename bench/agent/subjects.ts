@@ -4,8 +4,9 @@ import { constants, copyFileSync, readdirSync, readFileSync, statSync, writeFile
 import { Agent as ConnectionPool, get } from 'node:http';
 import { join } from 'node:path';
 
-import { freePort } from '../../local-ae/test/port.js';
-import { API_KEY, CHECK_IN_PATH, gatewayToken, SAMPLE } from '../check-in.ts';
+import { freePort } from '../../local-ae/support/port.js';
+import { API_KEY, CHECK_IN_PATH, gatewayToken } from '../../harness/check-in.ts';
+import { SAMPLE } from '../check-in.ts';
 import type { Collector } from './collector.ts';
 import { unpacked, type Unpacked } from './debian.ts';
 

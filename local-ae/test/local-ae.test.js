@@ -13,7 +13,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Log, LogLevel, Miniflare } from 'miniflare';
 
 import { plugins } from '../index.js';
-import { freePort, miniflare, read, reset, stored, worker, write } from './instance.js';
+import { freePort, miniflare, read, reset, stored, worker, write } from '../support/instance.js';
 
 /** What Miniflare logs. */
 class RecordingLog extends Log {

@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
 
-import { freePort } from './port.js';
+import { freePort } from '../support/port.js';
 
 const url = new URL('port.js', import.meta.url).href;
 const asked = (/** @type {string} */ what) => {

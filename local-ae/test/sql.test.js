@@ -18,7 +18,7 @@ import {
   stored,
   worker,
   write,
-} from './instance.js';
+} from '../support/instance.js';
 
 const DAY_MS = 86_400_000;
 

@@ -9,7 +9,7 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
-import { insert, read, rows, stored } from './instance.js';
+import { insert, read, rows, stored } from '../support/instance.js';
 
 // Miniflare's: this package has no dependencies. What `workerd` exports is the path of the program;
 // `bin/workerd` may be a script, which would be killed in its place.

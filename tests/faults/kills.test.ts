@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { killAndRestart } from '../kills.ts';
+import { killAndRestart } from '../support/kills.ts';
 
 test('killed while no answer is on its way: what was told is what happened', async (t) => {
   const outcome = await killAndRestart(t, { machines: 8, quiet: 15, random: 0, midway: 0 });

@@ -10,10 +10,10 @@ import path from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 
-import type { JsonPoint } from '../../local-ae/test/instance.js';
-import { allPoints, deltasOf, Machine, minus, plus, sum, until, type Deltas } from '../fleet.ts';
-import { API_KEY, CHECK_IN_PATH, GATEWAY_TOKEN_SECRET, JWT_SECRET } from '../worker.ts';
-import { startWorkerd } from '../workerd.ts';
+import type { JsonPoint } from '../../local-ae/support/instance.js';
+import { allPoints, deltasOf, Machine, minus, plus, sum, until, type Deltas } from '../support/fleet.ts';
+import { API_KEY, CHECK_IN_PATH, GATEWAY_TOKEN_SECRET, JWT_SECRET } from '../../harness/check-in.ts';
+import { startWorkerd } from '../../harness/workerd.ts';
 
 const skip = process.env.FAULTS_ISOLATED === undefined && 'it takes root, and tools/faults';
 

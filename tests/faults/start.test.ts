@@ -5,9 +5,9 @@ import { once } from 'node:events';
 import { connect } from 'node:net';
 import { test, type TestContext } from 'node:test';
 
-import { freePort } from '../../local-ae/test/port.js';
-import { until } from '../fleet.ts';
-import { Mark } from '../processes.ts';
+import { freePort } from '../../local-ae/support/port.js';
+import { until } from '../support/fleet.ts';
+import { Mark } from '../../harness/processes.ts';
 
 const [WORKER, STORE] = [await freePort(), await freePort()];
 

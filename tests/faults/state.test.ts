@@ -7,9 +7,10 @@ import path from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { promisify } from 'node:util';
 
-import { AGENT } from '../agent.ts';
-import { Machine, until } from '../fleet.ts';
-import { API_KEY, CHECK_IN_PATH, gatewayToken, startWorker } from '../worker.ts';
+import { AGENT } from '../../harness/agent.ts';
+import { Machine, until } from '../support/fleet.ts';
+import { API_KEY, CHECK_IN_PATH, gatewayToken } from '../../harness/check-in.ts';
+import { startWorker } from '../../harness/worker.ts';
 
 const skip = process.env.FAULTS_ISOLATED === undefined && 'it takes root, and tools/faults';
 const run = promisify(execFile);

@@ -5,7 +5,7 @@
 //! At the end there is a summary, and with `--report` all of it in JSON: for each sandbox what was
 //! accepted, and which check-ins were left without an answer, so that a store can be compared.
 //!
-//! `bench/load.ts` runs it against the built Worker.
+//! `tests/load/load.ts` runs it against the built Worker.
 
 mod connection;
 mod machine;

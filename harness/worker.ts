@@ -1,25 +1,23 @@
 /** The built Worker in real workerd, with the local Analytics Engine, and a client for both. */
 import assert from 'node:assert/strict';
-import { createHmac } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { after } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 
 import { Miniflare, type WorkerOptions } from 'miniflare';
 
+import {
+  AE_API_TOKEN,
+  API_KEY,
+  CHECK_IN_PATH,
+  credentials,
+  GATEWAY_TOKEN_SECRET,
+  JWT_SECRET,
+  SANDBOX_ID,
+} from './check-in.ts';
+import { COMPATIBILITY_DATE } from './workerd.ts';
 import layout from '../crates/check-in/data-point.json' with { type: 'json' };
-import { freePort, read, stored, type JsonPoint } from '../local-ae/test/instance.js';
-
-// As long as the Worker wants them: it warns about shorter ones.
-export const API_KEY = 'kilo-key-1-of-tests';
-export const GATEWAY_TOKEN_SECRET = 'gateway-secret-1';
-export const JWT_SECRET = 'jwt-secret-1-of-tests-of-32-bytes';
-export const AE_API_TOKEN = 'ae-token-1';
-export const CHECK_IN_PATH = '/api/controller/checkin';
-
-/** The deployed configuration is the one place for it. */
-const [, COMPATIBILITY_DATE] =
-  /^compatibility_date = "(.+)"$/m.exec(readFileSync('wrangler.toml', 'utf8')) ?? [];
+import { freePort, read, stored, type JsonPoint } from '../local-ae/support/instance.js';
 
 type Binding = NonNullable<WorkerOptions['config']['env']>[string];
 
@@ -187,52 +185,6 @@ export async function startWorker(
   };
   return worker;
 }
-
-export const SANDBOX_ID = 'sandbox-1';
-
-/** The token of a sandbox, derived apart from the code under test. */
-export const gatewayToken = (sandboxId: string, secret = GATEWAY_TOKEN_SECRET): string =>
-  createHmac('sha256', secret).update(sandboxId).digest('hex');
-
-/** The credential headers of a sandbox. */
-export const credentials = (sandboxId: string, key = API_KEY): Record<string, string> => ({
-  authorization: `Bearer ${key}`,
-  'x-kiloclaw-gateway-token': gatewayToken(sandboxId),
-});
-
-/** A body with every field of the contract. */
-export const FULL = {
-  sandboxId: SANDBOX_ID,
-  machineId: 'machine-1',
-  controllerVersion: '1.2.3',
-  controllerCommit: 'abc1234',
-  openclawVersion: '2026.3.13',
-  openclawCommit: 'def5678',
-  supervisorState: 'running',
-  totalRestarts: 7,
-  restartsSinceLastCheckin: 2,
-  uptimeSeconds: 3600.5,
-  loadAvg5m: 0.42,
-  bandwidthBytesIn: 123_456_789_012,
-  bandwidthBytesOut: 1_000,
-  lastExitReason: 'signal:SIGTERM',
-} as const;
-
-/** A body with only what is required, and null where that is allowed. */
-export const MINIMAL = {
-  sandboxId: 'sandbox-2',
-  controllerVersion: '1.2.3',
-  controllerCommit: 'abc1234',
-  openclawVersion: null,
-  openclawCommit: null,
-  supervisorState: 'stopped',
-  totalRestarts: 0,
-  restartsSinceLastCheckin: 0,
-  uptimeSeconds: 0,
-  loadAvg5m: 0,
-  bandwidthBytesIn: 0,
-  bandwidthBytesOut: 0,
-} as const;
 
 export const refusal = async (response: Response): Promise<Refusal> =>
   (await response.json()) as Refusal;

@@ -9,12 +9,12 @@ import { createServer } from 'node:net';
 import path from 'node:path';
 import type { Readable } from 'node:stream';
 
-import layout from '../crates/check-in/data-point.json' with { type: 'json' };
-import { rows } from '../local-ae/test/instance.js';
-import { COMPATIBILITY_DATE, listening, WORKERD } from '../tests/workerd.ts';
-import { cpuSeconds, memory } from './process.ts';
+import layout from '../../crates/check-in/data-point.json' with { type: 'json' };
+import { rows } from '../../local-ae/support/instance.js';
+import { COMPATIBILITY_DATE, listening, WORKERD } from '../../harness/workerd.ts';
+import { cpuSeconds, memory } from '../../harness/process-usage.ts';
 
-const ROOT = path.resolve(import.meta.dirname, '..');
+const ROOT = path.resolve(import.meta.dirname, '../..');
 
 /** Beyond it the oldest points go, and with them the comparison: the most that the store takes. */
 const MAX_ROWS = 20_000_000;

@@ -1,13 +1,14 @@
-/** `npm run history`: what it writes is a fleet, the same for the same seed, and the API can read it. */
+/** `npm run seed`: what it writes is a fleet, the same for the same seed, and the API can read it. */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
 
-import { history } from '../tools/history.ts';
-import { mint } from '../tools/token.ts';
-import { FULL, JWT_SECRET, startWorker } from './worker.ts';
+import { history } from '../harness/made-up-fleet.ts';
+import { mint } from '../harness/token.ts';
+import { FULL, JWT_SECRET } from '../harness/check-in.ts';
+import { startWorker } from '../harness/worker.ts';
 
 const NOW = Date.parse('2026-01-02T03:04:05Z');
 const fleet = { sandboxes: 200, hours: 2, seed: 1, now: NOW };
@@ -24,7 +25,7 @@ test('the same seed makes the same fleet, within its hours', () => {
 test('it is written into a store, replaces what was written before, and is what the operators see', async (t) => {
   const worker = await startWorker({}, t);
   const seed = async (...args: string[]) => {
-    const command = ['tools/history.ts', '--store', worker.store, ...args];
+    const command = ['tools/seed.ts', '--store', worker.store, ...args];
     const { stdout, stderr } = await run(process.execPath, command);
     assert.equal(stdout, '');
     return stderr;
@@ -42,7 +43,7 @@ test('it is written into a store, replaces what was written before, and is what 
   await worker.points(1);
 
   const said = await seed();
-  const [, written] = /history: ([\d,]+) check-ins of 100 sandboxes within 24 h/.exec(said) ?? [];
+  const [, written] = /seed: wrote ([\d,]+) check-ins of 100 sandboxes over 24 h/.exec(said) ?? [];
   const fleet = await ask('/api/fleet');
   assert.equal(fleet.sandboxes, 101);
   assert.equal((fleet.checkIns - 1).toLocaleString('en'), written);
@@ -50,8 +51,8 @@ test('it is written into a store, replaces what was written before, and is what 
   // What the help promises is there by default, and so are the examples that it names.
   const { incidents } = await ask('/api/incidents');
   for (const [words, kind, severity] of [
-    ['crashing again and again', 'crash_loop', /./],
-    ['fallen silent', 'silent', /critical/],
+    ['in a crash loop', 'crash_loop', /./],
+    ['silent', 'silent', /critical/],
     ['shut down on purpose', 'silent', /info/],
     ['cloned', 'clone', /critical/],
   ] as const) {
@@ -68,24 +69,24 @@ test('it is written into a store, replaces what was written before, and is what 
   assert.ok(Math.abs(again.checkIns - fleet.checkIns) <= 100, `${again.checkIns}, ${fleet.checkIns}`);
   await seed('--sandboxes', '5', '--hours', '2');
   assert.equal((await ask('/api/fleet')).sandboxes, 6);
-  assert.match(await seed('--clear'), /what earlier runs wrote is removed/);
+  assert.match(await seed('--clear'), /removed what earlier runs wrote/);
   assert.equal((await ask('/api/fleet')).sandboxes, 1);
 });
 
 test('the Worker keeps an answer for as long as it says', () => {
   const constant = (file: string, pattern: RegExp) => pattern.exec(readFileSync(file, 'utf8'))?.[1];
-  const own = constant('tools/history.ts', /FRESH_SECONDS = (\d+);/);
-  assert.equal(own, constant('src/operators.rs', /const FRESH: u64 = (\d+);/));
+  const own = constant('tools/seed.ts', /MAX_AGE_SECONDS = (\d+);/);
+  assert.equal(own, constant('src/operators.rs', /const MAX_AGE: u64 = (\d+);/));
 });
 
 test('what cannot be used is said, with how to mend it', async () => {
   for (const [args, error] of [
     [['--sandboxes', '0'], /--sandboxes must be an integer from 1 to 100000, not '0'/],
     [['--hour', '1'], /Unknown option '--hour'.*--help/],
-    [['--store', 'http://127.0.0.1:1'], /does not take the points: .*is `npm start` running\?/],
+    [['--store', 'http://127.0.0.1:1'], /cannot write to .*: .*is `npm start` running\?/],
   ] as const) {
-    await assert.rejects(run(process.execPath, ['tools/history.ts', ...args]), error);
+    await assert.rejects(run(process.execPath, ['tools/seed.ts', ...args]), error);
   }
-  const { stdout } = await run(process.execPath, ['tools/history.ts', '--help']);
+  const { stdout } = await run(process.execPath, ['tools/seed.ts', '--help']);
   assert.match(stdout, /--seed N/);
 });

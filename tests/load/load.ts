@@ -10,10 +10,10 @@ import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs, styleText } from 'node:util';
 
-import { RUN } from '../tests/processes.ts';
-import { CHECK_IN_PATH } from './check-in.ts';
+import { RUN } from '../../harness/processes.ts';
+import { CHECK_IN_PATH } from '../../harness/check-in.ts';
 import { Deployment, Program, type Cost, type Secrets, type Store } from './deployment.ts';
-import { table } from './report.ts';
+import { table } from '../../bench/report.ts';
 
 const HELP = `Usage: npm run load [-- OPTIONS]
 
@@ -103,7 +103,7 @@ interface Comparison {
   /** Sandboxes whose sums are not those of what was accepted and of lost answers. */
   readonly wrongSums: number;
   /** Stored, though the answer never came: what these reported is reported again, by design. */
-  readonly lostAnswers: number;
+  readonly storedUnanswered: number;
   readonly sampled: number;
 }
 
@@ -150,7 +150,7 @@ async function compare(deployment: Deployment, prefix: string, report: FleetRepo
     }
   }
 
-  let [points, lost, twice, wrongSums, lostAnswers, sampled] = [0, 0, 0, 0, 0, 0];
+  let [points, lost, twice, wrongSums, storedUnanswered, sampled] = [0, 0, 0, 0, 0, 0];
   for (const { sandboxId, accepted, reported, lostAnswers } of report.sandboxes) {
     const row = bySandbox.get(sandboxId);
     const count = Number(row?.points ?? 0);
@@ -159,7 +159,7 @@ async function compare(deployment: Deployment, prefix: string, report: FleetRepo
     points += count;
     twice += count - distinct;
     lost += accepted + late.length - distinct;
-    lostAnswers += late.length;
+    storedUnanswered += late.length;
     sampled += Math.abs(Number(row?.weight ?? 0) - count);
     const sums = {
       restarts: Number(row?.restarts ?? 0),
@@ -168,7 +168,7 @@ async function compare(deployment: Deployment, prefix: string, report: FleetRepo
     };
     if (!equal(sums, late.reduce(add, reported))) wrongSums += 1;
   }
-  return { stored: points, lost, twice, wrongSums, lostAnswers, sampled };
+  return { stored: points, lost, twice, wrongSums, storedUnanswered, sampled };
 }
 
 /** What processes cost at a time. */
@@ -298,7 +298,7 @@ function figures(outcomes: readonly Outcome[]): string {
       row('Accepted, not stored', stored((comparison) => comparison.lost)),
       row('Stored twice', stored((comparison) => comparison.twice)),
       row('Sandboxes with other sums', stored((comparison) => comparison.wrongSums)),
-      row('Not answered, but stored', stored((comparison) => comparison.lostAnswers)),
+      row('Not answered, but stored', stored((comparison) => comparison.storedUnanswered)),
       row('Latency p50, ms', ({ report }) => milliseconds(report.latency.p50)),
       row('Latency p90, ms', ({ report }) => milliseconds(report.latency.p90)),
       row('Latency p99, ms', ({ report }) => milliseconds(report.latency.p99)),
@@ -446,7 +446,7 @@ async function main(): Promise<boolean> {
 if (import.meta.main) {
   // So that what runs beside it is ended, and what was written removed.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(130));
-  process.chdir(path.resolve(import.meta.dirname, '..'));
+  process.chdir(path.resolve(import.meta.dirname, '../..'));
   main().then(
     (good) => process.exit(good ? 0 : 1),
     (error: unknown) => {

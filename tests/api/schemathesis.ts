@@ -6,10 +6,11 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { parseArgs } from 'node:util';
 
-import { credentials, JWT_SECRET, SANDBOX_ID, startWorker } from '../tests/worker.ts';
-import { command, Failure } from './command.ts';
-import { history, insert } from './history.ts';
-import { mint } from './token.ts';
+import { credentials, JWT_SECRET, SANDBOX_ID } from '../../harness/check-in.ts';
+import { startWorker } from '../../harness/worker.ts';
+import { command, Failure } from '../../tools/command.ts';
+import { history, insert } from '../../harness/made-up-fleet.ts';
+import { mint } from '../../harness/token.ts';
 
 const HELP = `Usage: npm run test:api [-- OPTIONS]
 

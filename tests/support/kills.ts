@@ -6,7 +6,7 @@ import path from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 
-import { freePort } from '../local-ae/test/port.js';
+import { freePort } from '../../local-ae/support/port.js';
 import {
   account,
   allPoints,
@@ -20,8 +20,8 @@ import {
   type Account,
   type Deltas,
 } from './fleet.ts';
-import { API_KEY, GATEWAY_TOKEN_SECRET, JWT_SECRET } from './worker.ts';
-import { startWorkerd, type Workerd } from './workerd.ts';
+import { API_KEY, GATEWAY_TOKEN_SECRET, JWT_SECRET } from '../../harness/check-in.ts';
+import { startWorkerd, type Workerd } from '../../harness/workerd.ts';
 
 export interface Plan {
   readonly machines: number;

@@ -1,39 +1,11 @@
-/**
- * `npm run history`: the history of a fleet that never was, written straight into the local Analytics
- * Engine, for whoever wants to see the operators' API or a dashboard with something in it.
- */
-import { readFileSync } from 'node:fs';
-import { parseArgs } from 'node:util';
-
+/** Check-ins of a made-up fleet, for `npm run seed`, tests and the bench. */
 import layout from '../crates/check-in/data-point.json' with { type: 'json' };
-import { command, Failure } from './command.ts';
-import { RUNNING_FILE, STORE_URL, WORKER_URL, type Running } from './running.ts';
 
-const HELP = `Usage: npm run history -- [OPTIONS]
-
-Writes the check-ins of a made-up fleet into the local Analytics Engine of \`npm start\`: most sandboxes
-are well, and a new version is rolled out; of four or more, at least one crashes again and again, one has
-fallen silent, one was shut down and one is cloned. The same seed makes the same fleet. What an earlier
-run wrote is replaced; nothing else in the store is touched.
-
-Options:
-  --sandboxes N  how many, 1 to 100000 [default: 100]
-  --hours N      how long a history, up to now, 1 to 2160 [default: 24]
-  --seed N       another fleet [default: 1]
-  --clear        only remove what an earlier run wrote
-  --store URL    the local Analytics Engine [default: that of the running \`npm start\`, or
-                 ${STORE_URL}]
-  -h, --help     this text
-
-The store keeps 1,000,000 points unless it is told otherwise (local-ae/README.md): each sandbox takes up
-12 an hour.
-`;
-
-/** What machines do by themselves. */
+/** The interval between a machine's check-ins. */
 const INTERVAL_MS = 300_000;
 const HOUR_MS = 3_600_000;
 /** Points in a request; they stay well under the store's limit of 64 MiB. */
-const BATCH = 20_000;
+export const BATCH = 20_000;
 
 const REGIONS = ['ams', 'dfw', 'fra', 'gru', 'iad', 'nrt', 'sin', 'syd'];
 const OPENCLAW = ['2026.3.11', '2026.3.12', '2026.3.13'];
@@ -43,7 +15,7 @@ export interface Fleet {
   readonly sandboxes: number;
   readonly hours: number;
   readonly seed: number;
-  /** When the history ends, in milliseconds since 1970. */
+  /** The time of the last check-ins, in ms since 1970. */
   readonly now: number;
 }
 
@@ -58,30 +30,28 @@ function random(seed: number): () => number {
   };
 }
 
-/** Whose ids begin so belongs to a history: no other sandbox is removed. */
+/** Ids of made-up sandboxes begin with this; no other sandbox is removed. */
 const PREFIX = 'made-up-';
-/** How long the Worker keeps an answer (`FRESH` in src/operators.rs). */
-const FRESH_SECONDS = 15;
 
-/** What is wrong with a sandbox, in words; the first ones of a fleet are one of each. */
+/** Problems of a sandbox, in words; the first sandboxes of a fleet have one each. */
 const PROBLEMS = {
-  crashing: 'crashing again and again',
-  silent: 'fallen silent',
+  crashing: 'in a crash loop',
+  silent: 'silent',
   stopped: 'shut down on purpose',
   cloned: 'cloned',
 } as const;
 type Kind = keyof typeof PROBLEMS | 'well';
 
-/** What a sandbox is, and how it is at the moment. */
+/** A sandbox and its present state. */
 interface Sandbox {
   readonly id: string;
   readonly kind: Kind;
   readonly machine: string;
   readonly region: string;
   readonly openclaw: string;
-  /** When it checks in within an interval. */
+  /** Offset of its check-ins within an interval, in ms. */
   readonly phase: number;
-  /** When it falls silent or shuts down, or a second machine appears; milliseconds since 1970. */
+  /** When it falls silent, shuts down or is cloned, in ms since 1970. */
   readonly event: number;
   readonly upgrade: number;
   readonly random: () => number;
@@ -95,7 +65,7 @@ function sandbox(i: number, { sandboxes, hours, seed, now }: Fleet): Sandbox {
   const next = random(seed * 1_000_003 + i);
   const pick = <T>(of: readonly T[]): T => of[Math.floor(next() * of.length)];
   const start = now - hours * HOUR_MS;
-  // Recent enough to be seen: reports look back a day by default.
+  // Recent enough for reports, which look back a day by default.
   const recent = Math.min(hours, 20) * HOUR_MS;
   const within = () => now - (0.3 + 0.7 * next()) * recent;
   const lot = next();
@@ -120,7 +90,7 @@ function sandbox(i: number, { sandboxes, hours, seed, now }: Fleet): Sandbox {
   };
 }
 
-/** The point that a sandbox's check-in makes. */
+/** The data point of a check-in. */
 function point(sandbox: Sandbox, timestamp: number, state: string, machine = sandbox.machine): object {
   const { id, region, openclaw, random } = sandbox;
   const upgraded = timestamp >= sandbox.upgrade;
@@ -153,8 +123,8 @@ function point(sandbox: Sandbox, timestamp: number, state: string, machine = san
   };
 }
 
-/** What is wrong in a fleet, and an example of each. */
-function problems(fleet: Fleet): string[] {
+/** The problems in a fleet, each with an example. */
+export function problems(fleet: Fleet): string[] {
   const sandboxes = Array.from({ length: fleet.sandboxes }, (_, i) => sandbox(i, fleet));
   return Object.entries(PROBLEMS).flatMap(([kind, words]) => {
     const [first, ...others] = sandboxes.filter((sandbox) => sandbox.kind === kind);
@@ -162,7 +132,7 @@ function problems(fleet: Fleet): string[] {
   });
 }
 
-/** The check-ins of a fleet, in the order of their times but for less than an interval. */
+/** The check-ins of a fleet, in order except within an interval. */
 export function* history(fleet: Fleet): Generator<object> {
   const { sandboxes: count, hours, now } = fleet;
   const sandboxes = Array.from({ length: count }, (_, i) => sandbox(i, fleet));
@@ -190,7 +160,7 @@ export async function clear(store: string): Promise<void> {
   if (!response.ok) throw new Error(`${response.status} ${await response.text()}`);
 }
 
-/** Writes points into a store; returns how many there were. */
+/** Writes points into a store; returns their number. */
 export async function insert(
   store: string,
   points: Iterable<object>,
@@ -213,74 +183,3 @@ export async function insert(
   if (lines.length > 0) await flush();
   return written;
 }
-
-function integer(name: string, text: string, highest: number): number {
-  const value = /^\d+$/.test(text) ? Number(text) : NaN;
-  if (!(value >= 1 && value <= highest)) {
-    throw new Failure(`--${name} must be an integer from 1 to ${highest}, not '${text}'`);
-  }
-  return value;
-}
-
-function options() {
-  try {
-    return parseArgs({
-      options: {
-        sandboxes: { type: 'string', default: '100' },
-        hours: { type: 'string', default: '24' },
-        seed: { type: 'string', default: '1' },
-        clear: { type: 'boolean', default: false },
-        store: { type: 'string' },
-        help: { type: 'boolean', short: 'h', default: false },
-      },
-    }).values;
-  } catch (error) {
-    throw new Failure(`${(error as Error).message}; see npm run history -- --help`);
-  }
-}
-
-/** Where things are while `npm start` runs. */
-function running(): Running {
-  try {
-    return JSON.parse(readFileSync(RUNNING_FILE, 'utf8')) as Running;
-  } catch {
-    return { worker: WORKER_URL, store: STORE_URL };
-  }
-}
-
-const say = (text: string) => console.error(`history: ${text}`);
-
-async function main(): Promise<void> {
-  const { help, clear: onlyClear, store: chosen, ...values } = options();
-  if (help) return void console.log(HELP);
-  const fleet = {
-    sandboxes: integer('sandboxes', values.sandboxes, 100_000),
-    hours: integer('hours', values.hours, 2_160),
-    seed: integer('seed', values.seed, 2 ** 31 - 1),
-    now: Date.now(),
-  };
-  const { worker, store } = { ...running(), ...(chosen === undefined ? {} : { store: chosen }) };
-  try {
-    await clear(store);
-    if (onlyClear) return say(`what earlier runs wrote is removed from ${store}`);
-    const written = await insert(store, history(fleet), (points) => {
-      if (points % (10 * BATCH) === 0) say(`${points.toLocaleString('en')} check-ins so far`);
-    });
-    const count = written.toLocaleString('en');
-    say(`${count} check-ins of ${fleet.sandboxes} sandboxes within ${fleet.hours} h are at ${store}`);
-  } catch (error) {
-    const reason = (error as Error & { cause?: Error }).cause?.message ?? (error as Error).message;
-    throw new Failure(`${store} does not take the points: ${reason}; is \`npm start\` running?`);
-  }
-  const wrong = problems(fleet);
-  if (wrong.length > 0) say(`of these, ${wrong.join('; ')}`);
-  say(`see the fleet, and what is wrong in it (the Worker keeps each answer for ${FRESH_SECONDS} s):
-
-for report in fleet incidents; do
-  curl -w '\\n' -H "authorization: Bearer $(npm run --silent token -- --sub me)" ${worker}/api/$report
-done
-`);
-  say('to remove it: npm run history -- --clear');
-}
-
-if (import.meta.main) await command('history', main);

@@ -9,10 +9,10 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 
-import { read, type JsonPoint } from '../local-ae/test/instance.js';
-import { AGENT } from './agent.ts';
-import { RUN } from './processes.ts';
-import { API_KEY, gatewayToken } from './worker.ts';
+import { read, type JsonPoint } from '../../local-ae/support/instance.js';
+import { AGENT } from '../../harness/agent.ts';
+import { RUN } from '../../harness/processes.ts';
+import { API_KEY, gatewayToken } from '../../harness/check-in.ts';
 
 /** Restarts, bytes in and bytes out: what is told as the difference to the last check-in. */
 export type Deltas = readonly [restarts: number, bytesIn: number, bytesOut: number];

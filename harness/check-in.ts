@@ -1,0 +1,70 @@
+/** A check-in, its credentials, and its data point: derived independently of the code under test. */
+import { createHmac } from 'node:crypto';
+
+import layout from '../crates/check-in/data-point.json' with { type: 'json' };
+
+export const CHECK_IN_PATH = '/api/controller/checkin';
+
+// Long enough that the Worker does not warn about short secrets.
+export const API_KEY = 'kilo-key-1-of-tests';
+export const GATEWAY_TOKEN_SECRET = 'gateway-secret-1';
+export const JWT_SECRET = 'jwt-secret-1-of-tests-of-32-bytes';
+export const AE_API_TOKEN = 'ae-token-1';
+
+export const SANDBOX_ID = 'sandbox-1';
+
+export type Fields = Readonly<Record<string, string | number | null>>;
+
+/** The gateway token of a sandbox. */
+export const gatewayToken = (sandboxId: string, secret = GATEWAY_TOKEN_SECRET): string =>
+  createHmac('sha256', secret).update(sandboxId).digest('hex');
+
+/** The credential headers of a sandbox. */
+export const credentials = (sandboxId: string, key = API_KEY): Record<string, string> => ({
+  authorization: `Bearer ${key}`,
+  'x-kiloclaw-gateway-token': gatewayToken(sandboxId),
+});
+
+/** A body with every field of the contract. */
+export const FULL = {
+  sandboxId: SANDBOX_ID,
+  machineId: 'machine-1',
+  controllerVersion: '1.2.3',
+  controllerCommit: 'abc1234',
+  openclawVersion: '2026.3.13',
+  openclawCommit: 'def5678',
+  supervisorState: 'running',
+  totalRestarts: 7,
+  restartsSinceLastCheckin: 2,
+  uptimeSeconds: 3600.5,
+  loadAvg5m: 0.42,
+  bandwidthBytesIn: 123_456_789_012,
+  bandwidthBytesOut: 1_000,
+  lastExitReason: 'signal:SIGTERM',
+} as const;
+
+/** A body with the required fields only, and null where that is allowed. */
+export const MINIMAL = {
+  sandboxId: 'sandbox-2',
+  controllerVersion: '1.2.3',
+  controllerCommit: 'abc1234',
+  openclawVersion: null,
+  openclawCommit: null,
+  supervisorState: 'stopped',
+  totalRestarts: 0,
+  restartsSinceLastCheckin: 0,
+  uptimeSeconds: 0,
+  loadAvg5m: 0,
+  bandwidthBytesIn: 0,
+  bandwidthBytesOut: 0,
+} as const;
+
+/** The data point of a check-in, laid out as the contract crate says. */
+export function dataPoint(fields: Fields, region: string) {
+  const values: Fields = { ...fields, flyRegion: region };
+  const column = (kind: string) =>
+    Object.entries(layout)
+      .filter(([slot]) => slot.startsWith(kind))
+      .map(([, name]) => values[name] ?? '');
+  return { index: column('index')[0], blobs: column('blob'), doubles: column('double') };
+}
