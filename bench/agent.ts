@@ -12,7 +12,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Collector } from './agent/collector.ts';
 import { AGENT, AGENTS, field, slug, type Absent, type Subject } from './agent/subjects.ts';
 import { contextSwitches, cpuSeconds, memory, wakeUps, type Memory } from '../harness/process-usage.ts';
-import { table } from './report.ts';
+import { table } from '../harness/table.ts';
 import { Failure, start, stopAll } from './workerd.ts';
 
 /** How much of everything. A cycle is from one report to the next. */

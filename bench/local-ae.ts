@@ -10,7 +10,7 @@ import { gzipSync } from 'node:zlib';
 
 import { WORKERD } from '../harness/workerd.ts';
 import { freePort } from '../local-ae/support/port.js';
-import { table } from './report.ts';
+import { table } from '../harness/table.ts';
 import { ended, start, stopAll } from './workerd.ts';
 
 const CONFIGURATION = 'local-ae/workerd.capnp';

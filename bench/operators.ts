@@ -14,7 +14,7 @@ import { startWorker, type Worker } from '../harness/worker.ts';
 import { history, insert } from '../harness/made-up-fleet.ts';
 import { mint } from '../harness/token.ts';
 import { cpuSeconds, memory } from '../harness/process-usage.ts';
-import { table } from './report.ts';
+import { table } from '../harness/table.ts';
 
 const SANDBOXES = 10_000;
 const HOURS = 24;

@@ -1,5 +1,6 @@
 /** From samples to a table, and to what was met of what was aimed at. */
 
+import { table } from '../harness/table.ts';
 import type { Metric, Samples } from './measure.ts';
 
 /** Ratios are against this one. */
@@ -114,20 +115,6 @@ export function comparison(samples: Samples, variant: string, other: string): st
     return [[label.replace(/, (µs|ms|MiB|kB)$/, ''), median(all).toFixed(3), `${low} to ${high}`]];
   });
   return table(['', `${variant} / ${other}`, 'rounds'], rows);
-}
-
-/** Markdown that reads well as it is, too: numbers to the right. */
-export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  const widths = head.map((_, column) =>
-    Math.max(3, ...[head, ...rows].map((row) => row[column].length)),
-  );
-  const line = (cells: readonly string[]) => {
-    const [label, ...numbers] = cells;
-    const aligned = numbers.map((cell, i) => cell.padStart(widths[i + 1]));
-    return `| ${[label.padEnd(widths[0]), ...aligned].join(' | ')} |`;
-  };
-  const rule = widths.map((width, i) => (i === 0 ? '-'.repeat(width) : `${'-'.repeat(width - 1)}:`));
-  return [line(head), line(rule), ...rows.map(line)].join('\n');
 }
 
 export interface Document {

@@ -1,6 +1,8 @@
-/** What is written in more than one file must say the same. */
+/** Settings that stand in more than one file agree. */
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import path from 'node:path';
 import { test } from 'node:test';
 
 import layout from '../crates/check-in/data-point.json' with { type: 'json' };
@@ -18,6 +20,27 @@ test('local development runs what is deployed', () => {
   const alsoBuilds = 'tools/setup --wasm tools/engine && ';
   const command = setting('wrangler.dev.toml', 'command').replace(alsoBuilds, '');
   assert.equal(command, setting('wrangler.toml', 'command'));
+});
+
+test('local development rebuilds when any crate of the Worker changes', () => {
+  const text = execFileSync('cargo', ['metadata', '--no-deps', '--format-version', '1'], { encoding: 'utf8' });
+  interface Package {
+    readonly name: string;
+    readonly manifest_path: string;
+    readonly dependencies: readonly { readonly name: string; readonly path?: string; readonly kind: string | null }[];
+  }
+  const { packages } = JSON.parse(text) as { packages: readonly Package[] };
+  const folders = new Set<string>();
+  const visit = (name: string) => {
+    const found = packages.find((one) => one.name === name);
+    assert.ok(found, name);
+    const folder = path.relative('.', path.join(path.dirname(found.manifest_path), 'src'));
+    if (folders.has(folder)) return;
+    folders.add(folder);
+    for (const { name, path, kind } of found.dependencies) if (path && kind === null) visit(name);
+  };
+  visit('kiloclaw-telemetry');
+  assert.deepEqual(new Set(JSON.parse(setting('wrangler.dev.toml', 'watch_dir'))), folders);
 });
 
 test('both write to the dataset of the contract', () => {

@@ -14,7 +14,7 @@ import { CHECK_IN_PATH } from '../harness/check-in.ts';
 import layout from '../crates/check-in/data-point.json' with { type: 'json' };
 import { lockFolder } from '../local-ae/lock.js';
 import { freePort } from '../local-ae/support/port.js';
-import { command, Failure } from './command.ts';
+import { command, Failure } from '../harness/command.ts';
 import { RUNNING_FILE, STORE_PORT, WORKER_PORT, type Running } from './running.ts';
 import { mint } from '../harness/token.ts';
 

@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { parseArgs, parseEnv } from 'node:util';
 
 import { mint, values, type Vars } from '../harness/token.ts';
-import { command, Failure } from './command.ts';
+import { command, Failure } from '../harness/command.ts';
 
 const HELP = `Usage: npm run --silent token -- --sub NAME [OPTIONS]
 

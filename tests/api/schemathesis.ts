@@ -8,7 +8,7 @@ import { parseArgs } from 'node:util';
 
 import { credentials, JWT_SECRET, SANDBOX_ID } from '../../harness/check-in.ts';
 import { startWorker } from '../../harness/worker.ts';
-import { command, Failure } from '../../tools/command.ts';
+import { command, Failure } from '../../harness/command.ts';
 import { history, insert } from '../../harness/made-up-fleet.ts';
 import { mint } from '../../harness/token.ts';
 

@@ -13,7 +13,7 @@ import { parseArgs, styleText } from 'node:util';
 import { RUN } from '../../harness/processes.ts';
 import { CHECK_IN_PATH } from '../../harness/check-in.ts';
 import { Deployment, Program, type Cost, type Secrets, type Store } from './deployment.ts';
-import { table } from '../../bench/report.ts';
+import { table } from '../../harness/table.ts';
 
 const HELP = `Usage: npm run load [-- OPTIONS]
 

@@ -1,6 +1,6 @@
-/** What the commands in this folder have in common. */
+/** Commands of this repository: how they report errors. */
 
-/** A mistake of the user's, or of this machine's: told in one line, without a stack. */
+/** An error of the user or of this machine: printed in one line, without a stack. */
 export class Failure extends Error {}
 
 /** Runs a command to its end. */
