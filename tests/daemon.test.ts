@@ -77,7 +77,7 @@ class Network {
     this.#drop();
   }
 
-  mend() {
+  restore() {
     this.#cut = 'no';
     this.#drop();
   }
@@ -162,7 +162,7 @@ for (const how of ['refuses', 'swallows'] as const) {
       await until(() => network.attempts > before + index, 'it keeps trying');
     }
     const stored = (await worker.points(1)).length;
-    network.mend();
+    network.restore();
     const points = await worker.points(stored + 1);
     const { doubles } = points[stored];
     assert.deepEqual([doubles[0], doubles[4], doubles[5]], [3, 9_007_199_254, 70], 'all in one');
@@ -189,7 +189,7 @@ test('counters that are reset while nobody hears lose nothing', async (context) 
   machine.transfer(70, 8);
   machine.process.restarts = 1;
   await tried();
-  network.mend();
+  network.restore();
   await until(async () => (await told(worker))[1] > 0, 'it is told');
   assert.deepEqual(await told(worker), [5, 2_070, 1_008]);
 });
@@ -206,7 +206,7 @@ test('an agent that is killed goes on where it was', async (context) => {
   await until(() => network.attempts > attempts + 1, 'it keeps trying');
   await stop(first);
   machine.transfer(1_250, 110);
-  network.mend();
+  network.restore();
   await watch(context, machine, network.url);
   await until(async () => (await told(worker))[1] > 0, 'it is told');
   assert.deepEqual(await told(worker), [2, 1_250, 110]);

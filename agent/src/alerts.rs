@@ -1,8 +1,8 @@
-//! Tells Sentry what lasts: check-ins that keep failing, and panics.
+//! Reports lasting problems to Sentry: check-ins that keep failing, and panics.
 //!
 //! The [policy] decides what is worth an event. Sentry's own client would add what it knows about
 //! the host and the environment; so what it has made of an event is taken apart again, and only what
-//! is listed in `Reporter::told` goes out, through the agent's own HTTP client: the same certificate
+//! is listed in `Reporter::filtered` goes out, through the agent's own HTTP client: the same certificate
 //! authorities, the same proxy, no other TLS. There is no thread and no timer until there is an
 //! event.
 
@@ -32,7 +32,7 @@ use crate::secret::{Redactor, Secret};
 /// How long an event may keep an agent that panicked from ending.
 const FLUSH_AFTER_PANIC: Duration = Duration::from_secs(2);
 
-/// How long after it was told to stop an agent still waits for an event. The last check-in may take
+/// How long a stopping agent waits for an event to be sent. The last check-in may take
 /// longer; then there is no wait at all.
 const FLUSH_AFTER_STOP: Duration = Duration::from_secs(1);
 
@@ -141,7 +141,7 @@ fn authorization(dsn: &Dsn) -> Secret {
     Secret::new(&dsn.to_auth(Some(&format!("kiloclaw-agent/{VERSION}"))).to_string())
 }
 
-/// A client that sends only what is told. `sentry::init` would ask the environment for more:
+/// A client that sends only what is listed. `sentry::init` would ask the environment for more:
 /// `SENTRY_ENVIRONMENT`, `SENTRY_RELEASE`, proxies, and even whether to verify certificates.
 fn client(dsn: Dsn, redactor: CurrentRedactor, ingest: Ingest) -> Client {
     let mut options = ClientOptions::new()
@@ -149,14 +149,14 @@ fn client(dsn: Dsn, redactor: CurrentRedactor, ingest: Ingest) -> Client {
         .release(concat!("kiloclaw-agent@", env!("CARGO_PKG_VERSION")))
         .before_send(move |event| {
             let redactor = lock(&redactor).clone();
-            Some(Reporter::told(event, &redactor))
+            Some(Reporter::filtered(event, &redactor))
         })
         .transport(Arc::new(Post { ingest: Arc::new(ingest), in_flight: Arc::default() }));
     options.dsn = Some(dsn);
     Client::from(options)
 }
 
-/// A code as it may be told: the program's own and those of the contract are of this form. What else
+/// A code that may be sent: the program's own and those of the contract have this form. What else
 /// a server calls a code could be anything.
 fn fit_code(code: &str) -> &str {
     let fit = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -222,8 +222,8 @@ impl Reporter {
         }
     }
 
-    /// All that is told, without secrets: what is not listed here stays here.
-    fn told(event: Event<'static>, redactor: &Redactor) -> Event<'static> {
+    /// The parts of an event that are sent, without secrets. Everything else stays here.
+    fn filtered(event: Event<'static>, redactor: &Redactor) -> Event<'static> {
         let sdk = event.sdk.map(|sdk| {
             let sdk = sdk.into_owned();
             Cow::Owned(ClientSdkInfo { packages: Vec::new(), integrations: Vec::new(), ..sdk })
@@ -291,11 +291,15 @@ impl Ingest {
         let tags = envelope.event().map(|event| &event.tags);
         let code = tags.and_then(|tags| tags.get("code")).map_or("", String::as_str);
         match self.post(envelope) {
-            Ok(()) => tracing::debug!(code, "told Sentry"),
+            Ok(()) => tracing::debug!(code, "reported to Sentry"),
             Err(error) => {
                 lock(&self.policy).not_sent(code);
                 let redactor = lock(&self.redactor).clone();
-                tracing::warn!(code, "cannot tell Sentry: {}", redactor.clean(&error.to_string()));
+                tracing::warn!(
+                    code,
+                    "cannot report to Sentry: {}",
+                    redactor.clean(&error.to_string())
+                );
             }
         }
     }
@@ -340,7 +344,7 @@ impl Transport for Post {
             drop(flight);
         });
         if let Err(error) = sending {
-            tracing::warn!("cannot tell Sentry: {error}");
+            tracing::warn!("cannot report to Sentry: {error}");
         }
     }
 
@@ -411,8 +415,8 @@ mod tests {
             extra: [("extra".to_owned(), 1.into())].into(),
             ..Event::default()
         };
-        let told = Reporter::told(full, &Redactor::new([Secret::new("hunter2")]));
-        let mut json = serde_json::to_value(told).unwrap();
+        let sent = Reporter::filtered(full, &Redactor::new([Secret::new("hunter2")]));
+        let mut json = serde_json::to_value(sent).unwrap();
         let object = json.as_object_mut().unwrap();
         assert!(object.remove("event_id").is_some() && object.remove("timestamp").is_some());
         let expected = serde_json::json!({

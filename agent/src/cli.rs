@@ -47,10 +47,10 @@ pub enum Command {
     /// Send one check-in, and print what was sent and what came back
     #[command(after_help = exit::HELP)]
     Once(Box<OnceArguments>),
-    /// Check everything that a check-in needs, and say how to mend what is wrong
+    /// Check everything that a check-in needs, and say how to fix what is wrong
     #[command(after_help = exit::DOCTOR_HELP)]
     Doctor(Box<DoctorArguments>),
-    /// Tell how the running agent and its process are
+    /// Show the health of the running agent and its process
     #[command(after_help = exit::STATUS_HELP)]
     Status(StatusArguments),
     /// Print the gateway token of a sandbox
@@ -134,11 +134,11 @@ pub struct WatchArguments {
 #[derive(Debug, Args)]
 pub struct OnceArguments {
     /// Print the body and do not send it; needs only the sandbox id, and asks for the state of the
-    /// process if told where
+    /// process if the settings say where
     #[arg(long, env = env_vars::DRY_RUN, value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub dry_run: bool,
 
-    /// File that keeps the counters of the last check-in, so that the next one can tell the
+    /// File that keeps the counters of the last check-in, so that the next one can report the
     /// difference [default: none, and 0 bytes and restarts are reported]
     #[arg(long, value_name = "PATH", env = env_vars::STATE_FILE)]
     pub state_file: Option<PathBuf>,
@@ -324,7 +324,7 @@ pub struct Settings {
 /// Who knows the state of the process.
 #[derive(Clone, Debug, Default, Args)]
 pub struct SourceArguments {
-    /// URL that tells the state of the process as JSON; the gateway token goes along as bearer
+    /// URL that returns the state of the process as JSON; the request carries the gateway token as bearer
     /// [default: none]
     #[arg(long, value_name = "URL", env = env_vars::STATUS_URL)]
     pub status_url: Option<String>,
@@ -397,7 +397,7 @@ pub struct DaemonArguments {
 /// Where an agent that stays keeps its state.
 #[derive(Clone, Debug, Args)]
 pub struct StateArguments {
-    /// File that keeps what was not told yet, and what `status` tells
+    /// File that keeps unreported counters, and what `status` shows
     /// [default: state.json in $RUNTIME_DIRECTORY, or in kiloclaw-agent/ in $XDG_RUNTIME_DIR or
     /// /run]
     #[arg(long, value_name = "PATH", env = env_vars::STATE_FILE)]

@@ -163,7 +163,7 @@ impl Collector {
             Ok((status, restarts)) => (ProcessHealth::Known(status), restarts),
             Err(error) => {
                 warn(&format!(
-                    "cannot tell the state of the process, reporting `unknown`: {error}"
+                    "cannot read the state of the process, reporting `unknown`: {error}"
                 ));
                 (ProcessHealth::Unknown, None)
             }
@@ -193,7 +193,7 @@ impl Collector {
         if let Some(error) = known.error.filter(|error| !matches!(error, ProbeError::NoTime)) {
             let instead = known.version.as_ref().map_or("null", |version| &version.version);
             warn(&format!(
-                "cannot tell OpenClaw's version, reporting {instead}: `{} --version` {error}; {}",
+                "cannot read OpenClaw's version, reporting {instead}: `{} --version` {error}; {}",
                 command.display(),
                 error.hint()
             ));

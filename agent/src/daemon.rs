@@ -1,4 +1,4 @@
-//! What the daemon does, and when. Pure: it is told what happened and when, and says what to do;
+//! Decides what the daemon does, and when. Pure: it takes events with their time and returns what to do;
 //! [service] does it. So a day of check-ins, failures and crashes can be tested
 //! in a millisecond.
 
@@ -49,9 +49,9 @@ pub enum Event {
 pub enum Effect {
     /// Something about the command.
     Command(Action),
-    /// Check in, and tell [`Event::CheckedIn`].
+    /// Check in, then send [`Event::CheckedIn`].
     CheckIn,
-    /// Check in for the last time, and tell [`Event::CheckedIn`] by then.
+    /// Check in for the last time, and send [`Event::CheckedIn`] by this time.
     LastCheckIn(Instant),
     /// End the program.
     Quit,
@@ -285,7 +285,7 @@ mod tests {
         daemon: Daemon,
         start: Instant,
         now: Instant,
-        /// What it was told to do, and when, in seconds since the start.
+        /// Its effects, and when, in seconds since the start.
         done: Vec<(u64, Effect)>,
     }
 
@@ -304,12 +304,12 @@ mod tests {
         fn running() -> Self {
             let mut world = Self::new(TIMING, Some(Supervisor::new(0, seconds(10))));
             assert_eq!(world.take(), [(0, Effect::Command(Action::Spawn))]);
-            assert_eq!(world.tell(Event::Spawned(42)), []);
+            assert_eq!(world.send(Event::Spawned(42)), []);
             world
         }
 
         /// Something happens now: what comes of it.
-        fn tell(&mut self, event: Event) -> Vec<Effect> {
+        fn send(&mut self, event: Event) -> Vec<Effect> {
             let effects = self.daemon.handle(event, self.now);
             let at = (self.now - self.start).as_secs();
             self.done.extend(effects.iter().map(|&effect| (at, effect)));
@@ -323,7 +323,7 @@ mod tests {
                 assert!(at >= self.now || self.now == self.start, "no time in the past");
                 self.now = at.max(self.now);
                 let before = self.daemon.deadline();
-                let effects = self.tell(Event::Tick);
+                let effects = self.send(Event::Tick);
                 assert!(self.daemon.deadline() != before || !effects.is_empty(), "it spins");
             }
             self.now = end;
@@ -337,7 +337,7 @@ mod tests {
                 self.pass(due.map_or(end - self.now, |at| at.saturating_duration_since(self.now)));
                 let at = (self.now - self.start).as_secs();
                 if self.done.last() == Some(&(at, Effect::CheckIn)) && self.daemon.in_flight {
-                    self.tell(Event::CheckedIn(completion(at)));
+                    self.send(Event::CheckedIn(completion(at)));
                 }
                 if due.is_none() {
                     return;
@@ -369,7 +369,7 @@ mod tests {
         world.pass(seconds(100_000));
         assert_eq!(world.take(), [(120, Effect::CheckIn)]);
         assert_eq!(world.daemon.deadline(), None, "nothing to wake up for");
-        assert_eq!(world.tell(Event::CheckedIn(Completion::Accepted)), []);
+        assert_eq!(world.send(Event::CheckedIn(Completion::Accepted)), []);
         assert_eq!(world.daemon.deadline(), Some(world.now + seconds(300)));
     }
 
@@ -378,12 +378,12 @@ mod tests {
         let mut world = World::watching();
         world.pass_with(seconds(500), |_| Completion::Accepted);
         world.take();
-        // Nothing was told for a week, not even that time went by.
+        // No event for a week, not even a tick.
         world.now += seconds(7 * 86_400);
-        assert_eq!(world.tell(Event::Tick), [Effect::CheckIn]);
-        assert_eq!(world.tell(Event::Tick), []);
-        world.tell(Event::CheckedIn(Completion::Accepted));
-        assert_eq!(world.tell(Event::Tick), []);
+        assert_eq!(world.send(Event::Tick), [Effect::CheckIn]);
+        assert_eq!(world.send(Event::Tick), []);
+        world.send(Event::CheckedIn(Completion::Accepted));
+        assert_eq!(world.send(Event::Tick), []);
         assert_eq!(world.daemon.deadline(), Some(world.now + seconds(300)));
     }
 
@@ -415,12 +415,12 @@ mod tests {
     fn new_keys_are_tried_at_once_where_the_old_ones_failed() {
         let mut world = World::watching();
         world.pass_with(seconds(120), |_| Completion::Refused);
-        world.tell(Event::Reloaded);
+        world.send(Event::Reloaded);
         assert!(world.daemon.next_check_in().unwrap() <= world.now + seconds(5));
         // And where they did not, there is no hurry.
         world.pass_with(seconds(5), |_| Completion::Accepted);
         let due = world.daemon.next_check_in();
-        world.tell(Event::Reloaded);
+        world.send(Event::Reloaded);
         assert_eq!(world.daemon.next_check_in(), due);
     }
 
@@ -429,8 +429,8 @@ mod tests {
         let mut world = World::watching();
         world.pass(seconds(120));
         assert_eq!(world.take(), [(120, Effect::CheckIn)]);
-        world.tell(Event::Reloaded);
-        world.tell(Event::CheckedIn(Completion::Refused));
+        world.send(Event::Reloaded);
+        world.send(Event::CheckedIn(Completion::Refused));
         assert!(world.daemon.next_check_in().unwrap() <= world.now + seconds(5));
         // Those are refused for themselves.
         world.pass_with(seconds(5), |_| Completion::Refused);
@@ -447,14 +447,14 @@ mod tests {
                 match effect {
                     Effect::CheckIn => check_ins.push(at),
                     Effect::Command(Action::Spawn) => {
-                        world.tell(Event::Spawned(42));
-                        world.tell(Event::Exited(exit("signal:SIGSEGV")));
+                        world.send(Event::Spawned(42));
+                        world.send(Event::Exited(exit("signal:SIGSEGV")));
                     }
                     effect => panic!("{effect:?}"),
                 }
             }
             if world.state() == "running" {
-                world.tell(Event::Exited(exit("signal:SIGSEGV")));
+                world.send(Event::Exited(exit("signal:SIGSEGV")));
             }
         }
         assert_eq!(check_ins, (0..10).map(|n| 120 + 300 * n).collect::<Vec<_>>());
@@ -468,46 +468,46 @@ mod tests {
     fn to_stop_is_to_tell_the_command_and_to_check_in_once_more() {
         let mut world = World::running();
         let by = world.now + LAST_CHECK_IN;
-        let effects = world.tell(Event::Stop);
+        let effects = world.send(Event::Stop);
         assert_eq!(effects, [Effect::Command(Action::Terminate), Effect::LastCheckIn(by)]);
         assert_eq!(world.state(), "shutting_down");
         assert_eq!(world.daemon.next_check_in(), None);
         // In either order.
         let mut other = World::running();
-        other.tell(Event::Stop);
-        assert_eq!(other.tell(Event::Exited(exit("signal:SIGTERM"))), []);
-        assert_eq!(other.tell(Event::CheckedIn(Completion::Refused)), [Effect::Quit]);
-        assert_eq!(world.tell(Event::CheckedIn(Completion::Accepted)), []);
-        assert_eq!(world.tell(Event::Exited(exit("signal:SIGTERM"))), [Effect::Quit]);
+        other.send(Event::Stop);
+        assert_eq!(other.send(Event::Exited(exit("signal:SIGTERM"))), []);
+        assert_eq!(other.send(Event::CheckedIn(Completion::Refused)), [Effect::Quit]);
+        assert_eq!(world.send(Event::CheckedIn(Completion::Accepted)), []);
+        assert_eq!(world.send(Event::Exited(exit("signal:SIGTERM"))), [Effect::Quit]);
     }
 
     #[test]
     fn a_command_that_does_not_end_is_killed_after_ten_seconds() {
         let mut world = World::running();
-        world.tell(Event::Stop);
-        world.tell(Event::CheckedIn(Completion::Accepted));
+        world.send(Event::Stop);
+        world.send(Event::CheckedIn(Completion::Accepted));
         world.take();
         world.pass(seconds(11));
         assert_eq!(world.take(), [(10, Effect::Command(Action::Kill))]);
-        assert_eq!(world.tell(Event::Exited(exit("signal:SIGKILL"))), [Effect::Quit]);
+        assert_eq!(world.send(Event::Exited(exit("signal:SIGKILL"))), [Effect::Quit]);
     }
 
     #[test]
     fn a_command_that_cannot_be_killed_is_given_up() {
         let mut world = World::running();
-        world.tell(Event::Stop);
-        world.tell(Event::CheckedIn(Completion::Accepted));
+        world.send(Event::Stop);
+        world.send(Event::CheckedIn(Completion::Accepted));
         world.take();
         world.pass(seconds(60));
         let (kill, give_up) = (Action::Kill, Action::GiveUp);
         assert_eq!(world.take(), [(10, Effect::Command(kill)), (12, Effect::Command(give_up))]);
-        assert_eq!(world.tell(Event::CannotEnd), [Effect::Quit]);
+        assert_eq!(world.send(Event::CannotEnd), [Effect::Quit]);
     }
 
     #[test]
     fn the_last_check_in_is_given_three_seconds_and_no_more() {
         let mut world = World::watching();
-        world.tell(Event::Stop);
+        world.send(Event::Stop);
         world.take();
         world.pass(seconds(60));
         assert_eq!(world.take(), [(3, Effect::Quit)]);
@@ -518,11 +518,11 @@ mod tests {
         let mut world = World::watching();
         world.pass(seconds(120));
         let by = world.now + LAST_CHECK_IN;
-        assert_eq!(world.tell(Event::Stop), []);
+        assert_eq!(world.send(Event::Stop), []);
         world.pass(seconds(1));
-        let effects = world.tell(Event::CheckedIn(Completion::Accepted));
+        let effects = world.send(Event::CheckedIn(Completion::Accepted));
         assert_eq!(effects, [Effect::LastCheckIn(by)]);
-        assert_eq!(world.tell(Event::CheckedIn(Completion::Accepted)), [Effect::Quit]);
+        assert_eq!(world.send(Event::CheckedIn(Completion::Accepted)), [Effect::Quit]);
     }
 
     #[test]
@@ -530,7 +530,7 @@ mod tests {
         let mut world = World::watching();
         world.pass(seconds(120));
         world.take();
-        world.tell(Event::Stop);
+        world.send(Event::Stop);
         world.pass(seconds(60));
         assert_eq!(world.take(), [(123, Effect::Quit)]);
     }
@@ -538,28 +538,28 @@ mod tests {
     #[test]
     fn asked_to_stop_again_it_passes_that_on_and_checks_in_no_more() {
         let mut world = World::running();
-        world.tell(Event::Stop);
-        assert_eq!(world.tell(Event::Stop), [Effect::Command(Action::Terminate)]);
-        world.tell(Event::CheckedIn(Completion::Accepted));
-        assert_eq!(world.tell(Event::Stop), [Effect::Command(Action::Terminate)]);
+        world.send(Event::Stop);
+        assert_eq!(world.send(Event::Stop), [Effect::Command(Action::Terminate)]);
+        world.send(Event::CheckedIn(Completion::Accepted));
+        assert_eq!(world.send(Event::Stop), [Effect::Command(Action::Terminate)]);
     }
 
     #[test]
     fn to_stop_while_the_command_is_down_does_not_wait_for_it() {
         let mut world = World::running();
-        world.tell(Event::Exited(exit("code:3")));
-        world.tell(Event::Stop);
-        assert_eq!(world.tell(Event::CheckedIn(Completion::Accepted)), [Effect::Quit]);
+        world.send(Event::Exited(exit("code:3")));
+        world.send(Event::Stop);
+        assert_eq!(world.send(Event::CheckedIn(Completion::Accepted)), [Effect::Quit]);
     }
 
     #[test]
     fn a_restart_is_asked_for_and_counted() {
         let mut world = World::running();
-        assert_eq!(world.tell(Event::Restart), [Effect::Command(Action::Terminate)]);
+        assert_eq!(world.send(Event::Restart), [Effect::Command(Action::Terminate)]);
         assert_eq!(world.state(), "stopping");
-        let effects = world.tell(Event::Exited(exit("signal:SIGTERM")));
+        let effects = world.send(Event::Exited(exit("signal:SIGTERM")));
         assert_eq!(effects, [Effect::Command(Action::Spawn)]);
-        world.tell(Event::Spawned(43));
+        world.send(Event::Spawned(43));
         let status = world.daemon.command(world.now).unwrap();
         assert_eq!((status.state.as_str(), status.restarts), ("running", 1));
     }

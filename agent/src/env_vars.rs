@@ -16,7 +16,7 @@ pub const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 pub const SANDBOX_ID: &str = "KILOCLAW_SANDBOX_ID";
 /// The machine's id; Fly sets it.
 pub const MACHINE_ID: &str = "FLY_MACHINE_ID";
-/// URL that tells the state of the supervised process.
+/// URL that returns the state of the supervised process.
 pub const STATUS_URL: &str = "KILOCLAW_STATUS_URL";
 /// The systemd unit that is the supervised process.
 pub const SYSTEMD_UNIT: &str = "KILOCLAW_SYSTEMD_UNIT";

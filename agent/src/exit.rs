@@ -50,7 +50,7 @@ Exit codes:
 pub const STATUS_HELP: &str = "\
 Exit codes:
    0  healthy: the process is up, and the last check-in was accepted or the first is yet to come
-   1  cannot report: no agent is running, its check-ins are not accepted, or it cannot tell how the
+   1  cannot report: no agent is running, its check-ins are not accepted, or it cannot read how the
       process is
    2  the process is not well: it has crashed, also if it was started again less than 30 seconds ago
       for the third time, is stopped or is stopping; whether or not the agent can report that

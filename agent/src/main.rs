@@ -30,7 +30,7 @@ fn main() -> ExitCode {
             Command::Completions(arguments) => manual::completions(&arguments),
             Command::Man(arguments) => manual::pages(&arguments),
         },
-        // Help and version are errors to clap; where it prints them tells them from mistakes.
+        // For clap, help and version are errors as well; those go to standard output, mistakes to standard error.
         Err(error) => {
             let printed = error.print();
             match (error.use_stderr(), printed) {

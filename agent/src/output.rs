@@ -69,7 +69,7 @@ fn say(level: Level, text: &str) {
     let line = format!("{what}: {text}\n");
     match LOG.get() {
         Some(log) => log.push([log.prefix(level), &line].concat().into_bytes()),
-        // Where standard error is closed, there is nobody to tell.
+        // If standard error is closed, nobody can be warned.
         None => drop(io::stderr().write_all(line.as_bytes())),
     }
 }

@@ -1,4 +1,4 @@
-//! The state file: what a restarted agent must still know, and what `status` tells.
+//! The state file: what a restarted agent must know, and what `status` shows.
 
 use std::fmt::{self, Display};
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
@@ -32,7 +32,7 @@ const MAX_BYTES: u64 = 1024 * 1024;
 pub struct State {
     /// Who the rest is about.
     pub sandbox_id: String,
-    /// What was not yet told.
+    /// The unreported counters.
     pub ledger: Ledger,
     /// How the agent is doing; `None` after `once`, which does not stay.
     pub agent: Option<Agent>,
@@ -62,7 +62,7 @@ pub struct Agent {
     pub failures_in_a_row: u64,
     /// When it will check in next; `None` if it is ending.
     pub next_attempt: Option<Time>,
-    /// The same on the clock that nobody sets, for whoever is to tell whether it has passed.
+    /// The same on the monotonic clock, by which `status` sees whether it has passed.
     pub next_attempt_uptime: Option<Uptime>,
     /// How long it may take until that attempt shows here, in seconds.
     pub attempt_timeout_seconds: u64,
@@ -192,7 +192,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// What was seen at `seen`; `None` is a process whose state could not be told.
+    /// The state at `seen`; `None` if it was unknown.
     #[must_use]
     pub fn new(status: Option<&Status>, seen: Time) -> Self {
         let unknown = Status { state: "unknown".to_owned(), ..Status::default() };
@@ -392,9 +392,9 @@ fn open_lock(path: &Path, create: bool) -> Result<File, NotLocked> {
     file.map_err(|error| NotLocked { name, error })
 }
 
-/// Why no state file can be written at this path, as far as that can be told without trying.
+/// Why no state file can be written at this path, as far as can be known without trying.
 ///
-/// Its age does not tell: where nothing happens, nothing is written.
+/// Its age says nothing: where nothing happens, nothing is written.
 #[must_use]
 pub fn unwritable(path: &Path) -> Option<io::Error> {
     let directory = directory(path);
@@ -433,7 +433,7 @@ impl StateFile {
     pub fn new(arguments: &StateArguments) -> Result<Self, InUse> {
         let path = arguments.paths().swap_remove(0);
         if let (None, Some(directory)) = (&arguments.state_file, path.parent()) {
-            // Where this fails, so does writing the file, which is told.
+            // If this fails, so does writing the file, which is logged.
             let _ = DirBuilder::new().recursive(true).mode(0o700).create(directory);
         }
         let lock = lock(&path, |why| tracing::warn!("{why}"))?;
@@ -464,8 +464,8 @@ impl StateFile {
             && self.unwritable != kind
         {
             tracing::warn!(
-                "cannot write the state file {}, so `status` cannot tell how things are, and what \
-                 is not told yet is lost if the agent ends; --state-file can name another: {error}",
+                "cannot write the state file {}, so `status` has nothing to show, and \
+                 unreported counters are lost if the agent ends; --state-file can name another: {error}",
                 self.path.display()
             );
         }

@@ -14,7 +14,7 @@ use rustix::process::{getpid, set_child_subreaper};
 /// Long enough for a shell to start on a busy machine.
 const AMPLE: Duration = Duration::from_mins(1);
 
-/// A shell; its output tells the ids of the processes that it starts.
+/// A shell that prints the ids of the processes that it starts.
 fn sh(children: &Children, script: &str) -> Child {
     children.spawn(Command::new("sh").args(["-c", script]).stdout(Stdio::piped())).unwrap()
 }
@@ -70,7 +70,7 @@ fn orphans_are_reaped_and_children_left_to_who_waits_for_them() {
     }
     assert_eq!(state(&failing_id), Some('Z'), "left for its owner");
     assert_eq!(failing.try_wait().unwrap().unwrap().code(), Some(7));
-    assert_eq!(failing.try_wait().unwrap().unwrap().code(), Some(7), "told again");
+    assert_eq!(failing.try_wait().unwrap().unwrap().code(), Some(7), "same status again");
     assert_eq!(killed.try_wait().unwrap().unwrap().code(), None);
     assert!(!exists(&failing_id));
 

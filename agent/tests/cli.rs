@@ -285,15 +285,15 @@ fn a_page_in_place_of_the_server_is_no_acceptance_and_costs_no_bytes() {
         (1_030, "cf-mitigated: challenge\n"),
         (1_040, "202 Accepted: refused\n"),
     ] {
-        let (code, told, stdout) = check_in(bytes_in);
-        assert_eq!((code, told), (77, bytes_in - 1_000), "{stdout}");
+        let (code, delta, stdout) = check_in(bytes_in);
+        assert_eq!((code, delta), (77, bytes_in - 1_000), "{stdout}");
         let answered_by = "answered by:  something in front of the server, or another one\n";
         assert!(stdout.contains(named) && stdout.contains(answered_by), "{stdout}");
         let (_, hint) = stdout.split_once("hint:").unwrap();
         assert!(!hint.contains("KEY") && !hint.contains("TOKEN"), "{hint}");
     }
-    let (code, told, _) = check_in(1_050);
-    assert_eq!((code, told), (0, 50));
+    let (code, delta, _) = check_in(1_050);
+    assert_eq!((code, delta), (0, 50));
 }
 
 #[test]
@@ -779,7 +779,7 @@ fn a_full_standard_output_does_not_keep_a_check_in_from_being_sent() {
     assert!(server.requests.recv().unwrap().body.contains("sandbox-1"));
 }
 
-/// Where it is compiled in, tests/sentry.rs tells what it does.
+/// Where it is compiled in, tests/sentry.rs tests it.
 #[test]
 fn help_speaks_of_sentry_only_where_it_is_compiled_in() {
     for command in ["run", "watch"] {

@@ -1,4 +1,4 @@
-//! What the collectors tell of whole machines, and what they keep from one time to the next.
+//! The collectors' readings of whole machines, and what they keep between readings.
 
 #![expect(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
 
@@ -62,7 +62,7 @@ fn sum(counters: &Counters, names: &[&str]) -> (u128, u128) {
     )
 }
 
-/// What a machine's kernel has to tell.
+/// What a machine's kernel reports.
 struct Machine {
     tree: &'static str,
     /// How many interfaces there are, and the bytes of those that count by default.
@@ -115,8 +115,9 @@ fn every_machine_is_told_as_far_as_it_can_be_read() {
     for Machine { tree, network, load, boot } in &machines {
         let (readings, warnings) =
             collect(&mut collector(tree, Source::None), None, Instant::now(), None);
-        let told = readings.network.as_ref().map(|counters| (counters.len(), sum(counters, &[])));
-        assert_eq!(told, *network, "{tree}");
+        let network_seen =
+            readings.network.as_ref().map(|counters| (counters.len(), sum(counters, &[])));
+        assert_eq!(network_seen, *network, "{tree}");
         assert_eq!(readings.load_avg_5m, *load, "{tree}");
         assert_eq!(readings.boot, *boot, "{tree}");
         // Each fails alone.
@@ -188,7 +189,7 @@ fn a_unit_is_told_as_systemd_sees_it() {
 fn a_unit_that_cannot_be_told_is_unknown_for_a_reason() {
     let reasons = [
         ("absent", "systemd knows no unit absent; that of a user (`systemctl --user`)"),
-        ("some.target", "systemd tells no valid MainPID: is it a service?"),
+        ("some.target", "systemd reports no valid MainPID: is it a service?"),
         ("no-bus", "failed: exit status: 1: Failed to connect to bus: Host is down"),
     ];
     for (unit, reason) in reasons {

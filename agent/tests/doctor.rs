@@ -1,4 +1,4 @@
-//! `doctor` against real sockets: each failure is told from every other, and nothing is written.
+//! `doctor` against real sockets: each failure has its own report, and nothing is written.
 
 #![expect(
     clippy::unwrap_used,
@@ -25,21 +25,21 @@ use stage::{
     answer_at, listen, older_telemetry, refuse, run, telemetry, token,
 };
 
-/// What `doctor --json` told.
+/// The output of `doctor --json`.
 #[derive(Debug)]
-struct Told {
+struct DoctorOutput {
     code: i32,
     checks: Vec<Value>,
 }
 
-impl Told {
+impl DoctorOutput {
     fn of(command: &mut Command) -> Self {
         let run = run(command.arg("--json"));
         assert_eq!(run.stderr, "");
-        let told: Value = serde_json::from_str(&run.stdout).unwrap();
-        let checks = told["checks"].as_array().unwrap().clone();
+        let report: Value = serde_json::from_str(&run.stdout).unwrap();
+        let checks = report["checks"].as_array().unwrap().clone();
         let failed = checks.iter().any(|check| check["status"] == "failed");
-        assert_eq!(told["ok"], !failed);
+        assert_eq!(report["ok"], !failed);
         assert_eq!(run.code, i32::from(failed));
         // Every check is there and once; a setting that is wrong is one of the configuration's.
         let mut names: Vec<_> = checks.iter().map(|check| check["name"].clone()).collect();
@@ -48,7 +48,7 @@ impl Told {
         for check in &checks {
             let texts: &[_] = match check["status"].as_str().unwrap() {
                 "passed" => &["found"],
-                "failed" | "warned" => &["code", "message", "mend"],
+                "failed" | "warned" => &["code", "message", "fix"],
                 "skipped" => &["message"],
                 other => panic!("{other}"),
             };
@@ -71,8 +71,8 @@ impl Told {
         self.check(name)["message"].as_str().unwrap()
     }
 
-    fn mend(&self, name: &str) -> &str {
-        self.check(name)["mend"].as_str().unwrap()
+    fn fix(&self, name: &str) -> &str {
+        self.check(name)["fix"].as_str().unwrap()
     }
 
     /// All that failed, and why.
@@ -83,11 +83,11 @@ impl Told {
 }
 
 /// `doctor` on a machine where all is well but the server, which answers like this.
-fn against(answer: String) -> Told {
+fn against(answer: String) -> DoctorOutput {
     let server = Server::answering(answer);
-    let told = Told::of(&mut Machine::new().agent("doctor", &server.url()));
+    let report = DoctorOutput::of(&mut Machine::new().agent("doctor", &server.url()));
     assert!(server.seen().iter().all(harmless), "nothing that a server could write");
-    told
+    report
 }
 
 /// Whether no server of any version writes it.
@@ -96,15 +96,15 @@ fn harmless(request: &Request) -> bool {
 }
 
 /// `doctor` against the real answers, with what the test makes of it.
-fn examined(change: impl FnOnce(&mut Command, &Machine)) -> Told {
+fn examined(change: impl FnOnce(&mut Command, &Machine)) -> DoctorOutput {
     let server = Server::start(None, telemetry);
     let machine = Machine::new();
     let mut doctor = machine.agent("doctor", &server.url());
     change(&mut doctor, &machine);
-    Told::of(&mut doctor)
+    DoctorOutput::of(&mut doctor)
 }
 
-fn with(name: &str, value: &str) -> Told {
+fn with(name: &str, value: &str) -> DoctorOutput {
     examined(|doctor, _| {
         doctor.env(name, value);
     })
@@ -140,19 +140,19 @@ fn where_all_is_well_all_checks_pass_and_nothing_is_written() {
     assert_eq!(CheckIn::parse_str(&seen[1].body).unwrap().openclaw_version.unwrap(), "2026.3.13");
     assert!(!machine.path("state.json").exists(), "nothing is written here, either");
 
-    let told = Told::of(&mut doctor);
-    assert_eq!(told.code, 0);
-    assert_eq!((told.status("tls"), told.status("clock")), ("passed", "passed"));
+    let report = DoctorOutput::of(&mut doctor);
+    assert_eq!(report.code, 0);
+    assert_eq!((report.status("tls"), report.status("clock")), ("passed", "passed"));
 }
 
 #[test]
 fn a_host_that_cannot_be_resolved() {
     let machine = Machine::new();
-    let told = Told::of(&mut machine.agent("doctor", "https://telemetry.invalid/"));
-    assert_eq!(told.failed(), [("dns", "cannot_resolve")]);
-    assert_eq!(told.status("connection"), "skipped");
+    let report = DoctorOutput::of(&mut machine.agent("doctor", "https://telemetry.invalid/"));
+    assert_eq!(report.failed(), [("dns", "cannot_resolve")]);
+    assert_eq!(report.status("connection"), "skipped");
     assert_eq!(
-        told.status("openclaw"),
+        report.status("openclaw"),
         "passed",
         "what is on this machine is checked all the same"
     );
@@ -160,8 +160,8 @@ fn a_host_that_cannot_be_resolved() {
 
 #[test]
 fn a_port_that_refuses() {
-    let told = Told::of(&mut Machine::new().agent("doctor", "http://127.0.0.1:1/"));
-    assert_eq!(told.failed(), [("connection", "connection_refused")]);
+    let report = DoctorOutput::of(&mut Machine::new().agent("doctor", "http://127.0.0.1:1/"));
+    assert_eq!(report.failed(), [("connection", "connection_refused")]);
 }
 
 #[test]
@@ -177,9 +177,9 @@ fn every_way_in_which_tls_fails_is_told() {
         if trusted {
             doctor.arg("--ca-file").arg(machine.put("ca.pem", &AUTHORITY.pem));
         }
-        let told = Told::of(&mut doctor);
-        assert_eq!(told.failed(), [("tls", "tls")]);
-        assert!(told.message("tls").contains(reason), "{}", told.message("tls"));
+        let report = DoctorOutput::of(&mut doctor);
+        assert_eq!(report.failed(), [("tls", "tls")]);
+        assert!(report.message("tls").contains(reason), "{}", report.message("tls"));
     }
     for (said, reason) in
         [(&b"HTTP/1.1 400 Bad\r\n\r\n"[..], "does not speak TLS"), (b"", "closed")]
@@ -188,9 +188,10 @@ fn every_way_in_which_tls_fails_is_told() {
             let _ = std::io::Read::read(&mut stream, &mut [0; 1024]);
             let _ = stream.write_all(said);
         });
-        let told = Told::of(&mut Machine::new().agent("doctor", &format!("https://{address}/")));
-        assert_eq!(told.failed(), [("tls", "tls")]);
-        assert!(told.message("tls").contains(reason), "{}", told.message("tls"));
+        let report =
+            DoctorOutput::of(&mut Machine::new().agent("doctor", &format!("https://{address}/")));
+        assert_eq!(report.failed(), [("tls", "tls")]);
+        assert!(report.message("tls").contains(reason), "{}", report.message("tls"));
     }
 }
 
@@ -201,9 +202,10 @@ fn a_server_that_hangs() {
     let address = listener.local_addr().unwrap();
     for (scheme, tls) in [("http", "skipped"), ("https", "skipped")] {
         let url = format!("{scheme}://{address}/");
-        let told = Told::of(Machine::new().agent("doctor", &url).args(["--timeout", "1"]));
-        assert_eq!(told.failed(), [("server", "timeout")], "{scheme}");
-        assert_eq!((told.status("connection"), told.status("tls")), ("passed", tls));
+        let report =
+            DoctorOutput::of(Machine::new().agent("doctor", &url).args(["--timeout", "1"]));
+        assert_eq!(report.failed(), [("server", "timeout")], "{scheme}");
+        assert_eq!((report.status("connection"), report.status("tls")), ("passed", tls));
     }
 }
 
@@ -213,21 +215,25 @@ fn a_server_that_hangs_up_is_down_and_one_that_talks_garbage_is_another() {
     let garbage = "220 mail.example.com ESMTP\r\n\r\n".to_owned();
     assert_eq!(against(garbage).failed(), [("server", "not_the_endpoint")]);
     let tls = Server::start(Some(AUTHORITY.server("localhost")), telemetry);
-    let told = Told::of(&mut Machine::new().agent("doctor", &tls.url()));
-    assert_eq!(told.failed(), [("server", "not_the_endpoint")]);
-    assert!(told.mend("server").contains("https"), "{}", told.mend("server"));
+    let report = DoctorOutput::of(&mut Machine::new().agent("doctor", &tls.url()));
+    assert_eq!(report.failed(), [("server", "not_the_endpoint")]);
+    assert!(report.fix("server").contains("https"), "{}", report.fix("server"));
 }
 
 #[test]
 fn a_server_that_is_down_or_misconfigured() {
     for status in ["500 Internal Server Error", "502 Bad Gateway", "429 Too Many Requests"] {
-        let told = against(answer(status, "retry-after: 30\r\n", "<html>"));
-        assert_eq!(told.failed(), [("server", "server_down")], "{status}");
-        assert!(told.message("server").contains("retry after 30"), "{}", told.message("server"));
+        let report = against(answer(status, "retry-after: 30\r\n", "<html>"));
+        assert_eq!(report.failed(), [("server", "server_down")], "{status}");
+        assert!(
+            report.message("server").contains("retry after 30"),
+            "{}",
+            report.message("server")
+        );
     }
-    let told = against(refuse(Refusal::Misconfigured));
-    assert_eq!(told.failed(), [("server", "misconfigured")]);
-    assert_eq!(told.status("api_key"), "skipped");
+    let report = against(refuse(Refusal::Misconfigured));
+    assert_eq!(report.failed(), [("server", "misconfigured")]);
+    assert_eq!(report.status("api_key"), "skipped");
 }
 
 #[test]
@@ -246,49 +252,49 @@ fn something_else_that_listens() {
         ("401 Unauthorized", ""),
         ("204 No Content", ""),
     ] {
-        let told = against(answer(status, "", body));
-        assert_eq!(told.failed(), [("server", "not_the_endpoint")], "{status} {body}");
-        assert!(told.message("server").contains(status), "{}", told.message("server"));
-        let mend = told.mend("server");
-        assert!(mend.contains("KILOCLAW_CHECKIN_URL") && !mend.contains("; "), "{mend}");
-        assert!(!mend.contains("should be"), "the path is right: {mend}");
+        let report = against(answer(status, "", body));
+        assert_eq!(report.failed(), [("server", "not_the_endpoint")], "{status} {body}");
+        assert!(report.message("server").contains(status), "{}", report.message("server"));
+        let fix = report.fix("server");
+        assert!(fix.contains("KILOCLAW_CHECKIN_URL") && !fix.contains("; "), "{fix}");
+        assert!(!fix.contains("should be"), "the path is right: {fix}");
 
         let elsewhere = Server::answering(answer(status, "", body));
         let url = elsewhere.url().replace("/api/controller/checkin", "/api");
-        let told = with("KILOCLAW_CHECKIN_URL", &url);
-        assert_eq!(told.failed(), [("server", "not_the_endpoint")], "{status} {body}");
-        let mend = told.mend("server");
-        assert_eq!(mend.matches("should be /api/controller/checkin").count(), 1, "{mend}");
-        assert!(!mend.starts_with(';') && !mend.contains("; ;"), "{mend}");
+        let report = with("KILOCLAW_CHECKIN_URL", &url);
+        assert_eq!(report.failed(), [("server", "not_the_endpoint")], "{status} {body}");
+        let fix = report.fix("server");
+        assert_eq!(fix.matches("should be /api/controller/checkin").count(), 1, "{fix}");
+        assert!(!fix.starts_with(';') && !fix.contains("; ;"), "{fix}");
     }
-    let told = against(answer("403 Forbidden", "cf-mitigated: challenge\r\n", "<html>"));
-    assert_eq!(told.failed(), [("server", "not_the_endpoint")]);
-    assert!(told.message("server").contains("cf-mitigated challenge"));
-    assert!(told.mend("server").contains("Cloudflare"), "{}", told.mend("server"));
+    let report = against(answer("403 Forbidden", "cf-mitigated: challenge\r\n", "<html>"));
+    assert_eq!(report.failed(), [("server", "not_the_endpoint")]);
+    assert!(report.message("server").contains("cf-mitigated challenge"));
+    assert!(report.fix("server").contains("Cloudflare"), "{}", report.fix("server"));
 }
 
 #[test]
 fn a_redirect_is_shown_and_not_followed() {
     let elsewhere = Server::answering(accepted());
     let location = format!("location: {}\r\n", elsewhere.url());
-    let told = against(answer("308 Permanent Redirect", &location, ""));
-    assert_eq!(told.failed(), [("server", "redirected")]);
+    let report = against(answer("308 Permanent Redirect", &location, ""));
+    assert_eq!(report.failed(), [("server", "redirected")]);
     let shown = format!(": to http://{}", elsewhere.address);
-    assert!(told.message("server").ends_with(&shown), "{}", told.message("server"));
+    assert!(report.message("server").ends_with(&shown), "{}", report.message("server"));
     assert!(elsewhere.seen().is_empty());
 }
 
 #[test]
 fn a_wrong_key() {
-    let told = with("KILOCODE_API_KEY", "another-key");
-    assert_eq!(told.failed(), [("api_key", "wrong_api_key")]);
-    assert!(told.message("api_key").contains("wrong_api_key"));
+    let report = with("KILOCODE_API_KEY", "another-key");
+    assert_eq!(report.failed(), [("api_key", "wrong_api_key")]);
+    assert!(report.message("api_key").contains("wrong_api_key"));
     for name in ["gateway_token", "sandbox_id", "body"] {
-        assert_eq!(told.status(name), "skipped", "{name}");
+        assert_eq!(report.status(name), "skipped", "{name}");
     }
-    assert!(!told.mend("api_key").contains("comma"));
+    assert!(!report.fix("api_key").contains("comma"));
     let pasted = with("KILOCODE_API_KEY", &format!("new-key,{}", API_KEY.to_uppercase()));
-    assert!(pasted.mend("api_key").contains("comma"), "{}", pasted.mend("api_key"));
+    assert!(pasted.fix("api_key").contains("comma"), "{}", pasted.fix("api_key"));
 }
 
 #[test]
@@ -311,29 +317,29 @@ fn a_malformed_token() {
         (format!("g{}", &token[1..]), "no hex digits"),
         (format!("ü{}", &token[1..]), "no hex digits"),
     ] {
-        let told = with("OPENCLAW_GATEWAY_TOKEN", &wrong);
-        assert_eq!(told.failed(), [("gateway_token", "wrong_gateway_token")], "{reason}");
-        let message = told.message("gateway_token");
+        let report = with("OPENCLAW_GATEWAY_TOKEN", &wrong);
+        assert_eq!(report.failed(), [("gateway_token", "wrong_gateway_token")], "{reason}");
+        let message = report.message("gateway_token");
         assert!(message.contains("malformed") && message.contains(reason), "{message}");
         assert!(!message.contains(&wrong) && !message.contains(&token[34..]), "{message}");
-        assert_eq!((told.status("sandbox_id"), told.status("body")), ("skipped", "passed"));
+        assert_eq!((report.status("sandbox_id"), report.status("body")), ("skipped", "passed"));
     }
     // It takes no server to see that.
     let machine = Machine::new();
     let mut doctor = machine.agent("doctor", "http://127.0.0.1:1/");
-    let told = Told::of(doctor.env("OPENCLAW_GATEWAY_TOKEN", "short"));
+    let report = DoctorOutput::of(doctor.env("OPENCLAW_GATEWAY_TOKEN", "short"));
     let both = [("connection", "connection_refused"), ("gateway_token", "wrong_gateway_token")];
-    assert_eq!(told.failed(), both);
+    assert_eq!(report.failed(), both);
 }
 
 #[test]
 fn a_token_that_is_nobodys() {
-    let told = with("OPENCLAW_GATEWAY_TOKEN", &"0".repeat(64));
-    assert_eq!(told.failed(), [("gateway_token", "wrong_gateway_token")]);
-    assert_eq!((told.status("sandbox_id"), told.status("body")), ("skipped", "passed"));
-    assert!(told.message("gateway_token").contains("wrong_gateway_token"));
+    let report = with("OPENCLAW_GATEWAY_TOKEN", &"0".repeat(64));
+    assert_eq!(report.failed(), [("gateway_token", "wrong_gateway_token")]);
+    assert_eq!((report.status("sandbox_id"), report.status("body")), ("skipped", "passed"));
+    assert!(report.message("gateway_token").contains("wrong_gateway_token"));
     for text in ["OPENCLAW_GATEWAY_TOKEN", "KILOCLAW_SANDBOX_ID", "kiloclaw-agent gateway-token"] {
-        assert!(told.mend("gateway_token").contains(text), "{}", told.mend("gateway_token"));
+        assert!(report.fix("gateway_token").contains(text), "{}", report.fix("gateway_token"));
     }
 }
 
@@ -357,42 +363,42 @@ fn a_token_of_another_sandbox_that_is_known_here() {
         }),
     ];
     for (configured, owner, place) in places {
-        let told = examined(|doctor, machine| {
+        let report = examined(|doctor, machine| {
             doctor.env("KILOCLAW_SANDBOX_ID", configured);
             doctor.env("OPENCLAW_GATEWAY_TOKEN", token(owner));
             place(doctor, machine);
         });
-        let failed = told.failed();
+        let failed = report.failed();
         let invalid = configured.len() > 96 || configured.trim() != configured;
         let both = [("configuration", "wrong_sandbox_id"), ("sandbox_id", "wrong_sandbox_id")];
         assert_eq!(failed, both[usize::from(!invalid)..]);
-        let message = told.message("sandbox_id");
+        let message = report.message("sandbox_id");
         assert!(message.contains(&format!("the token belongs to `{owner}`")), "{message}");
-        assert_eq!((told.status("gateway_token"), told.status("body")), ("passed", "passed"));
+        assert_eq!((report.status("gateway_token"), report.status("body")), ("passed", "passed"));
     }
 }
 
 #[test]
 fn a_sandbox_id_that_is_missing_or_too_long() {
     for id in [String::new(), "s".repeat(97)] {
-        let told = with("KILOCLAW_SANDBOX_ID", &id);
-        assert_eq!(told.failed(), [("configuration", "wrong_sandbox_id")], "{id}");
-        assert_eq!(told.status("api_key"), "passed");
-        assert_eq!(told.status("sandbox_id"), "skipped");
+        let report = with("KILOCLAW_SANDBOX_ID", &id);
+        assert_eq!(report.failed(), [("configuration", "wrong_sandbox_id")], "{id}");
+        assert_eq!(report.status("api_key"), "passed");
+        assert_eq!(report.status("sandbox_id"), "skipped");
     }
 }
 
 #[test]
 fn a_body_that_the_server_does_not_take_is_named() {
-    let told = with("FLY_MACHINE_ID", &"m".repeat(1025));
-    assert_eq!(told.failed(), [("body", "invalid_field")]);
-    assert!(told.message("body").contains("field machineId"), "{}", told.message("body"));
-    assert_eq!((told.status("api_key"), told.status("gateway_token")), ("passed", "skipped"));
+    let report = with("FLY_MACHINE_ID", &"m".repeat(1025));
+    assert_eq!(report.failed(), [("body", "invalid_field")]);
+    assert!(report.message("body").contains("field machineId"), "{}", report.message("body"));
+    assert_eq!((report.status("api_key"), report.status("gateway_token")), ("passed", "skipped"));
     // The contract says so where the server cannot be asked.
     let machine = Machine::new();
     let mut doctor = machine.agent("doctor", "http://127.0.0.1:1/");
-    let told = Told::of(doctor.env("FLY_MACHINE_ID", "m".repeat(1025)));
-    assert_eq!(told.failed(), [("connection", "connection_refused"), ("body", "invalid_field")]);
+    let report = DoctorOutput::of(doctor.env("FLY_MACHINE_ID", "m".repeat(1025)));
+    assert_eq!(report.failed(), [("connection", "connection_refused"), ("body", "invalid_field")]);
 }
 
 #[test]
@@ -406,9 +412,9 @@ fn a_server_that_fails_in_between() {
         let server = Server::start(None, move |request| {
             if request.body.is_empty() { telemetry(request) } else { second.clone() }
         });
-        let told = Told::of(&mut Machine::new().agent("doctor", &server.url()));
-        assert_eq!(told.failed(), [("body", code)]);
-        assert_eq!(told.status("gateway_token"), "skipped");
+        let report = DoctorOutput::of(&mut Machine::new().agent("doctor", &server.url()));
+        assert_eq!(report.failed(), [("body", code)]);
+        assert_eq!(report.status("gateway_token"), "skipped");
     }
 }
 
@@ -416,17 +422,18 @@ fn a_server_that_fails_in_between() {
 fn a_server_from_before_the_dry_run_never_sees_a_check_in() {
     let server = Server::start(None, older_telemetry);
     let machine = Machine::new();
-    let told = Told::of(&mut machine.agent("doctor", &server.url()));
-    assert_eq!(told.failed(), []);
-    assert_eq!(told.status("api_key"), "passed");
+    let report = DoctorOutput::of(&mut machine.agent("doctor", &server.url()));
+    assert_eq!(report.failed(), []);
+    assert_eq!(report.status("api_key"), "passed");
     for name in ["gateway_token", "sandbox_id", "body"] {
-        assert_eq!(told.status(name), "skipped", "{name}");
+        assert_eq!(report.status(name), "skipped", "{name}");
     }
-    assert!(told.message("body").contains("without the dry run"), "{}", told.message("body"));
+    assert!(report.message("body").contains("without the dry run"), "{}", report.message("body"));
     let seen = server.seen();
     assert_eq!(seen.len(), 1);
     assert!(seen.iter().all(|request| CheckIn::parse_str(&request.body).is_err()));
-    let wrong = Told::of(machine.agent("doctor", &server.url()).env("KILOCODE_API_KEY", "other"));
+    let wrong =
+        DoctorOutput::of(machine.agent("doctor", &server.url()).env("KILOCODE_API_KEY", "other"));
     assert_eq!(wrong.failed(), [("api_key", "wrong_api_key")]);
 }
 
@@ -434,14 +441,14 @@ fn a_server_from_before_the_dry_run_never_sees_a_check_in() {
 fn a_query_of_ones_own_stays_behind_the_dry_run() {
     let server = Server::start(None, telemetry);
     let url = format!("{}?region=a&b", server.url());
-    assert_eq!(Told::of(&mut Machine::new().agent("doctor", &url)).failed(), []);
+    assert_eq!(DoctorOutput::of(&mut Machine::new().agent("doctor", &url)).failed(), []);
     let targets: Vec<_> = server.seen().iter().map(|r| r.target().1.to_owned()).collect();
     assert!(targets[0].ends_with("?dry_run=&region=a&b"), "{targets:?}");
     assert!(targets[1].ends_with("?dry_run=1&region=a&b"), "{targets:?}");
     // One that would never be written is no setting to leave.
     let url = format!("{}?dry_run=1", server.url());
-    let told = Told::of(&mut Machine::new().agent("doctor", &url));
-    assert_eq!(told.failed(), [("configuration", "dry_run_url")]);
+    let report = DoctorOutput::of(&mut Machine::new().agent("doctor", &url));
+    assert_eq!(report.failed(), [("configuration", "dry_run_url")]);
 }
 
 #[test]
@@ -450,13 +457,13 @@ fn a_clock_that_is_wrong() {
     let now = SystemTime::now();
     for (theirs, direction) in [(now - day, "ahead of"), (now + day, "behind")] {
         let refusal = Refusal::WrongApiKey;
-        let told = against(answer_at(theirs, "403 Forbidden", "", &refusal.body()));
-        assert_eq!(told.failed(), [("clock", "clock_skew"), ("api_key", "wrong_api_key")]);
-        assert!(told.message("clock").contains(direction), "{}", told.message("clock"));
-        assert!(told.mend("clock").contains("timedatectl"), "{}", told.mend("clock"));
+        let report = against(answer_at(theirs, "403 Forbidden", "", &refusal.body()));
+        assert_eq!(report.failed(), [("clock", "clock_skew"), ("api_key", "wrong_api_key")]);
+        assert!(report.message("clock").contains(direction), "{}", report.message("clock"));
+        assert!(report.fix("clock").contains("timedatectl"), "{}", report.fix("clock"));
     }
-    let told = against(refuse(Refusal::InvalidQuery));
-    assert_eq!(told.status("clock"), "passed");
+    let report = against(refuse(Refusal::InvalidQuery));
+    assert_eq!(report.status("clock"), "passed");
 }
 
 #[test]
@@ -466,7 +473,7 @@ fn a_proxy_that_does_not_connect() {
     let ca = machine.put("ca.pem", &AUTHORITY.pem);
     let doctor = |proxy: &str| {
         let mut doctor = machine.agent("doctor", &server.https("telemetry.test"));
-        Told::of(doctor.env("KILOCLAW_CA_FILE", &ca).env("HTTPS_PROXY", proxy))
+        DoctorOutput::of(doctor.env("KILOCLAW_CA_FILE", &ca).env("HTTPS_PROXY", proxy))
     };
     // The proxy's name is looked up, and not the server's.
     let through = doctor(&ConnectProxy::to(&server).with_password());
@@ -474,12 +481,12 @@ fn a_proxy_that_does_not_connect() {
     assert_eq!((through.status("proxy"), through.status("tls")), ("passed", "passed"));
     let refused = doctor(&ConnectProxy::refusing("407 Authenticate").with_password());
     assert_eq!(refused.failed(), [("proxy", "proxy")]);
-    assert!(refused.mend("proxy").contains("wants a user and a password"), "{refused:?}");
+    assert!(refused.fix("proxy").contains("wants a user and a password"), "{refused:?}");
     let forbidden = doctor(&ConnectProxy::refusing("403 Forbidden").url());
-    assert!(forbidden.mend("proxy").contains("allows this host"), "{forbidden:?}");
+    assert!(forbidden.fix("proxy").contains("allows this host"), "{forbidden:?}");
     let nobody = doctor("http://127.0.0.1:1");
     assert_eq!(nobody.failed(), [("connection", "connection_refused")]);
-    assert!(nobody.mend("connection").contains("HTTPS_PROXY"), "{}", nobody.mend("connection"));
+    assert!(nobody.fix("connection").contains("HTTPS_PROXY"), "{}", nobody.fix("connection"));
     assert_eq!(doctor("http://proxy.invalid").failed(), [("dns", "cannot_resolve")]);
 }
 
@@ -494,8 +501,8 @@ fn all_that_is_wrong_with_the_settings_is_told_at_once() {
         .env("KILOCLAW_NET_INTERFACE", "a b")
         .env("KILOCLAW_STATUS_URL", "nonsense")
         .env("KILOCLAW_SYSTEMD_UNIT", "a.service");
-    let told = Told::of(&mut doctor);
-    let codes: Vec<_> = told.failed().into_iter().map(|(_, code)| code).collect();
+    let report = DoctorOutput::of(&mut doctor);
+    let codes: Vec<_> = report.failed().into_iter().map(|(_, code)| code).collect();
     let expected = [
         "not_set",
         "wrong_sandbox_id",
@@ -505,8 +512,8 @@ fn all_that_is_wrong_with_the_settings_is_told_at_once() {
         "invalid_interface",
     ];
     assert_eq!(codes, expected);
-    assert_eq!((told.status("load"), told.status("openclaw")), ("passed", "passed"));
-    assert_eq!((told.status("network"), told.status("process")), ("skipped", "skipped"));
+    assert_eq!((report.status("load"), report.status("openclaw")), ("passed", "passed"));
+    assert_eq!((report.status("network"), report.status("process")), ("skipped", "skipped"));
 
     for (name, value, code) in [
         ("KILOCLAW_CHECKIN_URL", "", "not_set"),
@@ -531,28 +538,32 @@ fn all_that_is_wrong_with_the_settings_is_told_at_once() {
         ("HTTPS_PROXY", "socks5://proxy", "invalid_proxy"),
     ] {
         let mut doctor = machine.agent("doctor", "https://127.0.0.1:1/");
-        assert_eq!(Told::of(doctor.env(name, value)).failed(), [("configuration", code)], "{name}");
+        assert_eq!(
+            DoctorOutput::of(doctor.env(name, value)).failed(),
+            [("configuration", code)],
+            "{name}"
+        );
     }
 }
 
 #[test]
 fn without_a_key_the_server_is_examined_all_the_same() {
-    let told = with("KILOCODE_API_KEY", "");
-    assert_eq!((told.status("server"), told.status("api_key")), ("passed", "skipped"));
-    let told = with("OPENCLAW_GATEWAY_TOKEN", "");
-    assert_eq!((told.status("api_key"), told.status("gateway_token")), ("passed", "skipped"));
-    assert_eq!(told.status("body"), "passed");
+    let report = with("KILOCODE_API_KEY", "");
+    assert_eq!((report.status("server"), report.status("api_key")), ("passed", "skipped"));
+    let report = with("OPENCLAW_GATEWAY_TOKEN", "");
+    assert_eq!((report.status("api_key"), report.status("gateway_token")), ("passed", "skipped"));
+    assert_eq!(report.status("body"), "passed");
 }
 
 #[test]
 fn readings_that_fail() {
-    let told = with("KILOCLAW_PROC_ROOT", "/nowhere");
-    assert_eq!(told.failed(), [("load", "unreadable"), ("network", "unreadable")]);
-    assert_eq!(told.status("body"), "passed", "they cost no check-in");
+    let report = with("KILOCLAW_PROC_ROOT", "/nowhere");
+    assert_eq!(report.failed(), [("load", "unreadable"), ("network", "unreadable")]);
+    assert_eq!(report.status("body"), "passed", "they cost no check-in");
     for interface in ["wg0", "!eth0"] {
-        let told = with("KILOCLAW_NET_INTERFACE", interface);
-        assert_eq!(told.failed(), [("network", "no_interface")], "{interface}");
-        assert!(told.mend("network").contains("there are eth0"), "{}", told.mend("network"));
+        let report = with("KILOCLAW_NET_INTERFACE", interface);
+        assert_eq!(report.failed(), [("network", "no_interface")], "{interface}");
+        assert!(report.fix("network").contains("there are eth0"), "{}", report.fix("network"));
     }
     // A machine without OpenClaw checks in without its version.
     for (program, hint) in [
@@ -561,11 +572,11 @@ fn readings_that_fail() {
         ("/bin/false", "by hand"),
         ("/etc/passwd", "execute it"),
     ] {
-        let told = with("KILOCLAW_OPENCLAW_COMMAND", program);
-        assert_eq!((told.failed(), told.code), (Vec::new(), 0), "{program}");
-        assert_eq!(told.status("openclaw"), "warned", "{program}");
-        assert_eq!(told.check("openclaw")["code"], "no_version");
-        assert!(told.mend("openclaw").contains(hint), "{}", told.mend("openclaw"));
+        let report = with("KILOCLAW_OPENCLAW_COMMAND", program);
+        assert_eq!((report.failed(), report.code), (Vec::new(), 0), "{program}");
+        assert_eq!(report.status("openclaw"), "warned", "{program}");
+        assert_eq!(report.check("openclaw")["code"], "no_version");
+        assert!(report.fix("openclaw").contains(hint), "{}", report.fix("openclaw"));
     }
 }
 
@@ -573,49 +584,49 @@ fn readings_that_fail() {
 fn a_controller_is_asked_for_the_process() {
     let status = r#"{"state":"crashed","pid":null,"uptime":0,"restarts":7,"lastExit":null}"#;
     let controller = Server::answering(answer("200 OK", "", status));
-    let told = with("KILOCLAW_STATUS_URL", &controller.url());
-    assert_eq!(told.failed(), []);
-    let found = told.check("process")["found"].as_str().unwrap();
+    let report = with("KILOCLAW_STATUS_URL", &controller.url());
+    assert_eq!(report.failed(), []);
+    let found = report.check("process")["found"].as_str().unwrap();
     assert!(found.contains("crashed") && found.contains("restarts 7"), "{found}");
     let incomplete = r#"{"state":"running\nWATCHDOG=trigger","uptime":-1,"lastExit":null}"#;
     let controller = Server::answering(answer("200 OK", "", incomplete));
-    let told = with("KILOCLAW_STATUS_URL", &controller.url());
-    assert_eq!((told.failed(), told.status("process")), (Vec::new(), "warned"));
-    assert!(told.message("process").ends_with("no valid state, restarts"));
+    let report = with("KILOCLAW_STATUS_URL", &controller.url());
+    assert_eq!((report.failed(), report.status("process")), (Vec::new(), "warned"));
+    assert!(report.message("process").ends_with("no valid state, restarts"));
     for (reply, code) in [
         (answer("401 Unauthorized", "", ""), "http_401"),
         (answer("200 OK", "", "<html>"), "not_a_status"),
         (String::new(), "connection_closed"),
     ] {
         let controller = Server::answering(reply);
-        let told = with("KILOCLAW_STATUS_URL", &controller.url());
-        assert_eq!(told.failed(), [("process", code)]);
-        assert_eq!(told.status("body"), "passed");
+        let report = with("KILOCLAW_STATUS_URL", &controller.url());
+        assert_eq!(report.failed(), [("process", code)]);
+        assert_eq!(report.status("body"), "passed");
     }
-    let told = with("KILOCLAW_STATUS_URL", "http://127.0.0.1:1/");
-    assert_eq!(told.failed(), [("process", "connection_refused")]);
-    assert!(told.mend("process").contains("KILOCLAW_STATUS_URL"), "{}", told.mend("process"));
-    let told = examined(|doctor, _| {
+    let report = with("KILOCLAW_STATUS_URL", "http://127.0.0.1:1/");
+    assert_eq!(report.failed(), [("process", "connection_refused")]);
+    assert!(report.fix("process").contains("KILOCLAW_STATUS_URL"), "{}", report.fix("process"));
+    let report = examined(|doctor, _| {
         doctor.env("KILOCLAW_SYSTEMD_UNIT", "a").env("PATH", "/nowhere");
     });
-    assert_eq!(told.failed(), [("process", "no_systemd")]);
+    assert_eq!(report.failed(), [("process", "no_systemd")]);
 }
 
 #[test]
 fn a_place_where_no_state_file_can_be() {
     for place in ["/nowhere/state.json", "/proc/state.json", "/dev/null", "/"] {
-        let told = with("KILOCLAW_STATE_FILE", place);
-        assert_eq!(told.failed(), [("state_file", "not_writable")], "{place}");
+        let report = with("KILOCLAW_STATE_FILE", place);
+        assert_eq!(report.failed(), [("state_file", "not_writable")], "{place}");
     }
-    let told = examined(|_, machine| {
+    let report = examined(|_, machine| {
         machine.put("state.json", "{");
     });
-    assert_eq!(told.failed(), [("state_file", "unreadable")]);
+    assert_eq!(report.failed(), [("state_file", "unreadable")]);
     // The default one is made when it is needed, and not before.
     let (runtime, machine) = (tempfile::tempdir().unwrap(), Machine::new());
     let mut doctor = machine.agent("doctor", "http://127.0.0.1:1/");
     doctor.env_remove("KILOCLAW_STATE_FILE").env("XDG_RUNTIME_DIR", runtime.path());
-    assert_eq!(Told::of(&mut doctor).status("state_file"), "passed");
+    assert_eq!(DoctorOutput::of(&mut doctor).status("state_file"), "passed");
     assert_eq!(runtime.path().read_dir().unwrap().count(), 0);
 }
 
@@ -625,15 +636,15 @@ fn secrets_that_a_server_sends_back_do_not_show() {
     let body = format!(r#"{{"error":"{API_KEY}","code":"{token}","field":"{API_KEY}"}}"#);
     for status in ["403 Forbidden", "302 Found", "500 Internal Server Error"] {
         // `run` looks for them.
-        let told = against(answer(status, &format!("location: /{API_KEY}\r\n"), &body));
-        assert!(told.message("server").contains("[redacted]"), "{}", told.message("server"));
+        let report = against(answer(status, &format!("location: /{API_KEY}\r\n"), &body));
+        assert!(report.message("server").contains("[redacted]"), "{}", report.message("server"));
     }
     // As an answer to the dry run, too, where the code goes into the JSON.
     let server = Server::start(None, move |request| {
         if request.body.is_empty() { telemetry(request) } else { answer("400 Bad", "", &body) }
     });
-    let told = Told::of(&mut Machine::new().agent("doctor", &server.url()));
-    assert_eq!(told.failed(), [("body", "[redacted]")]);
+    let report = DoctorOutput::of(&mut Machine::new().agent("doctor", &server.url()));
+    assert_eq!(report.failed(), [("body", "[redacted]")]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `run` with real commands: what is done with them, and what is told of them.
+//! `run` with real commands: how they are supervised, and what is reported.
 
 #![expect(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
 
@@ -146,16 +146,16 @@ fn what_was_not_accepted_is_in_the_next_one() {
     let machine = Machine::new();
     let server = Server::new(|n| (1..4).contains(&n).then_some(Refusal::WriteFailed));
     let agent = machine.run(&server, &[], "exit 3");
-    let told = |check_in: &Value| {
+    let counts = |check_in: &Value| {
         ["restartsSinceLastCheckin", "bandwidthBytesIn"].map(|key| check_in[key].as_u64().unwrap())
     };
-    let mut sum = told(&server.check_in(|_| true));
+    let mut sum = counts(&server.check_in(|_| true));
     machine.transfer(5_000, 2_000);
     server.check_in(|check_in| check_in["accepted"] == false);
     machine.transfer(7_500, 2_000);
     let accepted = server.check_in(|check_in| check_in["accepted"] == true);
-    sum[0] += told(&accepted)[0];
-    sum[1] += told(&accepted)[1];
+    sum[0] += counts(&accepted)[0];
+    sum[1] += counts(&accepted)[1];
     assert_eq!(sum[0], accepted["totalRestarts"].as_u64().unwrap(), "{accepted}");
     assert_eq!(sum[1], 6_500, "{accepted}");
     agent.stop();
@@ -166,8 +166,8 @@ fn what_an_agent_could_not_tell_the_next_one_tells() {
     let machine = Machine::new();
     let deaf = Server::new(|_| Some(Refusal::WriteFailed));
     let agent = machine.run(&deaf, &[], "exit 3");
-    let told = deaf.check_in(|check_in| check_in["restartsSinceLastCheckin"] == 2);
-    assert_eq!(told["totalRestarts"], 2);
+    let missed = deaf.check_in(|check_in| check_in["restartsSinceLastCheckin"] == 2);
+    assert_eq!(missed["totalRestarts"], 2);
     machine.transfer(1_400, 2_000);
     agent.stop();
 
@@ -218,7 +218,7 @@ fn the_service_manager_is_told_and_its_variables_stay_with_the_agent() {
                 return;
             }
         }
-        panic!("{wanted} was not told");
+        panic!("{wanted} did not arrive");
     };
     notified("READY=1");
     notified("STATUS=process running, last check-in accepted");
@@ -460,7 +460,7 @@ fn a_version_that_takes_its_time_does_not_cost_the_last_check_in() {
         server.check_in(|check_in| check_in["supervisorState"] == "shutting_down");
         let (exit, output) = agent.ended();
         assert_eq!(exit.code(), Some(0), "{output}");
-        assert!(!output.contains("cannot tell OpenClaw's version"), "{output}");
+        assert!(!output.contains("cannot read OpenClaw's version"), "{output}");
         assert!(!is_there(&fs::read_to_string(asked).unwrap()));
     }
 }

@@ -273,8 +273,8 @@ fn a_sentry_that_is_not_there_is_one_line_in_the_log() {
     let mut agent = Agent::start(&refusal, |_| closed);
     assert!(agent.event_before(6).is_none());
     let (_, log, _) = agent.end();
-    let expected = "cannot tell Sentry: Connection refused (os error 111)";
-    assert_eq!(log.matches("cannot tell Sentry").count(), 1, "once an hour: {log}");
+    let expected = "cannot report to Sentry: Connection refused (os error 111)";
+    assert_eq!(log.matches("cannot report to Sentry").count(), 1, "once an hour: {log}");
     assert!(log.contains(expected), "{log}");
 }
 
@@ -286,7 +286,7 @@ fn a_sentry_that_refuses_is_told_once_and_logged() {
     assert!(agent.event_before(6).is_some());
     assert!(agent.event_before(6).is_none());
     let (_, log, _) = agent.end();
-    assert!(log.contains("cannot tell Sentry: 401 Unauthorized"), "{log}");
+    assert!(log.contains("cannot report to Sentry: 401 Unauthorized"), "{log}");
 }
 
 /// What `watch` is given, with these flags more, and nothing out of the environment.

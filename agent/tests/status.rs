@@ -115,14 +115,17 @@ fn a_process_that_is_not_well_exits_2_whether_or_not_that_can_be_reported() {
 fn a_command_that_a_signal_has_stopped_is_not_well() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let agent = machine.run(&server, &["--stop-timeout=1"], "kill -STOP $$; exec sleep 60");
-    let told = loop {
+    let output_json = loop {
         server.check_in(|_| true);
         let (code, text, _) = status(&machine.path("state.json"));
         if code == 2 {
             break text;
         }
     };
-    assert!(told.starts_with("the process is not well: a signal has stopped it"), "{told}");
+    assert!(
+        output_json.starts_with("the process is not well: a signal has stopped it"),
+        "{output_json}"
+    );
     agent.stop();
 }
 
@@ -182,11 +185,11 @@ fn an_agent_that_runs_goes_before_what_another_left_behind() {
     status.args(["status", "--json"]).env_clear();
     status.env("RUNTIME_DIRECTORY", &runtime).env("XDG_RUNTIME_DIR", &user);
     let output = status.output().unwrap();
-    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{told}");
-    assert_eq!(told["agent"]["pid"], agent.id());
+    let output_json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output_json}");
+    assert_eq!(output_json["agent"]["pid"], agent.id());
     let path = user.join("kiloclaw-agent/state.json");
-    assert_eq!(told["stateFile"], path.to_str().unwrap());
+    assert_eq!(output_json["stateFile"], path.to_str().unwrap());
     agent.stop();
 }
 
@@ -231,12 +234,12 @@ fn what_a_controller_sends_back_reaches_neither_systemd_nor_a_file() {
         let file = fs::read_to_string(&path).unwrap();
         agent.stop();
         let mut notified = vec![0; 65_536];
-        let mut told = String::new();
+        let mut output_json = String::new();
         while let Ok(length) = socket.recv(&mut notified) {
-            told.push_str(&String::from_utf8_lossy(&notified[..length]));
+            output_json.push_str(&String::from_utf8_lossy(&notified[..length]));
         }
-        assert!(told.contains("READY=1"), "{told}");
-        for shown in [text, json.to_string(), file, told, check_in.to_string()] {
+        assert!(output_json.contains("READY=1"), "{output_json}");
+        for shown in [text, json.to_string(), file, output_json, check_in.to_string()] {
             for secret in [GATEWAY_TOKEN, API_KEY, "WATCHDOG"] {
                 assert!(!shown.contains(secret), "{secret} in {shown}");
             }
@@ -356,7 +359,7 @@ fn a_state_file_that_cannot_be_locked_is_told() {
             "a link" => std::os::unix::fs::symlink("/nowhere", &lock).unwrap(),
             _ => {}
         }
-        let told =
+        let output_json =
             "the state file cannot be locked, so nothing keeps another agent from using it, too";
         let mut command = machine.command("run", &server);
         command.env("KILOCLAW_STATE_FILE", &path).args(["--", "sleep", "60"]);
@@ -366,7 +369,7 @@ fn a_state_file_that_cannot_be_locked_is_told() {
         }
         let (exit, output) = agent.stop();
         assert_eq!(exit.code(), Some(0), "{what}");
-        assert_eq!(output.matches(told).count(), 1, "{what}: {output}");
+        assert_eq!(output.matches(output_json).count(), 1, "{what}: {output}");
         for subcommand in ["once", "doctor"] {
             let mut other = Command::new(command.get_program());
             other.arg(subcommand).env_clear();
@@ -378,7 +381,7 @@ fn a_state_file_that_cannot_be_locked_is_told() {
                 other.env("KILOCLAW_CHECKIN_URL", "http://127.0.0.1:1/");
                 String::from_utf8(other.output().unwrap().stdout).unwrap()
             };
-            assert_eq!(other.matches(told).count(), 1, "{what}, {subcommand}: {other}");
+            assert_eq!(other.matches(output_json).count(), 1, "{what}, {subcommand}: {other}");
         }
     }
 }
@@ -426,14 +429,14 @@ fn a_disk_that_is_full_costs_no_check_in_and_the_state_is_written_once_there_is_
 fn the_doctor_finds_a_disk_full_that_still_takes_an_empty_file() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let doctor = machine.command("doctor", &server);
-    let mut told = Command::new(doctor.get_program());
-    told.args(["doctor", "--json"]).env_clear();
-    told.envs(doctor.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut output_json = Command::new(doctor.get_program());
+    output_json.args(["doctor", "--json"]).env_clear();
+    output_json.envs(doctor.get_envs().filter_map(|(name, value)| Some((name, value?))));
     // Nobody has to answer for this one.
-    told.env("KILOCLAW_CHECKIN_URL", "http://127.0.0.1:1/");
-    let output = on_a_full_disk(&told).stdin(Stdio::null()).output().unwrap();
-    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let checks = told["checks"].as_array().unwrap();
+    output_json.env("KILOCLAW_CHECKIN_URL", "http://127.0.0.1:1/");
+    let output = on_a_full_disk(&output_json).stdin(Stdio::null()).output().unwrap();
+    let output_json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let checks = output_json["checks"].as_array().unwrap();
     let check = checks.iter().find(|check| check["name"] == "state_file").unwrap();
     assert_eq!((&check["status"], &check["code"]), (&"failed".into(), &"not_writable".into()));
 }

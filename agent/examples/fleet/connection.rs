@@ -33,7 +33,7 @@ impl Stop {
         self.changed.notify_all();
     }
 
-    /// Waits until `time`, and tells whether it is to go on then.
+    /// Waits until `time`; returns whether to continue.
     fn wait_until(&self, time: Instant) -> bool {
         let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
         let timeout = time.saturating_duration_since(Instant::now());
@@ -125,7 +125,7 @@ impl Connection {
         done
     }
 
-    /// Sends one check-in and tells whether it was answered.
+    /// Sends one check-in; returns whether there was an answer.
     fn check_in(&self, machine: &mut Machine, elapsed: Duration, done: &mut Done) -> bool {
         let (body, sent) = match machine.check_in() {
             Ok(check_in) => check_in,

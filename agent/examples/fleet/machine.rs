@@ -1,4 +1,4 @@
-//! One simulated sandbox: its credentials, its counters, and what it has told.
+//! One simulated sandbox: its credentials, its counters, and what it has reported.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -14,7 +14,7 @@ use kiloclaw_check_in::{CheckIn, GatewaySecrets};
 use serde::Serialize;
 use ureq::http::HeaderValue;
 
-/// More than a check-in ever tells, so that sums over millions of them are exact as doubles.
+/// More than a check-in ever reports, small enough that sums over millions are exact as doubles.
 const MOST_BYTES_IN: u64 = 100_000;
 const MOST_BYTES_OUT: u64 = 50_000;
 /// A process is restarted between one check-in in so many and the next.
@@ -42,7 +42,7 @@ impl Credentials {
     }
 }
 
-/// What a sandbox told, or is still to tell.
+/// What a sandbox reported or has yet to report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Deltas {
@@ -73,24 +73,24 @@ impl Deltas {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct LostAnswer {
-    /// The `uptimeSeconds` that it told.
+    /// The `uptimeSeconds` that it reported.
     attempt: u64,
     #[serde(flatten)]
     reported: Deltas,
 }
 
-/// What is told of a sandbox in the end.
+/// The final account of a sandbox.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Account {
     pub(crate) sandbox_id: String,
     /// Check-ins that were accepted.
     pub(crate) accepted: u64,
-    /// What these told together.
+    /// The sum of what they reported.
     pub(crate) reported: Deltas,
-    /// What happened; without lost answers, what was told and what is unreported come to the same.
+    /// What happened: without lost answers, the sum of what was reported and what is unreported.
     pub(crate) happened: Deltas,
-    /// What no accepted check-in has told yet.
+    /// What no accepted check-in has reported yet.
     pub(crate) unreported: Deltas,
     pub(crate) lost_answers: Vec<LostAnswer>,
 }
@@ -153,10 +153,10 @@ impl Machine {
         }
     }
 
-    /// Lets something happen, and puts the body of a check-in together that tells it, with all that
+    /// Lets something happen, and builds the body of a check-in that reports it, with all that
     /// is unreported from before.
     ///
-    /// `uptimeSeconds` counts the attempts of this sandbox: so every stored point can be told from
+    /// `uptimeSeconds` counts the attempts of this sandbox: so every stored point differs from
     /// every other, and a check-in that was stored twice would be seen.
     pub(crate) fn check_in(&mut self) -> serde_json::Result<(String, Sent)> {
         let happened = Deltas {
@@ -200,13 +200,13 @@ impl Machine {
         self.account.reported.add(sent.unreported.into());
     }
 
-    /// No answer came. What it told stays unreported.
+    /// No answer came. What it reported stays unreported.
     pub(crate) fn lost_answer(&mut self, sent: Sent) {
         let lost_answer = LostAnswer { attempt: self.attempts, reported: sent.unreported.into() };
         self.account.lost_answers.push(lost_answer);
     }
 
-    /// What there is to tell in the end.
+    /// The final account.
     pub(crate) fn into_account(self) -> Account {
         Account { unreported: self.ledger.unreported().into(), ..self.account }
     }

@@ -1,7 +1,7 @@
 //! A fleet without machines: thousands of simulated sandboxes that check in over a few connections.
 //!
 //! Each sandbox has the gateway token that is its own, a [ledger](kiloclaw_agent::report::ledger) like the
-//! agent's, and counters that only go up. What a check-in told and nobody accepted is in the next one.
+//! agent's, and counters that only go up. What a refused check-in reported is in the next one.
 //! At the end there is a summary, and with `--report` all of it in JSON: for each sandbox what was
 //! accepted, and which check-ins were left without an answer, so that a store can be compared.
 //!
@@ -34,7 +34,7 @@ use crate::report::Report;
 /// What a thread has on its stack, in bytes: there can be thousands of them.
 const STACK_BYTES: usize = 512 * 1024;
 
-/// Simulates a fleet that checks in, and tells what came of it.
+/// Simulates a fleet that checks in, and prints the results.
 #[derive(Debug, Parser)]
 #[command(name = "fleet")]
 struct Arguments {

@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 
 use crate::machine::{Account, Deltas};
 
-/// The longest time that is told apart, in microseconds. The longest of all are told as this.
+/// The longest time that is counted separately, in microseconds; longer ones count as this.
 const LONGEST_MICROS: u64 = 120_000_000;
 
 /// Two digits: a thousand connections each have histograms of their own.

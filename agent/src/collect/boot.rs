@@ -12,7 +12,7 @@ use std::path::Path;
 /// neither.
 ///
 /// The kernel may give a namespace the number of one that is gone. Then two lives look alike, and
-/// only a counter that went backwards tells them apart.
+/// only a counter that went backwards shows the difference.
 #[must_use]
 pub fn read(proc_root: &Path) -> Option<String> {
     // Such as `net:[4026531840]`.

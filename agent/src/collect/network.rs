@@ -314,10 +314,10 @@ Inter-|   Receive                                                |  Transmit
 
     #[test]
     fn a_choice_is_told_as_it_works() {
-        let told = |names: &[&str]| Interfaces::new(names).unwrap().to_string();
-        assert_eq!(told(&[]), "eth0 if there is one, else all but lo");
-        assert_eq!(told(&["wg0", "eth*"]), "wg0, eth*");
-        assert_eq!(told(&["!a", "!b*"]), "eth0 if there is one, else all but lo; without a, b*");
+        let shown = |names: &[&str]| Interfaces::new(names).unwrap().to_string();
+        assert_eq!(shown(&[]), "eth0 if there is one, else all but lo");
+        assert_eq!(shown(&["wg0", "eth*"]), "wg0, eth*");
+        assert_eq!(shown(&["!a", "!b*"]), "eth0 if there is one, else all but lo; without a, b*");
     }
 
     proptest! {

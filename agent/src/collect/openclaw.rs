@@ -385,7 +385,7 @@ mod tests {
         panic!("asked again")
     }
 
-    fn tells(text: &'static str) -> impl FnOnce() -> Result<Version, ProbeError> {
+    fn prints(text: &'static str) -> impl FnOnce() -> Result<Version, ProbeError> {
         move || Ok(version(text, None))
     }
 
@@ -400,10 +400,10 @@ mod tests {
         for process in [ProcessHealth::NotWatched, ProcessHealth::Unknown, known(0, 1.0)] {
             let mut version =
                 |now, probe: fn() -> _| cache.version(PROGRAM, &process, now, probe).version;
-            assert!(version(start, || tells("1.0")()).is_some());
+            assert!(version(start, || prints("1.0")()).is_some());
             let last = start + Duration::from_mins(6 * 60 - 1);
             assert_eq!(version(last, unasked).unwrap().version, "1.0");
-            assert_eq!(version(start + MAX_AGE, || tells("1.1")()).unwrap().version, "1.1");
+            assert_eq!(version(start + MAX_AGE, || prints("1.1")()).unwrap().version, "1.1");
             cache = VersionCache::default();
         }
     }
@@ -425,7 +425,7 @@ mod tests {
         }
         assert_eq!(runs, [0, 10, 30, 70, 150, 310, 630, 990, 1350]);
         let now = start + Duration::from_hours(48);
-        assert!(cache.version(PROGRAM, &known(0, 2.0), now, tells("1.0")).version.is_some());
+        assert!(cache.version(PROGRAM, &known(0, 2.0), now, prints("1.0")).version.is_some());
     }
 
     #[test]
@@ -438,10 +438,10 @@ mod tests {
         assert_eq!(version(&mut cache, None, fails), None);
         assert_eq!(version(&mut cache, None, unasked), None);
         // It was installed, and then updated.
-        let installed = || tells("1.0")();
+        let installed = || prints("1.0")();
         assert_eq!(version(&mut cache, PROGRAM, installed), Some("1.0".to_owned()));
         assert_eq!(version(&mut cache, PROGRAM, unasked), Some("1.0".to_owned()));
-        let updated = || tells("1.1")();
+        let updated = || prints("1.1")();
         let other = Some((1, 2, 1, 1));
         assert_eq!(version(&mut cache, other, updated), Some("1.1".to_owned()));
     }
@@ -467,7 +467,7 @@ mod tests {
         let now = Instant::now();
         let first = cache.version(PROGRAM, &known(0, 1.0), now, || Err(ProbeError::NoTime));
         assert!(first.version.is_none() && first.error.is_some());
-        let second = cache.version(PROGRAM, &known(0, 2.0), now, tells("1.0"));
+        let second = cache.version(PROGRAM, &known(0, 2.0), now, prints("1.0"));
         assert!(second.version.is_some() && second.error.is_none());
     }
 
@@ -476,12 +476,12 @@ mod tests {
         let now = Instant::now();
         for restarted in [known(1, 400.0), known(0, 3.0)] {
             let mut cache = VersionCache::default();
-            assert!(cache.version(PROGRAM, &known(0, 100.0), now, tells("1.0")).version.is_some());
+            assert!(cache.version(PROGRAM, &known(0, 100.0), now, prints("1.0")).version.is_some());
             assert!(cache.version(PROGRAM, &restarted, now, fails).version.is_none());
             assert!(cache.version(PROGRAM, &restarted, now, unasked).version.is_none());
             let later = now + FIRST_RETRY;
             assert_eq!(
-                cache.version(PROGRAM, &restarted, later, tells("1.1")).version,
+                cache.version(PROGRAM, &restarted, later, prints("1.1")).version,
                 Some(version("1.1", None))
             );
         }
@@ -491,7 +491,7 @@ mod tests {
     fn a_process_that_goes_on_keeps_its_version_when_asking_fails() {
         let mut cache = VersionCache::default();
         let start = Instant::now();
-        assert!(cache.version(PROGRAM, &known(0, 1.0), start, tells("1.0")).version.is_some());
+        assert!(cache.version(PROGRAM, &known(0, 1.0), start, prints("1.0")).version.is_some());
         let later = start + MAX_AGE;
         let kept = cache.version(PROGRAM, &known(0, 2.0), later, fails);
         assert_eq!(kept.version, Some(version("1.0", None)));
@@ -499,7 +499,7 @@ mod tests {
         // And it is asked again, not after another six hours.
         let again = later + FIRST_RETRY;
         assert_eq!(
-            cache.version(PROGRAM, &known(0, 3.0), again, tells("1.1")).version,
+            cache.version(PROGRAM, &known(0, 3.0), again, prints("1.1")).version,
             Some(version("1.1", None))
         );
     }
@@ -509,7 +509,7 @@ mod tests {
         let start = Instant::now();
         for process in [ProcessHealth::NotWatched, ProcessHealth::Unknown] {
             let mut cache = VersionCache::default();
-            assert!(cache.version(PROGRAM, &known(0, 1.0), start, tells("1.0")).version.is_some());
+            assert!(cache.version(PROGRAM, &known(0, 1.0), start, prints("1.0")).version.is_some());
             let later = start + MAX_AGE;
             assert!(cache.version(PROGRAM, &process, later, fails).version.is_none());
             assert!(cache.version(PROGRAM, &known(0, 2.0), later, unasked).version.is_none());
@@ -520,10 +520,10 @@ mod tests {
     fn a_moment_without_an_answer_does_not_make_another_process() {
         let mut cache = VersionCache::default();
         let now = Instant::now();
-        assert!(cache.version(PROGRAM, &known(0, 1.0), now, tells("1.0")).version.is_some());
+        assert!(cache.version(PROGRAM, &known(0, 1.0), now, prints("1.0")).version.is_some());
         assert!(cache.version(PROGRAM, &ProcessHealth::Unknown, now, unasked).version.is_some());
         assert!(cache.version(PROGRAM, &known(0, 2.0), now, unasked).version.is_some());
-        // It was restarted while nobody could tell.
+        // It restarted while its state was unknown.
         assert!(cache.version(PROGRAM, &ProcessHealth::Unknown, now, unasked).version.is_some());
         assert!(cache.version(PROGRAM, &known(1, 3.0), now, fails).version.is_none());
     }

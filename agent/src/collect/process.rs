@@ -1,4 +1,4 @@
-//! The health of the process that matters, whoever tells it.
+//! The health of the reported process, from whatever source.
 
 use std::borrow::Cow;
 use std::os::unix::process::ExitStatusExt;
@@ -19,7 +19,7 @@ pub enum ProcessHealth {
     NotWatched,
     /// Asking failed.
     Unknown,
-    /// Asking told this.
+    /// The source reported this.
     Known(Status),
 }
 
@@ -28,7 +28,7 @@ pub enum ProcessHealth {
 pub struct Status {
     /// `running`, `crashed` and so on; not empty.
     pub state: String,
-    /// Its process id, while it has one and whoever tells its state tells that, too.
+    /// Its process id, while it has one and the source reports it.
     pub pid: Option<u32>,
     /// How often it was restarted since its supervisor started.
     pub restarts: u64,

@@ -17,7 +17,7 @@ pub const TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest name of a unit, in bytes: systemd's own limit.
 const MAX_NAME_BYTES: usize = 255;
 
-/// What is asked for. systemd told no number of restarts before version 235, of 2017.
+/// The requested properties. systemd has no number of restarts before version 235, of 2017.
 const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,NRestarts,MainPID,\
                           ExecMainCode,ExecMainStatus,ExecMainStartTimestampMonotonic,\
                           ActiveEnterTimestampMonotonic";
@@ -27,14 +27,14 @@ const CLD_EXITED: i32 = 1;
 const CLD_KILLED: i32 = 2;
 const CLD_DUMPED: i32 = 3;
 
-/// A unit, and what it told last.
+/// A unit and its last report.
 ///
 /// While a service runs, systemd no longer knows how it ended before. So the last end that was seen
 /// is kept here, for as long as no other can have come after it.
 #[derive(Clone, Debug)]
 pub struct Unit {
     name: String,
-    /// Tells the state of units: `systemctl`, but for tests.
+    /// The program that reports units: `systemctl`, except in tests.
     systemctl: OsString,
     /// Whether it was found among the units of the agent's user.
     of_user: bool,
@@ -62,8 +62,8 @@ pub struct InvalidName;
 /// Why the state is not known, worded to follow `systemd`.
 #[derive(Debug, thiserror::Error)]
 pub enum SystemdError {
-    /// It was not told.
-    #[error("does not tell: `systemctl show` {0}")]
+    /// `systemctl show` failed.
+    #[error("does not answer: `systemctl show` {0}")]
     Run(#[from] CommandError),
     /// There is no such unit.
     #[error(
@@ -71,12 +71,12 @@ pub enum SystemdError {
          user runs"
     )]
     NoUnit(String),
-    /// This was not told, or not as expected: the unit is no service, or systemd another version.
-    #[error("tells no valid {0}: is it a service?")]
+    /// This property is missing or unexpected: the unit is not a service, or systemd has another version.
+    #[error("reports no valid {0}: is it a service?")]
     Invalid(&'static str),
 }
 
-/// The state of a service, as systemd tells it.
+/// The state of a service as systemd reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     /// In the words of the contract.
@@ -149,7 +149,7 @@ impl Unit {
         parse(&String::from_utf8_lossy(&shown))
     }
 
-    /// Puts what systemd told into a status, and remembers it.
+    /// Turns systemd's report into a status, and remembers it.
     fn status(&mut self, service: &Service, now: Duration) -> Status {
         let last_exit_reason = match (&service.exit_reason, &self.last) {
             (Some(reason), _) => Some(reason.clone()),
@@ -225,7 +225,7 @@ pub fn parse(shown: &str) -> Result<Option<Service>, SystemdError> {
 /// systemd's states in the words of the contract.
 fn state(active: &str, sub: &str) -> Option<&'static str> {
     Some(match (active, sub) {
-        // Waiting to be started again; newer versions tell `auto-restart-queued`, too.
+        // Waiting for a restart; newer versions also report `auto-restart-queued`.
         ("activating", sub) if sub.starts_with("auto-restart") => "crashed",
         // In the second case the process is done, and `RemainAfterExit=` says not to mind.
         ("inactive" | "maintenance", _) | ("active", "exited") => "stopped",

@@ -1,8 +1,8 @@
-//! `kiloclaw-agent doctor`: checks all that a check-in needs, and says how to mend what is wrong.
+//! `kiloclaw-agent doctor`: checks everything that a check-in needs, and says how to fix what is wrong.
 //!
 //! Every [check] is made as far as it can be, whatever else fails: [settings] first, then the
 //! [route] to the server and what the [server] says, then the [readings]. Nothing is written: the
-//! server is first asked in a way that tells whether it knows the dry run, and one that does not
+//! server is first asked in a way that shows whether it knows the dry run, and one that does not
 //! never sees a check-in.
 
 use std::time::{Duration, Instant, SystemTime};
@@ -188,9 +188,7 @@ impl Examination<'_> {
     /// What can be said of the token without the server.
     fn token_alone(&self, report: &mut Report) {
         let verdict = self.malformed_token().unwrap_or_else(|| match &self.usable.gateway_token {
-            Some(_) => {
-                Verdict::skipped("well-formed; the server alone can tell whether it is right")
-            }
+            Some(_) => Verdict::skipped("well-formed; only the server can say whether it is right"),
             None => Verdict::skipped_after(Name::Configuration),
         });
         report.put(Name::GatewayToken, verdict);
@@ -198,11 +196,11 @@ impl Examination<'_> {
 
     fn malformed_token(&self) -> Option<Verdict> {
         let fault = server::malformed(self.usable.gateway_token.as_ref()?.expose())?;
-        let mend = format!(
+        let fix = format!(
             "copy it again to {}; `kiloclaw-agent gateway-token` prints it",
             env_vars::GATEWAY_TOKEN
         );
-        Some(Verdict::failed(Refusal::WrongGatewayToken.code(), fault, mend))
+        Some(Verdict::failed(Refusal::WrongGatewayToken.code(), fault, fix))
     }
 
     /// What the contract says of the body where the server does not, `why` being the reason.
@@ -213,8 +211,8 @@ impl Examination<'_> {
             Ok(_) => Verdict::skipped(format!("valid by itself; {why}")),
             Err(invalid) => {
                 let refusal = Refusal::InvalidBody(invalid);
-                let mend = "check the setting behind this field";
-                Verdict::failed(refusal.code(), invalid.to_string(), mend)
+                let fix = "check the setting behind this field";
+                Verdict::failed(refusal.code(), invalid.to_string(), fix)
             }
         })
     }
@@ -304,7 +302,7 @@ impl Examination<'_> {
         match (owner, &self.usable.sandbox_id) {
             (Some(owner), _) => {
                 let instead = configured.map(|id| format!(", not `{id}`")).unwrap_or_default();
-                let mend = match configured {
+                let fix = match configured {
                     Some(id) => {
                         format!("set {SANDBOX_ID} to it, or {GATEWAY_TOKEN} to the token of `{id}`")
                     }
@@ -316,13 +314,14 @@ impl Examination<'_> {
                     Verdict::failed(
                         "wrong_sandbox_id",
                         format!("the token belongs to `{owner}`{instead}"),
-                        mend,
+                        fix,
                     ),
                 );
             }
             (None, Some(_)) => {
                 let code = Refusal::WrongGatewayToken.code();
-                let verdict = Verdict::failed(code, server::told(refused), explain::hint(refused));
+                let verdict =
+                    Verdict::failed(code, server::describe(refused), explain::hint(refused));
                 report.put(Name::GatewayToken, verdict);
                 report.skip(&[Name::SandboxId], Name::GatewayToken);
             }
@@ -351,7 +350,7 @@ fn way(target: &Target, outcome: &Outcome, report: &mut Report) -> Option<Name> 
             return Some(Name::Proxy);
         }
         (Some(_), Some(Cause::Timeout | Cause::Closed | Cause::NotHttp | Cause::Network)) => {
-            let silent = "there was no answer to tell whether it connects";
+            let silent = "there was no answer that shows whether it connects";
             report.put(Name::Proxy, Verdict::skipped(silent));
         }
         (Some(_), _) => report.put(Name::Proxy, Verdict::passed("it connects to the server")),
@@ -363,7 +362,7 @@ fn way(target: &Target, outcome: &Outcome, report: &mut Report) -> Option<Name> 
             return Some(Name::Tls);
         }
         Some(_) => {
-            let silent = "there was no answer to tell whether it is secure";
+            let silent = "there was no answer that shows whether it is secure";
             report.put(Name::Tls, Verdict::skipped(silent));
         }
         None => report.put(Name::Tls, Verdict::passed("the server's certificate is trusted")),

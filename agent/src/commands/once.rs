@@ -1,4 +1,4 @@
-//! `kiloclaw-agent once`: one check-in, told from end to end.
+//! `kiloclaw-agent once`: one check-in, with every step printed.
 
 use std::time::{Duration, Instant};
 
@@ -69,7 +69,7 @@ fn once(arguments: &OnceArguments) -> Result<Exit, OnceError> {
     {
         let path = path.display();
         warn(&format!(
-            "cannot write the state file {path}, so the next check-in tells some of this one's again \
+            "cannot write the state file {path}, so the next check-in repeats some of this one's counters \
              or not at all: {error}"
         ));
     }

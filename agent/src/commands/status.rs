@@ -22,7 +22,7 @@ const SLACK: Duration = Duration::from_secs(30);
 /// So many crashes in a row are a loop, even while the process is up for a moment.
 const CRASH_LOOP: u32 = 3;
 
-/// All that is told, as JSON.
+/// The output of `--json`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Status<'a> {
@@ -65,7 +65,7 @@ impl From<Verdict> for Exit {
     }
 }
 
-/// Tells how things are.
+/// Prints the status.
 #[must_use]
 pub fn run(arguments: &StatusArguments) -> Exit {
     let paths = arguments.state.paths();
@@ -221,7 +221,7 @@ fn judge(
         let summary = match unwritable {
             None => format!("the agent hangs: its next check-in was due {late} ago"),
             Some(error) => format!(
-                "how the agent is cannot be told: it cannot write its state file, which ends with a \
+                "the agent's health is unknown: it cannot write its state file, which ends with a \
                  check-in that was due {late} ago: {error}"
             ),
         };
@@ -235,7 +235,7 @@ fn judge(
     match process.state.as_str() {
         "running" | "starting" => {}
         "unknown" => {
-            let summary = "the agent cannot tell how the process is; `doctor` says why";
+            let summary = "the agent cannot read the state of the process; `doctor` says why";
             return (CannotReport, summary.to_owned());
         }
         state => return (ProcessUnhealthy, format!("the process is not well: {state}")),

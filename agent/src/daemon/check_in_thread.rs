@@ -52,7 +52,7 @@ pub enum Task {
 /// What came of a job.
 #[derive(Debug)]
 pub struct Done {
-    /// What is now not told yet.
+    /// The unreported counters after the job.
     pub ledger: Ledger,
     /// The process.
     pub process: ProcessHealth,
@@ -65,7 +65,7 @@ pub struct Done {
 #[error("a defect in the agent: {0}")]
 pub struct Broken(String);
 
-/// Starts the thread, with what was not told yet. It ends with the last sender.
+/// Starts the thread with the unreported counters. It ends when the last sender is dropped.
 pub fn start(
     children: Children,
     ledger: Ledger,
@@ -94,11 +94,11 @@ pub fn start(
 
 struct CheckInThread {
     children: Children,
-    /// What was not told yet.
+    /// The unreported counters.
     ledger: Ledger,
     /// With the settings that it was made from.
     collector: Option<(Arc<Setup>, Collector)>,
-    /// What was warned about the last time. What lasts is told once.
+    /// The last warnings: a lasting problem is logged once.
     warnings: BTreeSet<String>,
 }
 

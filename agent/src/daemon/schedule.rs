@@ -69,15 +69,15 @@ impl Schedule {
             Completion::TryLater(retry_after) => {
                 let ceiling = self.backoff.next().unwrap_or(self.timing.interval);
                 let wanted = retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
-                // On top, not instead: else all that were told the same second come in that second.
+                // Added to it: otherwise all clients with the same `Retry-After` would return in one second.
                 wanted + ceiling.mul_f64(self.rng.f64())
             }
         };
         self.due = now + delay;
     }
 
-    /// Brings the next check-in forward: what kept the last ones from being accepted may be mended.
-    /// A whole fleet may be told so at once, hence the jitter.
+    /// Brings the next check-in forward, as the cause of the last failures may be fixed. The jitter is for a whole
+    /// fleet that reloads at once.
     pub fn hasten(&mut self, now: Instant) {
         self.due = self.due.min(now + FIRST_BACKOFF.mul_f64(self.rng.f64()));
     }

@@ -57,7 +57,7 @@ pub enum StartError {
     InUse(#[from] InUse),
 }
 
-/// Runs a command and checks in, until it is told to end.
+/// Runs a command and checks in until a signal stops the agent.
 #[must_use]
 pub fn run(arguments: &RunArguments) -> Exit {
     let command = Some((arguments.command.clone(), Duration::from_secs(arguments.stop_timeout)));
@@ -65,7 +65,7 @@ pub fn run(arguments: &RunArguments) -> Exit {
     ended(serve(&arguments.settings, &source, &arguments.daemon, command))
 }
 
-/// Checks in, until it is told to end.
+/// Checks in until a signal stops the agent.
 #[must_use]
 pub fn watch(arguments: &WatchArguments) -> Exit {
     ended(serve(&arguments.settings, &arguments.source, &arguments.daemon, None))
@@ -167,7 +167,7 @@ fn serve(
         agent: Agent::starting(before.as_ref(), SystemTime::now()),
         ledger,
         state_file,
-        told: None,
+        reported_code: None,
         alerts,
     };
     service.work(Task::Look);
@@ -225,12 +225,12 @@ struct Service<'a> {
     ledger: Ledger,
     state_file: StateFile,
     /// The code of the failure that was last logged. What lasts is logged once.
-    told: Option<String>,
+    reported_code: Option<String>,
     alerts: Option<Alerts>,
 }
 
 impl Service<'_> {
-    /// Until it is told to end.
+    /// Runs until a signal stops the agent.
     fn serve(&mut self, messages: &Receiver<Message>) {
         let mut watchdog = Watchdog::start(Instant::now());
         loop {
@@ -475,7 +475,7 @@ impl Service<'_> {
                 None
             }
             Ok(Some(outcome)) => {
-                self.tell(&outcome, now);
+                self.log_outcome(&outcome, now);
                 Some(Event::CheckedIn(outcome.completion(now)))
             }
             Err(broken) => {
@@ -486,11 +486,11 @@ impl Service<'_> {
     }
 
     /// Says what came of a check-in, unless it is what came of the last one.
-    fn tell(&mut self, outcome: &Outcome, now: SystemTime) {
+    fn log_outcome(&mut self, outcome: &Outcome, now: SystemTime) {
         let summary = explain::summary(outcome, &self.setup.config.redactor);
         let Some(code) = outcome.code() else {
             let failures = self.daemon.failures();
-            match (self.told.take(), self.agent.last_accepted) {
+            match (self.reported_code.take(), self.agent.last_accepted) {
                 (Some(_), _) => {
                     tracing::info!(failures, "accepted again, with all that was unreported");
                 }
@@ -505,11 +505,11 @@ impl Service<'_> {
     }
 
     fn failed(&mut self, code: &str, summary: &str, hint: &str, now: SystemTime) {
-        if self.told.as_deref() == Some(code) {
+        if self.reported_code.as_deref() == Some(code) {
             tracing::debug!(code, "{summary}");
         } else {
-            tracing::warn!(code, hint, "{summary}; what is not told now is told later");
-            self.told = Some(code.to_owned());
+            tracing::warn!(code, hint, "{summary}; the next check-in will include its counters");
+            self.reported_code = Some(code.to_owned());
         }
         if let Some(alerts) = &self.alerts {
             // The daemon has yet to hear of this one.
@@ -546,7 +546,7 @@ impl Service<'_> {
     }
 }
 
-/// Tells systemd, if it is the one that started the agent.
+/// Notifies systemd, if it started the agent.
 fn notify(states: &[NotifyState]) {
     if let Err(error) = try_notify(states) {
         tracing::debug!("systemd does not listen: {error}");

@@ -1,4 +1,4 @@
-//! The life of the command that `run` supervises. Pure: it is told what happened and when, and says
+//! Supervises the command of `run`. Pure: it takes events with their time, and returns
 //! what to do; [`process::supervised`](crate::process::supervised) does it.
 
 use std::time::{Duration, Instant};
@@ -62,13 +62,13 @@ impl SupervisorState {
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Start the command; tell [`spawned`](Supervisor::spawned) or [`exited`](Supervisor::exited).
+    /// Start the command, then call [`spawned`](Supervisor::spawned) or [`exited`](Supervisor::exited).
     Spawn,
     /// Ask it to end, as the agent itself was asked.
     Terminate,
     /// End it.
     Kill,
-    /// It did not even end when killed: tell [`exited`](Supervisor::exited) if only what it left
+    /// It did not end when killed: call [`exited`](Supervisor::exited) if only what it left
     /// behind is there, else [`cannot_end`](Supervisor::cannot_end).
     GiveUp,
     /// Nothing more: it has ended, and will not be started again.

@@ -322,7 +322,7 @@ mod tests {
             }
             let status = child.wait_until(Instant::now() + AMPLE).unwrap().unwrap();
             assert_eq!(status.code(), Some(7));
-            assert_eq!(child.try_wait().unwrap(), Some(status), "told again");
+            assert_eq!(child.try_wait().unwrap(), Some(status), "same status again");
         }
     }
 

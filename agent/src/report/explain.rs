@@ -308,15 +308,15 @@ mod tests {
             let body = r#"{"error":"Forbidden","code":"waf_blocked"}"#;
             let blocked = Answer { refusal: serde_json::from_str(body).unwrap(), ..answer(status) };
             assert_eq!(hint_of_the_server(&blocked), hint_of_the_server(&answer(status)));
-            let told = outcome(&Outcome::Refused(blocked), &Redactor::default());
-            assert!(told.contains(&format!("answered by:  {IN_FRONT}")), "{told}");
+            let text = outcome(&Outcome::Refused(blocked), &Redactor::default());
+            assert!(text.contains(&format!("answered by:  {IN_FRONT}")), "{text}");
         }
         let challenge =
             Answer { mitigated: Some("challenge".to_owned()), ..answer(StatusCode::FORBIDDEN) };
         assert!(hint_of_the_server(&challenge).contains("Cloudflare"));
-        let told = summary(&Outcome::Refused(challenge), &Redactor::default());
+        let text = summary(&Outcome::Refused(challenge), &Redactor::default());
         assert_eq!(
-            told,
+            text,
             "403 Forbidden: refused: by something in front of the server, or another one: \
              cf-mitigated challenge"
         );

@@ -1,12 +1,12 @@
-//! What happened and was not yet told: restarts and bytes, to the last one.
+//! What happened and was not yet reported: restarts and bytes, to the last one.
 //!
 //! Counters count from a machine's, an interface's or a supervisor's start. The contract wants what
 //! happened since the last accepted check-in. So every reading adds to what is unreported how far the
 //! counters went since the reading before, and only an accepted check-in takes it off again. What
 //! was not accepted is in the next one, even if a counter was reset in between.
 //!
-//! Acceptance is what the server says. Where its answer is lost on the way, the same is told twice:
-//! of the two errors, the one that can be seen.
+//! Only the server's answer is acceptance. If it is lost, the same counters are reported twice: of the two possible
+//! errors, this one is visible.
 
 use serde::{Deserialize, Serialize};
 
@@ -87,17 +87,17 @@ impl Ledger {
         }
     }
 
-    /// What the next check-in is to tell.
+    /// The deltas of the next check-in.
     #[must_use]
     pub fn unreported(&self) -> Unreported {
         self.unreported
     }
 
-    /// Takes off what an accepted check-in told.
-    pub fn settle(&mut self, told: Unreported) {
-        self.unreported.restarts = self.unreported.restarts.saturating_sub(told.restarts);
-        self.unreported.bytes_in = self.unreported.bytes_in.saturating_sub(told.bytes_in);
-        self.unreported.bytes_out = self.unreported.bytes_out.saturating_sub(told.bytes_out);
+    /// Takes off what an accepted check-in reported.
+    pub fn settle(&mut self, reported: Unreported) {
+        self.unreported.restarts = self.unreported.restarts.saturating_sub(reported.restarts);
+        self.unreported.bytes_in = self.unreported.bytes_in.saturating_sub(reported.bytes_in);
+        self.unreported.bytes_out = self.unreported.bytes_out.saturating_sub(reported.bytes_out);
     }
 
     /// How often the process had been restarted when it was last seen, in this life of the machine.
@@ -182,9 +182,9 @@ mod tests {
         let mut ledger = Ledger::default();
         observe(&mut ledger, &eth0(100, 100, 1));
         assert_eq!(observe(&mut ledger, &eth0(150, 101, 2)), (1, 50, 1));
-        let told = ledger.unreported();
+        let reported = ledger.unreported();
         assert_eq!(observe(&mut ledger, &eth0(175, 101, 4)), (3, 75, 1));
-        ledger.settle(told);
+        ledger.settle(reported);
         assert_eq!(ledger.unreported(), Unreported { restarts: 2, bytes_in: 25, bytes_out: 0 });
         ledger.settle(ledger.unreported());
         assert_eq!(ledger.unreported(), Unreported::default());
@@ -196,7 +196,7 @@ mod tests {
         let mut ledger = Ledger::default();
         observe(&mut ledger, &eth0(1_000, 10, 5));
         observe(&mut ledger, &eth0(5_000, 20, 8));
-        // 4,000, 10 and 3 were not told when the counters were reset.
+        // 4,000, 10 and 3 were unreported when the counters were reset.
         assert_eq!(observe(&mut ledger, &eth0(7, 30, 2)), (5, 4_007, 20));
     }
 
@@ -250,7 +250,7 @@ mod tests {
         let mut ledger = Ledger::default();
         observe(&mut ledger, &at("boot 1", eth0(1_000, 10, 5)));
         assert_eq!(observe(&mut ledger, &at("boot 2", eth0(1_500, 11, 6))), (6, 1_500, 11));
-        // The same life, and one that cannot be told, go on.
+        // The same life, and one that is unknown, continues.
         assert_eq!(observe(&mut ledger, &at("boot 2", eth0(1_501, 11, 6))), (6, 1_501, 11));
         assert_eq!(observe(&mut ledger, &eth0(1_502, 11, 6)), (6, 1_502, 11));
         assert_eq!(observe(&mut ledger, &at("boot 2", eth0(1_503, 11, 6))), (6, 1_503, 11));
@@ -341,7 +341,7 @@ mod tests {
             }
         }
 
-        /// Whatever is accepted, refused, or reset on the way: what was told and what is still unreported
+        /// Whatever is accepted, refused or reset: what was reported and what is still unreported
         /// is what the counters went through.
         #[test]
         fn nothing_is_lost_and_nothing_is_told_twice(
@@ -353,7 +353,7 @@ mod tests {
             let mut ledger = Ledger::default();
             let mut counter = eth0(17, 4, 2);
             observe(&mut ledger, &counter);
-            let (mut happened, mut told) = (Unreported::default(), Unreported::default());
+            let (mut happened, mut reported) = (Unreported::default(), Unreported::default());
             let (mut bytes_in, mut bytes_out, mut restarts) = (17, 4, 2);
             for (more_in, more_out, more_restarts, reset, accepted) in steps {
                 if reset {
@@ -372,15 +372,15 @@ mod tests {
                 if accepted {
                     let unreported = ledger.unreported();
                     ledger.settle(unreported);
-                    told.bytes_in += unreported.bytes_in;
-                    told.bytes_out += unreported.bytes_out;
-                    told.restarts += unreported.restarts;
+                    reported.bytes_in += unreported.bytes_in;
+                    reported.bytes_out += unreported.bytes_out;
+                    reported.restarts += unreported.restarts;
                 }
             }
             let unreported = ledger.unreported();
-            prop_assert_eq!(told.bytes_in + unreported.bytes_in, happened.bytes_in);
-            prop_assert_eq!(told.bytes_out + unreported.bytes_out, happened.bytes_out);
-            prop_assert_eq!(told.restarts + unreported.restarts, happened.restarts);
+            prop_assert_eq!(reported.bytes_in + unreported.bytes_in, happened.bytes_in);
+            prop_assert_eq!(reported.bytes_out + unreported.bytes_out, happened.bytes_out);
+            prop_assert_eq!(reported.restarts + unreported.restarts, happened.restarts);
         }
     }
 }

@@ -61,7 +61,7 @@ pub struct RefusalBody {
 
 impl Answer {
     /// How long to wait before trying again. A date is meant by the server's clock; where it does
-    /// not tell its own, by ours, `now`.
+    /// not send its own, by ours, `now`.
     #[must_use]
     pub fn retry_after(&self, now: SystemTime) -> Option<Duration> {
         let text = self.retry_after.as_deref()?.trim();
@@ -83,7 +83,7 @@ impl Answer {
 }
 
 impl Outcome {
-    /// The exit code that tells it to scripts.
+    /// The exit code for scripts.
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {

@@ -108,7 +108,7 @@ pub enum Verdict {
         /// What is wrong.
         message: String,
         /// What to do about it.
-        mend: String,
+        fix: String,
     },
     /// Check-ins are accepted all the same, but lack something, or may not be what they seem.
     Warned {
@@ -117,7 +117,7 @@ pub enum Verdict {
         /// What is amiss.
         message: String,
         /// What to do about it.
-        mend: String,
+        fix: String,
     },
     /// It could not be checked, or there is nothing to check.
     Skipped {
@@ -136,18 +136,18 @@ impl Verdict {
     pub fn failed(
         code: impl Into<String>,
         message: impl Into<String>,
-        mend: impl Into<String>,
+        fix: impl Into<String>,
     ) -> Self {
-        Self::Failed { code: code.into(), message: message.into(), mend: mend.into() }
+        Self::Failed { code: code.into(), message: message.into(), fix: fix.into() }
     }
 
     /// Something is amiss that costs no check-in.
     pub fn warned(
         code: impl Into<String>,
         message: impl Into<String>,
-        mend: impl Into<String>,
+        fix: impl Into<String>,
     ) -> Self {
-        Self::Warned { code: code.into(), message: message.into(), mend: mend.into() }
+        Self::Warned { code: code.into(), message: message.into(), fix: fix.into() }
     }
 
     /// Not checked.
@@ -171,11 +171,11 @@ impl Verdict {
         let clean = |text: String| redactor.clean(&text);
         match self {
             Self::Passed { found } => Self::Passed { found: clean(found) },
-            Self::Failed { code, message, mend } => {
-                Self::Failed { code: clean(code), message: clean(message), mend: clean(mend) }
+            Self::Failed { code, message, fix } => {
+                Self::Failed { code: clean(code), message: clean(message), fix: clean(fix) }
             }
-            Self::Warned { code, message, mend } => {
-                Self::Warned { code: clean(code), message: clean(message), mend: clean(mend) }
+            Self::Warned { code, message, fix } => {
+                Self::Warned { code: clean(code), message: clean(message), fix: clean(fix) }
             }
             Self::Skipped { message } => Self::Skipped { message: clean(message) },
         }
@@ -198,8 +198,8 @@ impl fmt::Display for Check {
         let name = self.name.text();
         match &self.verdict {
             Verdict::Passed { found } => write!(f, "✓ {name}: {found}"),
-            Verdict::Failed { message, mend, .. } => write!(f, "✗ {name}: {message}; {mend}"),
-            Verdict::Warned { message, mend, .. } => write!(f, "! {name}: {message}; {mend}"),
+            Verdict::Failed { message, fix, .. } => write!(f, "✗ {name}: {message}; {fix}"),
+            Verdict::Warned { message, fix, .. } => write!(f, "! {name}: {message}; {fix}"),
             Verdict::Skipped { message } => write!(f, "- {name}: skipped: {message}"),
         }
     }
@@ -294,7 +294,7 @@ mod tests {
     fn a_check_is_one_line() {
         let line = |verdict| check(Name::ApiKey, verdict).to_string();
         assert_eq!(line(Verdict::passed("accepted")), "✓ api_key: accepted");
-        assert_eq!(line(Verdict::failed("c", "refused", "mend it")), "✗ api_key: refused; mend it");
+        assert_eq!(line(Verdict::failed("c", "refused", "fix it")), "✗ api_key: refused; fix it");
         assert_eq!(line(Verdict::warned("c", "missing", "add it")), "! api_key: missing; add it");
         assert_eq!(
             line(Verdict::skipped_after(Name::Dns)),
@@ -333,11 +333,11 @@ mod tests {
         );
         assert_eq!(
             json(Verdict::failed("c", "m", "n")),
-            serde_json::json!({"name": "tls", "status": "failed", "code": "c", "message": "m", "mend": "n"})
+            serde_json::json!({"name": "tls", "status": "failed", "code": "c", "message": "m", "fix": "n"})
         );
         assert_eq!(
             json(Verdict::warned("c", "m", "n")),
-            serde_json::json!({"name": "tls", "status": "warned", "code": "c", "message": "m", "mend": "n"})
+            serde_json::json!({"name": "tls", "status": "warned", "code": "c", "message": "m", "fix": "n"})
         );
         assert_eq!(
             json(Verdict::skipped("m")),

@@ -69,12 +69,12 @@ pub fn collect(settings: &Settings, usable: &Checked) -> (Readings, Vec<(Name, V
 fn traffic(interfaces: &Interfaces, counters: &Counters) -> Verdict {
     let there: Vec<_> = counters.keys().map(String::as_str).collect();
     let failed = |code, message: String| {
-        let mend = format!(
+        let fix = format!(
             "set {}; there are {}",
             env_vars::NET_INTERFACE,
             if there.is_empty() { "none".to_owned() } else { there.join(", ") }
         );
-        Verdict::failed(code, message, mend)
+        Verdict::failed(code, message, fix)
     };
     let missing: Vec<_> = interfaces.missing(counters).collect();
     if !missing.is_empty() {
@@ -142,8 +142,8 @@ fn process(usable: &Checked, children: &Children) -> (ProcessHealth, Option<u64>
                 Verdict::passed(said)
             } else {
                 let message = format!("{said}; there is no valid {}", invalid.join(", "));
-                let mend = "`unknown` or 0 is reported for it; check the controller's version";
-                Verdict::warned("incomplete_status", message, mend)
+                let fix = "`unknown` or 0 is reported for it; check the controller's version";
+                Verdict::warned("incomplete_status", message, fix)
             };
             (ProcessHealth::Known(status), restarts, verdict)
         }
@@ -160,7 +160,7 @@ fn of_status_url(url: &str, error: StatusError) -> Verdict {
     use env_vars::{GATEWAY_TOKEN, STATUS_URL};
 
     let message = format!("{url} {error}");
-    let (code, mend) = match error {
+    let (code, fix) = match error {
         StatusError::NoToken => {
             ("no_gateway_token".to_owned(), format!("set {GATEWAY_TOKEN} to a valid token"))
         }
@@ -171,22 +171,22 @@ fn of_status_url(url: &str, error: StatusError) -> Verdict {
         }
         StatusError::Refused(status) => {
             let status = status.as_u16();
-            let mend = match status {
+            let fix = match status {
                 401 | 403 => format!("check {GATEWAY_TOKEN}: the controller does not accept it"),
                 _ => format!("check {STATUS_URL}"),
             };
-            (format!("http_{status}"), mend)
+            (format!("http_{status}"), fix)
         }
         StatusError::Parse(_) => {
             ("not_a_status".to_owned(), format!("check {STATUS_URL}, and the controller's version"))
         }
     };
-    Verdict::failed(code, message, format!("`unknown` is reported meanwhile; {mend}"))
+    Verdict::failed(code, message, format!("`unknown` is reported meanwhile; {fix}"))
 }
 
 fn of_systemd(error: &SystemdError) -> Verdict {
     let unit = env_vars::SYSTEMD_UNIT;
-    let (code, mend) = match error {
+    let (code, fix) = match error {
         SystemdError::Run(_) => (
             "no_systemd",
             "check that systemd runs here, and that `systemctl` is there and may be used"
@@ -198,8 +198,8 @@ fn of_systemd(error: &SystemdError) -> Verdict {
         ),
         SystemdError::Invalid(_) => ("not_a_service", format!("check {unit}")),
     };
-    let mend = format!("`unknown` is reported meanwhile; {mend}");
-    Verdict::failed(code, format!("systemd {error}"), mend)
+    let fix = format!("`unknown` is reported meanwhile; {fix}");
+    Verdict::failed(code, format!("systemd {error}"), fix)
 }
 
 /// Checks that the state file can be kept where an agent that stays would, and leaves nothing there.
@@ -210,26 +210,26 @@ pub fn state_file(arguments: &StateArguments, sandbox_id: Option<&str>, report: 
 
 fn keep(path: &Path, makes_directory: bool, sandbox_id: Option<&str>) -> Verdict {
     let shown = path.display();
-    let failed = |code, error: &dyn std::fmt::Display, mend: &str| {
-        Verdict::failed(code, format!("{shown}: {error}"), mend)
+    let failed = |code, error: &dyn std::fmt::Display, fix: &str| {
+        Verdict::failed(code, format!("{shown}: {error}"), fix)
     };
     if let Err(error) = state::check(path, false)
         && error.kind() != ErrorKind::NotFound
     {
-        let mend = "name another file, in a directory that only the agent's user can write to";
-        return failed("not_writable", &error, mend);
+        let fix = "name another file, in a directory that only the agent's user can write to";
+        return failed("not_writable", &error, fix);
     }
     if let Err(error) = try_place(&place(path, makes_directory)) {
-        let mend = format!(
+        let fix = format!(
             "run this as the agent's user, or set {} to where that user may write; without it \
-             `status` knows nothing, and a restart loses what was not told",
+             `status` shows nothing, and a restart loses unreported counters",
             env_vars::STATE_FILE
         );
-        return failed("not_writable", &error, &mend);
+        return failed("not_writable", &error, &fix);
     }
     if let Some(error) = state::unlockable(path) {
-        let mend = "remove what is there, or name another file, in a directory of the agent's user";
-        return Verdict::warned("not_locked", error.to_string(), mend);
+        let fix = "remove what is there, or name another file, in a directory of the agent's user";
+        return Verdict::warned("not_locked", error.to_string(), fix);
     }
     match State::load(path) {
         Ok(Some(state)) if sandbox_id.is_some_and(|id| id != state.sandbox_id) => {
@@ -243,7 +243,7 @@ fn keep(path: &Path, makes_directory: bool, sandbox_id: Option<&str>) -> Verdict
         Err(error) => failed(
             "unreadable",
             &error,
-            "it starts over, and what was not told is lost; remove it if it does not mend itself",
+            "the agent starts over and loses unreported counters; remove the file if this stays",
         ),
     }
 }

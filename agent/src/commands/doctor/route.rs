@@ -105,7 +105,7 @@ fn describe((address, error): &(SocketAddr, io::Error)) -> String {
 fn refused(peer: &Peer, failures: &[(SocketAddr, io::Error)]) -> Verdict {
     let any = |kind| failures.iter().any(|(_, error)| error.kind() == kind);
     let Peer { variable, .. } = peer;
-    let (code, mend) = if any(io::ErrorKind::ConnectionRefused) {
+    let (code, fix) = if any(io::ErrorKind::ConnectionRefused) {
         ("connection_refused", format!("check host and port in {variable}: nothing listens there"))
     } else if any(io::ErrorKind::TimedOut) {
         (
@@ -121,7 +121,7 @@ fn refused(peer: &Peer, failures: &[(SocketAddr, io::Error)]) -> Verdict {
         ("network", format!("check {variable} and this machine's network"))
     };
     let messages: Vec<_> = failures.iter().map(describe).collect();
-    Verdict::failed(code, messages.join(", "), mend)
+    Verdict::failed(code, messages.join(", "), fix)
 }
 
 #[cfg(test)]

@@ -75,8 +75,8 @@ pub fn meet(outcome: &Outcome) -> Met {
 /// What is to be said of the server.
 #[must_use]
 pub fn server(met: &Met, outcome: &Outcome, url: &Uri) -> Verdict {
-    let said = told(outcome);
-    let mend = || explain::hint(outcome);
+    let said = describe(outcome);
+    let fix = || explain::hint(outcome);
     match met {
         Met::Telemetry => Verdict::passed("Kiloclaw telemetry answers"),
         Met::OlderTelemetry => {
@@ -85,14 +85,14 @@ pub fn server(met: &Met, outcome: &Outcome, url: &Uri) -> Verdict {
         Met::WrongApiKey | Met::Stripped => {
             Verdict::passed("Kiloclaw telemetry answers, and refuses a credential")
         }
-        Met::Misconfigured => Verdict::failed(Refusal::Misconfigured.code(), said, mend()),
-        Met::Redirects => Verdict::failed("redirected", said, mend()),
+        Met::Misconfigured => Verdict::failed(Refusal::Misconfigured.code(), said, fix()),
+        Met::Redirects => Verdict::failed("redirected", said, fix()),
         Met::SomethingElse => Verdict::failed(
             "not_the_endpoint",
             format!("{said}, which is not Kiloclaw telemetry's answer"),
             find_the_endpoint(outcome, url),
         ),
-        Met::Nobody(Cause::NotHttp) => Verdict::failed("not_the_endpoint", said, mend()),
+        Met::Nobody(Cause::NotHttp) => Verdict::failed("not_the_endpoint", said, fix()),
         Met::Nobody(Cause::Timeout) => Verdict::failed(
             Cause::Timeout.code(),
             format!("it takes the connection, but {said}"),
@@ -101,7 +101,7 @@ pub fn server(met: &Met, outcome: &Outcome, url: &Uri) -> Verdict {
                 env_vars::TIMEOUT
             ),
         ),
-        Met::Down | Met::Nobody(_) => Verdict::failed("server_down", said, mend()),
+        Met::Down | Met::Nobody(_) => Verdict::failed("server_down", said, fix()),
     }
 }
 
@@ -123,7 +123,7 @@ fn find_the_endpoint(outcome: &Outcome, url: &Uri) -> String {
 
 /// An answer on one line, with the server's own code.
 #[must_use]
-pub fn told(outcome: &Outcome) -> String {
+pub fn describe(outcome: &Outcome) -> String {
     let answer = match outcome {
         Outcome::Accepted(status) => return format!("{status}"),
         Outcome::Unreachable(no_answer) => return no_answer.reason.clone(),
@@ -155,7 +155,7 @@ pub fn api_key(met: &Met, outcome: &Outcome, several: bool) -> Option<Verdict> {
             let hint = explain::hint(outcome);
             Some(Verdict::failed(
                 Refusal::WrongApiKey.code(),
-                told(outcome),
+                describe(outcome),
                 if several {
                     format!("{hint}; there is a comma in it: only the server takes several")
                 } else {
@@ -165,7 +165,7 @@ pub fn api_key(met: &Met, outcome: &Outcome, several: bool) -> Option<Verdict> {
         }
         Met::Stripped => {
             let code = outcome.code().unwrap_or_default();
-            Some(Verdict::failed(code, told(outcome), explain::hint(outcome)))
+            Some(Verdict::failed(code, describe(outcome), explain::hint(outcome)))
         }
         _ => None,
     }
@@ -183,7 +183,7 @@ pub enum DryRun {
 }
 
 impl DryRun {
-    /// Tells it from the answer.
+    /// Derives it from the answer.
     #[must_use]
     pub fn new(outcome: &Outcome) -> Self {
         let wrong_token = Refusal::WrongGatewayToken.code();
@@ -206,7 +206,7 @@ pub fn body(outcome: &Outcome) -> Verdict {
         }
         outcome => outcome.code().unwrap_or_default(),
     };
-    Verdict::failed(code, told(outcome), explain::hint(outcome))
+    Verdict::failed(code, describe(outcome), explain::hint(outcome))
 }
 
 /// What is wrong with a token's form; nothing of the token itself.

@@ -23,8 +23,8 @@ pub fn verdicts(checked: &Checked, settings: &Settings) -> Vec<Verdict> {
         }
     }
     verdicts.extend(config::warnings(settings).into_iter().map(|warning| {
-        let mend = "write it as example.com, .example.com, 10.0.0.1 or 10.0.0.0/8";
-        Verdict::warned("invalid_no_proxy", warning, mend)
+        let fix = "write it as example.com, .example.com, 10.0.0.1 or 10.0.0.0/8";
+        Verdict::warned("invalid_no_proxy", warning, fix)
     }));
     verdicts
 }
@@ -32,7 +32,7 @@ pub fn verdicts(checked: &Checked, settings: &Settings) -> Vec<Verdict> {
 fn verdict(error: &ConfigError) -> Verdict {
     use env_vars::{CA_FILE, GATEWAY_TOKEN, SANDBOX_ID};
 
-    let (code, mend) = match error {
+    let (code, fix) = match error {
         ConfigError::Missing(names) if *names == [SANDBOX_ID] => {
             ("wrong_sandbox_id", format!("set it to the id that {GATEWAY_TOKEN} was made for"))
         }
@@ -91,5 +91,5 @@ fn verdict(error: &ConfigError) -> Verdict {
         // Its parts are reported instead.
         ConfigError::Several(_) => ("several", String::new()),
     };
-    Verdict::failed(code, error.to_string(), mend)
+    Verdict::failed(code, error.to_string(), fix)
 }
