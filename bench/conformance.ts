@@ -307,7 +307,7 @@ function cases(): Case[] {
       headers: RETRY,
       service: 'throwing',
     },
-    // What is checked first is told first.
+    // The first failing check decides.
     { ...misconfigured('no key'), question: checkIn('{', wrongKeyHeader) },
     { ...wrongKey('wrong'), question: checkIn(ofSize(LIMIT + 1), wrongKeyHeader) },
     tooLarge('too large, with a wrong token', checkIn(ofSize(LIMIT + 1), wrongTokenHeader)),

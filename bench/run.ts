@@ -133,11 +133,11 @@ async function buildAll(): Promise<void> {
 
 /** Puts all variants into `folder`, one folder each, so that nothing changes while it is measured. */
 function collect(folder: string, before: string | undefined): Variant[] {
-  const worker = (name: string, build: string, mend: string): Variant => {
+  const worker = (name: string, build: string, hint: string): Variant => {
     const variant = { name, folder: join(folder, name), wasm: true };
     mkdirSync(variant.folder);
     for (const file of ['index.js', 'index_bg.wasm']) {
-      if (!existsSync(`${build}/${file}`)) throw new Failure(`${build}/${file} is missing: ${mend}`);
+      if (!existsSync(`${build}/${file}`)) throw new Failure(`${build}/${file} is missing: ${hint}`);
       cpSync(`${build}/${file}`, join(variant.folder, file));
     }
     return variant;

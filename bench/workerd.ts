@@ -15,7 +15,7 @@ import { cpuSeconds, memory } from '../harness/process-usage.ts';
 const START_DEADLINE_MS = 10_000;
 const LOG_DEADLINE_MS = 5_000;
 
-/** A mistake of the user's, or an answer that is not as it must be: told without a stack. */
+/** An error of the user or a wrong answer: printed without a stack. */
 export class Failure extends Error {}
 
 /** What is measured: a folder with `index.js` and, if it has one, `index_bg.wasm`. */
@@ -188,7 +188,7 @@ function configuration(site: Site, variant: Variant, services: readonly Service[
     ...dataset[service.dataset ?? 'counting'],
   ];
   const sockets = services.map(({ name }) => {
-    const address = '"127.0.0.1:0"'; // any free port; workerd tells which
+    const address = '"127.0.0.1:0"'; // any free port; workerd reports it
     return `(name = ${text(name)}, address = ${address}, http = (), service = ${text(name)})`;
   });
   const list = (items: readonly string[]) => `[\n      ${items.join(',\n      ')}\n    ]`;

@@ -7,7 +7,7 @@ const TICK = 1 / Number(execFileSync('getconf', ['CLK_TCK'], { encoding: 'utf8' 
 
 const read = (pid: number, file: string) => readFileSync(`/proc/${pid}/${file}`, 'utf8');
 
-/** The number after `name:`; what the kernel does not tell is not a number. */
+/** The number after `name:`; NaN if the kernel does not report it. */
 const field = (text: string, name: string) =>
   Number(new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(text)?.[1] ?? NaN);
 

@@ -120,7 +120,7 @@ function parseOptions(name, { dataset, ...options }) {
     ...DEFAULTS,
     ...given,
   });
-  // Port 0 would work, but Miniflare has no way to tell which port a plugin's socket was given.
+  // Port 0 would work, but Miniflare does not report which port a plugin's socket got.
   if (!isInteger(port, 1, 65_535)) {
     const source = variable ? `the variable ${PORT_VARIABLE}` : 'the option "port"';
     throw fail(`${source} must be an integer from 1 to 65535`);

@@ -18,7 +18,7 @@ export const BLOB_COLUMNS = Array.from({ length: 20 }, (_, i) => `blob${i + 1}`)
 /** `double1` to `double20`. */
 export const DOUBLE_COLUMNS = Array.from({ length: 20 }, (_, i) => `double${i + 1}`);
 
-// JSON has no NaN and no infinities; `null` could not tell them apart.
+// JSON has no NaN and no infinities; `null` could stand for any of them.
 /** @param {number} double */
 export const doubleToJson = (double) => (Number.isFinite(double) ? double : String(double));
 

@@ -60,7 +60,7 @@ test('a list without an id revokes nobody', async (t) => {
   assert.equal((await worker.checkIn(FULL)).status, 204);
 });
 
-test('a sandbox that checks in too often is told to wait, and only that one is', async (t) => {
+test('a sandbox that checks in too often has to wait, and only that one', async (t) => {
   const worker = await startWorker({ checkInLimit: 3 }, t);
   // A stranger, a wrong body and a wrong key use up nothing: they come before.
   for (let i = 0; i < 5; i += 1) {
@@ -94,7 +94,7 @@ test('a limiter that is out of order loses no check-in', async (t) => {
   assert.ok(worker.logs.some(({ message }) => message.includes('rate_limiter_failed')));
 });
 
-test('what limits and what writes may both fail: then it is told as without a limit', async (t) => {
+test('if limiter and write both fail, the answer is that of the failed write', async (t) => {
   const worker = await startWorker({ checkInLimit: 10, dataset: 'throws' }, t);
   const failed = await worker.checkIn(FULL);
   assert.deepEqual([failed.status, (await refusal(failed)).code], [503, 'write_failed']);

@@ -33,7 +33,7 @@ function folder(context: TestContext): string {
   return folder;
 }
 
-/** Takes check-ins, and tells the state of the process. */
+/** Accepts check-ins and serves the status of the process. */
 async function listen(context: TestContext, server: Server): Promise<number> {
   server.listen(0, 'localhost');
   await once(server, 'listening');

@@ -130,10 +130,10 @@ test('deltas are measured against the last accepted check-in', async (t) => {
   assert.equal((await agent(['once'], env)).code, 0);
   assert.equal(await restarts(2), 4, 'what was refused is not lost');
   assert.equal((await agent(['once'], env)).code, 0);
-  assert.equal(await restarts(3), 0, 'and not told twice');
+  assert.equal(await restarts(3), 0, 'and not reported twice');
 });
 
-test('a refusal is told by its code, with what to check, and exits 77', async () => {
+test('a refusal is printed with its code and what to check, and exits 77', async () => {
   const refusals: [Record<string, string>, string, string][] = [
     [{ KILOCODE_API_KEY: 'another-key' }, 'wrong_api_key', 'KILOCODE_API_KEY'],
     [{ OPENCLAW_GATEWAY_TOKEN: 'a'.repeat(64) }, 'wrong_gateway_token', 'OPENCLAW_GATEWAY_TOKEN'],
@@ -151,10 +151,10 @@ test('a server that answers 500 is unavailable, and so are one that hangs and no
   const broken = await serve(t, createServer((_, response) => void response.writeHead(500).end()));
   const hanging = await serve(t, createServer(() => {}));
   const nowhere = `http://127.0.0.1:${await freePort()}`;
-  for (const [url, told] of [[broken, '500'], [hanging, 'no answer within 1 s'], [nowhere, 'refused']]) {
+  for (const [url, reason] of [[broken, '500'], [hanging, 'no answer within 1 s'], [nowhere, 'refused']]) {
     const run = await agent(['once', '--timeout', '1'], machine(url));
-    assert.equal(run.code, 69, `${told}: ${run.stdout}${run.stderr}`);
-    assert.match(`${run.stdout}${run.stderr}`, new RegExp(told, 'i'));
+    assert.equal(run.code, 69, `${reason}: ${run.stdout}${run.stderr}`);
+    assert.match(`${run.stdout}${run.stderr}`, new RegExp(reason, 'i'));
     assertNoSecret(run);
   }
 });
@@ -187,7 +187,7 @@ test('the token that it derives is the one that the Worker accepts', async () =>
   assert.equal(stdout, `${gatewayToken(SANDBOX_ID)}\n`);
 });
 
-test('doctor tells each fault by its code, and writes nothing', async (t) => {
+test('doctor names each fault by its code, and writes nothing', async (t) => {
   const misconfigured = await startWorker({ dataset: 'missing' }, t);
   const other = gatewayToken('another-sandbox');
   const faults: [Record<string, string>, string | undefined, string | undefined][] = [

@@ -50,7 +50,7 @@ test('both write to the dataset of the contract', () => {
   assert.ok(readFileSync('wrangler.dev.toml', 'utf8').includes(`[[unsafe.bindings]]\nname = ${binding}`));
 });
 
-test('the local Analytics Engine is never deployed, and the cloud is told to keep logs', () => {
+test('the local Analytics Engine is never deployed, and the cloud keeps logs', () => {
   const deployed = readFileSync('wrangler.toml', 'utf8');
   assert.doesNotMatch(deployed, /^\[*unsafe/m);
   assert.match(deployed, /^\[observability\]\nenabled = true$/m);

@@ -19,7 +19,7 @@ const SANDBOX_ID = 'sandbox-7';
 /** A machine whose counters and whose process the test sets. */
 class Machine {
   readonly folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-daemon-'));
-  /** What the controller tells of the process. */
+  /** The controller's status of the process. */
   readonly process = { state: 'running', pid: 1, uptime: 1, restarts: 0, lastExit: null as unknown };
 
   constructor(context: TestContext) {
@@ -129,8 +129,8 @@ async function stop(agent: ChildProcess, signal: NodeJS.Signals = 'SIGKILL'): Pr
   return agent.exitCode;
 }
 
-/** What all points tell together: restarts, bytes in, bytes out. */
-async function told(worker: Worker): Promise<number[]> {
+/** The sums over all points: restarts, bytes in, bytes out. */
+async function reported(worker: Worker): Promise<number[]> {
   const points = await worker.points(1);
   return [0, 4, 5].map((slot) => points.reduce((sum, { doubles }) => sum + Number(doubles[slot]), 0));
 }
@@ -167,7 +167,7 @@ for (const how of ['refuses', 'swallows'] as const) {
     const { doubles } = points[stored];
     assert.deepEqual([doubles[0], doubles[4], doubles[5]], [3, 9_007_199_254, 70], 'all in one');
     await worker.points(stored + 2);
-    assert.deepEqual(await told(worker), [3, 9_007_199_254, 70], 'and never again');
+    assert.deepEqual(await reported(worker), [3, 9_007_199_254, 70], 'and never again');
   });
 }
 
@@ -190,8 +190,8 @@ test('counters that are reset while nobody hears lose nothing', async (context) 
   machine.process.restarts = 1;
   await tried();
   network.restore();
-  await until(async () => (await told(worker))[1] > 0, 'it is told');
-  assert.deepEqual(await told(worker), [5, 2_070, 1_008]);
+  await until(async () => (await reported(worker))[1] > 0, 'it is reported');
+  assert.deepEqual(await reported(worker), [5, 2_070, 1_008]);
 });
 
 test('an agent that is killed goes on where it was', async (context) => {
@@ -208,8 +208,8 @@ test('an agent that is killed goes on where it was', async (context) => {
   machine.transfer(1_250, 110);
   network.restore();
   await watch(context, machine, network.url);
-  await until(async () => (await told(worker))[1] > 0, 'it is told');
-  assert.deepEqual(await told(worker), [2, 1_250, 110]);
+  await until(async () => (await reported(worker))[1] > 0, 'it is reported');
+  assert.deepEqual(await reported(worker), [2, 1_250, 110]);
 });
 
 test('the last check-in says that the agent is ending', async (context) => {
@@ -217,5 +217,5 @@ test('the last check-in says that the agent is ending', async (context) => {
   const agent = await watch(context, machine, new URL(CHECK_IN_PATH, worker.url).href);
   await worker.points(1);
   assert.equal(await stop(agent, 'SIGTERM'), 0);
-  await until(async () => (await worker.points(1)).at(-1)?.blobs[5] === 'shutting_down', 'it is told');
+  await until(async () => (await worker.points(1)).at(-1)?.blobs[5] === 'shutting_down', 'it is reported');
 });

@@ -67,7 +67,7 @@ const FAULTY = `
 
 const WRITE_FAILED = { error: 'Write failed', code: 'write_failed' };
 
-test('whatever the dataset throws, it is told as a write that failed', async (t) => {
+test('whatever the dataset throws, the answer is a failed write', async (t) => {
   const worker = await startWorker({ modules: { main: FAULTY } }, t);
   for (const fault of ['error', 'text', 'nothing', 'number', 'getter', 'revoked']) {
     const failed = await worker.checkIn({ ...FULL, sandboxId: `sandbox:${fault}` });
@@ -107,7 +107,7 @@ test('a dataset that throws now and then under load: accepted is stored, and exa
   assert.deepEqual(points.map(({ index1 }) => index1).toSorted(), expected);
 });
 
-test('a dataset that is gone is told as such, before the body is read', async (t) => {
+test('a missing dataset is reported as such, before the body is read', async (t) => {
   const worker = await startWorker({ dataset: 'missing' }, t);
   const refused = await worker.checkIn('not even JSON');
   assert.deepEqual([refused.status, (await refusal(refused)).code], [503, 'misconfigured']);
@@ -187,10 +187,10 @@ test('panics among check-ins whose bodies are on their way: each is answered, an
   assert.deepEqual(stored.toSorted(), accepted.toSorted());
 });
 
-test('a runtime that is killed again and again loses nothing of what agents tell', async (t) => {
-  const { told, expected, summary } = await killAndRestart(t, { machines: 3, quiet: 2, random: 1, midway: 3 });
+test('a runtime that is killed again and again loses nothing that agents report', async (t) => {
+  const { reported, expected, summary } = await killAndRestart(t, { machines: 3, quiet: 2, random: 1, midway: 3 });
   t.diagnostic(summary);
-  assert.deepEqual(told, expected);
+  assert.deepEqual(reported, expected);
 });
 
 const run = promisify(execFile);

@@ -33,7 +33,7 @@ const shut = await startWorker({ vars: { JWT_SECRET: undefined } });
 const whoami = (token: string | undefined, to: Worker = worker) =>
   to.fetch('/api/whoami', token === undefined ? {} : { headers: { authorization: `Bearer ${token}` } });
 
-test('a valid token is told who it belongs to', async () => {
+test('a valid token shows its principal', async () => {
   const response = await whoami(jwt(valid()));
   assert.equal(response.status, 200);
   assert.deepEqual(await response.json(), { sub: 'ops', sandboxId: null, via: 'jwt' });

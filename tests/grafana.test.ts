@@ -217,7 +217,7 @@ test('each panel asks the data source that is chosen, once, in a form that the p
     assert.deepEqual(asked.datasource, datasource, title);
     assert.equal(asked.format, type === 'timeseries' ? 'time_series' : 'table', title);
     assert.deepEqual([asked.dateTimeType, asked.dateTimeColDataType], ['DATETIME', 'timestamp'], title);
-    // What the plugin adds or makes up unless it is told not to.
+    // What the plugin adds or makes up by default.
     assert.deepEqual([asked.extrapolate, asked.add_metadata, asked.round], [false, false, '0s'], title);
   }
   for (const { name, datasource: own, multi, includeAll, refresh } of variables) {
@@ -429,7 +429,7 @@ test('Silent machines', async () => {
   };
   assert.deepEqual(await rows('Silent machines'), [gone, parked]);
   assert.deepEqual(await rows('Silent machines', { state: ['running'] }), [gone]);
-  // `steady` told 1.0.0 for the last time 35 minutes before: an upgrade, not silence.
+  // `steady` reported 1.0.0 for the last time 35 minutes before: an upgrade, not silence.
   assert.deepEqual(await rows('Silent machines', { version: ['1.0.0'], sandbox: ['steady'] }), []);
 });
 

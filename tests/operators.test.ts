@@ -340,7 +340,7 @@ test('a token for one sandbox sees that one', async () => {
   assert.equal((await ask('/api/fleet', onlyB)).sandboxes, 1);
 });
 
-test('without a credential nothing is told, not even what is wrong', async () => {
+test('without a credential the answer says nothing, not even what is wrong', async () => {
   const paths = ['/api/fleet', '/api/fleet?window=x', '/api/sandboxes', '/api/sandboxes/a', '/api/sandboxes/a/history', '/api/incidents', '/api/openapi.json'];
   for (const path of paths) {
     const response = await worker.fetch(path);
@@ -376,7 +376,7 @@ test('ids with characters of their own are found', async (t) => {
   assert.deepEqual([broken.status, (await refusal(broken)).code], [404, 'not_found']);
 });
 
-/** An Analytics Engine that answers as it is told to. */
+/** An Analytics Engine whose answers the test sets. */
 async function analytics(
   context: { after(stop: () => void): void },
   answer: (sql: string, request: IncomingMessage, response: ServerResponse) => void,
@@ -407,7 +407,7 @@ const asking = (vars: Record<string, string | undefined>, t: TestContext) =>
 
 const NO_ANSWER = 'No answer from Analytics Engine';
 
-test('a refusal of Analytics Engine is told in the log alone', async (t) => {
+test('only the log has the text of a refusal by Analytics Engine', async (t) => {
   const ae = await analytics(t, (_, request, response) => {
     assert.equal(request.headers.authorization, 'Bearer ae-secret-token');
     assert.equal(request.method, 'POST');
@@ -745,11 +745,11 @@ test('a check-in is in the next answer', async (t) => {
   const fleet = await ask('/api/fleet', token, of);
   assert.deepEqual([fleet.sandboxes, fleet.reporting, fleet.restarts], [2, 2, 2]);
   const { sandbox } = await ask(`/api/sandboxes/${FULL.sandboxId}`, token, of);
-  const { restartsSinceLastCheckin, ...told } = FULL;
+  const { restartsSinceLastCheckin, ...reported } = FULL;
   const { checkIns, restarts, firstSeen, lastSeen, silent, ...latest } = sandbox;
   assert.deepEqual([checkIns, restarts, silent], [1, restartsSinceLastCheckin, false]);
   assert.equal(firstSeen, lastSeen);
-  assert.deepEqual(latest, { ...told, flyRegion: 'ams' });
+  assert.deepEqual(latest, { ...reported, flyRegion: 'ams' });
 });
 
 test('openapi.json is a description of OpenAPI 3.1, and is served', async () => {

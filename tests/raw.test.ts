@@ -46,7 +46,7 @@ const KEY_LINE = `authorization: Bearer ${API_KEY}\r\n`;
 const TOKEN_LINE = `x-kiloclaw-gateway-token: ${TOKEN}\r\n`;
 const CREDENTIALS = `${KEY_LINE}${TOKEN_LINE}`;
 
-/** A request, right in all that is not given. `length` is false for a request that tells none. */
+/** A request, right in all that is not given. `length` is false for a request without one. */
 function request({
   line = `POST ${CHECK_IN_PATH} HTTP/1.1`,
   host = 'host: x\r\n',
@@ -75,7 +75,7 @@ interface Exchange {
   readonly closed: boolean;
 }
 
-/** Reads the answers at the start of `received`, and tells how much of it they take up. */
+/** Reads the answers at the start of `received`, and returns their length. */
 function parse(received: string): { answers: string[]; length: number } {
   const answers: string[] = [];
   let at = 0;
@@ -89,13 +89,13 @@ function parse(received: string): { answers: string[]; length: number } {
     if (body.length < size) return { answers, length: at };
     at = end + 4 + size;
     if (status.startsWith('1')) continue;
-    let told = body;
+    let shown = body;
     if (/^content-type: application\/json$/im.test(head)) {
       const { code, field } = JSON.parse(body) as Record<string, string | undefined>;
-      told = [code, field].filter((part) => part !== undefined).join(' ');
+      shown = [code, field].filter((part) => part !== undefined).join(' ');
       assert.ok(Number(status) < 500, `our own code failed: ${head}\n${body}`);
     }
-    answers.push(`${status} ${told}`.trim());
+    answers.push(`${status} ${shown}`.trim());
   }
 }
 
@@ -264,7 +264,7 @@ test('a content-length that is no number: workerd itself answers 400', async () 
   ]);
 });
 
-test('a content-length that is told twice, or with zeros, is what it says', async () => {
+test('a content-length that is repeated, or has leading zeros, is what it says', async () => {
   const { length } = BODY;
   const of = (more: string) => request({ length: false, more });
   await assertAnswers([

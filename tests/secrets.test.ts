@@ -318,7 +318,7 @@ test('the Worker shows none in a panic', async (t) => {
   assertNone(outputs);
 });
 
-/** Runs the agent with nothing else in its environment; after `stop` milliseconds it is told to end. */
+/** Runs the agent with nothing else in its environment; after `stop` milliseconds it gets SIGTERM. */
 async function agent(
   outputs: Outputs,
   where: string,

@@ -79,7 +79,7 @@ test('the Worker keeps an answer for as long as it says', () => {
   assert.equal(own, constant('src/operators.rs', /const MAX_AGE: u64 = (\d+);/));
 });
 
-test('what cannot be used is said, with how to mend it', async () => {
+test('a bad option is an error that says how to fix it', async () => {
   for (const [args, error] of [
     [['--sandboxes', '0'], /--sandboxes must be an integer from 1 to 100000, not '0'/],
     [['--hour', '1'], /Unknown option '--hour'.*--help/],

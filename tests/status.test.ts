@@ -94,7 +94,7 @@ test('answers unknown paths with 404 in JSON', async () => {
   }
 });
 
-test('the health check tells version and commit, to everyone', async () => {
+test('the health check shows version and commit to everyone', async () => {
   const response = await worker.fetch('/health');
   assert.equal(response.status, 200);
   assert.equal(response.headers.get('content-type'), 'application/json');

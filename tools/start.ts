@@ -35,7 +35,7 @@ Options:
 
 const SECRETS = ['KILOCODE_API_KEY', 'GATEWAY_TOKEN_SECRET', 'JWT_SECRET'];
 const STATE_FOLDER = '.wrangler';
-/** Keeps what the agent has not told yet, and what its `status` tells. */
+/** Keeps the agent's unreported counters, and what `status` shows. */
 const STATE_FILE = `${STATE_FOLDER}/agent-state.json`;
 const INSPECTOR_PORT = 9229;
 /** More points than this at a time are counted rather than shown: somebody writes a history. */
@@ -49,7 +49,7 @@ const TOKEN_HOURS = 12;
 /** A cold build takes about a minute; this is only there so that a hang does not last for ever. */
 const READY_DEADLINE_MS = 15 * 60_000;
 const STORED_DEADLINE_MS = 15_000;
-/** Lines of wrangler's that tell nobody anything: empty ones, and the polling done here. */
+/** Lines of wrangler that are noise: empty ones, and the polling below. */
 const NOISE = /^(\[custom build\]\s*)?$|GET \/health/;
 
 interface Point {

@@ -6,7 +6,7 @@ import type { AddressInfo } from 'node:net';
 
 import { certificates } from '../../harness/certificates.ts';
 
-/** What the controller tells of the process. */
+/** The controller's status of the process. */
 const STATUS = JSON.stringify({ state: 'running', pid: 1, uptime: 86_412.5, restarts: 7, lastExit: null });
 
 export class Collector {

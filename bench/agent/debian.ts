@@ -47,7 +47,7 @@ function fetch(folder: string): void {
   }
 }
 
-/** Unpacks the peers, once; or tells why that cannot be. */
+/** Unpacks the peers, once; or returns why that fails. */
 export function unpacked(): Unpacked | string {
   if (!existsSync(FOLDER)) {
     const folder = `${FOLDER}.new`;

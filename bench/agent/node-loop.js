@@ -35,7 +35,7 @@ function network() {
   return bytes;
 }
 
-let told = { ...network(), restarts: 0 };
+let reported = { ...network(), restarts: 0 };
 
 async function checkIn() {
   const now = network();
@@ -50,11 +50,11 @@ async function checkIn() {
     openclawCommit: null,
     supervisorState: state,
     totalRestarts: restarts,
-    restartsSinceLastCheckin: restarts - told.restarts,
+    restartsSinceLastCheckin: restarts - reported.restarts,
     uptimeSeconds: uptime,
     loadAvg5m: Number(readFileSync('/proc/loadavg', 'utf8').split(' ')[1]),
-    bandwidthBytesIn: now.in - told.in,
-    bandwidthBytesOut: now.out - told.out,
+    bandwidthBytesIn: now.in - reported.in,
+    bandwidthBytesOut: now.out - reported.out,
     lastExitReason: '',
   });
   const { status } = await ask(
@@ -67,8 +67,8 @@ async function checkIn() {
     },
     body,
   );
-  if (status === 204) told = { ...now, restarts };
-  writeFileSync(`${STATE_FILE}.new`, JSON.stringify(told));
+  if (status === 204) reported = { ...now, restarts };
+  writeFileSync(`${STATE_FILE}.new`, JSON.stringify(reported));
   renameSync(`${STATE_FILE}.new`, STATE_FILE);
 }
 

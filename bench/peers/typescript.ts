@@ -122,7 +122,7 @@ async function gatewayToken(secret: string, sandboxId: string) {
   return new Uint8Array(mac).toHex();
 }
 
-/** Who checks in, as far as it can be told before the body is read. */
+/** The credentials, as far as they can be verified before the body is read. */
 const credentials = createMiddleware<App>(async (c, next) => {
   const authorization = c.req.header('authorization');
   if (!authorization) return refuse(c, 'missing_authorization');

@@ -1,4 +1,4 @@
-//! Any header, any secret: what is accepted is told by a few lines that do not care about time.
+//! Any header, any secret: a few lines that ignore timing say what must be accepted.
 
 use kiloclaw_check_in::{AcceptedKeys, Credential, GatewaySecrets, Presented, Refusal, bearer};
 

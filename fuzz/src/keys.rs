@@ -8,7 +8,7 @@ const SECOND: Milliseconds = 1_000;
 const HOUR: Milliseconds = 3_600 * SECOND;
 const URLS: [&str; 2] = ["https://a.example/certs", "https://b.example/certs"];
 
-/// What happened, as docs/api.md tells it.
+/// What happened, as docs/api.md describes it.
 #[derive(Default)]
 struct History {
     /// Which one was asked for last; nothing is fetched before.

@@ -17,7 +17,7 @@ const DAY: u64 = 86_400;
 /// As far as a question may look back, with the step that its first second falls into.
 const RETENTION: u64 = (90 + 7) * DAY + 1;
 
-/// Sandboxes with ids that a query could stumble over. The number tells whose a text is: it is in all
+/// Sandboxes with ids that a query could stumble over. The number shows whose a text is: it is in all
 /// texts of its points.
 const IDS: [&str; 6] =
     ["a#0#", "'#1#", "\\#2#", "#3#' OR 1 = 1 --", "#4#'; SELECT 1", "ü\0\n\u{202e}#5#"];

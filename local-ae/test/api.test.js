@@ -354,6 +354,6 @@ test('takes no points in a content type that web pages may send anywhere', async
   }
 });
 
-test('tells how much is stored', async () => {
+test('reports how much is stored', async () => {
   assert.deepEqual((await ask('/status')).body, STATUS);
 });

@@ -130,7 +130,7 @@ describe('one instance', () => {
     assert.equal((await query(port, join)).status, 422);
   });
 
-  test('tells of a dataset that has no points, of no query and of several', async () => {
+  test('reports a missing dataset, a missing query and several queries', async () => {
     for (const [sql, message] of /** @type {[string, RegExp][]} */ ([
       ['SELECT 1 AS a FROM visits', /^Input was invalid: unable to find type of column: "timestamp" \(at 1:20; unknown table visits: /],
       ['', /^Input was invalid: there is no statement\n$/],

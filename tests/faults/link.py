@@ -2,7 +2,7 @@
 
     link.py NAME NAME
 
-Commands come in lines: `loss FRACTION`, `delay SECONDS`, each for both directions; `count` tells how many
+Commands come in lines: `loss FRACTION`, `delay SECONDS`, each for both directions; `count` prints how many
 packets went in and how many of them were lost, and is the only one that is answered.
 """
 

@@ -91,7 +91,7 @@ interface Site {
   readonly link: Link;
   readonly machines: readonly Machine[];
   readonly points: () => Promise<JsonPoint[]>;
-  /** Ends all agents over a link that is well again, and compares what was told with what happened. */
+  /** Ends all agents over a link that is well again, and compares what was reported with what happened. */
   readonly settle: () => Promise<void>;
 }
 
@@ -127,9 +127,9 @@ async function start(t: TestContext): Promise<Site> {
       const happened: Deltas = [machine.restarts, seen[0] - before[0], seen[1] - before[1]];
       const over = minus(plus(sum(own), owed), happened);
       const notHeard = own.length - machine.heard;
-      const name = `${machine.sandboxId}: ${own.length} points, ${machine.heard} heard of, ${over} told twice`;
+      const name = `${machine.sandboxId}: ${own.length} points, ${machine.heard} heard of, ${over} reported twice`;
       assert.ok(notHeard >= 0, `accepted is stored: ${name}`);
-      // At most what those told whose answers were lost.
+      // At most what check-ins with lost answers reported.
       over.forEach((figure, slot) => {
         const largest = own.map((deltas) => deltas[slot]).toSorted((a, b) => b - a).slice(0, notHeard);
         assert.ok(figure >= 0, `nothing is lost: ${name}`);
@@ -145,7 +145,7 @@ async function start(t: TestContext): Promise<Site> {
     const happened = sum(machines.map((machine) => [machine.restarts, 0, 0] as const))[0];
     t.diagnostic(
       `${await link.count()}; ${all.length} points, ${unanswered} of them with an answer that was lost; ` +
-        `${happened} restarts, all told; told twice: ${excess[0]} restarts, ${excess[1]} and ${excess[2]} bytes`,
+        `${happened} restarts, all reported; reported twice: ${excess[0]} restarts, ${excess[1]} and ${excess[2]} bytes`,
     );
   };
   return { link, machines, points, settle };
@@ -172,11 +172,11 @@ test('a network that is cut for 40 intervals', { skip }, async (t) => {
   await delay(40 * SECOND);
   const stored = (await points()).length;
   link.set('loss', 0);
-  const mended = Date.now();
+  const restored = Date.now();
   const late = await Promise.all(
     machines.map(async ({ sandboxId }) => {
       await until(async () => (await points()).slice(stored).some(({ index1 }) => index1 === sandboxId), 'it is back');
-      return (Date.now() - mended) / SECOND;
+      return (Date.now() - restored) / SECOND;
     }),
   );
   t.diagnostic(`heard again after ${late.map((seconds) => seconds.toFixed(1)).toSorted().join(', ')} s`);

@@ -96,7 +96,7 @@ test('a history is found by the next report, and is not printed point by point',
   const sum = () => [...output().matchAll(counted)].reduce((sum, [, n]) => sum + Number(n!.replaceAll(',', '')), 0);
   await until(() => sum() >= least, `${count} points are counted`, 60_000);
   assert.ok(output().split('\n').length < 500, 'few lines');
-  // A check-in tells what has changed, and no more.
+  // A check-in reports what has changed, and no more.
   await until(() => /^data point .*fields as before\n  uptimeSeconds/m.test(output()), 'a short one', 60_000);
   assert.equal(spawnSync('npm', ['run', 'history', '--', '--clear']).status, 0);
   npm.kill('SIGTERM');

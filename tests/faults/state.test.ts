@@ -73,7 +73,7 @@ test('a disk that is full, then read-only: no check-in is lost, and it is said',
       /read-only/i,
     ],
   ];
-  for (const [index, [name, breaks, mend, reason]] of faults.entries()) {
+  for (const [index, [name, breaks, restore, reason]] of faults.entries()) {
     assert.deepEqual(await check(), ['passed', undefined], `before it is ${name}`);
     breaks();
     await goesOn();
@@ -82,11 +82,11 @@ test('a disk that is full, then read-only: no check-in is lost, and it is said',
     assert.match(status.stateFileError as string, reason);
     assert.deepEqual(await check(), ['failed', 'not_writable'], name);
     const { updated } = (status.agent as { updated: string });
-    mend();
-    await until(() => count(/is written again/) === index + 1, 'it is said once that it is mended');
-    const mended = await ask('status');
-    assert.deepEqual([mended.verdict, mended.stateFileError], ['healthy', undefined]);
-    assert.ok(Date.parse((mended.agent as { updated: string }).updated) > Date.parse(updated));
+    restore();
+    await until(() => count(/is written again/) === index + 1, 'the recovery is logged once');
+    const restored = await ask('status');
+    assert.deepEqual([restored.verdict, restored.stateFileError], ['healthy', undefined]);
+    assert.ok(Date.parse((restored.agent as { updated: string }).updated) > Date.parse(updated));
     t.diagnostic(`${name}: ${status.stateFileError as string}`);
   }
 });
@@ -110,6 +110,6 @@ test('an agent whose monotonic clock is 100 days ahead goes on where one of this
   const times = points.map(({ timestamp }) => Date.parse(timestamp));
   const gaps = times.slice(1).map((time, i) => time - times[i]);
   assert.ok(gaps.every((gap) => gap >= 950 && gap < 10_000), gaps.join(', '));
-  // unshare passes no signal on, but tells the agent by its end.
+  // unshare passes no signal on, but its end stops the agent.
   await second.stop('SIGKILL');
 });

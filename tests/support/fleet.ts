@@ -1,4 +1,4 @@
-/** Real agents on machines whose counters the test sets, and a witness of all that they tell. */
+/** Real agents on machines whose counters the test sets, and a witness of all that they report. */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -14,7 +14,7 @@ import { AGENT } from '../../harness/agent.ts';
 import { RUN } from '../../harness/processes.ts';
 import { API_KEY, gatewayToken } from '../../harness/check-in.ts';
 
-/** Restarts, bytes in and bytes out: what is told as the difference to the last check-in. */
+/** Restarts, bytes in and bytes out: reported as the difference to the last check-in. */
 export type Deltas = readonly [restarts: number, bytesIn: number, bytesOut: number];
 
 export const NOTHING: Deltas = [0, 0, 0];
@@ -23,7 +23,7 @@ export const plus = (a: Deltas, b: Deltas): Deltas => [a[0] + b[0], a[1] + b[1],
 export const minus = (a: Deltas, b: Deltas): Deltas => [a[0] - b[0], a[1] - b[1], a[2] - b[2]];
 export const sum = (all: Iterable<Deltas>): Deltas => [...all].reduce(plus, NOTHING);
 
-/** What a point tells. */
+/** The deltas of a point. */
 export const deltasOf = ({ doubles }: JsonPoint): Deltas => [
   Number(doubles[0]),
   Number(doubles[4]),
@@ -155,7 +155,7 @@ export class Machine {
     return this.#agent?.exitCode === null && this.#agent.signalCode === null;
   }
 
-  /** What it has not told yet, and the bytes up to which it has counted, by its state file. */
+  /** What is unreported, and the bytes up to which it has counted, by its state file. */
   get ledger(): { readonly owed: Deltas; readonly seen: readonly [number, number] } {
     const { ledger } = JSON.parse(readFileSync(this.stateFile, 'utf8')) as {
       ledger: {
@@ -173,7 +173,7 @@ export class Machine {
     return readFileSync(this.#starts, 'utf8').split('\n').length - 2;
   }
 
-  /** What happened, whatever was told. */
+  /** What happened, whatever was reported. */
   get happened(): Deltas {
     return [this.restarts, ...this.#transferred];
   }
@@ -199,7 +199,7 @@ export interface Exchange {
 
 /**
  * Stands between the agents and the Worker, and notes what is asked and what is answered. As Fly's edge
- * does, it adds a region: the number of the exchange. So each point can be told from all others.
+ * does, it adds a region: the number of the exchange. So each point differs from all others.
  */
 export class Witness {
   readonly url: string;
@@ -250,9 +250,9 @@ export class Witness {
     while (this.#held !== undefined) await this.#held.released;
     // It may have given up meanwhile: then nobody sends this any more.
     if (incoming.socket.destroyed) return;
-    const told = JSON.parse(body.toString()) as Record<string, number> & { sandboxId: string };
-    const deltas = [told.restartsSinceLastCheckin, told.bandwidthBytesIn, told.bandwidthBytesOut] as const;
-    const exchange: Exchange = { sandboxId: told.sandboxId, deltas };
+    const received = JSON.parse(body.toString()) as Record<string, number> & { sandboxId: string };
+    const deltas = [received.restartsSinceLastCheckin, received.bandwidthBytesIn, received.bandwidthBytesOut] as const;
+    const exchange: Exchange = { sandboxId: received.sandboxId, deltas };
     const region = String(this.exchanges.push(exchange) - 1);
     this.#inFlight += 1;
     try {
@@ -282,11 +282,11 @@ export class Witness {
   }
 }
 
-/** What became of the check-ins: told to the agent, and kept. */
+/** What became of the check-ins: answered to the agent, and kept. */
 export interface Account {
   readonly accepted: number;
   readonly stored: number;
-  /** Stored, but the agent did not hear of it, so it told the same again. */
+  /** Stored, but the agent did not hear of it, so it reported the same again. */
   readonly twice: readonly Exchange[];
   /** Answered with 204, but not stored. */
   readonly lost: readonly Exchange[];
@@ -298,7 +298,7 @@ export function account({ exchanges }: Witness, points: readonly JsonPoint[]): A
   assert.equal(stored.size, points.length, 'each point is of an exchange of its own');
   for (const point of points) {
     const { sandboxId, deltas } = exchanges[Number(point.blobs[6])];
-    assert.deepEqual([point.index1, deltasOf(point)], [sandboxId, deltas], 'as it was told');
+    assert.deepEqual([point.index1, deltasOf(point)], [sandboxId, deltas], 'as it was reported');
   }
   const accepted = exchanges.filter(({ status }) => status === 204);
   return {

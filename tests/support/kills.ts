@@ -1,4 +1,4 @@
-/** Kills workerd while agents check in, and adds up what was told. */
+/** Kills workerd while agents check in, and adds up what was reported. */
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -35,8 +35,8 @@ export interface Plan {
 
 export interface Outcome {
   /** By machine: the sums over all points. */
-  readonly told: Readonly<Record<string, Deltas>>;
-  /** By machine: what happened, and what was told twice, less what was accepted but not stored. */
+  readonly reported: Readonly<Record<string, Deltas>>;
+  /** By machine: what happened, and what was reported twice, less what was accepted but not stored. */
   readonly expected: Readonly<Record<string, Deltas>>;
   /** By machine: what happened, by its own account. */
   readonly happened: Readonly<Record<string, Deltas>>;
@@ -46,7 +46,7 @@ export interface Outcome {
 
 /**
  * Runs agents against a workerd that is killed with SIGKILL and started anew, over the same points, as
- * the plan says; then lets them tell the rest.
+ * the plan says; then lets them report the rest.
  */
 export async function killAndRestart(t: TestContext, plan: Plan): Promise<Outcome> {
   const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-kills-'));
@@ -99,7 +99,7 @@ export async function killAndRestart(t: TestContext, plan: Plan): Promise<Outcom
 
   clearInterval(traffic);
   await Promise.all(machines.map((machine) => machine.hold()));
-  // The last check-in tells all that is left; but an agent that has to wait is asked too soon.
+  // The last check-in reports all that is left; but an agent that has to wait is asked too soon.
   await until(() => machines.every((machine) => answers(machine).at(-1) === 204), 'each is heard again');
   await Promise.all(machines.map((machine) => machine.stop()));
   await until(async () => {
@@ -114,7 +114,7 @@ export async function killAndRestart(t: TestContext, plan: Plan): Promise<Outcom
   const by = (what: (machine: Machine) => Deltas) =>
     Object.fromEntries(machines.map((machine) => [machine.sandboxId, what(machine)]));
   const happened = by((machine) => machine.happened);
-  const told = by(({ sandboxId }) => sum(points.filter(({ index1 }) => index1 === sandboxId).map(deltasOf)));
+  const reported = by(({ sandboxId }) => sum(points.filter(({ index1 }) => index1 === sandboxId).map(deltasOf)));
   const expected = by(({ sandboxId }) =>
     minus(plus(happened[sandboxId], of(sandboxId, kept.twice)), of(sandboxId, kept.lost)));
   const [restarts, bytesIn] = sum(Object.values(happened));
@@ -124,5 +124,5 @@ export async function killAndRestart(t: TestContext, plan: Plan): Promise<Outcom
     `${witness.exchanges.length} check-ins, ` +
     `${kept.accepted} accepted, ${unanswered} unanswered of which ${kept.twice.length} stored, ` +
     `${kept.lost.length} accepted and not stored; ${restarts} restarts and ${bytesIn} bytes in happened`;
-  return { told, expected, happened, account: kept, summary };
+  return { reported, expected, happened, account: kept, summary };
 }

@@ -1,4 +1,4 @@
-//! Measures whether the time of a credential check tells anything of the credential.
+//! Measures whether the time of a credential check reveals anything about the credential.
 //!
 //! ```sh
 //! cargo run --release -p kiloclaw-check-in --example timing [MEASUREMENTS]
@@ -10,7 +10,7 @@
 //! interrupts a check from outside makes a long tail; the greatest |t| counts. Beyond [`LEAKS`] the classes
 //! differ for certain.
 //!
-//! Comparisons that do leak are measured the same way: a test that cannot tell them would tell nothing.
+//! Comparisons that do leak are measured the same way: a test that does not find them would prove nothing.
 
 #![expect(clippy::print_stdout, reason = "that is what it is for")]
 
@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use kiloclaw_check_in::{AcceptedKeys, GatewaySecrets};
 
-/// How many times each pair of classes is measured unless told otherwise.
+/// Default number of measurements for each pair of classes.
 const MEASUREMENTS: usize = 2_000_000;
 
 /// Measurements before the first one that counts: they find the thresholds.
@@ -169,14 +169,14 @@ fn changed(text: &str, at: usize) -> String {
     text.chars().enumerate().map(change).collect()
 }
 
-/// Measures, tells and judges.
+/// Measures, prints and evaluates.
 struct Report {
     measurements: usize,
     is_right: bool,
 }
 
 impl Report {
-    fn tell<S: Clone>(
+    fn report<S: Clone>(
         &mut self,
         (name, should_leak): (&str, Option<bool>),
         asked: [&S; 2],
@@ -193,7 +193,7 @@ impl Report {
 
     fn api_key(&mut self, name: &str, asked: [&AcceptedKeys; 2], presented: [&str; 2]) {
         let check = |keys: &AcceptedKeys, presented: &str| keys.accept(presented);
-        self.tell((&format!("API key: {name}"), Some(false)), asked, presented, check);
+        self.report((&format!("API key: {name}"), Some(false)), asked, presented, check);
     }
 
     fn gateway_token(&mut self, name: &str, asked: &GatewaySecrets, presented: [&str; 2]) {
@@ -201,7 +201,7 @@ impl Report {
         let is_known = presented[0].len() != presented[1].len();
         let check = |secrets: &GatewaySecrets, presented: &str| secrets.accept(SANDBOX, presented);
         let should_leak = (!is_known).then_some(false);
-        self.tell((&format!("gateway token: {name}"), should_leak), [asked; 2], presented, check);
+        self.report((&format!("gateway token: {name}"), should_leak), [asked; 2], presented, check);
     }
 
     fn control<S: Clone>(
@@ -211,7 +211,7 @@ impl Report {
         presented: [&str; 2],
         check: impl Fn(&S, &str) -> bool,
     ) {
-        self.tell((&format!("control: {name}"), Some(true)), [asked; 2], presented, check);
+        self.report((&format!("control: {name}"), Some(true)), [asked; 2], presented, check);
     }
 }
 

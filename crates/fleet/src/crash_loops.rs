@@ -1,7 +1,7 @@
 //! Crash loops: processes that restart too often within an hour, wherever the hour starts.
 //!
 //! First each sandbox is summed up in one row, so that nobody's restarts crowd out those of others. Then
-//! the check-ins behind the sums are asked for, which tell how close together the restarts were.
+//! the check-ins behind the sums are queried, which show how close together the restarts were.
 
 use std::collections::BTreeMap;
 

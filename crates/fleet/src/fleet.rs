@@ -14,7 +14,7 @@ use crate::sql::{
 use crate::time::Time;
 use crate::{Progress, QueryScope, Report};
 
-/// The most combinations of state, versions and region that are told apart. A row has four texts of
+/// The most combinations of state, versions and region that are distinguished. A row has four texts of
 /// 96 x 6 B at most and two numbers: 2,000 x 2.4 kB = 4.8 MB.
 const MAX_GROUPS: usize = 2_000;
 
@@ -237,7 +237,7 @@ pub struct Fleet {
     pub sample_interval: u64,
     /// Whether nothing is missing.
     pub complete: bool,
-    /// What is: `facets` if sandboxes differ in more ways than are told apart. Then the smallest groups
+    /// What is: `facets` if sandboxes differ in more ways than are distinguished. Then the smallest groups
     /// are not counted by state, versions and region; all other figures are whole.
     pub missing: Vec<&'static str>,
 }

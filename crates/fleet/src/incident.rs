@@ -51,7 +51,7 @@ pub enum Incident {
         severity: Severity,
         /// The sandbox.
         sandbox_id: String,
-        /// The first check-in within the window that tells of a restart.
+        /// The first check-in within the window that reports a restart.
         since: Time,
         /// The last one.
         last_restart: Time,
@@ -70,7 +70,7 @@ pub enum Incident {
         sandbox_id: String,
         /// Its last check-in.
         since: Time,
-        /// The state that it told then.
+        /// The state that it reported then.
         supervisor_state: String,
         /// The machine that it ran on.
         machine_id: Option<String>,

@@ -287,10 +287,10 @@ mod tests {
 
     #[test]
     fn durations_are_told_in_their_largest_unit() {
-        for (seconds, told) in
+        for (seconds, expected) in
             [(10, "10s"), (60, "1m"), (90, "90s"), (7_200, "2h"), (RETENTION, "90d")]
         {
-            assert_eq!(text(seconds), told);
+            assert_eq!(text(seconds), expected);
         }
     }
 }

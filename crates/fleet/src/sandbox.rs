@@ -13,7 +13,7 @@ use crate::sql::{
 use crate::time::{Span, Time};
 use crate::{Progress, Report};
 
-/// How many machines of a sandbox are told.
+/// How many machines of a sandbox are listed.
 const MAX_MACHINES: usize = 100;
 
 /// How is one sandbox?
@@ -212,7 +212,7 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Tells whether it is silent, which its row does not.
+    /// Adds whether it is silent, which its row does not hold.
     pub(crate) fn heard_since(mut self, heard_since: Time) -> Self {
         self.silent = self.last_seen < heard_since;
         self

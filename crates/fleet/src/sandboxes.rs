@@ -217,7 +217,7 @@ impl<'a> SandboxesReport<'a> {
         Ok(Self { only: scope.only, as_of, window, silent_after, filters, order, limit })
     }
 
-    /// Asks for a page of sandboxes, and for one more, which tells whether there is another page.
+    /// Queries a page of sandboxes, and one more, which shows whether there is another page.
     #[must_use]
     pub fn sql(&self) -> String {
         let filters = if self.filters.is_empty() {

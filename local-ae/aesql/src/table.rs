@@ -14,7 +14,7 @@ use crate::memory::{Held, Memory};
 use crate::point::{Point, SLOTS};
 use crate::value::{Type, Value};
 
-/// Rows of a segment, which are also evaluated together: as many as two bytes can tell apart.
+/// Rows of a segment, which are also evaluated together: as many as two bytes can number.
 const SEGMENT_ROWS: usize = 1 << 16;
 
 /// Text in one column of a segment after which the next segment begins, in bytes: four such columns

@@ -350,7 +350,7 @@ const MONTH_NAMES: [&str; 12] = [
 const DAY_NAMES: [&str; 7] =
     ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 
-/// Tells what is wrong with a format for [`format_date_time`], if anything is.
+/// Returns what is wrong with a format for [`format_date_time`], if anything is.
 pub(crate) fn check_format(format: &str) -> Result<(), String> {
     let mut rest = format.chars();
     while let Some(c) = rest.next() {

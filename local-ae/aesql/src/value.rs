@@ -174,7 +174,7 @@ pub(crate) enum Value {
 }
 
 impl PartialEq for Value {
-    /// Floats are equal if their bits are: this tells expressions apart, it is not SQL's `=`.
+    /// Floats are equal if their bits are: this compares expressions, it is not SQL's `=`.
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Int(a), Self::Int(b)) => a == b,

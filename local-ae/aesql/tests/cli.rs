@@ -42,10 +42,10 @@ fn check_tells_place_reason_and_help() {
 #[test]
 fn a_warning_fails_the_check_only_where_warnings_are_denied() {
     let sql = "SELECT blob1 AS b FROM t ORDER BY timestamp; SELECT 1";
-    let told = "-:1:35: warning: unable to find type of column: \"timestamp\"\n  help: ORDER BY takes \
+    let expected = "-:1:35: warning: unable to find type of column: \"timestamp\"\n  help: ORDER BY takes \
                 columns of the output: select timestamp, or order by its alias\n";
     for (args, code) in [(&["check", "-"][..], 0), (&["check", "--deny", "warnings", "-"], 1)] {
-        assert_eq!(aesql(args, sql), (code, told.into(), String::new()));
+        assert_eq!(aesql(args, sql), (code, expected.into(), String::new()));
     }
     let fine = "SELECT blob1 AS b, timestamp FROM t ORDER BY timestamp";
     assert_eq!(aesql(&["check", "--deny=warnings", "-"], fine), (0, String::new(), String::new()));

@@ -541,8 +541,8 @@ fn a_query_that_costs_too_much_is_stopped() {
         format!("SELECT '{}'", "a".repeat(300_000)),
     ] {
         let error = parse(&sql).expect_err(&sql[..50]);
-        let told = format!("{error}");
-        assert!(told.len() < 300, "{told}");
+        let text = format!("{error}");
+        assert!(text.len() < 300, "{text}");
     }
     // Not so deep, or not so costly, that it would be.
     assert_eq!(parse(&deep(20)).map(|_| ()), Ok(()));
