@@ -19,7 +19,7 @@ use worker::wasm_bindgen_futures::future_to_promise;
 use worker::{Env, Request, Response};
 
 use error::ApiError;
-use routing::{Call, Routes};
+use routing::{Call, Routes, now};
 
 /// Runs once per instance of the module, before its first request.
 #[wasm_bindgen(start, private)]
@@ -61,21 +61,23 @@ async fn route(request: Request, env: Env) -> Result<Response, ApiError> {
 /// Every route except [the check-in](check_in::handle). Those below `/api` require authentication.
 fn routes(principal: Option<Principal>) -> Routes {
     let routes = Routes::new(principal)
-        .at("/health", health)
-        .at("/api/whoami", whoami)
-        .at("/api/openapi.json", operators::openapi)
-        .at("/api/fleet", operators::fleet)
-        .at("/api/sandboxes", operators::sandboxes)
-        .at("/api/sandboxes/:sandboxId", operators::sandbox)
-        .at("/api/sandboxes/:sandboxId/history", operators::history)
-        .at("/api/incidents", operators::incidents);
+        .at("/health", |call| now(health(&call)))
+        .at("/api/whoami", |call| now(whoami(&call)))
+        .at("/api/openapi.json", |call| now(operators::openapi(&call)))
+        .at("/api/fleet", |call| operators::respond(call, operators::fleet))
+        .at("/api/sandboxes", |call| operators::respond(call, operators::sandboxes))
+        .at("/api/sandboxes/:sandboxId", |call| operators::respond(call, operators::sandbox))
+        .at("/api/sandboxes/:sandboxId/history", |call| {
+            operators::respond(call, operators::history)
+        })
+        .at("/api/incidents", |call| operators::respond(call, operators::incidents));
     #[cfg(feature = "panic-route")]
-    let routes = routes.at("/panic", panic_route);
+    let routes = routes.at("/panic", |_| panic_route());
     routes
 }
 
 /// `GET /health`: the version and commit that run. Public.
-async fn health(call: Call) -> Result<Response, ApiError> {
+fn health(call: &Call) -> Result<Response, ApiError> {
     call.only_get()?;
     Ok(response::json(&json!({
         "status": "ok",
@@ -85,7 +87,7 @@ async fn health(call: Call) -> Result<Response, ApiError> {
 }
 
 /// `GET /api/whoami`: the principal, what it may see and how it authenticated.
-async fn whoami(call: Call) -> Result<Response, ApiError> {
+fn whoami(call: &Call) -> Result<Response, ApiError> {
     call.only_get()?;
     let Principal { sub, sandbox, method } = call.principal()?;
     Ok(response::json(&json!({ "sub": sub, "sandboxId": sandbox, "via": method }))?)
@@ -93,6 +95,6 @@ async fn whoami(call: Call) -> Result<Response, ApiError> {
 
 #[cfg(feature = "panic-route")]
 #[expect(clippy::panic, reason = "that is what this route is for")]
-async fn panic_route(_: Call) -> Result<Response, ApiError> {
+fn panic_route() -> routing::Pending {
     panic!("requested")
 }

@@ -18,7 +18,7 @@ use worker::{Date, Response, console_warn};
 use crate::analytics::{Analytics, QueryError};
 use crate::error::ApiError;
 use crate::response;
-use crate::routing::Call;
+use crate::routing::{Call, Pending};
 
 #[wasm_bindgen(module = "/src/operators.js")]
 extern "C" {
@@ -56,46 +56,71 @@ const NO_DATASET: &str = "Analytics Engine has no dataset kiloclaw_controller_te
 const OPENAPI: &str = include_str!("openapi.json");
 
 /// `GET /api/openapi.json`: the description of the API.
-pub(crate) async fn openapi(call: Call) -> Result<Response, ApiError> {
+pub(crate) fn openapi(call: &Call) -> Result<Response, ApiError> {
     call.only_get()?;
     Ok(response::json_text(OPENAPI, "no-store")?)
 }
 
+/// Builds the report that a request asks for.
+pub(crate) type Build = for<'a> fn(&'a ReportRequest<'_>) -> Result<Box<dyn Report + 'a>, ApiError>;
+
+/// Answers a request for a report:
+///
+/// 1. the method is not GET or HEAD → 405
+/// 2. a parameter is invalid → 400; the principal may see only another sandbox → 403
+/// 3. a setting for Analytics Engine is missing → 503
+/// 4. the cache has a fresh report → 200 or 304
+/// 5. a query fails → 429, 502 or 504
+/// 6. the report's subject was not seen → 404
+/// 7. otherwise → 200 or 304
+pub(crate) fn respond(call: Call, build: Build) -> Pending {
+    Box::pin(async move {
+        // 1.
+        let request = ReportRequest::new(&call)?;
+        // 2.
+        let mut report = build(&request)?;
+        request.run_cached(&mut *report).await
+    })
+}
+
 /// `GET /api/fleet`: the state of the fleet at a glance.
-pub(crate) async fn fleet(call: Call) -> Result<Response, ApiError> {
-    let request = ReportRequest::new(&call)?;
-    request.respond_with(&mut FleetReport::new(&request.parameters, request.scope()?)?).await
+pub(crate) fn fleet<'a>(request: &'a ReportRequest<'_>) -> Result<Box<dyn Report + 'a>, ApiError> {
+    Ok(Box::new(FleetReport::new(&request.parameters, request.scope())?))
 }
 
 /// `GET /api/sandboxes`: the latest state of each sandbox.
-pub(crate) async fn sandboxes(call: Call) -> Result<Response, ApiError> {
-    let request = ReportRequest::new(&call)?;
-    request.respond_with(&mut SandboxesReport::new(&request.parameters, request.scope()?)?).await
+pub(crate) fn sandboxes<'a>(
+    request: &'a ReportRequest<'_>,
+) -> Result<Box<dyn Report + 'a>, ApiError> {
+    Ok(Box::new(SandboxesReport::new(&request.parameters, request.scope())?))
 }
 
-/// `GET /api/sandboxes/{sandboxId}`: one sandbox. 403 for a principal that may see only another one.
-pub(crate) async fn sandbox(call: Call) -> Result<Response, ApiError> {
-    let request = ReportRequest::new(&call)?;
-    let mut report = SandboxReport::new(&request.sandbox()?, &request.parameters, request.now)?;
-    request.respond_with(&mut report).await
+/// `GET /api/sandboxes/{sandboxId}`: one sandbox.
+pub(crate) fn sandbox<'a>(
+    request: &'a ReportRequest<'_>,
+) -> Result<Box<dyn Report + 'a>, ApiError> {
+    Ok(Box::new(SandboxReport::new(&request.sandbox()?, &request.parameters, request.now)?))
 }
 
-/// `GET /api/sandboxes/{sandboxId}/history`: one sandbox over time. 403 as above.
-pub(crate) async fn history(call: Call) -> Result<Response, ApiError> {
-    let request = ReportRequest::new(&call)?;
-    let mut report = HistoryReport::new(&request.sandbox()?, &request.parameters, request.now)?;
-    request.respond_with(&mut report).await
+/// `GET /api/sandboxes/{sandboxId}/history`: one sandbox over time.
+pub(crate) fn history<'a>(
+    request: &'a ReportRequest<'_>,
+) -> Result<Box<dyn Report + 'a>, ApiError> {
+    Ok(Box::new(HistoryReport::new(&request.sandbox()?, &request.parameters, request.now)?))
 }
 
 /// `GET /api/incidents`: what an operator should look at.
-pub(crate) async fn incidents(call: Call) -> Result<Response, ApiError> {
-    let request = ReportRequest::new(&call)?;
-    request.respond_with(&mut IncidentsReport::new(&request.parameters, request.scope()?)?).await
+pub(crate) fn incidents<'a>(
+    request: &'a ReportRequest<'_>,
+) -> Result<Box<dyn Report + 'a>, ApiError> {
+    Ok(Box::new(IncidentsReport::new(&request.parameters, request.scope())?))
 }
 
 /// A request for a report.
-struct ReportRequest<'a> {
+pub(crate) struct ReportRequest<'a> {
     call: &'a Call,
+    /// The only sandbox that the principal may see, if there is one.
+    only: Option<&'a str>,
     parameters: Parameters,
     now: Time,
 }
@@ -106,16 +131,12 @@ impl<'a> ReportRequest<'a> {
         let flat = parameters_of(&call.request.inner().url());
         let (pairs, _) = flat.as_chunks();
         let parameters = Parameters::new(pairs.iter().cloned().map(<(String, String)>::from));
-        Ok(Self { call, parameters, now: Time(Date::now().as_millis() / 1_000) })
+        let only = call.principal()?.sandbox.as_deref();
+        Ok(Self { call, only, parameters, now: Time(Date::now().as_millis() / 1_000) })
     }
 
-    /// The only sandbox that the principal may see, if there is one.
-    fn limit(&self) -> Result<Option<&'a str>, ApiError> {
-        Ok(self.call.principal()?.sandbox.as_deref())
-    }
-
-    fn scope(&self) -> Result<QueryScope<'a>, ApiError> {
-        Ok(QueryScope { now: self.now, only: self.limit()? })
+    fn scope(&self) -> QueryScope<'a> {
+        QueryScope { now: self.now, only: self.only }
     }
 
     /// The sandbox that the path names, if the principal may see it.
@@ -123,24 +144,18 @@ impl<'a> ReportRequest<'a> {
         let encoded = self.call.parameter("sandboxId").unwrap_or_default();
         let decoded = js_sys::decode_uri_component(encoded).map_err(|_| ApiError::NotFound)?;
         let sandbox = String::from(decoded);
-        match self.limit()? {
+        match self.only {
             Some(only) if only != sandbox => Err(ApiError::OtherSandbox),
             _ => Ok(sandbox),
         }
     }
 
-    /// Responds from the cache, or runs the report's queries and caches it:
-    ///
-    /// 1. a setting for Analytics Engine is missing → 503
-    /// 2. the cache has a fresh report → 200 or 304
-    /// 3. a query fails → 429, 502 or 504
-    /// 4. the report's subject was not seen → 404
-    /// 5. otherwise → 200 or 304
-    async fn respond_with(&self, report: &mut dyn Report) -> Result<Response, ApiError> {
-        // 1.
+    /// Steps 3 to 7 of [`respond`].
+    async fn run_cached(&self, report: &mut dyn Report) -> Result<Response, ApiError> {
+        // 3.
         let analytics = Analytics::read(self.call.env()).map_err(ApiError::ReportsMisconfigured)?;
-        // 2.
-        let key = self.cache_key(&analytics)?;
+        // 4.
+        let key = self.cache_key(&analytics);
         let found = JsFuture::from(cached(&key)).await.unwrap_or_default();
         if !found.is_undefined() {
             let found: Cached = found.unchecked_into();
@@ -149,9 +164,9 @@ impl<'a> ReportRequest<'a> {
                 return self.respond(&found.body(), MAX_AGE - age);
             }
         }
-        // 3. and 4.
+        // 5. and 6.
         let body = run(&analytics, report).await?.ok_or(ApiError::UnknownSandbox)?;
-        // 5. Never rejected: a report that cannot be cached is still a report.
+        // 7. Never rejected: a report that cannot be cached is still a report.
         let kept = keep(&key, &body, &self.now.0.to_string(), &MAX_AGE.to_string());
         drop(JsFuture::from(kept).await);
         self.respond(&body, MAX_AGE)
@@ -163,8 +178,8 @@ impl<'a> ReportRequest<'a> {
     /// The key is a URL that anybody can request. It has the request's own host and path, because such a request
     /// then reaches this Worker and its authentication first. At another path, the zone may have no route to the
     /// Worker, and Cloudflare would answer from the cache. The key has parameters that no report accepts.
-    fn cache_key(&self, analytics: &Analytics) -> Result<String, ApiError> {
-        let only = self.limit()?.unwrap_or_default();
+    fn cache_key(&self, analytics: &Analytics) -> String {
+        let only = self.only.unwrap_or_default();
         let pairs = [("-from", analytics.url.as_str()), ("-only", only)];
         let query: Vec<_> = self
             .parameters
@@ -176,7 +191,7 @@ impl<'a> ReportRequest<'a> {
             .collect();
         let url = self.call.request.inner().url();
         let resource = url.split(['?', '#']).next().unwrap_or_default();
-        Ok(format!("{resource}?{}", query.join("&")))
+        format!("{resource}?{}", query.join("&"))
     }
 
     /// 200 with the report, or 304 if the client has it already.

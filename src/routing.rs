@@ -1,7 +1,8 @@
 //! What every handler gets, and how the router calls it.
 
 use std::cell::Cell;
-use std::future::Future;
+use std::future::{Future, ready};
+use std::pin::Pin;
 use std::rc::Rc;
 
 use kiloclaw_auth::Principal;
@@ -48,6 +49,17 @@ impl Call {
     }
 }
 
+/// Answers a call. A function pointer and a boxed future, so that the router's generic code exists once.
+pub(crate) type Handler = fn(Call) -> Pending;
+
+/// A response to come.
+pub(crate) type Pending = Pin<Box<dyn Future<Output = Result<Response, ApiError>>>>;
+
+/// A response that is there already.
+pub(crate) fn now(response: Result<Response, ApiError>) -> Pending {
+    Box::pin(ready(response))
+}
+
 /// The router of `worker`, with handlers that fail with an [`ApiError`].
 pub(crate) struct Routes {
     router: Router<'static, Shared>,
@@ -63,11 +75,7 @@ impl Routes {
 
     /// Mounts a handler. It takes all methods and refuses the wrong ones itself: the router's own 405 has neither
     /// JSON nor `allow`.
-    pub(crate) fn at<F, T>(mut self, path: &str, handler: F) -> Self
-    where
-        F: Fn(Call) -> T + Copy + 'static,
-        T: Future<Output = Result<Response, ApiError>> + 'static,
-    {
+    pub(crate) fn at(mut self, path: &str, handler: Handler) -> Self {
         self.router = self.router.on_async(path, move |request, context| async move {
             context.data.is_routed.set(true);
             handler(Call { request, context }).await.or_else(ApiError::into_response)
