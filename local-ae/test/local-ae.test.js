@@ -272,7 +272,7 @@ test('a second process does not get the same folder', async (t) => {
   t.after(() => rm(folder, { recursive: true }));
   const port = await freePort();
   const script = `
-    const { freePort, miniflare, worker } = await import(${JSON.stringify(import.meta.resolve('./instance.js'))});
+    const { freePort, miniflare, worker } = await import(${JSON.stringify(import.meta.resolve('../support/instance.js'))});
     const workers = [worker({ VISITS: { dataset: 'visits', port: await freePort() } })];
     await miniflare(workers, ${JSON.stringify(folder)}).ready;
     console.log('ready');`;
