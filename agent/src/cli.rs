@@ -30,24 +30,23 @@ pub const VERSION_AND_COMMIT: &str =
 #[derive(Debug, Parser)]
 #[command(version = VERSION_AND_COMMIT, after_help = exit::ALL_HELP)]
 pub struct Cli {
-    /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What the program can do.
+/// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run a command, keep it running, and check in regularly
+    /// Supervise a command and check in regularly
     #[command(after_help = RUN_HELP, override_usage = RUN_USAGE)]
     Run(Box<RunArguments>),
-    /// Check in regularly, on a process that something else keeps running
+    /// Check in regularly for a process that something else supervises
     #[command(after_help = WATCH_HELP)]
     Watch(Box<WatchArguments>),
-    /// Send one check-in, and print what was sent and what came back
+    /// Send one check-in and print the request and the response
     #[command(after_help = exit::HELP)]
     Once(Box<OnceArguments>),
-    /// Check everything that a check-in needs, and say how to fix what is wrong
+    /// Check everything that a check-in needs, with hints how to fix problems
     #[command(after_help = exit::DOCTOR_HELP)]
     Doctor(Box<DoctorArguments>),
     /// Show the health of the running agent and its process
@@ -56,52 +55,51 @@ pub enum Command {
     /// Print the gateway token of a sandbox
     #[command(after_help = exit::HELP)]
     GatewayToken(GatewayTokenArguments),
-    /// Print a script that completes the program's arguments in a shell
+    /// Print a shell completion script
     Completions(CompletionsArguments),
-    /// Print the manual page, or write those of all commands
+    /// Print the manual page, or write one for each command
     Man(ManArguments),
 }
 
-/// clap's own names options that need not be there, and not the `--`.
+/// clap's own usage lists optional flags and omits the `--`.
 const RUN_USAGE: &str = "kiloclaw-agent run [OPTIONS] -- <COMMAND>...";
 
 const RUN_HELP: &str = "\
 Signals:
-  TERM, INT  pass it on to the command, check in for the last time, end
-  HUP        read the files of keys and certificates again
+  TERM, INT  stop: forward the signal to the command, send the last check-in, exit
+  HUP        reload key and certificate files
   USR1       restart the command
-  USR2       nothing, with a line in the log
-  all others that would end it are as TERM, but for those of a defect, which end it at once: ABRT,
-  BUS, FPE, ILL, SEGV, SYS, TRAP
+  USR2       only log the signal
+  ABRT, BUS, FPE, ILL, SEGV, SYS and TRAP end the agent at once; other signals that would end a
+  process act as TERM
 
-A command that crashes is restarted after 1 second, then 2, 4 and so on up to 5 minutes, and again
-from 1 second once it was up for 30 seconds. One that exits with code 0 is restarted at once. What
-it left behind is ended before that, wherever it went. If the agent is killed, the command is, too.
-The exit code is 0 after a signal to end, 64 if a setting is missing or invalid, 71 if another agent
-uses the state file or the system does not let it start.";
+After a crash, the agent restarts the command after 1 second, then 2, 4 and so on up to 5 minutes;
+a command that was up for 30 seconds starts again at 1 second. After exit code 0, it restarts the
+command at once. Before a restart, it ends all processes that the command left behind. If the agent
+is killed, the kernel kills the command.
+Exit code: 0 after a signal to stop, 64 if a setting is missing or invalid, 71 if another agent uses
+the state file or the system prevents the start.";
 
 const WATCH_HELP: &str = "\
 Signals:
-  TERM, INT  check in for the last time, end
-  HUP        read the files of keys and certificates again
-  USR2       nothing, with a line in the log
-  all others that would end it are as TERM, but for those of a defect, which end it at once: ABRT,
-  BUS, FPE, ILL, SEGV, SYS, TRAP
+  TERM, INT  stop: send the last check-in, exit
+  HUP        reload key and certificate files
+  USR2       only log the signal
+  ABRT, BUS, FPE, ILL, SEGV, SYS and TRAP end the agent at once; other signals that would end a
+  process act as TERM
 
-The exit code is 0 after a signal to end, 64 if a setting is missing or invalid, 71 if another agent
-uses the state file or the system does not let it start.";
+Exit code: 0 after a signal to stop, 64 if a setting is missing or invalid, 71 if another agent uses
+the state file or the system prevents the start.";
 
-/// Of `run`.
+/// Arguments of `run`.
 #[derive(Debug, Args)]
 pub struct RunArguments {
-    /// Everything that a check-in is made of.
     #[command(flatten)]
     pub settings: Settings,
-    /// When to check in, and what to say about it.
     #[command(flatten)]
     pub daemon: DaemonArguments,
 
-    /// How long the command may take to end before it is killed, in seconds, 0 to 3600
+    /// Seconds that the command may take to exit before it is killed, 0 to 3600
     #[arg(
         long,
         value_name = "SECONDS",
@@ -116,89 +114,80 @@ pub struct RunArguments {
     pub command: Vec<OsString>,
 }
 
-/// Of `watch`.
+/// Arguments of `watch`.
 #[derive(Debug, Args)]
 pub struct WatchArguments {
-    /// Everything that a check-in is made of.
     #[command(flatten)]
     pub settings: Settings,
-    /// Who knows about the process.
     #[command(flatten)]
     pub source: SourceArguments,
-    /// When to check in, and what to say about it.
     #[command(flatten)]
     pub daemon: DaemonArguments,
 }
 
-/// Of `once`.
+/// Arguments of `once`.
 #[derive(Debug, Args)]
 pub struct OnceArguments {
-    /// Print the body and do not send it; needs only the sandbox id, and asks for the state of the
-    /// process if the settings say where
+    /// Print the body without sending it; requires only the sandbox id, and reads the state of the
+    /// process if a source is set
     #[arg(long, env = env_vars::DRY_RUN, value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub dry_run: bool,
 
     /// File that keeps the counters of the last check-in, so that the next one can report the
-    /// difference [default: none, and 0 bytes and restarts are reported]
+    /// difference [default: none; bytes and restarts are reported as 0]
     #[arg(long, value_name = "PATH", env = env_vars::STATE_FILE)]
     pub state_file: Option<PathBuf>,
 
-    /// Everything that a check-in is made of.
     #[command(flatten)]
     pub settings: Settings,
-    /// Who knows about the process.
     #[command(flatten)]
     pub source: SourceArguments,
 }
 
-/// Of `doctor`.
+/// Arguments of `doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArguments {
     /// Print JSON
     #[arg(long, env = env_vars::JSON, value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub json: bool,
-    /// Everything that a check-in is made of.
     #[command(flatten)]
     pub settings: Settings,
-    /// Who knows about the process.
     #[command(flatten)]
     pub source: SourceArguments,
-    /// Where an agent that stays keeps its state.
     #[command(flatten)]
     pub state: StateArguments,
 }
 
-/// Of `status`.
+/// Arguments of `status`.
 #[derive(Debug, Args)]
 pub struct StatusArguments {
     /// Print JSON
     #[arg(long, env = env_vars::JSON, value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub json: bool,
-    /// Where the agent keeps its state.
     #[command(flatten)]
     pub state: StateArguments,
 }
 
-/// Of `gateway-token`.
+/// Arguments of `gateway-token`.
 #[derive(Debug, Args)]
 pub struct GatewayTokenArguments {
     /// Id of the sandbox, 1 to 96 bytes
     pub sandbox_id: String,
 
-    /// The secret that tokens are derived from; of several, separated by commas, the first counts.
-    /// Better in the environment, as all users see flags [default: read from standard input]
+    /// The secret that tokens are derived from; of several values, separated by commas, the first one.
+    /// Prefer the environment, since all users see flags [default: read from standard input]
     #[arg(long, value_name = "SECRET", env = env_vars::GATEWAY_TOKEN_SECRET)]
     pub gateway_token_secret: Option<Secret>,
 }
 
-/// Of `completions`.
+/// Arguments of `completions`.
 #[derive(Debug, Args)]
 pub struct CompletionsArguments {
     /// The shell
     pub shell: Shell,
 }
 
-/// Of `man`.
+/// Arguments of `man`.
 #[derive(Debug, Args)]
 pub struct ManArguments {
     /// Directory to write one page for each command to [default: print the program's own page]
@@ -206,10 +195,10 @@ pub struct ManArguments {
     pub directory: Option<PathBuf>,
 }
 
-/// Everything that a check-in is made of, but for the state of the process.
+/// The settings of a check-in, except for the source of the process's state.
 ///
-/// What clap reports as invalid, it quotes. So what is or may hold a secret, the URLs included, is
-/// taken here as it comes.
+/// clap quotes invalid values in its errors. So it does not validate what may hold a secret, URLs included;
+/// `config` does.
 #[derive(Clone, Debug, Args)]
 pub struct Settings {
     /// URL of the check-in endpoint, ending in /api/controller/checkin; https, or http on this
@@ -217,25 +206,25 @@ pub struct Settings {
     #[arg(long = "checkin-url", value_name = "URL", env = env_vars::CHECKIN_URL)]
     pub check_in_url: Option<String>,
 
-    /// The fleet's API key; better in a file or in the environment, as all users see flags
+    /// The fleet's API key; prefer a file or the environment, since all users see flags
     #[arg(long, value_name = "KEY", env = env_vars::API_KEY)]
     pub api_key: Option<Secret>,
 
-    /// File that holds the API key, read again on SIGHUP; goes before --api-key
+    /// File with the API key, reloaded on SIGHUP; takes precedence over --api-key
     /// [default: the systemd credential KILOCODE_API_KEY, if there is no --api-key]
     #[arg(long, value_name = "PATH", env = env_vars::API_KEY_FILE)]
     pub api_key_file: Option<PathBuf>,
 
-    /// The sandbox's gateway token; better in a file or in the environment, as all users see flags
+    /// The sandbox's gateway token; prefer a file or the environment, since all users see flags
     #[arg(long, value_name = "TOKEN", env = env_vars::GATEWAY_TOKEN)]
     pub gateway_token: Option<Secret>,
 
-    /// File that holds the gateway token, read again on SIGHUP; goes before --gateway-token
+    /// File with the gateway token, reloaded on SIGHUP; takes precedence over --gateway-token
     /// [default: the systemd credential OPENCLAW_GATEWAY_TOKEN, if there is no --gateway-token]
     #[arg(long, value_name = "PATH", env = env_vars::GATEWAY_TOKEN_FILE)]
     pub gateway_token_file: Option<PathBuf>,
 
-    /// Where systemd puts a service's credentials; it says so itself.
+    /// Where systemd puts a service's credentials; systemd sets the variable
     #[arg(long, hide = true, env = env_vars::CREDENTIALS_DIRECTORY)]
     pub credentials_directory: Option<PathBuf>,
 
@@ -243,11 +232,11 @@ pub struct Settings {
     #[arg(long, value_name = "ID", env = env_vars::SANDBOX_ID)]
     pub sandbox_id: Option<String>,
 
-    /// Id of the machine that runs the sandbox [default: left out]
+    /// Id of the machine that runs the sandbox [default: not reported]
     #[arg(long, value_name = "ID", env = env_vars::MACHINE_ID)]
     pub machine_id: Option<String>,
 
-    /// Program that prints OpenClaw's version when run with `--version`; it is given 15 seconds
+    /// Program that prints OpenClaw's version when run with `--version`, within 15 seconds
     #[arg(
         long,
         value_name = "PROGRAM",
@@ -256,7 +245,7 @@ pub struct Settings {
     )]
     pub openclaw_command: OsString,
 
-    /// Reported as the version of the controller
+    /// Controller version to report
     #[arg(
         long,
         value_name = "VERSION",
@@ -265,12 +254,12 @@ pub struct Settings {
     )]
     pub controller_version: String,
 
-    /// Reported as the git commit of the controller
+    /// Git commit of the controller to report
     #[arg(long, value_name = "COMMIT", env = env_vars::CONTROLLER_COMMIT, default_value = COMMIT)]
     pub controller_commit: String,
 
-    /// Network interface whose bytes count, or with `!` before its name, one whose bytes do not; a
-    /// `*` at its end stands for any rest; repeat it for more, or separate them by commas
+    /// Network interface to count, or with `!` before its name, to exclude; a `*` at the end matches
+    /// any rest; repeat the flag, or separate names by commas
     /// [default: eth0 if there is one, else all but lo]
     #[arg(
         long = "net-interface",
@@ -280,7 +269,7 @@ pub struct Settings {
     )]
     pub net_interfaces: Vec<String>,
 
-    /// How long each request may take, in seconds, 1 to 3600
+    /// Timeout of each request, in seconds, 1 to 3600
     #[arg(
         long,
         value_name = "SECONDS",
@@ -290,18 +279,18 @@ pub struct Settings {
     )]
     pub timeout: u64,
 
-    /// File of the certificate authorities to trust, as PEM, read again on SIGHUP
+    /// File with the certificate authorities to trust, as PEM, reloaded on SIGHUP
     /// [default: the system's; Mozilla's if the system has none]
     #[arg(long, value_name = "PATH", env = env_vars::CA_FILE)]
     pub ca_file: Option<PathBuf>,
 
-    /// Proxy to check in through, such as `http://proxy.example.com:3128`; for https alone
+    /// Proxy for https URLs, such as `http://proxy.example.com:3128`
     /// [default: none]
     #[arg(long, value_name = "URL", env = env_vars::HTTPS_PROXY)]
     pub https_proxy: Option<Secret>,
 
-    /// Hosts that are not asked through the proxy, separated by commas: example.com,
-    /// .example.com for all below it, 10.0.0.1, 10.0.0.0/8, each also with a port, or *
+    /// Hosts to reach without the proxy, separated by commas: example.com, .example.com for all
+    /// subdomains, 10.0.0.1, 10.0.0.0/8, each optionally with a port, or *
     /// [default: none]
     #[arg(long, value_name = "HOSTS", env = env_vars::NO_PROXY)]
     pub no_proxy: Option<String>,
@@ -321,24 +310,24 @@ pub struct Settings {
     pub proc_root: PathBuf,
 }
 
-/// Who knows the state of the process.
+/// The source of the process's state.
 #[derive(Clone, Debug, Default, Args)]
 pub struct SourceArguments {
-    /// URL that returns the state of the process as JSON; the request carries the gateway token as bearer
-    /// [default: none]
+    /// URL that returns the state of the process as JSON; the request carries the gateway token as a
+    /// bearer token [default: none]
     #[arg(long, value_name = "URL", env = env_vars::STATUS_URL)]
     pub status_url: Option<String>,
 
-    /// systemd unit that is the process, asked for through `systemctl show`: the system's, or else one
-    /// of the agent's user [default: none]
+    /// systemd unit of the process, read by `systemctl show`: a system unit, or else one of the
+    /// agent's user [default: none]
     #[arg(long, value_name = "NAME", env = env_vars::SYSTEMD_UNIT)]
     pub systemd_unit: Option<String>,
 }
 
-/// When to check in, and what to say about it.
+/// When to check in, and what to log.
 #[derive(Clone, Debug, Args)]
 pub struct DaemonArguments {
-    /// Time before the first check-in, in seconds, 0 to 86400
+    /// Delay of the first check-in, in seconds, 0 to 86400
     #[arg(
         long,
         value_name = "SECONDS",
@@ -348,7 +337,7 @@ pub struct DaemonArguments {
     )]
     pub initial_delay: u64,
 
-    /// Time between check-ins, in seconds, 1 to 86400
+    /// Interval between check-ins, in seconds, 1 to 86400
     #[arg(
         long,
         value_name = "SECONDS",
@@ -358,8 +347,8 @@ pub struct DaemonArguments {
     )]
     pub interval: u64,
 
-    /// How far both are stretched or shortened by chance, in percent, 0 to 50: a fleet that starts
-    /// together must not knock together
+    /// Random jitter of both, in percent, 0 to 50, so that machines that start together do not check
+    /// in together
     #[arg(
         long,
         value_name = "PERCENT",
@@ -369,7 +358,7 @@ pub struct DaemonArguments {
     )]
     pub jitter: u8,
 
-    /// How much to log on standard error: off, error, warn, info, debug or trace
+    /// Log level on standard error: off, error, warn, info, debug or trace
     #[arg(
         long,
         value_name = "LEVEL",
@@ -379,22 +368,21 @@ pub struct DaemonArguments {
     )]
     pub log_level: LevelFilter,
 
-    /// Which socket is the journal; systemd says so itself.
+    /// Which socket is the journal; systemd sets the variable
     #[arg(long, hide = true, env = env_vars::JOURNAL_STREAM)]
     pub journal_stream: Option<OsString>,
 
-    /// DSN of the Sentry project that repeated failures to check in, and panics, are reported to;
-    /// better in the environment, as all users see flags [default: none]
+    /// DSN of the Sentry project to report repeated check-in failures and panics to; prefer the
+    /// environment, since all users see flags [default: none]
     #[cfg(feature = "sentry")]
     #[arg(long, value_name = "DSN", env = env_vars::SENTRY_DSN)]
     pub sentry_dsn: Option<Secret>,
 
-    /// Where the agent keeps its state.
     #[command(flatten)]
     pub state: StateArguments,
 }
 
-/// Where an agent that stays keeps its state.
+/// Where the agent keeps its state.
 #[derive(Clone, Debug, Args)]
 pub struct StateArguments {
     /// File that keeps unreported counters, and what `status` shows
@@ -403,11 +391,11 @@ pub struct StateArguments {
     #[arg(long, value_name = "PATH", env = env_vars::STATE_FILE)]
     pub state_file: Option<PathBuf>,
 
-    /// Where systemd wants a service's run-time files; it says so itself.
+    /// Where systemd wants a service's run-time files; systemd sets the variable
     #[arg(long, hide = true, env = env_vars::RUNTIME_DIRECTORY)]
     pub runtime_directory: Option<PathBuf>,
 
-    /// Where a user's run-time files go; the login says so.
+    /// Where a user's run-time files go; the login session sets the variable
     #[arg(long, hide = true, env = env_vars::XDG_RUNTIME_DIR)]
     pub xdg_runtime_dir: Option<PathBuf>,
 }
@@ -426,7 +414,7 @@ impl Cli {
     }
 }
 
-/// The command line, with what holds for every variable.
+/// The command line, with the rules for all environment variables.
 #[must_use]
 pub fn command() -> clap::Command {
     let empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
@@ -444,14 +432,13 @@ pub fn command() -> clap::Command {
             // An empty variable counts as unset: deployments often can only empty one.
             let emptied = argument.get_env().is_some_and(empty);
             let argument = if emptied { argument.env(None) } else { argument };
-            // Help says which variables there are, never what is in them.
+            // Help shows the names of variables, never their values.
             argument.hide_env_values(true)
         })
     })
 }
 
-/// Names the variables that are not UTF-8 and have to be, which clap does not; `None` if it was an
-/// argument.
+/// An error that names the variables with invalid UTF-8, which clap's does not; `None` if an argument caused it.
 fn not_utf8(command: &mut clap::Command) -> Option<clap::Error> {
     let any_bytes = [TypeId::of::<PathBuf>(), TypeId::of::<OsString>()];
     let arguments = command.get_subcommands().flat_map(clap::Command::get_arguments);

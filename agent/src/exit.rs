@@ -6,63 +6,62 @@ use std::process::ExitCode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// Accepted; or there was nothing to send, and it was printed; or all is well.
+    /// Accepted; or printed, where nothing is sent; or healthy.
     Done = 0,
     /// `status`: the agent cannot report; `doctor`: a check failed.
     Failed = 1,
-    /// `status`: the process is not well.
+    /// `status`: the process is unhealthy.
     ProcessUnhealthy = 2,
     /// A flag or a variable is missing or invalid (`EX_USAGE`).
     BadConfiguration = 64,
-    /// No answer, or one that says to try again later: 5xx or 429 (`EX_UNAVAILABLE`).
+    /// No response, or 429 or 5xx: try again later (`EX_UNAVAILABLE`).
     Unavailable = 69,
-    /// The system does not let the agent do its work (`EX_OSERR`).
+    /// The system prevents the agent's work (`EX_OSERR`).
     SystemError = 71,
-    /// What was asked for could not be written to standard output (`EX_IOERR`).
+    /// Standard output could not be written (`EX_IOERR`).
     OutputFailed = 74,
-    /// Answered, and neither accepted nor worth trying again as it is (`EX_NOPERM`).
+    /// Any other response: neither accepted nor worth a retry (`EX_NOPERM`).
     Refused = 77,
 }
 
 /// The codes of all commands, for `--help`.
 pub const ALL_HELP: &str = "\
 Exit codes:
-   0  accepted (204), or printed where nothing is sent; `run`, `watch`: ended by a signal; `status`,
-      `doctor`: all is well
+   0  accepted (204), or printed where nothing is sent; `run`, `watch`: stopped by a signal;
+      `status`, `doctor`: healthy
    1  `status`: the agent cannot report; `doctor`: a check failed
-   2  `status`: the process is not well
+   2  `status`: the process is unhealthy
   64  bad configuration: a flag or a variable is missing or invalid
-  69  unavailable: no answer (connection, DNS, TLS, timeout), 429 or 5xx; try again later
-  71  `run`, `watch`: another agent uses the state file, or the system does not let it start
+  69  unavailable: no response (connection, DNS, TLS, timeout), 429 or 5xx; try again later
+  71  `run`, `watch`: another agent uses the state file, or the system prevents the start
   74  standard output could not be written
-  77  refused: any other answer, redirects included; trying again will not help";
+  77  refused: any other response, redirects included; a retry will not help";
 
 /// The codes of commands that send or print, for `--help`.
 pub const HELP: &str = "\
 Exit codes:
    0  accepted (204), or printed where nothing is sent
   64  bad configuration: a flag or a variable is missing or invalid
-  69  unavailable: no answer (connection, DNS, TLS, timeout), 429 or 5xx; try again later
+  69  unavailable: no response (connection, DNS, TLS, timeout), 429 or 5xx; try again later
   74  standard output could not be written
-  77  refused: any other answer, redirects included; trying again will not help";
+  77  refused: any other response, redirects included; a retry will not help";
 
 /// The codes of `status`, for `--help`.
 pub const STATUS_HELP: &str = "\
 Exit codes:
-   0  healthy: the process is up, and the last check-in was accepted or the first is yet to come
-   1  cannot report: no agent is running, its check-ins are not accepted, or it cannot read how the
-      process is
-   2  the process is not well: it has crashed, also if it was started again less than 30 seconds ago
-      for the third time, is stopped or is stopping; whether or not the agent can report that
+   0  healthy: the process is up, and the last check-in was accepted or the first one is not due
+   1  cannot report: no agent is running, its check-ins fail, or it cannot read the process's state
+   2  the process is unhealthy: it is crashed, stopped or stopping, or restarted less than 30 seconds
+      ago for the third time; whether or not the agent can report that
   64  bad configuration: a flag or a variable is missing or invalid
   74  standard output could not be written";
 
 /// The codes of `doctor`, for `--help`.
 pub const DOCTOR_HELP: &str = "\
-Nothing is written: the server checks the check-in and forgets it.
+The check-in is a dry run: the server validates it and stores nothing.
 
 Exit codes:
-   0  all checks passed, some perhaps with a warning
+   0  all checks passed, possibly with warnings
    1  a check failed
   64  bad configuration: a flag is invalid
   74  standard output could not be written";

@@ -141,7 +141,7 @@ impl Agent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Gone {
     /// It was another start of the machine.
-    #[error("the machine was started anew since")]
+    #[error("the machine has rebooted since")]
     Rebooted,
     /// There is no such process, or its id is another's by now.
     #[error("its process {0} is gone")]

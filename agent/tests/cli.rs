@@ -683,7 +683,7 @@ fn a_supervisor_that_does_not_tell_is_reported_as_unknown() {
     for (reply, reason) in [
         (forbidden, "answered 403 Forbidden"),
         (redirect, "answered 302 Found"),
-        (echo, "answered something else than a status"),
+        (echo, "did not answer with a status"),
     ] {
         let supervisor = Server::answering([reply]);
         let machine = Machine::new();

@@ -481,7 +481,7 @@ fn a_proxy_that_does_not_connect() {
     assert_eq!((through.status("proxy"), through.status("tls")), ("passed", "passed"));
     let refused = doctor(&ConnectProxy::refusing("407 Authenticate").with_password());
     assert_eq!(refused.failed(), [("proxy", "proxy")]);
-    assert!(refused.fix("proxy").contains("wants a user and a password"), "{refused:?}");
+    assert!(refused.fix("proxy").contains("requires a user and a password"), "{refused:?}");
     let forbidden = doctor(&ConnectProxy::refusing("403 Forbidden").url());
     assert!(forbidden.fix("proxy").contains("allows this host"), "{forbidden:?}");
     let nobody = doctor("http://127.0.0.1:1");

@@ -81,7 +81,7 @@ fn tls_and_plain_http_do_not_meet() {
     let tls = Server::start(Some(AUTHORITY.server("localhost")), telemetry);
     let run_tls = run(&mut once(&machine, &tls.url()));
     assert_eq!((run_plain.code, run_tls.code), (69, 69));
-    assert!(run_tls.stdout.contains("https is not missing"), "{}", run_tls.stdout);
+    assert!(run_tls.stdout.contains("whether it should begin with https"), "{}", run_tls.stdout);
 }
 
 #[test]

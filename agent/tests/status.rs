@@ -96,7 +96,7 @@ fn a_process_that_is_not_well_exits_2_whether_or_not_that_can_be_reported() {
         server.check_in(|check_in| check_in["totalRestarts"] == 3);
         let (code, text, json) = status(&machine.path("state.json"));
         assert_eq!(code, 2, "{text}");
-        assert!(text.starts_with("the process is not well: "), "{text}");
+        assert!(text.starts_with("the process is unhealthy: "), "{text}");
         assert!(text.contains("last exit code:3"), "{text}");
         assert!(json["agent"]["process"]["crashesInARow"].as_u64() >= Some(3), "{json}");
         let next_start = &json["agent"]["process"]["nextStart"];
@@ -123,7 +123,7 @@ fn a_command_that_a_signal_has_stopped_is_not_well() {
         }
     };
     assert!(
-        output_json.starts_with("the process is not well: a signal has stopped it"),
+        output_json.starts_with("the process is unhealthy: a signal has stopped it"),
         "{output_json}"
     );
     agent.stop();
@@ -154,7 +154,7 @@ fn what_an_agent_left_behind_is_not_taken_for_one_that_runs() {
     let other_boot = "192c5281-bf1e-4712-86d7-3448f8fb3f2d";
     let (code, text, _) = left(&|agent| agent["bootId"] = other_boot.into());
     assert_eq!(code, 1);
-    assert!(text.starts_with("the agent is not running: the machine was started anew "), "{text}");
+    assert!(text.starts_with("the agent is not running: the machine has rebooted "), "{text}");
     // Nor is anything in it let through to a terminal.
     let (_, text, _) = left(&|agent| {
         agent["process"]["state"] = "\u{1b}[31mcrashed".into();

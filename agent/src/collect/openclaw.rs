@@ -49,7 +49,7 @@ pub enum ProbeError {
     #[error("printed no version: {0}")]
     NotAVersion(String),
     /// It was not even started.
-    #[error("was not run: there is no time for it")]
+    #[error("was not run: there was no time left")]
     NoTime,
 }
 

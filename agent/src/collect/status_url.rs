@@ -31,7 +31,7 @@ pub struct StatusSource {
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
     /// There is no token to ask with.
-    #[error("is not asked without a gateway token")]
+    #[error("needs a gateway token")]
     NoToken,
     /// No answer.
     #[error("did not answer: {0}")]
@@ -40,7 +40,7 @@ pub enum StatusError {
     #[error("answered {0}")]
     Refused(StatusCode),
     /// An answer that is not of the form that [`parse`] takes.
-    #[error("answered something else than a status: {0}")]
+    #[error("did not answer with a status: {0}")]
     Parse(#[from] serde_json::Error),
 }
 

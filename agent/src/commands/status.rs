@@ -93,13 +93,13 @@ pub fn run(arguments: &StatusArguments) -> Exit {
             nobody("this state file is one of `once`, which does not stay".to_owned())
         }
         Some(Found { path, state: Ok(State { agent: Some(agent), sandbox_id, .. }) }) => {
-            let looked = Looked {
+            let observed = Observed {
                 runs: agent.runs(),
                 stopped: agent.command_is_stopped(),
                 late: late(agent, now, Uptime::now()),
             };
-            let (verdict, summary) = judge(agent, &looked, now, unwritable.as_ref());
-            let seen_until = if looked.runs.is_ok() { now } else { agent.process.seen.into() };
+            let (verdict, summary) = assess(agent, &observed, now, unwritable.as_ref());
+            let seen_until = if observed.runs.is_ok() { now } else { agent.process.seen.into() };
             Status {
                 verdict,
                 summary: plain(&summary),
@@ -192,8 +192,8 @@ fn late(agent: &Agent, now: SystemTime, uptime: Uptime) -> Duration {
     late.unwrap_or_default()
 }
 
-/// What was found beside the state file.
-struct Looked {
+/// What `status` sees beside the state file.
+struct Observed {
     runs: Result<(), Gone>,
     /// Whether a signal has stopped the command.
     stopped: bool,
@@ -201,17 +201,17 @@ struct Looked {
     late: Duration,
 }
 
-/// What to think of it.
-fn judge(
+/// The verdict, and one line that explains it.
+fn assess(
     agent: &Agent,
-    looked: &Looked,
+    observed: &Observed,
     now: SystemTime,
     unwritable: Option<&io::Error>,
 ) -> (Verdict, String) {
     use Verdict::{CannotReport, Healthy, ProcessUnhealthy};
 
     let process = &agent.process;
-    let &Looked { runs, stopped, late } = looked;
+    let &Observed { runs, stopped, late } = observed;
     if let Err(gone) = runs {
         return (CannotReport, format!("the agent is not running: {gone}"));
     }
@@ -228,8 +228,7 @@ fn judge(
         return (CannotReport, summary);
     }
     if stopped {
-        let summary =
-            "the process is not well: a signal has stopped it, and SIGCONT makes it go on";
+        let summary = "the process is unhealthy: a signal has stopped it; SIGCONT continues it";
         return (ProcessUnhealthy, summary.to_owned());
     }
     match process.state.as_str() {
@@ -238,19 +237,19 @@ fn judge(
             let summary = "the agent cannot read the state of the process; `doctor` says why";
             return (CannotReport, summary.to_owned());
         }
-        state => return (ProcessUnhealthy, format!("the process is not well: {state}")),
+        state => return (ProcessUnhealthy, format!("the process is unhealthy: {state}")),
     }
     let recovered = up_for(process, now).is_some_and(|up_for| up_for >= HEALTHY_AFTER);
     if process.crashes_in_a_row >= CRASH_LOOP && !recovered {
         let summary = format!(
-            "the process is not well: it crashed {} times in a row, and was started again just now",
+            "the process is unhealthy: it crashed {} times in a row and has just restarted",
             process.crashes_in_a_row
         );
         return (ProcessUnhealthy, summary);
     }
     match (agent.failures_in_a_row, &agent.last_error) {
         (0, _) if agent.last_accepted.is_some() => (Healthy, "healthy".to_owned()),
-        (0, _) => (Healthy, "healthy; the first check-in is yet to come".to_owned()),
+        (0, _) => (Healthy, "healthy; the first check-in is not due yet".to_owned()),
         (failures, error) => {
             let why = error.as_ref().map_or("unknown", |error| &error.code);
             let count = if failures == 1 { "check-in was" } else { "check-ins were" };
@@ -262,7 +261,7 @@ fn judge(
     }
 }
 
-/// For people.
+/// For people, not programs.
 fn in_words(status: &Status, now: SystemTime) -> String {
     let mut text = status.summary.clone();
     let error = status.state_file_error.as_ref();
@@ -356,8 +355,8 @@ mod tests {
         }
     }
 
-    fn looked(late: Duration) -> Looked {
-        Looked { runs: Ok(()), stopped: false, late }
+    fn observed(late: Duration) -> Observed {
+        Observed { runs: Ok(()), stopped: false, late }
     }
 
     #[test]
@@ -365,7 +364,8 @@ mod tests {
         let (now, uptime) = (SystemTime::now(), Uptime::now());
         let agent = due(now, Some(uptime));
         for wall in [now - 6 * HOUR, now, now + 6 * HOUR] {
-            let verdict = |uptime| judge(&agent, &looked(late(&agent, wall, uptime)), wall, None);
+            let verdict =
+                |uptime| assess(&agent, &observed(late(&agent, wall, uptime)), wall, None);
             assert_eq!(verdict(uptime).0, Verdict::Healthy);
             let (verdict, summary) = verdict(uptime.plus(HOUR));
             assert_eq!(verdict, Verdict::CannotReport);
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_from_before_the_uptime_is_judged_by_the_wall_clock() {
+    fn an_agent_from_before_the_uptime_is_assessed_by_the_wall_clock() {
         let now = SystemTime::now();
         let agent = due(now, None);
         assert_eq!(late(&agent, now + HOUR, Uptime::now()), HOUR);
@@ -384,10 +384,10 @@ mod tests {
     fn an_agent_that_cannot_write_is_not_said_to_hang() {
         let agent = due(SystemTime::now(), Some(Uptime::now()));
         let (now, full) = (SystemTime::now(), ErrorKind::StorageFull.into());
-        let (verdict, summary) = judge(&agent, &looked(HOUR), now, Some(&full));
+        let (verdict, summary) = assess(&agent, &observed(HOUR), now, Some(&full));
         assert_eq!(verdict, Verdict::CannotReport);
         assert!(summary.contains("cannot write its state file"), "{summary}");
-        assert_eq!(judge(&agent, &looked(Duration::ZERO), now, Some(&full)).0, Verdict::Healthy);
+        assert_eq!(assess(&agent, &observed(Duration::ZERO), now, Some(&full)).0, Verdict::Healthy);
     }
 
     #[test]
@@ -402,8 +402,8 @@ mod tests {
         ] {
             agent.process.crashes_in_a_row = crashes;
             let now = now + Duration::from_secs(up_for);
-            let judged = judge(&agent, &looked(Duration::ZERO), now, None);
-            assert_eq!(judged.0, expected, "{crashes}: {}", judged.1);
+            let assessed = assess(&agent, &observed(Duration::ZERO), now, None);
+            assert_eq!(assessed.0, expected, "{crashes}: {}", assessed.1);
         }
     }
 

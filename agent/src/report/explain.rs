@@ -58,7 +58,7 @@ pub fn outcome(outcome: &Outcome, redactor: &Redactor) -> String {
         ("retry after", answer.retry_after.as_deref()),
         ("hint", Some(&hint(outcome))),
     ];
-    let mut report = format!("{}: {}", answer.status, verdict(outcome));
+    let mut report = format!("{}: {}", answer.status, headline(outcome));
     for (name, value) in lines {
         if let Some(value) = value {
             // Writing to a string cannot fail.
@@ -86,7 +86,7 @@ pub fn summary(outcome: &Outcome, redactor: &Redactor) -> String {
                 ("cf-mitigated ", answer.mitigated.as_deref()),
                 ("to ", answer.location.as_deref()),
             ];
-            let mut summary = format!("{}: {}", answer.status, verdict(outcome));
+            let mut summary = format!("{}: {}", answer.status, headline(outcome));
             for (name, detail) in details {
                 if let Some(detail) = detail {
                     let _ = write!(summary, ": {name}{}", redactor.clean(detail));
@@ -97,8 +97,8 @@ pub fn summary(outcome: &Outcome, redactor: &Redactor) -> String {
     }
 }
 
-/// Whether it is no answer of the contract: without a code, or with one that refuses credentials for a
-/// reason that the contract does not know.
+/// Whether something in front of the server sent the response: it has no code, or refuses credentials with a code
+/// that the contract does not have.
 fn is_in_front(answer: &Answer) -> bool {
     let known = [
         MISSING_AUTHORIZATION,
@@ -113,7 +113,7 @@ fn is_in_front(answer: &Answer) -> bool {
     !answer.refusal.as_ref().is_some_and(|body| known(&body.code))
 }
 
-fn verdict(outcome: &Outcome) -> &'static str {
+fn headline(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Accepted(_) => "accepted",
         Outcome::Redirected(_) => "redirected, and not followed",
@@ -123,17 +123,17 @@ fn verdict(outcome: &Outcome) -> &'static str {
     }
 }
 
-/// What to check.
+/// What to check or to do.
 #[must_use]
 pub fn hint(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Accepted(_) => String::new(),
-        // ureq gives the proxy's status only in words.
+        // ureq has the proxy's status only in its text.
         Outcome::Unreachable(NoAnswer { cause: Cause::Proxy, reason })
             if reason.contains("407") =>
         {
             format!(
-                "check {}: the proxy wants a user and a password, or others \
+                "check {}: the proxy requires a user and a password, or other ones \
                  (http://USER:PASSWORD@HOST:PORT)",
                 env_vars::HTTPS_PROXY
             )
@@ -160,9 +160,11 @@ fn hint_on_the_way(cause: Cause) -> String {
             "check this machine's network and firewall, and {HTTPS_PROXY} if it needs a proxy"
         ),
         Cause::Proxy => format!("check {HTTPS_PROXY}, and that the proxy allows this host"),
-        Cause::NotHttp => format!("check {CHECKIN_URL}: its port, and that https is not missing"),
+        Cause::NotHttp => {
+            format!("check {CHECKIN_URL}: the port, and whether it should begin with https")
+        }
         Cause::Closed => {
-            format!("try again later; if it lasts, check host and port in {CHECKIN_URL}")
+            format!("try again later; if this lasts, check host and port in {CHECKIN_URL}")
         }
         Cause::Network => format!("check {CHECKIN_URL} and this machine's network"),
     }
@@ -173,8 +175,8 @@ fn hint_on_tls(fault: TlsFault) -> String {
 
     match fault {
         TlsFault::Untrusted => format!(
-            "set {CA_FILE} if the certificate is of a private authority; if not, something in \
-             between may be reading along"
+            "set {CA_FILE} if a private authority issued the certificate; otherwise a proxy may be \
+             intercepting TLS"
         ),
         TlsFault::Expired => {
             "check this machine's clock (`date`); if it is right, renew the certificate".to_owned()
@@ -184,8 +186,8 @@ fn hint_on_tls(fault: TlsFault) -> String {
         }
         TlsFault::NotTls => format!("check host and port in {CHECKIN_URL}: https may be wrong"),
         TlsFault::Closed | TlsFault::Other => format!(
-            "check host and port in {CHECKIN_URL}, this machine's clock, and {CA_FILE} if the \
-             server's certificate is of a private authority"
+            "check host and port in {CHECKIN_URL}, this machine's clock, and {CA_FILE} if a \
+             private authority issued the server's certificate"
         ),
     }
 }
@@ -202,19 +204,19 @@ fn hint_of_the_server(answer: &Answer) -> String {
              `kiloclaw-agent gateway-token` prints the right one"
         ),
         (MISSING_AUTHORIZATION | NOT_A_BEARER_TOKEN | MISSING_GATEWAY_TOKEN, _) => {
-            format!("both credentials were sent: check {CHECKIN_URL}, and what is in between")
+            format!("the agent sent both credentials: check {CHECKIN_URL}, and proxies in front of the server")
         }
         (INVALID_FIELD, _) => {
-            "check the setting behind this field; the server may be of another version".to_owned()
+            "check the setting of this field; the server may have another version".to_owned()
         }
         (INVALID_QUERY, _) => {
-            format!("check the query of {CHECKIN_URL}: a check-in's URL needs none")
+            format!("remove the query from {CHECKIN_URL}")
         }
         (REVOKED, _) => {
-            "whoever runs the server has revoked this sandbox: it takes no check-in of it".to_owned()
+            "the server's operators have revoked this sandbox; it refuses all its check-ins".to_owned()
         }
         (RATE_LIMITED, _) => {
-            "this sandbox checks in too often: check --interval, and whether two machines have its id"
+            "this sandbox checks in too often: check --interval, and whether two machines have this id"
                 .to_owned()
         }
         (MISCONFIGURED, _) => {
@@ -222,19 +224,19 @@ fn hint_of_the_server(answer: &Answer) -> String {
         }
         (WRITE_FAILED, _) => "nothing is lost: the next check-in covers this one".to_owned(),
         (_, 200..=399) => format!(
-            "check host and path in {CHECKIN_URL}, and what is in between: a login or a portal must let \
-             check-ins pass, and the keys go nowhere else"
+            "check host and path in {CHECKIN_URL}, and proxies in front of the server: a login page or portal must \
+             let check-ins pass, and the keys must not reach another server"
         ),
         _ if answer.mitigated.is_some() => format!(
-            "Cloudflare takes the agent for a bot: let POST {CHECK_IN_PATH} skip its challenges and rules"
+            "Cloudflare blocks the agent as a bot: exempt POST {CHECK_IN_PATH} from challenges and rules"
         ),
         (_, 401 | 403) => format!(
-            "check host and path in {CHECKIN_URL}, and what is in between: a firewall, a login or a proxy \
-             must let check-ins pass"
+            "check host and path in {CHECKIN_URL}, and what is in front of the server: a firewall, login or \
+             proxy must let check-ins pass"
         ),
         (_, 404 | 405) => format!("check {CHECKIN_URL}: its path should be {CHECK_IN_PATH}"),
         (_, 429 | 500..=599) => "try again later".to_owned(),
-        _ => format!("check that {CHECKIN_URL} leads to Kiloclaw telemetry"),
+        _ => format!("check that {CHECKIN_URL} is the URL of Kiloclaw telemetry"),
     }
 }
 
@@ -275,7 +277,7 @@ mod tests {
   code:         invalid_field
   field:        machineId
   expected:     a string of at most 1024 bytes, without control characters or lone surrogates, or left out
-  hint:         check the setting behind this field; the server may be of another version"
+  hint:         check the setting of this field; the server may have another version"
         );
     }
 
