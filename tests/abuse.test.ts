@@ -42,7 +42,7 @@ test('an array that cannot be read lets nobody in, and the log says why', async 
       const refused = await worker.checkIn(body);
       assert.deepEqual([refused.status, (await refusal(refused)).code], [503, 'misconfigured'], list);
     }
-    await logged(worker, /REVOKED_SANDBOXES begins with \[ but is no JSON array of strings/);
+    await logged(worker, /REVOKED_SANDBOXES begins with \[ but is not a JSON array of strings/);
   }
 });
 

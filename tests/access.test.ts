@@ -297,7 +297,7 @@ test('a limit under another name refuses the token, at the top level, under cust
       await assertUnauthorized(await whoami(await sign(claims)), 'invalid_token', JSON.stringify(claims));
     }
   }
-  await logged(worker, /Access: a claim looks like a limit to one sandbox but is none: only sandbox_id is/);
+  await logged(worker, /Access: a claim looks like a limit to one sandbox but is not: only sandbox_id counts/);
   const innocent = { custom: { groups: ['sandbox_id'], sandboxed: true, note: 'sandboxId' }, sandbox_access: 'x' };
   const response = await whoami(await sign(innocent));
   assert.deepEqual([response.status, ((await response.json()) as { sandboxId: null }).sandboxId], [200, null]);

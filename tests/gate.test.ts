@@ -114,7 +114,7 @@ test('a token is for this Worker, and of the issuer where one is set', async () 
   for (const aud of [undefined, null, '', 'another-system', `${AUDIENCE}-2`, AUDIENCE.toUpperCase(), [], ['x']]) {
     await assertUnauthorized(await whoami(jwt(valid({ aud }))), 'invalid_token', JSON.stringify(aud));
   }
-  await logged(worker, /aud is missing or names only others: it must include JWT_AUDIENCE, which is kiloclaw-telemetry/);
+  await logged(worker, /aud does not include this audience: JWT_AUDIENCE \(kiloclaw-telemetry unless it is set\)/);
   assert.equal((await whoami(jwt(valid({ ...right, aud: ['x', AUDIENCE] })))).status, 200, 'any issuer');
 });
 
@@ -146,7 +146,7 @@ test('a limit under another name refuses the token', async () => {
   for (const claims of misspelt) {
     await assertUnauthorized(await whoami(jwt(valid(claims))), 'invalid_token', JSON.stringify(claims));
   }
-  await logged(worker, /a claim looks like a limit to one sandbox but is none: only sandbox_id is/);
+  await logged(worker, /a claim looks like a limit to one sandbox but is not: only sandbox_id counts/);
   const innocent = { custom: 'sandbox_id', groups: ['sandboxId'], sandboxed: true, roles: { x: [1, 1.5, -1, null, true] } };
   const response = await whoami(jwt(valid(innocent)));
   assert.deepEqual(await response.json(), { sub: 'ops', sandboxId: null, via: 'jwt' });

@@ -14,7 +14,7 @@ test('a panic in one request does not poison later ones', async (t) => {
     assert.equal((await worker.points(2 * round)).length, 2 * round);
   }
   const log = JSON.stringify(worker.logs);
-  assert.match(log, /panicked at src.lib\.rs:\d+:\d+:\\+nasked to/, 'the log says what and where');
+  assert.match(log, /panicked at src.lib\.rs:\d+:\d+:\\+nrequested/, 'the log says what and where');
 });
 
 test('a panic among concurrent check-ins costs none of them', async (t) => {

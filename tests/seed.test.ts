@@ -60,7 +60,7 @@ test('it is written into a store, replaces what was written before, and is what 
     const incident = incidents.find((incident: any) => incident.sandboxId === id && incident.kind === kind);
     assert.match(incident?.severity ?? 'none', severity, `${words}: ${id}`);
   }
-  assert.match(said, /keeps each answer for 15 s/);
+  assert.match(said, /caches each report for 15 s/);
 
   await seed();
   const again = await ask('/api/fleet');

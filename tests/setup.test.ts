@@ -40,7 +40,7 @@ test('the placeholders of .dev.vars.example are refused, each by its name', (t) 
   assert.ok(names.includes('INTERNAL_API_SECRET') && names.includes('JWT_SECRET'), names.join());
   const right = ['KILOCODE_API_KEY', 'GATEWAY_TOKEN_SECRET', 'JWT_SECRET'].map((name) => `${name}=0123456789abcdef`);
   const own = folder(t);
-  for (const file of ['tools', 'local-ae', 'crates/check-in/data-point.json', '.dev.vars.example', 'package.json']) {
+  for (const file of ['tools', 'harness', 'wrangler.toml', 'local-ae', 'crates/check-in/data-point.json', '.dev.vars.example', 'package.json']) {
     cpSync(file, path.join(own, file), { recursive: true });
   }
   cpSync('node_modules/jose', path.join(own, 'node_modules/jose'), { recursive: true });

@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 
 import { freePort } from '../support/port.js';
 
-const url = new URL('port.js', import.meta.url).href;
+const url = new URL('../support/port.js', import.meta.url).href;
 const asked = (/** @type {string} */ what) => {
   const script = `const { freePort } = await import('${url}'); console.log(JSON.stringify(${what}))`;
   return promisify(execFile)(process.execPath, ['--input-type=module', '--eval', script]);
