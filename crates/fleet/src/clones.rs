@@ -1,7 +1,7 @@
 //! Clones: several machines that check in under one sandbox's id at the same time.
 //!
-//! First each sandbox is summed up in one row; then the machines of those that may be cloned are asked for.
-//! A great many machines, which only an attack or a broken deployment makes, are an incident by themselves.
+//! A first query sums up each sandbox in one row; a second one reads the machines of possible clones.
+//! Very many machines of one sandbox, from an attack or a broken deployment, are an incident by themselves.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -17,34 +17,34 @@ use crate::sql::{
 use crate::time::Time;
 use crate::{QueryScope, SHUT_DOWN};
 
-/// The most sandboxes that are summed up: 1,000 x (2 texts of 576 B, and seven numbers) = 1.4 MB.
+/// Maximum number of summed-up sandboxes: 1,000 x (2 texts of 576 B, and seven numbers) = 1.4 MB.
 const MAX_SANDBOXES: usize = 1_000;
 
-/// The most machines of a sandbox that are looked at one by one: 50, or 10 for each day of a longer window.
-/// More than this are not redeployed machines, whether or not they follow one another.
+/// Maximum number of a sandbox's machines that are compared: 50, or 10 per day of a longer window. More than
+/// this are not redeployed machines, whether or not they overlap.
 fn most_machines(window: u64) -> u64 {
     (window / DAY * 10).max(50)
 }
 
-/// The most machines that are looked at: 2,000 x (2 texts of 576 B, and two numbers) = 2.6 MB.
+/// Maximum number of machines in all: 2,000 x (2 texts of 576 B, and two numbers) = 2.6 MB.
 const MAX_ROWS: u64 = 2_000;
 
-/// The most queries for them.
+/// Maximum number of queries for them.
 pub(crate) const MAX_PIECES: usize = 8;
 
-/// How long after its last ordinary check-in a machine's good-bye comes at most, in seconds: three check-ins.
+/// Longest time between a machine's last ordinary check-in and its good-bye, in seconds: three check-ins.
 const GOOD_BYE: u64 = 15 * 60;
 
-/// A row for each machine of each sandbox; one without an id is a machine like the others.
+/// One row per machine of each sandbox; check-ins without a machine id count as one machine.
 ///
-/// A machine that says good-bye when its successor is there already is none that goes on. Where good-byes are
-/// not the end, they are check-ins like others; and good-byes alone are a machine, too, unless the window has
-/// just begun, and what came before them lies outside.
+/// A good-bye does not extend a machine's life, so a replaced machine does not overlap with its successor. If good-byes
+/// continue, they count as ordinary check-ins. A machine with good-byes only counts as well, unless the window has just
+/// begun and its earlier check-ins lie before it.
 fn machines(scope: QueryScope<'_>, window: u64, condition: &str) -> String {
     let Time(settled) = scope.now.minus(window.saturating_sub(GOOD_BYE));
     let last_running =
         format!("max(if({SUPERVISOR_STATE} = '{SHUT_DOWN}', 0, toUnixTimestamp(timestamp)))");
-    // One query, as Analytics Engine takes no subquery within another.
+    // One query: Analytics Engine accepts no subquery within a subquery.
     format!(
         "SELECT {SANDBOX_ID} AS sandboxId, {MACHINE_ID} AS machine, {FIRST_SEEN} AS firstSeen, \
          {LAST_SEEN} AS heard, {last_running} AS lastRunning, \
@@ -54,8 +54,8 @@ fn machines(scope: QueryScope<'_>, window: u64, condition: &str) -> String {
     )
 }
 
-/// Asks for the sandboxes of several machines, unless there are two of which one clearly followed the
-/// other. First come those whose machines were there together the longest.
+/// Queries the sandboxes of several machines, except those of two machines where one clearly replaced the other. The
+/// longest overlaps come first.
 pub(crate) fn sums_sql(scope: QueryScope<'_>, window: u64, heard_since: Time) -> String {
     let Time(heard_since) = heard_since;
     format!(
@@ -78,7 +78,7 @@ struct Sum {
     sandbox_id: String,
     #[serde(deserialize_with = "rows::whole")]
     machines: u64,
-    /// Those that are heard of now.
+    /// Machines that still check in.
     #[serde(deserialize_with = "rows::whole")]
     current: u64,
     since: Time,
@@ -97,17 +97,17 @@ struct Row {
     last_seen: Time,
 }
 
-/// The sandboxes that may be cloned.
+/// Sandboxes that may be cloned.
 #[derive(Clone, Debug)]
 pub(crate) struct Candidates {
-    /// Those with too many machines to look at, which is an incident by itself.
+    /// Sandboxes with too many machines to compare, which is an incident by itself.
     crowded: Vec<Sum>,
-    /// Whether there may be more.
+    /// Whether the limits cut candidates off.
     cut: bool,
 }
 
 impl Candidates {
-    /// Reads the sums, and asks for the machines behind them.
+    /// Parses the sums, and returns the queries for the machines behind them.
     pub(crate) fn read(
         sums: &str,
         scope: QueryScope<'_>,
@@ -137,7 +137,7 @@ impl Candidates {
         Ok((Self { crowded, cut }, queries))
     }
 
-    /// Finds the clones; also whether some may be missing.
+    /// Returns the clones, and whether some may be missing.
     pub(crate) fn find(
         self,
         answers: &[String],
@@ -173,21 +173,20 @@ impl Candidates {
     }
 }
 
-/// Machines that were there together.
+/// Machines of one sandbox that were active at the same time.
 struct Overlap {
-    /// From when on.
+    /// Start of the first overlap.
     since: Time,
-    /// Until when.
+    /// End of the last overlap.
     until: Time,
     machine_ids: Vec<Option<String>>,
 }
 
-/// Finds the machines of a sandbox that went on checking in after another had begun, or began before
-/// another ended. n log n.
+/// Finds the machines of a sandbox whose check-ins overlap in time with another machine's. O(n log n).
 fn overlap(mut rows: Vec<Row>) -> Option<Overlap> {
     rows.sort_by_key(|row| (row.first_seen, Reverse(row.last_seen)));
     let mut found: Option<Overlap> = None;
-    // When the machines so far were last seen, and the next one was first.
+    // The latest check-in of the machines so far, and the first check-in of the next machine.
     let mut last_seen = Time(0);
     let mut firsts = rows.iter().map(|row| row.first_seen).collect::<Vec<_>>().into_iter();
     firsts.next();

@@ -1,7 +1,7 @@
-//! Crash loops: processes that restart too often within an hour, wherever the hour starts.
+//! Crash loops: processes that restart too often within any hour.
 //!
-//! First each sandbox is summed up in one row, so that nobody's restarts crowd out those of others. Then
-//! the check-ins behind the sums are queried, which show how close together the restarts were.
+//! A first query sums up each sandbox in one row, so that one sandbox's restarts cannot hide others. A second one reads
+//! the check-ins behind the sums, which show how close together the restarts were.
 
 use std::collections::BTreeMap;
 
@@ -14,27 +14,27 @@ use crate::rows::{self, UnexpectedAnswer};
 use crate::sql::{LAST_EXIT_REASON, RESTARTS, SANDBOX_ID, in_pieces, latest, sum, weighed};
 use crate::time::Time;
 
-/// A process that restarts this often within an hour is in a crash loop.
+/// This many restarts within an hour are a crash loop.
 const CRASH_LOOP: u32 = 3;
 
-/// The most sandboxes that are summed up. A row has an id and an exit reason, which come to
-/// 2 x 96 x 6 B = 1,152 B at most, and six numbers: 2,000 x 1.4 kB = 2.8 MB.
+/// Maximum number of summed-up sandboxes. A row has an id and an exit reason, 2 x 96 x 6 B = 1,152 B at most, and six
+/// numbers: 2,000 x 1.4 kB = 2.8 MB.
 const MAX_SANDBOXES: usize = 2_000;
 
-/// A sandbox with more check-ins that report restarts than this, a day of five minutes, is looked at for the
-/// last day only, in steps.
+/// A sandbox with more check-ins with restarts than this (one day of five-minute intervals) is searched in steps, and
+/// only in the last day.
 const MAX_CHECK_INS: u64 = DAY / STEP;
 
-/// The length of such a step, in seconds: an ordinary machine checks in once in it.
+/// Length of such a step in seconds: the interval of an ordinary machine.
 const STEP: u64 = 300;
 
-/// The most rows behind the sums: 5,000 x (576 B for the id, and two numbers) = 3.5 MB.
+/// Maximum number of rows behind the sums: 5,000 x (576 B for the id, and two numbers) = 3.5 MB.
 const MAX_ROWS: u64 = 5_000;
 
-/// The most queries for them, of each kind.
+/// Maximum number of queries for them, of each kind.
 pub(crate) const MAX_PIECES: usize = 4;
 
-/// Asks for the sandboxes that restarted often enough, those that do so now first.
+/// Queries the sandboxes with enough restarts; those that restart now come first.
 pub(crate) fn sums_sql(scope: QueryScope<'_>, window: u64) -> String {
     let Time(lately) = scope.now.minus(HOUR);
     format!(
@@ -82,16 +82,16 @@ struct Row {
     restarts: f64,
 }
 
-/// The sandboxes that may be in a crash loop.
+/// Sandboxes that may be in a crash loop.
 #[derive(Clone, Debug)]
 pub(crate) struct Candidates {
     sums: Vec<Sum>,
-    /// Whether there may be more.
+    /// Whether the limits cut candidates off.
     cut: bool,
 }
 
 impl Candidates {
-    /// Reads the sums, and asks for the check-ins behind them.
+    /// Parses the sums, and returns the queries for the check-ins behind them.
     pub(crate) fn read(
         sums: &str,
         scope: QueryScope<'_>,
@@ -131,14 +131,14 @@ impl Candidates {
         others.extend(heavy.drain(covered..));
         queries.extend(more);
 
-        // What nobody looks at may have been a crash loop earlier on.
+        // A sandbox that is not searched may have been in a crash loop earlier.
         cut |= others.iter().any(|sum| sum.lately < f64::from(CRASH_LOOP));
         light.extend(heavy);
         light.extend(others);
         Ok((Self { sums: light, cut }, queries))
     }
 
-    /// Finds the crash loops; also whether some may be missing.
+    /// Returns the crash loops, and whether some may be missing.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
     pub(crate) fn find(
         self,
@@ -156,7 +156,7 @@ impl Candidates {
             let rows = by_sandbox.get(&sum.sandbox_id).map_or(&[][..], Vec::as_slice);
             let most = most_in_an_hour(rows).max(sum.lately);
             if most < f64::from(CRASH_LOOP) {
-                // Before the last day it may have been in one.
+                // It may have been in a crash loop before the last day.
                 cut |= sum.is_heavy();
                 continue;
             }
@@ -175,9 +175,9 @@ impl Candidates {
     }
 }
 
-/// The most restarts within an hour, of a sandbox's rows, the latest first.
+/// The most restarts within an hour. `rows` are of one sandbox, the latest first.
 fn most_in_an_hour(rows: &[(Time, f64)]) -> f64 {
-    // The hour that ends with each row, in turn; `earlier` is the first row before it.
+    // The hour that ends with each row; `earlier` is the first row before that hour.
     let (mut within, mut most) = (0.0, 0.0_f64);
     let mut earlier = rows.iter().peekable();
     for (time, restarts) in rows {

@@ -14,11 +14,11 @@ use crate::sql::{
 use crate::time::Time;
 use crate::{Progress, QueryScope, Report};
 
-/// The most combinations of state, versions and region that are distinguished. A row has four texts of
-/// 96 x 6 B at most and two numbers: 2,000 x 2.4 kB = 4.8 MB.
+/// Maximum number of combinations of state, versions and region. A row has four texts of at most 96 x 6 B and two
+/// numbers: 2,000 x 2.4 kB = 4.8 MB.
 const MAX_GROUPS: usize = 2_000;
 
-/// How is the fleet?
+/// The report behind `GET /api/fleet`.
 #[derive(Clone, Debug)]
 pub struct FleetReport<'a> {
     scope: QueryScope<'a>,
@@ -27,18 +27,18 @@ pub struct FleetReport<'a> {
 }
 
 impl<'a> FleetReport<'a> {
-    /// The question that a request's parameters ask.
+    /// Builds the report from a request's parameters.
     pub fn new(parameters: &Parameters, scope: QueryScope<'a>) -> Result<Self, InvalidParameter> {
         parameters.only(&["window", "silent_after"])?;
         let window = parameters.window()?;
         Ok(Self { scope, window, silent_after: parameters.silent_after(window)? })
     }
 
-    /// Asks for the sandboxes, by all that they have in common. The largest groups come first.
+    /// Queries the numbers of sandboxes by state, versions and region; the largest groups come first.
     #[must_use]
     pub fn groups_sql(&self) -> String {
         let Time(heard_since) = self.scope.now.minus(self.silent_after);
-        // Rows of the inner query are sandboxes: they are counted, not weighted.
+        // Rows of the inner query are sandboxes, so they are counted without weight.
         format!(
             "SELECT supervisorState, controllerVersion, openclawVersion, flyRegion, \
              count() AS sandboxes, countIf(lastSeen >= {heard_since}) AS reporting \
@@ -55,7 +55,7 @@ impl<'a> FleetReport<'a> {
         )
     }
 
-    /// Asks how many sandboxes there are, whatever they have in common.
+    /// Queries the number of sandboxes in all.
     #[must_use]
     pub fn sandboxes_sql(&self) -> String {
         let Time(heard_since) = self.scope.now.minus(self.silent_after);
@@ -71,7 +71,7 @@ impl<'a> FleetReport<'a> {
         )
     }
 
-    /// Asks for what all check-ins come to.
+    /// Queries the totals over all check-ins.
     #[must_use]
     pub fn totals_sql(&self) -> String {
         format!(
@@ -88,7 +88,7 @@ impl<'a> FleetReport<'a> {
         )
     }
 
-    /// Makes the report of the rows for [`sandboxes_sql`](Self::sandboxes_sql),
+    /// Builds the response from the rows for [`sandboxes_sql`](Self::sandboxes_sql),
     /// [`totals_sql`](Self::totals_sql) and [`groups_sql`](Self::groups_sql).
     pub fn report(
         &self,
@@ -150,7 +150,7 @@ struct Counts {
     restarted: u64,
 }
 
-/// The sandboxes that have all of these in common.
+/// Number of sandboxes with this combination.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Group {
@@ -173,7 +173,7 @@ struct Group {
 struct Totals {
     #[serde(deserialize_with = "rows::whole")]
     check_ins: u64,
-    /// With `""` as one of them, if there are check-ins that name no machine.
+    /// Includes `""` if some check-ins have no machine id.
     #[serde(deserialize_with = "rows::whole")]
     machines: u64,
     #[serde(deserialize_with = "rows::whole")]
@@ -196,33 +196,33 @@ struct Totals {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Fleet {
-    /// When this was asked.
+    /// Time of the request.
     pub as_of: Time,
-    /// Check-ins after this time are counted.
+    /// Only check-ins after this time count.
     pub from: Time,
-    /// How long a sandbox is not heard of until it is silent.
+    /// Seconds without a check-in until a sandbox is silent.
     pub silent_after_seconds: u64,
     /// Sandboxes that checked in within the window.
     pub sandboxes: u64,
-    /// Machines that they ran on, as far as they say.
+    /// Their machines, as far as they report ids.
     pub machines: u64,
     /// Check-ins.
     pub check_ins: u64,
-    /// Sandboxes that are heard of now.
+    /// Sandboxes that still check in.
     pub reporting: u64,
-    /// Those that are not.
+    /// Silent sandboxes.
     pub silent: u64,
-    /// Silent ones that are off [on purpose](crate::ON_PURPOSE): they are no incident.
+    /// Silent sandboxes that are off [on purpose](crate::ON_PURPOSE), which is not an incident.
     pub silent_after_shutdown: u64,
     /// Restarts of the supervised process.
     pub restarts: u64,
-    /// Sandboxes with at least one.
+    /// Sandboxes with at least one restart.
     pub restarted_sandboxes: u64,
-    /// Bytes that came in.
+    /// Received bytes.
     pub bandwidth_bytes_in: u64,
-    /// Bytes that went out.
+    /// Sent bytes.
     pub bandwidth_bytes_out: u64,
-    /// The load average of the check-ins.
+    /// Load averages of the check-ins.
     pub load_avg_5m: LoadQuantiles,
     /// Sandboxes by their latest state.
     pub supervisor_states: Vec<Facet>,
@@ -232,37 +232,37 @@ pub struct Fleet {
     pub openclaw_versions: Vec<Facet>,
     /// By their latest region.
     pub fly_regions: Vec<Facet>,
-    /// For how many check-ins a point stands at most: 1 if none was left out. With more, sandboxes may be
-    /// missing, and some that seem silent are not.
+    /// Highest sampling interval: 1 if Analytics Engine read every point. If it is higher, sandboxes may be missing, and
+    /// some that seem silent are not.
     pub sample_interval: u64,
-    /// Whether nothing is missing.
+    /// Whether `missing` is empty.
     pub complete: bool,
-    /// What is: `facets` if sandboxes differ in more ways than are distinguished. Then the smallest groups
-    /// are not counted by state, versions and region; all other figures are whole.
+    /// `facets` if there are too many combinations of state, versions and region. Then counts by these omit the smallest
+    /// groups; all other figures are complete.
     pub missing: Vec<&'static str>,
 }
 
-/// How load is distributed; null if there was no check-in.
+/// Distribution of the load; null without check-ins.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LoadQuantiles {
     /// The median.
     pub p50: Option<f64>,
-    /// What all but a twentieth stay under.
+    /// The 95th percentile.
     pub p95: Option<f64>,
 }
 
-/// The sandboxes that have something in common.
+/// The sandboxes with one value of a property.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Facet {
-    /// What they have in common; null if it is not known.
+    /// The value; null if unknown.
     pub value: Option<String>,
-    /// How many there are.
+    /// Number of sandboxes.
     pub sandboxes: u64,
-    /// How many of them are heard of now.
+    /// Number of sandboxes that still check in.
     pub reporting: u64,
 }
 
-/// Counts by one of the things that groups have in common; the largest first.
+/// Counts by one property; the largest first.
 fn facets(groups: &[Group], by: fn(&Group) -> &Option<String>) -> Vec<Facet> {
     let mut counts = BTreeMap::<_, (u64, u64)>::new();
     for group in groups {

@@ -11,14 +11,14 @@ use crate::sql::{
 use crate::time::{Span, Time};
 use crate::{Progress, Report};
 
-/// The check-ins of a healthy machine: one to a step.
+/// Default length of a step: one check-in of a healthy machine.
 const DEFAULT_STEP: u64 = 5 * 60;
 
-/// The most steps of an answer: a week of five minutes. A row has two texts of 96 x 6 B at most and eight
-/// numbers: 2,017 x 1.5 kB = 3 MB.
+/// Maximum number of steps: a week of five minutes. A row has two texts of at most 96 x 6 B and eight numbers:
+/// 2,017 x 1.5 kB = 3 MB.
 const MAX_STEPS: u64 = 2_016;
 
-/// How was one sandbox?
+/// The report behind `GET /api/sandboxes/{sandboxId}/history`.
 #[derive(Clone, Debug)]
 pub struct HistoryReport {
     now: Time,
@@ -29,8 +29,7 @@ pub struct HistoryReport {
 }
 
 impl HistoryReport {
-    /// The question that a request's path and parameters ask. Whether the operator may see the
-    /// sandbox is for the caller to know.
+    /// Builds the report from a request's path and parameters. The caller checks that the principal may see the sandbox.
     pub fn new(
         sandbox: &str,
         parameters: &Parameters,
@@ -38,7 +37,7 @@ impl HistoryReport {
     ) -> Result<Self, InvalidParameter> {
         parameters.only(&["window", "step"])?;
         let window = parameters.window()?;
-        // Not said, it is as small as the answer allows.
+        // By default the smallest step that the maximum allows.
         let smallest = (window / MAX_STEPS + 1).next_multiple_of(60);
         let step = parameters.step(DEFAULT_STEP.max(smallest))?;
         if window / step > MAX_STEPS {
@@ -47,15 +46,15 @@ impl HistoryReport {
             return Err(InvalidParameter::new("step", expected));
         }
         let sandbox = parameters::sandbox_id(sandbox)?;
-        // Whole steps: a part of one would look like a drop.
+        // Whole steps only: a partial one would look like a drop.
         Ok(Self { now, sandbox, from: now.minus(window).start_of(step), step })
     }
 
-    /// Asks for what the check-ins of each step come to.
+    /// Queries the sums of each step.
     #[must_use]
     pub fn sql(&self) -> String {
         let Self { now, from, step, .. } = *self;
-        // A span is open at its start.
+        // A span excludes its start.
         let span = Span { after: from.minus(1), until: now };
         format!(
             "SELECT intDiv(toUnixTimestamp(timestamp), {step}) * {step} AS start, \
@@ -75,7 +74,7 @@ impl HistoryReport {
         )
     }
 
-    /// Makes the answer of the rows for [`sql`](Self::sql); none if the sandbox was not seen.
+    /// Builds the response from the rows for [`sql`](Self::sql); `None` if the sandbox was not seen.
     pub fn answer(&self, steps: &str) -> Result<Option<History>, UnexpectedAnswer> {
         let mut found = rows::read::<Step>(steps)?.into_iter().peekable();
         if found.peek().is_none() {
@@ -117,23 +116,23 @@ impl Report for HistoryReport {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct History {
-    /// When this was scope: the last step goes no further.
+    /// Time of the request; the last step ends here.
     pub as_of: Time,
     /// The start of the first step.
     pub from: Time,
-    /// How long a step is.
+    /// Length of a step in seconds.
     pub step_seconds: u64,
     /// The sandbox.
     pub sandbox_id: String,
-    /// Every step, also those without a check-in.
+    /// All steps, including those without a check-in.
     pub steps: Vec<Step>,
 }
 
-/// What the check-ins of a step come to. Without any, what is not a count is null.
+/// The sums of one step. Without check-ins, all but the counts are null.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Step {
-    /// When it starts.
+    /// Start of the step.
     pub start: Time,
     /// Check-ins.
     #[serde(deserialize_with = "rows::whole")]
@@ -147,19 +146,19 @@ pub struct Step {
     /// The highest.
     #[serde(deserialize_with = "rows::maybe")]
     pub load_max: Option<f64>,
-    /// Bytes that came in.
+    /// Received bytes.
     #[serde(deserialize_with = "rows::whole")]
     pub bandwidth_bytes_in: u64,
-    /// Bytes that went out.
+    /// Sent bytes.
     #[serde(deserialize_with = "rows::whole")]
     pub bandwidth_bytes_out: u64,
-    /// The state at the end of the step.
+    /// State at the end of the step.
     #[serde(deserialize_with = "rows::known")]
     pub supervisor_state: Option<String>,
-    /// How long the supervised process had been running at its end.
+    /// Uptime of the supervised process at the end of the step, in seconds.
     #[serde(deserialize_with = "rows::maybe")]
     pub uptime_seconds: Option<f64>,
-    /// How it had ended the last time.
+    /// Last exit reason of the supervised process.
     #[serde(deserialize_with = "rows::known")]
     pub last_exit_reason: Option<String>,
 }

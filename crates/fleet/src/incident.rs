@@ -1,4 +1,4 @@
-//! What an incident is, of whatever kind.
+//! One incident, of any kind.
 
 use std::cmp::Reverse;
 
@@ -6,15 +6,15 @@ use serde::Serialize;
 
 use crate::time::Time;
 
-/// How bad it is.
+/// How urgent an incident is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// It is so now.
+    /// The problem exists now.
     Critical,
-    /// It was so, and may be so again.
+    /// The problem has passed, and may return.
     Warning,
-    /// It was so, or is meant to be.
+    /// The problem has passed, or is on purpose.
     Info,
 }
 
@@ -22,7 +22,7 @@ pub enum Severity {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case", rename_all_fields = "camelCase")]
 pub enum Incident {
-    /// The whole fleet is silent: the way to here is down rather than every sandbox.
+    /// No sandbox checks in: suspect the ingest path, not every machine.
     NoCheckIns {
         /// Critical.
         severity: Severity,
@@ -31,38 +31,38 @@ pub enum Incident {
     },
     /// Several machines check in under one sandbox's id at the same time.
     Clone {
-        /// Critical if all of them are heard of now.
+        /// Critical if all machines still check in.
         severity: Severity,
         /// The sandbox.
         sandbox_id: String,
-        /// When there were two for the first time.
+        /// Start of the first overlap.
         since: Time,
-        /// When there were two for the last time.
+        /// End of the last overlap.
         until: Time,
-        /// How many machines there were together; of too many to look at, all that were seen.
+        /// Number of overlapping machines; if there are too many to compare, of all machines.
         machines: u64,
-        /// The machines, those first seen first, and null for one without an id; of too many to look at,
-        /// the one last seen.
+        /// Ids of the machines by their first check-in, null for one without an id; if there are too many to compare, only the
+        /// last one.
         machine_ids: Vec<Option<String>>,
     },
     /// The supervised process restarts again and again.
     CrashLoop {
-        /// Critical if it does so now.
+        /// Critical if it still does.
         severity: Severity,
         /// The sandbox.
         sandbox_id: String,
         /// The first check-in within the window that reports a restart.
         since: Time,
-        /// The last one.
+        /// The last check-in that reports a restart.
         last_restart: Time,
         /// Restarts within the window.
         restarts: u64,
-        /// The most within an hour.
+        /// The most restarts within an hour.
         most_in_an_hour: u64,
-        /// How the process ended the last time.
+        /// Last exit reason of the process.
         last_exit_reason: Option<String>,
     },
-    /// A sandbox is not heard of any more.
+    /// A sandbox stopped checking in.
     Silent {
         /// Info if it is off on purpose.
         severity: Severity,
@@ -70,17 +70,17 @@ pub enum Incident {
         sandbox_id: String,
         /// Its last check-in.
         since: Time,
-        /// The state that it reported then.
+        /// The state in its last check-in.
         supervisor_state: String,
-        /// The machine that it ran on.
+        /// Its machine.
         machine_id: Option<String>,
-        /// The region that it checked in through.
+        /// Its region.
         fly_region: Option<String>,
     },
 }
 
 impl Incident {
-    /// What incidents are sorted by: how bad, of what kind, how much of it.
+    /// Sort key: severity, kind, extent.
     pub(crate) fn rank(&self) -> (Severity, u8, Reverse<u64>, Time, &str) {
         match self {
             Self::NoCheckIns { severity, since } => (*severity, 0, Reverse(0), *since, ""),

@@ -17,32 +17,32 @@ use crate::{Progress, QueryScope, Report, clones, crash_loops};
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1_000;
 
-/// The silent sandboxes that are looked at: as many as an answer can show. Others are counted. A row has
-/// four texts of 96 x 6 B at most and two numbers: 1,000 x 2.5 kB = 2.5 MB.
+/// Maximum number of silent sandboxes that are read, which is the most that a response can list; others are only counted.
+/// A row has four texts of at most 96 x 6 B and two numbers: 1,000 x 2.5 kB = 2.5 MB.
 const MAX_SILENT: usize = MAX_LIMIT;
 
-/// The most queries that ask for silent sandboxes again. An id of 96 bytes that no literal can have takes up
-/// 196 characters of a query: 1,000 of them fit into 21.
+/// Maximum number of queries that look for silent sandboxes again. An id of 96 bytes that needs hexadecimal digits takes
+/// 196 characters of a query, so 21 queries hold 1,000 ids.
 const MAX_PIECES: usize = 24;
 
-/// The most queries of a report. On Cloudflare's free plan a request may make 50 subrequests, of which the
-/// cache takes two and Access' keys one.
+/// Maximum number of queries of a report. A request on Cloudflare's free plan may make 50 subrequests, of which the cache
+/// takes two and Access' keys one.
 const MAX_QUERIES: usize = 4 + clones::MAX_PIECES + 2 * crash_loops::MAX_PIECES + MAX_PIECES;
 const _: () = assert!(MAX_QUERIES <= 47);
 
-/// What is wrong?
+/// The report behind `GET /api/incidents`.
 #[derive(Clone, Debug)]
 pub struct IncidentsReport<'a> {
     scope: QueryScope<'a>,
     window: u64,
     silent_after: u64,
     limit: usize,
-    /// What the first round found.
+    /// Results of the first round.
     candidates: Option<Candidates>,
 }
 
 impl<'a> IncidentsReport<'a> {
-    /// The question that a request's parameters ask.
+    /// Builds the report from a request's parameters.
     pub fn new(parameters: &Parameters, scope: QueryScope<'a>) -> Result<Self, InvalidParameter> {
         parameters.only(&["window", "silent_after", "limit"])?;
         let window = parameters.window()?;
@@ -55,10 +55,10 @@ impl<'a> IncidentsReport<'a> {
         self.scope.now.minus(self.silent_after)
     }
 
-    /// Asks whether anybody checks in at all, and how many do not any more.
+    /// Queries the last check-in of all, and the number of silent sandboxes.
     fn totals_sql(&self) -> String {
         let Time(heard_since) = self.heard_since();
-        // Rows of the inner query are sandboxes: they are counted, not weighted.
+        // Rows of the inner query are sandboxes, so they are counted without weight.
         format!(
             "SELECT sum(received) AS checkIns, max(seen) AS lastSeen, \
              max(sampled) AS sampleInterval, countIf(seen < {heard_since}) AS silent \
@@ -68,7 +68,7 @@ impl<'a> IncidentsReport<'a> {
         )
     }
 
-    /// Asks for the sandboxes that are not heard of any more, those that are off on purpose last.
+    /// Queries the silent sandboxes; those that are off on purpose come last.
     fn silent_sql(&self) -> String {
         let Time(heard_since) = self.heard_since();
         format!(
@@ -101,7 +101,7 @@ impl<'a> IncidentsReport<'a> {
         queries
     }
 
-    /// Reads the answers of the first round, and asks the second.
+    /// Parses the answers of the first round, and returns the queries of the second.
     fn narrow_down(&mut self, answers: &[String]) -> Result<Vec<String>, UnexpectedAnswer> {
         let [totals, silent, restarts, machines] = answers else {
             return Err(UnexpectedAnswer::count());
@@ -128,7 +128,7 @@ impl<'a> IncidentsReport<'a> {
         Ok(queries)
     }
 
-    /// Makes the report of what the first round found and the answers of the second.
+    /// Builds the response from the first round and the answers of the second.
     fn conclude(
         &self,
         found: Candidates,
@@ -159,7 +159,7 @@ impl<'a> IncidentsReport<'a> {
             heard_ids.extend(rows::read::<IdRow>(answer)?.into_iter().map(|row| row.sandbox_id));
         }
         silent.retain(|row| !heard_ids.contains(&row.sandbox_id));
-        // The others are counted, but where points were left out nobody knows of them.
+        // The other silent sandboxes are counted, but under sampling some of them may not be silent.
         let others = usize::try_from(totals.silent).unwrap_or(usize::MAX).saturating_sub(looked_at);
         missing.extend((others > 0 && totals.sample_interval > 1).then_some("silent"));
 
@@ -219,7 +219,7 @@ impl Report for IncidentsReport<'_> {
     }
 }
 
-/// What the first round found, and how many queries of the second are about what.
+/// Results of the first round, and the numbers of queries in the second.
 #[derive(Clone, Debug)]
 struct Candidates {
     totals: Totals,
@@ -275,24 +275,24 @@ struct IdRow {
     sandbox_id: String,
 }
 
-/// What is wrong.
+/// The incidents of the fleet.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Incidents {
-    /// When this was asked.
+    /// Time of the request.
     pub as_of: Time,
-    /// Check-ins after this time are looked at.
+    /// Only check-ins after this time count.
     pub from: Time,
-    /// How long a sandbox is not heard of until it is silent.
+    /// Seconds without a check-in until a sandbox is silent.
     pub silent_after_seconds: u64,
-    /// How many there are, also of those that are over the limit.
+    /// Numbers of incidents, including those beyond the limit.
     pub totals: IncidentTotals,
     /// The worst first.
     pub incidents: Vec<Incident>,
-    /// Whether all was looked at.
+    /// Whether `missing` is empty.
     pub complete: bool,
-    /// What was not, as there is too much of it: `clones`, `crash_loops`, and `silent` where the total
-    /// counts sandboxes of which points may have been left out.
+    /// Kinds of incidents that may be incomplete: `clones`, `crash_loops`, and `silent` if the total includes sandboxes that
+    /// sampling may have hidden.
     pub missing: Vec<&'static str>,
 }
 
@@ -300,10 +300,10 @@ pub struct Incidents {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IncidentTotals {
-    /// Sandboxes on several machines at a time.
+    /// Sandboxes on several machines at the same time.
     pub clones: usize,
     /// Sandboxes that restarted too often within an hour.
     pub crash_loops: usize,
-    /// Sandboxes that are not heard of any more.
+    /// Silent sandboxes.
     pub silent: usize,
 }

@@ -1,16 +1,16 @@
-//! What operators ask of the check-ins, and what they are answered.
+//! Reports about the fleet: SQL queries over check-ins, and the JSON made of their answers.
 //!
-//! Each question is a type: it is [made](FleetReport::new) of a request's parameters, says what to
-//! ask in Analytics Engine's SQL, and makes an answer of the rows that come back. Pure: no HTTP, no
-//! clock, so that the Worker is a thin shell over it and the tests can ask a local engine.
+//! Each report is a type that implements [`Report`]. It is [built](FleetReport::new) from a request's parameters, names its
+//! queries in Analytics Engine's SQL, and builds a response from the rows. Pure: no HTTP and no clock, so the Worker is a
+//! thin shell over it, and tests query a local engine.
 //!
-//! - Every query is bounded in time, on both sides: `sql::points` is the only way to them.
-//! - Every figure over points is weighted by `_sample_interval`: Analytics Engine may keep one point
-//!   of many. Figures over sandboxes are not: it keeps points of each.
-//! - Whatever a sandbox wrote, no answer is large: each query has a LIMIT on rows, each row a limit on its
-//!   texts, and a limit that one sandbox could use up is per sandbox. What a report leaves out, it names.
-//! - Restarts are summed from the delta of each check-in: `totalRestarts` starts again with the machine.
-//! - Times are seconds since 1970 on the way and RFC 3339 in UTC in answers.
+//! - Every query is bounded in time on both sides: `sql::points` is the only source of points.
+//! - Figures over points are weighted by `_sample_interval`, since Analytics Engine may read one point for many. Figures
+//!   over sandboxes are not weighted: it reads points of each.
+//! - Whatever a sandbox writes, answers stay small: each query limits its rows, each row its texts, and a limit that one
+//!   sandbox could use up applies per sandbox. A report names what it leaves out.
+//! - Restarts are sums of each check-in's delta: `totalRestarts` starts at 0 with each machine.
+//! - Times are seconds since 1970 inside, and RFC 3339 in UTC in responses.
 
 #![forbid(unsafe_code)]
 
@@ -38,12 +38,12 @@ pub use sandboxes::{Sandboxes, SandboxesReport};
 pub use sql::on_purpose;
 pub use time::Time;
 
-/// A question about the fleet: asked in rounds, each made of the answers of the one before.
+/// A report about the fleet. It queries in rounds; each round depends on the answers of the previous one.
 pub trait Report {
-    /// The queries of the first round. They do not depend on one another.
+    /// The queries of the first round, which are independent of each other.
     fn queries(&self) -> Vec<String>;
 
-    /// Reads the answers to the queries asked last, in their order.
+    /// Parses the answers to the last queries, in their order.
     fn read(&mut self, answers: &[String]) -> Result<Progress, UnexpectedAnswer>;
 }
 
@@ -57,7 +57,7 @@ pub enum Progress {
 }
 
 impl Progress {
-    /// Writes a report.
+    /// Serializes the report.
     fn done(report: &impl serde::Serialize) -> Result<Self, UnexpectedAnswer> {
         Ok(Self::Done(Some(serde_json::to_string(report)?)))
     }
@@ -66,15 +66,14 @@ impl Progress {
 /// The state of a machine that says good-bye.
 const SHUT_DOWN: &str = "shutting_down";
 
-/// The states of a process that is off on purpose. A sandbox that falls silent in one of them is no
-/// incident, if it was its own machine that said so: [`on_purpose`] is the rule.
+/// States of a process that is off on purpose. A sandbox that falls silent in one of them is not an incident, if its own
+/// machine reported that state: [`on_purpose`] is the rule.
 pub const ON_PURPOSE: [&str; 3] = [SHUT_DOWN, "stopped", "stopping"];
 
-/// Who asks, and when.
+/// The time of a request, and what its principal may see.
 #[derive(Clone, Copy, Debug)]
 pub struct QueryScope<'a> {
-    /// The present time.
     pub now: Time,
-    /// The only sandbox that the operator may see, if they may not see all.
+    /// The only sandbox that the principal may see, if there is a limit.
     pub only: Option<&'a str>,
 }

@@ -1,16 +1,15 @@
-//! The parameters of a request's query: known ones, once each, within their bounds.
+//! The parameters of a request's query: known, not repeated, and within their bounds.
 
 use std::fmt;
 
 use crate::sql;
 use kiloclaw_check_in::limits::MAX_SANDBOX_ID_BYTES;
 
-/// A parameter that cannot be used.
+/// An invalid parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidParameter {
-    /// Its name.
     pub name: String,
-    /// What may stand there.
+    /// A description of valid values.
     pub expected: String,
 }
 
@@ -28,14 +27,14 @@ impl fmt::Display for InvalidParameter {
 
 impl std::error::Error for InvalidParameter {}
 
-/// An hour, a day, in seconds.
+/// In seconds.
 pub(crate) const HOUR: u64 = 3_600;
 pub(crate) const DAY: u64 = 24 * HOUR;
 
-/// How far Analytics Engine looks back.
+/// How long Analytics Engine keeps points, in seconds.
 pub(crate) const RETENTION: u64 = 90 * DAY;
 
-/// Names that an error repeats are cut off here.
+/// Errors truncate names of parameters to this many characters.
 const LONGEST_NAME: usize = 100;
 
 /// The parameters of a request.
@@ -44,7 +43,7 @@ pub struct Parameters {
     pairs: Vec<(String, String)>,
 }
 
-/// The parameters that a kind of question takes, and their documentation in one place.
+/// The names of the parameters that a report accepts.
 pub(crate) type Known = &'static [&'static str];
 
 impl Parameters {
@@ -53,7 +52,7 @@ impl Parameters {
         Self { pairs: pairs.into_iter().collect() }
     }
 
-    /// All of them, in an order that does not depend on the one that they came in.
+    /// All pairs, sorted.
     #[must_use]
     pub fn sorted(&self) -> Vec<(&str, &str)> {
         let mut pairs: Vec<_> =
@@ -62,7 +61,7 @@ impl Parameters {
         pairs
     }
 
-    /// Refuses what is not known and what is there twice: a misspelt filter must not be no filter.
+    /// Refuses unknown and repeated parameters: a misspelt filter must not be ignored.
     pub(crate) fn only(&self, known: Known) -> Result<(), InvalidParameter> {
         for (i, (name, _)) in self.pairs.iter().enumerate() {
             if !known.contains(&name.as_str()) {
@@ -81,7 +80,7 @@ impl Parameters {
         self.pairs.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
-    /// A text to compare with what reports show, which is no longer than this.
+    /// A text to compare with texts in reports, which are truncated to this length.
     pub(crate) fn text(&self, name: &str) -> Result<Option<String>, InvalidParameter> {
         let Some(text) = self.get(name) else { return Ok(None) };
         if text.chars().count() > sql::LONGEST_TEXT {
@@ -108,7 +107,7 @@ impl Parameters {
     ) -> Result<usize, InvalidParameter> {
         let Some(text) = self.get(name) else { return Ok(default) };
         match text.parse() {
-            // Not "+1", which Rust would read.
+            // `parse` would accept "+1".
             Ok(n) if (1..=highest).contains(&n) && text.bytes().all(|b| b.is_ascii_digit()) => {
                 Ok(n)
             }
@@ -116,7 +115,7 @@ impl Parameters {
         }
     }
 
-    /// A duration, in seconds.
+    /// A duration in seconds.
     fn duration(&self, name: &str, default: u64, bounds: Bounds) -> Result<u64, InvalidParameter> {
         let Some(text) = self.get(name) else { return Ok(default) };
         seconds(text)
@@ -124,30 +123,29 @@ impl Parameters {
             .ok_or_else(|| InvalidParameter::new(name, bounds.to_string()))
     }
 
-    /// How far to look back: `window`, a day if it is not said.
+    /// `window` in seconds, by default a day.
     pub(crate) fn window(&self) -> Result<u64, InvalidParameter> {
         self.duration("window", DAY, Bounds { shortest: 60, longest: RETENTION })
     }
 
-    /// How long a sandbox is not heard of until it is silent: `silent_after`, three check-ins if it is
-    /// not said.
+    /// `silent_after` in seconds, by default three check-ins.
     pub(crate) fn silent_after(&self, window: u64) -> Result<u64, InvalidParameter> {
         let silent_after =
             self.duration("silent_after", 15 * 60, Bounds { shortest: 10, longest: 7 * DAY })?;
-        // Whoever is silent for longer than the window is not seen in it.
+        // A sandbox that is silent for longer than the window is not in it.
         if self.get("silent_after").is_some() && silent_after >= window {
             return Err(InvalidParameter::new("silent_after", "less than window"));
         }
         Ok(silent_after)
     }
 
-    /// The steps of a series: `step`, in seconds, if it is said.
+    /// `step` in seconds, if it is set.
     pub(crate) fn step(&self, default: u64) -> Result<u64, InvalidParameter> {
         self.duration("step", default, Bounds { shortest: 10, longest: 7 * DAY })
     }
 }
 
-/// The least and the most that a duration may be, in seconds.
+/// Bounds of a duration in seconds.
 #[derive(Clone, Copy)]
 struct Bounds {
     shortest: u64,
@@ -162,7 +160,7 @@ impl fmt::Display for Bounds {
     }
 }
 
-/// `24h` as seconds.
+/// Parses `24h` as seconds.
 fn seconds(text: &str) -> Option<u64> {
     let unit = match text.as_bytes().last()? {
         b's' => 1,
@@ -172,14 +170,14 @@ fn seconds(text: &str) -> Option<u64> {
         _ => return None,
     };
     let number = text.get(..text.len() - 1)?;
-    // Not "+1", which Rust would read.
+    // `parse` would accept "+1".
     if !number.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
     number.parse::<u64>().ok()?.checked_mul(unit)
 }
 
-/// Seconds as `24h`, in the largest unit that they are a multiple of.
+/// Formats seconds as `24h`, in the largest unit that divides them.
 pub(crate) fn text(seconds: u64) -> String {
     let units = [(DAY, 'd'), (HOUR, 'h'), (60, 'm')];
     let whole = units.into_iter().find(|(unit, _)| seconds.is_multiple_of(*unit));
@@ -187,7 +185,7 @@ pub(crate) fn text(seconds: u64) -> String {
     format!("{}{name}", seconds / unit)
 }
 
-/// A sandbox's id, as the contract has them.
+/// A sandbox id within the contract's bounds.
 pub(crate) fn sandbox_id(id: &str) -> Result<String, InvalidParameter> {
     if (1..=MAX_SANDBOX_ID_BYTES).contains(&id.len()) {
         return Ok(id.to_owned());
@@ -196,7 +194,7 @@ pub(crate) fn sandbox_id(id: &str) -> Result<String, InvalidParameter> {
     Err(InvalidParameter::new("sandboxId", expected))
 }
 
-/// A condition that a text filter adds.
+/// The SQL condition of a text filter.
 pub(crate) fn equals(column: &str, value: &str) -> String {
     sql::compare(column, "=", value)
 }

@@ -1,16 +1,16 @@
-//! The answers of Analytics Engine, as `FORMAT JSON` has them.
+//! Parses Analytics Engine's answers in `FORMAT JSON`.
 
 use std::fmt;
 
 use serde::de::{DeserializeOwned, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serializer};
 
-/// The answer is not what the query asked for; the text, for the log, says where it is not.
+/// An answer has an unexpected form; the text, for the log, says where.
 #[derive(Debug)]
 pub struct UnexpectedAnswer(String);
 
 impl UnexpectedAnswer {
-    /// There are not as many answers as queries.
+    /// The number of answers differs from the number of queries.
     pub(crate) fn count() -> Self {
         Self("another number of answers than of queries".to_owned())
     }
@@ -40,12 +40,12 @@ pub(crate) fn read<R: DeserializeOwned>(answer: &str) -> Result<Vec<R>, Unexpect
     Ok(serde_json::from_str::<Answer<R>>(answer)?.data)
 }
 
-/// The one row of an answer, or what a row without points would be.
+/// The only row of an answer; the default if there is none.
 pub(crate) fn read_one<R: DeserializeOwned + Default>(answer: &str) -> Result<R, UnexpectedAnswer> {
     Ok(read(answer)?.pop().unwrap_or_default())
 }
 
-/// A number, which is a string if it is a 64-bit integer, and null if it is not finite.
+/// A number: 64-bit integers are strings, and values that are not finite are null.
 struct Number;
 
 impl Visitor<'_> for Number {
@@ -74,7 +74,7 @@ impl Visitor<'_> for Number {
 
     #[expect(clippy::cast_precision_loss, reason = "likewise")]
     fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Option<f64>, E> {
-        // No other numbers are strings, and those that Rust reads as floats would take it much more code.
+        // Only integers are strings. Parsing floats here would need much more code.
         let number = value.parse().ok().map(|number: i64| number as f64);
         let number = number.or_else(|| value.parse().ok().map(|number: u64| number as f64));
         number.map(Some).ok_or_else(|| E::invalid_value(Unexpected::Str(value), &self))
@@ -85,7 +85,7 @@ impl Visitor<'_> for Number {
     }
 }
 
-/// A number that may not be there: a quantile of nothing.
+/// An optional number: a quantile over nothing.
 pub(crate) fn maybe<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
     deserializer.deserialize_any(Number)
 }
@@ -95,20 +95,20 @@ pub(crate) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, 
     maybe(deserializer).map(Option::unwrap_or_default)
 }
 
-/// A number of things that are counted in ones, though it may have come as a double.
+/// A whole number, which may come as a double.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
 pub(crate) fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     number(deserializer).map(|number| number.round() as u64)
 }
 
-/// Writes a number of things that are counted in ones.
+/// Serializes a whole number.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
 pub(crate) fn in_ones<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(number.round() as u64)
 }
 
-/// A text, where an empty one means that it is not known.
+/// A text; an empty one means unknown.
 pub(crate) fn known<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<String>, D::Error> {

@@ -1,4 +1,4 @@
-//! `GET /api/sandboxes/{sandboxId}`: one sandbox, its latest state and what its check-ins come to.
+//! `GET /api/sandboxes/{sandboxId}`: one sandbox, its latest state and the sums of its check-ins.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,10 +13,10 @@ use crate::sql::{
 use crate::time::{Span, Time};
 use crate::{Progress, Report};
 
-/// How many machines of a sandbox are listed.
+/// Maximum number of machines in a response.
 const MAX_MACHINES: usize = 100;
 
-/// How is one sandbox?
+/// The report behind `GET /api/sandboxes/{sandboxId}`.
 #[derive(Clone, Debug)]
 pub struct SandboxReport {
     now: Time,
@@ -26,8 +26,7 @@ pub struct SandboxReport {
 }
 
 impl SandboxReport {
-    /// The question that a request's path and parameters ask. Whether the operator may see the
-    /// sandbox is for the caller to know.
+    /// Builds the report from a request's path and parameters. The caller checks that the principal may see the sandbox.
     pub fn new(
         sandbox: &str,
         parameters: &Parameters,
@@ -47,7 +46,7 @@ impl SandboxReport {
         sql::points(Span::last(self.window, self.now), Some(&self.sandbox))
     }
 
-    /// Asks for the state and the sums.
+    /// Queries the latest state and the sums.
     #[must_use]
     pub fn sandbox_sql(&self) -> String {
         format!(
@@ -60,7 +59,7 @@ impl SandboxReport {
         )
     }
 
-    /// Asks for the machines that it ran on, the latest first.
+    /// Queries the machines, the latest first.
     #[must_use]
     pub fn machines_sql(&self) -> String {
         format!(
@@ -73,8 +72,8 @@ impl SandboxReport {
         )
     }
 
-    /// Makes the answer of the rows for [`sandbox_sql`](Self::sandbox_sql) and
-    /// [`machines_sql`](Self::machines_sql); none if the sandbox was not seen.
+    /// Builds the response from the rows for [`sandbox_sql`](Self::sandbox_sql) and
+    /// [`machines_sql`](Self::machines_sql); `None` if the sandbox was not seen.
     pub fn answer(
         &self,
         sandbox: &str,
@@ -112,22 +111,21 @@ impl Report for SandboxReport {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SandboxAnswer {
-    /// When this was asked.
+    /// Time of the request.
     pub as_of: Time,
-    /// Check-ins after this time are counted.
+    /// Only check-ins after this time count.
     pub from: Time,
-    /// How long a sandbox is not heard of until it is silent.
+    /// Seconds without a check-in until a sandbox is silent.
     pub silent_after_seconds: u64,
     /// Its latest state, and its sums over the window.
     pub sandbox: Sandbox,
     /// Its load average over the window.
     pub load: Load,
-    /// The machines that it ran on, the latest first. Several at a time are an
-    /// [incident](crate::Incident).
+    /// Its machines, the latest first. Several at the same time are an [incident](crate::Incident).
     pub machines: Vec<Machine>,
 }
 
-/// What is asked of a sandbox, wherever it is: [`Row`] reads it.
+/// The columns of a sandbox in any query; [`Row`] parses them.
 pub(crate) fn columns() -> String {
     format!(
         "{SANDBOX_ID} AS sandboxId, {FIRST_SEEN} AS firstSeen, {LAST_SEEN} AS lastSeen, \
@@ -153,14 +151,12 @@ pub(crate) fn columns() -> String {
     )
 }
 
-/// A sandbox: its latest state, and what its check-ins within the window come to. What it did not say
-/// is null.
+/// A sandbox: its latest state, and its sums over the window. Unknown values are null.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sandbox {
-    /// Its id.
     pub sandbox_id: String,
-    /// Whether it is not heard of any more.
+    /// Whether it is silent.
     #[serde(skip_deserializing)]
     pub silent: bool,
     /// The first check-in within the window.
@@ -169,44 +165,44 @@ pub struct Sandbox {
     pub last_seen: Time,
     /// The state of the supervised process.
     pub supervisor_state: String,
-    /// The machine that it runs on.
+    /// Its machine.
     #[serde(deserialize_with = "rows::known")]
     pub machine_id: Option<String>,
-    /// The region that its last check-in came through.
+    /// The region of its last check-in.
     #[serde(deserialize_with = "rows::known")]
     pub fly_region: Option<String>,
-    /// The version of what checks in.
+    /// Version of the controller.
     pub controller_version: String,
-    /// Its commit.
+    /// Commit of the controller.
     pub controller_commit: String,
-    /// The version of the supervised process.
+    /// Version of OpenClaw, the supervised process.
     #[serde(deserialize_with = "rows::known")]
     pub openclaw_version: Option<String>,
-    /// Its commit.
+    /// Commit of OpenClaw.
     #[serde(deserialize_with = "rows::known")]
     pub openclaw_commit: Option<String>,
-    /// How the supervised process ended the last time: `signal:<NAME>` or `code:<N>`.
+    /// Last exit reason of the supervised process: `signal:<NAME>` or `code:<N>`.
     #[serde(deserialize_with = "rows::known")]
     pub last_exit_reason: Option<String>,
-    /// How long the supervised process has been running.
+    /// Uptime of the supervised process in seconds.
     #[serde(deserialize_with = "rows::number")]
     pub uptime_seconds: f64,
     /// The latest load average.
     #[serde(deserialize_with = "rows::number")]
     pub load_avg_5m: f64,
-    /// Restarts as the machine counts them, which starts again with the machine.
+    /// The machine's own count of restarts, which starts at 0 with the machine.
     #[serde(deserialize_with = "rows::whole")]
     pub total_restarts: u64,
     /// Check-ins within the window.
     #[serde(deserialize_with = "rows::whole")]
     pub check_ins: u64,
-    /// Restarts within the window, exactly: a page goes on after them. Written in whole ones.
+    /// Restarts within the window. Exact, as a cursor continues after them; serialized as a whole number.
     #[serde(deserialize_with = "rows::number", serialize_with = "rows::in_ones")]
     pub restarts: f64,
-    /// Bytes that came in within the window.
+    /// Received bytes within the window.
     #[serde(deserialize_with = "rows::whole")]
     pub bandwidth_bytes_in: u64,
-    /// Bytes that went out within the window.
+    /// Sent bytes within the window.
     #[serde(deserialize_with = "rows::whole")]
     pub bandwidth_bytes_out: u64,
 }
@@ -223,28 +219,28 @@ impl Sandbox {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Machine {
-    /// Its id; null if it does not say.
+    /// Its id; null if unknown.
     #[serde(deserialize_with = "rows::known")]
     pub machine_id: Option<String>,
-    /// The first check-in from it within the window.
+    /// Its first check-in within the window.
     pub first_seen: Time,
-    /// The last one.
+    /// Its last check-in.
     pub last_seen: Time,
-    /// Check-ins within the window.
+    /// Its check-ins within the window.
     #[serde(deserialize_with = "rows::whole")]
     pub check_ins: u64,
 }
 
-/// The load average over the window.
+/// Load average over the window.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Load {
     /// The median.
     #[serde(deserialize_with = "rows::maybe")]
     pub p50: Option<f64>,
-    /// What all but a twentieth stay under.
+    /// The 95th percentile.
     #[serde(deserialize_with = "rows::maybe")]
     pub p95: Option<f64>,
-    /// The highest.
+    /// The maximum.
     #[serde(rename(serialize = "max"), deserialize_with = "rows::maybe")]
     pub highest: Option<f64>,
 }

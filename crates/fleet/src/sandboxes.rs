@@ -1,4 +1,4 @@
-//! `GET /api/sandboxes`: the latest state of each sandbox, by page.
+//! `GET /api/sandboxes`: the latest state of each sandbox, in pages.
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 use serde::{Deserialize, Serialize};
@@ -24,13 +24,13 @@ const KNOWN: &[&str] = &[
 ];
 
 const DEFAULT_LIMIT: usize = 100;
-/// A row has nine texts of 96 x 6 B at most and nine numbers: 1,001 x 6 kB = 6 MB.
+/// Size of a page: a row has nine texts of at most 96 x 6 B and nine numbers, 1,001 x 6 kB = 6 MB.
 const MAX_LIMIT: usize = 1_000;
 
-/// How long a cursor is good for: pages show the fleet as it was when the first one was asked for.
+/// How long a cursor is valid, in seconds: all pages show the fleet as of the first one.
 const CURSOR_LIFETIME: u64 = HOUR;
 
-/// What sandboxes can be sorted by. Equal ones go by their ids.
+/// Sort keys. Sandboxes with equal keys are sorted by id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Key {
     SandboxId,
@@ -44,7 +44,7 @@ impl Key {
     const ALL: [Self; 5] =
         [Self::SandboxId, Self::LastSeen, Self::Restarts, Self::Load, Self::Uptime];
 
-    /// As the parameter says it.
+    /// The name in the parameter.
     const fn name(self) -> &'static str {
         match self {
             Self::SandboxId => "sandbox_id",
@@ -55,7 +55,7 @@ impl Key {
         }
     }
 
-    /// The column of the query, but for the id, which is in every order.
+    /// The column of the query, except for the id, which is part of every order.
     const fn column(self) -> Option<&'static str> {
         match self {
             Self::SandboxId => None,
@@ -66,7 +66,7 @@ impl Key {
         }
     }
 
-    /// What that column holds; 0 if there is none.
+    /// The value of that column; 0 if there is none.
     #[expect(clippy::cast_precision_loss, reason = "seconds")]
     const fn value(self, sandbox: &Sandbox) -> f64 {
         match self {
@@ -98,7 +98,7 @@ impl Order {
         Err(InvalidParameter::new("sort", expected))
     }
 
-    /// As the parameter says it.
+    /// The name in the parameter.
     fn name(self) -> String {
         format!("{}{}", if self.descending { "-" } else { "" }, self.key.name())
     }
@@ -111,14 +111,14 @@ impl Order {
         }
     }
 
-    /// Holds for what comes after a sandbox in this order.
+    /// The SQL condition for all sandboxes after a given one in this order.
     fn after(self, cursor: &Cursor) -> String {
         let beyond = if self.descending { "<" } else { ">" };
         let later = |operator| sql::compare("sandboxId", operator, &cursor.sandbox);
         match self.key.column() {
             None => later(beyond),
             Some(column) => {
-                // Numbers serialize.
+                // Serializing numbers cannot fail.
                 let value = serde_json::to_string(&cursor.value).unwrap_or_default();
                 let later = later(">");
                 format!("({column} {beyond} {value} OR ({column} = {value} AND {later}))")
@@ -127,15 +127,15 @@ impl Order {
     }
 }
 
-/// Where a page ended: opaque to clients.
+/// The end of a page; opaque to clients.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Cursor {
-    /// When the first page was asked for.
+    /// Time of the request for the first page.
     #[serde(rename = "t")]
     as_of: u64,
     #[serde(rename = "o")]
     order: String,
-    /// What the last sandbox of the page was sorted by; 0 if by id.
+    /// Sort key of the page's last sandbox; 0 if sorted by id.
     #[serde(rename = "v")]
     value: f64,
     #[serde(rename = "s")]
@@ -167,26 +167,26 @@ impl Cursor {
     }
 
     fn write(&self) -> String {
-        // Numbers and texts serialize.
+        // Serializing numbers and texts cannot fail.
         Base64UrlUnpadded::encode_string(&serde_json::to_vec(self).unwrap_or_default())
     }
 }
 
-/// Which sandboxes are there, and how are they?
+/// The report behind `GET /api/sandboxes`.
 #[derive(Clone, Debug)]
 pub struct SandboxesReport<'a> {
     only: Option<&'a str>,
     as_of: Time,
     window: u64,
     silent_after: u64,
-    /// Conditions on the rows of sandboxes.
+    /// SQL conditions on the sandboxes.
     filters: Vec<String>,
     order: Order,
     limit: usize,
 }
 
 impl<'a> SandboxesReport<'a> {
-    /// The question that a request's parameters ask.
+    /// Builds the report from a request's parameters.
     pub fn new(parameters: &Parameters, scope: QueryScope<'a>) -> Result<Self, InvalidParameter> {
         parameters.only(KNOWN)?;
         let window = parameters.window()?;
@@ -225,7 +225,7 @@ impl<'a> SandboxesReport<'a> {
         } else {
             format!(" WHERE {}", self.filters.join(" AND "))
         };
-        // `SELECT *` is not it: the names are those of the inner query.
+        // Not `SELECT *`: it would give the names of the inner query.
         format!(
             "SELECT sandboxId, firstSeen, lastSeen, supervisorState, machineId, flyRegion, \
              controllerVersion, controllerCommit, openclawVersion, openclawCommit, \
@@ -239,7 +239,7 @@ impl<'a> SandboxesReport<'a> {
         )
     }
 
-    /// Makes the answer of the rows for [`sql`](Self::sql).
+    /// Builds the response from the rows for [`sql`](Self::sql).
     pub fn answer(&self, sandboxes: &str) -> Result<Sandboxes, UnexpectedAnswer> {
         let heard_since = self.as_of.minus(self.silent_after);
         let mut sandboxes: Vec<_> = rows::read::<Sandbox>(sandboxes)?
@@ -280,11 +280,11 @@ impl Report for SandboxesReport<'_> {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sandboxes {
-    /// When the first page was asked for: all pages show the fleet as it was then.
+    /// Time of the request for the first page; all pages show the fleet as of then.
     pub as_of: Time,
-    /// Check-ins after this time are counted.
+    /// Only check-ins after this time count.
     pub from: Time,
-    /// How long a sandbox is not heard of until it is silent.
+    /// Seconds without a check-in until a sandbox is silent.
     pub silent_after_seconds: u64,
     /// The `cursor` of the next page, if there is one.
     pub next: Option<String>,

@@ -1,4 +1,4 @@
-//! Analytics Engine's SQL, written from the contract's names.
+//! Analytics Engine's SQL, built from the contract's names.
 
 use std::fmt::{self, Write};
 
@@ -24,19 +24,19 @@ pub(crate) const LOAD: Column = Column::of("loadAvg5m");
 pub(crate) const BYTES_IN: Column = Column::of("bandwidthBytesIn");
 pub(crate) const BYTES_OUT: Column = Column::of("bandwidthBytesOut");
 
-/// The longest query that Analytics Engine takes, in characters. Its documentation does not say so; its
-/// answer to a longer one does (`SQL was excessively long, exceeded maximum length: 10000`).
+/// Longest query that Analytics Engine accepts, in characters. Its documentation does not say so, but its error does
+/// (`SQL was excessively long, exceeded maximum length: 10000`).
 pub(crate) const MAX_SQL: usize = 10_000;
 
-/// How much of a text a report shows, in characters. A contract's text may have 1,024 bytes, of which JSON
-/// makes 6,144 if all are control characters; versions, states, regions and machines' ids are shorter than
-/// this, and 9 texts of a sandbox come to 9 x 96 x 6 B = 5,184 B at most.
+/// Reports truncate texts to this many characters. A text of the contract may have 1,024 bytes, which is 6,144 in JSON if
+/// all are control characters. Versions, states, regions and machine ids are shorter than this, and 9 texts of a sandbox
+/// take 9 x 96 x 6 B = 5,184 B at most.
 pub(crate) const LONGEST_TEXT: usize = 96;
 
-/// A comparison of a column with a text, whatever the text holds.
+/// A comparison of a column with any text.
 ///
-/// Analytics Engine refuses literals with a quote or a backslash, escaped or not: such a text is compared
-/// in hexadecimal digits, which sort as the bytes do.
+/// Analytics Engine refuses literals with a quote or a backslash, escaped or not. Such a text is compared in hexadecimal
+/// digits, which have the same order as the bytes.
 pub(crate) fn compare(column: impl fmt::Display, operator: &str, text: &str) -> String {
     if is_literal(text) {
         format!("{column} {operator} '{text}'")
@@ -45,12 +45,12 @@ pub(crate) fn compare(column: impl fmt::Display, operator: &str, text: &str) -> 
     }
 }
 
-/// Whether a text can stand in quotes.
+/// Whether a text can be a quoted literal.
 fn is_literal(text: &str) -> bool {
     !text.contains(['\'', '\\'])
 }
 
-/// As Analytics Engine's `hex` writes it.
+/// The digits as Analytics Engine's `hex` writes them.
 fn hex(text: &str) -> String {
     text.bytes().fold(String::with_capacity(2 * text.len()), |mut digits, byte| {
         let _ = write!(digits, "{byte:02X}");
@@ -58,8 +58,7 @@ fn hex(text: &str) -> String {
     })
 }
 
-/// `FROM` and `WHERE`: the points within a span, of the sandboxes that may be seen. `WHERE` may go on
-/// with `AND`.
+/// `FROM` and `WHERE` for the points within a span, of the sandboxes that the principal may see. `AND` may follow.
 pub(crate) fn points(span: Span, only: Option<&str>) -> String {
     let Span { after: Time(after), until: Time(until) } = span;
     let mut sql = format!(
@@ -78,20 +77,20 @@ impl QueryScope<'_> {
     }
 }
 
-/// The check-ins that the points stand for.
+/// The number of check-ins that the points stand for.
 pub(crate) const CHECK_INS: &str = "SUM(_sample_interval)";
 
-/// For how many check-ins a point may stand: 1 if none was left out, 0 without points.
+/// The highest sampling interval: 1 if nothing was sampled, 0 without points.
 pub(crate) const SAMPLE_INTERVAL: &str = "max(_sample_interval)";
 
-/// A number, but no more than the contract allows: points from before it had bounds hold any.
+/// A number up to the contract's bound: points from before it had bounds hold any number.
 fn bounded(column: Column) -> String {
     let highest = match column {
         RESTARTS | TOTAL_RESTARTS => MAX_RESTARTS,
         UPTIME => MAX_UPTIME_SECONDS,
         LOAD => MAX_LOAD,
-        // Compared in MiB, which loses nothing: Analytics Engine was seen to take a literal of 10^14 and
-        // more for an integer, which `if` then refuses beside a double.
+        // Compared in MiB, which loses nothing: Analytics Engine was seen to take a literal of 10^14 and more for an integer,
+        // which `if` then refuses beside a double.
         _ => {
             const MIB: f64 = 1_048_576.0;
             let most = literal(MAX_BYTES / MIB);
@@ -103,34 +102,33 @@ fn bounded(column: Column) -> String {
     format!("if({column} > {highest}, {highest}, {column})")
 }
 
-/// A whole number as a double: both branches of an `if` have to be of one type.
+/// A whole number as a double: both branches of an `if` must have the same type.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole, up to 2^53")]
 fn literal(whole: f64) -> String {
     format!("{}.0", whole as u64)
 }
 
-/// What a column adds up to over the check-ins that a point stands for.
+/// A column, weighted by the check-ins that a point stands for.
 pub(crate) fn weighed(column: Column) -> String {
     format!("{} * _sample_interval", bounded(column))
 }
 
-/// The sum of a column over the check-ins that the points stand for. Of numbers within their bounds, it is
-/// finite: 2^53 times 10^12 check-ins is 10^28.
+/// The weighted sum of a column. With bounded numbers it is finite: 2^53 times 10^12 check-ins is 10^28.
 pub(crate) fn sum(column: Column) -> String {
     format!("SUM({})", weighed(column))
 }
 
-/// The highest number in a column.
+/// The maximum of a column.
 pub(crate) fn highest(column: Column) -> String {
     format!("max({})", bounded(column))
 }
 
-/// The start of a text, which is all of it unless somebody wants the report to be large.
+/// A text, truncated; only a hostile one is longer.
 pub(crate) fn start_of(text: impl fmt::Display) -> String {
     format!("substring({text}, 1, {LONGEST_TEXT})")
 }
 
-/// What a column holds in the latest point.
+/// The value of a column in the latest point.
 pub(crate) fn latest(column: Column) -> String {
     match column {
         Column::Double(_) => format!("argMax({}, timestamp)", bounded(column)),
@@ -138,10 +136,10 @@ pub(crate) fn latest(column: Column) -> String {
     }
 }
 
-/// An expression over a sandbox's points: 1 if it is off on purpose, 0 if not.
+/// 1 if a sandbox is off on purpose, else 0; over its points.
 ///
-/// Its last check-in says so, and comes from the machine that was there before: a stranger's good-bye does
-/// not explain why that one fell silent.
+/// Its last check-in must say so and come from the machine that was there before: a stranger's good-bye does not explain
+/// why that one fell silent.
 #[must_use]
 pub fn on_purpose() -> String {
     let states = format!("'{}'", ON_PURPOSE.join("', '"));
@@ -152,13 +150,13 @@ pub fn on_purpose() -> String {
     )
 }
 
-/// A quantile of a column over the check-ins that the points stand for.
+/// A weighted quantile of a column.
 pub(crate) fn quantile(level: &str, column: Column) -> String {
     format!("quantileExactWeighted({level})({}, _sample_interval)", bounded(column))
 }
 
-/// A query about these sandboxes, in at most `most` pieces that are short enough: `make` writes one, given a
-/// condition on the sandbox. Returns how many of them the pieces are about, too.
+/// Queries about these sandboxes, in at most `most` pieces within the length limit. `make` builds one from a condition on
+/// the sandbox. Also returns how many sandboxes the pieces cover.
 pub(crate) fn in_pieces<'a>(
     ids: impl IntoIterator<Item = &'a str>,
     most: usize,
@@ -169,7 +167,7 @@ pub(crate) fn in_pieces<'a>(
     let mut pieces = Vec::new();
     let (mut piece, mut used, mut covered) = (Ids::default(), 0, 0);
     for id in ids {
-        // With its quotes and a comma; as digits, where it can be no literal.
+        // With quotes and a comma; as hexadecimal digits if it cannot be a literal.
         let length = if is_literal(id) { id.chars().count() } else { 2 * id.len() } + "'', ".len();
         if used + length > room && used > 0 {
             pieces.push(make(&std::mem::take(&mut piece).condition()));
@@ -192,7 +190,7 @@ pub(crate) fn in_pieces<'a>(
     (pieces, covered)
 }
 
-/// Sandboxes, by how a query can name them.
+/// Sandboxes by how a query can name them.
 #[derive(Default)]
 struct Ids {
     literals: Vec<String>,
@@ -209,7 +207,7 @@ impl Ids {
     }
 }
 
-/// When the first and the last of the points arrived.
+/// The times of the first and the last point.
 pub(crate) const FIRST_SEEN: &str = "toUnixTimestamp(min(timestamp))";
 pub(crate) const LAST_SEEN: &str = "toUnixTimestamp(max(timestamp))";
 

@@ -1,4 +1,4 @@
-//! Points in time, and the span that a question is about.
+//! Times, and the span of a query.
 
 use std::fmt;
 
@@ -7,24 +7,24 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::rows;
 
-/// Seconds since 1970, UTC: the resolution of Analytics Engine's timestamps. RFC 3339 in answers.
+/// Seconds since 1970 in UTC, the resolution of Analytics Engine's timestamps. Serialized in RFC 3339.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Time(#[serde(deserialize_with = "rows::whole")] pub u64);
 
 impl Time {
-    /// The time this many seconds earlier; not before 1970.
+    /// The time this many seconds earlier, at least 1970.
     #[must_use]
     pub const fn minus(self, seconds: u64) -> Self {
         Self(self.0.saturating_sub(seconds))
     }
 
-    /// The seconds from an earlier time to this one, 0 if it is not earlier.
+    /// The seconds since an earlier time, 0 if it is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// The start of the step that this time lies in; steps are counted from 1970.
+    /// The start of the step that contains this time; steps are aligned to 1970.
     #[must_use]
     pub const fn start_of(self, step: u64) -> Self {
         Self(self.0 - self.0 % step)
@@ -34,7 +34,7 @@ impl Time {
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = i64::try_from(self.0).ok().and_then(|time| DateTime::from_timestamp(time, 0));
-        // Out of range would be the year 262143.
+        // Only the year 262143 is out of range.
         f.write_str(&time.unwrap_or_default().to_rfc3339_opts(SecondsFormat::Secs, true))
     }
 }
@@ -45,7 +45,7 @@ impl Serialize for Time {
     }
 }
 
-/// What a question is about: from just after `after` until `until`, which is the time it was asked.
+/// The span of a query: after `after`, up to and including `until`, which is the time of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span {
     pub(crate) after: Time,
