@@ -1,6 +1,5 @@
 //! Decides what the daemon does, and when. Pure: it takes events with their time and returns what to do;
-//! [service] does it. So a day of check-ins, failures and crashes can be tested
-//! in a millisecond.
+//! [service] executes it. So a test covers a day of check-ins, failures and crashes in a millisecond.
 
 pub mod check_in_thread;
 pub mod schedule;
@@ -16,81 +15,81 @@ use crate::collect::process::Status;
 use crate::daemon::schedule::{Completion, Schedule, Timing};
 use crate::daemon::supervisor::{Action, CommandExit, Supervisor};
 
-/// How long the last check-in may take, from the request to stop: whoever stops the agent waits.
+/// Timeout of the last check-in, from the request to stop: somebody waits for the agent to end.
 pub const LAST_CHECK_IN: Duration = Duration::from_secs(3);
 
-/// What happened.
+/// An event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Time went by.
+    /// Time passed.
     Tick,
-    /// The command was started, as the process with this id.
+    /// The command started, as the process with this id.
     Spawned(u32),
-    /// The command has ended, or could not be started.
+    /// The command ended, or could not start.
     Exited(CommandExit),
-    /// The command has ended, but not all that it started.
+    /// The command ended, but some of its processes still run.
     LeftBehind,
-    /// The command cannot be ended.
+    /// The command could not be killed.
     CannotEnd,
-    /// A signal stopped the command, or let it go on.
+    /// A signal stopped or continued the command.
     Suspended(bool),
-    /// A check-in has ended.
+    /// A check-in ended.
     CheckedIn(Completion),
-    /// The configuration was read again.
+    /// The configuration was reloaded.
     Reloaded,
-    /// The command is to be restarted.
+    /// The command shall restart.
     Restart,
-    /// The agent is to end.
+    /// The agent shall stop.
     Stop,
 }
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Something about the command.
+    /// Act on the command.
     Command(Action),
     /// Check in, then send [`Event::CheckedIn`].
     CheckIn,
     /// Check in for the last time, and send [`Event::CheckedIn`] by this time.
     LastCheckIn(Instant),
-    /// End the program.
+    /// Exit.
     Quit,
 }
 
-/// The daemon's state of mind.
+/// The state of the daemon.
 #[derive(Debug)]
 pub struct Daemon {
     schedule: Schedule,
-    /// Of the command, if there is one.
+    /// The supervisor of the command, if there is one.
     supervisor: Option<Supervisor>,
     in_flight: bool,
-    /// Whether the check-in in flight was begun with what has been read again since.
+    /// Whether the check-in in flight began with the reloaded configuration.
     outdated: bool,
     /// Check-ins in a row that were not accepted.
     failures: u64,
     stopping: Option<Stopping>,
 }
 
-/// On the way out.
+/// The state of stopping.
 #[derive(Debug)]
 struct Stopping {
     command_is_down: bool,
     last_check_in: LastCheckIn,
-    /// No check-in is waited for after this.
+    /// The agent waits for no check-in after this time.
     give_up_at: Instant,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum LastCheckIn {
-    /// Another one is still in flight.
+    /// Another check-in is still in flight.
     Waiting,
     Sent,
-    /// Ended, or given up.
+    /// The last check-in ended, or its time is up.
     Over,
 }
 
 impl Daemon {
-    /// A daemon whose first check-in is due after the initial delay, and what it does first.
+    /// A daemon whose first check-in is due after the initial delay, and its first effects.
     #[must_use]
     pub fn start(
         timing: Timing,
@@ -110,7 +109,7 @@ impl Daemon {
         (daemon, effects)
     }
 
-    /// Takes in what happened, and says what to do about it.
+    /// Handles an event and returns what to do.
     #[must_use]
     pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Effect> {
         let action = match event {
@@ -155,7 +154,7 @@ impl Daemon {
         effects
     }
 
-    /// When to [tick](Event::Tick) if nothing happens before.
+    /// When the next [tick](Event::Tick) is due.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let check_in = match &self.stopping {
@@ -168,37 +167,37 @@ impl Daemon {
         [check_in, command].into_iter().flatten().min()
     }
 
-    /// When the next check-in is due, if there is to be another.
+    /// When the next check-in is due, unless the agent is stopping.
     #[must_use]
     pub fn next_check_in(&self) -> Option<Instant> {
         self.stopping.is_none().then(|| self.schedule.due())
     }
 
-    /// How many check-ins in a row were not accepted.
+    /// Number of check-ins in a row that were not accepted.
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.failures
     }
 
-    /// Whether the daemon is on its way out.
+    /// Whether the agent is stopping.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stopping.is_some()
     }
 
-    /// When the command is started again, where it waits for that.
+    /// When the command restarts, if it waits for that.
     #[must_use]
     pub fn next_start(&self) -> Option<Instant> {
         self.supervisor.as_ref().and_then(Supervisor::next_start)
     }
 
-    /// What is known about the command, if there is one.
+    /// The status of the command, if there is one.
     #[must_use]
     pub fn command(&self, now: Instant) -> Option<Status> {
         self.supervisor.as_ref().map(|supervisor| supervisor.status(now))
     }
 
-    /// What keeps the command running, if there is one.
+    /// The supervisor of the command, if there is one.
     #[must_use]
     pub fn supervisor(&self) -> Option<&Supervisor> {
         self.supervisor.as_ref()
@@ -231,7 +230,7 @@ impl Daemon {
         self.supervisor.as_mut().map_or(Action::Finish, |supervisor| supervisor.shut_down(now))
     }
 
-    /// Passes an action on, but for the end of the command, which is a matter of one's own.
+    /// Passes an action on, except `Finish`, which it handles itself during shutdown.
     fn acted(&mut self, action: Option<Action>) -> Option<Effect> {
         match (action?, &mut self.stopping) {
             (Action::Finish, Some(stopping)) => {

@@ -23,55 +23,53 @@ use crate::collect::boot;
 use crate::collect::process::Status;
 use crate::report::ledger::Ledger;
 
-/// The largest state file that is read, in bytes: hundreds of interfaces are a tenth of it.
+/// Largest state file that is read, in bytes; hundreds of interfaces take a tenth of it.
 const MAX_BYTES: u64 = 1024 * 1024;
 
-/// All that is in the file.
+/// The content of the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct State {
-    /// Who the rest is about.
+    /// The sandbox that the file is about.
     pub sandbox_id: String,
     /// The unreported counters.
     pub ledger: Ledger,
-    /// How the agent is doing; `None` after `once`, which does not stay.
+    /// The running agent; `None` after `once`.
     pub agent: Option<Agent>,
 }
 
-/// How an agent that stays is doing.
+/// The state of a running agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Agent {
     /// Its process id.
     pub pid: u32,
-    /// When that process was started, in ticks since the machine was: another one may have the id.
+    /// When that process started, in ticks since boot, since another process may get its id.
     pub pid_started_ticks: Option<u64>,
-    /// Since which start of the machine.
+    /// The boot that it runs in.
     pub boot_id: Option<String>,
-    /// Its version and commit.
     pub version: String,
-    /// Since when it runs.
+    /// When it started.
     pub started: Time,
     /// When this was written.
     pub updated: Time,
-    /// The last accepted check-in.
     pub last_accepted: Option<Time>,
-    /// The last check-in that was not accepted, even if one was since.
+    /// The last check-in that was not accepted, even if a later one was.
     pub last_error: Option<Failure>,
-    /// How many in a row were not accepted.
+    /// Number of check-ins in a row that were not accepted.
     pub failures_in_a_row: u64,
-    /// When it will check in next; `None` if it is ending.
+    /// When the next check-in is due; `None` while the agent stops.
     pub next_attempt: Option<Time>,
     /// The same on the monotonic clock, by which `status` sees whether it has passed.
     pub next_attempt_uptime: Option<Uptime>,
-    /// How long it may take until that attempt shows here, in seconds.
+    /// Longest time until that attempt shows here, in seconds.
     pub attempt_timeout_seconds: u64,
-    /// The process that is reported on.
+    /// The reported process.
     pub process: Process,
 }
 
 impl Agent {
-    /// An agent that starts at `now`, and what it knows from the one `before` it.
+    /// An agent that starts at `now`, with what it takes over from the one `before`.
     #[must_use]
     pub fn starting(before: Option<&Self>, now: SystemTime) -> Self {
         let now = Time::new(now);
@@ -92,7 +90,7 @@ impl Agent {
         }
     }
 
-    /// Whether it still runs, as far as can be seen from here.
+    /// Whether it still runs, as far as this process can see.
     pub fn runs(&self) -> Result<(), Gone> {
         let differ = |ours: Option<&str>, theirs: Option<&str>| {
             ours.zip(theirs).is_some_and(|(ours, theirs)| ours != theirs)
@@ -101,7 +99,7 @@ impl Agent {
             return Err(Gone::Rebooted);
         }
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
-        // One of another user counts.
+        // A process of another user counts as well.
         if pid.is_none_or(|pid| test_kill_process(pid) == Err(Errno::SRCH)) {
             return Err(Gone::Ended(self.pid));
         }
@@ -111,16 +109,16 @@ impl Agent {
         }
     }
 
-    /// Whether the command that it runs has been stopped, by a terminal or by somebody.
+    /// Whether a signal has stopped its command, from a terminal or elsewhere.
     #[must_use]
     pub fn command_is_stopped(&self) -> bool {
-        // Only the agent's own: the ids that a controller reports may be of another namespace.
+        // Only for the agent's own command: a controller may report ids of another namespace.
         let stat = self.process.pid.and_then(stat);
         let agent = i32::try_from(self.pid).ok();
         stat.is_some_and(|stat| stat.state == 'T' && Some(stat.ppid) == agent)
     }
 
-    /// All of it on one line.
+    /// One line with everything.
     #[must_use]
     pub fn summary(&self) -> String {
         let state = &self.process.state;
@@ -140,15 +138,15 @@ impl Agent {
 /// Why an agent does not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Gone {
-    /// It was another start of the machine.
+    /// It belongs to an earlier boot.
     #[error("the machine has rebooted since")]
     Rebooted,
-    /// There is no such process, or its id is another's by now.
+    /// No such process exists, or another one has its id.
     #[error("its process {0} is gone")]
     Ended(u32),
 }
 
-/// What the kernel knows of a process.
+/// The kernel's view of a process.
 fn stat(pid: u32) -> Option<Stat> {
     Stat::from_file(format!("/proc/{pid}/stat")).ok()
 }
@@ -160,34 +158,33 @@ fn boot_id() -> Option<String> {
 /// A check-in that was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// When.
     pub at: Time,
-    /// The server's code, or `unreachable`, or `http_<status>` where a server gave no code.
+    /// The server's code, `unreachable`, or `http_<status>` if the server has no code.
     pub code: String,
-    /// What it was, and what to check.
+    /// What happened, and what to check.
     pub message: String,
 }
 
-/// The process that is reported on, as far as it is known.
+/// The reported process, as far as known.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Process {
-    /// `running`, `crashed` and so on; `unknown` if asking failed.
+    /// `running`, `crashed` and so on; `unknown` if reading it failed.
     pub state: String,
-    /// Its process id, if that is known and it has one.
+    /// Its process id, if known.
     pub pid: Option<u32>,
-    /// How often it was restarted.
+    /// Number of restarts.
     pub restarts: u64,
-    /// How long it had been up, in seconds, when this was [seen](Self::seen).
+    /// Uptime in seconds when it was [seen](Self::seen).
     pub uptime_seconds: f64,
-    /// `signal:<NAME>`, `code:<N>`, or empty before the first exit; `None` is not known.
+    /// `signal:<NAME>`, `code:<N>`, or empty before the first exit; `None` if unknown.
     pub last_exit_reason: Option<String>,
-    /// When it was so.
+    /// When this was read.
     pub seen: Time,
-    /// How often in a row it crashed soon after it was started, where the agent itself runs it.
+    /// Number of crashes in a row soon after a start, if the agent itself supervises it.
     #[serde(default)]
     pub crashes_in_a_row: u32,
-    /// When it will be started again, if it waits for that.
+    /// When it restarts, if it waits for that.
     pub next_start: Option<Time>,
 }
 
@@ -214,22 +211,21 @@ impl Process {
 /// Why a state file could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// It cannot be read.
     #[error("{0}")]
     Read(#[from] io::Error),
-    /// It holds something else.
+    /// Its content is not a state.
     #[error("not a state file: {0}")]
     Parse(#[from] serde_json::Error),
 }
 
 impl State {
-    /// Nothing is known yet.
+    /// The state of a new sandbox.
     #[must_use]
     pub fn new(sandbox_id: &str) -> Self {
         Self { sandbox_id: sandbox_id.to_owned(), ledger: Ledger::default(), agent: None }
     }
 
-    /// Reads a state file, if there is one, whoever it belongs to.
+    /// Reads a state file of any user, if there is one.
     pub fn load(path: &Path) -> Result<Option<Self>, LoadError> {
         let file = match opened(OpenOptions::new().read(true), path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -243,8 +239,7 @@ impl State {
         Ok(Some(serde_json::from_slice(&text)?))
     }
 
-    /// Reads the state file of an agent that has this process's user: what another user wrote would
-    /// be sent.
+    /// Reads a state file of this process's user: content of another user would be sent.
     pub fn load_own(path: &Path) -> Result<Option<Self>, LoadError> {
         match check(path, true) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -252,23 +247,22 @@ impl State {
         }
     }
 
-    /// Writes a state file, wholly or not at all: a machine may stop at any moment. Only its owner
-    /// can read it.
+    /// Writes a state file atomically, since a machine may stop at any moment. Only its owner can read it.
     pub fn save(&self, path: &Path) -> io::Result<()> {
-        // It would take the place of whatever is there, be it a device.
+        // The rename would replace whatever is there, even a device.
         check(path, true)?;
         let mut file = NamedTempFile::new_in(directory(path))?;
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
         file.write_all(&text)?;
-        // Else the rename may reach the disk before the text does.
+        // Without the sync, the rename may reach the disk before the content.
         file.as_file().sync_data()?;
         file.persist(path)?;
         Ok(())
     }
 }
 
-/// Opens a file without following a link and without waiting for the other end of a pipe.
+/// Opens a file without following a link or waiting for the other end of a pipe.
 fn opened(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = options.custom_flags(flags.bits().cast_signed()).open(path);
@@ -289,13 +283,13 @@ fn odd(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what.into())
 }
 
-/// Why there should be no state file at this path: what is there is none, or, where it is to be
-/// `owned` by this process's user, is another's; or anybody could put another in its place.
+/// Why this path must not hold a state file: it is not a regular file; it shall be `owned` by this process's user and is
+/// not; or anybody could replace it.
 pub fn check(path: &Path, owned: bool) -> io::Result<()> {
     let denied = |why: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     let trusted = |found: &Metadata| [0, geteuid().as_raw()].contains(&found.uid());
     let directory = fs::metadata(directory(path))?;
-    // In one's own or root's, another user can at most put something that is refused below.
+    // In a directory of this user or root, another user can at most put something that is refused below.
     if directory.mode() & 0o002 != 0 && !trusted(&directory) {
         return denied(format!(
             "anybody can write to its directory, which is of another user, with id {}",
@@ -313,7 +307,6 @@ pub fn check(path: &Path, owned: bool) -> io::Result<()> {
     }
 }
 
-/// Another agent uses the state file.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the state file {} is in use by another agent{}: two would report the same bytes twice; stop that \
@@ -326,11 +319,11 @@ pub struct InUse {
     pid: Option<u32>,
 }
 
-/// Keeps other agents from using a state file, as long as it is there. The file itself cannot be what
-/// is locked: every time it is written it is another.
+/// Locks a state file for this process's lifetime. The lock is on a file beside it, since every write replaces the state
+/// file itself.
 ///
-/// Where it cannot be locked, the agent goes on without, and hands that to `warn`; but not where no
-/// state file can be written either, which is reported by itself.
+/// If locking fails, the agent continues and gets the reason in `warn`; except where no state file can be written either,
+/// which is reported separately.
 pub fn lock(path: &Path, warn: impl FnOnce(&str)) -> Result<Option<File>, InUse> {
     if check(path, true).is_err() {
         return Ok(None);
@@ -358,7 +351,7 @@ pub fn lock(path: &Path, warn: impl FnOnce(&str)) -> Result<Option<File>, InUse>
     }
 }
 
-/// Why a state file that can be written could not be locked by an agent; leaves nothing there.
+/// Why an agent could not lock a writable state file; leaves no file behind.
 #[must_use]
 pub fn unlockable(path: &Path) -> Option<NotLocked> {
     match open_lock(path, false) {
@@ -386,30 +379,29 @@ fn lock_name(path: &Path) -> PathBuf {
 
 fn open_lock(path: &Path, create: bool) -> Result<File, NotLocked> {
     let name = lock_name(path);
-    // Nor can another user hold up the agent with a file of that name.
+    // Another user cannot block the agent with a file of that name.
     let file = check(&name, true)
         .and_then(|()| opened(OpenOptions::new().write(true).create(create).mode(0o600), &name));
     file.map_err(|error| NotLocked { name, error })
 }
 
-/// Why no state file can be written at this path, as far as can be known without trying.
+/// Why no state file can be written at this path, as far as can be known without writing it.
 ///
-/// Its age says nothing: where nothing happens, nothing is written.
+/// Its age says nothing: without events, nothing is written.
 #[must_use]
 pub fn unwritable(path: &Path) -> Option<io::Error> {
     let directory = directory(path);
     if let Err(error) = access(directory, Access::WRITE_OK) {
         return Some(error.into());
     }
-    // Of these, some file systems do not count the files.
+    // Some file systems do not count files.
     let full = |space: &StatVfs| {
         space.f_bavail == 0 && space.f_blocks > 0 || space.f_favail == 0 && space.f_files > 0
     };
     statvfs(directory).ok().filter(full).map(|_| io::ErrorKind::StorageFull.into())
 }
 
-/// Where a state file is. A rename is one step only within a file system, so what is to become one is
-/// written here, too.
+/// The directory of a state file. A rename is atomic only within a file system, so new content is written here first.
 fn directory(path: &Path) -> &Path {
     match path.parent() {
         Some(directory) if !directory.as_os_str().is_empty() => directory,
@@ -417,19 +409,18 @@ fn directory(path: &Path) -> &Path {
     }
 }
 
-/// The state file of an agent that stays. Whatever is wrong with it, the agent goes on.
+/// The state file of a running agent. Problems with it never stop the agent.
 #[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
-    /// Why it could not be written the last time. What lasts is said once.
+    /// The last write error: a lasting one is logged once.
     unwritable: Option<io::ErrorKind>,
-    /// For as long as the agent runs.
+    /// Held while the agent runs.
     _lock: Option<File>,
 }
 
 impl StateFile {
-    /// The one that was asked for, or the first of the default places. Of those,
-    /// the directory is made if it is not there.
+    /// The requested file, or the first default place, whose directory is created if necessary.
     pub fn new(arguments: &StateArguments) -> Result<Self, InUse> {
         let path = arguments.paths().swap_remove(0);
         if let (None, Some(directory)) = (&arguments.state_file, path.parent()) {
@@ -440,7 +431,7 @@ impl StateFile {
         Ok(Self { path, unwritable: None, _lock: lock })
     }
 
-    /// What is known of a sandbox.
+    /// The stored state of a sandbox.
     #[must_use]
     pub fn load(&self, sandbox_id: &str) -> State {
         let path = self.path.display();
@@ -453,7 +444,6 @@ impl StateFile {
         State::new(sandbox_id)
     }
 
-    /// Writes the state.
     pub fn save(&mut self, state: &State) {
         let error = state.save(&self.path).err();
         let kind = error.as_ref().map(io::Error::kind);
@@ -474,7 +464,7 @@ impl StateFile {
 }
 
 impl StateArguments {
-    /// Where the state file can be, in this order.
+    /// Possible places of the state file, in order.
     #[must_use]
     pub fn paths(&self) -> Vec<PathBuf> {
         self.state_file.clone().map_or_else(|| self.default_paths(), |path| vec![path])
@@ -485,9 +475,9 @@ impl StateArguments {
     }
 }
 
-/// Where state files are looked for and kept if nobody says where, in this order.
+/// Default places of state files, in order.
 fn default_paths(runtime_directory: Option<&Path>, xdg: Option<&Path>) -> Vec<PathBuf> {
-    // systemd separates several directories by colons; the first is as good as any.
+    // systemd separates several directories by colons; the first one is enough.
     let service = runtime_directory
         .and_then(|paths| paths.to_str())
         .and_then(|paths| paths.split(':').next())
@@ -497,24 +487,24 @@ fn default_paths(runtime_directory: Option<&Path>, xdg: Option<&Path>) -> Vec<Pa
     [service, user, Some(system)].into_iter().flatten().collect()
 }
 
-/// A point in time, to the second; as text it is RFC 3339.
+/// A time with a resolution of seconds; in RFC 3339 as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time(SystemTime);
 
 impl Time {
-    /// The present, or what is passed as such.
+    /// The time `now`.
     #[must_use]
     pub fn new(time: SystemTime) -> Self {
         Self(time)
     }
 
-    /// How long ago that was; zero if it is yet to come.
+    /// The time since then; zero if it is in the future.
     #[must_use]
     pub fn before(self, now: SystemTime) -> Duration {
         now.duration_since(self.0).unwrap_or_default()
     }
 
-    /// How long it is until then; zero if it has passed.
+    /// The time until then; zero if it is in the past.
     #[must_use]
     pub fn after(self, now: SystemTime) -> Duration {
         self.0.duration_since(now).unwrap_or_default()
@@ -554,26 +544,25 @@ impl<'de> Deserialize<'de> for Time {
     }
 }
 
-/// A point in time by the clock that [`Instant`](std::time::Instant)s are of, which another process
-/// on this machine can read as well: nobody sets it, and it stands still while the machine sleeps. In
-/// the file it is seconds.
+/// A time of the monotonic clock of [`Instant`](std::time::Instant), which other processes on this machine can read as
+/// well. Nobody can set it, and it pauses while the machine sleeps. In seconds in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Uptime(Duration);
 
 impl Uptime {
-    /// The present.
+    /// The present time.
     #[must_use]
     pub fn now() -> Self {
         Self(clock_gettime(ClockId::Monotonic).try_into().unwrap_or_default())
     }
 
-    /// That much later.
+    /// This time plus a duration.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(duration))
     }
 
-    /// How long before `now` that was; zero if it is yet to come.
+    /// The time from this to `now`; zero if it is in the future.
     #[must_use]
     pub fn before(self, now: Self) -> Duration {
         now.0.saturating_sub(self.0)

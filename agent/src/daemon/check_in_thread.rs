@@ -1,6 +1,6 @@
 //! The thread that takes readings and sends check-ins, one at a time.
 //!
-//! Both can take seconds, and the daemon has signals and a command to look after meanwhile.
+//! Both can take seconds, while the daemon handles signals and the command.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -18,45 +18,44 @@ use crate::report::check_in::{Attempt, observe};
 use crate::report::ledger::Ledger;
 use crate::report::send::Outcome;
 
-/// All that comes from the settings.
+/// Everything from the settings.
 #[derive(Debug)]
 pub struct Setup {
-    /// Who reports, and from what.
+    /// The sandbox and its sources.
     pub config: Config,
-    /// Where to.
+    /// The endpoint.
     pub target: Target,
 }
 
-/// What the thread is to do.
+/// A job for the thread.
 #[derive(Debug)]
 pub struct Job {
-    /// From these settings.
+    /// The settings to use.
     pub setup: Arc<Setup>,
-    /// The state of the process, where the agent itself supervises it.
+    /// The status of the process, if the agent itself supervises it.
     pub process: Option<Status>,
-    /// What to do.
     pub task: Task,
 }
 
 /// What to do.
 #[derive(Clone, Copy, Debug)]
 pub enum Task {
-    /// See where the counters are.
+    /// Only read the counters.
     Look,
     /// Check in.
     CheckIn,
-    /// Check in for the last time, and be done by then.
+    /// Check in for the last time, by this time.
     LastCheckIn(Instant),
 }
 
-/// What came of a job.
+/// The result of a job.
 #[derive(Debug)]
 pub struct Done {
     /// The unreported counters after the job.
     pub ledger: Ledger,
-    /// The process.
+    /// The health of the process.
     pub process: ProcessHealth,
-    /// What came of the check-in, if there was one; or what broke.
+    /// The outcome of the check-in, if there was one; or a defect.
     pub outcome: Result<Option<Outcome>, Broken>,
 }
 
@@ -76,7 +75,7 @@ pub fn start(
         let mut this =
             CheckInThread { children, ledger, collector: None, warnings: BTreeSet::new() };
         for job in jobs {
-            // A defect in here must not cost more than this check-in.
+            // A panic in here must cost only this check-in.
             let result = catch_unwind(AssertUnwindSafe(|| this.carry_out(job)));
             done(result.unwrap_or_else(|panic| {
                 let reason = panic.downcast_ref::<String>().cloned();
@@ -96,7 +95,7 @@ struct CheckInThread {
     children: Children,
     /// The unreported counters.
     ledger: Ledger,
-    /// With the settings that it was made from.
+    /// The collector, with the settings that it was built from.
     collector: Option<(Arc<Setup>, Collector)>,
     /// The last warnings: a lasting problem is logged once.
     warnings: BTreeSet<String>,

@@ -1,46 +1,45 @@
-//! When the next check-in is due. Pure: the clock and the dice are arguments.
+//! When the next check-in is due. Pure: clock and random numbers are arguments.
 
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use fastrand::Rng;
 
-/// The ceiling of the first delay after a failure; it doubles with every further one.
+/// Ceiling of the first delay after a failure; it doubles with each further failure.
 const FIRST_BACKOFF: Duration = Duration::from_secs(5);
 
-/// The longest `Retry-After` that is honoured.
+/// Longest `Retry-After` that is honoured.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_hours(1);
 
-/// How often check-ins are sent.
+/// Timing of check-ins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// Before the first one.
+    /// Delay of the first check-in.
     pub initial_delay: Duration,
-    /// Between one and the next.
+    /// Interval between check-ins.
     pub interval: Duration,
-    /// How far either is stretched or shortened by chance, in percent of it, at most 50.
+    /// Random deviation of both, in percent, at most 50.
     pub jitter_percent: u8,
 }
 
-/// What the last check-in means for the next one.
+/// How a check-in ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Completion {
-    /// It was accepted.
     Accepted,
-    /// It was refused: sooner is no better.
+    /// Refused: an earlier retry would not help.
     Refused,
-    /// Network error, 429 or 5xx: sooner, but in step with nobody, and not before the server wants.
+    /// Network error, 429 or 5xx: retry sooner, at a random time, and not before `Retry-After`.
     TryLater(Option<Duration>),
 }
 
-/// Says when the next check-in is due. There is one due time at any time, set when the last
-/// check-in has ended: however far a clock jumps or a machine sleeps, nothing piles up.
+/// Plans the next check-in when the last one has ended. There is always exactly one due time, so nothing piles up when a
+/// clock jumps or a machine sleeps.
 #[derive(Debug)]
 pub struct Schedule {
     timing: Timing,
     rng: Rng,
     due: Instant,
-    /// The ceilings of the delays to come.
+    /// Ceilings of the next delays.
     backoff: ExponentialBackoff,
 }
 
@@ -59,7 +58,7 @@ impl Schedule {
         self.due
     }
 
-    /// Plans the next check-in after one that ended at `now`.
+    /// Plans the next check-in; the last one ended at `now`.
     pub fn plan(&mut self, completion: Completion, now: Instant) {
         let delay = match completion {
             Completion::Accepted | Completion::Refused => {
@@ -88,7 +87,7 @@ impl Schedule {
     }
 }
 
-/// Full jitter needs a ceiling alone; chance is applied where it is used, from a seedable source.
+/// Only the ceilings: `plan` applies full jitter with a random source that tests can seed.
 fn backoff(interval: Duration) -> ExponentialBackoff {
     ExponentialBuilder::new()
         .with_min_delay(FIRST_BACKOFF.min(interval))

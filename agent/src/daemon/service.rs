@@ -1,4 +1,4 @@
-//! `kiloclaw-agent run` and `watch`: does what the [daemon](crate::daemon) says.
+//! `kiloclaw-agent run` and `watch`: executes what the [daemon](crate::daemon) decides.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -43,16 +43,16 @@ use crate::report::ledger::Ledger;
 use crate::report::send::Outcome;
 use crate::state::{self, Agent, Failure, InUse, State, StateFile, Time, Uptime};
 
-/// What keeps the agent from starting.
+/// Why the agent cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The settings.
+    /// A setting is missing or invalid.
     #[error("{0}")]
     Config(#[from] ConfigError),
-    /// No thread or no signal handler can be had.
+    /// The system provides no thread or signal handler.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
-    /// There is an agent already.
+    /// Another agent uses the state file.
     #[error("{0}")]
     InUse(#[from] InUse),
 }
@@ -84,26 +84,25 @@ fn ended(result: Result<(), StartError>) -> Exit {
     exit
 }
 
-/// How long readings can take but for a status URL's answer: two programs, and what killing them takes.
+/// Longest time for readings except a status URL's answer: two programs, and killing them.
 const LONGEST_READING: Duration =
     openclaw::TIMEOUT.saturating_add(systemd::TIMEOUT).saturating_add(Duration::from_secs(2));
 
-/// How long systemd may take to read that the agent is ready, and how long anything else.
+/// How long systemd may take to read that the agent is ready, and any other notification.
 const NOTIFY_READY: Duration = Duration::from_secs(5);
 const NOTIFY: Duration = Duration::from_millis(50);
 
-/// Signals that end the agent in order. But for those that report a defect of a program, all that
-/// would end a process come to that, SIGUSR2 aside.
+/// Signals that stop the agent in order: all that would end a process, except SIGUSR2 and those of a defect.
 const ENDING: [i32; 9] =
     [SIGTERM, SIGINT, SIGQUIT, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGPWR, SIGXCPU];
 
 /// LXC stops a container with it.
 const SIGPWR: i32 = nix::sys::signal::Signal::SIGPWR as i32;
 
-/// Real-time signals, of which container runtimes send one or another to stop a container.
+/// Real-time signals, one of which container runtimes send to stop a container.
 const REAL_TIME: RangeInclusive<i32> = 34..=64;
 
-/// What the main thread waits for.
+/// Messages to the main thread.
 enum Message {
     Signal(i32),
     Done(Box<Done>),
@@ -123,10 +122,10 @@ fn serve(
     let alerts = Alerts::start(settings, arguments, &mut setup.config)?;
     let setup = Arc::new(setup);
     let (sender, messages) = mpsc::channel();
-    // Before anything is started: no signal must find the agent unprepared.
+    // Before anything starts: every signal must find a handler.
     listen(&sender)?;
     let children = if command.is_some() || process::id() == 1 {
-        // What the command leaves behind is not lost from sight.
+        // Orphans of the command become children of the agent.
         set_child_subreaper(Some(getpid())).map_err(io::Error::from)?;
         Children::adopting()
     } else {
@@ -137,7 +136,7 @@ fn serve(
     let boot = boot::read(&setup.config.sources.proc_root);
     let restarts = ledger.restarts_seen_in(boot.as_deref());
     let jobs = check_in_thread::start(children.clone(), ledger.clone(), move |d| {
-        // Nobody receives when the agent has ended meanwhile.
+        // The send fails only when the agent has ended meanwhile.
         let _ = sender.send(Message::Done(Box::new(d)));
     })?;
     let (command, supervisor) = match command {
@@ -175,7 +174,7 @@ fn serve(
     notify(&[NotifyState::Ready]);
     service.save();
     service.serve(&messages);
-    // As the first process it takes all with it anyway, and not all of that is the command's.
+    // The first process ends everything anyway, and not all of that belongs to the command.
     if process::id() != 1 {
         service.children.signal_orphans(|_| Some(Signal::KILL));
     }
@@ -213,18 +212,18 @@ struct Service<'a> {
     command: Vec<OsString>,
     children: Children,
     process: Option<SupervisedProcess>,
-    /// How the command is asked to end.
+    /// The signal that asks the command to end.
     stop_signal: Signal,
     daemon: Daemon,
     jobs: Sender<Job>,
-    /// How much the worker has to do.
+    /// Number of jobs in the check-in thread.
     pending: usize,
-    /// Since when it has been at what it is at.
+    /// Start of the current job.
     busy_since: Instant,
     agent: Agent,
     ledger: Ledger,
     state_file: StateFile,
-    /// The code of the failure that was last logged. What lasts is logged once.
+    /// Code of the last logged failure: a lasting failure is logged once.
     reported_code: Option<String>,
     alerts: Option<Alerts>,
 }
@@ -238,7 +237,7 @@ impl Service<'_> {
             if let Some(watchdog) = &mut watchdog
                 && watchdog.due <= now
             {
-                // A worker that hangs is a reason to be started anew.
+                // A hanging check-in thread is a reason to restart the agent.
                 if self.pending == 0 || now - self.busy_since < self.patience() {
                     notify(&[NotifyState::Watchdog]);
                 }
@@ -253,7 +252,7 @@ impl Service<'_> {
             let event = match message {
                 Ok(message) => self.take(message),
                 Err(RecvTimeoutError::Timeout) => Some(Event::Tick),
-                // Cannot be: the thread that waits for signals has a sender.
+                // Unreachable: the signal thread holds a sender.
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             if let Some(event) = event
@@ -264,11 +263,11 @@ impl Service<'_> {
         }
     }
 
-    /// Does what the daemon says; true at the end.
+    /// Executes an effect; true at the end.
     fn handle(&mut self, event: Event) -> bool {
         let time_went_by = event == Event::Tick;
         let effects = self.react(event, "the command has ended");
-        // A check-in that begins changes nothing yet.
+        // The start of a check-in changes nothing in the state file.
         let changed = !time_went_by || effects.iter().any(|effect| *effect != Effect::CheckIn);
         let quit = self.carry_out(effects);
         if changed {
@@ -322,7 +321,7 @@ impl Service<'_> {
                 tracing::info!("ending on {name}, after a last check-in");
                 self.stop_signal = if signal == SIGINT { Signal::INT } else { Signal::TERM };
                 notify(&[NotifyState::Stopping]);
-                // A version that takes its time must not cost the last check-in.
+                // A slow version probe must not cost the last check-in.
                 self.children.abandon_all_but(self.process.as_ref().map(SupervisedProcess::id));
                 if let Some(alerts) = &mut self.alerts {
                     alerts.stopping(Instant::now());
@@ -333,7 +332,7 @@ impl Service<'_> {
         }
     }
 
-    /// Takes in what happened; where that is an end of the command, says `what` and what follows.
+    /// Handles an event; if it is an end of the command, logs `what` and what follows.
     fn react(&mut self, event: Event, what: &str) -> Vec<Effect> {
         let exit = if let Event::Exited(exit) = &event { Some(exit.clone()) } else { None };
         let now = Instant::now();
@@ -398,7 +397,7 @@ impl Service<'_> {
         }
     }
 
-    /// What was killed is still there.
+    /// The killed process still exists.
     fn give_up(&mut self) -> Vec<Effect> {
         let exit = self.process.as_ref().and_then(SupervisedProcess::exit).cloned();
         if let Some(exit) = exit {
@@ -436,17 +435,17 @@ impl Service<'_> {
 }
 
 impl Service<'_> {
-    /// How long the worker may be at one thing: far longer than it can be.
+    /// Longest time for a job, far beyond what one can take.
     fn patience(&self) -> Duration {
         2 * self.attempt_timeout()
     }
 
-    /// How long a check-in may take: the readings, then the request.
+    /// Longest time for a check-in: readings, then the request.
     fn attempt_timeout(&self) -> Duration {
         LONGEST_READING + 2 * self.setup.config.timeout
     }
 
-    /// Hands the worker something to do.
+    /// Sends a job to the check-in thread.
     fn work(&mut self, task: Task) {
         let now = Instant::now();
         if self.pending == 0 {
@@ -454,11 +453,11 @@ impl Service<'_> {
         }
         self.pending += 1;
         let process = self.daemon.command(now);
-        // The worker ends with this sender and not before.
+        // The thread ends when this sender is dropped.
         let _ = self.jobs.send(Job { setup: self.setup.clone(), process, task });
     }
 
-    /// Takes in what came of it.
+    /// Handles the result of a job.
     fn done(&mut self, done: Done) -> Option<Event> {
         self.pending = self.pending.saturating_sub(1);
         self.busy_since = Instant::now();
@@ -485,7 +484,7 @@ impl Service<'_> {
         }
     }
 
-    /// Says what came of a check-in, unless it is what came of the last one.
+    /// Logs the outcome of a check-in, unless it is the same as the last one.
     fn log_outcome(&mut self, outcome: &Outcome, now: SystemTime) {
         let summary = explain::summary(outcome, &self.setup.config.redactor);
         let Some(code) = outcome.code() else {
@@ -512,7 +511,7 @@ impl Service<'_> {
             self.reported_code = Some(code.to_owned());
         }
         if let Some(alerts) = &self.alerts {
-            // The daemon has yet to hear of this one.
+            // The daemon has not counted this one yet.
             alerts.failed(code, hint, self.daemon.failures() + 1, Instant::now());
         }
         let message = format!("{summary}; {hint}");
@@ -520,7 +519,7 @@ impl Service<'_> {
             Some(Failure { at: Time::new(now), code: code.to_owned(), message });
     }
 
-    /// Writes down how things are, for `status`, for systemd, and for the agent's next life.
+    /// Writes the state for `status` and for the next start, and notifies systemd.
     fn save(&mut self) {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let until = |at: Instant| Time::new(wall + at.saturating_duration_since(now));
@@ -553,7 +552,7 @@ fn notify(states: &[NotifyState]) {
     }
 }
 
-/// `sd_notify::notify` waits for as long as nobody reads.
+/// `sd_notify::notify` would block while nobody reads.
 fn try_notify(states: &[NotifyState]) -> io::Result<()> {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
     let address = match path.as_bytes().strip_prefix(b"@") {
@@ -567,10 +566,10 @@ fn try_notify(states: &[NotifyState]) -> io::Result<()> {
     socket.send_to_addr(text.as_bytes(), &address).map(|_| ())
 }
 
-/// systemd's watchdog, if it is on.
+/// systemd's watchdog, if it is enabled.
 #[derive(Clone, Copy)]
 struct Watchdog {
-    /// How often it wants to hear something, with room to spare.
+    /// Interval of notifications: half of what systemd requires.
     interval: Duration,
     due: Instant,
 }

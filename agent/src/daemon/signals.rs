@@ -1,5 +1,5 @@
-//! The signal state that a process inherits, put in order: whoever started the agent may have blocked
-//! or ignored signals that it and its command need.
+//! Resets inherited signal state: whoever started the agent may have blocked or ignored signals that it and its command
+//! need.
 
 use std::io;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use nix::sys::signal::{SigSet, Signal};
 use signal_hook::consts::{FORBIDDEN, SIGCHLD, SIGXFSZ};
 use signal_hook::flag;
 
-/// One more than the last signal of Linux.
+/// One more than the highest signal number of Linux.
 const END: i32 = 65;
 
-/// Puts the agent's own signals in order, before it starts a thread.
+/// Resets the agent's own signals, before it starts a thread.
 ///
-/// With SIGCHLD ignored, the kernel would reap children before anyone knows how they ended. SIGXFSZ
-/// would kill the agent for a log or a state file at the limit of file sizes; caught, the write
-/// fails. SIGTTOU stays blocked, so that a terminal cannot stop the agent for what it logs.
+/// If SIGCHLD were ignored, the kernel would reap children and nobody would learn how they ended. SIGXFSZ would kill the
+/// agent for a log or state file at the file size limit; with a handler, only the write fails. SIGTTOU stays blocked, so
+/// that a terminal cannot stop the agent for its log.
 pub fn put_in_order() -> io::Result<()> {
     let mut blocked = SigSet::empty();
     blocked.add(Signal::SIGTTOU);
@@ -27,13 +27,11 @@ pub fn put_in_order() -> io::Result<()> {
     Ok(())
 }
 
-/// Puts the signals in order for the program that this process is about to become: none is blocked,
-/// and all have their default actions.
+/// Resets signals for the program that this process is about to execute: none blocked, all with default actions.
 pub fn reset_for_exec() -> io::Result<()> {
     SigSet::empty().thread_set_mask()?;
     for signal in (1..END).filter(|signal| !FORBIDDEN.contains(signal)) {
-        // What is caught has its default action after an exec; what is ignored stays ignored. The C
-        // library keeps two signals to itself.
+        // Exec resets handlers to the default action, but ignored signals stay ignored. The C library reserves two signals.
         let _ = catch(signal);
     }
     Ok(())

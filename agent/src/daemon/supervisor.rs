@@ -1,5 +1,5 @@
-//! Supervises the command of `run`. Pure: it takes events with their time, and returns
-//! what to do; [`process::supervised`](crate::process::supervised) does it.
+//! Supervises the command of `run`. Pure: it takes events with their time and returns what to do;
+//! [`process::supervised`](crate::process::supervised) does it.
 
 use std::time::{Duration, Instant};
 
@@ -7,40 +7,40 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
 use crate::collect::process::Status;
 
-/// The delay before the second restart after a crash; it doubles with every further one.
+/// Delay before the second restart after a crash; it doubles with each further one.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 
-/// The longest delay before a restart.
+/// Longest delay before a restart.
 const MAX_BACKOFF: Duration = Duration::from_mins(5);
 
-/// A command that was up for so long has recovered: the next crash is a first one.
+/// A command that was up this long has recovered: its next crash counts as the first.
 pub const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 
-/// How long what was killed may take to end. Longer takes what waits for a disk, and what may not be
-/// killed, as it runs as another user.
+/// How long a killed process may take to end. A process that waits for a disk takes longer, and one of another user may
+/// not be killed at all.
 const KILL_GRACE: Duration = Duration::from_secs(2);
 
-/// A command that exits cleanly before this much time, and does so [again and
-/// again](MAX_QUICK_CLEAN_EXITS), has nothing to do. Without backoff it would keep a core busy.
+/// A command that exits cleanly within this time, [again and again](MAX_QUICK_CLEAN_EXITS), has nothing to do. Without
+/// a backoff it would keep a core busy.
 const QUICK: Duration = Duration::from_secs(1);
 
-/// So many quick clean exits in a row are restarted at once.
+/// This many quick clean exits in a row restart at once.
 const MAX_QUICK_CLEAN_EXITS: u32 = 5;
 
-/// What the contract calls `supervisorState`.
+/// The contract's `supervisorState`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SupervisorState {
     /// Not started yet, ended for good, or stopped by a signal such as SIGSTOP.
     Stopped,
-    /// About to be started.
+    /// About to start.
     Starting,
-    /// Up.
+    /// Running.
     Running,
-    /// Asked to end, in order to be started again.
+    /// Asked to end for a restart.
     Stopping,
-    /// Ended by itself, and waiting to be started again.
+    /// Ended by itself, waiting for a restart.
     Crashed,
-    /// Asked to end, for good.
+    /// Asked to end for good.
     ShuttingDown,
 }
 
@@ -59,19 +59,19 @@ impl SupervisorState {
     }
 }
 
-/// What is to be done.
+/// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Start the command, then call [`spawned`](Supervisor::spawned) or [`exited`](Supervisor::exited).
     Spawn,
-    /// Ask it to end, as the agent itself was asked.
+    /// Send the stop signal.
     Terminate,
-    /// End it.
+    /// Kill it.
     Kill,
-    /// It did not end when killed: call [`exited`](Supervisor::exited) if only what it left
-    /// behind is there, else [`cannot_end`](Supervisor::cannot_end).
+    /// It did not end when killed. Call [`exited`](Supervisor::exited) if only left-behind processes exist, else
+    /// [`cannot_end`](Supervisor::cannot_end).
     GiveUp,
-    /// Nothing more: it has ended, and will not be started again.
+    /// Nothing more: it has ended for good.
     Finish,
 }
 
@@ -80,48 +80,48 @@ pub enum Action {
 pub struct CommandExit {
     /// `code:<N>` or `signal:<NAME>`.
     pub reason: String,
-    /// Code 0, and no signal.
+    /// Whether it was code 0 and no signal.
     pub clean: bool,
 }
 
 impl CommandExit {
-    /// What a command that could not be started counts as.
+    /// The exit of a command that could not start.
     #[must_use]
     pub fn unspawnable() -> Self {
         Self { reason: "code:1".to_owned(), clean: false }
     }
 }
 
-/// Keeps the command running.
+/// Supervises the command.
 #[derive(Debug)]
 pub struct Supervisor {
     state: SupervisorState,
-    /// How often the command was started again.
+    /// Number of restarts.
     restarts: u64,
-    /// The process, if it is up, and since when it has been.
+    /// The running process and its start time.
     up: Option<(u32, Instant)>,
     last_exit: String,
-    /// The delays before the restarts to come.
+    /// Delays before the next restarts.
     backoff: ExponentialBackoff,
     quick_clean_exits: u32,
-    /// Since it was up for so long that it had recovered.
+    /// When it had been up long enough to have recovered.
     crashes_in_a_row: u32,
-    /// How long it may take to end when asked to.
+    /// How long it may take to end after the stop signal.
     stop_timeout: Duration,
-    /// When to start it again.
+    /// When to restart it.
     start_at: Option<Instant>,
-    /// When to end it, as asking did not help.
+    /// When to kill it.
     kill_at: Option<Instant>,
-    /// When to wait for its end no longer.
+    /// When to stop waiting for its end.
     give_up_at: Option<Instant>,
-    /// Whether it has ended, but not all that it started.
+    /// Whether it has ended while some of its processes still run.
     left_behind: bool,
     /// Whether a signal stopped it.
     suspended: bool,
 }
 
 impl Supervisor {
-    /// A supervisor whose count of restarts goes on from `restarts`.
+    /// A supervisor whose count of restarts continues from `restarts`.
     #[must_use]
     pub fn new(restarts: u64, stop_timeout: Duration) -> Self {
         Self {
@@ -148,7 +148,7 @@ impl Supervisor {
         Action::Spawn
     }
 
-    /// The command was started, as the process `pid`.
+    /// The command started, as the process `pid`.
     pub fn spawned(&mut self, pid: u32, now: Instant) {
         self.up = Some((pid, now));
         if self.state == SupervisorState::Starting {
@@ -156,7 +156,7 @@ impl Supervisor {
         }
     }
 
-    /// The command has ended, or could not be started.
+    /// The command ended, or could not start.
     pub fn exited(&mut self, exit: CommandExit, now: Instant) -> Option<Action> {
         let up_for = self.up.take().map(|(_, since)| now.saturating_duration_since(since));
         self.last_exit = exit.reason;
@@ -186,7 +186,7 @@ impl Supervisor {
         }
     }
 
-    /// The command has ended, but not all that it started: that was asked to end.
+    /// The command ended, but some of its processes still run; they were asked to end.
     pub fn left_behind(&mut self, now: Instant) {
         self.left_behind = true;
         if self.give_up_at.is_none() {
@@ -194,12 +194,12 @@ impl Supervisor {
         }
     }
 
-    /// A signal stopped the command, or let it go on.
+    /// A signal stopped or continued the command.
     pub fn suspended(&mut self, suspended: bool) {
         self.suspended = suspended;
     }
 
-    /// The command cannot be ended.
+    /// The command could not be killed.
     pub fn cannot_end(&mut self) -> Option<Action> {
         match self.state {
             SupervisorState::ShuttingDown => {
@@ -217,13 +217,13 @@ impl Supervisor {
         }
     }
 
-    /// When it is started again, where it has ended by itself.
+    /// When it restarts, if it has ended by itself.
     #[must_use]
     pub fn next_start(&self) -> Option<Instant> {
         self.start_at
     }
 
-    /// Ends the command and starts it again. One that is about to be started is started at once.
+    /// Ends the command and restarts it. If it waits for a restart, it restarts at once.
     pub fn restart(&mut self, now: Instant) -> Option<Action> {
         match self.state {
             SupervisorState::Running => {
@@ -242,7 +242,7 @@ impl Supervisor {
         }
     }
 
-    /// Ends the command for good. Asked again, it passes the request on again.
+    /// Ends the command for good. A second call forwards the stop signal again.
     pub fn shut_down(&mut self, now: Instant) -> Action {
         self.start_at = None;
         if self.up.is_none() {
@@ -256,19 +256,19 @@ impl Supervisor {
         Action::Terminate
     }
 
-    /// When [`tick`](Self::tick) has something to do.
+    /// When [`tick`](Self::tick) is due.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         [self.start_at, self.kill_at, self.give_up_at].into_iter().flatten().min()
     }
 
-    /// How often it crashed in a row, each time before it had [recovered](HEALTHY_AFTER).
+    /// Number of crashes in a row, each before it had [recovered](HEALTHY_AFTER).
     #[must_use]
     pub fn crashes_in_a_row(&self) -> u32 {
         self.crashes_in_a_row
     }
 
-    /// What is due by now.
+    /// Returns what is due by now.
     pub fn tick(&mut self, now: Instant) -> Option<Action> {
         if self.kill_at.is_some_and(|at| at <= now) {
             self.kill_at = None;
@@ -286,7 +286,7 @@ impl Supervisor {
         None
     }
 
-    /// What is reported.
+    /// The status to report.
     #[must_use]
     pub fn status(&self, now: Instant) -> Status {
         let state = match self.state {
@@ -299,7 +299,7 @@ impl Supervisor {
             state: state.name().to_owned(),
             pid: self.up.map(|(pid, _)| pid),
             restarts: self.restarts,
-            // To the millisecond: what is beyond that is noise in every check-in.
+            // Rounded to milliseconds: more digits would be noise in every check-in.
             uptime_seconds: (uptime.unwrap_or_default().as_secs_f64() * 1_000.0).round() / 1_000.0,
             last_exit_reason: Some(self.last_exit.clone()),
         }

@@ -1,8 +1,7 @@
-//! The processes that this one started, and those that it inherits.
+//! Child processes that the agent started or inherited.
 //!
-//! A process with id 1, or a child subreaper, becomes the parent of every process below it whose own
-//! parent has ended, and has to reap them. Whoever reaps just any child also takes those that the
-//! agent itself waits for; so all that is started and reaped goes through a [`Children`].
+//! A process with id 1, or a child subreaper, becomes the parent of all orphans below it and has to reap them. Reaping any
+//! child would also take those that the agent waits for, so one [`Children`] starts and reaps all of them.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -21,11 +20,10 @@ use rustix::process::{
     kill_process_group, pidfd_open, wait, waitid, waitpid,
 };
 
-/// How often a kernel without process descriptors (before 5.3) is asked whether a child has ended.
+/// Polling interval on kernels without process descriptors (before 5.3).
 const TICK: Duration = Duration::from_millis(20);
 
-/// All children of this process. A clone is the same registry; there must be only one of them that
-/// [adopts](Children::adopting).
+/// All children of this process. Clones share one registry; only one registry may [adopt](Children::adopting) orphans.
 #[derive(Clone, Debug, Default)]
 pub struct Children {
     registry: Arc<Mutex<Registry>>,
@@ -34,39 +32,37 @@ pub struct Children {
 
 #[derive(Debug, Default)]
 struct Registry {
-    /// Started here and not reaped yet; where the exit is put down for whoever waits for it.
+    /// Started and not reaped yet; the exit status goes here for whoever waits for it.
     ours: HashMap<Pid, Arc<OnceLock<ExitStatus>>>,
-    /// Given up, but they have not ended yet.
+    /// Dropped, but not ended yet.
     left: HashSet<Pid>,
-    /// Whether nobody waits for what they have to say any more.
+    /// Whether nobody waits for their output any more.
     abandoned: bool,
 }
 
-/// A process that was started here. One that is dropped before it has ended is left to itself, and
-/// reaped later.
+/// A started process. If it is dropped before it has ended, it keeps running and is reaped later.
 #[derive(Debug)]
 pub struct Child {
     pid: Pid,
     exit: Arc<OnceLock<ExitStatus>>,
-    /// Readable once the process has ended.
+    /// Readable when the process has ended.
     descriptor: Option<OwnedFd>,
     children: Children,
-    /// Its standard output, where that is piped.
+    /// Its standard output, if piped.
     pub stdout: Option<ChildStdout>,
-    /// Its standard error, where that is piped.
+    /// Its standard error, if piped.
     pub stderr: Option<ChildStderr>,
 }
 
 impl Children {
-    /// Of a process that inherits orphans: with id 1, or a child subreaper.
+    /// For a process that inherits orphans: with id 1, or a child subreaper.
     #[must_use]
     pub fn adopting() -> Self {
         Self { adopts: true, ..Self::default() }
     }
 
-    /// Starts a process.
     pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
-        // Under the lock a process that ends at once is not taken for an orphan.
+        // Under the lock, so that a process that ends at once is not taken for an orphan.
         let mut registry = self.lock();
         registry.reap_left();
         let mut process = command.spawn()?;
@@ -83,44 +79,42 @@ impl Children {
         })
     }
 
-    /// Kills the process group of each that was started here, but for `spared`: nobody has the time any more
-    /// to wait for what it has to say.
+    /// Kills the process groups of all started processes except `spared`: nobody waits for their output any more.
     pub fn abandon_all_but(&self, spared: Option<u32>) {
         let mut registry = self.lock();
         registry.abandoned = true;
         let spared = spared.and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
         for &pid in registry.ours.keys().filter(|&&pid| Some(pid) != spared) {
-            // It fails for one that has ended, which needs none.
+            // This fails for a process that has ended, which is fine.
             let _ = kill_process_group(pid, Signal::KILL);
         }
     }
 
-    /// Whether they were [abandoned](Self::abandon_all_but).
+    /// Whether [`abandon_all_but`](Self::abandon_all_but) was called.
     #[must_use]
     pub fn are_abandoned(&self) -> bool {
         self.lock().abandoned
     }
 
-    /// Reaps what was inherited and has ended. Without effect but in [`adopting`](Self::adopting).
+    /// Reaps ended orphans. Does nothing unless [`adopting`](Self::adopting).
     pub fn reap_orphans(&self) {
         if self.adopts {
             self.lock().reap_orphans();
         }
     }
 
-    /// Looks at every process that was inherited and has not ended, and sends it the signal that
-    /// `signal` has for it; all that there are.
+    /// Sends each living orphan the signal that `signal` returns for it; returns all of them.
     pub fn signal_orphans(&self, signal: impl Fn(&Orphan) -> Option<Signal>) -> Vec<Orphan> {
         if !self.adopts {
             return Vec::new();
         }
-        // Under the lock none of them is reaped, and their ids stay theirs.
+        // Under the lock, none of them is reaped, so their ids stay valid.
         let registry = self.lock();
         let mut orphans = Orphan::all(Path::new("/proc"));
         orphans.retain(|orphan| !registry.ours.contains_key(&orphan.pid));
         for orphan in &orphans {
             if let Some(signal) = signal(orphan) {
-                // One that may not be signalled is still there the next time.
+                // A process that may not be signalled is still there the next time.
                 let _ = kill_process(orphan.pid, signal);
             }
         }
@@ -128,24 +122,24 @@ impl Children {
     }
 
     fn lock(&self) -> MutexGuard<'_, Registry> {
-        // Nothing panics half way through a change.
+        // The lock is never poisoned: no change panics half way.
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A process that was inherited: its own parent has ended.
+/// An inherited process, whose own parent has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Orphan {
     /// Its process id.
     pub pid: Pid,
     /// The id of its process group.
     pub group: i32,
-    /// The name of its program, cut short by the kernel.
+    /// The name of its program, truncated by the kernel.
     pub name: String,
 }
 
 impl Orphan {
-    /// All children of this process that have not ended, whether or not they were inherited.
+    /// All living children of this process, started or inherited.
     fn all(proc_root: &Path) -> Vec<Self> {
         let own = getpid();
         let entries = fs::read_dir(proc_root).into_iter().flatten().flatten();
@@ -157,7 +151,7 @@ impl Orphan {
         children.collect()
     }
 
-    /// Reads `/proc/PID/stat`, whose second field is a name in parentheses that may hold anything.
+    /// Parses `/proc/PID/stat`, whose second field is a name in parentheses that may contain anything.
     fn parse(pid: Pid, parent: Pid, stat: &str) -> Option<Self> {
         let (name, fields) = stat.rsplit_once(") ")?;
         let mut fields = fields.split(' ');
@@ -167,7 +161,7 @@ impl Orphan {
         (alive && Pid::from_raw(its_parent) == Some(parent)).then_some(Self { pid, group, name })
     }
 
-    /// Whether it has this variable with this value, as far as this process may know.
+    /// Whether its environment has this variable with this value; false if that may not be read.
     #[must_use]
     pub fn has_variable(&self, name: &str, value: &str) -> bool {
         let environment = fs::read(format!("/proc/{}/environ", self.pid)).unwrap_or_default();
@@ -178,12 +172,12 @@ impl Orphan {
 
 impl Registry {
     fn reap_orphans(&mut self) {
-        // The kernel reaps any child or a given one; there is no "all but these". So while one of
-        // ours has ended, its owner goes first, whose `try_wait` comes back here. As long as it is
-        // not reaped, nobody else can get its id, and killing its group hits no stranger.
+        // The kernel reaps any child or a given one, but not all except some. So while one of ours has ended, its owner comes
+        // first; its `try_wait` returns here. Until it is reaped, no other process can get its id, so killing its group hits no
+        // stranger.
         while !self.ours.keys().any(|&pid| has_ended(pid)) {
             let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) else { return };
-            // It can still be one of ours, which ended just now.
+            // It can still be one of ours that ended just now.
             if let Some(exit) = self.ours.remove(&pid) {
                 let _ = exit.set(exit_status(status));
             }
@@ -202,7 +196,7 @@ impl Child {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// Whether it has ended. That leaves it to be reaped.
+    /// Whether it has ended. Does not reap it.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         let _registry = self.children.lock();
@@ -218,7 +212,7 @@ impl Child {
             registry.ours.remove(&self.pid);
             let _ = self.exit.set(exit_status(status));
             if self.children.adopts {
-                // They may have waited for this.
+                // Orphans may have waited for this.
                 registry.reap_orphans();
             }
         }
@@ -236,17 +230,16 @@ impl Child {
         }
     }
 
-    /// Sends its process group a signal, unless it was reaped. It must lead one.
+    /// Signals its process group, unless it was reaped. It must lead one.
     pub fn signal_group(&self, signal: Signal) {
         let _registry = self.children.lock();
         if self.exit.get().is_none() {
-            // It fails for one that has ended, which needs none, and for one that may not be
-            // signalled, which is not waited for without end.
+            // This fails for a process that has ended, which is fine, and for one that may not be signalled, whose wait has a limit.
             let _ = kill_process_group(self.pid, signal);
         }
     }
 
-    /// What stopped it or let it go on since the last time: a signal, or `None` for the latter.
+    /// The signal that stopped it since the last call, or `None` if it continued.
     #[must_use]
     pub fn suspension(&self) -> Option<Option<i32>> {
         let _registry = self.children.lock();
@@ -255,8 +248,7 @@ impl Child {
         Some(status.stopping_signal())
     }
 
-    /// Waits for its end or for one of `events`, but not longer than until `deadline`; it may come
-    /// back for nothing.
+    /// Waits for its end or one of `events`, at most until `deadline`; may return without either.
     pub(crate) fn poll<'a>(
         &'a self,
         events: impl IntoIterator<Item = PollFd<'a>>,
@@ -268,7 +260,7 @@ impl Child {
             Some(descriptor) => events.push(PollFd::new(descriptor, PollFlags::IN)),
             None => left = left.min(TICK),
         }
-        // A deadline beyond the clock's range is none.
+        // A deadline beyond the clock's range means none.
         match poll(&mut events, Timespec::try_from(left).ok().as_ref()) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
@@ -289,7 +281,7 @@ impl Drop for Child {
     }
 }
 
-/// Whether a child has ended; it remains to be reaped, unless somebody else did that.
+/// Whether a child has ended. Does not reap it; somebody else may have done so.
 fn has_ended(pid: Pid) -> bool {
     let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     matches!(waitid(WaitId::Pid(pid), look), Ok(Some(_)) | Err(Errno::CHILD))

@@ -1,9 +1,7 @@
-//! How the command of `run`, and what is run for its output, is started: by a short-lived copy of the
-//! agent, which becomes it.
+//! Starts programs through a short-lived copy of the agent, which then executes the program.
 //!
-//! A process can only arrange for itself that it ends with its parent, and what it inherits of
-//! signals is for itself to put in order. The usual place for both is between fork and exec, where
-//! Rust code cannot be safe; so the agent runs itself, and that process execs the command.
+//! Only a process itself can arrange to end with its parent, and reset its inherited signals. The usual place for both is
+//! between fork and exec, where Rust code is not safe. So the agent runs itself, and that process executes the program.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -21,22 +19,19 @@ use rustix::stdio::dup2_stdin;
 use crate::process::children::{Child, Children};
 use crate::{daemon::signals, env_vars};
 
-/// The first argument of an agent that is to become a command. No command of the agent's is called
-/// that.
+/// First argument of an agent that shall execute a program. No subcommand has this name.
 const LAUNCH: &str = "=launch";
 
-/// This very program, even where its file was replaced meanwhile.
+/// This very program, even if its file was replaced.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// How long a program may take to load before it counts as started, whatever comes of it.
+/// How long a program may take to load before it counts as started.
 const LOADED_AFTER: Duration = Duration::from_secs(5);
 
-/// Whether a copy of this program becomes what it is asked to. Tests of the library are programs that
-/// do not.
+/// Whether a copy of this program can launch others. Unit tests of the library cannot.
 static IS_THE_AGENT: AtomicBool = AtomicBool::new(false);
 
-/// Starts a command that is killed when the calling thread ends. It leads a process group of its own
-/// and has no standard input.
+/// Starts a command that is killed when the calling thread ends. It leads its own process group and has no standard input.
 pub fn launch(command: &[OsString], children: &Children) -> io::Result<Child> {
     start(command.iter().map(OsString::as_os_str), children, LOADED_AFTER, |launcher| {
         launcher.env(env_vars::OF_THE_COMMAND, process::id().to_string());
@@ -49,7 +44,7 @@ pub fn launch(command: &[OsString], children: &Children) -> io::Result<Child> {
     })
 }
 
-/// The same with an environment and outputs of one's own; after `loaded_after` it counts as started.
+/// The same with a given environment and outputs; after `loaded_after` it counts as started.
 pub fn start<'a>(
     words: impl IntoIterator<Item = &'a OsStr>,
     children: &Children,
@@ -64,7 +59,7 @@ pub fn start<'a>(
         return children.spawn(&mut command);
     }
     let (mut ours, theirs) = UnixStream::pair()?;
-    // A time of nothing would be none at all.
+    // A timeout of zero would mean none.
     ours.set_read_timeout(Some(loaded_after.clamp(Duration::from_millis(1), LOADED_AFTER)))?;
     let mut launcher = Command::new(THIS_PROGRAM);
     launcher
@@ -75,10 +70,10 @@ pub fn start<'a>(
         .process_group(0);
     set_up(&mut launcher);
     let child = children.spawn(&mut launcher)?;
-    // With its end of the pair still open here, ours would never be closed.
+    // If its end of the pair stayed open here, ours would never close.
     drop(launcher);
     let mut error = String::new();
-    // The pair is closed by the exec, without a word. A timeout is as good.
+    // The exec closes the pair without writing. A timeout counts as success.
     let _ = ours.read_to_string(&mut error);
     match error.parse() {
         Ok(code) => {
@@ -89,7 +84,7 @@ pub fn start<'a>(
     }
 }
 
-/// Becomes the command, where this process was started for that. Does not come back but for an error.
+/// Executes the command, if this process was started for that. Returns only on error.
 #[must_use]
 pub fn requested() -> Option<ExitCode> {
     IS_THE_AGENT.store(true, Ordering::Relaxed);
@@ -101,7 +96,7 @@ pub fn requested() -> Option<ExitCode> {
     let program = arguments.next()?;
     let mut command = Command::new(program);
     command.args(arguments);
-    // A copy of it that the exec closes, as it is where the command has its standard input.
+    // A copy that the exec closes, since the command has its standard input there.
     let agent = io::stdin().as_fd().try_clone_to_owned().ok()?;
     let error = launch_from(parent, &mut command);
     let code = error.raw_os_error().unwrap_or_default();
@@ -112,7 +107,7 @@ pub fn requested() -> Option<ExitCode> {
 fn launch_from(parent: Pid, command: &mut Command) -> io::Error {
     let prepared = || {
         set_parent_process_death_signal(Some(Signal::KILL))?;
-        // It may have ended before that.
+        // The command may have ended before that.
         if getppid() != Some(parent) {
             return Err(io::ErrorKind::NotConnected.into());
         }

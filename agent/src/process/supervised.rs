@@ -1,4 +1,4 @@
-//! The command of `run` as a process: started, signalled, and looked at whenever a child has ended.
+//! The supervised command as a process: starts it, signals it, and checks it whenever a child has ended.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -14,9 +14,9 @@ use crate::env_vars;
 use crate::process::children::{Child, Children, Orphan};
 use crate::process::launch::launch;
 
-/// The command, while it or anything that it started runs. It leads a process group of its own, and
-/// what it starts shares its fate, even outside of that group, where daemons go: it is asked to end
-/// with it, and has ended before the next start of the command, which may need its port or its file.
+/// The command, until it and everything that it started have ended. It leads its own process group. Processes outside of
+/// that group, such as daemons, also end with it: they are asked to end, and are gone before the command's next start,
+/// which may need their port or file.
 #[derive(Debug)]
 pub struct SupervisedProcess {
     child: Child,
@@ -25,31 +25,30 @@ pub struct SupervisedProcess {
     exit: Option<CommandExit>,
     /// Whether its group was asked to end.
     stopping: bool,
-    /// What it left behind outside of its group that was asked to end.
+    /// Left-behind processes outside of the group that were asked to end.
     asked: HashSet<Pid>,
-    /// Whether it is to be killed.
+    /// Whether to kill it.
     killed: bool,
 }
 
-/// How things are with a command.
+/// The condition of a command.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// As before.
+    /// No change.
     Same,
     /// A signal stopped it.
     Suspended(&'static str),
-    /// It goes on after that.
+    /// A signal continued it.
     Continued,
-    /// It has ended, and left processes behind, which were asked to end: these, outside of its group,
-    /// since the last time.
+    /// It ended and left processes behind, which were asked to end. These are the ones outside of its group since the last
+    /// check.
     LeftBehind(Vec<Orphan>),
-    /// It has ended like this, and all that it started has, too.
+    /// It and everything that it started have ended.
     Ended(CommandExit),
 }
 
 impl SupervisedProcess {
-    /// Starts the command, which ends with the calling thread. It writes to the agent's standard
-    /// output and error.
+    /// Starts the command, which ends with the calling thread. It writes to the agent's standard output and error.
     pub fn start(command: &[OsString], children: &Children) -> io::Result<Self> {
         Ok(Self {
             child: launch(command, children)?,
@@ -67,8 +66,7 @@ impl SupervisedProcess {
         self.child.id()
     }
 
-    /// Sends a signal to the command and all that is in its group; once it has ended, to what it
-    /// left behind.
+    /// Signals the command's group; after its end, the processes that it left behind.
     pub fn signal(&mut self, signal: Signal) {
         self.stopping = true;
         self.killed |= signal == Signal::KILL;
@@ -78,7 +76,7 @@ impl SupervisedProcess {
         }
     }
 
-    /// How things are with it, after a child of this process has changed its state.
+    /// The condition, after a child of this process has changed its state.
     pub fn look(&mut self) -> Standing {
         if self.exit.is_none() {
             if !self.child.has_ended() {
@@ -90,8 +88,8 @@ impl SupervisedProcess {
                     }
                 };
             }
-            // To be asked twice means to hurry, to many programs. Before it is reaped: until then no
-            // other group can have its id.
+            // Once only: many programs take a second signal as a request to hurry. Before the command is reaped, since no other
+            // group can have its id until then.
             if !self.stopping {
                 self.signal(Signal::TERM);
             }
@@ -122,11 +120,11 @@ impl SupervisedProcess {
         self.exit.as_ref()
     }
 
-    /// What is left of an ended command, each with the signal that `signal` has for it.
+    /// Left-behind processes of an ended command, each signalled as `signal` says.
     fn signal_remains(&self, signal: impl Fn(&Orphan) -> Option<Signal>) -> Vec<Orphan> {
         let group = self.child.id().cast_signed();
         let agent = process::id();
-        // The first process of a container inherits what others started, too, such as `docker exec`.
+        // A container's first process inherits what others started, too, as with `docker exec`.
         let is_ours = |orphan: &Orphan| {
             agent != 1
                 || orphan.group == group

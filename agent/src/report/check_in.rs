@@ -1,4 +1,4 @@
-//! Readings, put into the words of the contract.
+//! Builds a check-in from readings.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::daemon::supervisor::SupervisorState;
 use crate::report::ledger::{Ledger, Unreported};
 use crate::report::send::{Outcome, send};
 
-/// Counts what the readings add, and warns about what the settings cannot have.
+/// Adds readings to the ledger, and warns about settings that match nothing.
 pub fn observe(
     config: &Config,
     readings: &Readings,
@@ -27,17 +27,17 @@ pub fn observe(
     ledger.observe(readings, &config.interfaces);
 }
 
-/// A check-in of all that is unreported.
+/// A check-in with all unreported deltas.
 #[derive(Debug)]
 pub struct Attempt<'a> {
     unreported: Unreported,
-    /// What is reported.
+    /// The deltas that it reports.
     pub check_in: CheckIn<'a>,
 }
 
 impl<'a> Attempt<'a> {
-    /// Puts it together; the `last` one says that the agent shuts down, whatever the process does: from
-    /// then on nobody reports on it.
+    /// Builds it. The `last` one reports that the agent shuts down, whatever the process does: nobody reports on it from then
+    /// on.
     #[must_use]
     pub fn new(config: &'a Config, readings: &'a Readings, ledger: &Ledger, last: bool) -> Self {
         let unreported = ledger.unreported();
@@ -48,7 +48,7 @@ impl<'a> Attempt<'a> {
         Self { unreported, check_in }
     }
 
-    /// Sends it, as this body, within `left`. What is accepted is unreported no more.
+    /// Sends it with this body, within `left`. An acceptance settles its deltas.
     pub fn send(
         &self,
         target: &Target,
@@ -64,18 +64,17 @@ impl<'a> Attempt<'a> {
     }
 }
 
-/// Puts a check-in together.
+/// Builds the contract's body.
 ///
-/// A number beyond its bound is sent as the bound: refused, it would silence the machine for good.
-/// The contract wants a number for each reading, so one that failed is 0 and was warned about. The
-/// state of the process is a word, so there is an honest one for not knowing it.
+/// A number above its bound is sent as the bound: a refusal would silence the machine for good. The contract requires a
+/// number for each reading, so a failed reading is 0, with a warning. The state is a word, so it can be `unknown`.
 #[must_use]
 pub fn check_in<'a>(
     config: &'a Config,
     readings: &'a Readings,
     unreported: Unreported,
 ) -> CheckIn<'a> {
-    // Whatever the program printed, no credential leaves.
+    // No credential leaves, whatever the program printed.
     let ours = |text: &str| config.redactor.clean(text) != text;
     let openclaw = readings.openclaw.as_ref().filter(|openclaw| {
         !ours(&openclaw.version) && !openclaw.commit.as_deref().is_some_and(ours)
@@ -114,7 +113,7 @@ fn text(text: &str) -> Cow<'_, str> {
     Cow::Borrowed(text)
 }
 
-/// The last step of all arithmetic: until here it was exact.
+/// Arithmetic is exact until this conversion.
 #[expect(clippy::cast_precision_loss, reason = "the contract's numbers are doubles")]
 fn number(count: u64) -> f64 {
     count as f64

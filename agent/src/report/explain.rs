@@ -1,4 +1,4 @@
-//! What is said about a check-in: what was sent, what came back, and what to do about it.
+//! Describes a check-in for people: the request, the response, and what to do.
 
 use std::fmt::Write;
 
@@ -10,7 +10,7 @@ use crate::http::{Cause, NoAnswer, TlsFault};
 use crate::report::send::{Answer, Outcome};
 use crate::secret::Redactor;
 
-// The codes of the contract that call for advice of their own.
+// Codes of the contract that have hints of their own.
 const MISSING_AUTHORIZATION: &str = Refusal::MissingCredential(Credential::Authorization).code();
 const NOT_A_BEARER_TOKEN: &str = Refusal::MissingCredential(Credential::Bearer).code();
 const MISSING_GATEWAY_TOKEN: &str = Refusal::MissingCredential(Credential::GatewayToken).code();
@@ -21,19 +21,19 @@ const REVOKED: &str = Refusal::Revoked.code();
 const RATE_LIMITED: &str = Refusal::RateLimited.code();
 const WRITE_FAILED: &str = Refusal::WriteFailed.code();
 const INVALID_QUERY: &str = Refusal::InvalidQuery.code();
-/// The code is the same for every field.
+/// All fields share this code.
 const INVALID_FIELD: &str = Refusal::InvalidBody(InvalidBody::Field(Field::SandboxId)).code();
 
-/// Who answers without the JSON and the code of the contract.
+/// Whoever answers without the contract's JSON and code.
 const IN_FRONT: &str = "something in front of the server, or another one";
 
-/// What is sent, and where to. Credentials travel in headers, which are left out.
+/// The request: URL and body. Credentials are in headers, which are left out.
 #[must_use]
 pub fn request(url: &Uri, body: &str) -> String {
     format!("POST {url}\n{body}")
 }
 
-/// What came of it, in full. All that a server said goes through `redactor`.
+/// The outcome in full. `redactor` cleans the server's text.
 #[must_use]
 pub fn outcome(outcome: &Outcome, redactor: &Redactor) -> String {
     let answer = match outcome {
@@ -68,7 +68,7 @@ pub fn outcome(outcome: &Outcome, redactor: &Redactor) -> String {
     report
 }
 
-/// What came of it, on one line. All that a server said goes through `redactor`.
+/// The outcome in one line. `redactor` cleans the server's text.
 #[must_use]
 pub fn summary(outcome: &Outcome, redactor: &Redactor) -> String {
     match outcome {
@@ -192,7 +192,7 @@ fn hint_on_tls(fault: TlsFault) -> String {
     }
 }
 
-/// By the code where there is one, else by the status.
+/// By code if there is one, else by status.
 fn hint_of_the_server(answer: &Answer) -> String {
     use env_vars::{API_KEY, CHECKIN_URL, GATEWAY_TOKEN, SANDBOX_ID};
 

@@ -1,9 +1,9 @@
-//! What happened and was not yet reported: restarts and bytes, to the last one.
+//! Restarts and bytes that no accepted check-in has reported yet.
 //!
-//! Counters count from a machine's, an interface's or a supervisor's start. The contract wants what
-//! happened since the last accepted check-in. So every reading adds to what is unreported how far the
-//! counters went since the reading before, and only an accepted check-in takes it off again. What
-//! was not accepted is in the next one, even if a counter was reset in between.
+//! Counters start with a machine, an interface or a supervisor. The contract wants deltas since the last accepted check-in.
+//! So each reading adds the counters' progress since the previous reading to the unreported deltas, and only an accepted
+//! check-in subtracts what it reported. After a failure, the next check-in includes the deltas, even if a counter was
+//! reset meanwhile.
 //!
 //! Only the server's answer is acceptance. If it is lost, the same counters are reported twice: of the two possible
 //! errors, this one is visible.
@@ -13,47 +13,46 @@ use serde::{Deserialize, Serialize};
 use crate::collect::Readings;
 use crate::collect::network::{Bytes, Counters, Interfaces};
 
-/// How many interfaces are remembered before those that are gone are forgotten: where containers come
-/// and go, each has a name of its own.
+/// Maximum number of remembered interfaces; beyond it, vanished ones are forgotten. On hosts of containers, each
+/// container's interface has a new name.
 const MAX_INTERFACES: usize = 256;
 
-/// What is unreported to the server, and the counters up to which it was counted.
+/// Unreported deltas, and the counters up to which they are counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ledger {
     #[serde(rename = "owed")]
     unreported: Unreported,
-    /// `None` was never known.
+    /// `None` if never known.
     seen_restarts: Option<u64>,
-    /// Of every interface, not only of those that count: these may be others next time. Also of those
-    /// that are gone: they may come back. `None` was never known.
+    /// Of all interfaces, since the selection may change, and of vanished ones, since they may return. `None` if never known.
     seen_network: Option<Counters>,
-    /// Which [life](crate::collect::boot) of the kernel's counters was seen, where that is known.
+    /// The [boot](crate::collect::boot) that the counters belong to, if known.
     #[serde(rename = "epoch")]
     boot: Option<String>,
 }
 
-/// What happened since the last accepted check-in.
+/// Deltas since the last accepted check-in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Unreported {
     /// Restarts of the supervised process.
     pub restarts: u64,
-    /// Bytes received.
+    /// Received bytes.
     pub bytes_in: u64,
-    /// Bytes sent.
+    /// Sent bytes.
     pub bytes_out: u64,
 }
 
 impl Ledger {
-    /// Adds what happened since the last readings. Those that failed are made up for by the next.
+    /// Adds the progress since the last readings. A failed reading is covered by the next one.
     ///
-    /// The first readings of all are what later ones are measured against, and claim nothing.
+    /// The first readings are only the baseline and add nothing.
     pub fn observe(&mut self, readings: &Readings, interfaces: &Interfaces) {
         if let (Some(before), Some(now)) = (&self.boot, &readings.boot)
             && before != now
         {
-            // Started anew at zero, even where they have already gone further than they had been.
+            // The counters restarted at zero, even if they are already higher than before.
             self.seen_network = self.seen_network.as_ref().map(|_| Counters::new());
             self.seen_restarts = self.seen_restarts.map(|_| 0);
         }
@@ -71,7 +70,7 @@ impl Ledger {
             return;
         };
         for (name, now) in counters {
-            // One that was never there before came up since, and counts from zero.
+            // An interface that is new since the last reading counts from zero.
             let before = seen.get(name).copied().unwrap_or_default();
             let (more_in, bytes_in) = gone_through(before.bytes_in, now.bytes_in);
             let (more_out, bytes_out) = gone_through(before.bytes_out, now.bytes_out);
@@ -81,7 +80,7 @@ impl Ledger {
             }
             seen.insert(name.clone(), Bytes { bytes_in, bytes_out });
         }
-        // One that is gone may come back with all that it has counted.
+        // A vanished interface may return with its counters.
         if seen.len() > MAX_INTERFACES {
             seen.retain(|name, _| counters.contains_key(name));
         }
@@ -93,14 +92,14 @@ impl Ledger {
         self.unreported
     }
 
-    /// Takes off what an accepted check-in reported.
+    /// Subtracts what an accepted check-in reported.
     pub fn settle(&mut self, reported: Unreported) {
         self.unreported.restarts = self.unreported.restarts.saturating_sub(reported.restarts);
         self.unreported.bytes_in = self.unreported.bytes_in.saturating_sub(reported.bytes_in);
         self.unreported.bytes_out = self.unreported.bytes_out.saturating_sub(reported.bytes_out);
     }
 
-    /// How often the process had been restarted when it was last seen, in this life of the machine.
+    /// The last known number of restarts in this boot.
     #[must_use]
     pub fn restarts_seen_in(&self, boot: Option<&str>) -> u64 {
         match (self.boot.as_deref(), boot) {
@@ -110,11 +109,11 @@ impl Ledger {
     }
 }
 
-/// How many bytes went through a counter, and where it is to be measured from the next time.
+/// The bytes that went through a counter, and its new baseline.
 ///
-/// One that is less than a tenth below where it was dips, as the sums of some drivers and hypervisors
-/// do: counted from zero, all that it ever counted would be reported again. It counts on from where it was.
-/// Any other that went backwards was reset, and counts from zero.
+/// A counter that fell by less than a tenth has a dip, as sums of some drivers and hypervisors have; counting from zero
+/// would report all its bytes again. It continues from the higher value. Any other counter that fell was reset and counts
+/// from zero.
 fn gone_through(before: u64, now: u64) -> (u64, u64) {
     match before.checked_sub(now) {
         Some(back) if back > 0 && back <= before / 10 => (0, before),
@@ -122,7 +121,7 @@ fn gone_through(before: u64, now: u64) -> (u64, u64) {
     }
 }
 
-/// How far a counter went. One that went backwards was reset, and counts from zero.
+/// The progress of a counter. One that fell was reset and counts from zero.
 fn since(before: u64, now: u64) -> u64 {
     now.checked_sub(before).unwrap_or(now)
 }

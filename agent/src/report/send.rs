@@ -1,4 +1,4 @@
-//! Posting a check-in, and what can come of it.
+//! Sends a check-in, and classifies the response.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,56 +12,53 @@ use crate::daemon::schedule::Completion;
 use crate::exit::Exit;
 use crate::http::{self, NoAnswer};
 
-/// What came of a check-in.
+/// The outcome of a check-in.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// 204, and nothing else: it was taken, and the baseline advances. Any other 2xx is the page of
-    /// something in front of the server, such as a login.
+    /// 204 and nothing else: accepted. Any other 2xx comes from something in front of the server, such as a login page.
     Accepted(StatusCode),
-    /// 3xx, which is not followed: credentials go to the URL that they were meant for.
+    /// 3xx, which is not followed: credentials go only to their URL.
     Redirected(Answer),
-    /// 429 or 5xx: not now.
+    /// 429 or 5xx: try again later.
     TryLater(Answer),
-    /// Any other answer: not like this.
+    /// Any other response: a retry will not help.
     Refused(Answer),
-    /// No answer, for this reason.
+    /// No response, for this reason.
     Unreachable(NoAnswer),
 }
 
-/// An answer that is no acceptance.
+/// A response that is not an acceptance.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The HTTP status.
     pub status: StatusCode,
-    /// Where a redirect would have led to: scheme and host, as the rest may hold secrets.
+    /// Scheme and host of a redirect's target; the rest may hold secrets.
     pub location: Option<String>,
-    /// After how many seconds, or when, to try again.
+    /// `retry-after`: seconds or a date.
     pub retry_after: Option<String>,
-    /// What time it was at the server.
+    /// The server's time.
     pub date: Option<SystemTime>,
-    /// Cloudflare's word for why it answered in place of the server (`cf-mitigated`).
+    /// Why Cloudflare answered instead of the server (`cf-mitigated`).
     pub mitigated: Option<String>,
-    /// What the body says, if it is of the contract's form; else something in front of the server
-    /// answered, or another server.
+    /// The body, if it has the contract's form. Otherwise something in front of the server answered, or another server.
     pub refusal: Option<RefusalBody>,
 }
 
 /// The JSON body of a refusal.
 #[derive(Debug, Deserialize, PartialEq, Eq)]
 pub struct RefusalBody {
-    /// The text for people.
     pub error: String,
-    /// The reason for programs.
+    /// The reason, for programs.
     pub code: String,
     /// The field of the check-in that broke its rule.
     pub field: Option<String>,
-    /// That rule.
+    /// The rule.
     pub expected: Option<String>,
 }
 
 impl Answer {
-    /// How long to wait before trying again. A date is meant by the server's clock; where it does
-    /// not send its own, by ours, `now`.
+    /// How long to wait before a retry. A date is relative to the server's clock or, if it does
+    /// not send its own, to ours, `now`.
     #[must_use]
     pub fn retry_after(&self, now: SystemTime) -> Option<Duration> {
         let text = self.retry_after.as_deref()?.trim();
@@ -72,7 +69,7 @@ impl Answer {
         Some(date.duration_since(self.date.unwrap_or(now)).unwrap_or_default())
     }
 
-    /// The reason for programs: the server's code, or its status where it gave none.
+    /// The reason for programs: the server's code, or its status if it has none.
     #[must_use]
     pub fn code(&self) -> String {
         match &self.refusal {
@@ -93,7 +90,7 @@ impl Outcome {
         }
     }
 
-    /// What it means for the next check-in.
+    /// How the schedule should count it.
     #[must_use]
     pub fn completion(&self, now: SystemTime) -> Completion {
         match self {
@@ -104,7 +101,7 @@ impl Outcome {
         }
     }
 
-    /// The reason for programs why it was not accepted.
+    /// The reason, for programs, if it was not accepted.
     #[must_use]
     pub fn code(&self) -> Option<String> {
         match self {
@@ -117,13 +114,13 @@ impl Outcome {
     }
 }
 
-/// Posts a check-in's body, once, within `timeout` if that is shorter than the target's own.
+/// Posts a check-in's body once, within `timeout` or the target's own timeout, whichever is shorter.
 #[must_use]
 pub fn send(target: &Target, body: &str, timeout: Duration) -> Outcome {
     send_to(target, &target.url, body, timeout)
 }
 
-/// Posts a check-in's body to `url` instead of the target's own.
+/// Posts a check-in's body to `url` instead of the target's URL.
 #[must_use]
 pub fn send_to(target: &Target, url: &Uri, body: &str, timeout: Duration) -> Outcome {
     let headers = [
@@ -160,8 +157,7 @@ fn outcome(mut response: Response<Body>) -> Outcome {
     }
 }
 
-/// What may be printed of a `location`: neither user and password, nor the path and query in which
-/// logins carry their tokens.
+/// The printable part of a `location`: no user and password, and no path and query, which carry tokens of logins.
 fn destination(location: &str) -> String {
     let url = location.parse::<Uri>().ok();
     let found = url.as_ref().and_then(|url| Some((url.scheme_str()?, url.host()?, url.port_u16())));
