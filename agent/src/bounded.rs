@@ -1,5 +1,4 @@
-//! Files that the settings name, read within bounds: any of them can turn out to be a pipe that
-//! nobody writes to, or a device that never ends.
+//! Reads files that the settings name, with limits: any of them may be a pipe that nobody writes to, or an endless device.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
@@ -11,11 +10,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-/// How long whoever writes to the pipes may take, for all files together: in `--api-key-file <(…)`
-/// that is a program, and meanwhile the agent does nothing else.
+/// How long all pipes together may take. For `--api-key-file <(…)` a program writes, and the agent does nothing else
+/// meanwhile.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Reads a file of at most `max` bytes, which has to have ended by `deadline`.
+/// Reads a file of at most `max` bytes, which must end by `deadline`.
 pub fn read(path: &Path, max: usize, deadline: Instant) -> io::Result<Vec<u8>> {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let mut file =
@@ -23,7 +22,7 @@ pub fn read(path: &Path, max: usize, deadline: Instant) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut buffer = [0; 4 * 1024];
     loop {
-        // A pipe that nobody has opened yet for writing has only to wait; to read it would be its end.
+        // A pipe without a writer only has to wait; a read would return its end.
         if !is_ready(&file, deadline)? {
             let seconds = PATIENCE.as_secs();
             let why = if bytes.is_empty() {
@@ -50,12 +49,12 @@ pub fn read(path: &Path, max: usize, deadline: Instant) -> io::Result<Vec<u8>> {
 /// The same for text.
 pub fn read_to_string(path: &Path, max: usize, deadline: Instant) -> io::Result<String> {
     let bytes = read(path, max, deadline)?;
-    // The bytes, which are a secret, are in the error that this replaces.
+    // The error that this replaces contains the bytes, which are secret.
     String::from_utf8(bytes)
         .map_err(|_| io::Error::new(ErrorKind::InvalidData, "it is not valid UTF-8"))
 }
 
-/// Waits until there is something to read, or an end; false if there is neither by `deadline`.
+/// Waits for data or the end; false if there is neither by `deadline`.
 fn is_ready(file: &File, deadline: Instant) -> io::Result<bool> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

@@ -1,4 +1,4 @@
-//! Settings, checked: what leaves this module can be used without another thought.
+//! Validated settings.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,136 +20,133 @@ use crate::http::{self, Client};
 use crate::secret::{Redactor, Secret};
 use crate::{bounded, env_vars, http::no_proxy};
 
-/// The largest file of a secret, in bytes: far more than a header takes.
+/// Maximum size of a secret's file in bytes, far more than a header holds.
 const MAX_SECRET_BYTES: usize = 64 * 1024;
 
-/// The largest file of certificate authorities, in bytes: all of a system's are a fifth of it.
+/// Maximum size of a file of certificate authorities in bytes; a system's are a fifth of that.
 const MAX_CA_BYTES: usize = 1024 * 1024;
 
-/// What is wrong with the settings. It names variables and never quotes values: a URL or a token
-/// may hold a secret even where it is broken.
+/// An invalid setting. It names variables and never quotes values: even a malformed URL or token may hold a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// These are required and not set.
+    /// Required settings that are not set.
     #[error("not set: {}", .0.join(", "))]
     Missing(Vec<&'static str>),
-    /// This is not a URL that can be asked.
+    /// Not a valid URL.
     #[error("{0} must be a full http:// or https:// URL with a host and without user and password")]
     Url(&'static str),
-    /// This would carry credentials over a network in the clear.
+    /// It would send credentials unencrypted over a network.
     #[error(
         "{0} would send credentials unencrypted: use https, or --allow-insecure-http \
          ({env}=1) if that network can be trusted",
         env = env_vars::ALLOW_INSECURE_HTTP
     )]
     InsecureHttp(&'static str),
-    /// Check-ins to such a URL are never written.
+    /// The URL's query requests dry runs, which are never stored.
     #[error(
         "{} asks for dry runs, in which check-ins are checked and not written: take \
          `{DRY_RUN_PARAMETER}` out of its query",
         env_vars::CHECKIN_URL
     )]
     DryRun,
-    /// A header cannot carry this.
+    /// Not valid in a header.
     #[error("{0} must hold only printable ASCII characters")]
     NotAHeader(&'static str),
-    /// A sandbox's id cannot be this.
+    /// Not a valid sandbox id.
     #[error("the sandbox id must be a string of 1 to {MAX_SANDBOX_ID_BYTES} bytes")]
     SandboxId,
-    /// This is no id or version as anybody means it.
+    /// An id or version with characters that are there by accident.
     #[error("{what} has {fault}")]
     Id {
-        /// What it is of.
+        /// Its name.
         what: &'static str,
-        /// What does not belong there.
+        /// What is wrong with it.
         fault: &'static str,
     },
-    /// The file that this names cannot be read.
+    /// The file cannot be read.
     #[error("{variable}: cannot read {}: {error}", .path.display())]
     Unreadable {
         /// The variable that names the file.
         variable: &'static str,
-        /// The file.
         path: PathBuf,
-        /// Why not.
         error: io::Error,
     },
-    /// The file that this names holds no certificate.
+    /// The file holds no certificate.
     #[error("{}: there is no certificate in PEM in {}", env_vars::CA_FILE, .0.display())]
     NoCertificate(PathBuf),
-    /// This is no proxy that can be used.
+    /// Not a usable proxy.
     #[error("{} must be a URL such as http://proxy.example.com:3128", env_vars::HTTPS_PROXY)]
     Proxy,
-    /// This is no DSN.
+    /// Not a valid DSN.
     #[cfg(feature = "sentry")]
     #[error("{} must be a DSN such as https://key@sentry.example.com/1", env_vars::SENTRY_DSN)]
     SentryDsn,
-    /// No interface can be called that.
+    /// Not a valid interface name.
     #[error("{0}")]
     Interface(#[from] InvalidInterface),
-    /// No unit can be called that.
+    /// Not a valid unit name.
     #[error("{variable}: {0}", variable = env_vars::SYSTEMD_UNIT)]
     Unit(#[from] InvalidName),
-    /// There are two who know how the process is.
+    /// Two sources for the state of the process.
     #[error(
         "{} and {} are both set: keep the one that knows the process",
         env_vars::STATUS_URL,
         env_vars::SYSTEMD_UNIT
     )]
     TwoSources,
-    /// There is nobody who knows how the process is.
+    /// No source for the state of the process.
     #[error(
         "not set: {} or {}; to check in without a process, use `once`",
         env_vars::STATUS_URL,
         env_vars::SYSTEMD_UNIT
     )]
     NoSource,
-    /// All of these.
+    /// Several errors.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Several(Vec<Self>),
 }
 
-/// Who reports, from what, and how far requests may go.
+/// The sandbox, its sources, and the limits of requests.
 #[derive(Debug)]
 pub struct Config {
-    /// The sandbox that reports: 1 to 96 bytes.
+    /// The sandbox's id, 1 to 96 bytes.
     pub sandbox_id: String,
-    /// The machine that runs it.
+    /// The machine's id.
     pub machine_id: Option<String>,
-    /// What is reported as the controller's version.
+    /// The controller's version to report.
     pub controller_version: String,
-    /// What is reported as the controller's commit.
+    /// The controller's commit to report.
     pub controller_commit: String,
-    /// The network interfaces whose bytes count.
+    /// The network interfaces to count.
     pub interfaces: Interfaces,
-    /// Where readings come from.
+    /// The sources of readings.
     pub sources: Sources,
-    /// How long each request may take.
+    /// Timeout of each request.
     pub timeout: Duration,
-    /// Asks on this machine, and never through a proxy.
+    /// The client for this machine's controller, which never uses a proxy.
     pub local: Client,
-    /// Knows all secrets, whether or not they are used.
+    /// Knows all secrets, used or not.
     pub redactor: Redactor,
-    /// What is odd about the settings.
+    /// Warnings about the settings.
     pub warnings: Vec<String>,
 }
 
-/// Where check-ins go, as whom, and how.
+/// Where to send check-ins, and with what.
 #[derive(Debug)]
 pub struct Target {
     /// The check-in endpoint.
     pub url: Uri,
-    /// `authorization`, complete.
+    /// The complete `authorization` header.
     pub authorization: HeaderValue,
-    /// `x-kiloclaw-gateway-token`.
+    /// The `x-kiloclaw-gateway-token` header.
     pub gateway_token: HeaderValue,
-    /// Through the proxy, if there is one.
+    /// The HTTP client, through the proxy if there is one.
     pub client: Client,
-    /// The proxy, if this URL is asked through one.
+    /// The proxy, if this URL uses one.
     pub proxy: Option<Proxy>,
 }
 
-/// Takes each secret from its file, else from its flag or variable, else from systemd.
+/// Reads each secret from its file, else from its flag or variable, else from systemd.
 fn api_key(settings: &Settings, deadline: Instant) -> Result<Option<Secret>, ConfigError> {
     secret(
         settings.api_key_file.as_deref(),
@@ -198,39 +195,37 @@ fn present(secret: Option<Secret>) -> Option<Secret> {
     secret.filter(|secret| !secret.is_empty())
 }
 
-/// The settings, each checked for itself, so that all that is wrong is reported at once and the rest
-/// can be used.
+/// Settings that are validated one by one, so that all errors are reported at once and valid ones are usable.
 #[derive(Debug)]
 pub struct Checked<'a> {
     settings: &'a Settings,
-    /// What is wrong.
+    /// The errors.
     pub problems: Vec<ConfigError>,
     /// Knows all secrets that could be read.
     pub redactor: Redactor,
-    /// The check-in endpoint.
     pub url: Option<Uri>,
-    /// The proxy, if this URL is asked through one.
+    /// The proxy, if this URL uses one.
     pub proxy: Option<Proxy>,
-    /// What asks there; `None` if the proxy or the authorities cannot be used.
+    /// The client for the endpoint; `None` if the proxy or the authorities are invalid.
     pub client: Option<Client>,
-    /// The API key, fit for a header.
+    /// The API key, valid in a header.
     pub api_key: Option<Secret>,
-    /// The gateway token, whatever it is: what is wrong with it, `doctor` says in more words.
+    /// The gateway token as it is; `doctor` describes what is wrong with it.
     pub gateway_token: Option<Secret>,
-    /// The sandbox's id, as the contract takes it.
+    /// The sandbox's id, valid in the contract.
     pub sandbox_id: Option<String>,
-    /// Who knows the state of the process.
+    /// The source of the state of the process.
     pub source: Option<Source>,
-    /// What asks a controller.
+    /// The client for a controller.
     pub local: Option<Client>,
-    /// The network interfaces whose bytes count.
+    /// The network interfaces to count.
     pub interfaces: Option<Interfaces>,
-    /// How long each request may take.
+    /// Timeout of each request.
     pub timeout: Duration,
 }
 
 impl<'a> Checked<'a> {
-    /// Checks every setting; those that it takes to send a check-in only if one is to be `sent`.
+    /// Validates every setting; those that only sending needs, only if `sent`.
     #[must_use]
     pub fn new(settings: &'a Settings, source: &SourceArguments, sent: bool) -> Self {
         let mut problems = Vec::new();
@@ -293,7 +288,7 @@ impl<'a> Checked<'a> {
         }
     }
 
-    /// What every check-in needs, sent or not, if nothing is wrong.
+    /// The configuration of any check-in, sent or not, if everything is valid.
     pub fn config(mut self) -> Result<Config, ConfigError> {
         if let Some(token) = &self.gateway_token {
             valid(header(token, "", env_vars::GATEWAY_TOKEN), &mut self.problems);
@@ -306,16 +301,16 @@ impl<'a> Checked<'a> {
         }
     }
 
-    /// The same with what it takes to send it.
+    /// The same, with what sending needs.
     pub fn config_and_target(self) -> Result<(Config, Target), ConfigError> {
         let target = self.target(None);
         let config = self.config()?;
-        // What is missing there has been found to be wrong.
+        // A missing part is already among the errors.
         let target = target.ok_or_else(|| ConfigError::Several(Vec::new()))?;
         Ok((config, target))
     }
 
-    /// All that the body of a sandbox's check-in takes.
+    /// Everything for the body of a sandbox's check-in.
     #[must_use]
     pub fn config_of(&self, sandbox_id: &str) -> Option<Config> {
         let settings = self.settings;
@@ -337,7 +332,7 @@ impl<'a> Checked<'a> {
         })
     }
 
-    /// Where check-ins go; with `instead` in the place of credentials that are missing or unfit.
+    /// Where to send check-ins; `instead` replaces credentials that are missing or invalid.
     #[must_use]
     pub fn target(&self, instead: Option<&HeaderValue>) -> Option<Target> {
         let header = |secret: &Option<Secret>, prefix| secret.as_ref()?.header_value(prefix);
@@ -351,8 +346,7 @@ impl<'a> Checked<'a> {
     }
 }
 
-/// What is valid; what is not is put down, once: the file of authorities is both for the server and
-/// for a controller.
+/// Returns what is valid and collects errors once: the file of authorities serves both the endpoint and a controller.
 fn valid<T>(result: Result<T, ConfigError>, problems: &mut Vec<ConfigError>) -> Option<T> {
     let problem = match result {
         Ok(value) => return Some(value),
@@ -370,7 +364,7 @@ fn is_dry_run(url: &Uri) -> bool {
     })
 }
 
-/// Who knows the state of the process.
+/// The source of the state of the process.
 fn process_source(
     settings: &Settings,
     source: &SourceArguments,
@@ -391,7 +385,7 @@ fn process_source(
     })
 }
 
-/// What asks that source.
+/// The client for that source.
 fn local_client(
     source: &Source,
     settings: &Settings,
@@ -404,7 +398,7 @@ fn local_client(
     Ok(Client::new(Duration::from_secs(settings.timeout), roots, None))
 }
 
-/// The proxy that `url` is asked through, if it is.
+/// The proxy for `url`, if it uses one.
 fn proxy_to(url: &Uri, settings: &Settings) -> Result<Option<Proxy>, ConfigError> {
     let Some(proxy) = settings.https_proxy.as_ref().filter(|_| url.scheme_str() == Some("https"))
     else {
@@ -415,7 +409,7 @@ fn proxy_to(url: &Uri, settings: &Settings) -> Result<Option<Proxy>, ConfigError
     Ok(Some(proxy).filter(|_| !bypassed))
 }
 
-/// What is odd about the settings, and keeps nobody from checking in.
+/// Warnings that prevent no check-in.
 pub(crate) fn warnings(settings: &Settings) -> Vec<String> {
     let list = settings.no_proxy.as_deref().filter(|_| settings.https_proxy.is_some());
     let odd = list.map(no_proxy::not_understood).unwrap_or_default();
@@ -429,7 +423,7 @@ pub(crate) fn warnings(settings: &Settings) -> Vec<String> {
 }
 
 impl DaemonArguments {
-    /// When to check in.
+    /// The timing of check-ins.
     #[must_use]
     pub fn timing(&self) -> Timing {
         Timing {
@@ -440,10 +434,10 @@ impl DaemonArguments {
     }
 }
 
-/// What [`ConfigError::Id`] is of where it may be a variable's or an argument.
+/// The name in [`ConfigError::Id`] if the sandbox id comes from a variable or an argument.
 pub(crate) const THE_SANDBOX_ID: &str = "the sandbox id";
 
-/// Checks a sandbox's id against the contract.
+/// Validates a sandbox id against the contract.
 pub fn check_sandbox_id(sandbox_id: &str) -> Result<(), ConfigError> {
     if !(1..=MAX_SANDBOX_ID_BYTES).contains(&sandbox_id.len()) {
         return Err(ConfigError::SandboxId);
@@ -451,8 +445,8 @@ pub fn check_sandbox_id(sandbox_id: &str) -> Result<(), ConfigError> {
     check_id(THE_SANDBOX_ID, sandbox_id)
 }
 
-/// Checks what identifies the machine and its software for what came along by accident: to the
-/// server, `sandbox-1` and `sandbox-1` with a line end are two.
+/// Finds characters that are in an id or version by accident: for the server, `sandbox-1` and `sandbox-1` with a line end
+/// differ.
 fn check_id(what: &'static str, id: &str) -> Result<(), ConfigError> {
     let quote = |c| matches!(c, '"' | '\'' | '`');
     let faults = [
@@ -468,7 +462,7 @@ fn check_id(what: &'static str, id: &str) -> Result<(), ConfigError> {
     fault.map_or(Ok(()), |(_, fault)| Err(ConfigError::Id { what, fault }))
 }
 
-/// Checks all that is sent as it is set.
+/// Validates everything that is sent as it is set.
 fn check_ids(settings: &Settings) -> Result<(), ConfigError> {
     let machine_id = settings.machine_id.as_deref().unwrap_or_default();
     check_id(env_vars::MACHINE_ID, machine_id)?;
@@ -480,7 +474,7 @@ fn header(secret: &Secret, prefix: &str, name: &'static str) -> Result<HeaderVal
     secret.header_value(prefix).ok_or(ConfigError::NotAHeader(name))
 }
 
-/// A URL that is fit to be asked and to be printed: user and password would be neither.
+/// A URL that may be requested and printed: without user and password.
 fn url_of(text: &str, name: &'static str, settings: &Settings) -> Result<Uri, ConfigError> {
     let url = parse_url(text).ok_or(ConfigError::Url(name))?;
     if http::is_exposed(&url) && !settings.allow_insecure_http {
@@ -493,13 +487,12 @@ fn parse_url(text: &str) -> Option<Uri> {
     let url: Uri = text.trim().parse().ok()?;
     let http = matches!(url.scheme_str(), Some("http" | "https"));
     let host = url.host().is_some_and(|host| !host.is_empty());
-    // Anywhere: a password with a slash in it looks like a path from there on.
+    // Anywhere in the URL: a password with a slash looks like the beginning of the path.
     let user = text.contains('@');
     (http && host && !user).then_some(url)
 }
 
-/// A client for `url`, and the proxy that it goes through, if it goes through one. What it takes of
-/// files has to be there by `deadline`.
+/// The client for `url`, and its proxy, if it uses one. Files must be read by `deadline`.
 pub(crate) fn client(
     url: &Uri,
     settings: &Settings,
@@ -510,7 +503,7 @@ pub(crate) fn client(
     Ok((Client::new(timeout, roots(url, settings, deadline)?, proxy.clone()), proxy))
 }
 
-/// Whom to trust behind `url`. Reading the system's authorities is work that http does not need.
+/// The authorities for `url`. http needs none, and reading the system's takes time.
 fn roots(url: &Uri, settings: &Settings, deadline: Instant) -> Result<RootCerts, ConfigError> {
     if url.scheme_str() != Some("https") {
         return Ok(RootCerts::WebPki);
@@ -527,7 +520,7 @@ fn roots(url: &Uri, settings: &Settings, deadline: Instant) -> Result<RootCerts,
 
 fn parse_proxy(url: &Secret) -> Result<Proxy, ConfigError> {
     let parsed = Proxy::new(url.expose()).map_err(|_| ConfigError::Proxy)?;
-    // Others would need features that are not compiled in.
+    // Other proxies need features that are not compiled in.
     if !matches!(parsed.protocol(), ProxyProtocol::Http | ProxyProtocol::Https)
         || parsed.host().is_empty()
     {
@@ -536,7 +529,7 @@ fn parse_proxy(url: &Secret) -> Result<Proxy, ConfigError> {
     Ok(parsed)
 }
 
-/// Knows the credentials as they were `read` and as they were given, and the password of the proxy.
+/// Knows the credentials as `read` and as given, and the proxy's password.
 fn redactor(settings: &Settings, read: &[&Option<Secret>]) -> Redactor {
     let proxy = settings.https_proxy.as_ref().and_then(|url| Proxy::new(url.expose()).ok());
     let password = proxy.and_then(|proxy| proxy.password().map(Secret::new));

@@ -1,4 +1,4 @@
-//! How this program speaks HTTP: once for check-ins and for asking the controller.
+//! The HTTP client, for check-ins and for the controller's status.
 
 pub mod no_proxy;
 
@@ -17,70 +17,69 @@ use ureq::{Agent, Body, Error, Proxy, RequestBuilder};
 
 use crate::cli::VERSION;
 
-/// How much of an answer's body is read, in bytes. The answers of either contract are far smaller.
+/// Maximum size of a response body that is read, in bytes. Valid responses are far smaller.
 const MAX_ANSWER_BYTES: u64 = 16 * 1024;
 
-/// How much is sent or received at once, in bytes, and how large an answer's head can be. ureq's
-/// default, 128 KiB each way, is most of what the agent would have on its heap.
+/// Size of ureq's buffers in bytes, and so of a response's head. ureq's default, 128 KiB each way, would be most of the
+/// agent's heap.
 const BUFFER_BYTES: usize = 16 * 1024;
 
-/// An HTTP client that goes to the URL that it is given and nowhere else: credentials follow no
-/// redirect, and no proxy but the one that was asked for.
+/// An HTTP client that reaches only the given URL: it follows no redirect with credentials, and uses no proxy but the
+/// configured one.
 #[derive(Clone, Debug)]
 pub struct Client {
     agent: Agent,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct NoAnswer {
-    /// In a class.
+    /// The class of the reason.
     pub cause: Cause,
-    /// In words, not fit for printing before a [`Redactor`](crate::secret::Redactor) saw them.
+    /// The reason in words; a [`Redactor`](crate::secret::Redactor) must clean it before printing.
     pub reason: String,
 }
 
-/// The classes of reasons why there is no answer.
+/// Classes of reasons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The host's name leads nowhere.
+    /// The host name cannot be resolved.
     CannotResolve,
-    /// Nobody listens at that port.
+    /// The connection was refused.
     ConnectionRefused,
-    /// There is no secure connection.
+    /// TLS failed.
     Tls(TlsFault),
-    /// Not in time.
+    /// The timeout expired.
     Timeout,
-    /// The proxy cannot be reached, or would not connect.
+    /// The proxy is unreachable or refused to connect.
     Proxy,
-    /// What came back is not HTTP.
+    /// The response is not HTTP.
     NotHttp,
-    /// The connection was closed before an answer came.
+    /// The connection was closed before the response.
     Closed,
-    /// Anything else on the way.
+    /// Any other network error.
     Network,
 }
 
-/// Why there is no secure connection.
+/// Why TLS failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsFault {
-    /// The certificate is of an authority that is not trusted.
+    /// An untrusted authority issued the certificate.
     Untrusted,
-    /// The certificate is not valid any more, or not yet.
+    /// The certificate has expired or is not valid yet.
     Expired,
-    /// The certificate is another host's.
+    /// The certificate is for another host.
     OtherHost,
-    /// What listens there speaks something else.
+    /// The server does not speak TLS.
     NotTls,
-    /// The connection was closed in the middle of it.
+    /// The connection was closed during the handshake.
     Closed,
-    /// Anything else.
     Other,
 }
 
 impl Cause {
-    /// For programs.
+    /// The code for programs.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
@@ -97,8 +96,7 @@ impl Cause {
 }
 
 impl Client {
-    /// A client whose requests take at most `timeout` each, from the name's resolution to the last
-    /// byte of the answer.
+    /// A client whose requests take at most `timeout` each, from name resolution to the last byte of the response.
     #[must_use]
     pub fn new(timeout: Duration, roots: RootCerts, proxy: Option<Proxy>) -> Self {
         let config = Agent::config_builder()
@@ -106,9 +104,9 @@ impl Client {
             .max_redirects(0)
             .proxy(proxy)
             .tls_config(TlsConfig::builder().root_certs(roots).build())
-            // The next request is minutes away; till then the server would have hung up.
+            // The next request is minutes away; the server would have closed the connection by then.
             .max_idle_connections(0)
-            // A refusal is an answer, too; what it says is wanted.
+            // A refusal is a response as well, and its body matters.
             .http_status_as_error(false)
             .input_buffer_size(BUFFER_BYTES)
             .output_buffer_size(BUFFER_BYTES)
@@ -117,7 +115,7 @@ impl Client {
         Self { agent: Agent::with_parts(config, DefaultConnector::default(), Resolver) }
     }
 
-    /// Gets `url`, within `timeout` if that is shorter than the client's own.
+    /// Gets `url`, within `timeout` or the client's own timeout, whichever is shorter.
     pub fn get(
         &self,
         url: &Uri,
@@ -128,8 +126,7 @@ impl Client {
         self.within(request, timeout).call().map_err(|error| self.no_answer(error, timeout))
     }
 
-    /// Posts a body to `url` with some headers, within `timeout` if that is shorter than the
-    /// client's own.
+    /// Posts a body to `url` with headers, within `timeout` or the client's own timeout, whichever is shorter.
     pub fn post(
         &self,
         url: &Uri,
@@ -150,8 +147,8 @@ impl Client {
     }
 
     fn within<B>(&self, request: RequestBuilder<B>, timeout: Duration) -> RequestBuilder<B> {
-        // To ureq, a request with settings of its own is one with TLS settings of its own: it would
-        // parse all roots again and resume no session (`tests/agent-cost.test.ts`).
+        // For ureq, a request with its own settings has its own TLS settings: it would parse all roots again and resume no
+        // session (`tests/agent-cost.test.ts`).
         if self.at_most(timeout) < timeout {
             return request;
         }
@@ -171,12 +168,12 @@ impl Client {
             Error::Protocol(error) => {
                 (Cause::NotHttp, format!("what came back is not HTTP: {error}"))
             }
-            // ureq would write `io: Connection refused (os error 111)`.
+            // ureq's text would be `io: Connection refused (os error 111)`.
             Error::Io(error) => of_io(&error),
             error => (Cause::Network, error.to_string()),
         };
         match cause {
-            // Through a proxy, its own is the only host that is looked up and connected to.
+            // With a proxy, only the proxy's host is resolved and connected to.
             Cause::CannotResolve | Cause::ConnectionRefused
                 if self.agent.config().proxy().is_some() =>
             {
@@ -187,9 +184,8 @@ impl Client {
     }
 }
 
-/// Looks names up on a thread of its own, as the system's look-up knows no time limit. Where there
-/// cannot be another thread, and where nothing has to be looked up, it does without; ureq's own would
-/// panic.
+/// Resolves names on a separate thread, since the system's resolver has no timeout. If there is no need, or no thread, it
+/// resolves in place; ureq's own resolver would panic.
 #[derive(Debug)]
 struct Resolver;
 
@@ -202,7 +198,7 @@ impl resolver::Resolver for Resolver {
     ) -> Result<ResolvedSocketAddrs, Error> {
         let look_up = {
             let (uri, config) = (uri.clone(), config.clone());
-            // Without a time limit, this one needs no thread.
+            // Without a timeout, no thread is needed.
             move || DefaultResolver::default().resolve(&uri, &config, NextTimeout::default())
         };
         if address_in(uri).is_some() {
@@ -211,7 +207,7 @@ impl resolver::Resolver for Resolver {
         let (sender, answer) = mpsc::sync_channel(1);
         let on_thread = {
             let look_up = look_up.clone();
-            // Nobody receives what comes too late.
+            // After the timeout, nobody receives.
             move || drop(sender.send(look_up()))
         };
         match thread::Builder::new().name("look-up".to_owned()).spawn(on_thread) {
@@ -223,7 +219,7 @@ impl resolver::Resolver for Resolver {
     }
 }
 
-/// The address that a URL has for a host, if it is one.
+/// The IP address in a URL's host, if it is one.
 fn address_in(url: &Uri) -> Option<IpAddr> {
     let host = url.host()?;
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).parse().ok()
@@ -234,14 +230,14 @@ fn of_io(error: &io::Error) -> (Cause, String) {
     if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
         return of_tls(error);
     }
-    // std gives failed look-ups no kind of their own.
+    // std has no error kind for failed resolution.
     if reason.starts_with("failed to lookup address information") {
         return (Cause::CannotResolve, reason);
     }
     match error.kind() {
         io::ErrorKind::ConnectionRefused => (Cause::ConnectionRefused, reason),
         io::ErrorKind::TimedOut => (Cause::Timeout, reason),
-        // Out of rustls: ureq's own, after the handshake, has words inside.
+        // From rustls: ureq's own error after the handshake only has text.
         io::ErrorKind::UnexpectedEof if error.get_ref().is_none() => (
             Cause::Tls(TlsFault::Closed),
             "the connection was closed during the TLS handshake".to_owned(),
@@ -289,7 +285,7 @@ fn of_tls(error: &rustls::Error) -> (Cause, String) {
     (Cause::Tls(fault), reason)
 }
 
-/// The names in a certificate, which rustls writes as `DnsName("example.com")`.
+/// The names in a certificate, which rustls prints as `DnsName("example.com")`.
 fn list(presented: &[String]) -> String {
     let name = |text: &String| text.split('"').nth(1).unwrap_or(text).to_owned();
     match presented {
@@ -298,8 +294,8 @@ fn list(presented: &[String]) -> String {
     }
 }
 
-/// The system's certificate authorities; Mozilla's, which are compiled in, where it has none, as in
-/// many containers.
+/// The system's certificate authorities, or Mozilla's, which are compiled in, if the system has none, as in many
+/// containers.
 #[must_use]
 pub fn system_roots() -> RootCerts {
     let system = rustls_native_certs::load_native_certs().certs;
@@ -310,7 +306,7 @@ pub fn system_roots() -> RootCerts {
     }
 }
 
-/// The certificate authorities in a PEM file; `None` if it has none, or a broken one.
+/// The certificate authorities in a PEM file; `None` if it has none or is malformed.
 #[must_use]
 pub fn roots_in(pem: &[u8]) -> Option<RootCerts> {
     let mut roots = Vec::new();
@@ -322,16 +318,16 @@ pub fn roots_in(pem: &[u8]) -> Option<RootCerts> {
     (!roots.is_empty()).then(|| roots.into_iter().into())
 }
 
-/// The start of an answer's body.
+/// The beginning of a response body.
 ///
-/// What breaks off in the middle is as short as it is: the status came first and has decided.
+/// A body that breaks off is returned as far as it came: the status has already decided.
 pub fn start_of(body: &mut Body) -> Vec<u8> {
     let mut start = Vec::new();
     let _ = body.as_reader().take(MAX_ANSWER_BYTES).read_to_end(&mut start);
     start
 }
 
-/// Whether `url` would carry credentials over a network in the clear.
+/// Whether `url` would send credentials unencrypted over a network.
 #[must_use]
 pub fn is_exposed(url: &Uri) -> bool {
     let loopback = url.host().is_some_and(|host| host.eq_ignore_ascii_case("localhost"))

@@ -1,5 +1,4 @@
-//! What people and scripts get to see: results on standard output, warnings and the log on standard
-//! error.
+//! Output for people and scripts: results on standard output, warnings and the log on standard error.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -18,20 +17,20 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::exit::Exit;
 
-/// How much of the log waits for a slow reader, in bytes. What is beyond that is lost.
+/// Maximum size of log lines that wait for a slow reader, in bytes; more are dropped.
 const MAX_WAITING_BYTES: usize = 64 * 1024;
 
-/// How long an agent that ends waits for what is waiting.
+/// How long a stopping agent waits for the log to be written.
 const FLUSH: Duration = Duration::from_millis(500);
 
-/// Writes a result to standard output. `println!` would panic where a pipe is closed.
+/// Writes a result to standard output. `println!` would panic on a closed pipe.
 pub fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{text}")?;
     out.flush()
 }
 
-/// Writes a result that is all that the command is for.
+/// Writes the only result of a command.
 #[must_use]
 pub fn print_result(text: &str) -> Exit {
     match print(text) {
@@ -40,26 +39,26 @@ pub fn print_result(text: &str) -> Exit {
     }
 }
 
-/// Says that the result could not be written to standard output.
+/// Reports that standard output could not be written.
 #[must_use]
 pub fn unprintable(error: &io::Error) -> Exit {
     say(Level::ERROR, &format!("cannot write to standard output: {error}"));
     Exit::OutputFailed
 }
 
-/// Says that something is amiss and how that is dealt with.
+/// Prints a warning.
 pub fn warn(text: &str) {
     say(Level::WARN, text);
 }
 
-/// Says that the command cannot be carried out as it was given.
+/// Reports invalid settings.
 #[must_use]
 pub fn bad_configuration(text: &str) -> Exit {
     say(Level::ERROR, text);
     Exit::BadConfiguration
 }
 
-/// Says that something failed.
+/// Prints an error.
 pub fn error(text: &str) {
     say(Level::ERROR, text);
 }
@@ -74,39 +73,39 @@ fn say(level: Level, text: &str) {
     }
 }
 
-/// The log of an agent that stays, once it was started.
+/// The log of a running agent.
 static LOG: OnceLock<&Log> = OnceLock::new();
 
-/// Lines on their way to standard error. They are written by a thread of its own: whoever logs never
-/// waits for a reader, and nothing that happens to standard error is an error to them.
+/// Lines for standard error. A separate thread writes them: logging never waits for a reader and never fails, whatever
+/// happens to standard error.
 struct Log {
     lines: Mutex<Lines>,
-    /// There are some, or there are none any more.
+    /// Signals that lines arrived, or that all are written.
     changed: Condvar,
-    /// Whether it goes to systemd's journal, which knows the time and wants a priority.
+    /// Whether the log goes to systemd's journal, which adds the time and expects a priority.
     to_journal: bool,
 }
 
 #[derive(Default)]
 struct Lines {
     waiting: VecDeque<Vec<u8>>,
-    /// How long they are in all.
+    /// Total size of the lines in bytes.
     bytes: usize,
-    /// Whether one of them was taken and is being written.
+    /// Whether a line is being written.
     writing: bool,
-    /// How many were lost since the last one that was written.
+    /// Number of lines dropped since the last written one.
     lost: u64,
 }
 
-/// Starts the log. `journal_stream` is what systemd calls the socket of its journal.
+/// Starts the log. `journal_stream` identifies the socket of systemd's journal.
 pub fn start_log(level: LevelFilter, journal_stream: Option<&OsStr>) -> io::Result<()> {
     let to_journal = journal_stream.is_some_and(is_standard_error);
     let log = Log { lines: Mutex::default(), changed: Condvar::new(), to_journal };
     let log: &Log = Box::leak(Box::new(log));
     thread::Builder::new().name("log".to_owned()).spawn(|| log.write_on())?;
-    // It fails only where there is a log already.
+    // This fails only if a log exists already.
     let _ = LOG.set(log);
-    // It would be written to standard error by whoever panics.
+    // The default hook would write to standard error directly.
     panic::set_hook(Box::new(|info| {
         tracing::error!("{info}");
         finish_log();
@@ -125,7 +124,7 @@ pub fn start_log(level: LevelFilter, journal_stream: Option<&OsStr>) -> io::Resu
     Ok(())
 }
 
-/// Waits until all of the log is written, but not for long.
+/// Waits a short time until the log is written.
 pub fn finish_log() {
     if let Some(log) = LOG.get() {
         let busy = |lines: &mut Lines| lines.writing || !lines.waiting.is_empty();
@@ -133,7 +132,7 @@ pub fn finish_log() {
     }
 }
 
-/// Whether standard error is this, by systemd's `DEVICE:INODE`.
+/// Whether standard error is this file, in systemd's form `DEVICE:INODE`.
 fn is_standard_error(stream: &OsStr) -> bool {
     rustix::fs::fstat(io::stderr())
         .is_ok_and(|stat| *stream == *format!("{}:{}", stat.st_dev, stat.st_ino))
@@ -151,7 +150,7 @@ impl Log {
         self.changed.notify_all();
     }
 
-    /// Writes what is to be written, for ever.
+    /// Writes lines for ever.
     fn write_on(&self) {
         let mut torn = false;
         loop {
@@ -177,7 +176,7 @@ impl Log {
         }
     }
 
-    /// The next line, and how many were lost before it.
+    /// The next line, and the number of lines dropped before it.
     fn take(&self) -> (Vec<u8>, u64) {
         let mut lines = self.lock();
         loop {
@@ -198,7 +197,7 @@ impl Log {
         [self.prefix(Level::WARN), &line].concat()
     }
 
-    /// A level in the journal's words, those of syslog.
+    /// A level as a syslog priority, which the journal expects.
     fn prefix(&self, level: Level) -> &'static str {
         match level {
             _ if !self.to_journal => "",
@@ -210,19 +209,18 @@ impl Log {
     }
 
     fn lock(&self) -> MutexGuard<'_, Lines> {
-        // Nothing panics half way through a change.
+        // The lock is never poisoned: no change panics half way.
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Writes to standard error, and how much of it. Not through std, whose lock would be held for as long
-/// as nobody reads.
+/// Writes to standard error and returns the number of bytes. Not through std, whose lock would be held while nobody reads.
 fn write(text: &[u8]) -> (usize, Result<(), Errno>) {
     let stderr = io::stderr();
     let mut written = 0;
     while let Some(rest) = text.get(written..).filter(|rest| !rest.is_empty()) {
         let result = match rustix::io::write(&stderr, rest) {
-            // Somebody who shares the pipe made it one that does not wait.
+            // Another process that shares the pipe made it non-blocking.
             Err(Errno::AGAIN) => poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], None).map(|_| 0),
             result => result,
         };
@@ -235,7 +233,7 @@ fn write(text: &[u8]) -> (usize, Result<(), Errno>) {
     (written, Ok(()))
 }
 
-/// A line that begins with this.
+/// A line that begins with this prefix.
 struct Line(&'static Log, &'static str);
 
 impl Write for Line {

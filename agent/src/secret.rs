@@ -6,38 +6,37 @@ use std::str::FromStr;
 
 use ureq::http::HeaderValue;
 
-/// A secret: `Debug` shows nothing of it, and reading it is an explicit [`expose`](Self::expose).
+/// A secret: `Debug` shows nothing of it, and only [`expose`](Self::expose) reads it.
 #[derive(Clone)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Takes a secret; white space around it does not count, as `$(cat file)` and editors add it.
+    /// Takes a secret without surrounding white space, which `$(cat file)` and editors add.
     #[must_use]
     pub fn new(value: &str) -> Self {
         Self(value.trim().to_owned())
     }
 
-    /// The secret itself.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether nothing is there.
+    /// Whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The secret as the value of a header, behind `prefix`.
+    /// The secret as a header value, behind `prefix`.
     ///
-    /// `None` for what a header cannot carry: control characters, and all that is not ASCII, which
-    /// HTTP lets pass but servers decode each in their own way.
+    /// `None` for control characters, which a header cannot hold, and for text outside ASCII, which servers decode in
+    /// different ways.
     #[must_use]
     pub fn header_value(&self, prefix: &str) -> Option<HeaderValue> {
         let value = Some(format!("{prefix}{}", self.0)).filter(|value| value.is_ascii())?;
         let mut value = HeaderValue::from_str(&value).ok()?;
-        // Its Debug then says `Sensitive`.
+        // Its `Debug` then prints `Sensitive`.
         value.set_sensitive(true);
         Some(value)
     }
@@ -49,7 +48,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// For clap, which quotes what it cannot parse: so parsing must not fail, and checks come later.
+/// For clap, which quotes what it cannot parse: so parsing never fails, and validation comes later.
 impl FromStr for Secret {
     type Err = Infallible;
 
@@ -58,34 +57,34 @@ impl FromStr for Secret {
     }
 }
 
-/// Makes text from elsewhere fit for printing: a server's answer, another program's error.
+/// Cleans text from elsewhere for printing: a server's response, another program's error.
 #[derive(Clone, Debug, Default)]
 pub struct Redactor {
     secrets: Vec<Secret>,
 }
 
 impl Redactor {
-    /// The longest text that is let through, in characters: a few lines of a terminal.
+    /// Maximum length of a cleaned text, in characters: a few terminal lines.
     const MAX_CHARS: usize = 400;
 
-    /// The longest secret, in bytes, that is found as a word only: as a part of one it would be found
-    /// by chance, and what is left of the text would be hard to read and show what it is.
+    /// Secrets up to this many bytes are replaced only as whole words. Within words they would match by chance, which makes
+    /// the text hard to read and shows what they are.
     const MAX_WORD: usize = 4;
 
-    /// Takes what must not come through.
+    /// Takes the secrets to remove.
     pub fn new(secrets: impl IntoIterator<Item = Secret>) -> Self {
         let mut redactor = Self::default();
         redactor.extend(secrets);
         redactor
     }
 
-    /// Takes more of what must not come through.
+    /// Takes more secrets to remove.
     pub fn extend(&mut self, secrets: impl IntoIterator<Item = Secret>) {
         self.secrets.extend(secrets.into_iter().filter(|secret| !secret.is_empty()));
     }
 
-    /// The text on one line, without secrets and without control characters: a server that sends
-    /// back what it got must not make them public, and nobody's escape codes reach a terminal.
+    /// The text in one line, without secrets and control characters: a server may echo secrets, and escape codes must not
+    /// reach a terminal.
     #[must_use]
     pub fn clean(&self, text: &str) -> String {
         let mut text = text.to_owned();
@@ -100,7 +99,7 @@ impl Redactor {
     }
 }
 
-/// The text without a secret.
+/// The text without one secret.
 fn redact(text: &str, secret: &str) -> String {
     let mut redacted = String::with_capacity(text.len());
     let mut kept = 0;

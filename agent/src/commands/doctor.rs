@@ -1,9 +1,8 @@
 //! `kiloclaw-agent doctor`: checks everything that a check-in needs, and says how to fix what is wrong.
 //!
-//! Every [check] is made as far as it can be, whatever else fails: [settings] first, then the
-//! [route] to the server and what the [server] says, then the [readings]. Nothing is written: the
-//! server is first asked in a way that shows whether it knows the dry run, and one that does not
-//! never sees a check-in.
+//! Every [check] runs as far as it can, whatever else fails: first the [settings], then the [route] to the server and
+//! its [answers](server), then the [readings]. Nothing is stored: the first request shows whether the server knows the dry
+//! run, and a server that does not never gets a check-in.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -31,11 +30,10 @@ use check::{Name, Report, Verdict};
 use route::Peer;
 use server::{DryRun, Met};
 
-/// What is sent for a credential that is not there, so that the server answers all the same: fit for
-/// both headers.
+/// Replaces a missing credential, so that the server answers all the same; valid in both headers.
 const PLACEHOLDER: HeaderValue = HeaderValue::from_static("Bearer not-set");
 
-/// Makes all checks.
+/// Runs all checks.
 #[must_use]
 pub fn run(arguments: &DoctorArguments) -> Exit {
     let usable = Checked::new(&arguments.settings, &arguments.source, true);
@@ -64,7 +62,7 @@ struct Examination<'a> {
 }
 
 impl Examination<'_> {
-    /// All that lies between here and an accepted check-in, up to the first gap.
+    /// Checks everything up to an accepted check-in, until something is missing.
     fn reach(&self, report: &mut Report) {
         let usable = self.usable;
         let (Some(url), Some(target)) = (&usable.url, usable.target(Some(&PLACEHOLDER))) else {
@@ -93,13 +91,13 @@ impl Examination<'_> {
         self.ask(&target, report);
     }
 
-    /// What can be said where the server was not reached.
+    /// The checks that do not need the server.
     fn skip_server(&self, report: &mut Report, gap: Name) {
         report.skip(&[Name::Server, Name::Clock], gap);
         self.skip_credentials(report, gap);
     }
 
-    /// What can be said where the server does not check credentials.
+    /// The checks that do not need the server to verify credentials.
     fn skip_credentials(&self, report: &mut Report, gap: Name) {
         report.skip(&[Name::ApiKey], gap);
         let malformed = self.malformed_token();
@@ -109,7 +107,7 @@ impl Examination<'_> {
         report.put(Name::Body, verdict.unwrap_or_else(|| Verdict::skipped_after(gap)));
     }
 
-    /// Who is connected to.
+    /// The host to connect to.
     fn peer(&self, url: &Uri) -> Peer {
         if let Some(proxy) = &self.usable.proxy {
             return Peer::new(proxy.host(), proxy.port(), env_vars::HTTPS_PROXY);
@@ -119,7 +117,7 @@ impl Examination<'_> {
         Peer::new(url.host().unwrap_or_default(), port, env_vars::CHECKIN_URL)
     }
 
-    /// Asks the server who it is, in a way that no version takes for a check-in.
+    /// Probes the server, with a request that no version stores.
     fn ask(&self, target: &Target, report: &mut Report) {
         let Some(url) = server::with_query(&target.url, &format!("{DRY_RUN_PARAMETER}=")) else {
             report.skip(&[Name::Proxy, Name::Tls], Name::Configuration);
@@ -185,7 +183,7 @@ impl Examination<'_> {
         }
     }
 
-    /// What can be said of the token without the server.
+    /// Checks the token without the server.
     fn token_alone(&self, report: &mut Report) {
         let verdict = self.malformed_token().unwrap_or_else(|| match &self.usable.gateway_token {
             Some(_) => Verdict::skipped("well-formed; only the server can say whether it is right"),
@@ -203,7 +201,7 @@ impl Examination<'_> {
         Some(Verdict::failed(Refusal::WrongGatewayToken.code(), fault, fix))
     }
 
-    /// What the contract says of the body where the server does not, `why` being the reason.
+    /// Checks the body by the contract if the server did not; `why` is the reason.
     fn own_verdict(&self, why: &str) -> Option<Verdict> {
         let id = self.usable.sandbox_id.as_deref().unwrap_or("unknown");
         let body = self.body(id)?.ok()?;
@@ -223,8 +221,7 @@ impl Examination<'_> {
         Some(serde_json::to_string(&check_in))
     }
 
-    /// Lets the server check a check-in: under the configured id, and if the token is not that one's,
-    /// under those that may be meant.
+    /// Sends a check-in as a dry run: under the configured id, and if the token is not that id's, under ids that may be meant.
     fn dry_run(&self, target: &Target, report: &mut Report) {
         let usable = self.usable;
         let malformed = self.malformed_token();
@@ -280,7 +277,7 @@ impl Examination<'_> {
         }
     }
 
-    /// Whose a well-formed token is. The server does not say, but knows when asked for the right one.
+    /// Finds the sandbox of a well-formed token. The server does not name it, but confirms the right one.
     fn whose(
         &self,
         refused: &Outcome,
@@ -332,7 +329,7 @@ impl Examination<'_> {
     }
 }
 
-/// What the outcome says of proxy and TLS; the one of them that is in the way.
+/// Reports the outcome for proxy and TLS, whichever failed.
 fn way(target: &Target, outcome: &Outcome, report: &mut Report) -> Option<Name> {
     let hint = explain::hint(outcome);
     let https = target.url.scheme_str() == Some("https");

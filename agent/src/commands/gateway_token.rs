@@ -1,4 +1,4 @@
-//! `kiloclaw-agent gateway-token`: derives a sandbox's token, for whoever sets its machine up.
+//! `kiloclaw-agent gateway-token`: derives a sandbox's token, for whoever provisions its machine.
 
 use std::io::{self, IsTerminal};
 
@@ -14,13 +14,12 @@ use crate::secret::Secret;
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// There cannot be one for this sandbox.
+    /// The id is not valid.
     #[error("{0}")]
     Sandbox(#[from] ConfigError),
-    /// Standard input could not be read.
     #[error("cannot read the secret from standard input: {0}")]
     Read(#[from] io::Error),
-    /// The secret holds nothing.
+    /// The secret is empty.
     #[error(
         "the secret is empty: set {} or pass it on standard input",
         env_vars::GATEWAY_TOKEN_SECRET
@@ -28,7 +27,7 @@ pub enum TokenError {
     Empty(#[from] EmptySecret),
 }
 
-/// Prints the token alone on one line.
+/// Prints only the token, in one line.
 #[must_use]
 pub fn run(arguments: &GatewayTokenArguments) -> Exit {
     match token(arguments) {
@@ -38,7 +37,7 @@ pub fn run(arguments: &GatewayTokenArguments) -> Exit {
 }
 
 fn token(arguments: &GatewayTokenArguments) -> Result<GatewayToken, TokenError> {
-    // Before a secret is waited for.
+    // Before it waits for a secret on standard input.
     check_sandbox_id(&arguments.sandbox_id)?;
     let secret = match &arguments.gateway_token_secret {
         Some(secret) => secret.clone(),

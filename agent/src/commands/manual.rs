@@ -1,4 +1,4 @@
-//! `kiloclaw-agent completions` and `man`: what packages install beside the program.
+//! `kiloclaw-agent completions` and `man`: shell completions and manual pages.
 
 use std::io::{self, Write};
 
@@ -6,10 +6,9 @@ use crate::cli::{CompletionsArguments, ManArguments, command};
 use crate::exit::Exit;
 use crate::output;
 
-/// The name that the program is installed under.
+/// The program's installed name.
 const NAME: &str = "kiloclaw-agent";
 
-/// Prints a completion script.
 #[must_use]
 pub fn completions(arguments: &CompletionsArguments) -> Exit {
     let mut script = Vec::new();
@@ -17,7 +16,6 @@ pub fn completions(arguments: &CompletionsArguments) -> Exit {
     print(&script)
 }
 
-/// Prints the program's manual page, or writes one for each command.
 #[must_use]
 pub fn pages(arguments: &ManArguments) -> Exit {
     let Some(directory) = &arguments.directory else {

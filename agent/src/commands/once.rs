@@ -13,24 +13,22 @@ use crate::report::check_in::{Attempt, observe};
 use crate::state::{InUse, State};
 use crate::{output, report::explain, state};
 
-/// What keeps a check-in from being made.
+/// Why a check-in is not possible.
 #[derive(Debug, thiserror::Error)]
 pub enum OnceError {
-    /// The settings.
     #[error("{0}")]
     Config(#[from] ConfigError),
-    /// The body would be refused. Readings are checked where they are taken: it is a setting.
+    /// The server would refuse the body. Readings are always valid, so a setting is not.
     #[error("{0}")]
     Body(#[from] InvalidBody),
-    /// The body could not be written as JSON.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
-    /// An agent is at it.
+    /// Another agent uses the state file.
     #[error("{0}")]
     InUse(#[from] InUse),
 }
 
-/// Sends one check-in, or with `--dry-run` only shows it.
+/// Sends one check-in, or with `--dry-run` only prints it.
 #[must_use]
 pub fn run(arguments: &OnceArguments) -> Exit {
     once(arguments).unwrap_or_else(|error| output::bad_configuration(&error.to_string()))
@@ -60,7 +58,7 @@ fn once(arguments: &OnceArguments) -> Result<Exit, OnceError> {
     CheckIn::parse_str(&body)?;
 
     let Some(target) = target else { return Ok(output::print_result(&body)) };
-    // From here on a closed standard output must not keep the check-in from being sent and counted.
+    // From here on, a closed standard output must not prevent or uncount the check-in.
     let _ = output::print(&explain::request(&target.url, &body));
     let outcome = attempt.send(&target, &body, &mut state.ledger, Duration::MAX);
     let _ = output::print(&explain::outcome(&outcome, redactor));

@@ -1,4 +1,4 @@
-//! `kiloclaw-agent status`: how the running agent and its process are, from its state file.
+//! `kiloclaw-agent status`: the health of the running agent and its process, from its state file.
 
 use std::cmp::Reverse;
 use std::fmt::Write;
@@ -15,11 +15,10 @@ use crate::output;
 use crate::secret::Redactor;
 use crate::state::{self, Agent, Gone, LoadError, Process, State, Uptime};
 
-/// How late an attempt may be before the agent is taken to hang: timers are not that exact, and a
-/// machine may be busy.
+/// How late an attempt may be before the agent counts as hanging: timers are inexact, and a machine may be busy.
 const SLACK: Duration = Duration::from_secs(30);
 
-/// So many crashes in a row are a loop, even while the process is up for a moment.
+/// This many crashes in a row are a crash loop, even while the process is up for a moment.
 const CRASH_LOOP: u32 = 3;
 
 /// The output of `--json`.
@@ -31,26 +30,26 @@ struct Status<'a> {
     summary: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     sandbox_id: Option<&'a str>,
-    /// The state file that all this is from.
+    /// The state file.
     #[serde(skip_serializing_if = "Option::is_none")]
     state_file: Option<&'a Path>,
-    /// Why the state file cannot be written; then all the rest may be old.
+    /// Why the state file cannot be written; then the rest may be outdated.
     #[serde(skip_serializing_if = "Option::is_none")]
     state_file_error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     agent: Option<&'a Agent>,
-    /// How long the process has been up, if it is.
+    /// Uptime of the process, if it runs.
     #[serde(skip)]
     up_for: Option<Duration>,
 }
 
-/// In the order of precedence.
+/// Verdicts, in order of precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Verdict {
-    /// Nobody reports.
+    /// No agent reports.
     CannotReport,
-    /// The process is not well.
+    /// The process is unhealthy.
     ProcessUnhealthy,
     Healthy,
 }
@@ -65,7 +64,6 @@ impl From<Verdict> for Exit {
     }
 }
 
-/// Prints the status.
 #[must_use]
 pub fn run(arguments: &StatusArguments) -> Exit {
     let paths = arguments.state.paths();
@@ -75,10 +73,10 @@ pub fn run(arguments: &StatusArguments) -> Exit {
             .iter()
             .filter_map(|path| State::load(path).transpose().map(|state| Found { path, state })),
     );
-    // Where the agent would write: there is a first one always.
+    // Where the agent would write; there is always a first location.
     let place = found.as_ref().map_or_else(|| paths.first(), |found| Some(found.path));
     let unwritable = place.and_then(|path| state::unwritable(path));
-    // A directory that is not there is one where no agent has run.
+    // If the directory is missing, no agent has run there.
     let unwritable = unwritable.filter(|error| error.kind() != ErrorKind::NotFound);
     let mut status = match &found {
         None => {
@@ -141,14 +139,14 @@ fn nobody(summary: String) -> Status<'static> {
     }
 }
 
-/// What is where an agent may keep its state.
+/// Everything at the locations of state files.
 struct Found<'a> {
     path: &'a PathBuf,
     state: Result<State, LoadError>,
 }
 
-/// The state to speak of, where there are several: that of an agent that runs; else one that cannot be
-/// read, as it may be of one; else the newest. A login session's may have been there for weeks.
+/// The state to show if there are several: that of a running agent, else an unreadable one, which may be of a running
+/// agent, else the newest. One of a login session may be weeks old.
 fn best<'a>(found: impl Iterator<Item = Found<'a>>) -> Option<Found<'a>> {
     let rank = |found: &Found| match &found.state {
         Ok(State { agent: Some(agent), .. }) if agent.runs().is_ok() => (3, None),
@@ -156,11 +154,11 @@ fn best<'a>(found: impl Iterator<Item = Found<'a>>) -> Option<Found<'a>> {
         Ok(State { agent: Some(agent), .. }) => (1, Some(agent.updated)),
         Ok(State { agent: None, .. }) => (0, None),
     };
-    // Of equals the first, of which `max_by` takes the last.
+    // The first of equals; `max_by` takes the last.
     found.min_by_key(|found| Reverse(rank(found)))
 }
 
-/// A state file may be of an agent that wrote into it what it was given.
+/// Cleans texts of the state file, which an agent copied from elsewhere.
 fn plain(text: &str) -> String {
     Redactor::default().clean(text)
 }
@@ -175,7 +173,7 @@ fn unreadable(path: &Path, error: &LoadError) -> String {
     }
 }
 
-/// How long the process has been up by now, if it is: what was seen is as old as the last check-in.
+/// Present uptime of the process: the state is as old as the last check-in.
 fn up_for(process: &Process, now: SystemTime) -> Option<Duration> {
     let then = Duration::try_from_secs_f64(process.uptime_seconds.trunc()).unwrap_or_default();
     let since = Duration::from_secs(process.seen.before(now).as_secs());
@@ -183,11 +181,11 @@ fn up_for(process: &Process, now: SystemTime) -> Option<Duration> {
     up.then(|| then.saturating_add(since))
 }
 
-/// How long ago the next attempt was due. A wall clock is set now and then, and goes on while the machine
-/// sleeps: by that alone, an agent that is well would be taken to hang.
+/// How long ago the next attempt was due. By the wall clock alone, which may be set and runs while the machine sleeps, a
+/// healthy agent could seem to hang.
 fn late(agent: &Agent, now: SystemTime, uptime: Uptime) -> Duration {
     let by_uptime = agent.next_attempt_uptime.map(|at| at.before(uptime));
-    // A state file from before there was the other.
+    // State files of older versions have only the wall clock.
     let late = by_uptime.or_else(|| agent.next_attempt.map(|at| at.before(now)));
     late.unwrap_or_default()
 }
@@ -261,7 +259,7 @@ fn assess(
     }
 }
 
-/// For people, not programs.
+/// Prints for people.
 fn in_words(status: &Status, now: SystemTime) -> String {
     let mut text = status.summary.clone();
     let error = status.state_file_error.as_ref();

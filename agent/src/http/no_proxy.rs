@@ -1,15 +1,15 @@
-//! `NO_PROXY`: what is not asked through the proxy.
+//! `NO_PROXY`: hosts to reach without the proxy.
 //!
-//! Everybody writes it in another way, so all of these count: `*`, `example.com`, `.example.com` and
-//! `*.example.com` for all below it, `10.*`, addresses of both kinds with or without brackets, networks
-//! such as `10.0.0.0/8`, and each of them with a port.
+//! There is no standard, so all common forms work: `*`, `example.com`, `.example.com` and `*.example.com` for all
+//! subdomains, `10.*`, IPv4 and IPv6 addresses with or without brackets, networks such as `10.0.0.0/8`, and each with a
+//! port.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use ureq::http::Uri;
 
-/// Whether `url` is to be asked without the proxy.
+/// Whether to reach `url` without the proxy.
 #[must_use]
 pub fn covers(list: &str, url: &Uri) -> bool {
     let host = url.host().unwrap_or_default();
@@ -26,8 +26,7 @@ pub fn covers(list: &str, url: &Uri) -> bool {
     })
 }
 
-/// The entries that are none of that, by their number from 1; they are not honoured. They are not
-/// repeated, as they may be anything.
+/// The positions, from 1, of entries in no known form, which are ignored. Their text is not returned: it may be anything.
 #[must_use]
 pub fn not_understood(list: &str) -> Vec<usize> {
     let numbered = entries(list).zip(1..);
@@ -40,7 +39,7 @@ fn entries(list: &str) -> impl Iterator<Item = &str> {
 
 struct Entry<'a> {
     host: Host<'a>,
-    /// `None` is every port.
+    /// `None` means every port.
     port: Option<u16>,
 }
 

@@ -1,4 +1,4 @@
-//! Checks and what came of them, for people and for programs.
+//! Checks and their verdicts, for people and for programs.
 
 use std::fmt;
 use std::io;
@@ -9,46 +9,45 @@ use crate::exit::Exit;
 use crate::output;
 use crate::secret::Redactor;
 
-/// What is checked, in this order. The names are for programs: never renamed, never reused.
+/// The checks, in order. Programs use the names: never rename or reuse one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Name {
     /// Flags, variables, and the files that they name.
     Configuration,
-    /// The name of the server, or of the proxy.
+    /// Resolving the server's name, or the proxy's.
     Dns,
-    /// A TCP connection to it.
+    /// A TCP connection.
     Connection,
-    /// The proxy's consent.
+    /// The proxy's permission.
     Proxy,
     /// The server's certificate.
     Tls,
-    /// Whether the server is Kiloclaw telemetry and able to take check-ins.
+    /// Whether the server is Kiloclaw telemetry and accepts check-ins.
     Server,
-    /// This machine's clock beside the server's.
+    /// This machine's clock against the server's.
     Clock,
     /// The fleet's API key.
     ApiKey,
     /// The sandbox's gateway token.
     GatewayToken,
-    /// Whether the token is of this sandbox.
+    /// Whether the token is this sandbox's.
     SandboxId,
-    /// A check-in, as it would be sent.
+    /// A check-in as it would be sent.
     Body,
-    /// The load average.
     Load,
-    /// The counters of the network's interfaces.
+    /// The network counters.
     Network,
-    /// The version of `OpenClaw`.
+    /// `OpenClaw`'s version.
     Openclaw,
-    /// Who knows the state of the process.
+    /// The source of the process's state.
     Process,
-    /// The place of the state file.
+    /// The state file's location.
     StateFile,
 }
 
 impl Name {
-    /// All, in order.
+    /// All checks, in order.
     pub const ALL: [Self; 16] = [
         Self::Configuration,
         Self::Dns,
@@ -68,7 +67,7 @@ impl Name {
         Self::StateFile,
     ];
 
-    /// For people and for programs.
+    /// The name for people and programs.
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
@@ -92,47 +91,45 @@ impl Name {
     }
 }
 
-/// What came of a check.
+/// The verdict of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
 pub enum Verdict {
-    /// All is well.
+    /// Passed.
     Passed {
-        /// What was found.
+        /// What the check found.
         found: String,
     },
-    /// Something is wrong.
+    /// Failed.
     Failed {
-        /// For programs.
+        /// The code for programs.
         code: String,
         /// What is wrong.
         message: String,
-        /// What to do about it.
+        /// How to fix it.
         fix: String,
     },
-    /// Check-ins are accepted all the same, but lack something, or may not be what they seem.
+    /// Check-ins are accepted, but incomplete or possibly wrong.
     Warned {
-        /// For programs.
+        /// The code for programs.
         code: String,
-        /// What is amiss.
+        /// What is wrong.
         message: String,
-        /// What to do about it.
+        /// How to fix it.
         fix: String,
     },
-    /// It could not be checked, or there is nothing to check.
+    /// Not checked, or nothing to check.
     Skipped {
-        /// Why.
+        /// The reason.
         message: String,
     },
 }
 
 impl Verdict {
-    /// All is well.
     pub fn passed(found: impl Into<String>) -> Self {
         Self::Passed { found: found.into() }
     }
 
-    /// Something is wrong.
     pub fn failed(
         code: impl Into<String>,
         message: impl Into<String>,
@@ -141,7 +138,6 @@ impl Verdict {
         Self::Failed { code: code.into(), message: message.into(), fix: fix.into() }
     }
 
-    /// Something is amiss that costs no check-in.
     pub fn warned(
         code: impl Into<String>,
         message: impl Into<String>,
@@ -150,18 +146,17 @@ impl Verdict {
         Self::Warned { code: code.into(), message: message.into(), fix: fix.into() }
     }
 
-    /// Not checked.
     pub fn skipped(message: impl Into<String>) -> Self {
         Self::Skipped { message: message.into() }
     }
 
-    /// Not checked, as another check did not pass.
+    /// Skipped, since another check did not pass.
     #[must_use]
     pub fn skipped_after(name: Name) -> Self {
         Self::skipped(format!("`{}` has to pass first", name.text()))
     }
 
-    /// Whether something is wrong.
+    /// Whether it is a failure.
     #[must_use]
     pub const fn is_failed(&self) -> bool {
         matches!(self, Self::Failed { .. })
@@ -182,17 +177,15 @@ impl Verdict {
     }
 }
 
-/// A check and what came of it.
+/// A check with its verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// What was checked.
     pub name: Name,
-    /// What came of it.
     #[serde(flatten)]
     pub verdict: Verdict,
 }
 
-/// As one line, for people.
+/// One line, for people.
 impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.name.text();
@@ -205,7 +198,7 @@ impl fmt::Display for Check {
     }
 }
 
-/// All checks, as they come in. For people each is printed at once: some take seconds.
+/// Collects verdicts. For people, it prints each at once, since some checks take seconds.
 #[derive(Debug)]
 pub struct Report {
     json: bool,
@@ -221,13 +214,13 @@ struct Json<'a> {
 }
 
 impl Report {
-    /// Starts a report. Nothing gets into it but through `redactor`.
+    /// Starts a report. `redactor` cleans everything in it.
     #[must_use]
     pub const fn new(json: bool, redactor: Redactor) -> Self {
         Self { json, redactor, checks: Vec::new(), unprintable: None }
     }
 
-    /// Puts down what came of a check. Of several of the same name, each says something else.
+    /// Adds a verdict. Several for one check are possible.
     pub fn put(&mut self, name: Name, verdict: Verdict) {
         let check = Check { name, verdict: verdict.cleaned(&self.redactor) };
         if !self.json && self.unprintable.is_none() {
@@ -236,7 +229,7 @@ impl Report {
         self.checks.push(check);
     }
 
-    /// Says that these checks cannot be made, as another one did not pass.
+    /// Adds checks as skipped, since another one did not pass.
     pub fn skip(&mut self, names: &[Name], after: Name) {
         for &name in names {
             self.put(name, Verdict::skipped_after(after));

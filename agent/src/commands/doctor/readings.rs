@@ -1,4 +1,4 @@
-//! The readings that check-ins are made of, and the place of the state file.
+//! Checks of the readings, and of the state file's location.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -20,7 +20,7 @@ use crate::report::explain;
 use crate::report::send::Outcome;
 use crate::state::{self, State};
 
-/// Takes all readings, each of which can fail alone.
+/// Takes all readings; each can fail alone.
 pub fn collect(settings: &Settings, usable: &Checked) -> (Readings, Vec<(Name, Verdict)>) {
     let proc_root = &settings.proc_root;
     let children = Children::default();
@@ -202,7 +202,7 @@ fn of_systemd(error: &SystemdError) -> Verdict {
     Verdict::failed(code, format!("systemd {error}"), fix)
 }
 
-/// Checks that the state file can be kept where an agent that stays would, and leaves nothing there.
+/// Checks that an agent can keep its state file, and leaves nothing behind.
 pub fn state_file(arguments: &StateArguments, sandbox_id: Option<&str>, report: &mut Report) {
     let path = arguments.paths().swap_remove(0);
     report.put(Name::StateFile, keep(&path, arguments.state_file.is_none(), sandbox_id));
@@ -248,7 +248,7 @@ fn keep(path: &Path, makes_directory: bool, sandbox_id: Option<&str>) -> Verdict
     }
 }
 
-/// The directory that has to take a new file or, on the way to the default place, a new directory.
+/// The directory that must accept a new file or, for the default location, a new directory.
 fn place(path: &Path, makes_directory: bool) -> PathBuf {
     let mut directory = path.parent().unwrap_or(path);
     while makes_directory && !directory.exists() {
@@ -259,19 +259,19 @@ fn place(path: &Path, makes_directory: bool) -> PathBuf {
     if here { PathBuf::from(".") } else { directory.to_owned() }
 }
 
-/// Gone again at once. A disk that is full still takes an empty file.
+/// Removed at once. An empty file fits even on a full disk.
 fn try_place(directory: &Path) -> std::io::Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(directory)?;
     file.write_all(&[b' '; STATE_BYTES])?;
-    // Some file systems look for the space only then.
+    // Some file systems reserve space only at this point.
     file.as_file().sync_data()?;
     file.close()
 }
 
-/// As much as a state file takes up, and more.
+/// More than the size of a state file.
 const STATE_BYTES: usize = 4_096;
 
-/// The sandbox that the state file is about.
+/// The sandbox in the state file.
 #[must_use]
 pub fn sandbox_of_state(arguments: &StateArguments) -> Option<String> {
     let states = arguments.paths().into_iter().filter_map(|path| State::load(&path).ok().flatten());

@@ -1,4 +1,4 @@
-//! The way to the server: its name's addresses, and a connection to one of them.
+//! The route to the server: addresses of its name, and a connection to one of them.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -9,22 +9,21 @@ use std::time::{Duration, Instant};
 use crate::commands::doctor::check::Verdict;
 use crate::env_vars;
 
-/// The shortest time that an address is given, however many there are.
+/// Minimum time for each address, however many there are.
 const SHORTEST_TRY: Duration = Duration::from_millis(100);
 
-/// Who is connected to: the server, or the proxy in front of it.
+/// The host to connect to: the server, or the proxy in front of it.
 #[derive(Clone, Debug)]
 pub struct Peer {
     /// Name or address, without brackets.
     pub host: String,
-    /// Its port.
     pub port: u16,
-    /// The variable that says so.
+    /// The variable that configures it.
     pub variable: &'static str,
 }
 
 impl Peer {
-    /// Takes host and port out of where they are configured.
+    /// Takes host and port from the configuration.
     #[must_use]
     pub fn new(host: &str, port: u16, variable: &'static str) -> Self {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
@@ -32,9 +31,9 @@ impl Peer {
     }
 }
 
-/// Looks up the addresses.
+/// Resolves the addresses.
 ///
-/// The system's resolver takes no deadline: it is asked on a thread that is left behind.
+/// The system's resolver has no timeout, so it runs on a thread that is left behind.
 #[must_use]
 pub fn resolve(peer: &Peer, timeout: Duration) -> (Verdict, Vec<SocketAddr>) {
     let (sender, receiver) = mpsc::channel();
@@ -72,7 +71,7 @@ fn found(host: &str, addresses: &[SocketAddr]) -> String {
     format!("{host} is {}", ips.join(", "))
 }
 
-/// Connects to the first address that lets it.
+/// Connects to the first address that accepts.
 #[must_use]
 pub fn connect(peer: &Peer, addresses: &[SocketAddr], timeout: Duration) -> Verdict {
     let deadline = Instant::now() + timeout;
@@ -101,7 +100,7 @@ fn describe((address, error): &(SocketAddr, io::Error)) -> String {
     format!("{address}: {error}")
 }
 
-/// By what is most telling: who refuses is there, and who is silent may be.
+/// By the most telling error: a host that refuses exists, one that is silent may not.
 fn refused(peer: &Peer, failures: &[(SocketAddr, io::Error)]) -> Verdict {
     let any = |kind| failures.iter().any(|(_, error)| error.kind() == kind);
     let Peer { variable, .. } = peer;

@@ -1,4 +1,4 @@
-//! What the server's answers mean. Pure: the answers come from elsewhere.
+//! Interprets the server's answers. Pure: the answers come from elsewhere.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,40 +12,38 @@ use crate::http::{Cause, NoAnswer};
 use crate::report::explain;
 use crate::report::send::{Answer, Outcome};
 
-/// How far the clocks may be apart.
+/// Largest accepted difference between the clocks.
 const MAX_SKEW: Duration = Duration::from_mins(1);
 
-/// Who answered the probe: a POST with credentials, an empty body and an empty `dry_run`, which no
-/// server writes.
+/// Who answered the probe: a POST with credentials, an empty body and an empty `dry_run`, which no server stores.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Met {
-    /// Kiloclaw telemetry, which accepted the API key and knows the dry run.
+    /// Kiloclaw telemetry that accepted the API key and knows the dry run.
     Telemetry,
-    /// Kiloclaw telemetry from before the dry run, which accepted the API key.
+    /// Kiloclaw telemetry from before the dry run that accepted the API key.
     OlderTelemetry,
-    /// Kiloclaw telemetry, which did not accept the API key.
+    /// Kiloclaw telemetry that refused the API key.
     WrongApiKey,
-    /// Kiloclaw telemetry, to which not all credentials came through.
+    /// Kiloclaw telemetry that did not get both credentials.
     Stripped,
-    /// Kiloclaw telemetry without a secret or a binding.
+    /// Kiloclaw telemetry that lacks a secret or a binding.
     Misconfigured,
     /// A server that cannot answer at the moment.
     Down,
-    /// A server that sends elsewhere.
+    /// A server that redirects.
     Redirects,
-    /// Something else.
+    /// Another server.
     SomethingElse,
-    /// Nobody.
+    /// No response.
     Nobody(Cause),
 }
 
-/// Finds out who answered the probe, by the contract's codes alone: texts such as `Invalid body` are
-/// anybody's.
+/// Classifies the answer to the probe by the contract's codes alone: any server may have texts such as `Invalid body`.
 #[must_use]
 pub fn meet(outcome: &Outcome) -> Met {
     let answer = match outcome {
         Outcome::Unreachable(NoAnswer { cause, .. }) => return Met::Nobody(*cause),
-        // An empty body is no check-in.
+        // An empty body is not a check-in.
         Outcome::Accepted(_) => return Met::SomethingElse,
         Outcome::Redirected(_) => return Met::Redirects,
         Outcome::TryLater(answer) | Outcome::Refused(answer) => answer,
@@ -72,7 +70,7 @@ pub fn meet(outcome: &Outcome) -> Met {
     }
 }
 
-/// What is to be said of the server.
+/// The verdict on the server.
 #[must_use]
 pub fn server(met: &Met, outcome: &Outcome, url: &Uri) -> Verdict {
     let said = describe(outcome);
@@ -105,13 +103,13 @@ pub fn server(met: &Met, outcome: &Outcome, url: &Uri) -> Verdict {
     }
 }
 
-/// What to do where something else answers at this URL.
+/// The hint if another server answers at this URL.
 fn find_the_endpoint(outcome: &Outcome, url: &Uri) -> String {
     let name = env_vars::CHECKIN_URL;
     let path = format!("the path of {name} should be {CHECK_IN_PATH}");
     let not_found = matches!(outcome, Outcome::Refused(Answer { status, .. })
         if matches!(status.as_u16(), 404 | 405));
-    // The hint for these is that the path is wrong.
+    // The hint for these says that the path is wrong.
     let hint = if not_found { String::new() } else { explain::hint(outcome) };
     match (url.path() == CHECK_IN_PATH, hint.is_empty()) {
         (true, true) => format!("check host and port in {name}: the path is right"),
@@ -121,7 +119,7 @@ fn find_the_endpoint(outcome: &Outcome, url: &Uri) -> String {
     }
 }
 
-/// An answer on one line, with the server's own code.
+/// An answer in one line, with the server's own code.
 #[must_use]
 pub fn describe(outcome: &Outcome) -> String {
     let answer = match outcome {
@@ -146,7 +144,7 @@ pub fn describe(outcome: &Outcome) -> String {
         .fold(format!("the server answers {}", answer.status), |said, detail| said + &detail)
 }
 
-/// What is to be said of the API key, by who answered; `None` if nothing can be said.
+/// The verdict on the API key, by who answered; `None` if nothing is known.
 #[must_use]
 pub fn api_key(met: &Met, outcome: &Outcome, several: bool) -> Option<Verdict> {
     match met {
@@ -171,19 +169,18 @@ pub fn api_key(met: &Met, outcome: &Outcome, several: bool) -> Option<Verdict> {
     }
 }
 
-/// What the server said to a check-in that it does not write.
+/// The server's answer to a dry run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DryRun {
-    /// It would be written.
+    /// It would be stored.
     Accepted,
-    /// All is right but for the token, or the id.
+    /// Everything is valid except the token or the id.
     WrongToken,
-    /// Anything else.
+    /// Any other answer.
     Otherwise,
 }
 
 impl DryRun {
-    /// Derives it from the answer.
     #[must_use]
     pub fn new(outcome: &Outcome) -> Self {
         let wrong_token = Refusal::WrongGatewayToken.code();
@@ -197,7 +194,7 @@ impl DryRun {
     }
 }
 
-/// What is to be said of a body that was neither accepted nor refused for the token.
+/// The verdict on a body that was neither accepted nor refused for the token.
 #[must_use]
 pub fn body(outcome: &Outcome) -> Verdict {
     let code = match outcome {
@@ -209,7 +206,7 @@ pub fn body(outcome: &Outcome) -> Verdict {
     Verdict::failed(code, describe(outcome), explain::hint(outcome))
 }
 
-/// What is wrong with a token's form; nothing of the token itself.
+/// What is wrong with a token's form, without quoting it.
 #[must_use]
 pub fn malformed(token: &str) -> Option<String> {
     let is = |wanted: fn(char) -> bool| token.contains(wanted);
@@ -236,8 +233,7 @@ pub fn malformed(token: &str) -> Option<String> {
     ))
 }
 
-/// The ids that a token may really be of, the configured one being wrong: without those that are the
-/// configured one, or none.
+/// Ids that the token may belong to if the configured one is wrong.
 #[must_use]
 pub fn candidates(configured: Option<&str>, others: [Option<String>; 3]) -> Vec<String> {
     let trimmed = configured.map(|id| id.trim().to_owned());
@@ -252,8 +248,7 @@ pub fn candidates(configured: Option<&str>, others: [Option<String>; 3]) -> Vec<
     candidates
 }
 
-/// The URL with a parameter for the server, ahead of what the query holds: of several values, the
-/// first one counts.
+/// The URL with a parameter in front of its query, since the first of several values counts.
 #[must_use]
 pub fn with_query(url: &Uri, parameter: &str) -> Option<Uri> {
     let query = match url.query() {
@@ -266,14 +261,13 @@ pub fn with_query(url: &Uri, parameter: &str) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-/// What is to be said of this machine's clock, `asked` being its time before the request and `took`
-/// how long that took.
+/// The verdict on this machine's clock. `asked` is its time before the request, `took` the duration.
 #[must_use]
 pub fn clock(date: Option<SystemTime>, asked: SystemTime, took: Duration) -> Verdict {
     let Some(date) = date else {
         return Verdict::skipped("the answer does not say what time it is at the server");
     };
-    // The date has no fractions: on average, half a second is missing.
+    // The date has no fractions: on average it is half a second behind.
     let half_a_second = Duration::from_millis(500);
     let (ours, theirs) = (asked + took / 2, date + half_a_second);
     let uncertain = took / 2 + half_a_second;

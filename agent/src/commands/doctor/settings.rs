@@ -1,4 +1,4 @@
-//! What is wrong with the settings, each with a code and with what to do.
+//! Errors and warnings about the settings, each with a code and a hint.
 
 use std::io::ErrorKind;
 
@@ -7,12 +7,12 @@ use crate::commands::doctor::check::Verdict;
 use crate::config::{self, Checked, ConfigError};
 use crate::env_vars;
 
-/// All that is wrong or odd.
+/// All errors and warnings.
 pub fn verdicts(checked: &Checked, settings: &Settings) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
     for problem in &checked.problems {
         match problem {
-            // The id has a check of its own, and so a code of its own.
+            // The id has a check of its own, with its own code.
             ConfigError::Missing(names) => {
                 let (id, others): (Vec<_>, Vec<_>) =
                     names.iter().partition(|name| **name == env_vars::SANDBOX_ID);
