@@ -1,10 +1,8 @@
 //! Reports lasting problems to Sentry: check-ins that keep failing, and panics.
 //!
-//! The [policy] decides what is worth an event. Sentry's own client would add what it knows about
-//! the host and the environment; so what it has made of an event is taken apart again, and only what
-//! is listed in `Reporter::filtered` goes out, through the agent's own HTTP client: the same certificate
-//! authorities, the same proxy, no other TLS. There is no thread and no timer until there is an
-//! event.
+//! The [policy] decides what is worth an event. Sentry's own client would add details of the host and the environment. So
+//! the agent takes its event apart and sends only what `Reporter::filtered` lists, through its own HTTP client with the same
+//! authorities and proxy. Without an event there is no thread and no timer.
 
 pub mod policy;
 
@@ -29,27 +27,26 @@ use crate::env_vars::SENTRY_DSN;
 use crate::http::{self, NoAnswer};
 use crate::secret::{Redactor, Secret};
 
-/// How long an event may keep an agent that panicked from ending.
+/// How long an event may delay the end of an agent that panicked.
 const FLUSH_AFTER_PANIC: Duration = Duration::from_secs(2);
 
-/// How long a stopping agent waits for an event to be sent. The last check-in may take
-/// longer; then there is no wait at all.
+/// How long a stopping agent waits for an event to be sent. If the last check-in takes longer, it does not wait.
 const FLUSH_AFTER_STOP: Duration = Duration::from_secs(1);
 
-/// The longest value of a tag that Sentry takes, in characters.
+/// Sentry's maximum length of a tag's value, in characters.
 const MAX_TAG_CHARS: usize = 200;
 
-/// The longest code that is passed on, in bytes. Those of the contract are far shorter.
+/// Longest code that is sent, in bytes; those of the contract are far shorter.
 const MAX_CODE_BYTES: usize = 64;
 
 /// Alerts through Sentry.
 pub struct Alerts {
     reporter: Arc<Reporter>,
-    /// Until when to wait for events on their way.
+    /// The end of the wait for events in flight.
     end_by: Option<Instant>,
 }
 
-/// Nothing else here has a `Debug`: what Sentry has would print the DSN.
+/// No other type here has `Debug`: Sentry's types would print the DSN.
 impl fmt::Debug for Alerts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Alerts([redacted])")
@@ -57,8 +54,7 @@ impl fmt::Debug for Alerts {
 }
 
 impl Alerts {
-    /// Alerts, if the settings ask for them. From now on panics are reported, and `config` knows the
-    /// DSN as a secret.
+    /// Alerts, if the settings enable them. Panics are reported from now on, and `config` redacts the DSN.
     pub fn start(
         settings: &Settings,
         arguments: &DaemonArguments,
@@ -96,13 +92,13 @@ impl Alerts {
         Ok(Some(Self { reporter, end_by: None }))
     }
 
-    /// The settings were read again: other secrets may count now.
+    /// The settings were reloaded; secrets may have changed.
     pub fn reloaded(&self, config: &mut Config) {
         config.redactor.extend(self.reporter.secrets.clone());
         *lock(&self.reporter.redactor) = Arc::new(config.redactor.clone());
     }
 
-    /// A check-in was not accepted, the `failures`th in a row; `hint` is the agent's own words.
+    /// A check-in was not accepted, the `failures`th in a row; `hint` is the agent's own text.
     pub fn failed(&self, code: &str, hint: &str, failures: u64, now: Instant) {
         let code = fit_code(code);
         if lock(&self.reporter.policy).failed(code, failures, now) {
@@ -116,19 +112,19 @@ impl Alerts {
         }
     }
 
-    /// The agent is to end.
+    /// The agent is stopping.
     pub fn stopping(&mut self, now: Instant) {
         self.end_by.get_or_insert(now + FLUSH_AFTER_STOP);
     }
 
-    /// The agent ends: waits for an event that is on its way, but not for long.
+    /// The agent ends: waits a short time for an event in flight.
     pub fn finish(&self, now: Instant) {
         let left = self.end_by.map(|end_by| end_by.saturating_duration_since(now));
         self.reporter.client.flush(Some(left.unwrap_or_default()));
     }
 }
 
-/// A DSN, and where its events go.
+/// A DSN, and the URL for its events.
 fn parse(dsn: &Secret) -> Option<(Dsn, Uri)> {
     let parsed: Dsn = dsn.expose().parse().ok()?;
     let url = parsed.envelope_api_url().as_str().parse().ok()?;
@@ -136,13 +132,13 @@ fn parse(dsn: &Secret) -> Option<(Dsn, Uri)> {
     Some((parsed, url))
 }
 
-/// What Sentry wants to know about who sends.
+/// The sender, as Sentry requires it.
 fn authorization(dsn: &Dsn) -> Secret {
     Secret::new(&dsn.to_auth(Some(&format!("kiloclaw-agent/{VERSION}"))).to_string())
 }
 
-/// A client that sends only what is listed. `sentry::init` would ask the environment for more:
-/// `SENTRY_ENVIRONMENT`, `SENTRY_RELEASE`, proxies, and even whether to verify certificates.
+/// A client that sends only what is listed. `sentry::init` would also read the environment: `SENTRY_ENVIRONMENT`,
+/// `SENTRY_RELEASE`, proxies, and even whether to verify certificates.
 fn client(dsn: Dsn, redactor: CurrentRedactor, ingest: Ingest) -> Client {
     let mut options = ClientOptions::new()
         .default_integrations(false)
@@ -156,8 +152,8 @@ fn client(dsn: Dsn, redactor: CurrentRedactor, ingest: Ingest) -> Client {
     Client::from(options)
 }
 
-/// A code that may be sent: the program's own and those of the contract have this form. What else
-/// a server calls a code could be anything.
+/// A code that may be sent. The program's codes and those of the contract have this form; a server's other codes could be
+/// anything.
 fn fit_code(code: &str) -> &str {
     let fit = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if (1..=MAX_CODE_BYTES).contains(&code.len()) && code.chars().all(fit) { code } else { "other" }
@@ -171,11 +167,10 @@ fn tags<'a>(tags: impl IntoIterator<Item = (&'a str, &'a str)>) -> Map<String, S
     tags.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// The secrets to leave out, as they are now. Locked only to take or to replace it: whatever panics,
-/// it is not while this is locked.
+/// The current secrets to remove. The lock is held only to read or replace them, so no panic happens under it.
 type CurrentRedactor = Arc<Mutex<Arc<Redactor>>>;
 
-/// Even if somebody panicked with it in hand: an alert with a wrong count is better than none.
+/// Even after a panic under the lock: an alert with a wrong count is better than none.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -184,7 +179,7 @@ struct Reporter {
     client: Client,
     policy: Arc<Mutex<Policy>>,
     redactor: CurrentRedactor,
-    /// In the DSN.
+    /// The DSN holds a secret as well.
     secrets: Vec<Secret>,
     sandbox_id: String,
     machine_id: Option<String>,
@@ -196,7 +191,7 @@ impl Reporter {
         if let Some(machine_id) = &self.machine_id {
             event.tags.insert("machine_id".to_owned(), machine_id.clone());
         }
-        // Without a scope, which would add what it has gathered.
+        // Without a scope, which would add collected details.
         self.client.capture_event(event, None);
     }
 
@@ -204,7 +199,7 @@ impl Reporter {
         let worth_it = match self.policy.try_lock() {
             Ok(mut policy) => policy.panicked(Instant::now()),
             Err(TryLockError::Poisoned(policy)) => policy.into_inner().panicked(Instant::now()),
-            // Waiting for it could be forever: this thread may be the one that has it.
+            // Without waiting: this thread may hold the lock.
             Err(TryLockError::WouldBlock) => true,
         };
         if worth_it {
@@ -243,15 +238,15 @@ impl Reporter {
     }
 }
 
-/// Where a source file is in its package, and not where that was on the machine that compiled it.
+/// The path of a source file in its package, without the path on the machine that compiled it.
 fn public_path(path: &str) -> String {
     let parts: Vec<_> = path.split(['/', '\\']).collect();
     let source = parts.iter().rposition(|&part| part == "src").unwrap_or(parts.len());
     parts.iter().skip(source.saturating_sub(1)).copied().collect::<Vec<_>>().join("/")
 }
 
-/// Reports panics, after whatever else is done about them. The thread `main` takes the program with
-/// it, so there the event has to be on its way before.
+/// Reports panics after the default handling. The thread `main` ends the program, so there the event has to be sent
+/// before that.
 fn report_panics(reporter: Arc<Reporter>, main: ThreadId) {
     let before = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
@@ -263,17 +258,17 @@ fn report_panics(reporter: Arc<Reporter>, main: ThreadId) {
     }));
 }
 
-/// Sentry's side.
+/// Sentry's transport.
 struct Ingest {
     dsn: Dsn,
     url: Uri,
-    /// How this agent speaks HTTP: read when it is needed, which is rare.
+    /// The agent's HTTP settings; read when needed, which is rare.
     settings: Settings,
     redactor: CurrentRedactor,
     policy: Arc<Mutex<Policy>>,
 }
 
-/// Why an event did not get through.
+/// Why an event was not delivered.
 #[derive(Debug, thiserror::Error)]
 enum NotSent {
     #[error("{0}")]
@@ -325,12 +320,10 @@ impl Ingest {
     }
 }
 
-/// Sends each event from a thread of its own: there is at most one of failures an hour, and a thread
-/// that waits for the next would be idle for most of its life.
+/// Sends each event from its own thread: there is at most one an hour, so a permanent thread would be idle.
 ///
-/// Of the transports of the `sentry` crate, ureq's could be given an HTTP client, too. But it sends
-/// no content type, does not say what became of an event, and at the end it waits for a request for
-/// as long as that takes.
+/// The `sentry` crate's transport for ureq also accepts an HTTP client. But it sends no content type, does not report the
+/// result, and at the end waits for a request without limit.
 struct Post {
     ingest: Arc<Ingest>,
     in_flight: Arc<InFlight>,
@@ -353,14 +346,14 @@ impl Transport for Post {
     }
 }
 
-/// Counts the events on their way.
+/// Counts events in flight.
 #[derive(Default)]
 struct InFlight {
     count: Mutex<usize>,
     landed: Condvar,
 }
 
-/// One of them; it has landed when this is dropped, come what may.
+/// An event in flight, until this is dropped.
 struct Flight(Arc<InFlight>);
 
 impl InFlight {
@@ -369,7 +362,7 @@ impl InFlight {
         Flight(this.clone())
     }
 
-    /// Whether none is left at the end.
+    /// Whether no event is left in flight.
     fn wait(&self, timeout: Duration) -> bool {
         let waited = self.landed.wait_timeout_while(lock(&self.count), timeout, |count| *count > 0);
         let (count, _) = waited.unwrap_or_else(PoisonError::into_inner);

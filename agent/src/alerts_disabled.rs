@@ -1,16 +1,16 @@
-//! In place of alerts, in a build without the feature `sentry`: there are none.
+//! Replaces alerts in a build without the feature `sentry`.
 
 use std::time::Instant;
 
 use crate::cli::{DaemonArguments, Settings};
 use crate::config::{Config, ConfigError};
 
-/// Cannot be, so that nothing is compiled of what would be done with it.
+/// Has no value, so the compiler removes all code for alerts.
 #[derive(Debug)]
 pub enum Alerts {}
 
 impl Alerts {
-    /// None, whatever the settings.
+    /// Returns no alerts, whatever the settings.
     pub fn start(
         _: &Settings,
         _: &DaemonArguments,

@@ -1,5 +1,5 @@
-//! The readings that a check-in is made of. Each fails alone: one that cannot be taken is warned
-//! about and absent, and never costs the check-in.
+//! The readings of a check-in. Each fails alone: a failed reading is missing, with a warning, and never costs the
+//! check-in.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -20,50 +20,49 @@ pub mod systemd;
 use openclaw::ProbeError;
 use process::{ProcessHealth, Status};
 
-/// How long whoever knows the process may take once the agent is ending: a third of what is left.
+/// Timeout for the process's source while the agent stops: a third of the remaining time.
 const WHILE_ENDING: Duration = Duration::from_secs(1);
 
-/// Where readings come from.
+/// The sources of readings.
 #[derive(Clone, Debug)]
 pub struct Sources {
-    /// Where the kernel's files are: `/proc`, but for tests.
+    /// `/proc`, except in tests.
     pub proc_root: PathBuf,
-    /// The program that knows `OpenClaw`'s version.
+    /// The program that prints `OpenClaw`'s version.
     pub openclaw_command: OsString,
-    /// Who knows the state of the process.
+    /// The source of the process's state.
     pub process: Source,
 }
 
-/// Who knows the state of the process.
+/// The source of the process's state.
 #[derive(Clone, Debug, Default)]
 pub enum Source {
-    /// Nobody.
+    /// None.
     #[default]
     None,
-    /// A controller that supervises it.
+    /// A controller that supervises the process.
     StatusUrl(status_url::StatusSource),
-    /// systemd, which supervises it.
+    /// systemd, which supervises the process.
     SystemdUnit(systemd::Unit),
 }
 
-/// What was read. `None` is a reading that failed.
+/// The readings. `None` is a failed reading.
 #[derive(Debug, PartialEq)]
 pub struct Readings {
     /// Runnable tasks, averaged over 5 minutes.
     pub load_avg_5m: Option<f64>,
-    /// The counters of every network interface.
+    /// Counters of all network interfaces.
     pub network: Option<network::Counters>,
-    /// Which [life](boot) of the kernel's counters these are of.
+    /// The [boot] that the counters belong to.
     pub boot: Option<String>,
-    /// The version of `OpenClaw`.
     pub openclaw: Option<openclaw::Version>,
-    /// The process.
+    /// The health of the process.
     pub process: ProcessHealth,
-    /// How often the process was restarted, where that is known.
+    /// Number of restarts of the process, if known.
     pub restarts: Option<u64>,
 }
 
-/// Takes readings, and keeps what one time needs of the time before.
+/// Takes readings, and keeps state between them.
 #[derive(Debug)]
 pub struct Collector {
     sources: Sources,
@@ -72,17 +71,16 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Takes readings from these sources; what has to be run for them is one of `children`.
+    /// Takes readings from these sources; programs run as `children`.
     #[must_use]
     pub fn new(sources: Sources, children: Children) -> Self {
         Self { sources, children, openclaw: openclaw::VersionCache::default() }
     }
 
-    /// Takes all readings, and hands each failure to `warn`.
+    /// Takes all readings, and passes each failure to `warn`.
     ///
-    /// `process` is the state of the process where the agent supervises it itself; else its source
-    /// is asked. With a `deadline`, nothing is waited for beyond it: the version is not asked for
-    /// unless all the time that it may take is left.
+    /// `process` is the status of a process that the agent itself supervises; otherwise its source is read. A `deadline` limits
+    /// everything; the version is read only if its full timeout fits.
     pub fn collect(
         &mut self,
         client: &Client,
@@ -99,7 +97,7 @@ impl Collector {
         Readings { load_avg_5m, openclaw, ..counted }
     }
 
-    /// Takes only those readings that are counted on: network and process.
+    /// Takes only the readings with counters: network and process.
     pub fn look(
         &mut self,
         client: &Client,
@@ -122,14 +120,13 @@ impl Collector {
         Readings { load_avg_5m: None, network, boot, openclaw: None, process, restarts }
     }
 
-    /// How long whoever knows the process may take: as much has to be left for the request, and an
-    /// agent that is ending has another check-in to send.
+    /// Timeout for the process's source: the request needs as much again, and a stopping agent has a last check-in to send.
     fn patience(&self, deadline: Option<Instant>) -> Duration {
         let most = if self.children.are_abandoned() { WHILE_ENDING } else { Duration::MAX };
         (time_left(deadline) / 2).min(most)
     }
 
-    /// Asks whoever knows the process; the number of restarts is known or not for itself.
+    /// Reads the process's source; the number of restarts may be known or unknown independently.
     fn ask(
         &mut self,
         client: &Client,
@@ -189,7 +186,7 @@ impl Collector {
                     if self.children.are_abandoned() { ProbeError::NoTime } else { error }
                 })
             });
-        // Where there is no time to ask, the agent is ending.
+        // Without time for it, the agent is stopping.
         if let Some(error) = known.error.filter(|error| !matches!(error, ProbeError::NoTime)) {
             let instead = known.version.as_ref().map_or("null", |version| &version.version);
             warn(&format!(
@@ -202,7 +199,7 @@ impl Collector {
     }
 }
 
-/// How long it is until a deadline.
+/// The time until a deadline.
 fn time_left(deadline: Option<Instant>) -> Duration {
     deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()))
 }

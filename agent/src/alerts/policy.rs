@@ -3,44 +3,41 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// How many check-ins in a row must not have been accepted. One that is lost is made up for by the
-/// next; of two, the second may have been the same mishap.
+/// Check-ins in a row that must fail. The next check-in covers a single lost one, and two can have the same brief cause.
 const FAILURES: u64 = 3;
 
-/// Between alerts of the same code: who did not act on the first will not act on an hourly one, and
-/// a day later it is worth a reminder.
+/// Time between alerts of the same code. Whoever ignored the first would ignore hourly ones; after a day, a reminder is
+/// useful.
 const SAME_CODE: Duration = Duration::from_hours(24);
 
-/// Between an alert of failures and the one before it, of whatever code: a server that fails in many
-/// ways is one thing to look at.
+/// Time between alerts of failures, of any code: a server with many kinds of failures is one problem.
 const ANY_CODE: Duration = Duration::from_hours(1);
 
-/// The code of what is wrong with the agent itself, panics included.
+/// The code of a defect of the agent itself, panics included.
 pub const DEFECT: &str = "agent_defect";
 
-/// Decides, and remembers what it has decided.
+/// Decides, and remembers its decisions.
 #[derive(Debug)]
 pub struct Policy {
-    /// How long check-ins must have failed. A server that was not reached is asked again within
-    /// seconds: without this, three tries would make an alert out of its restart.
+    /// How long check-ins must have failed. The agent retries within seconds, so without this, three failures would turn a
+    /// server's restart into an alert.
     patience: Duration,
-    /// Since when check-ins fail.
+    /// When check-ins began to fail.
     failing_since: Option<Instant>,
     /// The last alert.
     last: Option<Instant>,
-    /// The last alert of each code, of the last [`SAME_CODE`]. One in [`ANY_CODE`]: at most 24 of
-    /// failures, and a panic's.
+    /// The last alert of each code within [`SAME_CODE`]. With one per [`ANY_CODE`], these are at most 24 failures and a panic.
     by_code: BTreeMap<String, Instant>,
 }
 
 impl Policy {
-    /// Nothing has failed yet. `interval` is the time between check-ins.
+    /// No failures yet. `interval` is the interval between check-ins.
     #[must_use]
     pub fn new(interval: Duration) -> Self {
         Self { patience: interval, failing_since: None, last: None, by_code: BTreeMap::new() }
     }
 
-    /// A check-in was not accepted, the `failures`th in a row: whether that is worth an alert.
+    /// A check-in was not accepted, the `failures`th in a row. Returns whether to alert.
     #[must_use]
     pub fn failed(&mut self, code: &str, failures: u64, now: Instant) -> bool {
         let since = match self.failing_since {
@@ -52,14 +49,13 @@ impl Policy {
         lasts && quiet && self.is_new(code, now)
     }
 
-    /// The agent panicked: whether that is worth an alert. It waits for no other: after a panic
-    /// there may be no time to wait.
+    /// The agent panicked. Returns whether to alert. It does not wait for other alerts: after a panic there may be no time.
     #[must_use]
     pub fn panicked(&mut self, now: Instant) -> bool {
         self.is_new(DEFECT, now)
     }
 
-    /// An alert did not get through: its code may have another, but not at once.
+    /// An alert was not delivered: its code may have another one, but not at once.
     pub fn not_sent(&mut self, code: &str) {
         self.by_code.remove(code);
     }

@@ -1,18 +1,15 @@
-//! Which life of the kernel's counters this is, from `<proc-root>/sys/kernel/random/boot_id` and
+//! Identifies the boot and network namespace of kernel counters, from `<proc-root>/sys/kernel/random/boot_id` and
 //! `<proc-root>/self/ns/net`.
 //!
-//! Counters start from zero when a machine boots, and those of the network when a container gets
-//! its network namespace. In another life they count from zero even where they have already grown
-//! past what they were in the life before.
+//! Counters start at zero when a machine boots, network counters also when a container gets its network namespace. After
+//! that they count from zero, even if they are already higher than before.
 
 use std::fs;
 use std::path::Path;
 
-/// Identifies the boot and the network namespace; what cannot be read is left out, and `None` is
-/// neither.
+/// Identifies boot and network namespace. What cannot be read is left out; `None` if neither can.
 ///
-/// The kernel may give a namespace the number of one that is gone. Then two lives look alike, and
-/// only a counter that went backwards shows the difference.
+/// The kernel may reuse a namespace's number. Then only a counter that fell shows the difference.
 #[must_use]
 pub fn read(proc_root: &Path) -> Option<String> {
     // Such as `net:[4026531840]`.
@@ -30,7 +27,7 @@ pub fn boot_id(proc_root: &Path) -> Option<String> {
     parse_boot_id(&text).map(str::to_owned)
 }
 
-/// Takes the id out of the file's text: 32 hex digits in groups, as `random(4)` describes.
+/// Parses the boot id: 32 hex digits in groups, as in `random(4)`.
 #[must_use]
 pub fn parse_boot_id(text: &str) -> Option<&str> {
     let id = text.trim();
@@ -40,7 +37,7 @@ pub fn parse_boot_id(text: &str) -> Option<&str> {
     groups.eq([8, 4, 4, 4, 12].map(Some)).then_some(id)
 }
 
-/// Takes the number out of the link's text, `net:[<number>]`; see `namespaces(7)`.
+/// Parses the number in `net:[<number>]`; see `namespaces(7)`.
 #[must_use]
 pub fn parse_namespace(link: &str) -> Option<&str> {
     let number = link.strip_prefix("net:[")?.strip_suffix(']')?;

@@ -1,4 +1,4 @@
-//! Runs a program for what it prints, within a time limit.
+//! Runs a program for its output, with a timeout.
 
 use std::env;
 use std::fs::File;
@@ -15,14 +15,14 @@ use rustix::process::Signal;
 use crate::process::children::{Child, Children};
 use crate::{env_vars, process::launch};
 
-/// How much of the output is kept, in bytes: a version is one line, a unit a dozen.
+/// Maximum size of output that is kept, in bytes: a version is one line, a unit a dozen.
 const MAX_OUTPUT_BYTES: usize = 4 * 1024;
 
-/// How much of either output is read before the other gets its turn: twice what a pipe holds.
+/// Bytes to read from one output before the other gets its turn: twice a pipe's capacity.
 const MAX_READS: usize = 128 * 1024 / MAX_OUTPUT_BYTES;
 
-/// How long a killed program may take to end. It ends at once, but for one that waits for a disk
-/// or a network file system that does not answer: that one is left behind.
+/// How long a killed program may take to end. Only one that waits for a disk or an unresponsive network file system takes
+/// longer; it is left behind.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// Why there is no output, worded to follow the command.
@@ -34,16 +34,16 @@ pub enum CommandError {
     /// It did not end in time.
     #[error("took over {} s and was killed", .0.as_secs_f64())]
     TimedOut(Duration),
-    /// It failed, and said this.
+    /// It failed, with this message.
     #[error("failed: {0}{colon}{1}", colon = if .1.is_empty() { "" } else { ": " })]
     Failed(ExitStatus, String),
 }
 
-/// Runs a command and takes the start of its standard output, within `timeout`.
+/// Runs a command and returns the beginning of its standard output, within `timeout`.
 ///
-/// What counts is what it printed until it ended. It runs in a process group of its own, which ends
-/// with it: what it started and left behind neither delays the answer nor stays. What left the
-/// group, too, may stay, but no thread and no descriptor of ours waits for it. If the agent is killed
+/// Only output before its end counts. It runs in its own process group, which is killed at its end, so processes that it
+/// left behind neither delay the result nor remain. Those that left the group may remain, but no thread or descriptor waits
+/// for them. If the agent is killed, so is the command.
 /// meanwhile, so is the command.
 pub fn output(
     children: &Children,
@@ -56,20 +56,20 @@ pub fn output(
         command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // Whatever else is in the environment is none of its business, secrets least of all.
+            // It gets no other variables, least of all secrets.
             .env_clear()
             .envs(env_vars::FOR_PROBES.iter().filter_map(|&name| Some((name, env::var_os(name)?))))
             .env(env_vars::NO_RESPAWN, "1");
     })?;
     let read = read(&mut child, deadline);
-    // Before it is reaped: until then the group's id cannot be another's.
+    // Before it is reaped, as the group's id cannot be reused until then.
     child.signal_group(Signal::KILL);
     let status = child.wait_until(Instant::now() + GRACE)?;
     let Some([output, errors]) = read? else { return Err(CommandError::TimedOut(timeout)) };
     match status {
         Some(status) if status.success() => Ok(output.text),
         Some(status) => {
-            // Some say what is wrong where only results belong.
+            // Some programs print errors to standard output.
             let said = [errors.telling_line(), output.telling_line()];
             let said = said.into_iter().find(|line| !line.is_empty()).unwrap_or_default();
             Err(CommandError::Failed(status, said))
@@ -81,14 +81,14 @@ pub fn output(
 /// Reads both outputs until the child ends; `None` if it has not ended by `deadline`.
 fn read(child: &mut Child, deadline: Instant) -> io::Result<Option<[Output; 2]>> {
     let mut outputs = [
-        // A program that prints on and on gets an error instead of a reader.
+        // A program that prints without end gets an error when it is cut off.
         Output::new(child.stdout.take().map(OwnedFd::from), Excess::Refused)?,
-        // No program should fail for its warnings; the last ones say why it failed. Node quotes a whole
-        // line of its source before that, which can be all of a program.
+        // Warnings must not make a program fail; the last ones say why it failed. Node first quotes a line of source, which can
+        // be the whole program.
         Output::new(child.stderr.take().map(OwnedFd::from), Excess::LastKept)?,
     ];
     loop {
-        // In this order: what was printed before the end is read after it.
+        // In this order: output before the end is read after it.
         let ended = child.has_ended();
         for output in &mut outputs {
             output.read()?;
@@ -104,7 +104,7 @@ fn read(child: &mut Child, deadline: Instant) -> io::Result<Option<[Output; 2]>>
     }
 }
 
-/// What becomes of output that is too long.
+/// What to do with output beyond the limit.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Excess {
     Refused,
@@ -113,7 +113,7 @@ enum Excess {
 
 /// One of a program's outputs.
 struct Output {
-    /// `None` once it was closed on either end.
+    /// `None` once either end has closed it.
     pipe: Option<File>,
     text: Vec<u8>,
     excess: Excess,
@@ -127,7 +127,7 @@ impl Output {
         Ok(Self { pipe: pipe.map(File::from), text: Vec::new(), excess })
     }
 
-    /// Takes what is there.
+    /// Reads what is available.
     fn read(&mut self) -> io::Result<()> {
         let mut buffer = [0; MAX_OUTPUT_BYTES];
         for _ in 0..MAX_READS {
@@ -160,8 +160,8 @@ impl Output {
     }
 }
 
-/// The line that says what is wrong: the first one with a word such as `Error:`, as Node and Python
-/// print it among the lines of a trace; else the first one that is not blank.
+/// The line with the error: the first one with a word such as `Error:`, as Node and Python print among the lines of a
+/// trace; else the first one that is not blank.
 #[must_use]
 pub fn telling_line(text: &str) -> String {
     let is_error = |word: &str| word.trim_end_matches(':').to_ascii_lowercase().ends_with("error");

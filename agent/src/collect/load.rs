@@ -5,16 +5,15 @@ use std::path::Path;
 
 use procfs_core::{FromRead, LoadAverage};
 
-/// Why the load could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// There is no such file, or it cannot be read.
+    /// The file is missing or unreadable.
     #[error("{0}")]
     Read(#[from] std::io::Error),
-    /// It is not what `proc_loadavg(5)` describes.
+    /// The content does not match `proc_loadavg(5)`.
     #[error("not a load average")]
     Parse,
-    /// It is a number, but no load.
+    /// The number is not a valid load.
     #[error("a load must be finite and at least 0")]
     OutOfRange,
 }
@@ -24,7 +23,7 @@ pub fn read(proc_root: &Path) -> Result<f64, LoadError> {
     parse(&fs::read_to_string(proc_root.join("loadavg"))?)
 }
 
-/// Takes the 5-minute figure out of the file's text, `0.50 0.07 1.42 3/4280 2496732`.
+/// Parses the 5-minute figure of `0.50 0.07 1.42 3/4280 2496732`.
 pub fn parse(text: &str) -> Result<f64, LoadError> {
     // The parser's own errors speak of bugs in it.
     let load = LoadAverage::from_read(text.as_bytes()).map_err(|_| LoadError::Parse)?;
@@ -32,8 +31,7 @@ pub fn parse(text: &str) -> Result<f64, LoadError> {
     if !load.is_finite() || load < 0.0 {
         return Err(LoadError::OutOfRange);
     }
-    // The kernel prints hundredths, the parser makes them f32; as f64, 0.07 would be
-    // 0.07000000029802322.
+    // The kernel prints hundredths, and the parser returns f32; as f64, 0.07 would be 0.07000000029802322.
     Ok((load * 100.0).round() / 100.0)
 }
 

@@ -1,7 +1,7 @@
-//! Network traffic, from `<proc-root>/net/dev`, and the choice of the interfaces that count.
+//! Network traffic from `<proc-root>/net/dev`, and the selection of interfaces to count.
 //!
-//! `/proc/net` is that of the reader's own network namespace: in a container it shows the
-//! container's traffic, not the machine's, wherever else `/proc` is mounted to.
+//! `/proc/net` shows the reader's own network namespace: in a container, the container's traffic, wherever `/proc` is
+//! mounted from.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,16 +14,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::env_vars;
 
-/// The interface that Fly gives a machine.
+/// The interface of a Fly machine.
 const MAIN_INTERFACE: &str = "eth0";
 
-/// The interface to oneself.
+/// The loopback interface.
 const LOOPBACK: &str = "lo";
 
-/// The longest name of an interface, in bytes: Linux's `IFNAMSIZ`, less the closing zero.
+/// Longest name of an interface, in bytes: Linux's `IFNAMSIZ` without the final zero.
 const MAX_NAME_BYTES: usize = 15;
 
-/// What went through an interface since it came up, in bytes.
+/// Bytes through an interface since it came up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Bytes {
@@ -33,29 +33,28 @@ pub struct Bytes {
     pub bytes_out: u64,
 }
 
-/// Every interface's counters, by its name.
+/// Counters of each interface, by name.
 pub type Counters = BTreeMap<String, Bytes>;
 
-/// Why traffic could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
-    /// There is no such file, or it cannot be read.
+    /// The file is missing or unreadable.
     #[error("{0}")]
     Read(#[from] std::io::Error),
-    /// It is not what `proc_pid_net(5)` describes.
+    /// The content does not match `proc_pid_net(5)`.
     #[error("not a list of interfaces")]
     Parse,
 }
 
-/// Reads every interface's counters.
+/// Reads the counters of all interfaces.
 pub fn read(proc_root: &Path) -> Result<Counters, NetworkError> {
-    // A name may be of any bytes.
+    // Names may have any bytes.
     parse(&String::from_utf8_lossy(&fs::read(proc_root.join("net/dev"))?))
 }
 
-/// Takes the counters out of the file's text: two lines of headings, then a line for each interface.
+/// Parses the file: two header lines, then one line per interface.
 pub fn parse(text: &str) -> Result<Counters, NetworkError> {
-    // The parser skips two lines without a look: any two would be a machine without a network.
+    // The parser skips two lines unchecked, so any two lines would be a machine without a network.
     if !text.lines().nth(1).is_some_and(|headings| headings.contains("|bytes")) {
         return Err(NetworkError::Parse);
     }
@@ -70,22 +69,20 @@ pub fn parse(text: &str) -> Result<Counters, NetworkError> {
         .collect())
 }
 
-/// The interfaces whose traffic counts.
+/// The interfaces to count.
 ///
-/// Names say which count; names after a `!` are left out, whatever else is said. A `*` at the end of
-/// either stands for any rest. If no name is given, the default choice is made among those that are
-/// not left out: `eth0` where there is one, as beside it there may be bridges and tunnels whose bytes
-/// go through it a second time; else all but `lo`.
+/// Names select interfaces; names after a `!` exclude them in any case. A `*` at the end matches any rest. Without selected
+/// names, the default applies to what is not excluded: `eth0` if there is one, since bridges and tunnels beside it carry
+/// the same bytes again; else all but `lo`.
 ///
-/// So `!docker0` beside an `eth0` changes nothing, and `!eth0` means all but `lo` and `eth0`.
+/// So `!docker0` changes nothing beside an `eth0`, and `!eth0` means all but `lo` and `eth0`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interfaces {
     named: Vec<Pattern>,
     left_out: Vec<Pattern>,
 }
 
-/// Why a choice of interfaces is not valid. A value is not repeated: it may be anything, put there
-/// by mistake.
+/// A selection is invalid. The value is not quoted: it may be anything, put there by mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "--net-interface ({variable}) takes names of 1 to {MAX_NAME_BYTES} bytes without white space and \
@@ -95,7 +92,7 @@ pub struct Interfaces {
 pub struct InvalidInterface;
 
 impl Interfaces {
-    /// Checks a choice. None at all is the default choice.
+    /// Validates a selection. An empty one is the default.
     pub fn new<S: AsRef<str>>(names: &[S]) -> Result<Self, InvalidInterface> {
         let mut interfaces = Self::default();
         for name in names {
@@ -107,7 +104,7 @@ impl Interfaces {
         Ok(interfaces)
     }
 
-    /// Whether the traffic of interface `name` counts, where there are those of `counters`.
+    /// Whether interface `name` counts, among those in `counters`.
     #[must_use]
     pub fn counts(&self, name: &str, counters: &Counters) -> bool {
         if self.leaves_out(name) {
@@ -121,7 +118,7 @@ impl Interfaces {
         }
     }
 
-    /// What was named and is not there.
+    /// Selected names that do not exist.
     pub fn missing<'a>(&'a self, counters: &'a Counters) -> impl Iterator<Item = &'a str> {
         self.named
             .iter()

@@ -16,26 +16,25 @@ use crate::collect::process::{ProcessHealth, Status};
 use crate::env_vars;
 use crate::process::children::Children;
 
-/// How long the program may take. It is a Node program: on a machine with a shared core and little
-/// memory it was seen to take 5 to 8 seconds to start, and twice that beside a gateway that starts.
+/// Timeout of the program. It is a Node program: on a machine with a shared core and little memory, it took 5 to 8 seconds
+/// to start, and twice that beside a starting gateway.
 pub const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// For how long a version is taken for granted, as long as the process goes on.
+/// How long a version is valid while the process stays the same.
 const MAX_AGE: Duration = Duration::from_hours(6);
 
-/// After how long a program that failed is run again; it doubles with every further failure, up to
-/// [`MAX_AGE`]. Each run can cost seconds of CPU.
+/// Pause after a failure; it doubles with each further failure, up to [`MAX_AGE`]. Each run can cost seconds of CPU.
 const FIRST_RETRY: Duration = Duration::from_mins(10);
 
-/// The longest version that is believed, in bytes.
+/// Longest version that is accepted, in bytes.
 const MAX_VERSION_BYTES: usize = 64;
 
-/// What `OpenClaw` says it is.
+/// `OpenClaw`'s version and commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
     /// Such as `2026.3.13` or `2026.2.19-2`.
     pub version: String,
-    /// The git commit that it was built from, where it says so.
+    /// The git commit, if it prints one.
     pub commit: Option<String>,
 }
 
@@ -45,10 +44,10 @@ pub enum ProbeError {
     /// It printed nothing.
     #[error("{0}")]
     Command(#[from] CommandError),
-    /// It printed something else, which starts like this.
+    /// Its output is not a version; this is the beginning.
     #[error("printed no version: {0}")]
     NotAVersion(String),
-    /// It was not even started.
+    /// It was not started.
     #[error("was not run: there was no time left")]
     NoTime,
 }
@@ -84,7 +83,7 @@ impl ProbeError {
     }
 }
 
-/// Whether it could not be started for a limit on this process, its user or the machine.
+/// Whether a limit of this process, its user or the machine prevented the start.
 fn is_a_limit(error: &io::Error) -> bool {
     [Errno::AGAIN, Errno::MFILE, Errno::NFILE]
         .map(io::Error::from)
@@ -92,18 +91,17 @@ fn is_a_limit(error: &io::Error) -> bool {
         .any(|limit| limit.raw_os_error() == error.raw_os_error())
 }
 
-/// Runs `program --version` and reads what it prints.
+/// Runs `program --version` and parses its output.
 pub fn probe(program: &OsStr, children: &Children) -> Result<Version, ProbeError> {
     let output = command::output(children, Command::new(program).arg("--version"), TIMEOUT)?;
     let output = String::from_utf8_lossy(&output);
     parse(&output).ok_or_else(|| ProbeError::NotAVersion(command::telling_line(&output)))
 }
 
-/// What distinguishes one file of the program from another: device, inode, and the time of the last change,
-/// which package managers do not set.
+/// Identifies a file of the program: device, inode, and the time of the last change, which package managers do not set.
 pub type Identity = (u64, u64, i64, i64);
 
-/// The file that would be run as `program`.
+/// The file that `program` would run.
 #[must_use]
 pub fn identity(program: &OsStr) -> Option<Identity> {
     let path = Path::new(program);
@@ -116,38 +114,37 @@ pub fn identity(program: &OsStr) -> Option<Identity> {
     Some((found.dev(), found.ino(), found.ctime(), found.ctime_nsec()))
 }
 
-/// Knows the version without running the program each time: it takes seconds of CPU.
+/// Caches the version: each run of the program takes seconds of CPU.
 ///
-/// The program is run at first, when it is another file, when the process is another one (that is how
-/// an update takes effect) and after 6 hours. One that failed is run again after 10 minutes, then 20
-/// and so on, and at once when it is another file.
+/// The program runs at first, when its file has changed, when the process is a new one (which is how an update takes
+/// effect), and after 6 hours. After a failure it runs again in 10 minutes, then 20 and so on, and at once when its file has
+/// changed.
 #[derive(Debug, Default)]
 pub struct VersionCache {
     /// The version, and when it was read.
     known: Option<(Version, Instant)>,
-    /// The process, as it was known last.
+    /// The last known process.
     process: Option<Status>,
-    /// The program's file, when it was run last.
+    /// The program's file at its last run.
     program: Option<Identity>,
-    /// How often it failed in a row, and when to run it again.
+    /// Failures in a row, and when to run it again.
     failed: Option<(u32, Instant)>,
 }
 
-/// What there is to report about the version.
+/// The result for a check-in.
 #[derive(Debug)]
 pub struct Known {
     /// The version.
     pub version: Option<Version>,
-    /// Why it could not be read just now, where that was tried.
+    /// Why the last attempt failed, if there was one now.
     pub error: Option<ProbeError>,
 }
 
 impl VersionCache {
-    /// The version, at `now` and beside this process. `probe` is what runs the program.
+    /// The version at `now`, beside this process. `probe` runs the program.
     ///
-    /// When that fails, an older version is reported only for a process that is known to be the one
-    /// that it was read for: that one still runs what it ran before. After a restart, or where the
-    /// process is not known, the older version may be wrong, and there is none.
+    /// After a failure, an older version is reported only for the same process, which still runs it. After a restart, or for an
+    /// unknown process, it may be wrong, so there is none.
     pub fn version(
         &mut self,
         program: Option<Identity>,
@@ -178,7 +175,7 @@ impl VersionCache {
                     if !continues {
                         self.known = None;
                     }
-                    // One that was not run for lack of time is to be run the next time.
+                    // It did not run for lack of time, so it runs the next time.
                     if !matches!(failure, ProbeError::NoTime) {
                         let count =
                             self.failed.filter(|_| same_program).map_or(0, |(count, _)| count);
@@ -194,21 +191,20 @@ impl VersionCache {
     }
 }
 
-/// Takes the version out of the first line that is one: after a mark such as an emoji, the name and
-/// the version, of which one may be missing its name and the other its `v`, then nothing or what
-/// belongs to it.
+/// Parses the first line that is a version: an optional mark such as an emoji, the name and the version, of which either may
+/// be alone, then nothing or details of the build.
 ///
 /// - `🦞 OpenClaw 2026.3.13 (def5678) — a motto`
 /// - `2026.2.19-2 build_sha=abc1234 build_time=2026-02-22T04:58:13Z`
 /// - `openclaw/2026.3.13 linux-x64 node-v22.1.0`
 ///
-/// A line that says more is a sentence, which may speak of any version: `2026.4.1 is available`.
+/// A line with more is a sentence, which may name any version: `2026.4.1 is available`.
 #[must_use]
 pub fn parse(output: &str) -> Option<Version> {
     output.lines().find_map(|line| parse_line(&without_colours(line)))
 }
 
-/// The line without the control sequences of terminals (ECMA-48: CSI, parameters, a final byte).
+/// The line without terminal control sequences (ECMA-48: CSI, parameters, a final byte).
 fn without_colours(line: &str) -> String {
     let mut parts = line.split("\x1b[");
     let mut plain = parts.next().unwrap_or_default().to_owned();
@@ -218,7 +214,7 @@ fn without_colours(line: &str) -> String {
         if let Some(rest) = after.strip_prefix(|c| matches!(c, '\x40'..='\x7e')) {
             plain.push_str(rest);
         } else {
-            // None of them: it stays a control character, and the line no version.
+            // Not such a sequence: the control character stays, and the line is not a version.
             plain.push_str("\x1b[");
             plain.push_str(part);
         }
@@ -250,7 +246,7 @@ fn parse_line(line: &str) -> Option<Version> {
     Some(Version { version: version.to_owned(), commit: commit.map(str::to_owned) })
 }
 
-/// An emoji, a dash and the like.
+/// An emoji, a dash or the like.
 fn is_mark(word: &str) -> bool {
     !word.contains(|c: char| c.is_ascii_alphanumeric() || c.is_control())
 }
@@ -259,7 +255,7 @@ fn parenthesized(word: &str) -> Option<&str> {
     word.strip_prefix('(')?.strip_suffix(')')
 }
 
-/// Numbers between dots, then what a pre-release or a build adds: `2026.2.19-2`.
+/// Numbers between dots, then a pre-release or build suffix: `2026.2.19-2`.
 fn is_version(word: &str) -> bool {
     let numbers = word.split(['-', '+']).next().unwrap_or_default();
     word.len() <= MAX_VERSION_BYTES

@@ -6,18 +6,18 @@ use std::process::ExitStatus;
 
 use signal_hook::low_level::signal_name;
 
-/// The first real-time signal that programs may use: the C library keeps two below it for itself.
+/// The first real-time signal for programs: the C library reserves two below it.
 const FIRST_REAL_TIME_SIGNAL: i32 = 34;
 
-/// The last signal.
+/// The highest signal.
 const LAST_SIGNAL: i32 = 64;
 
 /// What is known about the process.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ProcessHealth {
-    /// There is nobody to ask: there is no such process as far as this agent knows.
+    /// The agent has no source for it.
     NotWatched,
-    /// Asking failed.
+    /// Reading the source failed.
     Unknown,
     /// The source reported this.
     Known(Status),
@@ -28,18 +28,18 @@ pub enum ProcessHealth {
 pub struct Status {
     /// `running`, `crashed` and so on; not empty.
     pub state: String,
-    /// Its process id, while it has one and the source reports it.
+    /// Its process id, if the source reports it.
     pub pid: Option<u32>,
-    /// How often it was restarted since its supervisor started.
+    /// Number of restarts since its supervisor started.
     pub restarts: u64,
-    /// How long it has been up, in seconds: finite, at least 0.
+    /// Uptime in seconds: finite, at least 0.
     pub uptime_seconds: f64,
-    /// `signal:<NAME>`, `code:<N>`, or empty before the first exit; `None` is not known.
+    /// `signal:<NAME>`, `code:<N>`, or empty before the first exit; `None` if unknown.
     pub last_exit_reason: Option<String>,
 }
 
 impl Status {
-    /// Whether the same process as `earlier` may have been there all the time since.
+    /// Whether the same process as `earlier` may have run all the time since.
     #[must_use]
     pub fn continues(&self, earlier: &Self) -> bool {
         self.restarts == earlier.restarts
@@ -48,13 +48,13 @@ impl Status {
     }
 }
 
-/// How a process ended, in the words of the contract.
+/// An exit status in the contract's form.
 #[must_use]
 pub fn exit_reason(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => code_reason(code),
         (None, Some(signal)) => signal_reason(signal),
-        // Stopped or continued, which is no end; nothing here waits for that.
+        // Stopped or continued; nothing here waits for that.
         (None, None) => String::new(),
     }
 }

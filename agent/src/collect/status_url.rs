@@ -9,53 +9,53 @@ use crate::collect::process::{Status, code_reason};
 use crate::http::{self, Client, NoAnswer};
 use crate::secret::Redactor;
 
-/// What clients send as `supervisorState`.
+/// The values of `supervisorState` that clients send.
 const CONTRACT_STATES: [&str; 6] =
     ["stopped", "starting", "running", "stopping", "crashed", "shutting_down"];
 
-/// The longest word that is passed on as a state or a signal, in bytes: a gateway token has twice that.
+/// Longest state or signal that is passed on, in bytes; a gateway token is twice as long.
 const MAX_WORD_BYTES: usize = 32;
 
-/// A controller that knows the state of the process.
+/// A controller that reports the state of the process.
 #[derive(Clone, Debug)]
 pub struct StatusSource {
-    /// Where to ask.
+    /// The status URL.
     pub url: Uri,
-    /// The `authorization` to ask with; `None` if there is no gateway token.
+    /// The `authorization` header; `None` without a gateway token.
     pub authorization: Option<HeaderValue>,
-    /// Knows what must not come back.
+    /// Knows the secrets that the controller may echo.
     pub redactor: Redactor,
 }
 
-/// Why the state is not known, worded to follow the URL.
+/// Why the state is unknown, worded to follow the URL.
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
-    /// There is no token to ask with.
+    /// There is no gateway token.
     #[error("needs a gateway token")]
     NoToken,
-    /// No answer.
+    /// No response.
     #[error("did not answer: {0}")]
     NoAnswer(#[from] NoAnswer),
-    /// An answer other than 200.
+    /// A status other than 200.
     #[error("answered {0}")]
     Refused(StatusCode),
-    /// An answer that is not of the form that [`parse`] takes.
+    /// A body that [`parse`] does not accept.
     #[error("did not answer with a status: {0}")]
     Parse(#[from] serde_json::Error),
 }
 
-/// The answer, as far as it can be used.
+/// The usable part of a response.
 #[derive(Debug, PartialEq)]
 pub struct Answer {
-    /// The state of the process; what is not known of it is `unknown`, 0 or `None`.
+    /// The state of the process; unknown values are `unknown`, 0 or `None`.
     pub status: Status,
-    /// How often it was restarted, if that is known: 0 would be a supervisor that started over.
+    /// Number of restarts, if known: 0 would mean that the supervisor has started over.
     pub restarts: Option<u64>,
-    /// The members that are missing or not valid.
+    /// Members that are missing or invalid.
     pub invalid: Vec<&'static str>,
 }
 
-/// Asks for the state, for `timeout` and the client's own at most.
+/// Reads the state, within `timeout` and the client's own.
 pub fn ask(
     source: &StatusSource,
     client: &Client,
@@ -71,12 +71,11 @@ pub fn ask(
     }
 }
 
-/// Reads `{"state", "pid", "uptime", "restarts", "lastExit": {"code", "signal", "at"} | null}`;
+/// Parses `{"state", "pid", "uptime", "restarts", "lastExit": {"code", "signal", "at"} | null}`;
 /// `uptime` is in seconds.
 ///
-/// Each member stands alone: one that is missing or not valid does not cost the others. What it says
-/// goes into check-ins, to systemd and to a terminal, so words are of a narrow alphabet, and without
-/// what `redactor` knows: a controller may send back what it was sent.
+/// Each member stands alone: a missing or invalid one does not cost the others. The values go into check-ins, to systemd
+/// and to a terminal, so words have a narrow alphabet and no secret that `redactor` knows, which a controller may echo.
 pub fn parse(answer: &[u8], redactor: &Redactor) -> Result<Answer, StatusError> {
     let answer: Map<String, Value> = serde_json::from_slice(answer)?;
     let member = |name| answer.get(name).unwrap_or(&Value::Null);
@@ -89,7 +88,7 @@ pub fn parse(answer: &[u8], redactor: &Redactor) -> Result<Answer, StatusError> 
 
     let state = word(member("state"), redactor);
     valid("state", state.is_some());
-    // Below zero after the clock was set back.
+    // Negative after the clock was set back.
     let uptime = member("uptime").as_f64().map(|uptime| uptime.max(0.0));
     valid("uptime", uptime.is_some());
     let restarts = whole(member("restarts")).and_then(|restarts| restarts.try_into().ok());
@@ -98,7 +97,7 @@ pub fn parse(answer: &[u8], redactor: &Redactor) -> Result<Answer, StatusError> 
     valid("lastExit", last_exit_reason.is_some());
     let status = Status {
         state: state.unwrap_or("unknown").to_owned(),
-        // Not worth a warning, whatever it is.
+        // Not worth a warning.
         pid: whole(member("pid")).and_then(|pid| pid.try_into().ok()),
         restarts: restarts.unwrap_or_default(),
         uptime_seconds: uptime.unwrap_or_default(),
@@ -107,7 +106,7 @@ pub fn parse(answer: &[u8], redactor: &Redactor) -> Result<Answer, StatusError> 
     Ok(Answer { status, restarts, invalid })
 }
 
-/// `signal:<NAME>`, `code:<N>`, or empty where there was no exit yet.
+/// `signal:<NAME>`, `code:<N>`, or empty without an exit.
 fn last_exit_reason(last_exit: &Value, redactor: &Redactor) -> Option<String> {
     let member = |name| last_exit.get(name).unwrap_or(&Value::Null);
     match (last_exit, member("signal"), member("code")) {
@@ -130,7 +129,7 @@ fn word<'a>(value: &'a Value, redactor: &Redactor) -> Option<&'a str> {
     })
 }
 
-/// A whole number, which some languages write as `3.0`.
+/// A whole number; some languages write `3.0`.
 fn whole(value: &Value) -> Option<i64> {
     #[expect(clippy::cast_possible_truncation, reason = "it is whole and in range")]
     let of_float = |float: f64| {

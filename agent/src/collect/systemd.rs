@@ -1,4 +1,4 @@
-//! The health of the process, from the systemd that supervises it.
+//! The health of the process, from systemd.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::process::children::Children;
 /// How long systemd may take to answer.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The longest name of a unit, in bytes: systemd's own limit.
+/// Longest name of a unit, in bytes: systemd's own limit.
 const MAX_NAME_BYTES: usize = 255;
 
 /// The requested properties. systemd has no number of restarts before version 235, of 2017.
@@ -22,26 +22,26 @@ const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,NRestarts,Ma
                           ExecMainCode,ExecMainStatus,ExecMainStartTimestampMonotonic,\
                           ActiveEnterTimestampMonotonic";
 
-// What `ExecMainCode` can be once the main process has ended; see sigaction(2), `si_code`.
+// Values of `ExecMainCode` once the main process has ended; see sigaction(2), `si_code`.
 const CLD_EXITED: i32 = 1;
 const CLD_KILLED: i32 = 2;
 const CLD_DUMPED: i32 = 3;
 
 /// A unit and its last report.
 ///
-/// While a service runs, systemd no longer knows how it ended before. So the last end that was seen
-/// is kept here, for as long as no other can have come after it.
+/// While a service runs, systemd does not know how it ended before. So this keeps the last seen end, as long as no other one
+/// can have followed.
 #[derive(Clone, Debug)]
 pub struct Unit {
     name: String,
     /// The program that reports units: `systemctl`, except in tests.
     systemctl: OsString,
-    /// Whether it was found among the units of the agent's user.
+    /// Whether it is a unit of the agent's user.
     of_user: bool,
     last: Option<Look>,
 }
 
-/// What is kept of the last time that the unit was asked for.
+/// What is kept of the last report.
 #[derive(Clone, Debug)]
 struct Look {
     started_at: Duration,
@@ -51,7 +51,7 @@ struct Look {
     last_exit_reason: Option<String>,
 }
 
-/// Why a name is not that of a unit.
+/// An invalid unit name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a unit's name has 1 to {MAX_NAME_BYTES} of the characters A-Z a-z 0-9 : - _ . \\ @, does not \
@@ -59,7 +59,7 @@ struct Look {
 )]
 pub struct InvalidName;
 
-/// Why the state is not known, worded to follow `systemd`.
+/// Why the state is unknown, worded to follow `systemd`.
 #[derive(Debug, thiserror::Error)]
 pub enum SystemdError {
     /// `systemctl show` failed.
@@ -79,15 +79,14 @@ pub enum SystemdError {
 /// The state of a service as systemd reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
-    /// In the words of the contract.
+    /// The contract's word.
     pub state: &'static str,
-    /// How often systemd started it again by itself.
+    /// Number of automatic restarts.
     pub restarts: u64,
-    /// The main process, while there is one.
+    /// The main process, if there is one.
     pub pid: Option<u32>,
-    /// When that process was started, or the one before it if there is none: since the machine
-    /// started; 0 if there never was one. Of a service that runs without a main process that systemd
-    /// knows, when it became active.
+    /// Start of the main process, or of the previous one if there is none, in time since boot; 0 if there never was one. Without
+    /// a main process that systemd knows, when the service became active.
     pub started_at: Duration,
     /// How that process ended, if it did.
     pub exit_reason: Option<String>,
@@ -97,7 +96,7 @@ impl Unit {
     /// Takes a unit's name; without a suffix it is a service.
     pub fn new(name: &str) -> Result<Self, InvalidName> {
         let valid = (1..=MAX_NAME_BYTES).contains(&name.len())
-            // No patterns: they would be answered with several units.
+            // No patterns: the answer would have several units.
             && name.chars().all(|c| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c))
             && !name.starts_with('-')
             // That would be a job.
@@ -113,21 +112,21 @@ impl Unit {
         })
     }
 
-    /// The same unit, asked for with another program.
+    /// The same unit, read by another program.
     #[must_use]
     pub fn asked_with(self, systemctl: impl Into<OsString>) -> Self {
         Self { systemctl: systemctl.into(), ..self }
     }
 
-    /// Asks for the unit's state, for `timeout` and 5 seconds at most.
+    /// Reads the unit's state, within `timeout` and 5 seconds.
     ///
-    /// A unit that the system does not have may be one of the agent's user.
+    /// If the system has no such unit, it may be one of the agent's user.
     pub fn ask(&mut self, children: &Children, timeout: Duration) -> Result<Status, SystemdError> {
         let started = Instant::now();
         let timeout = timeout.min(TIMEOUT);
         let mut service = self.show(self.of_user, children, timeout)?;
         if service.is_none() {
-            // Where this user has no systemd, it has no units.
+            // Without a systemd, this user has no units.
             let left = timeout.saturating_sub(started.elapsed());
             service = self.show(!self.of_user, children, left).ok().flatten();
             self.of_user ^= service.is_some();
@@ -153,7 +152,7 @@ impl Unit {
     fn status(&mut self, service: &Service, now: Duration) -> Status {
         let last_exit_reason = match (&service.exit_reason, &self.last) {
             (Some(reason), _) => Some(reason.clone()),
-            // A first look: nothing is known, unless that nothing can have ended yet.
+            // The first report: earlier ends are unknown, unless nothing can have ended yet.
             (None, None) => (service.restarts == 0).then(String::new),
             (None, Some(last)) => {
                 let same = service.started_at == last.started_at;
@@ -186,8 +185,7 @@ impl fmt::Display for Unit {
     }
 }
 
-/// Reads what `systemctl show` prints: `<property>=<value>`, a line each. `None` is a unit that does
-/// not exist.
+/// Parses the output of `systemctl show`: one `<property>=<value>` per line. `None` if the unit does not exist.
 pub fn parse(shown: &str) -> Result<Option<Service>, SystemdError> {
     let text = |name: &'static str| {
         shown
@@ -199,7 +197,7 @@ pub fn parse(shown: &str) -> Result<Option<Service>, SystemdError> {
     let small = |name| text(name)?.parse::<i32>().map_err(|_| SystemdError::Invalid(name));
 
     let active = text("ActiveState")?;
-    // A service that runs stays as it is while its file is replaced, or after that was removed.
+    // A running service is unaffected while its file is replaced or removed.
     if text("LoadState")? == "not-found" && active == "inactive" {
         return Ok(None);
     }
@@ -222,12 +220,12 @@ pub fn parse(shown: &str) -> Result<Option<Service>, SystemdError> {
     }))
 }
 
-/// systemd's states in the words of the contract.
+/// systemd's states as the contract's words.
 fn state(active: &str, sub: &str) -> Option<&'static str> {
     Some(match (active, sub) {
         // Waiting for a restart; newer versions also report `auto-restart-queued`.
         ("activating", sub) if sub.starts_with("auto-restart") => "crashed",
-        // In the second case the process is done, and `RemainAfterExit=` says not to mind.
+        // In the second case the process has ended, and `RemainAfterExit=` says not to mind.
         ("inactive" | "maintenance", _) | ("active", "exited") => "stopped",
         ("active" | "reloading" | "refreshing", _) => "running",
         ("activating", _) => "starting",
@@ -237,7 +235,7 @@ fn state(active: &str, sub: &str) -> Option<&'static str> {
     })
 }
 
-/// The clock that systemd's `Monotonic` timestamps are of.
+/// The clock of systemd's `Monotonic` timestamps.
 fn since_start() -> Duration {
     Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default()
 }

@@ -1,8 +1,7 @@
-//! Who may check in: the fleet's API key and each sandbox's gateway token.
+//! Credentials of a check-in: the fleet's API key and each sandbox's gateway token.
 //!
-//! Nothing here returns early: every accepted value is compared, whole, whatever the outcome, so
-//! that the time an answer takes says nothing about where a wrong credential differs, which of
-//! several accepted values it came close to, or how long they are.
+//! Nothing here returns early: every accepted value is compared completely, whatever the outcome. So the time of a check
+//! reveals neither where a wrong credential differs, nor which of several accepted values it resembles, nor their lengths.
 
 use std::fmt;
 
@@ -14,7 +13,7 @@ use crate::refusal::{Credential, Refusal};
 
 type HmacSha256 = Hmac<Sha256>;
 
-/// A secret that holds no value: it is empty, or only commas and white space.
+/// A secret without a value: empty, or only commas and white space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EmptySecret;
 
@@ -26,7 +25,7 @@ impl fmt::Display for EmptySecret {
 
 impl std::error::Error for EmptySecret {}
 
-/// The values of a secret: separated by commas, the first is current, none is empty.
+/// The values of a secret, separated by commas. The first is the current one; empty ones are dropped.
 ///
 /// White space around a value does not count: `echo secret | wrangler secret put` adds a newline.
 fn values(secret: &str) -> impl Iterator<Item = &str> {
@@ -34,7 +33,7 @@ fn values(secret: &str) -> impl Iterator<Item = &str> {
 }
 
 fn keyed(key: &[u8]) -> Result<HmacSha256, EmptySecret> {
-    // HMAC takes keys of any length, so this fails for nobody; an error beats an assertion.
+    // HMAC accepts keys of any length, so this never fails; an error is still better than a panic.
     HmacSha256::new_from_slice(key).map_err(|_| EmptySecret)
 }
 
@@ -44,7 +43,7 @@ fn digest(keyed: &HmacSha256, message: &[u8]) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
-/// The two credentials of a check-in, as presented and not yet checked.
+/// The two credentials of a check-in, not verified yet.
 #[derive(Clone, Copy)]
 pub struct Presented<'a> {
     /// The API key, without its scheme.
@@ -54,7 +53,7 @@ pub struct Presented<'a> {
 }
 
 impl<'a> Presented<'a> {
-    /// Takes both credentials from their headers, or says which one is missing.
+    /// Takes both credentials from their headers; the error names the missing one.
     pub fn from_headers(
         authorization: Option<&'a str>,
         gateway_token: Option<&'a str>,
@@ -85,10 +84,9 @@ pub fn bearer(authorization: &str) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// The API keys that are accepted at the moment.
+/// The accepted API keys.
 ///
-/// Keys are compared by digests under a key that nobody knows, so neither their bytes nor their
-/// lengths show in the time that a comparison takes.
+/// Comparisons use digests under a random key, so their time reveals neither bytes nor lengths of the keys.
 #[derive(Clone)]
 pub struct AcceptedKeys {
     blinding: HmacSha256,
@@ -96,7 +94,7 @@ pub struct AcceptedKeys {
 }
 
 impl AcceptedKeys {
-    /// Takes the secret's comma-separated values and a random key to blind the comparisons with.
+    /// Takes the secret's comma-separated values, and a random key that blinds the comparisons.
     pub fn new(secret: &str, blinding_key: &[u8; 32]) -> Result<Self, EmptySecret> {
         let blinding = keyed(blinding_key)?;
         let accepted: Vec<_> =
@@ -140,7 +138,7 @@ impl GatewayToken {
         Self(hex)
     }
 
-    /// The token itself, for whoever hands it to its machine.
+    /// The token itself, for its machine.
     #[must_use]
     pub fn expose(&self) -> &str {
         // Hex digits are ASCII, hence UTF-8.
@@ -178,7 +176,7 @@ impl GatewaySecrets {
     /// Whether `presented` is the token of `sandbox_id` under any accepted secret, in constant time.
     #[must_use]
     pub fn accept(&self, sandbox_id: &str, presented: &str) -> bool {
-        // What has another length is no token, and compared all the same: as zeros, which are no digits.
+        // A text of another length is not a token; it is compared all the same, as zeros, which are not digits.
         let presented = presented.as_bytes().try_into().unwrap_or([0; GatewayToken::LEN]);
         std::iter::once(&self.current)
             .chain(&self.previous)

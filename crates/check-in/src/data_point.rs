@@ -1,34 +1,34 @@
-//! The layout of the Analytics Engine data point: the one place that knows what `blobN` is.
+//! The layout of the Analytics Engine data point: the only place that knows what `blobN` is.
 //!
-//! Points are kept for 90 days and read by position, so the layout is **append-only**: a column is
-//! never renamed, moved or reused.
+//! Points are kept for 90 days and read by position, so the layout is **append-only**: a column is never renamed, moved or
+//! reused.
 
 use std::fmt;
 
 use crate::limits::{AE_MAX_BLOB_BYTES, MAX_STRING_BYTES, has_control_characters};
 use crate::payload::CheckIn;
 
-/// The dataset that points are written to.
+/// The dataset of check-ins.
 pub const DATASET: &str = "kiloclaw_controller_telemetry";
 
 /// A text column.
 pub struct Blob {
-    /// What it holds, in the words of the contract.
+    /// The contract's name of its value.
     pub name: &'static str,
     value: for<'a> fn(&'a CheckIn<'_>, &'a str) -> &'a str,
 }
 
 /// A number column.
 pub struct Double {
-    /// What it holds, in the words of the contract.
+    /// The contract's name of its value.
     pub name: &'static str,
     value: fn(&CheckIn<'_>) -> f64,
 }
 
-/// What `index1` holds: the sampling key, and the fastest column to filter on.
+/// `index1`: the sampling key, and the fastest column to filter by.
 pub const INDEX: Blob = Blob { name: "sandboxId", value: |check_in, _| &check_in.sandbox_id };
 
-/// `blob1` to `blob9`. What is not known is `""`.
+/// `blob1` to `blob9`. An unknown value is `""`.
 pub const BLOBS: [Blob; 9] = [
     Blob { name: "sandboxId", value: |check_in, _| &check_in.sandbox_id },
     Blob { name: "controllerVersion", value: |check_in, _| &check_in.controller_version },
@@ -70,24 +70,20 @@ pub const DOUBLES: [Double; 6] = [
     Double { name: "bandwidthBytesOut", value: |check_in| check_in.bandwidth_bytes_out },
 ];
 
-/// Where a point keeps a value, as Analytics Engine's SQL names it: `index1`, `blob6`, `double1`.
+/// A column by its name in Analytics Engine's SQL: `index1`, `blob6`, `double1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Column {
-    /// `index1`
     Index,
-    /// `blobN`
     Blob(usize),
-    /// `doubleN`
     Double(usize),
 }
 
 impl Column {
-    /// The column with this name in the contract. The index for what is in a blob as well: it is the
-    /// faster one to filter on.
+    /// The column with this name in the contract; the index if a blob holds the same value, since it is faster to filter by.
     ///
     /// # Panics
     ///
-    /// If there is none: in a constant, which is what this is for, that does not compile.
+    /// If there is none. In a constant, for which this function exists, that is a compile error.
     #[must_use]
     #[expect(
         clippy::indexing_slicing,
@@ -149,10 +145,10 @@ pub struct DataPoint<'a> {
 }
 
 impl<'a> DataPoint<'a> {
-    /// Lays a checked check-in out.
+    /// Lays out a valid check-in.
     ///
-    /// `fly_region` comes from a header, not from the checked body: what is over the limit of a
-    /// string is cut off, and one with control characters is none.
+    /// `fly_region` comes from a header, not from the validated body: it is truncated to a string's limit, and one with
+    /// control characters counts as missing.
     #[must_use]
     pub fn new(check_in: &'a CheckIn<'_>, fly_region: &'a str) -> Self {
         let fly_region = if has_control_characters(fly_region) { "" } else { fly_region };
@@ -165,7 +161,7 @@ impl<'a> DataPoint<'a> {
     }
 }
 
-/// Every slot with what it holds: `index1`, `blob1`, …, `double1`, …
+/// Every slot with its value: `index1`, `blob1`, …, `double1`, …
 fn slots() -> impl Iterator<Item = (String, &'static str)> {
     let numbered = |kind, names: Vec<&'static str>| {
         names.into_iter().enumerate().map(move |(i, name)| (format!("{kind}{}", i + 1), name))

@@ -1,19 +1,18 @@
-//! The dry run: a check-in that is answered as any other, and not written.
+//! The dry run: a check-in with the usual answers that is not stored.
 
 use crate::refusal::Refusal;
 
 pub use crate::refusal::DRY_RUN_PARAMETER;
 
-/// The query of a dry run, as clients append it to the check-in's URL.
+/// The query of a dry run, which clients append to the check-in's URL.
 pub const DRY_RUN_QUERY: &str = "dry_run=1";
 
 /// The one value that [`DRY_RUN_PARAMETER`] may have.
 const YES: &str = "1";
 
-/// Whether a check-in is a dry run, by the value of [`DRY_RUN_PARAMETER`] if its query has one.
+/// Whether a check-in is a dry run, by the value of [`DRY_RUN_PARAMETER`] in its query.
 ///
-/// Every other value is refused rather than read as no: whoever asks for `dry_run=true` must not find
-/// a data point written.
+/// Any other value is an error, not a no: whoever sends `dry_run=true` must not find a stored data point.
 pub fn is_dry_run(parameter: Option<&str>) -> Result<bool, Refusal> {
     match parameter {
         None => Ok(false),

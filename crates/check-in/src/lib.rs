@@ -1,10 +1,8 @@
 //! The check-in contract, as code.
 //!
-//! Everything that both ends of `POST /api/controller/checkin` must agree on, and nothing else: the
-//! [payload](CheckIn) and its [limits], the [credentials](AcceptedKeys), the
-//! [answers](Refusal), the [dry run](is_dry_run) and the [layout of the data point](data_point). No
-//! Worker, no HTTP library, no I/O, no clock, no randomness: the Worker, the agent, the tests and the
-//! fuzzers share it.
+//! What both ends of `POST /api/controller/checkin` must agree on: the [payload](CheckIn) and its [limits], the
+//! [credentials](AcceptedKeys), the [refusals](Refusal), the [dry run](is_dry_run) and the [data point](data_point). Without
+//! Worker, HTTP library, I/O, clock and randomness: the Worker, the agent, tests and fuzzers share it.
 
 #![forbid(unsafe_code)]
 

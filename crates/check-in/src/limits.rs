@@ -1,32 +1,31 @@
-//! The limits of the contract, and of Analytics Engine, which they stay under.
+//! The limits of the contract, within those of Analytics Engine.
 
-/// The largest body that is read, in bytes.
+/// Largest body, in bytes.
 pub const MAX_BODY_BYTES: usize = 16 * 1024;
 
-/// The longest `sandboxId`, in bytes: it becomes the data point's index.
+/// Longest `sandboxId`, in bytes: it becomes the data point's index.
 pub const MAX_SANDBOX_ID_BYTES: usize = AE_MAX_INDEX_BYTES;
 
-/// The longest of any other string, in bytes.
+/// Longest other string, in bytes.
 pub const MAX_STRING_BYTES: usize = 1_024;
 
-/// The most restarts that a check-in may report, in all or since the last one: one a second for 31 years.
+/// Most restarts in a check-in, in total or since the last one: one a second for 31 years.
 ///
-/// This limit and the three below are beyond what a machine can do, and low enough for sums: a fleet's
-/// figures stay finite, whatever one sandbox reports.
+/// This bound and the three below are beyond what a machine can do, and low enough that a fleet's sums stay finite.
 pub const MAX_RESTARTS: f64 = 1_000_000_000.0;
 
-/// The longest uptime, in seconds: 126 years.
+/// Longest uptime in seconds: 126 years.
 pub const MAX_UPTIME_SECONDS: f64 = 4_000_000_000.0;
 
-/// The highest load average: Linux has at most 2^22 tasks (`PID_MAX_LIMIT` in `linux/threads.h`).
+/// Highest load average: Linux has at most 2^22 tasks (`PID_MAX_LIMIT` in `linux/threads.h`).
 pub const MAX_LOAD: f64 = 4_194_304.0;
 
-/// The most bytes that a check-in may report in one direction, 2^53: 100 Gbit/s for 8 days, and the
-/// highest number up to which a double counts in ones.
+/// Most bytes in one direction in a check-in, 2^53: 100 Gbit/s for 8 days, and the highest number up to which a double is
+/// exact.
 pub const MAX_BYTES: f64 = 9_007_199_254_740_992.0;
 
-/// Whether a text holds characters that can change what surrounds it where it is shown: control
-/// characters, Unicode's line and paragraph separators, and its bidirectional controls.
+/// Whether a text holds characters that can change its surroundings where it is shown: control characters, Unicode's line
+/// and paragraph separators, and its bidirectional controls.
 #[must_use]
 pub fn has_control_characters(text: &str) -> bool {
     // Almost every text is printable ASCII.
@@ -40,12 +39,12 @@ fn is_control(c: char) -> bool {
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// The longest index that Analytics Engine takes, in bytes.
+/// Analytics Engine's longest index, in bytes.
 ///
 /// Source: <https://developers.cloudflare.com/analytics/analytics-engine/limits/>
 pub const AE_MAX_INDEX_BYTES: usize = 96;
 
-/// The most that all blobs of one data point may hold together, in bytes.
+/// Analytics Engine's maximum for all blobs of a data point together, in bytes.
 ///
 /// Source: <https://developers.cloudflare.com/analytics/analytics-engine/limits/>
 pub const AE_MAX_BLOB_BYTES: usize = 16_000;

@@ -1,4 +1,4 @@
-//! The body of a check-in: read, checked, and written by the agent.
+//! The body of a check-in: parsed and validated by the Worker, written by the agent.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -12,28 +12,27 @@ use crate::limits::{
     has_control_characters,
 };
 
-/// What a machine reports of itself.
+/// A check-in: what a machine reports.
 ///
-/// A value that came from [`CheckIn::parse`] keeps every rule of the contract; strings are borrowed
-/// from the body unless they held escapes. Serializing it gives the body that a client sends.
+/// [`CheckIn::parse`] returns only values that keep every rule of the contract; strings borrow from the body unless they
+/// have escapes. Serializing one gives the body that a client sends.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CheckIn<'a> {
-    /// Who reports: 1 to 96 bytes.
+    /// The sandbox's id: 1 to 96 bytes.
     pub sandbox_id: Cow<'a, str>,
-    /// The machine that runs the sandbox at the moment.
+    /// The machine that runs the sandbox.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub machine_id: Option<Cow<'a, str>>,
-    /// Version of the controller that reports; not empty.
+    /// The controller's version; not empty.
     pub controller_version: Cow<'a, str>,
-    /// Git commit of the controller that reports; not empty.
+    /// The controller's git commit; not empty.
     pub controller_commit: Cow<'a, str>,
-    /// Version of `OpenClaw`, if it is known.
+    /// `OpenClaw`'s version, if known.
     pub openclaw_version: Option<Cow<'a, str>>,
-    /// Git commit of `OpenClaw`, if it is known.
+    /// `OpenClaw`'s git commit, if known.
     pub openclaw_commit: Option<Cow<'a, str>>,
-    /// `stopped`, `starting`, `running`, `stopping`, `crashed`, `shutting_down`, or what a newer
-    /// client has to say; not empty.
+    /// `stopped`, `starting`, `running`, `stopping`, `crashed`, `shutting_down`, or a newer client's word; not empty.
     pub supervisor_state: Cow<'a, str>,
     /// Restarts of the supervised process since its supervisor started: 0 to 1e9.
     #[serde(serialize_with = "whole_where_possible")]
@@ -41,16 +40,16 @@ pub struct CheckIn<'a> {
     /// Restarts since the last accepted check-in: 0 to 1e9.
     #[serde(serialize_with = "whole_where_possible")]
     pub restarts_since_last_checkin: f64,
-    /// How long the supervised process has been up, in seconds: 0 to 4e9.
+    /// Uptime of the supervised process in seconds: 0 to 4e9.
     #[serde(serialize_with = "whole_where_possible")]
     pub uptime_seconds: f64,
     /// Runnable tasks, averaged over 5 minutes: 0 to 2^22.
     #[serde(rename = "loadAvg5m", serialize_with = "whole_where_possible")]
     pub load_avg_5m: f64,
-    /// Bytes received since the last accepted check-in: 0 to 2^53.
+    /// Received bytes since the last accepted check-in: 0 to 2^53.
     #[serde(serialize_with = "whole_where_possible")]
     pub bandwidth_bytes_in: f64,
-    /// Bytes sent since the last accepted check-in: 0 to 2^53.
+    /// Sent bytes since the last accepted check-in: 0 to 2^53.
     #[serde(serialize_with = "whole_where_possible")]
     pub bandwidth_bytes_out: f64,
     /// `signal:<NAME>`, `code:<N>`, or empty before the first exit.
@@ -58,10 +57,10 @@ pub struct CheckIn<'a> {
     pub last_exit_reason: Option<Cow<'a, str>>,
 }
 
-/// Makes [`Field`] from one list: a variant, its name in the body, and the way back.
+/// Generates [`Field`] from one list of variants and names.
 macro_rules! fields {
     ($($field:ident = $name:literal,)+) => {
-        /// The fields of the body that the contract knows.
+        /// The fields of the body.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Field {
             $(#[doc = concat!("`", $name, "`")] $field,)+
@@ -139,9 +138,9 @@ impl Field {
 /// Why a body is not a check-in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InvalidBody {
-    /// It is not JSON in UTF-8.
+    /// The body is not JSON in UTF-8.
     NotJson,
-    /// It is JSON, but not an object.
+    /// The body is not an object.
     NotAnObject,
     /// This field is missing or breaks its [rule](Field::rule).
     Field(Field),
@@ -160,17 +159,17 @@ impl fmt::Display for InvalidBody {
 impl std::error::Error for InvalidBody {}
 
 impl<'a> CheckIn<'a> {
-    /// Reads and checks a body.
+    /// Parses and validates a body.
     ///
-    /// Unknown fields are ignored. As in JavaScript's `JSON.parse`, which the other clients and
-    /// servers of this contract were written with, the last of several equal keys counts; unlike
-    /// there, the others must keep the rule, too. A byte-order mark before the object is passed over.
+    /// Unknown fields are ignored. Of several equal keys the last one counts, as in JavaScript's `JSON.parse`, which other
+    /// clients and servers of this contract use; unlike there, all of them must keep the rule. A byte-order mark before the
+    /// object is skipped.
     pub fn parse(body: &'a [u8]) -> Result<Self, InvalidBody> {
         let text = std::str::from_utf8(body).map_err(|_| InvalidBody::NotJson)?;
         Self::parse_str(text)
     }
 
-    /// The same as [`parse`](Self::parse), for a body that was decoded already.
+    /// Like [`parse`](Self::parse), for a decoded body.
     pub fn parse_str(body: &'a str) -> Result<Self, InvalidBody> {
         let body = body.strip_prefix('\u{feff}').unwrap_or(body);
         let reading = Cell::new(None);
@@ -179,7 +178,7 @@ impl<'a> CheckIn<'a> {
             .deserialize(&mut deserializer)
             .and_then(|check_in| deserializer.end().map(|()| check_in))
             .map_err(|error| match reading.get() {
-                // Cut off within a field's value is cut off, not an invalid field.
+                // A body that breaks off within a field is not JSON, rather than an invalid field.
                 Some(field) if !error.is_eof() => InvalidBody::Field(field),
                 None if error.is_data() => InvalidBody::NotAnObject,
                 _ => InvalidBody::NotJson,
@@ -187,7 +186,7 @@ impl<'a> CheckIn<'a> {
     }
 }
 
-/// Reads the object; `reading` is the field in hand, so that an error can be pinned on it.
+/// Reads the object; `reading` is the current field, to which an error belongs.
 struct BodyVisitor<'c> {
     reading: &'c Cell<Option<Field>>,
 }
@@ -208,7 +207,7 @@ impl<'de> Visitor<'de> for BodyVisitor<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        /// A text that may be null.
+        /// An optional text.
         type Nullable<'a> = Option<Cow<'a, str>>;
         const SANDBOX_ID: Text = Text { min: 1, max: MAX_SANDBOX_ID_BYTES, controls: false };
         const NON_EMPTY: Text = Text { min: 1, max: MAX_STRING_BYTES, controls: false };
@@ -266,7 +265,7 @@ impl<'de> Visitor<'de> for BodyVisitor<'_> {
                     bandwidth_bytes_out = Some(map.next_value_seed(BYTES)?);
                 }
                 Field::LastExitReason => {
-                    // No identifier: how a process ended is no reason to refuse its check-in.
+                    // Not an identifier: how a process ended is no reason to refuse its check-in.
                     let seed = Text { controls: true, ..ANY };
                     last_exit_reason = Some(map.next_value_seed(seed)?);
                 }
@@ -301,7 +300,7 @@ impl<'de> Visitor<'de> for BodyVisitor<'_> {
     }
 }
 
-/// Reads a key: the field that it names, or `None` for one that the contract does not know.
+/// Reads a key: a known field, or `None`.
 struct Key;
 
 impl<'de> DeserializeSeed<'de> for Key {
@@ -324,7 +323,7 @@ impl Visitor<'_> for Key {
     }
 }
 
-/// Reads a string of `min` to `max` bytes, borrowed where it holds no escapes.
+/// Reads a string of `min` to `max` bytes, borrowed if it has no escapes.
 #[derive(Clone, Copy)]
 struct Text {
     min: usize,
@@ -417,7 +416,7 @@ impl Visitor<'_> for Number {
     type Value = f64;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Nobody reads this, and writing a double would add 7 kB to the Worker.
+        // Nobody reads this text, and formatting a double would add 7 kB to the Worker.
         f.write_str("a number within its bounds")
     }
 
@@ -436,12 +435,12 @@ impl Visitor<'_> for Number {
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<f64, E> {
-        // serde_json hands over only negative numbers this way.
+        // serde_json passes only negative numbers this way.
         Err(E::invalid_value(de::Unexpected::Signed(number), &self))
     }
 }
 
-/// Writes `3`, not `3.0`: what a person reads in `--dry-run` is what a JavaScript client sends.
+/// Serializes `3`, not `3.0`, as a JavaScript client does.
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "range checked")]
 fn whole_where_possible<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {

@@ -1,4 +1,4 @@
-//! What a check-in can be answered with, other than 204.
+//! Responses to a check-in other than 204.
 
 use std::fmt;
 
@@ -9,41 +9,41 @@ use crate::payload::InvalidBody;
 /// The query parameter that makes a check-in a dry run.
 pub const DRY_RUN_PARAMETER: &str = "dry_run";
 
-/// A credential that a check-in came without.
+/// A missing credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Credential {
     /// There is no `authorization` header.
     Authorization,
-    /// There is one, but it holds no bearer token.
+    /// The header holds no bearer token.
     Bearer,
     /// There is no gateway token.
     GatewayToken,
 }
 
-/// Why a check-in was not accepted: the contract's status table, in the order of its checks.
+/// Why a check-in was refused: the contract's status table, in the order of its checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The request is not a POST.
     MethodNotAllowed,
-    /// A credential header is missing or is not of its form.
+    /// A credential header is missing or malformed.
     MissingCredential(Credential),
-    /// A secret or a binding is missing or empty; the log says which.
+    /// A secret or binding is missing or empty; the log names it.
     Misconfigured,
-    /// The API key is none of the accepted ones.
+    /// The API key is not accepted.
     WrongApiKey,
-    /// The query asks for a dry run, but not [as it must](crate::DRY_RUN_QUERY).
+    /// The query asks for a dry run with another value than [1](crate::DRY_RUN_QUERY).
     InvalidQuery,
-    /// The body is over [`MAX_BODY_BYTES`](crate::limits::MAX_BODY_BYTES).
+    /// The body exceeds [`MAX_BODY_BYTES`](crate::limits::MAX_BODY_BYTES).
     BodyTooLarge,
     /// The body is not a check-in.
     InvalidBody(InvalidBody),
     /// The gateway token is not this sandbox's.
     WrongGatewayToken,
-    /// The sandbox is on the list of those that are refused, whatever their credentials.
+    /// The sandbox is revoked.
     Revoked,
-    /// The sandbox checks in too often: the client keeps its deltas and tries again.
+    /// The rate limiter refuses the sandbox; the client keeps its deltas and retries.
     RateLimited,
-    /// The data point could not be handed over: the client keeps its deltas and tries again.
+    /// The data point could not be written; the client keeps its deltas and retries.
     WriteFailed,
 }
 
@@ -89,7 +89,7 @@ impl Refusal {
         }
     }
 
-    /// The reason for programs: never renamed, never reused.
+    /// The reason for programs. Never rename or reuse one.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
@@ -111,21 +111,20 @@ impl Refusal {
         }
     }
 
-    /// The header that goes with the status, if one does.
+    /// The header that belongs to the status, if there is one.
     #[must_use]
     pub const fn header(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::MethodNotAllowed => Some(("allow", "POST")),
             Self::MissingCredential(_) => Some(("www-authenticate", "Bearer")),
             Self::Misconfigured | Self::WriteFailed => Some(("retry-after", "30")),
-            // The longer of the two periods that Cloudflare's limits can have.
+            // The longer of the two periods of Cloudflare's rate limits.
             Self::RateLimited => Some(("retry-after", "60")),
             _ => None,
         }
     }
 
-    /// What broke its rule, and the rule, if that is what happened: a field of the body, or the
-    /// parameter of the query.
+    /// What broke its rule, and the rule: a field of the body, or the parameter of the query.
     #[must_use]
     pub const fn broken_rule(self) -> Option<(&'static str, &'static str)> {
         match self {
@@ -135,12 +134,12 @@ impl Refusal {
         }
     }
 
-    /// The JSON body: `error` and `code`, and for a broken rule `field` and what is `expected`.
+    /// The JSON body: `error` and `code`, and for a broken rule `field` and `expected`.
     #[must_use]
     pub fn body(self) -> String {
         let (field, expected) = self.broken_rule().unzip();
         let body = Body { error: self.error(), code: self.code(), field, expected };
-        // Four literals serialize; an empty body would still carry the status.
+        // Serializing four literals cannot fail; an empty body would still carry the status.
         serde_json::to_string(&body).unwrap_or_default()
     }
 }
