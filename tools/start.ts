@@ -20,17 +20,16 @@ import { mint } from '../harness/token.ts';
 
 const HELP = `Usage: npm start [-- OPTIONS]
 
-Builds the Worker and the agent, runs the Worker in \`wrangler dev\` with a local Analytics Engine,
-lets the agent run a command (which just sleeps) and check in, and shows every data point that is
-stored, from whatever client.
+Builds the Worker and the agent. Runs the Worker in \`wrangler dev\` with a local Analytics Engine, and the
+agent with a command that only sleeps. Prints every stored data point, from any client.
 
 Options:
   --once           one check-in; exit 0 if the point read back is the one that was sent
-  --no-agent       the Worker alone, rebuilt when its source changes (this is \`npm run dev\`)
+  --no-agent       only the Worker, rebuilt when its source changes (this is \`npm run dev\`)
   --interval N     seconds between check-ins, 1 or more [default: 5]
   --port N         port of the Worker [default: 8787, or a free one if that is taken]
   --store-port N   port of the local Analytics Engine [default: 9310, likewise]
-  -h, --help       this text
+  -h, --help       print this help
 `;
 
 const SECRETS = ['KILOCODE_API_KEY', 'GATEWAY_TOKEN_SECRET', 'JWT_SECRET'];
@@ -38,15 +37,15 @@ const STATE_FOLDER = '.wrangler';
 /** Keeps the agent's unreported counters, and what `status` shows. */
 const STATE_FILE = `${STATE_FOLDER}/agent-state.json`;
 const INSPECTOR_PORT = 9229;
-/** More points than this at a time are counted rather than shown: somebody writes a history. */
+/** If more points arrive at a time, only their number is printed, as with `npm run seed`. */
 const MOST_SHOWN = 10;
-/** Where the cloud has it, below `https://api.cloudflare.com`; locally, any account and token will do. */
+/** As in the cloud, below `https://api.cloudflare.com`; locally, any account and token are accepted. */
 const SQL_PATH = '/client/v4/accounts/local/analytics_engine/sql';
 const SQL_TOKEN = 'local';
 const SQL_AUTHORIZATION = `Bearer ${SQL_TOKEN}`;
-/** How long the operator's token holds that is shown: a working day and some more. */
+/** Lifetime of the printed operator's token: more than a working day. */
 const TOKEN_HOURS = 12;
-/** A cold build takes about a minute; this is only there so that a hang does not last for ever. */
+/** A cold build takes about a minute; this only ends a hang. */
 const READY_DEADLINE_MS = 15 * 60_000;
 const STORED_DEADLINE_MS = 15_000;
 /** Lines of wrangler that are noise: empty ones, and the polling below. */
@@ -146,7 +145,7 @@ async function run(
 async function buildAgent(): Promise<string> {
   say('building the agent');
   const { code } = await run('cargo', ['build', '--package', 'kiloclaw-agent']);
-  if (code !== 0) throw new Failure('the agent does not build: see above');
+  if (code !== 0) throw new Failure('building the agent failed: see above');
   const { output } = await run('cargo', ['metadata', '--no-deps', '--format-version', '1']);
   const { target_directory: target } = JSON.parse(output) as { target_directory: string };
   return `${target}/debug/kiloclaw-agent`;
@@ -161,7 +160,7 @@ interface Ports {
 /** The usual port, or another one, which is said: documents have the usual one. */
 async function portFor(what: string, usual: number): Promise<number> {
   const port = await freePort(usual);
-  if (port !== usual) say(`port ${usual} is taken: ${what} gets ${port}; use that where the documents have ${usual}`);
+  if (port !== usual) say(`port ${usual} is taken: ${what} gets ${port}; use it where the documentation has ${usual}`);
   return port;
 }
 
@@ -290,7 +289,7 @@ async function showPoints(store: string, signal: AbortSignal): Promise<void> {
       last = await lastId(store);
       skipped += last - before;
     } else {
-      if (skipped > 0) say(`${skipped.toLocaleString('en')} data points came at once: not shown one by one`);
+      if (skipped > 0) say(`${skipped.toLocaleString('en')} data points arrived at once; they are not printed one by one`);
       skipped = 0;
       for (const point of points) {
         const row = named(point);
@@ -374,7 +373,7 @@ async function main(): Promise<void> {
   const vars = devVars();
   mkdirSync(STATE_FOLDER, { recursive: true });
   if (!(await lockFolder(STATE_FOLDER))) {
-    throw new Failure('`npm start` or `npm run dev` runs in this folder already: end that one first');
+    throw new Failure('`npm start` or `npm run dev` already runs in this folder: stop it first');
   }
   // What an earlier one left there when it was killed.
   rmSync(`${STATE_FOLDER}/tmp`, { recursive: true, force: true });
@@ -382,10 +381,10 @@ async function main(): Promise<void> {
   const agent = noAgent ? undefined : await buildAgent();
   const interrupted = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-    // Ctrl-C comes twice: from the terminal, and passed on by npm.
+    // Ctrl-C arrives twice: from the terminal, and forwarded by npm.
     process.on(signal, () => interrupted.abort());
   }
-  // Nobody reads any more, as in `npm start | head`.
+  // The reader is gone, as in `npm start | head`.
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => interrupted.abort());
 
   const port = ports.port ?? (await portFor('the Worker', WORKER_PORT));
@@ -395,15 +394,15 @@ async function main(): Promise<void> {
   const store = `http://127.0.0.1:${storePort}`;
 
   let daemon: ChildProcess | undefined;
-  const history = 'a day of a made-up fleet, to see more: npm run seed';
+  const seed = 'to see a larger fleet, write a day of made-up check-ins: npm run seed';
   writeFileSync(RUNNING_FILE, `${JSON.stringify({ worker: url, store } satisfies Running)}\n`);
-  const fleet = `the fleet, as operators see it, for ${TOKEN_HOURS} h:\n\n${await operatorCurl(url, vars)}\n`;
-  // On a terminal, wrangler takes it, and its keys work. What is to be said is said before.
+  const fleet = `to see the fleet as operators do (the token is valid for ${TOKEN_HOURS} h):\n\n${await operatorCurl(url, vars)}\n`;
+  // On a terminal, wrangler takes over input and output, so everything is printed before that.
   const interactive = noAgent && process.stdin.isTTY && process.stdout.isTTY;
   if (noAgent) {
     say(`the Worker will be at ${url}, its data points at ${store}/points`);
     say(fleet);
-    say(history);
+    say(seed);
   }
   const worker = startWorker({ port, storePort, inspectorPort }, interactive);
   const stopped = new Promise<void>((resolve) => {
@@ -411,7 +410,7 @@ async function main(): Promise<void> {
   });
   try {
     if (agent === undefined) {
-      // Wrangler may end by itself.
+      // wrangler may end by itself.
       await Promise.race([new Promise((resolve) => worker.once('exit', resolve)), stopped]);
       return;
     }
@@ -444,9 +443,9 @@ async function main(): Promise<void> {
       return;
     }
     say(fleet);
-    say(`what is stored, in SQL:\n\n${curl(store)}\n`);
-    say(history);
-    say(`checking in every ${interval} s; Ctrl-C ends it all`);
+    say(`to query the stored data points in SQL:\n\n${curl(store)}\n`);
+    say(seed);
+    say(`checking in every ${interval} s; Ctrl-C stops everything`);
     daemon = startAgent(agent!, env, interval);
     await showPoints(store, interrupted.signal);
   }

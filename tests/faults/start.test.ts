@@ -77,7 +77,7 @@ test('a second one in the same folder is refused, and the first goes on', async 
   for (const script of ['start', 'dev']) {
     const second = spawnSync('npm', ['run', script], { encoding: 'utf8' });
     assert.equal(second.status, 1);
-    assert.match(second.stderr, /^start: error: .* runs in this folder already: end that one first$/m);
+    assert.match(second.stderr, /^start: error: .* already runs in this folder: stop it first$/m);
   }
   assert.equal((await fetch(`http://127.0.0.1:${WORKER}/health`)).status, 200);
   npm.kill('SIGTERM');
