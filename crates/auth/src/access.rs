@@ -1,6 +1,6 @@
 //! Tokens of Cloudflare Access, which the team's keys sign by RS256.
 
-use crate::claims::{ClaimText, Custom, Known, check_text};
+use crate::claims::{ClaimText, Custom, Known};
 use crate::error::TokenError;
 use crate::token::{Token, check_past, check_time, time};
 use crate::{AuthMethod, Principal};
@@ -36,17 +36,14 @@ pub fn verify_claims(
     check_time(&claims, now)?;
     check_past(claims.issued_at, now)?;
     // 2.
-    let Known { iss, aud, email, common_name, sub, sandbox_id, custom, others } = claims.custom;
-    if iss.as_ref() != Some(&settings.origin) {
+    let claims = claims.custom;
+    if claims.iss.as_ref() != Some(&settings.origin) {
         return Err(TokenError::Issuer);
     }
-    if !aud.is_some_and(|aud| aud.includes(&settings.audience)) {
-        return Err(TokenError::Audience);
-    }
+    claims.check_audience(&settings.audience)?;
     // 3.
-    others.check()?;
-    check_text(email.as_ref())?;
-    check_text(common_name.as_ref())?;
+    claims.check_look_alikes()?;
+    let Known { email, common_name, sub, sandbox_id, custom, .. } = claims;
     let custom = match custom {
         Some(Custom::Claims { sandbox_id, others }) => {
             others.check()?;

@@ -18,7 +18,7 @@ const LOOK_ALIKES: [&str; 4] = ["sandbox", "sandboxes", "sandboxid", "sandboxids
 pub(crate) struct Known {
     pub(crate) sub: Option<String>,
     pub(crate) iss: Option<String>,
-    pub(crate) aud: Option<Audience>,
+    aud: Option<Audience>,
     #[serde(default, deserialize_with = "present")]
     pub(crate) sandbox_id: Option<ClaimText>,
     /// With Access: a person's name.
@@ -28,7 +28,26 @@ pub(crate) struct Known {
     /// With Access: claims from the identity provider.
     pub(crate) custom: Option<Custom>,
     #[serde(flatten)]
-    pub(crate) others: OtherClaims,
+    others: OtherClaims,
+}
+
+impl Known {
+    /// Refuses a token for another audience.
+    pub(crate) fn check_audience(&self, audience: &str) -> Result<(), TokenError> {
+        let includes = self.aud.as_ref().is_some_and(|aud| aud.includes(audience));
+        if includes { Ok(()) } else { Err(TokenError::Audience) }
+    }
+
+    /// Refuses [look-alikes](OtherClaims::check) outside of `custom`.
+    pub(crate) fn check_look_alikes(&self) -> Result<(), TokenError> {
+        self.others.check()?;
+        for claim in [&self.email, &self.common_name] {
+            if let Some(ClaimText::Other(others)) = claim {
+                others.check()?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// One audience or several (RFC 7519, 4.1.3).
@@ -40,7 +59,7 @@ pub(crate) enum Audience {
 }
 
 impl Audience {
-    pub(crate) fn includes(&self, audience: &str) -> bool {
+    fn includes(&self, audience: &str) -> bool {
         match self {
             Self::One(one) => one == audience,
             Self::Several(several) => several.iter().any(|one| one == audience),
@@ -69,14 +88,6 @@ impl ClaimText {
     pub(crate) fn sandbox(self) -> Result<String, TokenError> {
         let is_id = |id: &String| (1..=MAX_SANDBOX_ID_BYTES).contains(&id.len());
         self.text().filter(is_id).ok_or(TokenError::SandboxId)
-    }
-}
-
-/// Refuses a claim that should be a text but holds a [look-alike](OtherClaims::check).
-pub(crate) fn check_text(claim: Option<&ClaimText>) -> Result<(), TokenError> {
-    match claim {
-        Some(ClaimText::Other(others)) => others.check(),
-        _ => Ok(()),
     }
 }
 

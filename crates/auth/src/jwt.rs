@@ -4,7 +4,7 @@ use jwt_compact::AlgorithmExt;
 use jwt_compact::Claims;
 use jwt_compact::alg::{Hs256, Hs256Key};
 
-use crate::claims::{ClaimText, Custom, Known, check_text};
+use crate::claims::{ClaimText, Custom, Known};
 use crate::error::TokenError;
 use crate::token::{Token, check_time, time};
 use crate::{AuthMethod, Principal};
@@ -37,17 +37,14 @@ pub fn verify(settings: &Settings, token: &str, now: u64) -> Result<Principal, T
     // 3.
     check_time(&claims, time(now))?;
     // 4.
-    let Known { sub, iss, aud, sandbox_id, email, common_name, custom, others } = claims.custom;
-    if settings.issuer.is_some() && iss != settings.issuer {
+    let claims = claims.custom;
+    if settings.issuer.is_some() && claims.iss != settings.issuer {
         return Err(TokenError::Issuer);
     }
-    if !aud.is_some_and(|aud| aud.includes(&settings.audience)) {
-        return Err(TokenError::Audience);
-    }
+    claims.check_audience(&settings.audience)?;
     // 5.
-    others.check()?;
-    check_text(email.as_ref())?;
-    check_text(common_name.as_ref())?;
+    claims.check_look_alikes()?;
+    let Known { sub, sandbox_id, custom, .. } = claims;
     match custom {
         Some(Custom::Claims { sandbox_id: Some(_), .. }) => return Err(TokenError::LookAlike),
         Some(Custom::Claims { others, .. } | Custom::Other(others)) => others.check()?,
