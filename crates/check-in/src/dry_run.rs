@@ -2,15 +2,13 @@
 
 use crate::refusal::Refusal;
 
-pub use crate::refusal::DRY_RUN_PARAMETER;
-
 /// The query of a dry run, which clients append to the check-in's URL.
 pub const DRY_RUN_QUERY: &str = "dry_run=1";
 
-/// The one value that [`DRY_RUN_PARAMETER`] may have.
+/// The one value that [`DRY_RUN_PARAMETER`](crate::DRY_RUN_PARAMETER) may have.
 const YES: &str = "1";
 
-/// Whether a check-in is a dry run, by the value of [`DRY_RUN_PARAMETER`] in its query.
+/// Whether a check-in is a dry run, by the value of [`DRY_RUN_PARAMETER`](crate::DRY_RUN_PARAMETER) in its query.
 ///
 /// Any other value is an error, not a no: whoever sends `dry_run=true` must not find a stored data point.
 pub fn is_dry_run(parameter: Option<&str>) -> Result<bool, Refusal> {
@@ -24,6 +22,7 @@ pub fn is_dry_run(parameter: Option<&str>) -> Result<bool, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::refusal::DRY_RUN_PARAMETER;
 
     #[test]
     fn the_query_is_the_parameter_with_its_one_value() {

@@ -15,9 +15,9 @@ mod refusal;
 
 pub use credentials::{AcceptedKeys, EmptySecret, GatewaySecrets, GatewayToken, Presented, bearer};
 pub use data_point::DataPoint;
-pub use dry_run::{DRY_RUN_PARAMETER, DRY_RUN_QUERY, is_dry_run};
+pub use dry_run::{DRY_RUN_QUERY, is_dry_run};
 pub use payload::{CheckIn, Field, InvalidBody};
-pub use refusal::{Credential, Refusal};
+pub use refusal::{Credential, DRY_RUN_PARAMETER, Refusal};
 
 /// The path that check-ins are posted to.
 pub const CHECK_IN_PATH: &str = "/api/controller/checkin";
