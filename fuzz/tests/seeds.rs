@@ -35,7 +35,7 @@ fn properties_hold_for_every_seed_and_its_damaged_copies() {
             let seed = fs::read(seed.unwrap().path()).unwrap();
             target(&seed);
             // Truncated, and with one wrong byte.
-            for at in (0..seed.len()).step_by(seed.len() / 200 + 1) {
+            for at in 0..seed.len() {
                 target(&seed[..at]);
                 let mut damaged = seed.clone();
                 damaged[at] ^= 0x15;
