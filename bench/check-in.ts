@@ -1,5 +1,6 @@
 /** The check-in that the bench sends, and who sends it. */
-import { API_KEY, credentials, GATEWAY_TOKEN_SECRET, JWT_SECRET, type Fields } from '../harness/check-in.ts';
+import layout from '../crates/check-in/data-point.json' with { type: 'json' };
+import { API_KEY, credentials, GATEWAY_TOKEN_SECRET, JWT_SECRET } from '../harness/check-in.ts';
 
 export const VARS = { KILOCODE_API_KEY: API_KEY, GATEWAY_TOKEN_SECRET, JWT_SECRET };
 
@@ -7,6 +8,7 @@ export const REGION = 'ams';
 /** A check-in from this region is a question: the dataset answers it in the log (`dataset.js`). */
 export const REPORT_REGION = 'bench-report';
 
+export type Fields = Readonly<Record<string, string | number | null>>;
 export type Headers = Readonly<Record<string, string>>;
 
 /** What `peers/floor.js` writes without having looked. */
@@ -36,3 +38,13 @@ export const headers = (sandboxId: string, apiKey = API_KEY): Headers => ({
   'content-type': 'application/json',
   'fly-region': REGION,
 });
+
+/** The data point of a check-in, laid out as the contract crate says. */
+export function dataPoint(fields: Fields, region: string) {
+  const values: Fields = { ...fields, flyRegion: region };
+  const column = (kind: string) =>
+    Object.entries(layout)
+      .filter(([slot]) => slot.startsWith(kind))
+      .map(([, name]) => values[name] ?? '');
+  return { index: column('index')[0], blobs: column('blob'), doubles: column('double') };
+}

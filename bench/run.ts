@@ -17,7 +17,6 @@ import { join } from 'node:path';
 import { parseArgs, styleText } from 'node:util';
 
 import { agentSection, FULL as AGENT_FULL, HEADING, QUICK as AGENT_QUICK } from './agent.ts';
-import { COMPATIBILITY_DATE } from '../harness/workerd.ts';
 import { conforms, EXPECTED } from './conformance.ts';
 import { localAeSection } from './local-ae.ts';
 import { coldStart, resident, round, Samples, size, type Plan } from './measure.ts';
@@ -222,7 +221,7 @@ async function worker(
   ensureWrk();
   if (build) await buildAll();
   const variants = collect(folder, before);
-  const site: Site = { folder, compatibilityDate: COMPATIBILITY_DATE, expected: EXPECTED, ...cores() };
+  const site: Site = { folder, expected: EXPECTED, ...cores() };
 
   for (const variant of variants.filter(({ name }) => !['floor', BEFORE].includes(name))) {
     const count = await conforms(site, variant, variant.name !== 'javascript');

@@ -3,11 +3,10 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { closeSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
 import { join } from 'node:path';
-import type { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 
 import { RUN } from '../harness/processes.ts';
-import { listening, WORKERD } from '../harness/workerd.ts';
+import { COMPATIBILITY_DATE, listening, text, textBindings, WORKERD } from '../harness/workerd.ts';
 import { CHECK_IN_PATH } from '../harness/check-in.ts';
 import { headers, REPORT_REGION, SAMPLE, SAMPLE_BODY, type Headers } from './check-in.ts';
 import { cpuSeconds, memory } from '../harness/process-usage.ts';
@@ -39,7 +38,6 @@ export interface Service {
 export interface Site {
   /** Everything that is written goes here. */
   readonly folder: string;
-  readonly compatibilityDate: string;
   /** Where the server runs; the load generator runs on `loadCore`. */
   readonly serverCore?: number;
   readonly loadCore?: number;
@@ -135,7 +133,7 @@ export async function serve(
 
   let ports: ReadonlyMap<string, number>;
   try {
-    ports = await listening(child.stdio[3] as Readable, services.map(({ name }) => name));
+    ports = await listening(child, services.map(({ name }) => name), START_DEADLINE_MS);
   } catch (error) {
     throw new Failure(`${variant.name}: ${(error as Error).message}\n${readLog()}`);
   }
@@ -161,11 +159,8 @@ export async function serve(
   };
 }
 
-/** Text in Cap'n Proto's notation, which has JSON's escapes. */
-const text = JSON.stringify;
-
 function configuration(site: Site, variant: Variant, services: readonly Service[]): string {
-  const { compatibilityDate, expected } = site;
+  const { expected } = site;
   const embed = (name: string) => `embed ${text(`${variant.name}/${name}`)}`;
   const modules = (main: Service['main']) => [
     ...(main === 'driver' ? ['(name = "driver", esModule = embed "driver.js")'] : []),
@@ -182,9 +177,7 @@ function configuration(site: Site, variant: Variant, services: readonly Service[
     throws: ['(name = "KILOCLAW_CONTROLLER_AE", text = "not a dataset")'],
   };
   const bindings = (service: Service) => [
-    ...Object.entries(service.vars)
-      .filter(([, value]) => value !== undefined)
-      .map(([name, value]) => `(name = ${text(name)}, text = ${text(value)})`),
+    ...textBindings(service.vars),
     ...dataset[service.dataset ?? 'counting'],
   ];
   const sockets = services.map(({ name }) => {
@@ -200,7 +193,7 @@ const config :Workerd.Config = (
       (service) => `(name = ${text(service.name)}, worker = (
         modules = ${list(modules(service.main))},
         bindings = ${list(bindings(service))},
-        compatibilityDate = ${text(compatibilityDate)}
+        compatibilityDate = ${text(COMPATIBILITY_DATE)}
       ))`,
     ),
   )},

@@ -1,7 +1,5 @@
-/** A check-in, its credentials, and its data point: derived independently of the code under test. */
+/** A check-in and its credentials, derived independently of the code under test. */
 import { createHmac } from 'node:crypto';
-
-import layout from '../crates/check-in/data-point.json' with { type: 'json' };
 
 export const CHECK_IN_PATH = '/api/controller/checkin';
 
@@ -12,8 +10,6 @@ export const JWT_SECRET = 'jwt-secret-1-of-tests-of-32-bytes';
 export const AE_API_TOKEN = 'ae-token-1';
 
 export const SANDBOX_ID = 'sandbox-1';
-
-export type Fields = Readonly<Record<string, string | number | null>>;
 
 /** The gateway token of a sandbox. */
 export const gatewayToken = (sandboxId: string, secret = GATEWAY_TOKEN_SECRET): string =>
@@ -58,13 +54,3 @@ export const MINIMAL = {
   bandwidthBytesIn: 0,
   bandwidthBytesOut: 0,
 } as const;
-
-/** The data point of a check-in, laid out as the contract crate says. */
-export function dataPoint(fields: Fields, region: string) {
-  const values: Fields = { ...fields, flyRegion: region };
-  const column = (kind: string) =>
-    Object.entries(layout)
-      .filter(([slot]) => slot.startsWith(kind))
-      .map(([, name]) => values[name] ?? '');
-  return { index: column('index')[0], blobs: column('blob'), doubles: column('double') };
-}

@@ -3,7 +3,7 @@
  * front of the one under test: it answers some requests itself, and what it passes on are not the bytes
  * that came. Here there is nothing in between.
  */
-import { spawn } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -49,7 +49,37 @@ export interface Site {
 }
 
 /** Text in Cap'n Proto's notation, which has JSON's escapes. */
-const text = JSON.stringify;
+export const text = JSON.stringify;
+
+/** Variables as bindings, in Cap'n Proto's notation. */
+export const textBindings = (vars: Readonly<Record<string, string | undefined>>): string[] =>
+  Object.entries(vars)
+    .filter(([, value]) => value !== undefined)
+    .map(([name, value]) => `(name = ${text(name)}, text = ${text(value)})`);
+
+/** The built Worker as a service; `store` designates the service that its data points go to. */
+export const workerService = (vars: Readonly<Record<string, string>>, store: string, build = '.'): string =>
+  `(name = "worker", worker = (
+      modules = [
+        (name = "index.js", esModule = embed ${text(path.posix.join('/build', build, 'index.js'))}),
+        (name = "index_bg.wasm", wasm = embed ${text(path.posix.join('/build', build, 'index_bg.wasm'))})
+      ],
+      compatibilityDate = ${text(COMPATIBILITY_DATE)},
+      bindings = [
+        ${textBindings(vars).map((binding) => `${binding},`).join('\n        ')}
+        (name = "KILOCLAW_CONTROLLER_AE", wrapped = (
+          moduleName = "local-ae:dataset",
+          innerBindings = [(name = "native", analyticsEngine = ${store})]
+        ))
+      ]
+    ))`;
+
+/** The local Analytics Engine's service for data points of the contract's dataset. */
+export const INGEST = `(
+  name = "local-ae:service",
+  entrypoint = "ingest",
+  props = (json = ${text(JSON.stringify({ dataset: layout.dataset }))})
+)`;
 
 const configuration = (vars: Readonly<Record<string, string>>, build: string) => `
 using Workerd = import "/workerd/workerd.capnp";
@@ -57,26 +87,7 @@ using LocalAe = import "/local-ae/workerd.capnp";
 
 const config :Workerd.Config = (
   services = [
-    (name = "worker", worker = (
-      modules = [
-        (name = "index.js", esModule = embed ${text(path.posix.join('/build', build, 'index.js'))}),
-        (name = "index_bg.wasm", wasm = embed ${text(path.posix.join('/build', build, 'index_bg.wasm'))})
-      ],
-      compatibilityDate = ${text(COMPATIBILITY_DATE)},
-      bindings = [
-        ${Object.entries(vars)
-          .map(([name, value]) => `(name = ${text(name)}, text = ${text(value)}),`)
-          .join('\n        ')}
-        (name = "KILOCLAW_CONTROLLER_AE", wrapped = (
-          moduleName = "local-ae:dataset",
-          innerBindings = [(name = "native", analyticsEngine = (
-            name = "local-ae:service",
-            entrypoint = "ingest",
-            props = (json = ${text(JSON.stringify({ dataset: layout.dataset }))})
-          ))]
-        ))
-      ]
-    )),
+    ${workerService(vars, INGEST, build)},
     # Where a Worker's own requests go: to this machine, too.
     (name = "internet", network = (allow = ["public", "private"])),
     LocalAe.service,
@@ -122,7 +133,7 @@ export async function startWorkerd(
   };
   context.after(stop);
 
-  const ports = await listening(child.stdio[3] as Readable, ['worker', 'local-ae:read']).catch((error) => {
+  const ports = await listening(child, ['worker', 'local-ae:read']).catch((error) => {
     throw new Error(`${(error as Error).message}\n${log}`);
   });
   return {
@@ -134,15 +145,18 @@ export async function startWorkerd(
   };
 }
 
-/** Waits until workerd says that all these sockets listen, and where. */
+/** Waits until workerd, with its control messages on descriptor 3, listens on all these sockets; their ports. */
 export function listening(
-  control: Readable,
+  child: ChildProcess,
   sockets: readonly string[],
+  deadlineMs = START_DEADLINE_MS,
 ): Promise<ReadonlyMap<string, number>> {
+  const control = child.stdio[3] as Readable;
   return new Promise((resolve, reject) => {
     const ports = new Map<string, number>();
     let text = '';
-    const late = setTimeout(() => reject(new Error('workerd does not listen')), START_DEADLINE_MS);
+    const late = setTimeout(() => reject(new Error('workerd does not listen')), deadlineMs);
+    child.once('error', reject);
     control.once('close', () => reject(new Error('workerd ended')));
     control.setEncoding('utf8').on('data', (part: string) => {
       const lines = (text + part).split('\n');

@@ -7,11 +7,9 @@ import { once } from 'node:events';
 import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import path from 'node:path';
-import type { Readable } from 'node:stream';
 
-import layout from '../../crates/check-in/data-point.json' with { type: 'json' };
 import { rows } from '../../local-ae/support/instance.js';
-import { COMPATIBILITY_DATE, listening, WORKERD } from '../../harness/workerd.ts';
+import { COMPATIBILITY_DATE, INGEST, listening, text, WORKERD, workerService } from '../../harness/workerd.ts';
 import { cpuSeconds, memory } from '../../harness/process-usage.ts';
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
@@ -70,9 +68,6 @@ export class Program {
   }
 }
 
-/** Text in Cap'n Proto's notation, which has JSON's escapes. */
-const text = JSON.stringify;
-
 /** `local-ae/workerd.capnp`, with room for more points, and a configuration with a socket for them. */
 function storeConfiguration(): string {
   const own = readFileSync(path.join(ROOT, 'local-ae/workerd.capnp'), 'utf8')
@@ -80,11 +75,7 @@ function storeConfiguration(): string {
     .replace('\\"maxRows\\": 1000000', `\\"maxRows\\": ${MAX_ROWS}`);
   if (!own.includes(`${MAX_ROWS}`)) throw new Error('local-ae/workerd.capnp has other options by now');
   return `${own}
-const ingest :Workerd.ServiceDesignator = (
-  name = "local-ae:service",
-  entrypoint = "ingest",
-  props = (json = ${text(JSON.stringify({ dataset: layout.dataset }))})
-);
+const ingest :Workerd.ServiceDesignator = ${INGEST};
 
 const store :Workerd.Config = (
   services = [.service, .disk],
@@ -116,27 +107,13 @@ function workerConfiguration(secrets: Secrets, store: Store, ingest: number): st
       sockets: '',
     },
   }[store];
-  const vars = Object.entries(secrets).map(([name, value]) => `(name = ${text(name)}, text = ${text(value)}),`);
   return `
 using Workerd = import "/workerd/workerd.capnp";
 using Store = import "store.capnp";
 
 const config :Workerd.Config = (
   services = [
-    (name = "worker", worker = (
-      modules = [
-        (name = "index.js", esModule = embed "/build/index.js"),
-        (name = "index_bg.wasm", wasm = embed "/build/index_bg.wasm")
-      ],
-      compatibilityDate = ${text(COMPATIBILITY_DATE)},
-      bindings = [
-        ${vars.join('\n        ')}
-        (name = "KILOCLAW_CONTROLLER_AE", wrapped = (
-          moduleName = "local-ae:dataset",
-          innerBindings = [(name = "native", analyticsEngine = ${designator})]
-        ))
-      ]
-    )),
+    ${workerService(secrets, designator)},
     ${services}
   ],
   sockets = [(name = "worker", address = "127.0.0.1:0", http = (), service = "worker")${sockets}],
@@ -176,7 +153,7 @@ export class Deployment {
     if (store === 'apart') {
       const args = [...serve, ...disk, storeFile, 'store'];
       apart = new Program(spawn(WORKERD, args, { stdio: ['ignore', 'inherit', 'inherit', 'pipe'] }));
-      ports = await listening(apart.child.stdio[3] as Readable, ['local-ae:read', 'ingest']);
+      ports = await listening(apart.child, ['local-ae:read', 'ingest']);
     }
 
     // One socket for all of them: Node makes it and takes no connection on it. What waits there while
@@ -209,7 +186,7 @@ export class Deployment {
   #go(version: number, sockets: readonly string[]): Promise<ReadonlyMap<string, number>> {
     const { child } = this.#workers[version];
     child.stdin!.write('go\n');
-    return listening(child.stdio[3] as Readable, sockets);
+    return listening(child, sockets);
   }
 
   /** The next Worker takes over: it listens before the one in charge stops to. */
