@@ -1,8 +1,7 @@
 /** Finds secrets in what programs print, answer and keep: as they are, encoded, or in part. */
 
-/** As few characters of a secret as count as a leak, and how far apart they are looked for. */
+/** As few characters of a secret as count as a leak. */
 const PART = 12;
-const STEP = 4;
 
 /** The characters of base64 that a text has wherever it stands in what is encoded. */
 const inBase64 = (secret: string, before: number): string =>
