@@ -1,6 +1,6 @@
 /**
- * What the agent costs the machine that it runs on, beside two collectors from Debian and a bare Node
- * process that take such readings and report them as often. All run at the same time.
+ * Measures what the agent costs its machine, beside two Debian collectors and a bare Node process that
+ * take the same kind of readings and report equally often. All run at the same time.
  */
 import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -15,29 +15,29 @@ import { contextSwitches, cpuSeconds, memory, wakeUps, type Memory } from '../ha
 import { table } from '../harness/table.ts';
 import { Failure, start, stopAll } from './workerd.ts';
 
-/** How much of everything. A cycle is from one report to the next. */
+/** Lengths and counts of the measurement. A cycle is the time from one report to the next. */
 export interface AgentPlan {
   readonly warmUp: number;
   readonly cycles: number;
-  /** The cycles are looked at in so many parts, to see how far these lie apart. */
+  /** The cycles are split into this many parts, whose spread the results show. */
   readonly parts: number;
-  /** For how long nothing happens, in seconds. */
+  /** Seconds without a report, in which wake-ups are counted. */
   readonly idle: number;
 }
 
 export const FULL: AgentPlan = { warmUp: 10, cycles: 100, parts: 4, idle: 20 };
 export const QUICK: AgentPlan = { warmUp: 5, cycles: 15, parts: 1, idle: 5 };
 
-/** Seconds between reports while they are measured, and while what is in between is. */
+/** Seconds between reports: to measure the reports, and to measure the time between them. */
 const INTERVAL = 1;
 const LONG_INTERVAL = 60;
-/** A cycle takes some milliseconds; by then all that belongs to it is done. */
+/** A cycle takes some milliseconds, so all its work is done by then. */
 const SETTLED_MS = 500;
 const START_MS = 4_000;
 const CYCLE_DEADLINE_MS = 10_000;
 
 interface Measured {
-  /** CPU time per cycle in milliseconds: of all cycles, and of the parts. */
+  /** CPU time per cycle in milliseconds: over all cycles, and over each part. */
   readonly cpu: number;
   readonly cpuParts: readonly number[];
   readonly first: Memory;
@@ -50,9 +50,9 @@ interface Measured {
 interface Running {
   readonly subject: Subject;
   readonly pid: number;
-  /** How often it has reported. */
+  /** Number of reports so far. */
   cycles(): number;
-  /** Throws if it has ended, or has reported what it should not. */
+  /** Throws if the process has ended or sent an unexpected report. */
   check(): void;
   stop(): Promise<void>;
 }
@@ -88,7 +88,7 @@ async function run(
         throw new Failure(`${subject.name} has ended:\n${readFileSync(join(own, 'log'), 'utf8')}`);
       }
       const wrong = collector.wrong.get(name);
-      if (wrong !== undefined) throw new Failure(`${subject.name} reported something else:\n${wrong}`);
+      if (wrong !== undefined) throw new Failure(`${subject.name} sent an unexpected report:\n${wrong}`);
     },
     async stop() {
       stopped.abort();
@@ -98,7 +98,7 @@ async function run(
   };
 }
 
-/** Until it listens, again at once; then once per interval. */
+/** Scrapes once per interval; retries at once until the exporter listens. */
 async function scrapeEvery(
   interval: number,
   scrape: () => Promise<void>,
@@ -110,12 +110,12 @@ async function scrapeEvery(
   }
 }
 
-/** Returns when there is a report more than `cycles`, and all that belongs to it is done. */
+/** Waits for a report after the first `cycles`, and for the end of its work. */
 async function nextCycle(running: Running, cycles: number): Promise<number> {
   const deadline = Date.now() + CYCLE_DEADLINE_MS;
   while (running.cycles() <= cycles) {
     running.check();
-    if (Date.now() > deadline) throw new Failure(`${running.subject.name} reports nothing`);
+    if (Date.now() > deadline) throw new Failure(`${running.subject.name} sent no report in time`);
     await delay(20);
   }
   await delay(SETTLED_MS);
@@ -123,7 +123,7 @@ async function nextCycle(running: Running, cycles: number): Promise<number> {
   return running.cycles();
 }
 
-/** The slope of the line that fits best, which is finer than the steps of what is counted. */
+/** The slope of the best-fit line: finer than the steps in which the kernel counts CPU time. */
 function slope(points: readonly (readonly [x: number, y: number])[]): number {
   const mean = (i: 0 | 1) => points.reduce((sum, point) => sum + point[i], 0) / points.length;
   const [x, y] = [mean(0), mean(1)];
@@ -132,7 +132,7 @@ function slope(points: readonly (readonly [x: number, y: number])[]): number {
   return above / below;
 }
 
-/** Measures one that reports every second. */
+/** Measures a process that reports every second. */
 async function follow(running: Running, plan: AgentPlan): Promise<Omit<Measured, 'idleWakeUps'>> {
   const { pid, subject } = running;
   let cycles = await nextCycle(running, 0);
@@ -159,7 +159,7 @@ async function follow(running: Running, plan: AgentPlan): Promise<Omit<Measured,
   };
 }
 
-/** How often those that report every minute wake up in between. */
+/** Wake-ups between the reports of processes that report every minute. */
 async function idle(all: readonly Running[], plan: AgentPlan): Promise<ReadonlyMap<Subject, number>> {
   await delay(START_MS);
   const look = () => all.map(({ pid, cycles }) => ({ switches: contextSwitches(pid), cycles: cycles() }));
@@ -170,7 +170,7 @@ async function idle(all: readonly Running[], plan: AgentPlan): Promise<ReadonlyM
     all.map((running, i) => {
       running.check();
       if (before[i].cycles !== after[i].cycles) {
-        throw new Failure(`${running.subject.name} did not wait for a minute`);
+        throw new Failure(`${running.subject.name} reported within its interval of a minute`);
       }
       return [running.subject, wakeUps(before[i].switches, after[i].switches)];
     }),
@@ -187,7 +187,7 @@ async function measure(
     const all: Running[] = [];
     for (const subject of subjects) {
       all.push(await run(subject, interval, collector, folder));
-      // Nobody works when another does.
+      // Staggered, so that no two report at the same moment.
       await delay((INTERVAL * 1_000) / subjects.length);
     }
     return all;
@@ -207,7 +207,7 @@ async function measure(
   );
 }
 
-/** Builds the agent as it is shipped, and strips it into `folder`. */
+/** Builds the agent as shipped, and strips it into `folder`. */
 function shipped(folder: string, build: boolean): string {
   const cargo = (...args: string[]) =>
     execFileSync('cargo', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
@@ -292,8 +292,8 @@ function section(
 
 ${[...list, ...reasons].join('\n')}
 
-After ${plan.warmUp} cycles to warm up, over ${plan.cycles} more of ${INTERVAL} s each. In parentheses: the agent over http,
-divided by this.
+Measured over ${plan.cycles} cycles of ${INTERVAL} s each, after ${plan.warmUp} cycles to warm up. In parentheses: the value of
+\`${AGENT}\` divided by this one.
 
 ${results(measured, plan)}
 
@@ -303,7 +303,7 @@ ${targets(measured)}
 
 export const HEADING = '## The agent';
 
-/** The section of the results, in Markdown. `say` hears what happens. */
+/** The section of the results, in Markdown. `say` receives progress messages. */
 export async function agentSection(
   plan: AgentPlan,
   options: { readonly build: boolean; readonly facts: Readonly<Record<string, string>> },
@@ -314,7 +314,7 @@ export async function agentSection(
   const program = shipped(folder, options.build);
   const collector = await Collector.start(folder);
   try {
-    say("getting the agent's peers");
+    say("getting the agent's peers from Debian");
     const { subjects, absent, facts } = field(program, collector);
     for (const { name, reason } of absent) say(`${name} is not available: ${reason}`);
     const seconds = (plan.warmUp + plan.cycles) * INTERVAL + plan.idle;

@@ -1,17 +1,17 @@
-/** The check-in that the bench sends, and who sends it. */
+/** The check-in that the bench sends, and its credentials. */
 import layout from '../crates/check-in/data-point.json' with { type: 'json' };
 import { API_KEY, credentials, GATEWAY_TOKEN_SECRET, JWT_SECRET } from '../harness/check-in.ts';
 
 export const VARS = { KILOCODE_API_KEY: API_KEY, GATEWAY_TOKEN_SECRET, JWT_SECRET };
 
 export const REGION = 'ams';
-/** A check-in from this region is a question: the dataset answers it in the log (`dataset.js`). */
+/** On a check-in from this region, the dataset logs its count instead of counting (`dataset.js`). */
 export const REPORT_REGION = 'bench-report';
 
 export type Fields = Readonly<Record<string, string | number | null>>;
 export type Headers = Readonly<Record<string, string>>;
 
-/** What `peers/floor.js` writes without having looked. */
+/** `peers/floor.js` writes these values without reading the body. */
 export const SAMPLE = {
   sandboxId: 'sbx-7f3a9c2e51d84b06',
   machineId: 'e784079b449483',
@@ -30,7 +30,7 @@ export const SAMPLE = {
 } as const satisfies Fields;
 
 export const SAMPLE_BODY = JSON.stringify(SAMPLE);
-/** The sample with one field that breaks its rule, the last but one that is looked at. */
+/** The sample with one invalid field, the last but one in the order of checks. */
 export const INVALID_BODY = JSON.stringify({ ...SAMPLE, bandwidthBytesOut: -1 });
 
 export const headers = (sandboxId: string, apiKey = API_KEY): Headers => ({
@@ -39,7 +39,7 @@ export const headers = (sandboxId: string, apiKey = API_KEY): Headers => ({
   'fly-region': REGION,
 });
 
-/** The data point of a check-in, laid out as the contract crate says. */
+/** The data point of a check-in, in the contract crate's layout. */
 export function dataPoint(fields: Fields, region: string) {
   const values: Fields = { ...fields, flyRegion: region };
   const column = (kind: string) =>

@@ -1,4 +1,4 @@
-/** Asks every variant the same questions, so that none is fast by leaving something out. */
+/** Sends every variant the same requests, so that none is fast by leaving something out. */
 import { createHmac } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 
@@ -9,13 +9,13 @@ import {
   Failure,
   REPORT,
   serve,
-  type Question,
+  type HttpRequest,
   type Service,
   type Site,
   type Variant,
 } from './workerd.ts';
 
-/** Who takes the question: the Worker as it is measured, while it is rotated, or misconfigured. */
+/** The Worker as measured, during a secret rotation, and misconfigured. */
 const SERVICES: readonly Service[] = [
   { name: 'main', vars: VARS },
   {
@@ -34,25 +34,25 @@ const SERVICES: readonly Service[] = [
 
 interface Case {
   readonly name: string;
-  readonly question: Question;
+  readonly request: HttpRequest;
   readonly status: number;
   /** The exact body of a refusal. */
   readonly body?: object;
-  /** Headers that the answer must have. */
+  /** Required response headers. */
   readonly headers?: Readonly<Record<string, string>>;
   readonly service?: string;
-  /** Only variants that have an API for operators. */
+  /** Only for variants with an operators' API. */
   readonly operators?: boolean;
 }
 
-/** As short as the rules allow. */
+/** The shortest values that the rules allow. */
 const MINIMAL: Fields = {
   ...REQUIRED,
   sandboxId: 'sbx-minimal',
   controllerVersion: '1',
   controllerCommit: 'a',
 };
-/** As long as the limits allow, and not in ASCII. */
+/** The longest values that the limits allow, not in ASCII. */
 const LONG: Fields = {
   ...SAMPLE,
   sandboxId: 'é'.repeat(48),
@@ -61,10 +61,10 @@ const LONG: Fields = {
   bandwidthBytesIn: Number.MAX_SAFE_INTEGER,
 };
 
-/** Every point that an accepted check-in becomes here, by its index. */
+/** The points of all accepted check-ins, by their index. */
 export const EXPECTED = {
   ...Object.fromEntries([SAMPLE, LONG].map((body) => [body.sandboxId, dataPoint(body, REGION)])),
-  // It comes without a region.
+  // Sent without a region.
   [String(MINIMAL.sandboxId)]: dataPoint(MINIMAL, ''),
 };
 
@@ -83,20 +83,19 @@ const RULES = {
 };
 
 const refusal = (error: string, code: string, more: object = {}) => ({ error, code, ...more });
-/** On every answer. */
 const NOSNIFF = { 'x-content-type-options': 'nosniff' };
 const BEARER = { 'www-authenticate': 'Bearer' };
 const RETRY = { 'retry-after': '30' };
 
-/** Headers; `undefined` leaves one out. */
+/** `undefined` leaves a header out. */
 type Change = Readonly<Record<string, string | undefined>>;
 
-/** A check-in with the right headers but for `change`. */
+/** A check-in with valid headers, except for `change`. */
 function checkIn(
   body: Fields | string | Uint8Array,
   change: Change = {},
   { chunked = false } = {},
-): Question {
+): HttpRequest {
   const raw = typeof body === 'string' || body instanceof Uint8Array;
   const bytes = Buffer.from(raw ? body : JSON.stringify(body));
   const all = {
@@ -108,13 +107,13 @@ function checkIn(
   return { headers: Object.fromEntries(given) as Headers, body: bytes };
 }
 
-/** The sample, this many bytes long. */
+/** The sample, padded to `bytes`. */
 function ofSize(bytes: number): string {
   const padded = (padding: string) => JSON.stringify({ ...SAMPLE, padding });
   return padded('x'.repeat(bytes - padded('').length));
 }
 
-/** The sample with this JSON in a field, or without the field. */
+/** The sample with raw JSON in a field, or without the field. */
 const withField = (field: string, json: string | undefined) =>
   JSON.stringify({ ...SAMPLE, [field]: undefined }).replace(
     /\}$/,
@@ -134,41 +133,41 @@ function jwt(claims: object, secret = JWT_SECRET): string {
 }
 
 function cases(): Case[] {
-  const accepted = (name: string, question: Question, service?: string): Case => ({
+  const accepted = (name: string, request: HttpRequest, service?: string): Case => ({
     name,
-    question,
+    request,
     status: 204,
     service,
   });
   const unauthorized = (name: string, code: string, change: Change): Case => ({
     name,
-    question: checkIn(SAMPLE, change),
+    request: checkIn(SAMPLE, change),
     status: 401,
     body: refusal('Unauthorized', code),
     headers: BEARER,
   });
   const wrongKey = (apiKey: string, service?: string): Case => ({
     name: `the key '${apiKey}'`,
-    question: checkIn(SAMPLE, { authorization: `Bearer ${apiKey}` }),
+    request: checkIn(SAMPLE, { authorization: `Bearer ${apiKey}` }),
     status: 403,
     body: refusal('Forbidden', 'wrong_api_key'),
     service,
   });
   const wrongToken = (token: string): Case => ({
     name: `the token '${token}'`,
-    question: checkIn(SAMPLE, { 'x-kiloclaw-gateway-token': token }),
+    request: checkIn(SAMPLE, { 'x-kiloclaw-gateway-token': token }),
     status: 403,
     body: refusal('Forbidden', 'wrong_gateway_token'),
   });
-  const tooLarge = (name: string, question: Question): Case => ({
+  const tooLarge = (name: string, request: HttpRequest): Case => ({
     name,
-    question,
+    request,
     status: 413,
     body: refusal('Body too large', 'body_too_large'),
   });
   const invalid = (name: string, body: string | Uint8Array, code: string, more?: object): Case => ({
     name,
-    question: checkIn(body),
+    request: checkIn(body),
     status: 400,
     body: refusal('Invalid body', code, more),
   });
@@ -178,7 +177,7 @@ function cases(): Case[] {
   };
   const misconfigured = (service: string): Case => ({
     name: service,
-    question: checkIn(SAMPLE),
+    request: checkIn(SAMPLE),
     status: 503,
     body: refusal('Configuration error', 'misconfigured'),
     headers: RETRY,
@@ -186,7 +185,7 @@ function cases(): Case[] {
   });
   const whoami = (name: string, token: string | undefined, status: number, body: object): Case => ({
     name,
-    question: {
+    request: {
       method: 'GET',
       path: '/api/whoami',
       headers: token === undefined ? {} : { authorization: `Bearer ${token}` },
@@ -208,10 +207,10 @@ function cases(): Case[] {
   return [
     accepted('every field', checkIn(SAMPLE)),
     accepted(
-      'only what is required',
+      'only the required fields',
       checkIn(MINIMAL, { 'fly-region': undefined, 'content-type': undefined }),
     ),
-    accepted('as long as it may be', checkIn(LONG)),
+    accepted('the longest values', checkIn(LONG)),
     accepted('unknown fields', checkIn(withField('diskBytesFree', '{"a":[[null]]}'))),
     accepted('16 KiB', checkIn(ofSize(LIMIT))),
     accepted('16 KiB in chunks', checkIn(ofSize(LIMIT), {}, { chunked: true })),
@@ -226,7 +225,7 @@ function cases(): Case[] {
 
     ...['GET', 'PUT', 'DELETE'].map((method) => ({
       name: method,
-      question: { method },
+      request: { method },
       status: 405,
       body: refusal('Method not allowed', 'method_not_allowed'),
       headers: { allow: 'POST' },
@@ -235,7 +234,7 @@ function cases(): Case[] {
     unauthorized('empty authorization', 'missing_authorization', { authorization: '' }),
     unauthorized('another scheme', 'not_a_bearer_token', { authorization: `Basic ${API_KEY}` }),
     unauthorized('no scheme', 'not_a_bearer_token', { authorization: API_KEY }),
-    unauthorized('no token', 'missing_gateway_token', { 'x-kiloclaw-gateway-token': undefined }),
+    unauthorized('no gateway token', 'missing_gateway_token', { 'x-kiloclaw-gateway-token': undefined }),
     misconfigured('no key'),
     misconfigured('empty secret'),
     misconfigured('no dataset'),
@@ -245,7 +244,7 @@ function cases(): Case[] {
     wrongKey(`new-key,${API_KEY}`, 'rotating'),
     tooLarge('16 KiB and a byte', checkIn(ofSize(LIMIT + 1))),
     tooLarge('16 KiB and a byte, in chunks', checkIn(ofSize(LIMIT + 1), {}, { chunked: true })),
-    tooLarge('too long, and not there yet', {
+    tooLarge('too long, and incomplete', {
       ...checkIn('{', { 'content-length': '1000000' }),
       unfinished: true,
     }),
@@ -286,43 +285,43 @@ function cases(): Case[] {
     wrongToken(`${right}0`),
     wrongToken(gatewayToken('another')),
     {
-      name: 'a point that cannot be written',
-      question: checkIn(SAMPLE),
+      name: 'a failing write',
+      request: checkIn(SAMPLE),
       status: 503,
       body: refusal('Write failed', 'write_failed'),
       headers: RETRY,
       service: 'throwing',
     },
     // The first failing check decides.
-    { ...misconfigured('no key'), question: checkIn('{', wrongKeyHeader) },
-    { ...wrongKey('wrong'), question: checkIn(ofSize(LIMIT + 1), wrongKeyHeader) },
+    { ...misconfigured('no key'), request: checkIn('{', wrongKeyHeader) },
+    { ...wrongKey('wrong'), request: checkIn(ofSize(LIMIT + 1), wrongKeyHeader) },
     tooLarge('too large, with a wrong token', checkIn(ofSize(LIMIT + 1), wrongTokenHeader)),
-    { ...invalid('with a wrong token', '', 'not_json'), question: checkIn('{', wrongTokenHeader) },
+    { ...invalid('with a wrong token', '', 'not_json'), request: checkIn('{', wrongTokenHeader) },
     { ...wrongToken('x'), service: 'throwing' },
 
     {
       name: 'another path',
-      question: { method: 'GET', path: '/nothing' },
+      request: { method: 'GET', path: '/nothing' },
       status: 404,
       body: refusal('Not found', 'not_found'),
     },
     whoami('an operator', jwt({ ...ops, exp }), 200, { sub: 'ops', sandboxId: null, via: 'jwt' }),
-    stranger('nobody', undefined, 'missing_token'),
-    stranger('a forger', jwt({ ...ops, exp }, 'x'), 'invalid_token'),
-    stranger('one without an end', jwt(ops), 'invalid_token'),
-    stranger('one of yesterday', jwt({ ...ops, exp: exp - 86_400 }), 'expired_token'),
+    stranger('no token', undefined, 'missing_token'),
+    stranger('a forged token', jwt({ ...ops, exp }, 'x'), 'invalid_token'),
+    stranger('a token without exp', jwt(ops), 'invalid_token'),
+    stranger('an expired token', jwt({ ...ops, exp: exp - 86_400 }), 'expired_token'),
   ];
 }
 
-/** Throws at the first answer that is not as the contract says; returns how many there were. */
+/** Throws at the first answer that breaks the contract; returns the number of answers. */
 export async function conforms(site: Site, variant: Variant, operators: boolean): Promise<number> {
   const workerd = await serve(site, variant, SERVICES);
   try {
     const asked = cases().filter((one) => operators || !one.operators);
     const accepted = new Map<string, number>();
     for (const one of asked) {
-      const { name, question, status, body, headers = {}, service = 'main' } = one;
-      const answer = await ask(workerd.port(service), question);
+      const { name, request, status, body, headers = {}, service = 'main' } = one;
+      const answer = await ask(workerd.port(service), request);
       const isRight =
         answer.status === status &&
         (body === undefined ? answer.body === '' : isDeepStrictEqual(parsed(answer.body), body)) &&

@@ -1,9 +1,9 @@
 /**
- * Stands in for Analytics Engine, under every variant: compares each data point with the one that is
- * expected and counts it. A point that is not as expected throws, so the variant answers 503.
+ * Replaces Analytics Engine for every variant: compares each data point with the expected one and counts
+ * it. An unexpected point throws, so the variant answers 503.
  */
 
-/** A point whose region, `blob7`, is this one has the others counted into the log. */
+/** A point with this region (`blob7`) makes the dataset log the count of the others. */
 const REPORT_REGION = 'bench-report';
 
 /** @typedef {{ index: string, blobs: string[], doubles: number[] }} Expected */
@@ -15,7 +15,7 @@ export default function dataset({ expected }) {
   return {
     /** @param {{ indexes: string[], blobs: string[], doubles: number[] }} point */
     writeDataPoint({ indexes, blobs, doubles }) {
-      // Analytics Engine takes arrays and nothing that is only like one.
+      // Analytics Engine takes arrays, not array-like objects.
       if (!Array.isArray(indexes) || !Array.isArray(blobs) || !Array.isArray(doubles)) {
         throw new TypeError('a data point is made of arrays');
       }
@@ -25,7 +25,7 @@ export default function dataset({ expected }) {
         return;
       }
       const want = expected[indexes[0]];
-      if (want === undefined || indexes.length !== 1) throw new Error('an index nobody expects');
+      if (want === undefined || indexes.length !== 1) throw new Error('an unexpected index');
       same('blob', blobs, want.blobs);
       same('double', doubles, want.doubles);
       count += 1;

@@ -1,7 +1,4 @@
-/**
- * Calls a variant's handler in its own isolate, time and again, so that what it costs is seen without
- * the HTTP server around it.
- */
+/** Calls a variant's handler repeatedly in its own isolate, to measure it without the HTTP server. */
 import variant from 'variant';
 
 /** @typedef {{ times: number, status: number, url: string, init: RequestInit }} Job */
@@ -23,7 +20,7 @@ export default {
 };
 
 /**
- * A class is constructed for every request, as the runtime does it.
+ * Constructs a class for every request, as the runtime does.
  *
  * @param {Request} request
  * @param {object} env

@@ -1,8 +1,8 @@
--- What wrk sends, and what it makes of the answers.
+-- What wrk sends, and how it checks and reports the answers.
 --
 --   wrk [OPTIONS] -s load.lua URL -- STATUS BODY 'NAME: VALUE'...
 --
--- Every answer must have STATUS. That it is any 2xx is counted by wrk itself, which costs less.
+-- Every answer must have STATUS. For 2xx, wrk's own count of errors is enough, and costs less.
 
 local threads = {}
 
@@ -19,7 +19,7 @@ function init(args)
     wrk.headers[name] = value
   end
   if status >= 300 then
-    -- A global, so that done() can get at it.
+    -- Global, because done() reads it through the thread.
     unexpected = 0
     function response(got)
       if got ~= status then unexpected = unexpected + 1 end

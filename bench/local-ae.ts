@@ -1,6 +1,6 @@
 /**
- * The local Analytics Engine with a million points: how long the fleet query takes through the
- * endpoint, what a point takes up, and how long a restart takes. `node bench/local-ae.ts` prints it.
+ * Measures the local Analytics Engine with a million points: time of the fleet query through the endpoint,
+ * memory and disk per point, and time of a restart. `node bench/local-ae.ts` prints the results.
  */
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -23,13 +23,13 @@ const BATCH = 20_000;
 const STEP_MS = 300_000 / SANDBOXES;
 const RUNS = 7;
 
-/** What `npm start` shows how to ask. */
+/** The query that `npm start` prints as a curl command. */
 const FLEET_FILE = 'tools/latest.sql';
 
 const STATES = ['running', 'running', 'running', 'stopped', 'crashed'];
 const REGIONS = ['ams', 'dfw', 'sin', 'gru', 'nrt'];
 
-/** The check-in number `i` of a fleet; the last one is from just now. */
+/** Check-in `i` of a fleet; the last one has the time `now`. */
 function checkIn(i: number, now: number): object {
   const sandbox = i % SANDBOXES;
   const sandboxId = `sandbox-${String(sandbox).padStart(5, '0')}`;
@@ -55,7 +55,6 @@ function checkIn(i: number, now: number): object {
   };
 }
 
-/** A running endpoint. */
 class Endpoint {
   readonly #child;
   readonly #url: string;
@@ -97,7 +96,7 @@ class Endpoint {
     }
   }
 
-  /** Runs a query; returns its rows and the milliseconds that it took, the answer's way included. */
+  /** Runs a query; returns its rows and the milliseconds until the full response is here. */
   async query(sql: string): Promise<{ rows: number; ms: number }> {
     const started = performance.now();
     const headers = { authorization: 'Bearer bench' };
@@ -135,7 +134,7 @@ function folderBytes(folder: string): number {
 export async function localAeSection(): Promise<string> {
   const port = await freePort();
   const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-bench-'));
-  // The fleet query looks back: all of the points are within its time.
+  // The fleet query looks back a day, so all points are in its window.
   const now = Date.now();
   try {
     const filled = new Endpoint(folder, port);
@@ -143,7 +142,7 @@ export async function localAeSection(): Promise<string> {
     const started = performance.now();
     await filled.seed(now);
     const seeded = performance.now() - started;
-    // As it would be on a machine that goes down.
+    // A SIGKILL, as when a machine goes down.
     await filled.stop();
 
     const endpoint = new Endpoint(folder, port);
@@ -166,8 +165,8 @@ export async function localAeSection(): Promise<string> {
     const seconds = (ms: number) => `${(ms / 1000).toFixed(1)} s`;
     return `## The local Analytics Engine
 
-${POINTS.toLocaleString('en')} check-ins of ${SANDBOXES.toLocaleString('en')} sandboxes in a plain workerd (\`local-ae/workerd.capnp\`), asked through its
-endpoint; \`node bench/local-ae.ts\` prints this alone.
+${POINTS.toLocaleString('en')} check-ins of ${SANDBOXES.toLocaleString('en')} sandboxes in a plain workerd (\`local-ae/workerd.capnp\`), queried
+through its endpoint; \`node bench/local-ae.ts\` prints only this section.
 
 ${table(['', ''], [
       [`Latest state of each sandbox (\`${FLEET_FILE}\`), median of ${RUNS}`, `${Math.round(median(times))} ms`],

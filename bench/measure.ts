@@ -1,4 +1,4 @@
-/** One measurement each: load over HTTP, calls in the process, a cold start, memory, size. */
+/** The single measurements: load over HTTP, calls in the process, a cold start, memory, size. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
@@ -23,20 +23,20 @@ const WARM_UP_CALLS = 2_000;
 /** Calls of a handler per request to the driver. */
 const BATCH = 1_000;
 
-/** How much of everything. */
+/** Lengths and counts of the measurements. */
 export interface Plan {
   readonly rounds: number;
-  /** Length of a slice of load. */
+  /** Duration of each load over HTTP. */
   readonly seconds: number;
-  /** Calls per slice in the process. */
+  /** Handler calls of each measurement in the process. */
   readonly calls: number;
   readonly coldStarts: number;
-  /** How often memory is read, and after how many accepted check-ins. */
+  /** Number of memory readings, and of accepted check-ins before each. */
   readonly residents: number;
   readonly checkIns: number;
 }
 
-/** What is measured; `report.ts` has the units. */
+/** `report.ts` has the units. */
 export type Metric =
   | 'inProcess'
   | 'http'
@@ -49,7 +49,7 @@ export type Metric =
   | 'resident'
   | 'size';
 
-/** By metric and variant: one value per round. */
+/** One value per round, by metric and variant. */
 export class Samples {
   readonly #values = new Map<string, number[]>();
 
@@ -80,7 +80,7 @@ const INVALID: Load = { ...ACCEPTED, body: INVALID_BODY, status: 400 };
 interface Outcome {
   readonly requests: number;
   readonly seconds: number;
-  /** Answers with another status than they should have. */
+  /** Answers with an unexpected status. */
   readonly unexpected: number;
   /** Requests without an answer. */
   readonly failed: number;
@@ -89,7 +89,7 @@ interface Outcome {
   readonly p99: number;
 }
 
-/** Loads a variant and checks what it did. */
+/** Puts a variant under load; throws on a wrong status or a wrong number of data points. */
 async function load(
   site: Site,
   workerd: Workerd,
@@ -113,10 +113,10 @@ async function load(
   const outcome = JSON.parse(/^result: (.*)$/m.exec(output)?.[1] ?? '{}') as Outcome;
   const { requests, unexpected, failed } = outcome;
   if (!(requests > 0) || unexpected > 0 || failed > 0) {
-    const wrong = `${unexpected} were not answered with ${status}, ${failed} not at all`;
-    throw new Failure(`${name}: of ${requests} requests ${wrong}`);
+    const wrong = `${unexpected} were not answered with ${status}, ${failed} were not answered at all`;
+    throw new Failure(`${name}: of ${requests} requests, ${wrong}`);
   }
-  // Those in flight when wrk hung up may have been written, too.
+  // Requests in flight when wrk disconnected may have been written, too.
   const least = status === 204 ? requests : 0;
   const most = status === 204 ? requests + connections : 0;
   const points = await workerd.points(() => ask(workerd.port(), REPORT));
@@ -126,12 +126,12 @@ async function load(
   return { ...outcome, cpuMicros: (cpuSeconds / requests) * 1e6 };
 }
 
-/** Calls the handler so many times and returns the process's CPU time for each, in microseconds. */
+/** Returns the process's CPU time per handler call, in microseconds. */
 async function drive(workerd: Workerd, calls: number): Promise<number> {
   const run = async (times: number, region?: string) => {
     const init = {
       method: 'POST',
-      // A server has counted the body by then.
+      // A request that arrives over HTTP has a content-length; one that is made here has none.
       headers: {
         ...headers(SAMPLE.sandboxId),
         'content-length': `${SAMPLE_BODY.length}`,
@@ -152,8 +152,8 @@ async function drive(workerd: Workerd, calls: number): Promise<number> {
 }
 
 /**
- * Measures everything that takes load, for all variants: fresh processes, warmed up, and for each
- * measurement one variant right after the other, so that they see the same state of the machine.
+ * Runs one round of all measurements under load, in fresh, warmed-up processes. Each measurement takes one
+ * variant right after the other, so that all see the same state of the machine.
  */
 export async function round(
   site: Site,
@@ -220,7 +220,7 @@ export async function coldStart(site: Site, variant: Variant): Promise<number> {
   }
 }
 
-/** Memory of a process that took at least so many check-ins, in MiB. */
+/** Resident memory after at least `checkIns` accepted check-ins, in MiB. */
 export async function resident(site: Site, variant: Variant, checkIns: number): Promise<number> {
   const workerd = await serve(site, variant, [SERVICE]);
   try {
@@ -231,7 +231,7 @@ export async function resident(site: Site, variant: Variant, checkIns: number): 
   }
 }
 
-/** What is uploaded, gzipped, in kB. */
+/** Size of the uploaded files, gzipped, in kB. */
 export function size(variant: Variant): number {
   return readdirSync(variant.folder)
     .map((name) => gzipSync(readFileSync(join(variant.folder, name)), { level: 9 }).length / 1_000)

@@ -1,13 +1,13 @@
 /**
- * What the contract crate costs by itself, natively: time per step by divan, and instructions per
- * check-in by callgrind, which are the same figure in every run of the same build.
+ * Measures the contract crate alone, natively: time per step by divan, and instructions per check-in by
+ * callgrind, which are the same in every run of the same build.
  */
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
-/** Two counts, so that what starting the program costs cancels out. */
+/** Two counts, because their difference cancels out the cost of the program's start. */
 const COUNTS = [1_000, 3_000] as const;
 
 const cargo = (...args: string[]) =>
@@ -54,7 +54,7 @@ export function nativeSection(): string {
   return `## The contract crate, natively
 
 Headers, API key, body, gateway token and layout of one accepted check-in:
-${counted === undefined ? 'instructions not counted, as there is no valgrind.' : `**${counted.toLocaleString('en')} instructions** (callgrind), and no allocation (\`crates/check-in/tests/allocations.rs\`).`}
+${counted === undefined ? 'instructions not counted: valgrind is not installed.' : `**${counted.toLocaleString('en')} instructions** (callgrind), and no allocation (\`crates/check-in/tests/allocations.rs\`).`}
 
 \`\`\`
 ${table.trim()}

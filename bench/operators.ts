@@ -1,7 +1,6 @@
 /**
- * The operators' API over a day of a large fleet in the local Analytics Engine: how long each answer
- * takes, and how large it is. `node bench/operators.ts` prints it; it needs what `npm run build` and
- * `npm run engine` make.
+ * Measures time and size of the operators' API responses over a day of a large fleet in the local Analytics
+ * Engine. `node bench/operators.ts` prints the results; run `npm run build` and `npm run engine` first.
  */
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -19,10 +18,9 @@ import { table } from '../harness/table.ts';
 const SANDBOXES = 10_000;
 const HOURS = 24;
 const RUNS = 5;
-/** CPU time has steps of 10 ms. */
+/** The kernel counts CPU time in steps of 10 ms; this many requests average it out. */
 const HOSTILE_RUNS = 20;
 
-/** What an operator asks; the sandbox is one of many. */
 const ENDPOINTS = [
   '/api/fleet',
   '/api/sandboxes?limit=100',
@@ -36,7 +34,7 @@ const ENDPOINTS = [
 const median = (values: readonly number[]) => values.toSorted((a, b) => a - b)[values.length >> 1];
 const count = (n: number) => n.toLocaleString('en');
 
-/** Asks once; the time is that of the whole answer. */
+/** The time runs until the full response is here. */
 async function ask(worker: Worker, path: string, token: string): Promise<{ ms: number; bytes: number }> {
   const started = performance.now();
   const response = await worker.fetch(path, { headers: { authorization: `Bearer ${token}` } });
@@ -45,7 +43,7 @@ async function ask(worker: Worker, path: string, token: string): Promise<{ ms: n
   return { ms: performance.now() - started, bytes: Buffer.byteLength(text) };
 }
 
-/** Has the store read all points into memory, as its first query does; returns the milliseconds. */
+/** Makes the store read all points into memory, as any first query does; returns the milliseconds. */
 async function load({ store }: Worker): Promise<number> {
   const started = performance.now();
   const sql = encodeURIComponent(`SELECT count() FROM ${layout.dataset}`);
@@ -55,14 +53,12 @@ async function load({ store }: Worker): Promise<number> {
   return performance.now() - started;
 }
 
-/** The processes that a process has started. */
 const childrenOf = (pid: number): number[] =>
   readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter(Boolean).map(Number);
 
-/** Text as long as the contract allows; JSON makes six bytes of each character. */
+/** The longest text that the contract allows; JSON escapes each padding character in six bytes. */
 const longest = (tag: number | string) => `${tag}`.padEnd(1_024, '\u0001');
 
-/** A point of a hostile sandbox. */
 function hostile(now: number, ago: number, change: Readonly<Record<string, string | number>>): object {
   const point: Record<string, string | number> = {
     dataset: layout.dataset,
@@ -78,7 +74,7 @@ function hostile(now: number, ago: number, change: Readonly<Record<string, strin
   return point;
 }
 
-/** Each machine checks in twice, the second time after all others have begun. */
+/** Each machine checks in twice, the second time after all others have checked in once. */
 function* machines(count: number, id: (i: number) => string, now: number): Generator<object> {
   for (const round of [1_400, 700]) {
     for (let i = 0; i < count; i += 1) yield hostile(now, round - (i % 600), { blob8: id(i) });
@@ -91,7 +87,7 @@ function* restarts(count: number, now: number): Generator<object> {
   }
 }
 
-/** Sandboxes that are alike in nothing, each cloned, silent and in a crash loop. */
+/** Sandboxes that share no value; each is cloned, silent and in a crash loop. */
 function* extremes(count: number, now: number): Generator<object> {
   for (const ago of [4_000, 3_600, 3_200, 2_800]) {
     for (let i = 0; i < count; i += 1) {
@@ -105,7 +101,7 @@ function* extremes(count: number, now: number): Generator<object> {
   }
 }
 
-/** Requests that are not too large for the store. */
+/** Groups points, because the store limits the size of a request. */
 function* batches(points: Iterable<object>, size: number): Generator<object[]> {
   let batch: object[] = [];
   for (const point of points) {
@@ -116,7 +112,7 @@ function* batches(points: Iterable<object>, size: number): Generator<object[]> {
   yield batch;
 }
 
-/** What stands in the store, alone. */
+/** Contents of the store, each in a store of its own. */
 const HOSTILE: [name: string, points: (now: number) => Iterable<object>][] = [
   ['1,000 ordinary sandboxes', (now) => history({ sandboxes: 1_000, hours: HOURS, seed: 1, now })],
   ['2,000 machines of one sandbox, short ids', (now) => machines(2_000, String, now)],
@@ -127,8 +123,8 @@ const HOSTILE: [name: string, points: (now: number) => Iterable<object>][] = [
 ];
 
 /**
- * What hostile points cost the Worker alone: the answers of Analytics Engine are recorded first, and then
- * given to a Worker in a process of its own, whose CPU time is read.
+ * Measures what hostile points cost the Worker alone: records the responses of Analytics Engine, then
+ * replays them to a Worker in a process of its own and reads its CPU time.
  */
 async function hostileRows(): Promise<string[][]> {
   const rows: string[][] = [];
@@ -139,7 +135,7 @@ async function hostileRows(): Promise<string[][]> {
       const source = await startWorker({}, context);
       for (const batch of batches(points(Date.now()), 1_000)) await insert(source.store, batch);
       await load(source);
-      // The same question a little later differs in its times alone.
+      // Queries of the same kind differ only in their times, so the key leaves these out.
       const answers = new Map<string, { status: number; text: string }>();
       const replay = createServer(async (request, response) => {
         const chunks: Buffer[] = [];
@@ -164,16 +160,16 @@ async function hostileRows(): Promise<string[][]> {
       const [pid] = childrenOf(process.pid).filter((child) => !before.has(child));
       const token = await mint({ sub: 'bench', ttl: 3_600 }, { JWT_SECRET });
       for (const path of ['/api/fleet', '/api/sandboxes?limit=1000', '/api/incidents?limit=1000']) {
-        const question = (run: number) =>
+        const requestPath = (run: number) =>
           `${path}${path.includes('?') ? '&' : '?'}silent_after=${901 + run}s&window=${HOURS * 60}m`;
         answers.clear();
-        await ask(worker, question(0), token);
+        await ask(worker, requestPath(0), token);
         const received = [...answers.values()].reduce((sum, { text }) => sum + Buffer.byteLength(text), 0);
         const largest = Math.max(...[...answers.values()].map(({ text }) => Buffer.byteLength(text)));
         let bytes = 0;
         const started = cpuSeconds(pid);
-        // Another silence is another question for the Worker's cache, but not for the recording.
-        for (let run = 1; run <= HOSTILE_RUNS; run += 1) bytes = (await ask(worker, question(run), token)).bytes;
+        // A new `silent_after` misses the Worker's cache, but the recorded queries are the same.
+        for (let run = 1; run <= HOSTILE_RUNS; run += 1) bytes = (await ask(worker, requestPath(run), token)).bytes;
         const cpu = ((cpuSeconds(pid) - started) / HOSTILE_RUNS) * 1_000;
         rows.push([
           name,
@@ -208,13 +204,13 @@ export async function operatorsSection(): Promise<string> {
       let bytes = 0;
       let again = 0;
       for (let run = 0; run < RUNS; run += 1) {
-        // Another window is another question, which the cache does not know.
+        // A new window misses the cache.
         const window = `window=${HOURS * 60 - 1 - run}m`;
-        const question = `${path}${path.includes('?') ? '&' : '?'}${window}`;
-        const asked = await ask(worker, question, token);
+        const requestPath = `${path}${path.includes('?') ? '&' : '?'}${window}`;
+        const asked = await ask(worker, requestPath, token);
         times.push(asked.ms);
         bytes = asked.bytes;
-        again = (await ask(worker, question, token)).ms;
+        again = (await ask(worker, requestPath, token)).ms;
       }
       rows.push([`\`${path}\``, `${Math.round(median(times))} ms`, `${again.toFixed(1)} ms`, count(bytes)]);
     }
@@ -222,20 +218,20 @@ export async function operatorsSection(): Promise<string> {
     return `## The operators' API
 
 A day of ${count(SANDBOXES)} sandboxes, which is ${count(points)} check-ins, in the local Analytics Engine
-(\`tools/seed.ts\`), asked through the Worker; \`node bench/operators.ts\` prints this alone. Medians of
-${RUNS}, and the same question again within 15 s. Before, the store read all points into memory, which took
-${(loaded / 1000).toFixed(1)} s; they take up ${Math.round(status.memory / points)} bytes each.
+(\`tools/seed.ts\`), queried through the Worker; \`node bench/operators.ts\` prints only this section. Medians
+of ${RUNS} requests, and the time of a repeated request within 15 s, which the cache answers. Before, the store
+read all points into memory in ${(loaded / 1000).toFixed(1)} s; they take up ${Math.round(status.memory / points)} bytes each.
 
-${table(['', 'asked', 'asked again', 'bytes'], rows)}
+${table(['', 'first', 'from cache', 'bytes'], rows)}
 
 ### Hostile points
 
-What one sandbox, or a fleet of nothing else, can make the Worker pay for a question: CPU time of its whole
-process for each of ${HOSTILE_RUNS} (with the HTTP of the answers), the bytes that it was answered in all and at most
-at a time, the report, and the most memory that its process ever had (an idle one has about 100 MiB). Beside it,
-an ordinary fleet.
+What the points of one hostile sandbox, or of a fleet of them, can cost the Worker, beside an ordinary fleet:
+CPU time of its whole process per request, averaged over ${HOSTILE_RUNS} (including HTTP to Analytics Engine); bytes
+received from Analytics Engine in all, and in the largest response; bytes of the report; and peak memory of the
+process so far (an idle one has about 100 MiB).
 
-${table(['', '', 'CPU', 'answered', 'largest', 'report', 'peak RSS'], await hostileRows())}
+${table(['', '', 'CPU', 'received', 'largest', 'report', 'peak RSS'], await hostileRows())}
 `;
   } finally {
     for (const stop of stops) await stop();

@@ -1,9 +1,8 @@
-/** From samples to a table, and to what was met of what was aimed at. */
-
+/** Turns samples into the tables of results and targets. */
 import { table } from '../harness/table.ts';
 import type { Metric, Samples } from './measure.ts';
 
-/** Ratios are against this one. */
+/** The variant that all ratios are against. */
 const BASELINE = 'typescript';
 
 const ROWS: readonly { metric: Metric; label: string; digits: number }[] = [
@@ -27,7 +26,7 @@ const ROWS: readonly { metric: Metric; label: string; digits: number }[] = [
 interface Target {
   readonly label: string;
   readonly limit: number;
-  /** `least`: more is better. */
+  /** `most`: the limit is an upper bound; `least`: it is a lower bound. */
   readonly kind: 'most' | 'least';
   /** Metric and variant, over metric and variant. */
   readonly of: readonly [Metric, string];
@@ -64,7 +63,7 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
-/** Round by round; they differ less than what they are made of. */
+/** The ratio of each round: ratios vary less from round to round than their values do. */
 function ratios(
   samples: Samples,
   of: readonly [Metric, string],
@@ -74,7 +73,7 @@ function ratios(
   return samples.get(...of).map((value, round) => value / divisors[round]);
 }
 
-/** What was measured: medians, and in parentheses medians of the ratios against the baseline. */
+/** Medians, and in parentheses the medians of the ratios to the baseline. */
 export function results(samples: Samples, variants: readonly string[]): string {
   const rows = ROWS.map(({ metric, label, digits }) => [
     label,
@@ -106,7 +105,7 @@ export function targets(samples: Samples): string {
   return table(['rust', 'target', 'measured', 'rounds', ''], rows);
 }
 
-/** How one variant compares with another: medians of the ratios, and where they lie. */
+/** The ratios of one variant to another: their median and range. */
 export function comparison(samples: Samples, variant: string, other: string): string {
   const rows = ROWS.flatMap(({ metric, label }) => {
     const all = ratios(samples, [metric, variant], [metric, other]).toSorted((a, b) => a - b);
@@ -121,27 +120,24 @@ export interface Document {
   readonly facts: Readonly<Record<string, string>>;
   readonly results: string;
   readonly targets: string;
-  /** A section of its own. */
+  /** Sections of their own, in Markdown. */
   readonly native: string;
-  /** Likewise. */
   readonly localAe: string;
-  /** Likewise. */
   readonly operators: string;
 }
 
-/** The whole page. */
 export function page({ facts, results, targets, native, localAe, operators }: Document): string {
   const list = Object.entries(facts).map(([name, value]) => `- ${name}: ${value}`);
   return `# Measured
 
-Written by \`npm run bench\`; what each number means is in [README.md](README.md).
+Written by \`npm run bench\`; [README.md](README.md) explains each number.
 
 ${list.join('\n')}
 
 ## Results
 
-Medians. In parentheses: against \`${BASELINE}\`, the median of the ratios within each round. Only the
-ratios compare: the same variant differs by 10 to 25 % from run to run.
+Medians. In parentheses: the ratio to \`${BASELINE}\`, as the median of the ratios within each round. Compare
+only the ratios: the same variant differs by 10 to 25 % from run to run.
 
 ${results}
 

@@ -1,6 +1,6 @@
 /**
- * `npm run bench`: the Worker side by side with what one would write instead, and with what cannot be
- * undercut; and the agent beside other collectors.
+ * `npm run bench`: measures the Worker beside an idiomatic TypeScript Worker, a hand-written one and a lower
+ * bound, and the agent beside other collectors.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import {
@@ -27,19 +27,19 @@ import { ended, Failure, start, stopAll, type Site, type Variant } from './worke
 
 const HELP = `Usage: npm run bench [-- OPTIONS]
 
-Builds the Worker and its peers, checks that all of them keep the contract, measures them side by side
-in workerd, each in its own process; then the agent beside other collectors; and writes
+Builds the Worker and its peers, checks that all of them keep the contract, and measures them side by
+side, each in its own workerd. Then measures the agent beside other collectors, and writes
 bench/results.md. Takes about 13 minutes in which the machine should do nothing else. Needs wrk;
-installs it where there is apt-get. The agent's peers are Debian's, unpacked into .tools/peers.
+installs it where there is apt-get. Unpacks the agent's Debian peers into .tools/peers.
 
 Options:
   --only PART  measure only the worker, or only the agent, and write only that part
-  --quick      shorter and less exact: under 3 minutes; prints and writes nothing
+  --quick      shorter and less exact: under 3 minutes; only prints, writes nothing
   --write      write bench/results.md with --quick, too
-  --no-build   take what was built as it is
-  --before DIR also measure another build of the Worker, the build/ of another commit; prints the
-               ratio of each figure to its, and writes nothing
-  -h, --help   this text
+  --no-build   measure the existing build
+  --before DIR also measure another build of the Worker, the build/ folder of another commit; prints
+               the ratio of each figure to that of the other build, and writes nothing
+  -h, --help   print this help
 `;
 
 const FULL: Plan = {
@@ -61,10 +61,10 @@ const QUICK: Plan = {
 
 const RESULTS = 'bench/results.md';
 
-/** The other build of the Worker. */
+/** The variant name of the build that `--before` gives. */
 const BEFORE = 'before';
 
-/** Everything but the Worker itself; the order is that of the table's columns. */
+/** The variants beside the Worker, in the order of the table's columns. */
 const PEERS = ['typescript.ts', 'javascript.js', 'floor.js'];
 
 const say = (text: string) => console.log(`${styleText('dim', 'bench:')} ${text}`);
@@ -99,14 +99,14 @@ function ensureWrk(): void {
     const [command, ...rest] = [...sudo, 'apt-get', ...args];
     spawnSync(command, rest, {
       stdio: ['inherit', 'ignore', 'inherit'],
-      // apt's own user may not use a temporary folder of ours.
+      // apt's own user has no access to our temporary folder.
       env: { ...process.env, TMPDIR: undefined, DEBIAN_FRONTEND: 'noninteractive' },
     });
   }
   if (missing()) throw new Failure('wrk is missing: please install it (https://github.com/wg/wrk)');
 }
 
-/** Two cores to keep server and load apart, if there are two. */
+/** A core for the server and one for the load generator, if there are two. */
 function cores(): Pick<Site, 'serverCore' | 'loadCore'> {
   const list = /^Cpus_allowed_list:\s+(.*)$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? '';
   const allowed = list.split(',').flatMap((range) => {
@@ -130,7 +130,7 @@ async function buildAll(): Promise<void> {
   }
 }
 
-/** Puts all variants into `folder`, one folder each, so that nothing changes while it is measured. */
+/** Copies all variants into `folder`, one folder each, so that no rebuild changes them during the run. */
 function collect(folder: string, before: string | undefined): Variant[] {
   const worker = (name: string, build: string, hint: string): Variant => {
     const variant = { name, folder: join(folder, name), wasm: true };
@@ -158,7 +158,6 @@ function collect(folder: string, before: string | undefined): Variant[] {
 const output = (command: string, ...args: string[]) =>
   execFileSync(command, args, { encoding: 'utf8' }).trim();
 
-/** Of the machine and of this run. */
 function circumstances() {
   const changed = output('git', 'status', '--porcelain') === '' ? '' : ', with changes';
   const args = process.argv.slice(2);
@@ -193,7 +192,7 @@ async function measure(site: Site, variants: readonly Variant[], plan: Plan): Pr
 
   for (let i = 0; i < plan.rounds; i += 1) {
     say(`round ${i + 1} of ${plan.rounds}`);
-    // Nobody is always the first.
+    // Rotated, so that no variant is always the first.
     const from = i % variants.length;
     const order = [...variants.slice(from), ...variants.slice(0, from)];
     await round(site, order, plan, samples);
@@ -213,7 +212,7 @@ async function measure(site: Site, variants: readonly Variant[], plan: Plan): Pr
   return samples;
 }
 
-/** Measures the Worker and its peers; returns that part of the page, but for what --quick leaves out. */
+/** Measures the Worker and its peers; returns their part of the page, or '' if nothing is written. */
 async function worker(
   folder: string,
   { build, quick, write, before }: { build: boolean; quick: boolean; write: boolean; before?: string },
@@ -225,7 +224,7 @@ async function worker(
 
   for (const variant of variants.filter(({ name }) => !['floor', BEFORE].includes(name))) {
     const count = await conforms(site, variant, variant.name !== 'javascript');
-    say(`${variant.name} keeps the contract: ${count} answers are as they must be`);
+    say(`${variant.name} keeps the contract: all ${count} answers are correct`);
   }
   const samples = await measure(site, variants, quick ? QUICK : FULL);
 
@@ -252,7 +251,7 @@ async function main(folder: string): Promise<void> {
   const [busy] = loadavg();
   if (busy > 0.5) say(`the machine is busy (load ${busy.toFixed(1)}): the figures will be rough`);
   const [build, write] = [!noBuild, (!quick || always) && before === undefined];
-  // What is not measured stays as it was written.
+  // A part that is not measured stays as it is.
   const written = readFileSync(RESULTS, 'utf8');
   const border = written.includes(`\n${HEADING}\n`) ? written.indexOf(`\n${HEADING}\n`) : written.length;
   let [workerPart, agentPart] = [written.slice(0, border), written.slice(border + 1)];

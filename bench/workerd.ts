@@ -1,4 +1,4 @@
-/** workerd, serving a variant: its configuration, its process and what that costs. */
+/** Serves a variant in workerd: its configuration, its process and the process's cost. */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { closeSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
@@ -14,10 +14,10 @@ import { cpuSeconds, memory } from '../harness/process-usage.ts';
 const START_DEADLINE_MS = 10_000;
 const LOG_DEADLINE_MS = 5_000;
 
-/** An error of the user or a wrong answer: printed without a stack. */
+/** A user error or a wrong answer: printed without a stack. */
 export class Failure extends Error {}
 
-/** What is measured: a folder with `index.js` and, if it has one, `index_bg.wasm`. */
+/** A folder with `index.js` and, if `wasm`, `index_bg.wasm`. */
 export interface Variant {
   readonly name: string;
   readonly folder: string;
@@ -27,32 +27,32 @@ export interface Variant {
 /** A Worker within a process, on a socket of its own. */
 export interface Service {
   readonly name: string;
-  /** `driver`: `driver.js` runs, and calls the variant. */
+  /** `driver`: runs `driver.js`, which calls the variant. */
   readonly main?: 'variant' | 'driver';
   readonly vars: Readonly<Record<string, string | undefined>>;
-  /** `throws`: the binding is there, but writing to it throws. */
+  /** `throws`: the binding exists, but writing to it throws. */
   readonly dataset?: 'counting' | 'missing' | 'throws';
 }
 
-/** What all processes of one run have in common. */
+/** Settings that all processes of one run share. */
 export interface Site {
-  /** Everything that is written goes here. */
+  /** For configurations and logs. */
   readonly folder: string;
-  /** Where the server runs; the load generator runs on `loadCore`. */
+  /** Cores of the server and of the load generator. */
   readonly serverCore?: number;
   readonly loadCore?: number;
-  /** The points that are expected, by their index. */
+  /** The expected points, by their index. */
   readonly expected: Readonly<Record<string, object>>;
 }
 
 export interface Workerd {
   readonly variant: Variant;
-  /** The port of the only service, or of the one with this name. */
+  /** The port of the first service, or of the named one. */
   port(service?: string): number;
   /** CPU time since the start, of all threads. */
   cpuSeconds(): number;
   residentMiB(): number;
-  /** Asks the dataset how many points it took since it was last asked. */
+  /** Returns how many points the dataset counted since the last call; `ask` has to send the report request. */
   points(ask: () => Promise<unknown>): Promise<number>;
   stop(): Promise<void>;
 }
@@ -63,18 +63,18 @@ export interface Answer {
   readonly body: string;
 }
 
-export interface Question {
+export interface HttpRequest {
   readonly method?: string;
   readonly path?: string;
   readonly headers?: Headers;
   readonly body?: string | Uint8Array;
-  /** The rest of the body never comes. */
+  /** Leaves the request open after `body`. */
   readonly unfinished?: boolean;
 }
 
 const running = new Set<ChildProcess>();
 
-/** Starts a program that ends with this process, at the latest. */
+/** Starts a program that `stopAll` ends. */
 export function start(
   command: string,
   args: readonly string[],
@@ -83,7 +83,7 @@ export function start(
   env?: Readonly<Record<string, string>>,
 ): ChildProcess {
   const options = { stdio, env: env === undefined ? undefined : { ...RUN, ...env } };
-  // taskset becomes the command, so the process is the same.
+  // taskset replaces itself with the command, so the PID is the command's.
   const child =
     core === undefined
       ? spawn(command, args, options)
@@ -93,12 +93,11 @@ export function start(
   return child;
 }
 
-/** Ends everything that still runs. */
 export function stopAll(): void {
   for (const child of running) child.kill('SIGKILL');
 }
 
-/** Waits for a program's end and returns its exit code. */
+/** Resolves to the exit code; 1 if a signal ended the program. */
 export const ended = (child: ChildProcess, command: string): Promise<number> =>
   new Promise((resolve, reject) => {
     child.once('error', (error) => reject(new Failure(`cannot run ${command}: ${error.message}`)));
@@ -107,7 +106,7 @@ export const ended = (child: ChildProcess, command: string): Promise<number> =>
 
 let processes = 0;
 
-/** Starts workerd; returns once it listens. */
+/** Resolves once workerd listens on all sockets. */
 export async function serve(
   site: Site,
   variant: Variant,
@@ -117,7 +116,7 @@ export async function serve(
   const path = join(site.folder, `${variant.name}-${processes}`);
   const logPath = `${path}.log`;
   writeFileSync(`${path}.capnp`, configuration(site, variant, services));
-  // A file, not a pipe: refusals are logged, and nobody has to wake up for each of them.
+  // A file, because a pipe would wake up this process for each logged refusal.
   const log = openSync(logPath, 'w');
   const args = ['serve', '--control-fd=3', `${path}.capnp`];
   const child = start(WORKERD, args, ['ignore', log, log, 'pipe'], site.serverCore);
@@ -173,7 +172,7 @@ function configuration(site: Site, variant: Variant, services: readonly Service[
           innerBindings = [(name = "expected", json = ${text(JSON.stringify(expected))})]))`,
     ],
     missing: [],
-    // A text has no `writeDataPoint`, so calling it throws.
+    // A text binding has no `writeDataPoint`, so the call throws.
     throws: ['(name = "KILOCLAW_CONTROLLER_AE", text = "not a dataset")'],
   };
   const bindings = (service: Service) => [
@@ -206,28 +205,28 @@ const config :Workerd.Config = (
 }
 
 /** Sends one request, on a connection of its own. */
-export function ask(port: number, question: Question): Promise<Answer> {
-  const { method = 'POST', path = CHECK_IN_PATH, headers, body, unfinished = false } = question;
+export function ask(port: number, request: HttpRequest): Promise<Answer> {
+  const { method = 'POST', path = CHECK_IN_PATH, headers, body, unfinished = false } = request;
   return new Promise((resolve, reject) => {
-    const request = httpRequest({ host: '127.0.0.1', port, method, path, headers, agent: false });
-    request.setTimeout(5_000, () => request.destroy(new Failure(`no answer to ${method} ${path}`)));
-    request.once('error', reject);
-    request.once('response', (response) => {
+    const sent = httpRequest({ host: '127.0.0.1', port, method, path, headers, agent: false });
+    sent.setTimeout(5_000, () => sent.destroy(new Failure(`no answer to ${method} ${path}`)));
+    sent.once('error', reject);
+    sent.once('response', (response) => {
       let body = '';
       response.setEncoding('utf8').on('data', (part: string) => (body += part));
       response.once('error', reject);
       response.once('end', () => {
         resolve({ status: response.statusCode ?? 0, headers: response.headers, body });
-        request.destroy();
+        sent.destroy();
       });
     });
-    if (unfinished) request.write(body ?? '');
-    else request.end(body);
+    if (unfinished) sent.write(body ?? '');
+    else sent.end(body);
   });
 }
 
-/** The sample's check-in, from where it has the dataset report. */
-export const REPORT: Question = {
+/** The sample check-in with the region that makes the dataset log its count. */
+export const REPORT: HttpRequest = {
   headers: {
     ...headers(SAMPLE.sandboxId),
     'content-length': `${SAMPLE_BODY.length}`,

@@ -1,4 +1,4 @@
-/** Where the built agent is. */
+/** The path of the built agent. */
 import { execFileSync } from 'node:child_process';
 import path from 'node:path';
 

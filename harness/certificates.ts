@@ -1,16 +1,16 @@
-/** An authority of our own, and a certificate from it: Node can use them, but not make them. */
+/** Makes a test authority and a certificate from it. Needs openssl, as Node cannot make certificates. */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 export interface Certificates {
-  /** The file of the authority's certificate. */
+  /** The path of the authority's certificate. */
   readonly ca: string;
-  /** What a server for localhost needs. */
+  /** For a server on localhost. */
   readonly server: { readonly key: Buffer; readonly cert: Buffer };
 }
 
-/** Makes them in `folder`, good for a day; nothing where there is no openssl. */
+/** Makes them in `folder`, valid for a day; returns `undefined` if there is no openssl. */
 export function certificates(folder: string): Certificates | undefined {
   if (spawnSync('openssl', ['version']).error !== undefined) return undefined;
   const openssl = (...args: string[]) =>

@@ -11,11 +11,9 @@ export const AE_API_TOKEN = 'ae-token-1';
 
 export const SANDBOX_ID = 'sandbox-1';
 
-/** The gateway token of a sandbox. */
 export const gatewayToken = (sandboxId: string, secret = GATEWAY_TOKEN_SECRET): string =>
   createHmac('sha256', secret).update(sandboxId).digest('hex');
 
-/** The credential headers of a sandbox. */
 export const credentials = (sandboxId: string, key = API_KEY): Record<string, string> => ({
   authorization: `Bearer ${key}`,
   'x-kiloclaw-gateway-token': gatewayToken(sandboxId),

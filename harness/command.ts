@@ -1,9 +1,7 @@
-/** Commands of this repository: how they report errors. */
-
 /** An error of the user or of this machine: printed in one line, without a stack. */
 export class Failure extends Error {}
 
-/** Runs a command to its end. */
+/** Runs `main`; prints a `Failure` and sets exit code 1. */
 export async function command(name: string, main: () => Promise<void>): Promise<void> {
   try {
     await main();

@@ -4,7 +4,7 @@ import layout from '../crates/check-in/data-point.json' with { type: 'json' };
 /** The interval between a machine's check-ins. */
 const INTERVAL_MS = 300_000;
 const HOUR_MS = 3_600_000;
-/** Points in a request; they stay well under the store's limit of 64 MiB. */
+/** Points per request: well under the store's limit of 64 MiB. */
 export const BATCH = 20_000;
 
 const REGIONS = ['ams', 'dfw', 'fra', 'gru', 'iad', 'nrt', 'sin', 'syd'];
@@ -19,7 +19,7 @@ export interface Fleet {
   readonly now: number;
 }
 
-/** Numbers from 0 to 1 that look random and depend on nothing but the seed (mulberry32). */
+/** Pseudo-random numbers from 0 to 1 that depend only on the seed (mulberry32). */
 function random(seed: number): () => number {
   let state = seed | 0;
   return () => {
@@ -30,10 +30,10 @@ function random(seed: number): () => number {
   };
 }
 
-/** Ids of made-up sandboxes begin with this; no other sandbox is removed. */
+/** The prefix of all made-up ids: `clear` removes only these. */
 const PREFIX = 'made-up-';
 
-/** Problems of a sandbox, in words; the first sandboxes of a fleet have one each. */
+/** Descriptions of the problems; the first sandboxes of a fleet have one each. */
 const PROBLEMS = {
   crashing: 'in a crash loop',
   silent: 'silent',
@@ -42,7 +42,6 @@ const PROBLEMS = {
 } as const;
 type Kind = keyof typeof PROBLEMS | 'well';
 
-/** A sandbox and its present state. */
 interface Sandbox {
   readonly id: string;
   readonly kind: Kind;
@@ -65,7 +64,7 @@ function sandbox(i: number, { sandboxes, hours, seed, now }: Fleet): Sandbox {
   const next = random(seed * 1_000_003 + i);
   const pick = <T>(of: readonly T[]): T => of[Math.floor(next() * of.length)];
   const start = now - hours * HOUR_MS;
-  // Recent enough for reports, which look back a day by default.
+  // Recent, because reports look back a day by default.
   const recent = Math.min(hours, 20) * HOUR_MS;
   const within = () => now - (0.3 + 0.7 * next()) * recent;
   const lot = next();
@@ -80,7 +79,7 @@ function sandbox(i: number, { sandboxes, hours, seed, now }: Fleet): Sandbox {
     openclaw: next() < 0.01 ? '' : pick(OPENCLAW),
     phase: next() * INTERVAL_MS,
     event: within(),
-    // Three of four have been upgraded by now.
+    // Three of four sandboxes are upgraded by now.
     upgrade: start + (next() * hours * HOUR_MS) / 0.75,
     random: next,
     load: next() * 2,
@@ -90,7 +89,6 @@ function sandbox(i: number, { sandboxes, hours, seed, now }: Fleet): Sandbox {
   };
 }
 
-/** The data point of a check-in. */
 function point(sandbox: Sandbox, timestamp: number, state: string, machine = sandbox.machine): object {
   const { id, region, openclaw, random } = sandbox;
   const upgraded = timestamp >= sandbox.upgrade;
@@ -123,7 +121,7 @@ function point(sandbox: Sandbox, timestamp: number, state: string, machine = san
   };
 }
 
-/** The problems in a fleet, each with an example. */
+/** The problems in a fleet: number of sandboxes and an example for each. */
 export function problems(fleet: Fleet): string[] {
   const sandboxes = Array.from({ length: fleet.sandboxes }, (_, i) => sandbox(i, fleet));
   return Object.entries(PROBLEMS).flatMap(([kind, words]) => {
@@ -141,7 +139,7 @@ export function* history(fleet: Fleet): Generator<object> {
     for (const sandbox of sandboxes) {
       const { kind, event } = sandbox;
       const timestamp = interval + sandbox.phase;
-      // The one in which the event falls.
+      // Whether this is the last check-in before the event.
       const last = timestamp + INTERVAL_MS >= event;
       if ((kind === 'silent' || kind === 'stopped') && timestamp >= event) continue;
       const crashes = kind === 'crashing' && sandbox.random() < 0.3;
@@ -154,7 +152,7 @@ export function* history(fleet: Fleet): Generator<object> {
   }
 }
 
-/** Removes what earlier runs wrote. */
+/** Removes all made-up points from the store. */
 export async function clear(store: string): Promise<void> {
   const response = await fetch(`${store}/points?index_prefix=${PREFIX}`, { method: 'DELETE' });
   if (!response.ok) throw new Error(`${response.status} ${await response.text()}`);

@@ -1,8 +1,8 @@
-/** What a process costs, as the kernel counts it. */
+/** CPU time, memory and context switches of a process, as the kernel counts them. */
 import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 
-/** What the kernel counts CPU time in, in seconds. */
+/** The kernel's unit of CPU time, in seconds. */
 const TICK = 1 / Number(execFileSync('getconf', ['CLK_TCK'], { encoding: 'utf8' }));
 
 const read = (pid: number, file: string) => readFileSync(`/proc/${pid}/${file}`, 'utf8');
@@ -12,27 +12,26 @@ const field = (text: string, name: string) =>
   Number(new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(text)?.[1] ?? NaN);
 
 /**
- * CPU time since the start: of all threads, those that have ended included, and of the children that
- * were waited for. It has steps of a tick, most often 10 ms; the finer `task/.../schedstat` lacks the
- * threads that have ended, and resolving a name takes the agent one thread per request.
+ * CPU time since the start: of all threads, including ended ones, and of the children that were waited
+ * for. Its step is a tick, usually 10 ms. `task/.../schedstat` is finer but lacks ended threads, and the
+ * agent starts a thread per request to resolve a name.
  */
 export function cpuSeconds(pid: number): number {
   const stat = read(pid, 'stat');
-  // The second field is the command's name, in parentheses; utime, stime and those of the children
-  // are 14th to 17th.
+  // Field 2 is the command's name, in parentheses; 14 to 17 are utime, stime, cutime and cstime.
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   return fields.slice(11, 15).reduce((sum, ticks) => sum + Number(ticks), 0) * TICK;
 }
 
 /** In MiB. */
 export interface Memory {
-  /** In RAM, shared pages counted in full. */
+  /** RSS: shared pages count in full. */
   readonly resident: number;
-  /** The part of it that is no file's: heap, stacks, what was written to. */
+  /** The part of RSS that no file backs: heap, stacks, modified pages. */
   readonly anonymous: number;
-  /** In RAM, shared pages divided by the number of processes that share them. */
+  /** PSS: shared pages are divided by the number of processes that share them. */
   readonly proportional: number;
-  /** The most that was ever resident. */
+  /** The highest RSS so far. */
   readonly peak: number;
 }
 
@@ -47,7 +46,7 @@ export function memory(pid: number): Memory {
   return Object.fromEntries(Object.entries(kib).map(([name, n]) => [name, n / 1024])) as unknown as Memory;
 }
 
-/** How often each thread has given up the CPU or lost it. A thread that sleeps does neither. */
+/** By thread id: how often the thread gave up or lost the CPU. A sleeping thread does neither. */
 export function contextSwitches(pid: number): ReadonlyMap<string, number> {
   const ids = readdirSync(`/proc/${pid}/task`);
   return new Map(
@@ -59,12 +58,12 @@ export function contextSwitches(pid: number): ReadonlyMap<string, number> {
   );
 }
 
-/** How often a thread woke up between two readings. */
+/** Wake-ups of all threads between two readings. */
 export function wakeUps(
   before: ReadonlyMap<string, number>,
   after: ReadonlyMap<string, number>,
 ): number {
-  // A thread that is new has woken up at least once; one that is gone had to, to end.
+  // A new thread woke up at least once; an ended one had to wake up to end.
   const gone = [...before.keys()].filter((id) => !after.has(id)).length;
   const stayed = [...after].map(([id, count]) => count - (before.get(id) ?? -1));
   return stayed.reduce((sum, count) => sum + count, gone);

@@ -1,4 +1,4 @@
-/** The processes that a test has started, however far removed: by a mark in their environment. */
+/** Finds all descendants that a test has started, by a mark in their environment. */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
@@ -6,19 +6,19 @@ import { setTimeout as delay } from 'node:timers/promises';
 
 const DEADLINE_MS = 60_000;
 
-/** By this, `tools/reap` finds what is started with an environment of its own. */
+/** `tools/reap` finds processes by this variable: pass it on when a process gets its own environment. */
 export const RUN: Readonly<Record<string, string>> =
   process.env.KILOCLAW_RUN === undefined ? {} : { KILOCLAW_RUN: process.env.KILOCLAW_RUN };
 
 export class Mark {
   readonly #value = randomUUID();
 
-  /** To be given to what is started. */
+  /** Pass this to every process that the test starts. */
   get env(): Readonly<Record<string, string>> {
     return { TEST_MARK: this.#value };
   }
 
-  /** The command lines of what runs, by its id. */
+  /** Command lines of the running processes, by PID. */
   get running(): ReadonlyMap<number, string> {
     const found = new Map<number, string>();
     for (const name of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
@@ -28,13 +28,13 @@ export class Mark {
         if (!environment.includes(`TEST_MARK=${this.#value}`)) continue;
         found.set(Number(name), read('cmdline').replaceAll('\0', ' ').trim());
       } catch {
-        // It has ended, or is another user's.
+        // The process has ended, or belongs to another user.
       }
     }
     return found;
   }
 
-  /** Waits for a process with such a command line. */
+  /** Waits for a process whose command line matches; returns its PID. */
   async started(commandLine: RegExp): Promise<number> {
     const deadline = Date.now() + DEADLINE_MS;
     for (;;) {
@@ -44,7 +44,7 @@ export class Mark {
     }
   }
 
-  /** Waits until none of it runs any more. */
+  /** Waits until all have ended. */
   async gone(): Promise<void> {
     const deadline = Date.now() + DEADLINE_MS;
     for (;;) {

@@ -1,6 +1,4 @@
-/** Tables in Markdown. */
-
-/** Markdown that reads well as it is, too: numbers to the right. */
+/** A Markdown table that is aligned in its source, too: labels to the left, numbers to the right. */
 export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const widths = head.map((_, column) =>
     Math.max(3, ...[head, ...rows].map((row) => row[column].length)),

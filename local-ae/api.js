@@ -1,6 +1,6 @@
 /**
- * The HTTP API of the endpoint: the cloud's SQL API, and what only a local store has. It knows HTTP
- * and the store's operations, and nothing of workerd, so it runs in plain Node too.
+ * The HTTP API of the endpoint: the cloud's SQL API, and routes that only a local store has. It does not
+ * depend on workerd, so its tests run in plain Node.
  */
 import { LineError, parsePoints } from './ndjson.js';
 import { doubleToJson } from './point.js';
@@ -25,22 +25,20 @@ import { doubleToJson } from './point.js';
  */
 
 /**
- * How much is stored, and how much may be.
- *
  * @typedef {object} Status
  * @property {number} points
  * @property {number} retentionDays
  * @property {number} maxRows
- * @property {number} disk bytes of the database
- * @property {number} memory bytes of the points in the SQL engine; 0 before the first query
+ * @property {number} disk size of the database in bytes
+ * @property {number} memory size of the points in the SQL engine in bytes; 0 before the first query
  */
 
 /**
- * What the API needs of the store.
+ * The store's operations that the API needs.
  *
  * @typedef {object} PointStore
  * @property {string | null} token the only bearer token that may query; null for any
- * @property {string[]} allowedHosts hosts that a request may name besides those of the loopback
+ * @property {string[]} allowedHosts values of `Host` to accept besides the loopback's
  * @property {(query: PageQuery) => Page} page
  * @property {(sql: string) => SqlAnswer} query
  * @property {(points: Point[]) => void} insertAll
@@ -60,12 +58,12 @@ import { doubleToJson } from './point.js';
 const DEFAULT_LIMIT = 1_000;
 const MAX_LIMIT = 10_000;
 
-/** Of a body of points; some 200,000 of them. */
+/** Maximum body of `POST /points`: some 200,000 points. */
 const MAX_BODY_CHARACTERS = 64 * 1024 * 1024;
 
 const LOOPBACK_HOSTS = new Set(['127.0.0.1', 'localhost', '[::1]']);
 
-/** What the cloud answers without a token, with something else in its place, and with a wrong one. */
+/** The cloud's errors for a missing header, for a header without a bearer token, and for a wrong token. */
 const NO_TOKEN = { status: 400, code: 9106, message: 'Missing X-Auth-Key, X-Auth-Email or Authorization headers' };
 const BAD_TOKEN = { status: 400, code: 9106, message: 'Authentication failed (status: 400)' };
 const WRONG_TOKEN = { status: 403, code: 10_000, message: 'Authentication error' };
@@ -95,10 +93,10 @@ const ROUTES = [
 /**
  * Answers a request.
  *
- * 1. The host is not this machine → 403. A web page can point a name of its own at 127.0.0.1 and
- *    so read what listens there (DNS rebinding); its requests still carry that name.
+ * 1. The `Host` is not this machine → 403. A web page can resolve its own name to 127.0.0.1 and so read
+ *    from a local port (DNS rebinding), but its requests still carry that name.
  * 2. An unknown path → 404.
- * 3. A method the path does not have → 405 with `allow`.
+ * 3. A method that the path does not support → 405 with `allow`.
  * 4. A parameter that is unknown, repeated or out of range → 400 with its name.
  *
  * @param {Request} request
@@ -117,7 +115,7 @@ export async function answer(request, store) {
   const methods = ROUTES.find(({ path }) => path.test(url.pathname))?.methods;
   if (methods === undefined) {
     const paths = ROUTES.map(({ shown }) => shown).join(', ');
-    return refuse(404, 'not_found', `no such path; there are ${paths}`);
+    return refuse(404, 'not_found', `unknown path; the paths are ${paths}`);
   }
   // 3.
   const handler = Object.hasOwn(methods, request.method) ? methods[request.method] : undefined;
@@ -178,8 +176,8 @@ function getPoints(_request, url, store) {
 /**
  * `POST /points`: adds the points in the body, all or none.
  *
- * The content type is not one that a web page may send to another site without asking (CORS): no page
- * that happens to be open can add points.
+ * Requires a content type that a web page may send to another origin only after a CORS preflight, so a
+ * page in the developer's browser cannot add points.
  *
  * @type {Handler}
  */
@@ -203,19 +201,15 @@ async function postPoints(request, url, store) {
   }
 }
 
-/**
- * `GET /status`: how much is stored.
- *
- * @type {Handler}
- */
+/** @type {Handler} */
 function getStatus(_request, url, store) {
   checkNames(url.searchParams, []);
   return Response.json(store.status());
 }
 
 /**
- * `DELETE /points`: removes all points, or those whose index begins with `index_prefix`. Anything else
- * that looks like a filter must not remove everything.
+ * `DELETE /points`: removes all points, or those whose index begins with `index_prefix`. Refuses other
+ * parameters: a misspelt filter must not remove everything.
  *
  * @type {Handler}
  */
@@ -228,7 +222,7 @@ function deletePoints(_request, url, store) {
   return new Response(null, { status: 204 });
 }
 
-/** A parameter the client got wrong; the message says what would have been right. */
+/** An invalid parameter; the message says what is valid. */
 class ParameterError extends Error {
   /**
    * @param {string} parameter
@@ -250,13 +244,13 @@ function parsePageQuery(parameters) {
     after: integer(parameters, 'after', { lowest: 0, highest: Number.MAX_SAFE_INTEGER }) ?? 0,
     limit: integer(parameters, 'limit', { lowest: 1, highest: MAX_LIMIT }) ?? DEFAULT_LIMIT,
     dataset: parameters.get('dataset') ?? undefined,
-    // An empty value asks for the points without an index.
+    // An empty value selects the points without an index.
     index: parameters.get('index') ?? undefined,
   };
 }
 
 /**
- * A misspelt filter would otherwise be no filter, and a repeated one half of what was meant.
+ * Without this check, a misspelt filter would have no effect, and only the first of repeated ones would.
  *
  * @param {URLSearchParams} parameters
  * @param {string[]} allowed
@@ -277,7 +271,7 @@ function checkNames(parameters, allowed) {
  * @param {URLSearchParams} parameters
  * @param {string} name
  * @param {{ lowest: number, highest: number }} range
- * @returns {number | undefined} undefined if it is not given
+ * @returns {number | undefined} undefined if the parameter is absent
  */
 function integer(parameters, name, { lowest, highest }) {
   const text = parameters.get(name);
@@ -291,8 +285,8 @@ function integer(parameters, name, { lowest, highest }) {
 }
 
 /**
- * A point as the API shows it: `_sample_interval` only where it is not 1, as it is for every point
- * that a Worker wrote.
+ * A point in the API's format. It omits `_sample_interval` if that is 1, as for every point that a Worker
+ * wrote.
  *
  * @param {Point & { id: number }} point
  */

@@ -1,9 +1,8 @@
 /**
- * The binding a Worker sees. It stands in front of workerd's native binding and refuses what
- * Analytics Engine refuses.
+ * The Worker's binding: wraps workerd's native binding and enforces Analytics Engine's limits.
  *
- * workerd's binding checks the same limits, but returns normally and drops the point, which nobody
- * notices. A test or a developer should hear of it at the call, so here the call throws.
+ * workerd's binding checks the same limits, but returns normally and silently drops the point. Here the
+ * call throws, so that a test or a developer notices.
  */
 
 /**
@@ -21,7 +20,7 @@
 
 /** @typedef {{ writeDataPoint(point?: DataPoint): void }} Dataset */
 
-// Analytics Engine's limits for one data point.
+// Analytics Engine's limits per data point.
 const MAX_INDEXES = 1;
 const MAX_INDEX_BYTES = 96;
 const MAX_BLOBS = 20;
@@ -31,8 +30,7 @@ const MAX_DOUBLES = 20;
 const encoder = new TextEncoder();
 
 /**
- * The bytes a value takes up. What is neither text nor bytes is stored as its text, as the native
- * binding does it.
+ * The size of a value in bytes. Like the native binding, converts other types to text.
  *
  * @param {unknown} value
  * @returns {number}
@@ -55,10 +53,8 @@ function checkLimit(what, size, limit) {
 }
 
 /**
- * Throws a TypeError that names the limit a data point exceeds.
- *
- * A value of the wrong type (a `blobs` that is no array) is left to the native binding, which
- * throws a TypeError of its own.
+ * Throws a TypeError that names the exceeded limit. Ignores values of the wrong type, such as `blobs` that
+ * is not an array: for these, the native binding throws its own TypeError.
  *
  * @param {DataPoint | null | undefined} point
  */
@@ -79,9 +75,9 @@ export function checkLimits(point) {
 }
 
 /**
- * What an invocation may write, by all its bindings. Nothing says here which invocation is running, but
- * nothing else runs until a Worker waits for something: points that are written without waiting are of
- * one invocation. In the cloud all of its points count.
+ * The maximum number of points per invocation, over all bindings. The running invocation is not known
+ * here, but no other one runs until the Worker awaits something: points that are written without an
+ * `await` belong to one invocation. The cloud counts all points of an invocation.
  */
 const MAX_POINTS = 250;
 let points = 0;
@@ -102,7 +98,7 @@ class AnalyticsEngineDataset {
   }
 
   /**
-   * Writes one data point. Returns before it is stored, as in the cloud.
+   * Writes one data point. As in the cloud, returns before the point is stored.
    *
    * @param {DataPoint} [point]
    */
@@ -114,7 +110,7 @@ class AnalyticsEngineDataset {
 }
 
 /**
- * What workerd calls to make the wrapped binding.
+ * workerd calls this to create the wrapped binding.
  *
  * @param {{ native: Dataset }} env the inner bindings
  * @returns {Dataset}

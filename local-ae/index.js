@@ -1,14 +1,14 @@
 /**
  * The Miniflare plugin `local-ae`: a local Workers Analytics Engine.
  *
- * A data point travels: the Worker's binding (`dataset.js`, checks the limits) → workerd's native
- * `analyticsEngine` binding → the entrypoint `ingest` of our service (`service.js`) → the store
- * (`store.js`). The endpoint, with SQL, is a socket of its own in front of the same service.
- * `workerd.capnp` is the same for a plain workerd.
+ * The path of a data point: the Worker's binding (`dataset.js`, checks the limits) → workerd's native
+ * `analyticsEngine` binding → the entrypoint `ingest` of the service (`service.js`) → the store
+ * (`store.js`). The SQL endpoint is a separate socket of the same service. `workerd.capnp` configures
+ * the same for a plain workerd.
  *
- * Why workerd's native binding and not a service binding with a method: the native one outlives
- * the response of the Worker's request by itself, as the cloud's does. A method call whose promise
- * the Worker drops is cancelled when the response ends, and the point with it.
+ * Why workerd's native binding and not a service binding with a method: the native binding's write
+ * outlives the Worker's response, as in the cloud. workerd cancels a method call that the Worker does not
+ * await when the response ends, and the point would be lost.
  */
 import { mkdir, readFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
@@ -24,18 +24,18 @@ import { doubleToJson } from './point.js';
  */
 
 /**
- * What all bindings of an instance share, as they share one store and one endpoint.
+ * The options of the store and the endpoint, which all bindings of an instance share.
  *
  * @typedef {object} SharedOptions
  * @property {number} port where the endpoint listens
  * @property {number} retentionDays points that are older are removed
- * @property {number} maxRows beyond it the oldest points are removed
+ * @property {number} maxRows the oldest points beyond this number are removed
  * @property {string | null} token the only bearer token that may query; null for any
- * @property {string[]} allowedHosts hosts that a request may name besides those of the loopback
+ * @property {string[]} allowedHosts values of `Host` to accept besides the loopback's
  */
 
 /**
- * One binding of ours, its options checked.
+ * One binding of this plugin, with validated options.
  *
  * @typedef {object} DatasetBinding
  * @property {string} name the binding's name in the Worker's `env`
@@ -54,32 +54,32 @@ const DEFAULTS = {
   allowedHosts: [],
 };
 
-// Fewer would not be worth it: up to a thousand of the oldest points go at a time.
+// A lower limit would be imprecise: eviction removes up to a thousand points at a time.
 const LEAST_MAX_ROWS = 10_000;
 
-/** Where a script needs another port than the one in a configuration file. */
+/** Overrides the option `port`, for scripts. */
 const PORT_VARIABLE = 'LOCAL_AE_PORT';
 
-/** The service that takes points in, keeps them and answers the read endpoint. */
+/** The service that receives and stores points, and serves the endpoint. */
 const SERVICE = 'local-ae:service';
 const DISK = 'local-ae:disk';
 const SOCKET = 'local-ae:read';
 const DATASET_MODULE = 'local-ae:dataset';
 
-/** For any account; this one is shown. */
+/** Any account id works; the log shows this one. */
 const SQL_PATH = '/client/v4/accounts/local/analytics_engine/sql';
 
-/** The service's modules, the main one first; but for the engine, which `tools/engine` builds. */
+/** The service's modules, main module first, without the engine, which `tools/engine` builds. */
 const SERVICE_MODULES = ['service.js', 'api.js', 'ingest.js', 'ndjson.js', 'point.js', 'sql.js', 'store.js'];
 
-// The Durable Object's files on disk are named after this key: another one starts an empty store.
+// Names the Durable Object's files on disk: with another key, the store starts empty.
 const UNIQUE_KEY = 'local-ae-Store';
 const COMPATIBILITY_DATE = '2026-07-01';
 
 /** @param {string} file */
 const source = (file) => readFile(new URL(file, import.meta.url), 'utf8');
 
-/** The SQL engine: its glue, and the wasm module. */
+/** The SQL engine: its JavaScript glue and the wasm module. */
 async function engineModules() {
   const built = new URL('build/', import.meta.url);
   try {
@@ -90,15 +90,14 @@ async function engineModules() {
   } catch (error) {
     const { message } = /** @type {Error} */ (error);
     throw new Error(
-      `local-ae: the SQL engine is not built: run "npm run engine" in Kiloclaw's folder (${message})`,
+      `local-ae: the SQL engine is not built: run "npm run engine" in the repository's root (${message})`,
     );
   }
 }
 
 /**
- * The options of one binding, checked.
- *
- * A typing error must not start a store nobody reads, so an unknown option is an error too.
+ * Validates the options of one binding. An unknown option is an error, too: a misspelt one must not
+ * start a store with defaults.
  *
  * @param {string} name the binding's name
  * @param {Record<string, unknown>} options
@@ -151,7 +150,7 @@ function isInteger(value, lowest, highest) {
 }
 
 /**
- * The bindings of a Worker that are ours.
+ * A Worker's bindings that belong to this plugin.
  *
  * @param {ParsedWorkerOptions} worker
  * @returns {DatasetBinding[]}
@@ -166,8 +165,8 @@ function datasetBindings(worker) {
 }
 
 /**
- * Throws unless all bindings agree on what they share. Miniflare itself would keep the first socket
- * and the first service and drop the others without a word.
+ * Throws if bindings differ in a shared option. Miniflare would keep the first socket and the first
+ * service, and silently drop the others.
  *
  * @param {DatasetBinding[]} bindings
  */
@@ -175,16 +174,16 @@ function checkShared(bindings) {
   for (const option of /** @type {(keyof SharedOptions)[]} */ (Object.keys(DEFAULTS))) {
     if (new Set(bindings.map(({ shared }) => JSON.stringify(shared[option]))).size > 1) {
       const values = bindings.map(({ name, shared }) => `${name}: ${shared[option]}`).join(', ');
-      throw new TypeError(`local-ae: all bindings share one store, so one ${option} (${values})`);
+      throw new TypeError(`local-ae: all bindings share one store, so they need one ${option} (${values})`);
     }
   }
 }
 
-/** Ports that instances in this process have been given: a reload finds its own one taken. */
+/** Ports of this process's instances: on a reload, the instance's own port is in use. */
 const givenPorts = new Set();
 
 /**
- * Throws if somebody else listens on the port. Miniflare would say so, too, but not how to have another.
+ * Throws if another program listens on the port. Miniflare's error does not say how to choose another.
  *
  * @param {number} port
  */
@@ -200,13 +199,12 @@ async function checkPort(port) {
     const message =
       `local-ae: port ${port} of 127.0.0.1 is taken, perhaps by another "wrangler dev": set the ` +
       `option "port" of the binding or the variable ${PORT_VARIABLE} to a free one`;
-    // The code that Miniflare's own error has.
+    // The code of Miniflare's own error.
     throw Object.assign(new Error(message), { code: 'ERR_ADDRESS_IN_USE' });
   }
   givenPorts.add(port);
 }
 
-/** What has been said once is not said again. */
 const said = new Set();
 
 /** @param {string} text */
@@ -216,7 +214,7 @@ function warnOnce(text) {
   console.warn(`local-ae: ${text}`);
 }
 
-/** @param {unknown} text as the native binding makes one of a blob or an index */
+/** @param {unknown} text a blob or an index, converted as the native binding does */
 function toText(text) {
   if (text === null || text === undefined) return '';
   if (text instanceof ArrayBuffer || ArrayBuffer.isView(text)) {
@@ -226,9 +224,8 @@ function toText(text) {
 }
 
 /**
- * A binding for code in Node, as `getPlatformProxy()` hands it out: no request of a Worker carries its
- * points, so they go to the endpoint. A point that does not arrive is warned about; what it is for must
- * not fail.
+ * A binding for code in Node, as `getPlatformProxy()` returns it. No Worker request can carry its points,
+ * so it sends them to the endpoint. A lost point is only a warning: it must not break the caller.
  *
  * @param {DatasetBinding} binding
  * @returns {Dataset}
@@ -262,7 +259,7 @@ function nodeBinding({ dataset, shared: { port } }) {
 const plugin = {
   bindingTypeDescription: 'Analytics Engine dataset (local-ae)',
 
-  /** The Workers' bindings: our limit checks around workerd's native binding. */
+  /** The Workers' bindings: workerd's native binding, wrapped in the limit checks. */
   getBindings(worker) {
     return datasetBindings(worker).map(({ name, dataset }) => ({
       name,
@@ -271,8 +268,8 @@ const plugin = {
         innerBindings: [
           {
             name: 'native',
-            // The dataset travels as a property. workerd's event names the service instead, so the
-            // other way is a service per dataset, which a dataset called "internet" would break.
+            // Passes the dataset as a property, since workerd's event only has the service's name. One
+            // service per dataset would fail for a dataset called "internet", a name that Miniflare uses.
             analyticsEngine: {
               name: SERVICE,
               entrypoint: 'ingest',
@@ -284,13 +281,13 @@ const plugin = {
     }));
   },
 
-  /** What `getPlatformProxy()` and Miniflare's `getBindings()` hand to code in Node. */
+  /** The bindings that `getPlatformProxy()` and Miniflare's `getBindings()` return. */
   getNodeBindings(worker) {
     const bindings = datasetBindings(worker);
     return Object.fromEntries(bindings.map((binding) => [binding.name, nodeBinding(binding)]));
   },
 
-  /** Called once with all Workers, unlike the other three: so what must agree is checked here. */
+  /** Checks the shared options, too: unlike the other three, this is called once with all Workers. */
   async getExtensions({ options: workers }) {
     const bindings = workers.flatMap(datasetBindings);
     checkShared(bindings);
@@ -299,7 +296,7 @@ const plugin = {
     return [{ modules: [{ name: DATASET_MODULE, internal: true, esModule }] }];
   },
 
-  /** Miniflare asks once per Worker and keeps the first service and socket of each name. */
+  /** Called once per Worker; Miniflare keeps the first service and socket of each name. */
   async getServices({ options: worker, sharedOptions, tmpPath, log }) {
     const [binding] = datasetBindings(worker);
     if (binding === undefined) return;
@@ -307,27 +304,26 @@ const plugin = {
     await checkPort(port);
     const origin = `http://127.0.0.1:${port}`;
 
-    // Always the instance's own folder, never one that is shared between instances: two workerd
-    // processes must not open one store.
+    // Always the instance's own folder: two workerd processes must not open one store.
     const root = sharedOptions.isolatedResourcePersistencePath ?? tmpPath;
     const directory = path.resolve(root, PLUGIN);
     await mkdir(directory, { recursive: true });
     if (!(await lockFolder(directory))) {
       throw new Error(
-        `local-ae: another process has the store in ${directory}, and two of them would lose points: ` +
-          'end that one, or give this one another folder (`wrangler dev --persist-to FOLDER`)',
+        `local-ae: another process has the store in ${directory}, and two processes would lose points: ` +
+          'stop that process, or use another folder (`wrangler dev --persist-to FOLDER`)',
       );
     }
 
     const own = SERVICE_MODULES.map(async (name) => ({ name, esModule: await source(name) }));
     const modules = [...(await Promise.all(own)), ...(await engineModules())];
     let listens = false;
-    // Miniflare reads what this returns before anything else happens.
+    // Miniflare reads `sockets` before the next turn of the event loop, or never.
     setImmediate(() => {
       if (listens) return;
       warnOnce(
-        `this version of Miniflare gives plugins no sockets, so nothing answers at ${origin}: points ` +
-          'are kept, but cannot be queried; it has to be 5.20261117.0-beta or later (wrangler 4.164.0)',
+        `this version of Miniflare gives plugins no sockets, so nothing listens at ${origin}: points ` +
+          'are stored, but cannot be queried; use 5.20261117.0-beta or later (wrangler 4.164.0)',
       );
     });
     return {
@@ -339,7 +335,7 @@ const plugin = {
             compatibilityDate: COMPATIBILITY_DATE,
             modules,
             durableObjectNamespaces: [
-              // Not evicted when nobody asks for a while: the next query would have to read all points.
+              // If it were evicted when idle, the next query would have to read all points.
               {
                 className: 'Store',
                 uniqueKey: UNIQUE_KEY,
@@ -359,7 +355,7 @@ const plugin = {
       get sockets() {
         if (!listens) log.info(`local-ae: SQL at ${origin}${SQL_PATH}`);
         listens = true;
-        // Never another address: the endpoint takes any token.
+        // Never another address: by default, the endpoint accepts any token.
         const address = `127.0.0.1:${port}`;
         return [{ name: SOCKET, address, http: {}, service: { name: SERVICE } }];
       },

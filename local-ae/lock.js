@@ -1,18 +1,18 @@
-/** Keeps a folder to one process. */
+/** Restricts a folder to one process. */
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { realpath } from 'node:fs/promises';
 import { createServer } from 'node:net';
 
-/** Folders of this process. @type {Set<string>} */
+/** Folders that this process has locked. @type {Set<string>} */
 const held = new Set();
 
 /**
- * Takes a folder for this process until it ends, however that is: what holds it is a socket in Linux's
- * abstract namespace, which is no file that could stay behind. Elsewhere nothing is checked.
+ * Locks a folder until this process ends. The lock is a socket in Linux's abstract namespace, so no file
+ * is left behind, even after a crash. Other systems have no lock.
  *
- * @param {string} folder which exists
- * @returns {Promise<boolean>} whether it is this process's
+ * @param {string} folder must exist
+ * @returns {Promise<boolean>} whether this process has the lock
  */
 export async function lockFolder(folder) {
   if (process.platform !== 'linux') return true;

@@ -1,16 +1,16 @@
 /**
- * Reads data points that are posted: a line of JSON each, flat, with the names of the columns. The
- * same form as the command line of the SQL engine reads.
+ * Parses posted data points: one flat JSON object per line, with the columns' names as keys. aesql's
+ * command line reads the same format.
  */
 import { BLOB_COLUMNS, DOUBLE_COLUMNS } from './point.js';
 
 /** @import { Point } from './point.js' */
 
-// As `dataset.js` has them, which cannot be imported: it is a module of the Workers' isolates.
+// Copies from `dataset.js`, which cannot be imported here: it is a module of the Workers' isolates.
 const MAX_INDEX_BYTES = 96;
 const MAX_BLOB_BYTES = 16_000;
 
-/** The highest that a JavaScript Date can be. */
+/** The maximum of a JavaScript Date. */
 const MAX_TIMESTAMP_MS = 8.64e15;
 
 const COLUMNS = new Set([
@@ -24,12 +24,11 @@ const COLUMNS = new Set([
 
 const encoder = new TextEncoder();
 
-/** A line that is no data point; the message says which one, and what would be right. */
+/** An invalid line; the message has its number and says what is valid. */
 export class LineError extends Error {}
 
 /**
- * The data points in some lines; empty lines are skipped. Throws a LineError for the first that is
- * none.
+ * Parses lines and skips empty ones. Throws a LineError for the first invalid line.
  *
  * @param {string} text
  * @param {number} now the timestamp of a point that has none, in milliseconds since 1970
@@ -88,7 +87,7 @@ function parsePoint(fields, now) {
 function text(values, name) {
   const value = values[name] ?? '';
   if (typeof value !== 'string') throw new TypeError(`"${name}" must be a string`);
-  // Half of a surrogate pair, which JSON can write, has no UTF-8.
+  // JSON can contain a lone surrogate, which has no UTF-8 encoding.
   return value.toWellFormed();
 }
 
@@ -105,7 +104,7 @@ function double(values, name) {
 
 /** @param {unknown} value */
 function timestamp(value) {
-  // Without a zone, Date.parse() would take it for this machine's local time.
+  // Without a time zone, Date.parse() would assume the machine's local time.
   const zoned = typeof value === 'string' && /^\d{4}-\d\d-\d\dT.*(Z|[+-]\d\d:\d\d)$/.test(value);
   const milliseconds = zoned ? Date.parse(value) : value;
   if (

@@ -1,12 +1,11 @@
 /**
- * The stored form of a data point: every point has the same columns, with the names that Analytics
- * Engine's SQL gives them, and each column has one type. A reader never has to ask whether a column
- * is there.
+ * The stored form of a data point. Every point has all columns, with the names and types of Analytics
+ * Engine's SQL, so no reader has to handle a missing column.
  *
  * @typedef {object} Point
  * @property {string} dataset
- * @property {number} timestampMs milliseconds since 1970, whole
- * @property {number} sampleInterval how many points this one stands for; 1 for what a Worker writes
+ * @property {number} timestampMs whole milliseconds since 1970
+ * @property {number} sampleInterval the number of points that this one represents; 1 if a Worker wrote it
  * @property {string} index1 empty if the Worker gave none
  * @property {string[]} blobs always 20; empty where the Worker gave none or null
  * @property {number[]} doubles always 20; 0 where the Worker gave none; may be NaN or infinite
@@ -18,14 +17,14 @@ export const BLOB_COLUMNS = Array.from({ length: 20 }, (_, i) => `blob${i + 1}`)
 /** `double1` to `double20`. */
 export const DOUBLE_COLUMNS = Array.from({ length: 20 }, (_, i) => `double${i + 1}`);
 
-// JSON has no NaN and no infinities; `null` could stand for any of them.
+// JSON has neither NaN nor infinities, and `null` would not distinguish them.
 /** @param {number} double */
 export const doubleToJson = (double) => (Number.isFinite(double) ? double : String(double));
 
 /**
- * A point as a line of JSON, which the store keeps and the engine reads:
- * `[timestamp, sample interval, dataset, index1, [blobs…], [doubles…]]`, without the blobs and
- * doubles after the last one that is set.
+ * A point as a line of JSON, which the store writes and the engine reads:
+ * `[timestamp, sample interval, dataset, index1, [blobs…], [doubles…]]`. Omits blobs and doubles after
+ * the last one that is set.
  *
  * @param {Point} point
  * @returns {string}
@@ -42,7 +41,7 @@ export function toLine({ timestampMs, sampleInterval, dataset, index1, blobs, do
 }
 
 /**
- * @param {string} line what `toLine` made
+ * @param {string} line from `toLine`
  * @returns {Point}
  */
 export function fromLine(line) {
@@ -53,7 +52,7 @@ export function fromLine(line) {
     dataset,
     index1,
     blobs: BLOB_COLUMNS.map((_, i) => blobs[i] ?? ''),
-    // `Number` reads the names of what JSON cannot write, too.
+    // `Number` also parses "NaN" and the infinities.
     doubles: DOUBLE_COLUMNS.map((_, i) => Number(doubles[i] ?? 0)),
   };
 }

@@ -1,4 +1,4 @@
-/** The main module of the service behind the bindings and the endpoint: its two entrances. */
+/** The service's main module: one entrypoint for the endpoint, one for the bindings. */
 import { pointFromEvent } from './ingest.js';
 
 /**
@@ -8,12 +8,12 @@ import { pointFromEvent } from './ingest.js';
 
 export { Store } from './store.js';
 
-/** @typedef {{ STORE: DurableObjectNamespace<Store> }} Env and what the store reads of it */
+/** @typedef {{ STORE: DurableObjectNamespace<Store> }} Env without `OPTIONS`, which the store reads */
 
 /** @param {Env} env */
 const theStore = (env) => env.STORE.getByName('main');
 
-/** The socket of the endpoint leads here. */
+/** Serves the endpoint's socket. */
 export default {
   /**
    * @param {Request} request
@@ -24,7 +24,7 @@ export default {
   },
 };
 
-/** workerd's native binding leads here, and nothing else does: no request can pose as it. */
+/** Receives events from workerd's native binding, and from nothing else: no request can forge one. */
 export const ingest = {
   /**
    * @param {Request} request
@@ -36,8 +36,8 @@ export const ingest = {
       const event = /** @type {Record<string, unknown>} */ (await request.json());
       await theStore(env).insert(pointFromEvent(event, ctx.props.dataset));
     } catch (error) {
-      // The Worker that wrote the point was answered long ago: nobody else can say it. For any other
-      // status, workerd would add lines of its own that name no cause.
+      // Only this log can report the loss: the Worker has already returned. At any status but 204, workerd
+      // would add log lines without the cause.
       console.error(`local-ae: A DATA POINT IS LOST, of dataset ${ctx.props.dataset}: ${error}`);
     }
     return new Response(null, { status: 204 });

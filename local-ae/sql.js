@@ -1,13 +1,13 @@
 /**
- * SQL over the stored points. The engine (`engine/`, wasm) holds them as columns in memory: a copy
- * of what the store keeps, made when the first query comes and brought up to date before each one.
- * So nothing can be lost here, and whoever asks for no SQL pays nothing.
+ * SQL over the stored points. The engine (`engine/`, wasm) holds a copy of them as columns in memory,
+ * made at the first query and updated before each query. So no point can be lost here, and without
+ * queries there is no cost.
  */
 import { __wbg_reset_state as restart, Engine, initSync } from 'engine.js';
 import module from 'engine.wasm';
 
 /**
- * Lines of points as the store keeps them; their ids have no gaps.
+ * Stored points, one per line; their ids have no gaps.
  *
  * @typedef {object} Chunk
  * @property {number} last the id of the last point
@@ -16,32 +16,29 @@ import module from 'engine.wasm';
  */
 
 /**
- * What is stored. All ids from the oldest one on are there.
+ * The stored points. Their ids have no gaps.
  *
  * @typedef {object} Stored
- * @property {number} oldest the id of the oldest point, or, without points, that of the next one
- * @property {(id: number) => Iterable<Chunk>} chunksAfter the chunks with points after an id
+ * @property {number} oldest the id of the oldest point; without points, the id of the next one
+ * @property {(id: number) => Iterable<Chunk>} chunksAfter the chunks that have points after an id
  */
 
 /**
  * @typedef {object} SqlAnswer
- * @property {boolean} ok whether the body is the result, and not what is wrong with the query
+ * @property {boolean} ok whether the body is the result; otherwise it is the error message
  * @property {string} contentType
  * @property {Uint8Array<ArrayBuffer>} body
- * @property {string} warnings what the cloud has been seen to refuse of the query, a line each
+ * @property {string} warnings why the cloud may refuse the query, one reason per line
  */
 
 export class SqlEngine {
   /** @type {Engine | undefined} */
   #engine;
-  /** The points in the engine have the ids from here … */
+  /** The lowest and the highest id of the engine's points. */
   #first = 1;
-  /** … to here. */
   #last = 0;
 
   /**
-   * Answers a query over what is stored.
-   *
    * @param {string} sql
    * @param {number} now in milliseconds since 1970
    * @param {Stored} stored
@@ -54,15 +51,15 @@ export class SqlEngine {
       const { ok, contentType, warnings } = answer;
       return { ok, contentType, warnings, body: answer.intoBody() };
     } catch (error) {
-      // The engine answers wrong queries. What it throws is a bug, or memory that ran out; either way
-      // its memory cannot be trusted any more, and the next query starts with a new one.
+      // An invalid query has an answer, too. An exception is a bug or exhausted memory. Either may have
+      // corrupted the engine's memory, so the next query starts with a new engine.
       this.#engine = undefined;
       restart();
       throw error;
     }
   }
 
-  /** Bytes that the points take up in memory; 0 before the first query. */
+  /** Bytes of memory that the points take up; 0 before the first query. */
   get bytes() {
     return this.#engine?.bytes() ?? 0;
   }

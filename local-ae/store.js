@@ -1,9 +1,9 @@
 /**
  * The store: a Durable Object that keeps data points in SQLite, on disk.
  *
- * A row is a chunk: points that came one after the other, a line each. A point that a Worker writes
- * is a chunk of its own at first; every thousand of these become one. So a write is a small row, and
- * a million points are read as a thousand rows, in a few seconds.
+ * A row is a chunk of consecutive points, one line each. A point that a Worker writes is first a chunk
+ * of its own; a thousand such chunks are joined into one. So a write adds a small row, and a million
+ * points are read as a thousand rows, in a few seconds.
  */
 import { DurableObject } from 'cloudflare:workers';
 
@@ -19,29 +19,29 @@ import { SqlEngine } from './sql.js';
  */
 
 /**
- * What is kept, and who may query it.
+ * Limits on stored points, and access to queries.
  *
  * @typedef {object} Options
  * @property {number} retentionDays
  * @property {number} maxRows
  * @property {string | null} token the only bearer token that may query; null for any
- * @property {string[]} allowedHosts hosts that a request may name besides those of the loopback
+ * @property {string[]} allowedHosts values of `Host` to accept besides the loopback's
  */
 
-/** Points of a chunk; also how many go at a time when there are too many. */
+/** Points per chunk. Eviction removes whole chunks. */
 const CHUNK_POINTS = 1_000;
 
-/** So that a chunk stays below the 2 MB of a value, whatever its characters take up in UTF-8. */
+/** Keeps a chunk below the limit of 2 MB per value: UTF-8 takes at most 3 bytes per UTF-16 code unit. */
 const CHUNK_CHARACTERS = 500_000;
 
 const DAY_MS = 86_400_000;
 
-/** Queries of at most 10,000 characters, so 1 MB. */
+/** A query has at most 10,000 characters, so these take 1 MB. */
 const MAX_WARNED = 100;
 
-// `last` is the id of the chunk's last point; the ids of its points have no gaps. AUTOINCREMENT makes
-// SQLite remember the highest one there ever was: a reader that asks for what came after a reset
-// would miss points whose ids began with 1 again. The table `points` is what an earlier version kept.
+// `last` is the id of the chunk's last point; a chunk's ids have no gaps. With AUTOINCREMENT, SQLite
+// remembers the highest id ever used, so ids continue after a reset: a reader with `after` would miss
+// points whose ids started at 1 again. The table `points` is from an earlier version.
 const CREATE_TABLE = `
   DROP TABLE IF EXISTS points;
   CREATE TABLE IF NOT EXISTS chunks (
@@ -58,20 +58,20 @@ const chunkFromRow = ([last, points, lines]) => ({
   lines: String(lines),
 });
 
-/** There is one instance, which `theStore` in `service.js` names. */
+/** A single instance, which `theStore` in `service.js` names. */
 export class Store extends DurableObject {
   /** @type {SqlStorage} */
   #sql;
   /** @type {Options} */
   #options;
   #engine = new SqlEngine();
-  /** How many points there are. */
+  /** The number of points. */
   #points;
-  /** The highest id there ever was. */
+  /** The highest id ever used. */
   #last;
-  /** Chunks of one point. */
+  /** The number of chunks with one point. */
   #single;
-  /** Queries that were warned about, without their numbers. @type {Set<string>} */
+  /** Queries that have been warned about, with each number replaced by 0. @type {Set<string>} */
   #warned = new Set();
 
   /**
@@ -97,7 +97,7 @@ export class Store extends DurableObject {
   }
 
   /**
-   * Adds a point. Its id is higher than that of any point there ever was.
+   * Adds a point. Its id is higher than any id before.
    *
    * @param {Point} point
    */
@@ -106,8 +106,8 @@ export class Store extends DurableObject {
   }
 
   /**
-   * Adds points, all or none: if one chunk cannot be stored, as on a full disk, none is, and what is
-   * known of them here is what was known before.
+   * Adds all points or none: if a chunk cannot be stored, as on a full disk, the database and the fields
+   * of this object keep their earlier state.
    *
    * @param {Point[]} points
    */
@@ -115,7 +115,7 @@ export class Store extends DurableObject {
     this.#allOrNothing(() => this.#insertChunks(points));
   }
 
-  /** @param {() => void} change of what is stored, and of what is known of it here */
+  /** @param {() => void} change of the database and of this object's fields */
   #allOrNothing(change) {
     const before = { points: this.#points, last: this.#last, single: this.#single };
     try {
@@ -163,7 +163,7 @@ export class Store extends DurableObject {
   }
 
   /**
-   * The points after an id, in the order of their ids.
+   * A page of points after an id, in order of their ids.
    *
    * @param {PageQuery} query
    * @returns {Page}
@@ -187,8 +187,8 @@ export class Store extends DurableObject {
   }
 
   /**
-   * Removes the points whose index begins with a text. What is left is stored anew, with higher ids, as
-   * the ids have no gaps.
+   * Removes the points whose index begins with a prefix. Stores the others again with new ids, since the
+   * ids must not have gaps.
    *
    * @param {string} prefix
    */
@@ -201,7 +201,7 @@ export class Store extends DurableObject {
   }
 
   /**
-   * Takes all chunks out, and gives the points in them that are to be kept.
+   * Removes all chunks, and yields the points to keep.
    *
    * @param {(point: Point) => boolean} keep
    * @returns {Iterable<Point>}
@@ -214,7 +214,6 @@ export class Store extends DurableObject {
     }
   }
 
-  /** Removes all points. */
   clear() {
     this.#sql.exec('DELETE FROM chunks');
     this.#points = 0;
@@ -222,8 +221,6 @@ export class Store extends DurableObject {
   }
 
   /**
-   * Answers a query in SQL.
-   *
    * @param {string} sql
    */
   query(sql) {
@@ -236,8 +233,8 @@ export class Store extends DurableObject {
   }
 
   /**
-   * Logs that the cloud may refuse a query: once for queries that differ in nothing but numbers, such as
-   * times, and for so many of them at most.
+   * Logs that the cloud may refuse a query: once for queries that differ only in numbers, such as times,
+   * and for at most `MAX_WARNED` queries.
    *
    * @param {string} warnings
    * @param {string} sql
@@ -259,8 +256,8 @@ export class Store extends DurableObject {
   }
 
   /**
-   * The HTTP API runs in here, next to the data: a page may well be larger than the 32 MiB that a
-   * method of a Durable Object may return, and a body has no such limit.
+   * The HTTP API runs inside the Durable Object, since a page may exceed the 32 MiB that one of its
+   * methods may return. A response body has no such limit.
    *
    * @param {Request} request
    */
@@ -287,9 +284,7 @@ export class Store extends DurableObject {
     this.#sql.exec('INSERT INTO chunks VALUES (?, ?, ?, ?)', last, points, newestMs, lines);
   }
 
-  /**
-   * Makes few chunks of the chunks of one point: one, unless they are large or others came between.
-   */
+  /** Joins the chunks with one point: into one, unless they are large or have other chunks between them. */
   #join() {
     const select = 'SELECT last, newest_ms, lines FROM chunks WHERE points = 1 ORDER BY last';
     const rows = [...this.#sql.exec(select).raw()];
@@ -309,13 +304,13 @@ export class Store extends DurableObject {
       this.#put(Number(first) + to - from - 1, to - from, newest, lines);
       from = to;
     }
-    // Those that were left alone are forgotten until the next start: they would be tried every time.
+    // Ignores chunks that could not be joined until the next start; otherwise every write would retry.
     this.#single = 0;
   }
 
   /**
-   * Removes the oldest chunks while there are too many points, or while they are too old. Only ever
-   * the oldest, so that the ids of what is left have no gaps.
+   * Removes the oldest chunk while there are too many points, or while it is too old. Removes no other
+   * chunk, so that the remaining ids have no gaps.
    */
   #evict() {
     const expiredMs = Date.now() - this.#options.retentionDays * DAY_MS;

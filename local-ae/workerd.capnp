@@ -2,10 +2,10 @@
 #
 #   workerd serve --experimental --directory-path=local-ae:disk=FOLDER local-ae/workerd.capnp
 #
-# It needs build/, which `npm run engine` makes. FOLDER must exist. The Worker at 127.0.0.1:9311 writes
+# It needs build/, which `npm run engine` creates. FOLDER must exist. The Worker at 127.0.0.1:9311 writes
 # each request as a data point (example/visits.js); the endpoint is at 127.0.0.1:9310.
 #
-# For a Worker of your own, import this file and use its constants as `config` below does.
+# For your own Worker, import this file and use its constants as `config` does below.
 using Workerd = import "/workerd/workerd.capnp";
 
 const config :Workerd.Config = (
@@ -47,7 +47,7 @@ const service :Workerd.Service = (name = "local-ae:service", worker = (
   ],
   compatibilityDate = "2026-07-01",
   durableObjectNamespaces = [
-    # Not evicted when nobody asks for a while: the next query would have to read all points.
+    # If it were evicted when idle, the next query would have to read all points.
     (
       className = "Store",
       uniqueKey = "local-ae-Store",
@@ -62,10 +62,10 @@ const service :Workerd.Service = (name = "local-ae:service", worker = (
   ]
 ));
 
-# Its folder is given on the command line.
+# The command line sets its folder.
 const disk :Workerd.Service = (name = "local-ae:disk", disk = (writable = true));
 
-# Never another address: the endpoint takes any token.
+# Never another address: by default, the endpoint accepts any token.
 const endpoint :Workerd.Socket = (
   name = "local-ae:read",
   address = "127.0.0.1:9310",

@@ -1,6 +1,6 @@
 /**
- * The few types of workerd's that the service uses. `@cloudflare/workers-types` would declare them
- * as globals for the whole repository, next to Node's.
+ * The few workerd types that the service uses. `@cloudflare/workers-types` would declare all of them as
+ * globals of the whole repository, next to Node's.
  */
 declare module 'cloudflare:workers' {
   export type SqlStorageValue = string | number | ArrayBuffer | null;
@@ -24,7 +24,7 @@ declare module 'cloudflare:workers' {
     constructor(ctx: DurableObjectState, env: unknown);
   }
 
-  /** A Durable Object from outside: its methods, all asynchronous. */
+  /** The remote interface of a Durable Object: its methods, all asynchronous. */
   export type DurableObjectStub<T> = {
     [K in keyof T as T[K] extends (...args: never[]) => unknown ? K : never]: T[K] extends (
       ...args: infer A
@@ -42,7 +42,7 @@ declare module 'cloudflare:workers' {
   }
 }
 
-/** What `tools/engine` makes of `engine/`. */
+/** Built from `engine/` by `tools/engine`. */
 declare module 'engine.js' {
   export class Answer {
     readonly ok: boolean;

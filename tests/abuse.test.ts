@@ -1,4 +1,4 @@
-/** Sandboxes that are revoked, and sandboxes that check in too often. */
+/** Revoked sandboxes, and sandboxes that check in too often. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
@@ -9,21 +9,21 @@ const REVOKED = { error: 'Forbidden', code: 'revoked' };
 const LIMITED = { error: 'Too many requests', code: 'rate_limited' };
 const WRONG = { 'x-kiloclaw-gateway-token': gatewayToken('another') };
 
-test('a revoked sandbox is refused, whatever it sends, and no other is', async (t) => {
+test('refuses exactly the revoked sandbox, and only reveals that to its own token', async (t) => {
   const worker = await startWorker({ vars: { REVOKED_SANDBOXES: ` x, ${SANDBOX_ID} ,y` } }, t);
   const refused = await worker.checkIn(FULL);
   assert.deepEqual([refused.status, await refusal(refused)], [403, REVOKED]);
   for (const sandboxId of [`${SANDBOX_ID}0`, 'sandbox-', MINIMAL.sandboxId]) {
     assert.equal((await worker.checkIn({ ...MINIMAL, sandboxId })).status, 204, sandboxId);
   }
-  // Whoever has no token of it does not learn that it is revoked.
+  // Without a valid token, the sender does not learn that the sandbox is revoked.
   const stranger = await worker.checkIn(FULL, WRONG);
   assert.equal((await refusal(stranger)).code, 'wrong_gateway_token');
   const points = await worker.points(3);
   assert.ok(points.every(({ index1 }) => index1 !== SANDBOX_ID));
 });
 
-test('ids with commas and white space are revoked by a JSON array', async (t) => {
+test('a JSON array revokes ids with commas and white space', async (t) => {
   const ids = ['a, b', ' c ', 'd"e', '[f]'];
   const worker = await startWorker({ vars: { REVOKED_SANDBOXES: ` ${JSON.stringify(ids)}\n` } }, t);
   for (const sandboxId of ids) {
@@ -35,7 +35,7 @@ test('ids with commas and white space are revoked by a JSON array', async (t) =>
   }
 });
 
-test('an array that cannot be read lets nobody in, and the log says why', async (t) => {
+test('an invalid JSON array refuses everybody, and the log has the reason', async (t) => {
   for (const list of ['[sandbox-1]', '["sandbox-1"', '["sandbox-1", 1]', '["sandbox-1"], "x"']) {
     const worker = await startWorker({ vars: { REVOKED_SANDBOXES: list } }, t);
     for (const body of [FULL, MINIMAL]) {
@@ -46,7 +46,7 @@ test('an array that cannot be read lets nobody in, and the log says why', async 
   }
 });
 
-test('a list in a form that would revoke nobody lets nobody in', async (t) => {
+test('a list in a form that would revoke nobody refuses everybody', async (t) => {
   for (const list of ['"sandbox-1","x"', 'sandbox-1\nx', 'sandbox-1; x', '{"sandbox-1":true}', '“sandbox-1”', '\ufeff["sandbox-1"]']) {
     const worker = await startWorker({ vars: { REVOKED_SANDBOXES: list } }, t);
     const refused = await worker.checkIn(FULL);
@@ -60,9 +60,9 @@ test('a list without an id revokes nobody', async (t) => {
   assert.equal((await worker.checkIn(FULL)).status, 204);
 });
 
-test('a sandbox that checks in too often has to wait, and only that one', async (t) => {
+test('limits only the sandbox that checks in too often', async (t) => {
   const worker = await startWorker({ checkInLimit: 3 }, t);
-  // A stranger, a wrong body and a wrong key use up nothing: they come before.
+  // A wrong token, key or body does not count: these checks come before the limiter.
   for (let i = 0; i < 5; i += 1) {
     assert.equal((await worker.checkIn(FULL, WRONG)).status, 403);
     assert.equal((await worker.checkIn(FULL, { authorization: 'Bearer x' })).status, 403);
@@ -80,7 +80,7 @@ test('a sandbox that checks in too often has to wait, and only that one', async 
   );
 });
 
-test('a limiter that is out of order loses no check-in', async (t) => {
+test('accepts and stores a check-in if the limiter fails', async (t) => {
   const MAIN = `
     import Worker from 'index.js';
     const CHECKIN_RATE_LIMITER = { limit: async () => { throw new Error('out of order'); } };
@@ -94,7 +94,7 @@ test('a limiter that is out of order loses no check-in', async (t) => {
   assert.ok(worker.logs.some(({ message }) => message.includes('rate_limiter_failed')));
 });
 
-test('if limiter and write both fail, the answer is that of the failed write', async (t) => {
+test('answers write_failed if both limiter and write fail', async (t) => {
   const worker = await startWorker({ checkInLimit: 10, dataset: 'throws' }, t);
   const failed = await worker.checkIn(FULL);
   assert.deepEqual([failed.status, (await refusal(failed)).code], [503, 'write_failed']);

@@ -1,6 +1,6 @@
 /**
- * Cloudflare Access as a way through the gate: whose tokens it lets through, and how it comes by the
- * team's keys. The team is a server here, with keys and tokens made by another library.
+ * Cloudflare Access at the gate: which tokens it accepts, and how it fetches the team's keys. The team is a
+ * server of the test; another library makes its keys and tokens.
  */
 import assert from 'node:assert/strict';
 import { KeyObject, sign as signBytes } from 'node:crypto';
@@ -20,7 +20,7 @@ const HOUR = 60 * MINUTE;
 
 const now = () => Math.floor(Date.now() / 1000);
 
-/** A key of the team's: its private half, and its public one as the team shows it. */
+/** A key pair of the team, with the JWK that the team publishes. */
 async function newKey(kid: string, alg = 'RS256') {
   const { privateKey, publicKey } = await generateKeyPair(alg, { extractable: true });
   const jwk: JWK = { ...(await exportJWK(publicKey)), kid, alg, use: 'sig' };
@@ -31,7 +31,7 @@ type Key = Awaited<ReturnType<typeof newKey>>;
 const key1 = await newKey('key-1');
 const key2 = await newKey('key-2');
 
-/** What the Worker starts with, so that hours pass at once: `/clock?advance=` milliseconds. */
+/** Wraps the Worker with a fake clock; `/clock?advance=` adds milliseconds. */
 const MODULES = {
   main: `
     import { advance } from 'clock';
@@ -56,14 +56,14 @@ const MODULES = {
 
 interface Team {
   readonly origin: string;
-  /** How often the keys were fetched. */
+  /** Number of requests for the keys. */
   fetches: number;
-  /** How the keys are answered; at first, `key1` is. */
+  /** Answers the requests for the keys; by default with `key1`. */
   answer: (response: ServerResponse) => void;
   shows(...keys: Pick<Key, 'jwk'>[]): void;
 }
 
-/** Answers as Access does, which sends certificates along. */
+/** Access sends certificates beside the keys. */
 const keySet = (keys: readonly unknown[]) => (response: ServerResponse) => {
   response.setHeader('content-type', 'application/json');
   response.end(JSON.stringify({ keys, public_cert: { kid: '', cert: '' }, public_certs: [] }));
@@ -92,7 +92,7 @@ async function startTeam(context: { after(stop: () => void): void }): Promise<Te
 
 const accessVars = (origin: string) => ({ ACCESS_TEAM_DOMAIN: origin, ACCESS_AUD: AUD });
 
-/** A team of its own and a Worker behind its Access alone. */
+/** A new team, and a Worker that only accepts that team's Access tokens. */
 async function start(t: TestContext, vars: Record<string, string | undefined> = {}) {
   const team = await startTeam(t);
   const all = { JWT_SECRET: undefined, ...accessVars(team.origin), ...vars };
@@ -117,7 +117,7 @@ const person = (of: Team = team) => ({
   country: 'US',
 });
 
-/** A token of the team's; a claim or header field that is undefined is left out. */
+/** A token of the team; undefined claims and header fields are left out. */
 const sign = (claims: object = {}, { key = key1, of = team, header = {} } = {}) =>
   new SignJWT({ ...person(of), ...claims })
     .setProtectedHeader({ alg: key.alg, kid: key.kid, typ: 'JWT', ...header })
@@ -148,7 +148,7 @@ async function assertUnavailable(response: Response, why?: string) {
 const advance = async (to: Worker, milliseconds: number) =>
   assert.equal(await statusOf(await to.fetch(`/clock?advance=${milliseconds}`)), 200);
 
-test('whoever Access lets through is let through, under their name', async () => {
+test('accepts an Access token, and names its principal', async () => {
   const response = await whoami(await sign());
   assert.equal(response.status, 200);
   assert.equal(response.headers.get('cache-control'), 'no-store');
@@ -166,18 +166,18 @@ test('whoever Access lets through is let through, under their name', async () =>
   assert.equal(second.status, 200, "the team's other key, and one audience");
 });
 
-test('no token, no answer', async () => {
+test('refuses a request without a token or with a malformed one', async () => {
   await assertUnauthorized(await whoami(undefined), 'missing_token');
   await assertUnauthorized(await worker.fetch('/api/x'), 'missing_token');
   for (const garbage of ['', 'x', 'a.b.c', '..', `Bearer ${await sign()}`, `${await sign()}.x`]) {
     await assertUnauthorized(await whoami(garbage), 'invalid_token', garbage);
   }
-  // Behind Access, a request may well have a bearer token of its own.
+  // Behind Access, a request may have an unrelated bearer token.
   const response = await whoami(await sign(), worker, { authorization: 'Bearer x' });
   assert.equal(response.status, 200);
 });
 
-test('a token for another application, of another team or for another time is refused', async () => {
+test('refuses a token with a wrong audience, issuer or time', async () => {
   const wrong: Record<string, readonly unknown[]> = {
     aud: ['x', [], ['x'], '', `${AUD}0`, AUD.toUpperCase(), undefined, null, 1, [[AUD]]],
     iss: ['https://team.cloudflareaccess.com', `${team.origin}/`, '', undefined, null, 1],
@@ -201,7 +201,7 @@ const base64url = (value: object) => Buffer.from(JSON.stringify(value)).toString
 test('RS256 is the only algorithm', async (t) => {
   const unsigned = { alg: 'none', kid: key1.kid, typ: 'JWT' };
   await assertUnauthorized(await whoami(`${base64url(unsigned)}.${base64url(person())}.`), 'invalid_token', 'none');
-  // With the public key as the secret, in every form that a verifier may have it in.
+  // With the public key as the HMAC secret, in every form in which a verifier may hold it.
   const secrets = [await exportSPKI(key1.publicKey), JSON.stringify(key1.jwk), key1.jwk.n ?? ''];
   for (const secret of secrets) {
     const token = await new SignJWT(person())
@@ -209,7 +209,7 @@ test('RS256 is the only algorithm', async (t) => {
       .sign(new TextEncoder().encode(secret));
     await assertUnauthorized(await whoami(token), 'invalid_token', 'HS256');
   }
-  // A signature by RS256 that holds, under another name.
+  // A valid RS256 signature under another algorithm name.
   const rs256 = (header: object) => {
     const message = `${base64url(header)}.${base64url(person())}`;
     const signature = signBytes('sha256', Buffer.from(message), KeyObject.from(key1.privateKey));
@@ -219,7 +219,7 @@ test('RS256 is the only algorithm', async (t) => {
   for (const alg of ['none', 'RS512', 'PS256', 'HS256', 'rs256', '']) {
     await assertUnauthorized(await whoami(rs256({ alg, kid: key1.kid })), 'invalid_token', alg);
   }
-  // Keys of the team's that are for something else, under a header that says RS256.
+  // The team's keys for other algorithms, also under a header with RS256.
   const { team: odd, worker: its } = await start(t);
   const others = await Promise.all(
     ['RS512', 'PS256', 'ES256', 'EdDSA'].map((alg) => newKey(`key-${alg}`, alg)),
@@ -240,7 +240,7 @@ test('RS256 is the only algorithm', async (t) => {
   }
 });
 
-test('only a signature of the key that the token names holds', async () => {
+test('accepts only a signature of the key that the token names', async () => {
   const stranger = await newKey(key1.kid);
   await assertUnauthorized(await whoami(await sign({}, { key: stranger })), 'invalid_token', 'a stranger');
   const exchanged = await sign({}, { key: { ...key1, kid: key2.kid } });
@@ -249,7 +249,7 @@ test('only a signature of the key that the token names holds', async () => {
     const token = await sign({}, { header: { kid } });
     await assertUnauthorized(await whoami(token), 'invalid_token', `kid: ${kid}`);
   }
-  // A key that comes along with the token is none of the team's.
+  // A key that the token itself brings along does not count.
   const header = { kid: 'x', jwk: stranger.jwk, jku: `${team.origin}/cdn-cgi/access/certs`, x5c: [] };
   await assertUnauthorized(await whoami(await sign({}, { key: stranger, header })), 'invalid_token', 'jwk');
 
@@ -289,7 +289,7 @@ test('a token can be limited to one sandbox, and is never unlimited by mistake',
   }
 });
 
-test('a limit under another name refuses the token, at the top level, under custom and anywhere else', async () => {
+test('a limit under another name refuses the token, at any depth', async () => {
   const names = ['sandboxId', 'sandbox-id', 'SANDBOX_ID', 'sandbox', 'sandbox_ids', 'https://example.com/sandbox_id', 'custom.sandbox_id'];
   for (const name of names) {
     const limit = { [name]: 'sandbox-1' };
@@ -315,7 +315,7 @@ test('a token with crit is refused', async () => {
   }
 });
 
-test('keys are fetched once, however many ask at once', async (t) => {
+test('concurrent requests cause one fetch of the keys', async (t) => {
   const { team, worker } = await start(t);
   const token = await sign({}, { of: team });
   team.answer = (response) => void setTimeout(() => keySet([key1.jwk])(response), 300);
@@ -324,20 +324,20 @@ test('keys are fetched once, however many ask at once', async (t) => {
   assert.equal(team.fetches, 1);
 });
 
-test('keys are rotated: a new one holds at once, an old one until it is gone', async (t) => {
+test('after a key rotation, a refetch adds the new key and drops the old one', async (t) => {
   const { team, worker } = await start(t);
   const [token1, token2] = [await sign({}, { of: team }), await sign({}, { of: team, key: key2 })];
   assert.equal(await statusOf(await whoami(token1, worker)), 200);
-  await assertUnauthorized(await whoami(token2, worker), 'invalid_token', 'not yet');
+  await assertUnauthorized(await whoami(token2, worker), 'invalid_token', 'the team has not published it yet');
   assert.equal(team.fetches, 2);
 
   team.shows(key1, key2);
   await advance(worker, 30_000);
   for (const token of [token2, token1]) assert.equal(await statusOf(await whoami(token, worker)), 200);
-  assert.equal(team.fetches, 3, 'for the new one');
+  assert.equal(team.fetches, 3, 'one fetch for the new key');
 
   team.shows(key2);
-  assert.equal(await statusOf(await whoami(token1, worker)), 200, 'nobody asked');
+  assert.equal(await statusOf(await whoami(token1, worker)), 200, 'no refetch yet');
   await advance(worker, HOUR);
   const [later1, later2] = await Promise.all(
     [key1, key2].map((key) => sign({ exp: now() + 7_200 }, { of: team, key })),
@@ -347,19 +347,19 @@ test('keys are rotated: a new one holds at once, an old one until it is gone', a
   await assertUnauthorized(await whoami(later1, worker), 'invalid_token', 'gone');
 });
 
-test('a new key holds at once', async (t) => {
+test('a new key is accepted at once', async (t) => {
   const { team, worker } = await start(t);
   assert.equal(await statusOf(await whoami(await sign({}, { of: team }), worker)), 200);
   team.shows(key2);
   const token = await sign({}, { of: team, key: key2 });
-  // All of them: none is refused because another one's fetch is on its way.
+  // No request is refused while another one fetches the keys.
   const responses = await Promise.all(Array.from({ length: 20 }, () => whoami(token, worker)));
   assert.deepEqual(await Promise.all(responses.map(statusOf)), Array(20).fill(200));
   assert.equal(team.fetches, 2);
   await assertUnauthorized(await whoami(await sign({}, { of: team }), worker), 'invalid_token');
 });
 
-test('made-up keys make the keys be fetched once in 30 seconds', async (t) => {
+test('unknown key ids cause at most one fetch in 30 seconds', async (t) => {
   const { team, worker } = await start(t);
   assert.equal(await statusOf(await whoami(await sign({}, { of: team }), worker)), 200);
   const madeUp = async (count: number) => {
@@ -378,26 +378,26 @@ test('made-up keys make the keys be fetched once in 30 seconds', async (t) => {
   assert.equal(team.fetches, 3);
 });
 
-test('a team that cannot be reached lets nobody in, until it can', async (t) => {
+test('refuses everybody while the team is unreachable, and retries after 5 seconds', async (t) => {
   const { team, worker } = await start(t);
   const token = await sign({}, { of: team });
   team.answer = (response) => void response.destroy();
   await assertUnavailable(await whoami(token, worker));
   team.shows(key1);
-  await assertUnavailable(await whoami(token, worker), 'not yet asked again');
+  await assertUnavailable(await whoami(token, worker), 'no retry yet');
   assert.equal(team.fetches, 1);
   await advance(worker, 5_000);
   assert.equal(await statusOf(await whoami(token, worker)), 200);
   const madeUp = await sign({}, { of: team, header: { kid: 'x' } });
-  await assertUnauthorized(await whoami(madeUp, worker), 'invalid_token', 'that is known again');
+  await assertUnauthorized(await whoami(madeUp, worker), 'invalid_token', 'the keys are known again');
   const log = await logged(worker, /access_keys_not_fetched[^]*access_unavailable/);
   assert.ok(!log.includes(token.split('.')[2]), 'no token in the log');
 });
 
-/** Where a redirect leads. */
+/** The target of a redirect. */
 const other = await startTeam({ after });
 
-test('what is no set of keys is not taken for one', async (t) => {
+test('rejects a response that is not a valid key set', async (t) => {
   const { team, worker } = await start(t);
   const token = await sign({}, { of: team });
   const set = JSON.stringify({ keys: [key1.jwk] });
@@ -406,12 +406,12 @@ test('what is no set of keys is not taken for one', async (t) => {
     nothing: text(''),
     'no object': text('null'),
     'no keys': text('{}'),
-    'keys that are none': text('{"keys": [null]}'),
+    'invalid keys': text('{"keys": [null]}'),
     'an empty set': keySet([]),
     'no key for RS256': keySet([{ ...key1.jwk, alg: 'RS512' }]),
     'an incomplete key': keySet([{ ...key1.jwk, n: undefined }]),
     'an error': text(set, 500),
-    'an error with a 404': text(set, 404),
+    'a 404': text(set, 404),
     'a redirect': text('', 302, { location: `${other.origin}/cdn-cgi/access/certs` }),
     'half a set': (response) => void response.writeHead(200, { 'content-length': 10_000 }).write(set, () => response.destroy()),
   };
@@ -424,24 +424,24 @@ test('what is no set of keys is not taken for one', async (t) => {
   }
   assert.equal(other.fetches, 0, 'the redirect was not followed');
   team.answer = keySet([{ ...key1.jwk, n: '!' }]);
-  await assertUnavailable(await whoami(token, worker), 'a key that is none');
+  await assertUnavailable(await whoami(token, worker), 'an invalid key');
   team.shows(key1);
   await advance(worker, HOUR);
   assert.equal(await statusOf(await whoami(await sign({ exp: now() + 7_200 }, { of: team }), worker)), 200);
 });
 
-test('keys that cannot be fetched again are used for a day', async (t) => {
+test('uses the old keys for a day if a refetch fails', async (t) => {
   const { team, worker } = await start(t);
   const exp = now() + 48 * 3_600;
   const token = await sign({ exp }, { of: team });
   const newer = await sign({ exp }, { of: team, key: key2 });
   assert.equal(await statusOf(await whoami(token, worker)), 200);
   team.answer = text('', 500);
-  await assertUnavailable(await whoami(await sign({}, { of: team, key: key2 }), worker), 'it may be a new one');
+  await assertUnavailable(await whoami(await sign({}, { of: team, key: key2 }), worker), 'it may be a new key');
   for (const hour of [1, 2, 23]) {
     await advance(worker, hour === 23 ? 21 * HOUR : HOUR);
     assert.equal(await statusOf(await whoami(token, worker)), 200, `after ${hour} h`);
-    await assertUnavailable(await whoami(newer, worker), 'a new one');
+    await assertUnavailable(await whoami(newer, worker), 'a new key');
   }
   assert.equal(team.fetches, 5);
   await advance(worker, HOUR);
@@ -451,7 +451,7 @@ test('keys that cannot be fetched again are used for a day', async (t) => {
   assert.equal(await statusOf(await whoami(token, worker)), 200);
 });
 
-test('a team that does not answer keeps nobody for longer than a few seconds', async (t) => {
+test('gives up after 5 seconds if the team does not answer', async (t) => {
   const { team, worker } = await start(t);
   const token = await sign({}, { of: team });
   team.answer = () => {};
@@ -463,7 +463,7 @@ test('a team that does not answer keeps nobody for longer than a few seconds', a
   assert.equal(team.fetches, 1);
 });
 
-test('a request that is cancelled while it fetches the keys leaves nobody waiting', async (t) => {
+test('a request that is cancelled while it fetches the keys does not block later ones', async (t) => {
   const { team, worker } = await start(t);
   const token = await sign({}, { of: team });
   const asked = new Promise<void>((resolve) => (team.answer = () => resolve()));
@@ -486,7 +486,7 @@ const hs256 = (claims: object = {}) =>
     .setProtectedHeader({ alg: 'HS256' })
     .sign(new TextEncoder().encode(JWT_SECRET));
 
-test('with JWT_SECRET, too, either token opens the gate, and a bearer token is judged first', async (t) => {
+test('with JWT_SECRET, accepts either token, and checks a bearer token first', async (t) => {
   const { team, worker } = await start(t, { JWT_SECRET, INTERNAL_API_SECRET: 'internal-1' });
   const assertion = await sign({}, { of: team });
   const via = async (response: Response) => ((await response.json()) as { via?: string }).via;
@@ -500,18 +500,18 @@ test('with JWT_SECRET, too, either token opens the gate, and a bearer token is j
   const key = { 'x-internal-api-key': 'internal-1' };
   assert.equal(await via(await whoami(assertion, worker, { ...bearer, ...key })), 'internal');
   assert.equal((await whoami(assertion, worker, { ...bearer, 'x-internal-api-key': 'x' })).status, 403);
-  // Neither is taken for the other.
+  // Neither token is accepted in place of the other.
   await assertUnauthorized(await whoami(await hs256({ iss: team.origin, aud: AUD }), worker), 'invalid_token');
   await assertUnauthorized(await whoami(undefined, worker, { authorization: `Bearer ${assertion}` }), 'invalid_token');
 });
 
-test('without both variables, a token of Access opens nothing', async (t) => {
+test('ignores Access tokens if neither variable is set', async (t) => {
   const plain = await startWorker({}, t);
   await assertUnauthorized(await whoami(await sign(), plain), 'missing_token');
   assert.equal(await statusOf(await whoami(await sign(), plain, { authorization: `Bearer ${await hs256()}` })), 200);
 });
 
-test('half a configuration shuts the gate, and the log says what is missing', async (t) => {
+test('an incomplete Access configuration shuts the gate, and the log names the variable', async (t) => {
   const halves: [Record<string, string | undefined>, RegExp][] = [
     [{ ACCESS_AUD: undefined }, /ACCESS_AUD is missing or empty/],
     [{ ACCESS_AUD: ' ' }, /ACCESS_AUD is missing or empty/],

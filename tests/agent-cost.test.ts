@@ -1,6 +1,6 @@
 /**
- * What keeps the agent cheap and can be seen without a clock: it sleeps between check-ins, and it does
- * not read its authorities again for each. The figures are `npm run bench -- --only agent`.
+ * Costs of the agent that a test can check without timing: it sleeps between check-ins, and resumes its TLS
+ * session. `npm run bench -- --only agent` measures the figures.
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -21,7 +21,7 @@ import { AGENT } from '../harness/agent.ts';
 import { RUN } from '../harness/processes.ts';
 
 const STATUS = JSON.stringify({ state: 'running', pid: 1, uptime: 1, restarts: 0, lastExit: null });
-/** Long enough for anything that is done every second or so. */
+/** Long enough to notice anything that runs every second or so. */
 const WINDOW_MS = 3_000;
 const QUIET_MS = 500;
 const QUIET_DEADLINE_MS = 20_000;
@@ -33,7 +33,6 @@ function folder(context: TestContext): string {
   return folder;
 }
 
-/** Accepts check-ins and serves the status of the process. */
 async function listen(context: TestContext, server: Server): Promise<number> {
   server.listen(0, 'localhost');
   await once(server, 'listening');
@@ -44,7 +43,7 @@ async function listen(context: TestContext, server: Server): Promise<number> {
   return (server.address() as AddressInfo).port;
 }
 
-/** Starts the agent, which checks in at once; it ends with the test. */
+/** Starts the agent, which checks in at once and ends with the test. */
 function start(
   context: TestContext,
   args: readonly string[],
@@ -64,13 +63,13 @@ function start(
   });
   context.after(async () => {
     const ended = once(agent, 'close');
-    agent.kill(); // in order, so that its command ends, too
+    agent.kill(); // not SIGKILL, so that the agent ends its command
     await ended;
   });
   return agent;
 }
 
-/** What the threads did so far, once they have all come to rest. */
+/** Waits until no thread wakes up; returns the context switches so far. */
 async function atRest(pid: number): Promise<ReadonlyMap<string, number>> {
   const deadline = Date.now() + QUIET_DEADLINE_MS;
   for (let before = contextSwitches(pid); ; ) {

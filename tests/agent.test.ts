@@ -1,4 +1,4 @@
-/** The real agent against the running Worker, and against servers that are not well. */
+/** The real agent against the running Worker, and against faulty servers. */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -21,7 +21,7 @@ interface Run {
   readonly stderr: string;
 }
 
-/** Runs the agent with nothing but these variables in its environment. */
+/** Runs the agent with only these environment variables. */
 function agent(args: readonly string[], env: Record<string, string> = {}): Promise<Run> {
   return new Promise((resolve) => {
     execFile(AGENT, args, { env, timeout: 30_000 }, (error, stdout, stderr) => {
@@ -58,7 +58,7 @@ async function serve(t: TestContext, server: Server): Promise<string> {
 const worker = await startWorker();
 test.beforeEach(() => worker.clear());
 
-test('what the agent sends is what is stored', async () => {
+test('stores what the agent sends', async () => {
   const run = await agent(['once'], machine(worker.url));
   assert.equal(run.code, 0, run.stderr);
   assertNoSecret(run);
@@ -71,7 +71,7 @@ test('what the agent sends is what is stored', async () => {
     sent.controllerCommit,
     '', // this machine has no OpenClaw
     '',
-    'stopped', // nothing says otherwise
+    'stopped', // there is no source of the state
     '',
     'machine-7',
     '',
@@ -87,7 +87,7 @@ test('what the agent sends is what is stored', async () => {
   assert.match(run.stdout, /204 No Content: accepted/);
 });
 
-test('the health of the process and the versions that the machine knows are reported', async (t) => {
+test('reports the process status and the configured versions', async (t) => {
   const status = {
     state: 'running',
     pid: 1,
@@ -123,17 +123,17 @@ test('deltas are measured against the last accepted check-in', async (t) => {
   const restarts = async (count: number) => (await worker.points(count))[count - 1].doubles[0];
 
   assert.equal((await agent(['once'], env)).code, 0);
-  assert.equal(await restarts(1), 0, 'there was nothing to measure against');
+  assert.equal(await restarts(1), 0, 'there is no previous check-in');
   status.restarts = 8;
   assert.equal((await agent(['once'], { ...env, KILOCODE_API_KEY: 'another-key' })).code, 77);
   status.restarts = 9;
   assert.equal((await agent(['once'], env)).code, 0);
-  assert.equal(await restarts(2), 4, 'what was refused is not lost');
+  assert.equal(await restarts(2), 4, 'the restarts of a refused check-in are not lost');
   assert.equal((await agent(['once'], env)).code, 0);
   assert.equal(await restarts(3), 0, 'and not reported twice');
 });
 
-test('a refusal is printed with its code and what to check, and exits 77', async () => {
+test('prints a refusal with its code and a hint, and exits 77', async () => {
   const refusals: [Record<string, string>, string, string][] = [
     [{ KILOCODE_API_KEY: 'another-key' }, 'wrong_api_key', 'KILOCODE_API_KEY'],
     [{ OPENCLAW_GATEWAY_TOKEN: 'a'.repeat(64) }, 'wrong_gateway_token', 'OPENCLAW_GATEWAY_TOKEN'],
@@ -147,7 +147,7 @@ test('a refusal is printed with its code and what to check, and exits 77', async
   }
 });
 
-test('a server that answers 500 is unavailable, and so are one that hangs and none at all', async (t) => {
+test('exits 69 if the server answers 500, hangs or is absent', async (t) => {
   const broken = await serve(t, createServer((_, response) => void response.writeHead(500).end()));
   const hanging = await serve(t, createServer(() => {}));
   const nowhere = `http://127.0.0.1:${await freePort()}`;
@@ -159,7 +159,7 @@ test('a server that answers 500 is unavailable, and so are one that hangs and no
   }
 });
 
-test('a missing setting exits 64 and is named', async () => {
+test('names a missing setting and exits 64', async () => {
   for (const name of Object.keys(machine(worker.url))) {
     const { [name]: _, ...env } = machine(worker.url) as Record<string, string>;
     const run = await agent(['once'], env);
@@ -181,13 +181,13 @@ test('a dry run prints a body that the Worker accepts, and sends nothing', async
   assert.equal((await worker.points(1)).length, 1);
 });
 
-test('the token that it derives is the one that the Worker accepts', async () => {
+test('derives the gateway token that the Worker accepts', async () => {
   const { stdout, code } = await agent(['gateway-token', SANDBOX_ID], { GATEWAY_TOKEN_SECRET });
   assert.equal(code, 0);
   assert.equal(stdout, `${gatewayToken(SANDBOX_ID)}\n`);
 });
 
-test('doctor names each fault by its code, and writes nothing', async (t) => {
+test('doctor reports each fault by its code, and writes nothing', async (t) => {
   const misconfigured = await startWorker({ dataset: 'missing' }, t);
   const other = gatewayToken('another-sandbox');
   const faults: [Record<string, string>, string | undefined, string | undefined][] = [
@@ -209,7 +209,7 @@ test('doctor names each fault by its code, and writes nothing', async (t) => {
     const run = await agent(['doctor', '--json'], {
       ...machine(worker.url, change),
       KILOCLAW_OPENCLAW_COMMAND: openclaw,
-      // Not the default place, which is root's.
+      // The default folder belongs to root.
       KILOCLAW_STATE_FILE: path.join(tmpdir(), 'state-of-nobody.json'),
     });
     assertNoSecret(run);
@@ -219,5 +219,5 @@ test('doctor names each fault by its code, and writes nothing', async (t) => {
     assert.deepEqual([ok, run.code], code ? [false, 1] : [true, 0]);
   }
   await worker.checkIn({ ...MINIMAL, sandboxId: SANDBOX_ID });
-  assert.equal((await worker.points(1)).length, 1, 'only the one that was meant');
+  assert.equal((await worker.points(1)).length, 1, 'doctor wrote no point');
 });

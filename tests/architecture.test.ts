@@ -1,4 +1,4 @@
-/** The laws of docs/architecture.md that the tree itself shows. */
+/** The rules of docs/architecture.md that the source files can show. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -9,10 +9,9 @@ const files = execFileSync('git', ['ls-files', '--cached', '--others', '--exclud
   .trim()
   .split('\n');
 
-/** Source text by file name. */
 type Sources = ReadonlyMap<string, string>;
 
-/** The paths within a `use` declaration, with its groups expanded: `a::{b, c::d}` is `a::b` and `a::c::d`. */
+/** The paths of a `use` declaration, with groups expanded: `a::{b, c::d}` becomes `a::b` and `a::c::d`. */
 function expand(use: string): string[] {
   const [, head, body] = /^([\w:]*)\{(.*)\}$/s.exec(use.trim()) ?? [];
   if (body === undefined) return [use.trim().replace(/\s+as\s+\w+$/, '')];
@@ -26,7 +25,7 @@ function expand(use: string): string[] {
   return parts.filter((part) => part.trim() !== '').flatMap((part) => expand(part).map((path) => head + path));
 }
 
-/** Which modules each module of a crate imports. The key of `src/a/b.rs` is `a::b`, of `lib.rs` it is empty. */
+/** The modules that each module of a crate imports. The key of `src/a/b.rs` is `a::b`, that of `lib.rs` is ''. */
 function imports(sources: Sources): ReadonlyMap<string, ReadonlySet<string>> {
   const modules = new Map<string, string>();
   for (const [file, text] of sources) {
@@ -53,7 +52,7 @@ function imports(sources: Sources): ReadonlyMap<string, ReadonlySet<string>> {
       if (parts[0] === 'crate' || parts[0] === 'self') parts.shift();
       let target = [...base, ...parts];
       while (target.length > 0 && !modules.has(target.join('::'))) target.pop();
-      // A module that only re-exports its children is their facade, and does not depend on them.
+      // A re-export makes a module a facade of its child, not dependent on it.
       if (target.join('::') !== module && !facade.has(path)) targets.add(target.join('::'));
     }
     edges.set(module, targets);
@@ -61,7 +60,7 @@ function imports(sources: Sources): ReadonlyMap<string, ReadonlySet<string>> {
   return edges;
 }
 
-/** Groups of modules that import each other, directly or not. */
+/** Groups of modules that import each other, directly or indirectly. */
 function circles(sources: Sources): string[][] {
   const edges = imports(sources);
   const reachable = (from: string): Set<string> => {
@@ -94,14 +93,14 @@ const CRATES = [
 ];
 
 for (const folder of CRATES) {
-  test(`${folder} has no import circle`, () => {
+  test(`${folder} has no import cycle`, () => {
     const sources = crate(folder);
     assert.ok(sources.size > 1, 'it has files');
     assert.deepEqual(circles(sources), []);
   });
 }
 
-test('a circle would be found', () => {
+test('the check finds an import cycle', () => {
   const tree = (b: string) =>
     new Map([
       ['lib.rs', 'mod a;\nmod b;\npub use a::A;'],
@@ -114,7 +113,7 @@ test('a circle would be found', () => {
   assert.deepEqual(circles(tree('#[cfg(test)]\nmod tests {\n    use crate::a::A;\n}')), []);
 });
 
-test('the crates below crates/ know no Worker, no HTTP and no I/O', () => {
+test('the crates below crates/ use no Workers API, no HTTP and no I/O', () => {
   for (const file of files.filter((file) => /^crates\/[^/]+\/Cargo\.toml$/.test(file))) {
     const [, dependencies] = /\[dependencies\]\n(.*?)(?:\n\[|$)/s.exec(readFileSync(file, 'utf8')) ?? [];
     assert.ok(dependencies, file);

@@ -1,4 +1,4 @@
-/** What a body may hold, and how large it may be. */
+/** Valid contents and sizes of a body. */
 import assert from 'node:assert/strict';
 import { connect } from 'node:net';
 import { test } from 'node:test';
@@ -24,11 +24,11 @@ const OPTIONAL = ['machineId', 'lastExitReason'] as const;
 
 const LIMIT = 16 * 1024;
 
-/** Asserts that a body is refused for this field. `raw` goes into the JSON as it is. */
+/** Asserts that a body is refused for this field, whose JSON is `raw`; `undefined` leaves the field out. */
 async function assertFieldRefused(field: string, raw: string | undefined) {
   const fields = { ...FULL, [field]: undefined };
   const json = JSON.stringify(fields).replace(/\}$/, raw === undefined ? '}' : `,"${field}":${raw}}`);
-  // The token of an invalid sandboxId would be wrong, but the body is checked first.
+  // With an invalid sandboxId the token is wrong, too, but the body is checked first.
   const response = await worker.checkIn(json);
   const { expected, ...rest } = await refusal(response);
   assert.deepEqual(
@@ -44,7 +44,7 @@ async function assertAccepted(change: Record<string, unknown>) {
   assert.equal(response.status, 204, await response.text());
 }
 
-test('every required field must be there', async () => {
+test('refuses a body without a required field', async () => {
   for (const field of Object.keys(FULL)) {
     if ((OPTIONAL as readonly string[]).includes(field)) {
       await assertAccepted({ [field]: undefined });
@@ -54,21 +54,21 @@ test('every required field must be there', async () => {
   }
 });
 
-test('only what the contract lets be null may be null', async () => {
+test('accepts null only in nullable fields', async () => {
   for (const field of Object.keys(FULL)) {
     if ((NULLABLE as readonly string[]).includes(field)) await assertAccepted({ [field]: null });
     else await assertFieldRefused(field, 'null');
   }
 });
 
-test('a wrong type is refused, whatever it could be converted to', async () => {
+test('refuses a wrong type, even if it could be converted', async () => {
   for (const [field, value] of Object.entries(FULL)) {
     const wrong = typeof value === 'string' ? ['1', 'true', '["x"]'] : ['"1"', 'true', '[1]'];
     for (const raw of [...wrong, '{}']) await assertFieldRefused(field, raw);
   }
 });
 
-test('numbers are within their bounds', async () => {
+test('refuses numbers outside their bounds', async () => {
   for (const field of NUMBERS) {
     const highest = HIGHEST[field];
     for (const raw of ['-1', '-0.001', '-1e-300', '1e999', '-1e999', '1e308', `${highest * 1.001}`]) {
@@ -78,7 +78,7 @@ test('numbers are within their bounds', async () => {
   }
 });
 
-test('identifiers hold no control characters', async () => {
+test('refuses control characters in identifiers', async () => {
   const texts = ['a\0', '\x1b[31m', 'a\r\nb', '\x7f', '\x9b', '\u202ea', '\u2066', '\u2028'];
   for (const field of ['sandboxId', ...NON_EMPTY, ...NULLABLE, 'machineId']) {
     for (const text of texts) await assertFieldRefused(field, JSON.stringify(text));
@@ -87,7 +87,7 @@ test('identifiers hold no control characters', async () => {
   for (const text of texts) await assertAccepted({ lastExitReason: text });
 });
 
-test('strings are measured in bytes of UTF-8', async () => {
+test('measures strings in UTF-8 bytes', async () => {
   await assertAccepted({ sandboxId: 'é'.repeat(48) });
   await assertFieldRefused('sandboxId', JSON.stringify('é'.repeat(48) + 'x'));
   await assertFieldRefused('sandboxId', '""');
@@ -99,11 +99,11 @@ test('strings are measured in bytes of UTF-8', async () => {
   for (const field of [...NULLABLE, ...OPTIONAL]) await assertAccepted({ [field]: '' });
 });
 
-test('unknown fields are ignored', async () => {
+test('ignores unknown fields', async () => {
   await assertAccepted({ diskBytesFree: 1, nested: { deep: [[null]] }, SandboxId: 7, '': '' });
 });
 
-test('what is not a JSON object in UTF-8 is refused', async () => {
+test('refuses a body that is not a JSON object in UTF-8', async () => {
   const code = async (body: string | Uint8Array<ArrayBuffer>) => {
     const response = await worker.checkIn(body);
     assert.equal(response.status, 400);
@@ -122,7 +122,7 @@ test('what is not a JSON object in UTF-8 is refused', async () => {
   assert.equal(await code(json), 'not_json');
 });
 
-/** A valid body of this many bytes. */
+/** A valid body, padded to `bytes`. */
 const ofSize = (bytes: number) => {
   const padded = (padding: string) => JSON.stringify({ ...FULL, padding });
   return padded('x'.repeat(bytes - padded('').length));
@@ -138,7 +138,7 @@ const stream = (body: string) =>
     },
   });
 
-test('a body may be 16 KiB and not a byte more, with and without content-length', async () => {
+test('accepts 16 KiB and not a byte more, with and without content-length', async () => {
   for (const [bytes, status] of [[LIMIT, 204], [LIMIT + 1, 413]] as const) {
     const body = ofSize(bytes);
     assert.equal(new TextEncoder().encode(body).length, bytes);
@@ -152,7 +152,7 @@ test('a body may be 16 KiB and not a byte more, with and without content-length'
   assert.equal((await worker.checkIn(stream(JSON.stringify(FULL)))).status, 204);
 });
 
-/** Sends the start of a request, keeps the connection open, and reads the first line of the answer. */
+/** Sends a part of a request, keeps the connection open, and returns the first line of the response. */
 function answerToPart(headers: Record<string, string>, part: string): Promise<string> {
   return new Promise((resolve, reject) => {
     const socket = connect(Number(worker.url.port), worker.url.hostname);
@@ -169,7 +169,7 @@ function answerToPart(headers: Record<string, string>, part: string): Promise<st
   });
 }
 
-test('a body that is too large is refused before the rest of it arrives', async () => {
+test('refuses a body that is too large before the rest of it arrives', async () => {
   const refused = 'HTTP/1.1 413 Payload Too Large';
   assert.equal(await answerToPart({ 'content-length': '1000000000' }, '{'), refused);
   const chunk = 'x'.repeat(LIMIT + 1);
@@ -177,12 +177,12 @@ test('a body that is too large is refused before the rest of it arrives', async 
   assert.equal(await answerToPart({ 'transfer-encoding': 'chunked' }, chunked), refused);
 });
 
-test('a wrong key is refused before the body arrives', async () => {
+test('refuses a wrong key before the body arrives', async () => {
   const headers = { authorization: 'Bearer wrong', 'content-length': '100' };
   assert.equal(await answerToPart(headers, ''), 'HTTP/1.1 403 Forbidden');
 });
 
-test('content-type is not required', async () => {
+test('does not require a content-type', async () => {
   for (const type of [undefined, 'text/plain', 'application/x-www-form-urlencoded']) {
     assert.equal((await worker.checkIn(MINIMAL, { 'content-type': type })).status, 204);
   }

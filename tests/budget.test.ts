@@ -1,7 +1,7 @@
 /**
- * What an accepted check-in may cost, in figures that do not vary: crossings between JavaScript and
- * wasm, allocations in wasm memory asked for by JavaScript, and the size of the bundle. Who gets
- * below a budget lowers it here; who must raise one says why.
+ * Budgets of an accepted check-in in figures that do not vary: crossings between JavaScript and wasm,
+ * allocations that JavaScript requests in wasm memory, and bundle size. A change that gets below a budget
+ * lowers it here; a change that raises one gives the reason.
  */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -15,16 +15,16 @@ import { startWorker } from '../harness/worker.ts';
 const BUDGET = { intoWasm: 3, outOfWasm: 2, allocations: 5 };
 
 /**
- * The bundle as it is uploaded, gzipped, in bytes. Of these, 79 kB are the operators' questions and answers
- * with the client that asks, 6 kB their description, and 8 kB Cloudflare Access: the claims of its
- * tokens, awaiting the runtime from Rust, and when keys are fetched. RS256 itself is the runtime's.
+ * The uploaded bundle, gzipped, in bytes. Of these, 79 kB are the operators' reports with the client that
+ * queries Analytics Engine, 6 kB their OpenAPI description, and 8 kB Cloudflare Access: token claims, awaiting
+ * the runtime from Rust, and the timing of key fetches. The runtime implements RS256.
  */
 const BUNDLE_BUDGET = 209_000;
 
-/** wasm-bindgen's allocator, under its own names or, in a stripped module, under short ones. */
+/** wasm-bindgen's allocator, by its own names or, in a stripped module, by short ones. */
 const ALLOCATOR = /^in __wbindgen_(malloc|realloc|export\d*)$/;
 
-/** Counts every call through the boundary, by name. */
+/** Counts every call across the boundary, by name. */
 const COUNT = `
   export const calls = new Map();
   const counted = (functions, direction) => Object.fromEntries(
@@ -57,7 +57,7 @@ test('an accepted check-in crosses the boundary no more often than its budget', 
   const worker = await startWorker({ modules: { main: MAIN, count: COUNT } }, t);
   const calls = async () =>
     (await (await worker.fetch('/calls')).json()) as Record<string, number>;
-  // The first one reads the bindings.
+  // The first check-in also reads the bindings.
   assert.equal((await worker.checkIn(FULL, { 'fly-region': 'fra' })).status, 204);
   assert.ok((await calls())['in fetch'] === 1, 'the calls are counted');
 

@@ -1,4 +1,4 @@
-/** Settings that stand in more than one file agree. */
+/** Settings that several files share are equal. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -13,7 +13,7 @@ const setting = (file: string, name: string) => {
   return value;
 };
 
-test('local development runs what is deployed', () => {
+test('local development builds and runs the deployed Worker', () => {
   for (const name of ['name', 'main', 'compatibility_date']) {
     assert.equal(setting('wrangler.dev.toml', name), setting('wrangler.toml', name), name);
   }

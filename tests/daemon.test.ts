@@ -1,4 +1,4 @@
-/** The agent as a daemon, end to end: its check-ins through a network that fails, into the Worker. */
+/** The agent as a daemon, end to end: its check-ins reach the Worker through a failing network. */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -16,10 +16,10 @@ import { startWorker, type Worker } from '../harness/worker.ts';
 
 const SANDBOX_ID = 'sandbox-7';
 
-/** A machine whose counters and whose process the test sets. */
+/** A machine whose counters and process status the test sets. */
 class Machine {
   readonly folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-daemon-'));
-  /** The controller's status of the process. */
+  /** The status that the controller reports. */
   readonly process = { state: 'running', pid: 1, uptime: 1, restarts: 0, lastExit: null as unknown };
 
   constructor(context: TestContext) {
@@ -29,7 +29,7 @@ class Machine {
     this.transfer(0, 0);
   }
 
-  /** Sets the counters of eth0, in one step: the agent may be reading. */
+  /** Sets the counters of eth0 atomically, because the agent may read at the same time. */
   transfer(bytesIn: number, bytesOut: number) {
     const [now, next] = ['dev', 'next'].map((name) => path.join(this.folder, 'net', name)) as [string, string];
     const line = `eth0: ${bytesIn} 0 0 0 0 0 0 0 ${bytesOut} 0 0 0 0 0 0 0`;
@@ -45,7 +45,6 @@ class Network {
   #cut: 'no' | 'refuses' | 'swallows' = 'no';
   attempts = 0;
 
-  /** Between `server` and `port`. */
   constructor(server: Server, port: number) {
     this.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}${CHECK_IN_PATH}`;
     server.on('connection', (near: Socket) => {
@@ -71,7 +70,7 @@ class Network {
     return network;
   }
 
-  /** Cuts the connections that there are; new ones are refused, or taken and never answered. */
+  /** Drops open connections; refuses new ones, or accepts and never answers them. */
   cut(how: 'refuses' | 'swallows') {
     this.#cut = how;
     this.#drop();
@@ -92,7 +91,7 @@ class Network {
   }
 }
 
-/** Starts the agent, checking in at once and every second; it ends with the test. */
+/** Starts the agent, which checks in at once and every second; it ends with the test. */
 async function watch(context: TestContext, machine: Machine, url: string): Promise<ChildProcess> {
   const controller = createHttpServer((_, response) => response.end(JSON.stringify(machine.process)));
   controller.listen(0, '127.0.0.1');
@@ -129,13 +128,12 @@ async function stop(agent: ChildProcess, signal: NodeJS.Signals = 'SIGKILL'): Pr
   return agent.exitCode;
 }
 
-/** The sums over all points: restarts, bytes in, bytes out. */
+/** Sums over all points: restarts, bytes in, bytes out. */
 async function reported(worker: Worker): Promise<number[]> {
   const points = await worker.points(1);
   return [0, 4, 5].map((slot) => points.reduce((sum, { doubles }) => sum + Number(doubles[slot]), 0));
 }
 
-/** Waits until something is so. */
 async function until(so: () => Promise<boolean> | boolean, what: string) {
   const deadline = Date.now() + 30_000;
   while (!(await so())) {
@@ -148,7 +146,7 @@ const worker = await startWorker();
 test.beforeEach(() => worker.clear());
 
 for (const how of ['refuses', 'swallows'] as const) {
-  test(`a network that ${how} for several intervals costs nothing`, async (context) => {
+  test(`nothing is lost while the network ${how} connections for several intervals`, async (context) => {
     const machine = new Machine(context);
     const network = await Network.to(worker, context);
     await watch(context, machine, network.url);
@@ -159,7 +157,7 @@ for (const how of ['refuses', 'swallows'] as const) {
     for (const [index, [bytesIn, bytesOut, restarts]] of steps.entries()) {
       machine.transfer(bytesIn, bytesOut);
       machine.process.restarts = restarts;
-      await until(() => network.attempts > before + index, 'it keeps trying');
+      await until(() => network.attempts > before + index, 'the agent retries');
     }
     const stored = (await worker.points(1)).length;
     network.restore();
@@ -171,7 +169,7 @@ for (const how of ['refuses', 'swallows'] as const) {
   });
 }
 
-test('counters that are reset while nobody hears lose nothing', async (context) => {
+test('nothing is lost if counters reset while the network is down', async (context) => {
   const machine = new Machine(context);
   const network = await Network.to(worker, context);
   machine.transfer(500, 500);
@@ -180,12 +178,12 @@ test('counters that are reset while nobody hears lose nothing', async (context) 
   network.cut('refuses');
   const tried = async () => {
     const { attempts } = network;
-    await until(() => network.attempts > attempts + 1, 'it keeps trying');
+    await until(() => network.attempts > attempts + 1, 'the agent retries');
   };
   machine.transfer(2_500, 1_500);
   machine.process.restarts = 4;
   await tried();
-  // The machine's interface came up anew, and the controller was restarted.
+  // As after a restart of the interface and of the controller.
   machine.transfer(70, 8);
   machine.process.restarts = 1;
   await tried();
@@ -194,7 +192,7 @@ test('counters that are reset while nobody hears lose nothing', async (context) 
   assert.deepEqual(await reported(worker), [5, 2_070, 1_008]);
 });
 
-test('an agent that is killed goes on where it was', async (context) => {
+test('a restarted agent reports what a killed one had not', async (context) => {
   const machine = new Machine(context);
   const network = await Network.to(worker, context);
   const first = await watch(context, machine, network.url);
@@ -203,7 +201,7 @@ test('an agent that is killed goes on where it was', async (context) => {
   machine.transfer(1_000, 100);
   machine.process.restarts = 2;
   const { attempts } = network;
-  await until(() => network.attempts > attempts + 1, 'it keeps trying');
+  await until(() => network.attempts > attempts + 1, 'the agent retries');
   await stop(first);
   machine.transfer(1_250, 110);
   network.restore();
@@ -212,7 +210,7 @@ test('an agent that is killed goes on where it was', async (context) => {
   assert.deepEqual(await reported(worker), [2, 1_250, 110]);
 });
 
-test('the last check-in says that the agent is ending', async (context) => {
+test('the last check-in of a stopped agent has the state shutting_down', async (context) => {
   const machine = new Machine(context);
   const agent = await watch(context, machine, new URL(CHECK_IN_PATH, worker.url).href);
   await worker.points(1);

@@ -1,4 +1,4 @@
-/** The golden data point: what is stored, slot by slot. */
+/** The golden data point, slot by slot. */
 import assert from 'node:assert/strict';
 import { beforeEach, test } from 'node:test';
 
@@ -9,7 +9,7 @@ import { startWorker } from '../harness/worker.ts';
 const worker = await startWorker();
 beforeEach(() => worker.clear());
 
-/** The one stored point, its unused slots checked and cut off. */
+/** The only stored point, without its unused slots, which have to be empty. */
 async function storedPoint() {
   const points = await worker.points(1);
   assert.equal(points.length, 1);
@@ -19,7 +19,7 @@ async function storedPoint() {
   return { dataset, index1, blobs: blobs.slice(0, 9), doubles: doubles.slice(0, 6) };
 }
 
-test('holds a full check-in, positionally', async () => {
+test('stores a full check-in, slot by slot', async () => {
   const response = await worker.checkIn(FULL, { 'fly-region': 'fra' });
   assert.equal(response.status, 204);
   assert.equal(await response.text(), '');
@@ -48,7 +48,7 @@ test('holds a full check-in, positionally', async () => {
   });
 });
 
-test('holds a minimal check-in with "" for what is not known', async () => {
+test('stores a minimal check-in with "" for missing values', async () => {
   assert.equal((await worker.checkIn(MINIMAL)).status, 204);
   assert.deepEqual(await storedPoint(), {
     dataset: 'kiloclaw_controller_telemetry',
@@ -68,7 +68,7 @@ test('holds a minimal check-in with "" for what is not known', async () => {
   });
 });
 
-test('keeps UTF-8 at the limits whole', async () => {
+test('keeps UTF-8 strings at the limits intact', async () => {
   const body = {
     ...FULL,
     sandboxId: '🦀'.repeat(24), // 96 bytes
@@ -96,7 +96,7 @@ test('keeps numbers exactly', async () => {
   assert.deepEqual((await storedPoint()).doubles, Object.values(numbers));
 });
 
-test('the largest check-in there can be is stored, not dropped', async () => {
+test('stores the largest possible check-in', async () => {
   const longest = 'x'.repeat(1024);
   const body = {
     ...FULL,
@@ -114,7 +114,7 @@ test('the largest check-in there can be is stored, not dropped', async () => {
   assert.equal((await storedPoint()).blobs[6], longest, 'the region is cut at 1,024 bytes');
 });
 
-test('the layout that other programs read is the one that is written', async () => {
+test('writes the layout in data-point.json', async () => {
   assert.equal((await worker.checkIn(FULL, { 'fly-region': 'fra' })).status, 204);
   const { index1, blobs, doubles } = await storedPoint();
   const values: Record<string, unknown> = { ...FULL, flyRegion: 'fra' };

@@ -1,4 +1,4 @@
-/** Where dependencies come from, and why each is there. What they may be is deny.toml's. */
+/** Every dependency has an allowed source and a stated purpose. deny.toml has the rules for licences and bans. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -7,13 +7,13 @@ import { test } from 'node:test';
 const CRATES_IO = 'registry+https://github.com/rust-lang/crates.io-index';
 const NPM = 'https://registry.npmjs.org/';
 
-/** The files of the repository that end like this. */
+/** The tracked files that match. */
 const tracked = (...patterns: string[]) =>
   execFileSync('git', ['ls-files', '--', ...patterns], { encoding: 'utf8' }).split('\n').filter(Boolean);
 
 const text = (file: string) => readFileSync(file, 'utf8');
 
-/** The sources of crates in a lock file that are not crates.io. */
+/** Sources in a lock file other than crates.io. */
 const foreignCrates = (lock: string) =>
   [...lock.matchAll(/^source = "(.*)"$/gm)]
     .map(([, source]) => source)
@@ -25,14 +25,14 @@ interface NpmPackage {
   readonly link?: boolean;
 }
 
-/** The packages in a lock file that come from elsewhere than npm's registry, or can change unseen. */
+/** Packages in a lock file that are not from npm's registry, or have no integrity hash. */
 const foreignPackages = (lock: string) =>
   Object.entries((JSON.parse(lock) as { packages: Record<string, NpmPackage> }).packages)
     .filter(([path, { link }]) => path.includes('node_modules/') && link !== true)
     .filter(([, { resolved = NPM, integrity }]) => !resolved.startsWith(NPM) || !integrity)
     .map(([path]) => path);
 
-/** The dependencies in a manifest without a comment above them; two neighbours may share one. */
+/** Dependencies in a manifest without a comment above them; two adjacent ones may share a comment. */
 function unexplained(manifest: string): string[] {
   const names = [];
   let section = '';
@@ -54,27 +54,27 @@ test('every crate in a lock file comes from crates.io', () => {
   for (const lock of locks) assert.deepEqual(foreignCrates(text(lock)), [], lock);
 });
 
-test("every package in a lock file comes from npm's registry, and no other contents will do", () => {
+test("every package in a lock file comes from npm's registry and has an integrity hash", () => {
   const locks = tracked('package-lock.json', '**/package-lock.json');
   assert.ok(locks.includes('package-lock.json'));
   for (const lock of locks) assert.deepEqual(foreignPackages(text(lock)), [], lock);
 });
 
-test('a registry is configured by machines, not here', () => {
+test('the repository configures no registry', () => {
   assert.deepEqual(tracked('*.npmrc', '*pip.conf', '*.yarnrc*', '*credentials.toml'), []);
   for (const file of tracked('*.cargo/config*')) {
     assert.doesNotMatch(text(file), /^\s*\[?(source|registry|registries)\b/m, file);
   }
 });
 
-test('every dependency in a Cargo.toml says what it is for', () => {
-  // The workspace's own table says so itself: beside the first use.
+test('every dependency in a Cargo.toml states its purpose', () => {
+  // Except in [workspace.dependencies]: the purpose is beside each use.
   const manifests = tracked('Cargo.toml', '**/Cargo.toml');
   assert.ok(manifests.length > 6);
   for (const manifest of manifests) assert.deepEqual(unexplained(text(manifest)), [], manifest);
 });
 
-test('every dependency in a package.json says what it is for', () => {
+test('every dependency in a package.json states its purpose', () => {
   for (const file of tracked('package.json', '**/package.json')) {
     const manifest = JSON.parse(text(file)) as Record<string, Record<string, string> | undefined>;
     for (const kind of ['dependencies', 'devDependencies', 'optionalDependencies', 'peerDependencies']) {

@@ -1,4 +1,4 @@
-/** The dry run: answered as the check-in it stands for, and never written. */
+/** The dry run: answered like the real check-in, and never written. */
 import assert from 'node:assert/strict';
 import { beforeEach, test } from 'node:test';
 
@@ -13,14 +13,13 @@ const DRY_RUN = '?dry_run=1';
 interface Ask {
   readonly to?: Worker;
   readonly method?: string;
-  /** These override the right ones; `undefined` leaves one out. */
+  /** These override the valid ones; `undefined` leaves one out. */
   readonly headers?: Readonly<Record<string, string | undefined>>;
   readonly body?: string;
   /** Without `content-length`. */
   readonly chunked?: boolean;
 }
 
-/** Posts a check-in with a query. */
 function ask(query: string, { to = worker, method = 'POST', headers, chunked, ...given }: Ask = {}) {
   const { body = JSON.stringify(FULL) } = given;
   const all = { ...credentials(FULL.sandboxId), ...headers };
@@ -39,7 +38,7 @@ async function assertAccepted(response: Response, why?: string) {
 
 let sentinels = 0;
 
-/** Asserts that there is nothing in the store: the next check-in will be all there is. */
+/** Asserts that nothing was stored: the next check-in is the only point. */
 async function assertNothingWritten() {
   sentinels += 1;
   await assertAccepted(await worker.checkIn({ ...FULL, totalRestarts: sentinels }));
@@ -48,7 +47,7 @@ async function assertNothingWritten() {
   assert.deepEqual(points.map(({ doubles }) => doubles[1]), [sentinels]);
 }
 
-test('a dry run is accepted, and only the check-in after it is stored', async () => {
+test('accepts a dry run without storing it', async () => {
   for (let i = 0; i < 3; i += 1) {
     await assertAccepted(await ask(DRY_RUN));
     await assertAccepted(await ask(DRY_RUN, { chunked: true }));
@@ -57,14 +56,14 @@ test('a dry run is accepted, and only the check-in after it is stored', async ()
   assert.deepEqual(worker.logs, [], 'an accepted check-in logs nothing');
 });
 
-test('a dry run is one wherever its parameter stands and however it is escaped', async () => {
+test('recognizes a dry run at any position of the query and in any escaping', async () => {
   for (const query of [
     '?verbose&dry_run=1',
     '?dry_run=1&verbose',
     '?dry%5Frun=%31',
-    // The first one counts.
+    // The first value counts.
     '?dry_run=1&dry_run=0',
-    // A URL that ends as a plain check-in's does.
+    // A URL with the end of a plain check-in's.
     `?dry_run=1&next=${CHECK_IN_PATH}`,
   ]) {
     await assertAccepted(await ask(query), query);
@@ -72,7 +71,7 @@ test('a dry run is one wherever its parameter stands and however it is escaped',
   await assertNothingWritten();
 });
 
-test('every other value is refused, and written as little', async () => {
+test('refuses every other value of dry_run, and stores nothing', async () => {
   for (const query of [
     '?dry_run',
     '?dry_run=',
@@ -103,13 +102,13 @@ test('every other value is refused, and written as little', async () => {
   await assertNothingWritten();
 });
 
-test('other parameters are ignored', async () => {
+test('ignores other parameters', async () => {
   const queries = ['?', '?x=1', '?&', '?dry_runs=1', '?DRY_RUN=1', '?x=dry_run=1', `?${CHECK_IN_PATH}`];
   for (const query of queries) await assertAccepted(await ask(query), query);
   assert.equal((await worker.points(queries.length)).length, queries.length);
 });
 
-test('every refusal is the same as without the dry run', async (t) => {
+test('refuses a dry run exactly like a check-in', async (t) => {
   const noKey = await startWorker({ vars: { KILOCODE_API_KEY: undefined } }, t);
   const noSecret = await startWorker({ vars: { GATEWAY_TOKEN_SECRET: '' } }, t);
   const noDataset = await startWorker({ dataset: 'missing' }, t);
@@ -142,13 +141,13 @@ test('every refusal is the same as without the dry run', async (t) => {
   await assertNothingWritten();
 });
 
-/** All of an answer but for when it was given. */
+/** An answer without its date. */
 async function answer(response: Response) {
   const { date, ...headers } = Object.fromEntries(response.headers);
   return { status: response.status, headers, body: await refusal(response) };
 }
 
-test('the query is checked after the key and before the body', async (t) => {
+test('checks the query after the key and before the body', async (t) => {
   const unset = await startWorker({ vars: { KILOCODE_API_KEY: undefined } }, t);
   const large = 'x'.repeat(16 * 1024 + 1);
   const code = async (given: Ask) => (await refusal(await ask('?dry_run=yes', given))).code;
@@ -163,7 +162,7 @@ test('the query is checked after the key and before the body', async (t) => {
   assert.equal(await code({ headers: wrongToken }), 'invalid_query');
 });
 
-test('a refused query is logged by the name of its parameter and not by its value', async (t) => {
+test('logs a refused query with the name of its parameter, without the value', async (t) => {
   const to = await startWorker({}, t);
   assert.equal((await ask('?dry_run=hunter2', { to })).status, 400);
   const deadline = Date.now() + 5_000;

@@ -1,7 +1,7 @@
 /**
- * What breaks around the Worker and the agent: the dataset, the wasm instance, the whole runtime, the
- * clock. What was accepted is stored, what was stored was accepted, and nothing that happened is lost.
- * `npm run test:faults` has those that take minutes or root.
+ * Faults around the Worker and the agent: in the dataset, the wasm instance, the runtime and the clock.
+ * Exactly the accepted check-ins are stored, and no restart or byte is lost. `npm run test:faults` runs the
+ * tests that take minutes or need root.
  */
 import assert from 'node:assert/strict';
 import { execFile, execFileSync } from 'node:child_process';
@@ -31,8 +31,8 @@ import { logged, refusal, startWorker } from '../harness/worker.ts';
 import { startWorkerd } from '../harness/workerd.ts';
 
 /**
- * A Worker whose dataset fails as its caller says, by the sandbox. `hangs` and `rejects` are what a
- * binding might return some day; today's returns nothing.
+ * A Worker whose dataset fails in the way that the sandbox's id names. `hangs`, `rejects` and `thenable` are
+ * return values of a possible future binding; today's returns nothing.
  */
 const FAULTY = `
   import Worker from 'index.js';
@@ -67,7 +67,7 @@ const FAULTY = `
 
 const WRITE_FAILED = { error: 'Write failed', code: 'write_failed' };
 
-test('whatever the dataset throws, the answer is a failed write', async (t) => {
+test('answers write_failed, whatever the dataset throws', async (t) => {
   const worker = await startWorker({ modules: { main: FAULTY } }, t);
   for (const fault of ['error', 'text', 'nothing', 'number', 'getter', 'revoked']) {
     const failed = await worker.checkIn({ ...FULL, sandboxId: `sandbox:${fault}` });
@@ -79,7 +79,7 @@ test('whatever the dataset throws, the answer is a failed write', async (t) => {
   assert.equal((await worker.points(6)).length, 6);
 });
 
-test('a dataset that answers never, or by a rejection, holds up and fails no check-in', async (t) => {
+test('accepts check-ins at once, even if the dataset returns a promise that hangs or rejects', async (t) => {
   const worker = await startWorker({ modules: { main: FAULTY } }, t);
   for (const fault of ['hangs', 'rejects', 'thenable']) {
     const sandboxId = `sandbox:${fault}`;
@@ -89,7 +89,7 @@ test('a dataset that answers never, or by a rejection, holds up and fails no che
   assert.equal((await worker.points(60)).length, 60);
 });
 
-test('a dataset that throws now and then under load: accepted is stored, and exactly that', async (t) => {
+test('stores exactly the accepted check-ins if the dataset sometimes throws under load', async (t) => {
   const worker = await startWorker({ modules: { main: FAULTY } }, t);
   const fails = (i: number) => (i * 7) % 10 < 3;
   const answers = await Promise.all(
@@ -107,7 +107,7 @@ test('a dataset that throws now and then under load: accepted is stored, and exa
   assert.deepEqual(points.map(({ index1 }) => index1).toSorted(), expected);
 });
 
-test('a missing dataset is reported as such, before the body is read', async (t) => {
+test('reports a missing dataset before it reads the body', async (t) => {
   const worker = await startWorker({ dataset: 'missing' }, t);
   const refused = await worker.checkIn('not even JSON');
   assert.deepEqual([refused.status, (await refusal(refused)).code], [503, 'misconfigured']);
@@ -116,7 +116,7 @@ test('a missing dataset is reported as such, before the body is read', async (t)
 
 const VARS = { KILOCODE_API_KEY: API_KEY, GATEWAY_TOKEN_SECRET, JWT_SECRET };
 
-/** A check-in whose body comes in two parts; it is within the Worker once this resolves. */
+/** Sends a check-in up to the middle of its body; resolves once the Worker has it. */
 async function halfway(port: number, sandboxId: string, chunked: boolean) {
   const socket = connect(port, '127.0.0.1');
   let answer = '';
@@ -134,7 +134,7 @@ async function halfway(port: number, sandboxId: string, chunked: boolean) {
   socket.write(`POST ${CHECK_IN_PATH} HTTP/1.1\r\n${head.join('')}\r\n${chunk(body.slice(0, 40))}`);
   await delay(10);
   return {
-    /** Sends the rest; what it is answered. */
+    /** Sends the rest; returns the status. */
     async finish(): Promise<number> {
       socket.write(chunk(body.slice(40)) + (chunked ? '0\r\n\r\n' : ''));
       await ended;
@@ -143,7 +143,7 @@ async function halfway(port: number, sandboxId: string, chunked: boolean) {
   };
 }
 
-test('panics among check-ins whose bodies are on their way: each is answered, and accepted is stored', async (t) => {
+test('answers every check-in and stores the accepted ones, despite panics while bodies arrive', async (t) => {
   const workerd = await startWorkerd(VARS, t, { build: 'panic' });
   const post = async (sandboxId: string) => {
     const body = JSON.stringify({ ...MINIMAL, sandboxId });
@@ -168,26 +168,26 @@ test('panics among check-ins whose bodies are on their way: each is answered, an
     await Promise.all(meanwhile);
     const next = name('next', 0);
     const status = await post(next);
-    assert.equal(status, 204, 'a fresh instance takes the next one');
+    assert.equal(status, 204, 'a fresh instance serves the next check-in');
     answered.push([next, status]);
     for (const [sandboxId, half] of before) answered.push([sandboxId, await half.finish()]);
     const last = name('last', 0);
     answered.push([last, await post(last)]);
-    assert.equal(answered.at(-1)![1], 204, 'and those of the old one do not harm it');
+    assert.equal(answered.at(-1)![1], 204, 'the requests of the old instance do not harm it');
   }
   const others = answered.filter(([, status]) => status !== 204 && !(status >= 500 && status < 600));
-  assert.deepEqual(others, [], 'each is answered: accepted, or 5xx');
+  assert.deepEqual(others, [], 'every answer is 204 or 5xx');
   const accepted = answered.filter(([, status]) => status === 204).map(([sandboxId]) => sandboxId);
   t.diagnostic(`${answered.length} check-ins, ${accepted.length} accepted, ${answered.length - accepted.length} 5xx`);
   let stored: string[] = [];
   await until(async () => {
     stored = (await allPoints(workerd.store)).map(({ index1 }) => index1);
     return stored.length >= accepted.length;
-  }, 'all are stored');
+  }, 'all accepted check-ins are stored');
   assert.deepEqual(stored.toSorted(), accepted.toSorted());
 });
 
-test('a runtime that is killed again and again loses nothing that agents report', async (t) => {
+test('repeated kills of the runtime lose nothing that agents report', async (t) => {
   const { reported, expected, summary } = await killAndRestart(t, { machines: 3, quiet: 2, random: 1, midway: 3 });
   t.diagnostic(summary);
   assert.deepEqual(reported, expected);
@@ -195,7 +195,7 @@ test('a runtime that is killed again and again loses nothing that agents report'
 
 const run = promisify(execFile);
 
-/** Sets the wall clock of the program that it is loaded into, and no other clock, by the file's seconds. */
+/** An LD_PRELOAD library that shifts only the wall clock, by the seconds in the file. */
 const CLOCK = `
   #define _GNU_SOURCE
   #include <dlfcn.h>
@@ -215,7 +215,7 @@ const CLOCK = `
     return result;
   }`;
 
-test('a wall clock that jumps by hours changes neither intervals nor what status says', async (t) => {
+test('jumps of the wall clock change neither the intervals nor the verdict of status', async (t) => {
   const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-clock-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
   const file = (name: string) => path.join(folder, name);
@@ -228,11 +228,11 @@ test('a wall clock that jumps by hours changes neither intervals nor what status
   const worker = await startWorker({}, t);
   const url = new URL(CHECK_IN_PATH, worker.url).href;
   const often = new Machine(t, 'often', { env });
-  // Long enough that it must be judged by what it wrote before the clock was set.
+  // With so long an interval, `status` reads a state from before the clock jumped.
   const rarely = new Machine(t, 'rarely', { env, interval: 3_600 });
   for (const machine of [often, rarely]) machine.start(url, ['sleep', '600']);
   await worker.points(2);
-  await until(() => rarely.heard === 1, 'it has heard');
+  await until(() => rarely.heard === 1, 'the agent received its answer');
 
   interface Status {
     verdict: string;
@@ -250,7 +250,7 @@ test('a wall clock that jumps by hours changes neither intervals nor what status
     jump(hours);
     count = (await worker.points(1)).length;
     await worker.points(count + 2);
-    await until(async () => offsetHours(await status(often)) === hours, 'the agent sees that clock');
+    await until(async () => offsetHours(await status(often)) === hours, 'the agent sees the new time');
     for (const machine of [often, rarely]) {
       const { verdict, summary } = await status(machine);
       assert.deepEqual([verdict, summary], ['healthy', 'healthy'], `${machine.sandboxId} at ${hours} h`);
@@ -264,7 +264,7 @@ test('a wall clock that jumps by hours changes neither intervals nor what status
   assert.equal((await worker.points(1)).filter(({ index1 }) => index1 === 'rarely').length, 1);
 });
 
-test('a token is taken for five seconds beyond its end, and no longer', async (t) => {
+test('accepts a token for five seconds after exp and before nbf, and no longer', async (t) => {
   const worker = await startWorker({}, t);
   const base64 = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
   const whoami = async (claims: object) => {
@@ -274,7 +274,7 @@ test('a token is taken for five seconds beyond its end, and no longer', async (t
     return (await worker.fetch('/api/whoami', { headers })).status;
   };
   const seconds = Date.now() / 1_000;
-  // Half a second on either side of the edge: what passes between this clock and that look is less.
+  // At least half a second beside the limit: more than the time until the Worker checks the token.
   assert.equal(await whoami({ exp: seconds - 4 }), 200);
   assert.equal(await whoami({ exp: seconds - 5.5 }), 401);
   const ending = { exp: Math.floor(seconds) - 2 };
@@ -282,8 +282,8 @@ test('a token is taken for five seconds beyond its end, and no longer', async (t
   assert.equal(await whoami({ exp: seconds + 60, nbf: seconds + 4 }), 200);
   const early = { exp: seconds + 60, nbf: Math.ceil(seconds) + 7 };
   assert.equal(await whoami(early), 401);
-  await until(async () => (await whoami(ending)) === 401, 'it ends', 10_000);
+  await until(async () => (await whoami(ending)) === 401, 'the token expires', 10_000);
   const lasted = Date.now() / 1_000 - ending.exp;
   assert.ok(lasted > 5 && lasted < 7, `it lasted ${lasted} s`);
-  await until(async () => (await whoami(early)) === 200, 'it begins', 10_000);
+  await until(async () => (await whoami(early)) === 200, 'the token becomes valid', 10_000);
 });

@@ -1,6 +1,6 @@
 /**
- * The gate: which of the operators' own tokens and internal keys it lets through, and that nothing
- * under /api/ stands beside it. tests/access.test.ts has Cloudflare Access.
+ * The gate: which HS256 tokens and internal keys it accepts, and that no path under /api/ bypasses it.
+ * tests/access.test.ts covers Cloudflare Access.
  */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
@@ -14,7 +14,7 @@ import { until } from './support/fleet.ts';
 const base64url = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64url');
 const now = () => Math.floor(Date.now() / 1000);
 
-/** A token, made apart from the code under test. */
+/** Signs a token, independently of the code under test. */
 function jwt(
   claims: object,
   { alg = 'HS256', hmac = 'sha256', secret = JWT_SECRET, header = {} } = {},
@@ -52,7 +52,7 @@ test('a token can be limited to one sandbox, and is never unlimited by mistake',
   }
 });
 
-test('no token, no answer', async () => {
+test('refuses a request without a bearer token', async () => {
   await assertUnauthorized(await whoami(undefined), 'missing_token');
   for (const authorization of ['', 'Bearer', `Basic ${jwt(valid())}`, jwt(valid())]) {
     const response = await worker.fetch('/api/whoami', { headers: { authorization } });
@@ -60,12 +60,12 @@ test('no token, no answer', async () => {
   }
 });
 
-test('an expired token is refused, and so is one that never expires or is not yet valid', async () => {
+test('refuses a token that has expired, never expires or is not yet valid', async () => {
   await assertUnauthorized(await whoami(jwt(valid({ exp: now() - 10 }))), 'expired_token');
   await assertUnauthorized(await whoami(jwt(valid({ exp: undefined }))), 'invalid_token');
   await assertUnauthorized(await whoami(jwt(valid({ exp: 'tomorrow' }))), 'invalid_token');
   await assertUnauthorized(await whoami(jwt(valid({ nbf: now() + 60 }))), 'invalid_token');
-  // As far off as a date can be.
+  // The limits of a date.
   await assertUnauthorized(await whoami(jwt(valid({ exp: -8_334_601_228_800 }))), 'expired_token');
   const distant = { nbf: -8_334_601_228_800, exp: 8_210_266_876_799 };
   assert.equal((await whoami(jwt(valid(distant)))).status, 200);
@@ -74,7 +74,7 @@ test('an expired token is refused, and so is one that never expires or is not ye
 test('HS256 is the only algorithm', async () => {
   const unsigned = `${base64url({ alg: 'none', typ: 'JWT' })}.${base64url(valid())}.`;
   await assertUnauthorized(await whoami(unsigned), 'invalid_token', 'unsigned');
-  // Signed as it says, but not by HS256.
+  // Signed as the header says, but not with HS256.
   for (const [alg, hmac] of [['HS384', 'sha384'], ['HS512', 'sha512']]) {
     await assertUnauthorized(await whoami(jwt(valid(), { alg, hmac })), 'invalid_token', alg);
   }
@@ -101,7 +101,7 @@ test('a token that was tampered with is refused', async () => {
   }
 });
 
-test('a token is for this Worker, and of the issuer where one is set', async () => {
+test('refuses a token for another audience, or of another issuer if one is set', async () => {
   const right = { iss: 'issuer-1', aud: 'audience-1' };
   assert.equal((await whoami(jwt(valid(right)), pinned)).status, 200);
   assert.equal((await whoami(jwt(valid({ ...right, aud: ['x', 'audience-1'] })), pinned)).status, 200);
@@ -110,7 +110,7 @@ test('a token is for this Worker, and of the issuer where one is set', async () 
     const token = jwt(valid({ ...right, ...wrong }));
     await assertUnauthorized(await whoami(token, pinned), 'invalid_token', JSON.stringify(wrong));
   }
-  // What else the secret signs is for somebody else.
+  // The same secret may sign tokens for other systems.
   for (const aud of [undefined, null, '', 'another-system', `${AUDIENCE}-2`, AUDIENCE.toUpperCase(), [], ['x']]) {
     await assertUnauthorized(await whoami(jwt(valid({ aud }))), 'invalid_token', JSON.stringify(aud));
   }
@@ -118,7 +118,7 @@ test('a token is for this Worker, and of the issuer where one is set', async () 
   assert.equal((await whoami(jwt(valid({ ...right, aud: ['x', AUDIENCE] })))).status, 200, 'any issuer');
 });
 
-test('a token with crit is refused, whatever is in it', async () => {
+test('a token with crit is refused, whatever its value', async () => {
   assert.equal((await whoami(jwt(valid(), { header: { kid: 'x', cty: undefined } }))).status, 200);
   for (const crit of [['exp'], ['b64'], [], null, 'exp', {}]) {
     const token = jwt(valid(), { header: { crit, b64: true } });
@@ -133,7 +133,7 @@ test('a limit under another name refuses the token', async () => {
     ...names.map((name) => ({ [name]: 'sandbox-1' })),
     { sandboxId: null },
     { sandbox_id: 'sandbox-1', sandboxId: 'sandbox-2' },
-    // It counts with Access alone.
+    // Only Access tokens may have it there.
     { custom: { sandbox_id: 'sandbox-1' } },
     { custom: { sandbox_id: null } },
     { custom: { sandboxId: 'sandbox-1' } },
@@ -152,7 +152,7 @@ test('a limit under another name refuses the token', async () => {
   assert.deepEqual(await response.json(), { sub: 'ops', sandboxId: null, via: 'jwt' });
 });
 
-test('nothing else under /api/ answers without a token', async () => {
+test('every other path under /api/ requires a token', async () => {
   const paths = ['/api', '/api/', '/api/x', '/api/controller', `${CHECK_IN_PATH}/`, `${CHECK_IN_PATH}/x`, '/api//whoami', '/api/whoami/', '/api/whoami/x'];
   for (const path of paths) {
     for (const method of ['GET', 'POST', 'DELETE']) {
@@ -164,7 +164,7 @@ test('nothing else under /api/ answers without a token', async () => {
   await assertUnauthorized(await worker.fetch('/api/whoami', { method: 'POST' }), 'missing_token');
 });
 
-/** Numbers that look random and are the same in every run (mulberry32). */
+/** Pseudo-random numbers that are the same in every run (mulberry32). */
 function generator(seed: number) {
   let state = seed;
   return (below: number) => {
@@ -177,7 +177,7 @@ function generator(seed: number) {
 
 const ROUTES = ['/api', '/api/whoami', '/api/openapi.json', '/api/fleet', '/api/sandboxes', '/api/sandboxes/a', '/api/sandboxes/a/history', '/api/incidents', CHECK_IN_PATH, '/api/nothing', '/health', '/', '/nothing'];
 
-/** A path as somebody might write it who looks for a way around the gate. */
+/** A spelling of a path that could bypass the gate. */
 function spelling(below: (limit: number) => number): string {
   const pick = <T>(of: readonly T[]): T => of[below(of.length)]!;
   const percent = (text: string) =>
@@ -204,7 +204,7 @@ function spelling(below: (limit: number) => number): string {
   return path.startsWith('/') || path.startsWith('\\') ? path : `/${path}`;
 }
 
-test('every spelling of a path under /api/ goes through the gate, and no answer is plain text', async () => {
+test('every spelling of a path under /api/ goes through the gate, and every answer is JSON', async () => {
   const below = generator(7);
   const spellings = new Set([
     ...ROUTES,
@@ -215,7 +215,7 @@ test('every spelling of a path under /api/ goes through the gate, and no answer 
   let refused = 0;
   let gated = 0;
   const ask = async (path: string, headers = {}) => {
-    // As a browser takes it: `new URL('//x', …)` would be another host.
+    // Concatenated, because `new URL('//x', …)` would be another host.
     const url = new URL(`${worker.url.origin}${path}`);
     assert.equal(url.host, worker.url.host, path);
     const response = await fetch(url, { redirect: 'manual', headers });
@@ -241,7 +241,7 @@ test('every spelling of a path under /api/ goes through the gate, and no answer 
     if (status !== 200) refused += 1;
   }
   assert.ok(gated > 900, `${gated} under /api`);
-  await until(() => lines() - before >= refused, 'each refusal has its line in the log');
+  await until(() => lines() - before >= refused, 'each refusal logs a line');
   assert.equal(lines() - before, refused);
   const headers = { authorization: `Bearer ${jwt(valid({ exp: now() + 600 }))}` };
   let found = 0;
@@ -257,13 +257,13 @@ test('every spelling of a path under /api/ goes through the gate, and no answer 
   assert.ok(found > 50, `${found} are of routes`);
 });
 
-test('the API key of the fleet opens no gate, and a token checks nobody in', async () => {
+test('refuses an API key at the gate, and a token at the check-in', async () => {
   await assertUnauthorized(await whoami(API_KEY), 'invalid_token');
   const response = await worker.checkIn(FULL, { authorization: `Bearer ${jwt(valid())}` });
   assert.deepEqual([response.status, (await refusal(response)).code], [403, 'wrong_api_key']);
 });
 
-test('without a secret the gate is shut, and check-ins are taken all the same', async (t) => {
+test('without JWT_SECRET the gate is shut, but check-ins are accepted', async (t) => {
   const response = await whoami(jwt(valid(), { secret: '' }), shut);
   assert.equal(response.status, 503);
   assert.deepEqual(await refusal(response), { error: 'Configuration error', code: 'misconfigured' });
@@ -273,7 +273,7 @@ test('without a secret the gate is shut, and check-ins are taken all the same', 
   assert.equal((await whoami(jwt(valid(), { secret: ' ' }), empty)).status, 503);
 });
 
-test('a token of either secret is let through while JWT_SECRET is rotated', async (t) => {
+test('accepts a token of either secret during a rotation of JWT_SECRET', async (t) => {
   const rotating = await startWorker({ vars: { JWT_SECRET: ' new-secret, old-secret,' } }, t);
   for (const secret of ['new-secret', 'old-secret']) {
     assert.equal((await whoami(jwt(valid(), { secret }), rotating)).status, 200, secret);
@@ -288,7 +288,7 @@ test('a token of either secret is let through while JWT_SECRET is rotated', asyn
   assert.deepEqual([refused.status, (await refusal(refused)).code], [503, 'misconfigured']);
 });
 
-test('a short value of a secret is reported once, by name and never by value', async (t) => {
+test('warns once about each secret with a short value, without the value', async (t) => {
   const long = 'x'.repeat(32);
   const vars = {
     KILOCODE_API_KEY: `${long},fifteen-bytes-k`,
@@ -304,10 +304,10 @@ test('a short value of a secret is reported once, by name and never by value', a
     });
   for (let i = 0; i < 3; i += 1) {
     assert.equal((await short.checkIn(FULL, { authorization: `Bearer ${long}`, 'x-kiloclaw-gateway-token': gatewayToken(FULL.sandboxId, 'R9v') })).status, 204);
-    assert.equal((await whoami(jwt(valid(), { secret: 'j'.repeat(31) }), short)).status, 200, 'accepted all the same');
+    assert.equal((await whoami(jwt(valid(), { secret: 'j'.repeat(31) }), short)).status, 200, 'a short secret still works');
   }
   const expected = ['warn KILOCODE_API_KEY 16', 'warn GATEWAY_TOKEN_SECRET 16', 'warn INTERNAL_API_SECRET 16', 'warn JWT_SECRET 32'];
-  await until(() => reported(short).length >= expected.length, 'all are reported');
+  await until(() => reported(short).length >= expected.length, 'all short secrets are reported');
   assert.deepEqual(reported(short), expected);
   assert.doesNotMatch(JSON.stringify(short.logs), /fifteen|R9v|jjj|iii/);
 
@@ -321,7 +321,7 @@ test('a short value of a secret is reported once, by name and never by value', a
 const internal = (key: string, to: Worker, headers: Record<string, string> = {}) =>
   to.fetch('/api/whoami', { headers: { 'x-internal-api-key': key, ...headers } });
 
-test('a backend is let through with an internal key', async (t) => {
+test('accepts an internal key', async (t) => {
   const secret = 'internal-1, internal-2';
   const backend = await startWorker({ vars: { INTERNAL_API_SECRET: secret } }, t);
   for (const key of ['internal-1', 'internal-2']) {
@@ -337,19 +337,19 @@ test('a backend is let through with an internal key', async (t) => {
       key,
     );
   }
-  // Whoever presents a key is judged by it.
+  // If a request has a key, only the key counts.
   const both = await internal('x', backend, { authorization: `Bearer ${jwt(valid())}` });
   assert.equal(both.status, 403);
   assert.equal((await whoami(jwt(valid()), backend)).status, 200, 'a token opens the gate as well');
-  await assertUnauthorized(await whoami('internal-1', backend), 'invalid_token', 'it is no bearer token');
+  await assertUnauthorized(await whoami('internal-1', backend), 'invalid_token', 'an internal key is not a bearer token');
   assert.doesNotMatch(await logged(backend, /wrong_internal_api_key/), /internal-[12]/);
 });
 
-test('an internal key opens nothing where it is not set', async (t) => {
+test('ignores an internal key if INTERNAL_API_SECRET is not set', async (t) => {
   await assertUnauthorized(await internal('internal-1', worker), 'missing_token');
   await assertUnauthorized(await internal('', worker), 'missing_token');
   const beside = await internal('x', worker, { authorization: `Bearer ${jwt(valid())}` });
-  assert.equal(beside.status, 200, 'it is not looked at');
+  assert.equal(beside.status, 200, 'the key is ignored');
   const empty = await startWorker({ vars: { INTERNAL_API_SECRET: ' ' } }, t);
   await assertUnauthorized(await internal('', empty), 'missing_token');
   const commas = await startWorker({ vars: { INTERNAL_API_SECRET: ',' } }, t);
@@ -357,7 +357,7 @@ test('an internal key opens nothing where it is not set', async (t) => {
   await logged(commas, /INTERNAL_API_SECRET is missing or empty/);
 });
 
-test('an internal key alone opens the gate to backends, and to nobody else', async (t) => {
+test('with only INTERNAL_API_SECRET set, accepts only an internal key', async (t) => {
   const vars = { JWT_SECRET: undefined, INTERNAL_API_SECRET: 'internal-1' };
   const backend = await startWorker({ vars }, t);
   assert.equal((await internal('internal-1', backend)).status, 200);
@@ -367,11 +367,11 @@ test('an internal key alone opens the gate to backends, and to nobody else', asy
 
 const MINTING = { JWT_SECRET: ` ${JWT_SECRET}, old`, JWT_ISSUER: 'issuer-1', JWT_AUDIENCE: 'x' };
 
-/** What `npm run token` prints for these options. */
+/** Runs `npm run token` with these options. */
 const token = (options: string[], env: Record<string, string> = MINTING) =>
   spawnSync(process.execPath, ['tools/token.ts', ...options], { env, encoding: 'utf8' });
 
-test('npm run token mints what the gate lets through', async () => {
+test('npm run token mints a token that the gate accepts', async () => {
   const limited = token(['--sub', 'ops', '--ttl', '2m', '--sandbox', 'sandbox-1', '--audience', 'audience-1']);
   assert.match(limited.stdout, /^[\w-]+\.[\w-]+\.[\w-]+\n$/, 'the token, and nothing else');
   assert.match(limited.stderr, /for ops, who sees sandbox sandbox-1 only until /);
@@ -380,7 +380,7 @@ test('npm run token mints what the gate lets through', async () => {
   const claims = JSON.parse(Buffer.from(limited.stdout.split('.')[1], 'base64url').toString());
   assert.equal(claims.exp - claims.iat, 120);
 
-  // With the environment's JWT_AUDIENCE, and without one with what the Worker insists on then.
+  // With JWT_AUDIENCE from the environment; and without it, with the Worker's default.
   const elsewhere = token(['--sub', 'ops']);
   await assertUnauthorized(await whoami(elsewhere.stdout.trim()), 'invalid_token');
   const unlimited = await whoami(token(['--sub', 'ops'], { JWT_SECRET }).stdout.trim());
@@ -388,7 +388,7 @@ test('npm run token mints what the gate lets through', async () => {
   await assertUnauthorized(await whoami(token(['--sub', 'ops']).stdout.trim(), pinned), 'invalid_token');
 });
 
-test('npm run token says what it cannot mint', () => {
+test('npm run token rejects invalid options in one line', () => {
   const wrong = [
     [],
     ['--sub', ''],

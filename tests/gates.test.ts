@@ -1,4 +1,4 @@
-/** `npm test` itself: a gate that fails hides none of the others. */
+/** `npm test` itself: a failed gate does not prevent the others. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test, type TestContext } from 'node:test';
 
-/** Runs `tools/test` where every program is one that only notes how it was called, or fails. */
+/** Runs `tools/test` with stubs that print how they are called, and fail if that matches `fails`. */
 function gates(t: TestContext, fails: RegExp) {
   const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-gates-'));
   t.after(() => rmSync(folder, { recursive: true }));
@@ -22,13 +22,13 @@ function gates(t: TestContext, fails: RegExp) {
   return spawnSync(path.join(tools, 'test'), { env, encoding: 'utf8' });
 }
 
-test('every gate runs and is reported, and those that failed make it fail', (t) => {
+test('runs and reports every gate, and fails if one fails', (t) => {
   const good = gates(t, /^nothing$/);
   assert.equal(good.status, 0, good.stderr);
   assert.doesNotMatch(good.stderr, /FAILED|skipped/);
   const bad = gates(t, /cargo (fmt|test)|^tsc/);
   assert.equal(bad.status, 1);
-  assert.equal(bad.stdout, good.stdout, 'the same was called');
+  assert.equal(bad.stdout, good.stdout, 'all gates were called');
   const failed = [...bad.stderr.matchAll(/^FAILED   (.*)$/gm)].map(([, name]) => name);
   assert.deepEqual(failed, [
     'formatting',
@@ -38,7 +38,7 @@ test('every gate runs and is reported, and those that failed make it fail', (t) 
   ]);
 });
 
-test('what cannot be tested, because it was not built, is skipped and says so', (t) => {
+test('skips gates whose build failed, and reports that', (t) => {
   const { status, stdout, stderr } = gates(t, /worker-build --release$|engine$/);
   assert.equal(status, 1);
   assert.doesNotMatch(stdout, /called node/);

@@ -1,6 +1,6 @@
 /**
- * The dashboard in `grafana/`, without Grafana: its structure, and each of its queries, expanded as
- * the plugin does, checked, run on a small fleet and compared with what was counted by hand.
+ * The dashboard in `grafana/`, without Grafana: its structure, and each query, expanded like the plugin does,
+ * checked, run on a small fleet and compared with results that were counted by hand.
  */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -27,15 +27,15 @@ const MINUTE = 60_000;
 const { panels } = dashboard;
 const variables = dashboard.templating.list.filter(({ type }) => type === 'query');
 
-/** The one query of a panel. */
+/** The only query of a panel. */
 function target(title: string): Target {
   const panel = panels.find((panel) => panel.title === title);
   assert.ok(panel !== undefined, `there is no panel ${title}`);
   return panel.targets[0] as Target;
 }
 
-// The fleet. Its times are in minutes before `END`, where a step of ten minutes begins; the time range
-// ends three minutes later, so its last step is still under way.
+// The fleet's times are in minutes before `END`, the start of a step of ten minutes. The time range ends three
+// minutes later, so its last step is incomplete.
 const END = Math.floor(Date.now() / (10 * MINUTE)) * 10 * MINUTE - 10 * MINUTE;
 const ago = (minutes: number): number => END - minutes * MINUTE;
 
@@ -45,7 +45,7 @@ interface CheckIn {
   readonly exit?: string;
   readonly restarts?: number;
   readonly total?: number;
-  /** How many check-ins this one stands for. */
+  /** The sample interval. */
   readonly weight?: number;
 }
 
@@ -56,12 +56,12 @@ interface Machine {
   readonly load: number;
   readonly in: number;
   readonly out: number;
-  /** By minutes before `END`. */
+  /** With the minutes before `END`. */
   readonly checkIns: readonly (readonly [minutes: number, checkIn?: CheckIn])[];
 }
 
 const FLEET: Readonly<Record<string, Machine>> = {
-  // Upgraded on the way, and the only one that has checked in during the last step.
+  // Upgraded meanwhile, and the only one with a check-in in the last step.
   steady: {
     region: 'ams',
     version: '1.1.0',
@@ -89,7 +89,7 @@ const FLEET: Readonly<Record<string, Machine>> = {
     out: 0,
     checkIns: [52, 42, 32, 22, 12].map((minutes) => [minutes, { weight: 2 }]),
   },
-  // Its counter starts again at 1: the highest less the lowest total is 6, but it restarted 9 times.
+  // The counter resets to 1: the difference of its extremes is 6, but there were 9 restarts.
   crashing: {
     region: 'iad',
     version: '1.0.0',
@@ -169,7 +169,7 @@ const select = (chosen: Selection['variables'] = {}): Selection => ({
   variables: { ...ALL, ...chosen },
 });
 
-/** All, each variable alone, and all of them with values that could end a literal or a macro. */
+/** All, each variable alone, and values that could end a literal or a macro. */
 const SELECTIONS: readonly Selection[] = [
   select(),
   select({ sandbox: ['steady'] }),
@@ -180,9 +180,9 @@ const SELECTIONS: readonly Selection[] = [
   select({ sandbox: ['12', '$from'], state: ['a"b'], region: ['--'], version: [')'] }),
 ];
 
-test('the dashboard is one that Grafana takes', () => {
+test('the dashboard has the structure that Grafana requires', () => {
   assert.equal(dashboard.schemaVersion, 42);
-  assert.equal(dashboard.id, null, 'the id is given by Grafana');
+  assert.equal(dashboard.id, null, 'Grafana sets the id');
   assert.doesNotMatch(JSON.stringify(dashboard), /"orgId"|Bearer|accounts\//);
 
   const ids = panels.map(({ id }) => id);
@@ -194,7 +194,7 @@ test('the dashboard is one that Grafana takes', () => {
     assert.ok(['stat', 'timeseries', 'table'].includes(type), `${title}: ${type}`);
     assert.ok(gridPos.x >= 0 && gridPos.w > 0 && gridPos.x + gridPos.w <= 24, `${title} is outside`);
     assert.ok(gridPos.y >= 0 && gridPos.h > 0, `${title} is outside`);
-    assert.ok(description.length > 20, `${title} says nothing about itself`);
+    assert.ok(description.length > 20, `${title} has no description`);
     assert.ok(fieldConfig.defaults !== undefined);
     for (const other of panels) {
       if (other.title === title) continue;
@@ -206,7 +206,7 @@ test('the dashboard is one that Grafana takes', () => {
   }
 });
 
-test('each panel asks the data source that is chosen, once, in a form that the plugin reads', () => {
+test('each panel sends one query to the selected data source, in the format that the plugin reads', () => {
   const datasource = { type: PLUGIN, uid: '${datasource}' };
   const [first] = dashboard.templating.list;
   assert.deepEqual([first.type, first.name, first.query], ['datasource', 'datasource', PLUGIN]);
@@ -217,7 +217,7 @@ test('each panel asks the data source that is chosen, once, in a form that the p
     assert.deepEqual(asked.datasource, datasource, title);
     assert.equal(asked.format, type === 'timeseries' ? 'time_series' : 'table', title);
     assert.deepEqual([asked.dateTimeType, asked.dateTimeColDataType], ['DATETIME', 'timestamp'], title);
-    // What the plugin adds or makes up by default.
+    // By default, the plugin adds or invents data.
     assert.deepEqual([asked.extrapolate, asked.add_metadata, asked.round], [false, false, '0s'], title);
   }
   for (const { name, datasource: own, multi, includeAll, refresh } of variables) {
@@ -226,9 +226,9 @@ test('each panel asks the data source that is chosen, once, in a form that the p
   }
 });
 
-test('each field that a panel formats is one that its query returns', () => {
+test('each panel formats only fields that its query returns', () => {
   for (const { title, type, fieldConfig, targets } of panels) {
-    if (type === 'timeseries') continue; // series may be named by what is stored
+    if (type === 'timeseries') continue; // stored values may name the series
     const [columns] = targets[0].query.split('\nFROM');
     const names = [...columns.matchAll(/(\w+),?$/gm)].map(([, name]) => name);
     const formatted = fieldConfig.overrides.map(({ matcher }) => matcher.options);
@@ -236,7 +236,7 @@ test('each field that a panel formats is one that its query returns', () => {
   }
 });
 
-test('the variables and the provisioning fit together', () => {
+test('every panel uses all variables, and the provisioning has its data source', () => {
   assert.deepEqual(variables.map(({ name }) => name), Object.keys(ALL));
   const used = new Set(panels.flatMap(({ targets }) => references(targets[0].query)));
   for (const name of Object.keys(ALL)) {
@@ -249,17 +249,17 @@ test('the variables and the provisioning fit together', () => {
   const [current] = dashboard.templating.list;
   assert.match(source, new RegExp(`^    uid: ${String(current.current.value)}$`, 'm'));
   assert.match(source, new RegExp(`^    type: ${PLUGIN}$`, 'm'));
-  assert.match(source, /^      httpHeaderValue1: Bearer \$AE_API_TOKEN$/m, 'no secret is here');
+  assert.match(source, /^      httpHeaderValue1: Bearer \$AE_API_TOKEN$/m, 'the file has no secret');
 });
 
-test('every query keeps to what makes its numbers right', () => {
+test('every query is bounded in time, weights sampled points, and uses index1', () => {
   for (const { title, targets } of panels) {
     const { query } = targets[0];
     assert.match(query, /WHERE \$timeFilter\b/, `${title} is not bounded in time`);
-    assert.doesNotMatch(query, /blob1\b|double2\b/, `${title}: index1 is fast, double2 starts again`);
+    assert.doesNotMatch(query, /blob1\b|double2\b/, `${title}: index1 is fast, double2 can reset`);
     assert.match(query, new RegExp(`FROM ${layout.dataset}\n`), title);
     for (const [aggregate] of query.matchAll(/\b(sum|avg|quantile\w*)\(.*/gi)) {
-      assert.match(aggregate, /_sample_interval/, `${title} does not weigh ${aggregate}`);
+      assert.match(aggregate, /_sample_interval/, `${title} does not weight ${aggregate}`);
     }
     assert.doesNotMatch(query, /--|\bavg\b/i, title);
   }
@@ -267,7 +267,7 @@ test('every query keeps to what makes its numbers right', () => {
   for (const { name, query } of variables) assert.ok(String(query).includes(inRange), name);
 });
 
-test('every query is what Analytics Engine takes, whatever is chosen', () => {
+test('Analytics Engine accepts every query with every selection', () => {
   const queries = SELECTIONS.flatMap((selection) => [
     ...panels.map(({ targets }) => expand(targets[0] as Target, selection)),
     ...variables.map((variable) => expandVariable(String(variable.query), selection)),
@@ -276,7 +276,7 @@ test('every query is what Analytics Engine takes, whatever is chosen', () => {
   assert.equal(check(queries.join('\n;\n')), '');
 });
 
-test('a macro or a variable that nobody would replace is found', () => {
+test('the check finds macros and variables that nothing replaces', () => {
   const panel = target('Restarts');
   const withMore = (more: string) => expand({ ...panel, query: `${panel.query}\n${more}` }, select());
   assert.throws(() => withMore('$rate(a)'), /nothing replaces \$rate/);
@@ -284,7 +284,7 @@ test('a macro or a variable that nobody would replace is found', () => {
   assert.throws(() => withMore('${sandbox:sqlstring}'), /\$sandbox at All/);
 });
 
-// From here on with the local Analytics Engine.
+// The tests below use the local Analytics Engine.
 
 let port: number;
 const context = { stop: async () => {} };
@@ -299,7 +299,7 @@ before(async () => {
 });
 after(() => context.stop());
 
-/** Asks as Grafana's server does, which is given nothing but a URL and a header. */
+/** Sends a query like Grafana's server, which only has a URL and a header. */
 async function ask(sql: string): Promise<Answer> {
   const url = new URL(`http://127.0.0.1:${port}/client/v4/accounts/local/analytics_engine/sql`);
   url.searchParams.set('query', sql);
@@ -309,7 +309,7 @@ async function ask(sql: string): Promise<Answer> {
   return JSON.parse(text) as Answer;
 }
 
-/** The panels whose numbers were compared. */
+/** Panels whose results were compared. */
 const compared = new Set<string>();
 
 function answer(title: string, chosen?: Selection['variables']): Promise<Answer> {
@@ -323,7 +323,7 @@ const rows = async (title: string, chosen?: Selection['variables']) =>
 const series = async (title: string, chosen?: Selection['variables']) =>
   timeSeries(target(title).query, await answer(title, chosen));
 
-/** Values by the minutes before `END` at which their step begins. */
+/** Values by the start of their step, in minutes before `END`. */
 const at = (values: Readonly<Record<number, number>>): [number, number][] =>
   Object.entries(values)
     .map(([minutes, value]): [number, number] => [ago(Number(minutes)), value])
@@ -336,7 +336,7 @@ test('Fleet at a glance', async () => {
   assert.deepEqual(row, { seen: 5, reporting: 3, running: 2, crashed: 1, silent: 1, stopped: 1 });
   assert.deepEqual(await glance({ sandbox: ['o-brien', 'steady'] }), [2, 2, 2, 0, 0, 0]);
   assert.deepEqual(await glance({ region: ['iad'] }), [2, 2, 1, 1, 0, 0]);
-  // What a sandbox is now counts, not what it once was: `crashing` ran, and `steady` had 1.0.0.
+  // Only the latest check-in counts: earlier, `crashing` ran, and `steady` had 1.0.0.
   assert.deepEqual(await glance({ state: ['running'] }), [3, 2, 2, 0, 1, 0]);
   assert.deepEqual(await glance({ version: ['1.0.0'] }), [3, 1, 0, 1, 1, 1]);
   assert.deepEqual(await glance({ sandbox: ['nobody'] }), [0, 0, 0, 0, 0, 0]);
@@ -429,7 +429,7 @@ test('Silent machines', async () => {
   };
   assert.deepEqual(await rows('Silent machines'), [gone, parked]);
   assert.deepEqual(await rows('Silent machines', { state: ['running'] }), [gone]);
-  // `steady` reported 1.0.0 for the last time 35 minutes before: an upgrade, not silence.
+  // The last check-in of `steady` with 1.0.0 was 35 minutes before, due to an upgrade, not silence.
   assert.deepEqual(await rows('Silent machines', { version: ['1.0.0'], sandbox: ['steady'] }), []);
 });
 
@@ -473,14 +473,14 @@ test('Latest check-ins', async () => {
   });
 });
 
-test('every panel was compared, and answers whatever is chosen', async () => {
+test('every panel was compared, and answers every selection', async () => {
   assert.deepEqual([...compared], panels.map(({ title }) => title));
   for (const { targets } of panels) {
     for (const selection of SELECTIONS) await ask(expand(targets[0] as Target, selection));
   }
 });
 
-/** A query of the dashboard as the cookbook has it: one day back, in steps of ten minutes. */
+/** A dashboard query in the cookbook's form: one day back, in steps of ten minutes. */
 function documented(query: string): string {
   const day = "timestamp > NOW() - INTERVAL '1' DAY";
   const step = "INTERVAL '10' MINUTE";
@@ -495,7 +495,7 @@ function documented(query: string): string {
     .replaceAll('$interval', '600');
 }
 
-test('docs/queries.md has the query of every panel, and it runs as it stands', async () => {
+test('docs/queries.md has the query of every panel, and each one runs', async () => {
   const sections = readFileSync('docs/queries.md', 'utf8').split('\n## ').slice(1);
   const cookbook = sections.flatMap((section): [string, string][] => {
     const sql = /^```sql\n(.*?)\n```$/ms.exec(section)?.[1];
@@ -511,13 +511,13 @@ test('docs/queries.md has the query of every panel, and it runs as it stands', a
   }
 });
 
-test('a chosen value with a quote is refused, and the panel says why', async () => {
+test('Analytics Engine refuses a selected value with a quote, with a clear error', async () => {
   const sql = expand(target('Restarts'), select({ sandbox: ["o'brien"] }));
   assert.match(check(sql), /error: backslash and single-quote characters in strings are unsupported/);
 });
 
-test('the variables offer what is there, and nothing that would end a literal', async () => {
-  // Grafana doubles the quotes of a value and leaves its backslashes alone; both are refused.
+test('the variables offer the stored values, except those that could end a literal', async () => {
+  // Grafana doubles quotes and does not escape backslashes; Analytics Engine refuses both.
   const unsafe = ['a\\', '\\', "o'brien", "'", "\\'"];
   const points = unsafe.map((text) => ({
     dataset: layout.dataset,

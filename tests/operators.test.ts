@@ -1,6 +1,6 @@
 /**
- * The operators' API over the local Analytics Engine: its answers, worked out by hand; who may see
- * what; what Analytics Engine can do to it; and that it is what `openapi.json` says.
+ * The operators' API over the local Analytics Engine: its reports, compared with results computed by hand; its
+ * authorization; failures of Analytics Engine; and conformance to `openapi.json`.
  */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
@@ -66,7 +66,7 @@ const point = (checkIn: CheckIn) => ({
   double6: 2 * (checkIn.bytes ?? 100),
 });
 
-// `a` is well, `b` crashes and is silent, `c` shut down, `d` is a clone, `e` is from yesterday.
+// `a` is healthy, `b` crashes and is silent, `c` is shut down, `d` is cloned, `e` is from yesterday.
 const FLEET: readonly CheckIn[] = [
   { sandbox: 'e', ago: 25 * HOUR, restarts: 50 },
   { sandbox: 'c', ago: 3 * HOUR, state: 'shutting_down' },
@@ -83,11 +83,10 @@ const FLEET: readonly CheckIn[] = [
 const worker = await startWorker({ vars: { INTERNAL_API_SECRET: 'backend' } });
 await worker.insert(FLEET.map(point));
 
-// The document's own schemas judge the answers.
 const ajv = addFormats.default(new Ajv2020({ strict: false, allErrors: true }));
 ajv.addSchema(openapi, 'openapi.json');
 
-/** The path of `openapi.json` that is served at a URL's path. */
+/** The path template in `openapi.json` that matches a URL's path. */
 function pathOf(path: string): keyof typeof openapi.paths {
   const template = Object.keys(openapi.paths).find((template) =>
     new RegExp(`^${template.replaceAll(/\{\w+\}/g, '[^/]+')}$`).test(path),
@@ -96,7 +95,7 @@ function pathOf(path: string): keyof typeof openapi.paths {
   return template as keyof typeof openapi.paths;
 }
 
-/** Asserts that an answer is one that `openapi.json` knows. */
+/** Asserts that a response matches its schema in `openapi.json`. */
 function assertDescribed(path: string, status: number, body: unknown): void {
   const template = pathOf(path.split('?')[0]);
   const { responses } = (openapi.paths[template] as { get: { responses: object } }).get;
@@ -132,7 +131,7 @@ async function assertRefused(
   return response;
 }
 
-test('the state of the fleet', async () => {
+test('reports the state of the fleet', async () => {
   const { asOf, from, ...fleet } = await ask('/api/fleet');
   assert.ok(Math.abs(Date.parse(asOf) / 1000 - now()) <= 20, asOf);
   assert.equal(Date.parse(asOf) - Date.parse(from), 24 * HOUR * 1000);
@@ -172,7 +171,7 @@ test('the state of the fleet', async () => {
   assert.equal((await ask('/api/fleet?silent_after=1h')).silent, 1);
 });
 
-test('the sandboxes, by page', async () => {
+test('lists sandboxes with filters, order and pages', async () => {
   const ids = async (query: string) =>
     (await ask(`/api/sandboxes?${query}`)).sandboxes.map(({ sandboxId }: any) => sandboxId);
   assert.deepEqual(await ids(''), ['a', 'b', 'c', 'd']);
@@ -193,7 +192,7 @@ test('the sandboxes, by page', async () => {
   assert.deepEqual(pages, [['a', 'd', 'b'], ['c']]);
 });
 
-test('one sandbox', async () => {
+test('reports one sandbox', async () => {
   const { sandbox, load, machines } = await ask('/api/sandboxes/b');
   assert.deepEqual(sandbox, {
     sandboxId: 'b',
@@ -231,7 +230,7 @@ test('one sandbox', async () => {
   assert.equal((await ask('/api/sandboxes/e?window=2d')).sandbox.restarts, 50);
 });
 
-test('one sandbox over time', async () => {
+test('reports the history of one sandbox', async () => {
   const { steps, ...history } = await ask('/api/sandboxes/b/history?window=1h&step=10m');
   assert.equal(history.stepSeconds, 600);
   const from = Date.parse(history.from) / 1000;
@@ -254,7 +253,7 @@ test('one sandbox over time', async () => {
   });
 });
 
-test('incidents, the worst first', async () => {
+test('lists incidents, the most severe first', async () => {
   const { totals, incidents } = await ask('/api/incidents');
   assert.deepEqual(totals, { clones: 1, crashLoops: 1, silent: 2 });
   assert.deepEqual(incidents, [
@@ -298,7 +297,7 @@ test('incidents, the worst first', async () => {
   ]);
 });
 
-test('a parameter that cannot be used is named, with what may stand there', async () => {
+test('refuses an invalid parameter with its name and the valid values', async () => {
   const cursor = 'the `next` of an answer';
   const duration = (from: string, to: string) =>
     `a duration from ${from} to ${to}, such as 90s, 15m, 24h or 7d`;
@@ -322,7 +321,7 @@ test('a parameter that cannot be used is named, with what may stand there', asyn
   }
 });
 
-test('a token for one sandbox sees that one', async () => {
+test('a token for one sandbox shows only that sandbox', async () => {
   const fleet = await ask('/api/fleet', onlyB);
   assert.deepEqual([fleet.sandboxes, fleet.machines, fleet.restarts], [1, 1, 3]);
   const { sandboxes } = await ask('/api/sandboxes', onlyB);
@@ -335,12 +334,12 @@ test('a token for one sandbox sees that one', async () => {
   for (const path of ['/api/sandboxes/a', '/api/sandboxes/a/history', '/api/sandboxes/nobody']) {
     await assertRefused(path, 403, other, onlyB);
   }
-  // The same question of somebody who may see all is another one, and the other way round.
+  // Tokens with different scopes share no cached report.
   assert.equal((await ask('/api/fleet')).sandboxes, 4);
   assert.equal((await ask('/api/fleet', onlyB)).sandboxes, 1);
 });
 
-test('without a credential the answer says nothing, not even what is wrong', async () => {
+test('without a credential, every path answers 401 and reveals nothing', async () => {
   const paths = ['/api/fleet', '/api/fleet?window=x', '/api/sandboxes', '/api/sandboxes/a', '/api/sandboxes/a/history', '/api/incidents', '/api/openapi.json'];
   for (const path of paths) {
     const response = await worker.fetch(path);
@@ -350,7 +349,7 @@ test('without a credential the answer says nothing, not even what is wrong', asy
   assert.equal(internal.status, 200);
 });
 
-test('only GET and HEAD are answered', async () => {
+test('accepts GET and HEAD only', async () => {
   for (const path of ['/api/fleet', '/api/sandboxes/a', '/api/openapi.json']) {
     for (const method of ['POST', 'PUT', 'DELETE', 'PATCH', 'OPTIONS']) {
       const response = await worker.fetch(path, { ...as(token), method });
@@ -362,7 +361,7 @@ test('only GET and HEAD are answered', async () => {
   }
 });
 
-test('ids with characters of their own are found', async (t) => {
+test('finds ids with special characters', async (t) => {
   const odd = await startWorker({}, t);
   const ids = ["o'brien", 'a/b', 'ü 1', '100%', '\\', 'a?b#c', '../x'];
   await odd.insert(ids.map((sandbox) => point({ sandbox, ago: MINUTE })));
@@ -376,7 +375,7 @@ test('ids with characters of their own are found', async (t) => {
   assert.deepEqual([broken.status, (await refusal(broken)).code], [404, 'not_found']);
 });
 
-/** An Analytics Engine whose answers the test sets. */
+/** A fake Analytics Engine; `answer` sends its responses. */
 async function analytics(
   context: { after(stop: () => void): void },
   answer: (sql: string, request: IncomingMessage, response: ServerResponse) => void,
@@ -407,7 +406,7 @@ const asking = (vars: Record<string, string | undefined>, t: TestContext) =>
 
 const NO_ANSWER = 'No answer from Analytics Engine';
 
-test('only the log has the text of a refusal by Analytics Engine', async (t) => {
+test('logs the text of a refusal by Analytics Engine, and does not return it', async (t) => {
   const ae = await analytics(t, (_, request, response) => {
     assert.equal(request.headers.authorization, 'Bearer ae-secret-token');
     assert.equal(request.method, 'POST');
@@ -417,13 +416,13 @@ test('only the log has the text of a refusal by Analytics Engine', async (t) => 
   await assertRefused('/api/fleet', 502, { error: NO_ANSWER, code: 'analytics_refused' }, token, of);
   const log = await logged(of, /422: unknown column: blob77/);
   assert.ok(!log.includes('ae-secret-token'));
-  // What failed is asked again.
+  // A failure is not cached.
   const before = ae.queries.length;
   await assertRefused('/api/fleet', 502, { error: NO_ANSWER, code: 'analytics_refused' }, token, of);
   assert.ok(ae.queries.length > before);
 });
 
-test('a limit of Analytics Engine is passed on, in seconds and within reason', async (t) => {
+test('passes on the retry-after of Analytics Engine, in seconds and up to an hour', async (t) => {
   let wait: string | undefined;
   const ae = await analytics(t, (_, __, response) =>
     response.writeHead(429, wait === undefined ? {} : { 'retry-after': wait }).end(),
@@ -446,11 +445,11 @@ test('a limit of Analytics Engine is passed on, in seconds and within reason', a
 
 const MIB = 1024 * 1024;
 
-test('no more than 8 MiB is read of the answers to queries that are sent together', async (t) => {
+test('reads at most 8 MiB of all responses to the queries of a report', async (t) => {
   let size = 0;
   const sizes = { sent: 0, whole: 0 };
   const ae = await analytics(t, async (_, __, response) => {
-    // In pieces, without a length, as the cloud does; it stops when nobody reads on.
+    // In chunks without a length, like the cloud; stops when the reader stops.
     const piece = Buffer.alloc(64 * 1024, 'x');
     let isOpen = true;
     response.on('close', () => (isOpen = false));
@@ -464,18 +463,18 @@ test('no more than 8 MiB is read of the answers to queries that are sent togethe
   });
   const of = await asking({ AE_SQL_URL: ae.url }, t);
   const tooLarge = { error: NO_ANSWER, code: 'analytics_too_large' };
-  // Three queries, each of them below the limit and all above it; and one that never ends.
+  // Three responses, each below the limit and together above it; then an endless one.
   for (size of [3 * MIB, 1024 * MIB]) {
     sizes.sent = 0;
     sizes.whole = 0;
     await assertRefused('/api/fleet', 502, tooLarge, token, of);
-    await until(() => ae.open() === 0, 'what is not read is given up');
-    // The rest is what buffers on the way hold.
+    await until(() => ae.open() === 0, 'unread responses are cancelled');
+    // Above 8 MiB are only the buffers on the way.
     if (size > 100 * MIB) assert.ok(sizes.sent < 100 * MIB, `${sizes.sent} bytes`);
   }
   await logged(of, /analytics_too_large/);
   assert.ok(of.logs.some(({ level }) => level === 'error'));
-  // Within the limit, it is read to the end: these are rows of another kind.
+  // Within the limit, the response is read to its end, and its rows are unexpected.
   size = 2 * MIB;
   const unexpected = { error: NO_ANSWER, code: 'analytics_unexpected' };
   await assertRefused('/api/fleet', 502, unexpected, token, of);
@@ -484,7 +483,7 @@ test('no more than 8 MiB is read of the answers to queries that are sent togethe
 
 const REPORTS = ['/api/fleet', '/api/sandboxes', '/api/incidents'];
 
-/** Asserts that every question is answered as before the first check-in. */
+/** Asserts that every report is as before the first check-in. */
 async function assertNoCheckInsYet(of: Worker, why: string) {
   for (const path of REPORTS) {
     const { noCheckInsYet, ...report } = await ask(path, token, of);
@@ -500,17 +499,17 @@ async function assertNoCheckInsYet(of: Worker, why: string) {
   await logged(of, /no_check_ins_yet.*AE_ACCOUNT_ID or AE_SQL_URL/);
 }
 
-test('before the first check-in a report is that of an empty fleet, and says so', async (t) => {
+test('before the first check-in, reports an empty fleet with noCheckInsYet', async (t) => {
   const empty = await startWorker({}, t);
   await assertNoCheckInsYet(empty, 'local');
   assert.equal((await empty.checkIn(FULL)).status, 204);
   await empty.points(1);
-  // Another question, as the last one's answer is still good.
+  // Another window, because the last report is still cached.
   const fleet = await ask('/api/fleet?window=1h', token, empty);
   assert.deepEqual([fleet.sandboxes, 'noCheckInsYet' in fleet], [1, false]);
 });
 
-test('so it is where the cloud says that there is no dataset', async (t) => {
+test('reports noCheckInsYet if the cloud has no such dataset', async (t) => {
   let refusal = '';
   let datasets: string | undefined = 'another_dataset';
   const ae = await analytics(t, (sql, _, response) => {
@@ -528,14 +527,14 @@ test('so it is where the cloud says that there is no dataset', async (t) => {
   ]) {
     await assertNoCheckInsYet(await asking({ AE_SQL_URL: ae.url }, t), refusal);
   }
-  // Of a dataset that is there, or of which it is not known, the same words are about the query.
+  // If the dataset exists, or its existence is unknown, the same error is about the query.
   refusal = 'Input was invalid: unable to find type of column: "timestamp"';
   const refused = { error: NO_ANSWER, code: 'analytics_refused' };
   for (datasets of ['kiloclaw_controller_telemetry', undefined]) {
     const of = await asking({ AE_SQL_URL: ae.url }, t);
     for (const path of REPORTS) await assertRefused(path, 502, refused, token, of);
   }
-  // And no other refusal is taken for that.
+  // No other refusal counts as a missing dataset.
   datasets = 'another_dataset';
   for (refusal of [
     '',
@@ -549,7 +548,7 @@ test('so it is where the cloud says that there is no dataset', async (t) => {
   }
 });
 
-test('without a cache, or with one that fails, questions are answered all the same', async (t) => {
+test('answers without a cache, or with a failing one', async (t) => {
   const main = (cache: string) => `
     import Worker from 'index.js';
     ${cache}
@@ -572,7 +571,7 @@ test('without a cache, or with one that fails, questions are answered all the sa
   }
 });
 
-test('a plain workerd, which has no cache, answers questions', async (t) => {
+test('answers in a plain workerd, which has no cache', async (t) => {
   const ae = await analytics(t, (_, __, response) => response.end('{"data":[]}'));
   const vars = { KILOCODE_API_KEY: API_KEY, GATEWAY_TOKEN_SECRET, JWT_SECRET, AE_API_TOKEN, AE_SQL_URL: ae.url };
   const plain = await startWorkerd(vars, t);
@@ -581,7 +580,7 @@ test('a plain workerd, which has no cache, answers questions', async (t) => {
 });
 
 test('an answer is cached where only the Worker answers', async (t) => {
-  // What is put, and under which URL.
+  // A fake cache that records the keys.
   const main = `
     import Worker from 'index.js';
     const kept = [];
@@ -609,9 +608,9 @@ test('an answer is cached where only the Worker answers', async (t) => {
   }
 });
 
-test('no browser guesses what an answer is', async () => {
+test('every response has x-content-type-options: nosniff', async () => {
   const nosniff = (response: Response) => response.headers.get('x-content-type-options');
-  // Asked by no other test, so that it is fresh.
+  // No other test uses this window, so the report is not cached.
   const fleet = '/api/fleet?window=1438m';
   const first = await worker.fetch(fleet, as(token));
   const etag = first.headers.get('etag') ?? '';
@@ -619,15 +618,15 @@ test('no browser guesses what an answer is', async () => {
   const limited = await startWorker({ checkInLimit: 1 });
   const answers: [string, number, Response][] = [
     ['a report', 200, first],
-    ['one that is known', 304, await worker.fetch(fleet, { headers: { authorization, 'if-none-match': etag } })],
+    ['an unchanged report', 304, await worker.fetch(fleet, { headers: { authorization, 'if-none-match': etag } })],
     ['whoami', 200, await worker.fetch('/api/whoami', as(token))],
     ['openapi.json', 200, await worker.fetch('/api/openapi.json', as(token))],
     ['health', 200, await worker.fetch('/health')],
     ['a check-in', 204, await worker.checkIn(FULL)],
     ['a check-in without a length', 204, await worker.checkIn(new Blob([JSON.stringify(FULL)]).stream())],
-    ['a check-in within a limit', 204, await limited.checkIn(FULL)],
+    ['a check-in within the limit', 204, await limited.checkIn(FULL)],
     ['a check-in beyond it', 429, await limited.checkIn(FULL)],
-    ['a check-in that is none', 400, await worker.checkIn('{')],
+    ['an invalid check-in', 400, await worker.checkIn('{')],
     ['a stranger', 401, await worker.fetch('/api/fleet')],
     ['a parameter', 400, await worker.fetch('/api/fleet?x=', as(token))],
     ['nothing', 404, await worker.fetch('/x')],
@@ -640,7 +639,7 @@ test('no browser guesses what an answer is', async () => {
   }
 });
 
-test('what is no answer, leads elsewhere or cannot be reached is a bad gateway', async (t) => {
+test('answers 502 to an invalid response, a redirect or a closed connection', async (t) => {
   const elsewhere = await analytics(t, (_, __, response) => response.end('{"data":[]}'));
   const answers: ((response: ServerResponse) => void)[] = [
     (response) => response.end('<html>'),
@@ -664,10 +663,10 @@ test('what is no answer, leads elsewhere or cannot be reached is a bad gateway',
     '502 analytics_refused',
     '502 analytics_unreachable',
   ]);
-  assert.deepEqual(elsewhere.queries, [], 'the token went nowhere else');
+  assert.deepEqual(elsewhere.queries, [], 'the token is not sent to the redirect target');
 });
 
-test('what does not answer within ten seconds is given up', { timeout: 30_000 }, async (t) => {
+test('answers 504 if Analytics Engine takes more than ten seconds', { timeout: 30_000 }, async (t) => {
   const silent = await analytics(t, () => {});
   const slow = await analytics(t, (_, __, response) => response.writeHead(200).write('{"data":'));
   const timeout = { error: NO_ANSWER, code: 'analytics_timeout' };
@@ -682,7 +681,7 @@ test('what does not answer within ten seconds is given up', { timeout: 30_000 },
   assert.ok(seconds > 9.5 && seconds < 20, `${seconds} s`);
 });
 
-test('what is not set is named', async (t) => {
+test('answers 503 with the name of a missing setting', async (t) => {
   for (const [vars, setting] of [
     [{ AE_API_TOKEN: undefined }, 'AE_API_TOKEN'],
     [{ AE_API_TOKEN: ' ' }, 'AE_API_TOKEN'],
@@ -695,12 +694,12 @@ test('what is not set is named', async (t) => {
     const response = await assertRefused('/api/fleet', 503, misconfigured, token, of);
     assert.equal(response.headers.get('retry-after'), '30');
     await logged(of, new RegExp(setting));
-    // Machines do not care.
+    // Check-ins do not need these settings.
     assert.equal((await of.checkIn(FULL)).status, 204);
   }
 });
 
-test('what is asked again within 15 seconds is not asked of Analytics Engine', async (t) => {
+test('answers a repeated request within 15 seconds from the cache', async (t) => {
   const ae = await analytics(t, (_, __, response) => response.end('{"data":[]}'));
   const of = await asking({ AE_SQL_URL: ae.url }, t);
   const get = (path: string, headers = {}, bearer = token) =>
@@ -713,7 +712,7 @@ test('what is asked again within 15 seconds is not asked of Analytics Engine', a
   const body = await first.text();
   assert.equal(ae.queries.length, 3);
 
-  // In another order, by HEAD, by somebody else who may see all, and with the etag.
+  // With another order of parameters, another principal of the same scope, HEAD, and the etag.
   const again = await get('/api/fleet?silent_after=10m&window=1h');
   assert.deepEqual([await again.text(), again.headers.get('etag')], [body, etag]);
   assert.match(again.headers.get('cache-control') ?? '', /^private, max-age=(1[0-5]|[1-9])$/);
@@ -728,16 +727,16 @@ test('what is asked again within 15 seconds is not asked of Analytics Engine', a
     assert.equal(response.headers.get('etag'), etag);
   }
   assert.equal((await get(path, { 'if-none-match': '"x"' })).status, 200);
-  assert.equal(ae.queries.length, 3, 'none of these was asked');
+  assert.equal(ae.queries.length, 3, 'none of these sent a query');
 
-  // These are other questions.
+  // Another window and another scope are not cached.
   await get('/api/fleet?window=2h&silent_after=10m');
   await get('/api/fleet?window=1h&silent_after=10m', {}, onlyB);
   assert.equal(ae.queries.length, 9);
   assert.ok(ae.queries.slice(6).every((sql) => sql.includes("index1 = 'b'")));
 });
 
-test('a check-in is in the next answer', async (t) => {
+test('reports include a check-in once it is stored', async (t) => {
   const of = await startWorker({}, t);
   assert.equal((await of.checkIn(FULL, { 'fly-region': 'ams' })).status, 204);
   assert.equal((await of.checkIn(MINIMAL)).status, 204);
@@ -752,7 +751,7 @@ test('a check-in is in the next answer', async (t) => {
   assert.deepEqual(latest, { ...reported, flyRegion: 'ams' });
 });
 
-test('openapi.json is a description of OpenAPI 3.1, and is served', async () => {
+test('openapi.json is valid OpenAPI 3.1, and is served', async () => {
   const validator = new Validator();
   const { valid, errors } = await validator.validate(structuredClone(openapi));
   assert.ok(valid, JSON.stringify(errors));
@@ -760,14 +759,14 @@ test('openapi.json is a description of OpenAPI 3.1, and is served', async () => 
   assert.deepEqual(await ask('/api/openapi.json'), openapi);
 });
 
-test('openapi.json has the routes that the Worker has, and their parameters', async () => {
+test('openapi.json has all routes of the Worker and their parameters', async () => {
   const source = readFileSync('src/lib.rs', 'utf8');
   const mounted = [...source.matchAll(/\.(?:at|gated|question)\(\s*"(\/[^"]*)"/g)]
     .map(([, path]) => path.replaceAll(/:(\w+)/g, '{$1}'))
     .filter((path) => path !== '/panic');
   const described = Object.keys(openapi.paths).filter((path) => path !== '/api/controller/checkin');
   assert.deepEqual(described.sort(), mounted.sort());
-  // The Worker names the parameters that it knows when it is given another one.
+  // The refusal of an unknown parameter lists the known ones.
   for (const [path, { get }] of Object.entries(openapi.paths) as [string, any][]) {
     if (!get?.responses['304']) continue;
     const names = get.parameters.map((parameter: any) =>

@@ -1,4 +1,4 @@
-/** A panic ends its own request and no other. Runs the build with a route that panics. */
+/** A panic ends only its own request. Runs the build with a route that panics. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
@@ -14,7 +14,7 @@ test('a panic in one request does not poison later ones', async (t) => {
     assert.equal((await worker.points(2 * round)).length, 2 * round);
   }
   const log = JSON.stringify(worker.logs);
-  assert.match(log, /panicked at src.lib\.rs:\d+:\d+:\\+nrequested/, 'the log says what and where');
+  assert.match(log, /panicked at src.lib\.rs:\d+:\d+:\\+nrequested/, 'the log has message and location');
 });
 
 test('a panic among concurrent check-ins costs none of them', async (t) => {
@@ -32,7 +32,7 @@ test('a panic among concurrent check-ins costs none of them', async (t) => {
   assert.equal((await worker.points(accepted)).length, accepted, 'accepted means stored');
 });
 
-test('what is deployed has no such route', async (t) => {
+test('the deployed build has no such route', async (t) => {
   const worker = await startWorker({}, t);
   assert.equal((await worker.fetch('/panic')).status, 404);
 });

@@ -1,7 +1,7 @@
 /**
- * Bytes that no HTTP client would send, against the Worker in a plain workerd: what is answered, that
- * exactly the accepted check-ins are stored, and that the next right one is served. workerd's HTTP layer
- * answers some of it itself, before the Worker is asked; the names of the tests say where.
+ * Sends bytes that no HTTP client would send to the Worker in a plain workerd. Asserts the answers, that exactly
+ * the accepted check-ins are stored, and that the next valid check-in is accepted. workerd's HTTP layer answers
+ * some requests before they reach the Worker; the test names say so.
  */
 import assert from 'node:assert/strict';
 import { connect, type Socket } from 'node:net';
@@ -26,15 +26,15 @@ const workerd = await startWorkerd(
   { after },
 );
 
-/** How long an answer may take. Only a failing test takes this long. */
+/** Maximum time of an answer. Only a failing test takes this long. */
 const DEADLINE_MS = 10_000;
-/** After which nothing more is expected to come. */
+/** After this time, no answer is expected any more. */
 const QUIET_MS = 60;
 const LIMIT = 16 * 1024;
 
 type Bytes = string | Buffer;
 
-/** A text stands for the bytes that it names, one each: nothing is encoded on the way. */
+/** Strings are Latin-1: each character is one byte. */
 const bytes = (...parts: readonly Bytes[]): Buffer =>
   Buffer.concat(parts.map((part) => (typeof part === 'string' ? Buffer.from(part, 'latin1') : part)));
 
@@ -46,7 +46,7 @@ const KEY_LINE = `authorization: Bearer ${API_KEY}\r\n`;
 const TOKEN_LINE = `x-kiloclaw-gateway-token: ${TOKEN}\r\n`;
 const CREDENTIALS = `${KEY_LINE}${TOKEN_LINE}`;
 
-/** A request, right in all that is not given. `length` is false for a request without one. */
+/** A request with valid defaults. With `length: false` it has no content-length. */
 function request({
   line = `POST ${CHECK_IN_PATH} HTTP/1.1`,
   host = 'host: x\r\n',
@@ -63,19 +63,18 @@ function request({
 const CHUNKED = 'transfer-encoding: chunked\r\n';
 const LAST_CHUNK = '0\r\n\r\n';
 const chunk = (part: Bytes) => bytes(`${part.length.toString(16)}\r\n`, part, '\r\n');
-/** A request with these bytes after its head, which says that they are chunks. */
+/** A request with a chunked transfer-encoding and these raw bytes as its body. */
 const chunked = (...parts: readonly Bytes[]) =>
   request({ more: CHUNKED, length: false, body: bytes(...parts) });
 
-/** What came back on a connection. */
 interface Exchange {
-  /** Each answer: its status, then the refusal's code and field, or the text of who else answered. */
+  /** Per answer: its status, then the refusal's code and field, or workerd's text. */
   readonly answers: readonly string[];
-  /** The other side has closed the connection. */
+  /** workerd has closed the connection. */
   readonly closed: boolean;
 }
 
-/** Reads the answers at the start of `received`, and returns their length. */
+/** Parses the complete answers at the start of `received`, and returns their length. */
 function parse(received: string): { answers: string[]; length: number } {
   const answers: string[] = [];
   let at = 0;
@@ -99,7 +98,6 @@ function parse(received: string): { answers: string[]; length: number } {
   }
 }
 
-/** A connection, and what comes back on it. */
 class Connection {
   readonly socket: Socket;
   #received = '';
@@ -108,18 +106,18 @@ class Connection {
   constructor() {
     this.socket = connect({ port: workerd.port, host: '127.0.0.1', noDelay: true, allowHalfOpen: true });
     this.socket.setEncoding('latin1').on('data', (part: string) => (this.#received += part));
-    // Whoever answers before all was sent, and closes, resets what still arrives.
+    // If workerd answers and closes early, it resets the connection when more bytes arrive.
     this.socket.on('error', () => {}).on('end', () => (this.#closed = true));
     this.socket.on('close', () => (this.#closed = true));
   }
 
-  /** What came back, once there are so many answers; with none expected, after a moment. */
+  /** Waits for so many answers, or a moment if none is expected; returns all answers. */
   async exchange(answers: number): Promise<Exchange> {
     const deadline = Date.now() + DEADLINE_MS;
     while (parse(this.#received).answers.length < answers && !this.#closed && Date.now() < deadline) {
       await delay(1);
     }
-    // An answer too many, or the end of the connection, would come right away.
+    // An excess answer, or the end of the connection, would come right away.
     await delay(answers === 0 ? QUIET_MS : 3);
     const parsed = parse(this.#received);
     assert.equal(parsed.length, this.#received.length, `half an answer: ${this.#received}`);
@@ -131,8 +129,8 @@ let seen = 0;
 let accepted = 0;
 
 /**
- * Asserts that the next right check-in, on a connection of its own, is accepted, and that what was stored
- * since the last time is `count` points and that one. Returns the points.
+ * Asserts that the next valid check-in, on its own connection, is accepted, and that since the last call only
+ * that one and `count` other points were stored. Returns the other points.
  */
 async function assertServed(count: number, what: string): Promise<JsonPoint[]> {
   const next = new Connection();
@@ -159,7 +157,7 @@ async function assertServed(count: number, what: string): Promise<JsonPoint[]> {
 
 type Case = readonly [what: string, sent: Bytes, ...answers: string[]];
 
-/** Sends each on a connection of its own. What is answered with 204 is stored, once, and nothing else is. */
+/** Sends each case on its own connection. Asserts that each 204 is stored once, and nothing else is. */
 async function assertAnswers(cases: readonly Case[]): Promise<JsonPoint[][]> {
   const points: JsonPoint[][] = [];
   for (const [what, sent, ...answers] of cases) {
@@ -173,7 +171,7 @@ async function assertAnswers(cases: readonly Case[]): Promise<JsonPoint[][]> {
   return points;
 }
 
-test('a chunked body is the same as one of known length, however it is cut', async () => {
+test('a chunked body is equal to one with a content-length, however it is split', async () => {
   const whole = bytes(chunk(BODY), LAST_CHUNK);
   const points = await assertAnswers([
     ['of known length', request(), '204'],
@@ -191,14 +189,14 @@ test('a chunked body is the same as one of known length, however it is cut', asy
   }
 });
 
-test('a chunked body over the limit is refused, in however many chunks it comes', async () => {
+test('refuses a chunked body over the limit, whatever the size of its chunks', async () => {
   const full = JSON.stringify({ ...FIELDS, padding: '' });
   const ofSize = (size: number) => full.replace('"padding":""', `"padding":"${'x'.repeat(size - full.length)}"`);
   const parts = (body: string, size: number) =>
     body.match(new RegExp(`.{1,${size}}`, 'g'))!.map((part) => chunk(part));
   await assertAnswers([
-    ['as large as may be', chunked(chunk(ofSize(LIMIT)), LAST_CHUNK), '204'],
-    ['as large as may be, in chunks', chunked(...parts(ofSize(LIMIT), 100), LAST_CHUNK), '204'],
+    ['the largest size', chunked(chunk(ofSize(LIMIT)), LAST_CHUNK), '204'],
+    ['the largest size, in chunks', chunked(...parts(ofSize(LIMIT), 100), LAST_CHUNK), '204'],
     ['a byte more', chunked(chunk(ofSize(LIMIT + 1)), LAST_CHUNK), '413 body_too_large'],
     ['a byte more, in chunks', chunked(...parts(ofSize(LIMIT + 1), 100), LAST_CHUNK), '413 body_too_large'],
     ['a mebibyte', chunked(chunk('x'.repeat(1 << 20)), LAST_CHUNK), '413 body_too_large'],
@@ -206,7 +204,7 @@ test('a chunked body over the limit is refused, in however many chunks it comes'
   ]);
 });
 
-test('a body whose chunks are broken is no JSON', async () => {
+test('refuses a body with invalid chunks as not_json', async () => {
   const size = BODY.length.toString(16);
   await assertAnswers([
     ['a size in letters', chunked(`zz\r\n${BODY}\r\n`, LAST_CHUNK), '400 not_json'],
@@ -217,7 +215,7 @@ test('a body whose chunks are broken is no JSON', async () => {
   ]);
 });
 
-test('a body that never ends is never answered and never stored', async () => {
+test('neither answers nor stores an incomplete request', async () => {
   const part = { length: false };
   await assertAnswers([
     ['a content-length that is too long', request({ ...part, more: `content-length: ${BODY.length + 1}\r\n` })],
@@ -227,7 +225,7 @@ test('a body that never ends is never answered and never stored', async () => {
   ]);
 });
 
-test('a body that ends too soon is no JSON', async () => {
+test('refuses a body that ends too soon as not_json', async () => {
   for (const sent of [
     request({ length: false, more: `content-length: ${BODY.length + 1}\r\n` }),
     chunked(chunk(BODY)),
@@ -240,17 +238,17 @@ test('a body that ends too soon is no JSON', async () => {
   }
 });
 
-test('a content-length that is too short cuts the body off; workerd itself answers 400 to the rest', async () => {
+test('a content-length that is too small truncates the body; workerd itself answers 400 to the rest', async () => {
   const more = `content-length: ${BODY.length - 1}\r\n`;
   const rest = '400 invalid HTTP method parsed';
   await assertAnswers([
     ['a byte short', request({ length: false, more }), '400 not_json', rest],
-    ['none, which is 0', request({ length: false }), '400 not_json', rest],
+    ['missing, which counts as 0', request({ length: false }), '400 not_json', rest],
     ['0', request({ body: '' }), '400 not_json'],
   ]);
 });
 
-test('a content-length that is no number: workerd itself answers 400', async () => {
+test('workerd itself answers 400 to an invalid content-length', async () => {
   const { length } = BODY;
   const of = (more: string) => request({ length: false, more });
   const answer = '400 invalid content-length parsed';
@@ -264,7 +262,7 @@ test('a content-length that is no number: workerd itself answers 400', async () 
   ]);
 });
 
-test('a content-length that is repeated, or has leading zeros, is what it says', async () => {
+test('accepts a content-length that is repeated or has leading zeros', async () => {
   const { length } = BODY;
   const of = (more: string) => request({ length: false, more });
   await assertAnswers([
@@ -274,12 +272,12 @@ test('a content-length that is repeated, or has leading zeros, is what it says',
   ]);
 });
 
-test('with a transfer-encoding no content-length counts, and the connection ends: nothing is smuggled', async () => {
+test('ignores a content-length beside a transfer-encoding and closes the connection, against request smuggling', async () => {
   const body = bytes(chunk(BODY), LAST_CHUNK);
   for (const length of [1, BODY.length, body.length + 500, 2 * LIMIT]) {
     const connection = new Connection();
     const more = `content-length: ${length}\r\n${CHUNKED}`;
-    // Who went by the length would take the second request for a body, or the body for a request.
+    // With the length, the second request would be read as body, or the body as a request.
     connection.socket.write(bytes(request({ length: false, more, body }), request()));
     assert.deepEqual(await connection.exchange(2), { answers: ['204'], closed: true }, `${length}`);
     connection.socket.destroy();
@@ -287,14 +285,14 @@ test('with a transfer-encoding no content-length counts, and the connection ends
   }
 });
 
-test('a transfer-encoding that it does not know: workerd itself answers 400', async () => {
+test('workerd itself answers 400 to an unknown transfer-encoding', async () => {
   const body = bytes(chunk(BODY), LAST_CHUNK);
   const of = (value: string) => request({ length: false, more: `transfer-encoding: ${value}\r\n`, body });
   const answer = '400 invalid transfer-encoding parsed';
   await assertAnswers([['foo', of('foo'), answer], ['gzip alone', of('gzip'), answer]]);
 });
 
-test('many and large headers are passed over, but workerd itself answers 431 to a head of a mebibyte', async () => {
+test('accepts many and large headers, but workerd itself answers 431 to a head of a mebibyte', async () => {
   const many = Array.from({ length: 10_000 }, (_, i) => `h${i}: v\r\n`).join('');
   const large = (size: number) => `x: ${'a'.repeat(size)}\r\n`;
   await assertAnswers([
@@ -307,7 +305,7 @@ test('many and large headers are passed over, but workerd itself answers 431 to 
   assert.ok(Buffer.byteLength(blobs[6]) <= 1_024 && blobs[6].length > 500, 'cut to the limit of a string');
 });
 
-test('the runtime puts a comma between two values, so nobody gets in with two keys or two tokens', async () => {
+test('refuses two keys or two tokens: the runtime joins repeated headers with a comma', async () => {
   const wrongKey = 'authorization: Bearer wrong\r\n';
   const wrongToken = `x-kiloclaw-gateway-token: ${'0'.repeat(64)}\r\n`;
   const pairs = (right: string, wrong: string, empty: string) => [
@@ -317,7 +315,7 @@ test('the runtime puts a comma between two values, so nobody gets in with two ke
     (lines, i): Case => [
       `keys, ${i}`,
       request({ headers: `${lines.join('')}${TOKEN_LINE}` }),
-      // To an empty `authorization` the runtime adds no comma: what comes after it is the value.
+      // The runtime adds no comma to an empty `authorization`, so the second value is the only one.
       i === 4 ? '204' : '403 wrong_api_key',
     ],
   );
@@ -348,7 +346,7 @@ test('the runtime puts a comma between two values, so nobody gets in with two ke
   ]);
 });
 
-test('names of headers, and the scheme, count in any case', async () => {
+test('accepts header names and the scheme in any case', async () => {
   const of = (key: string, token: string) => request({ headers: `${key}\r\n${token}\r\n` });
   await assertAnswers([
     ['capitals', of(`AUTHORIZATION: BEARER ${API_KEY}`, `X-KILOCLAW-GATEWAY-TOKEN: ${TOKEN}`), '204'],
@@ -361,7 +359,7 @@ test('names of headers, and the scheme, count in any case', async () => {
   ]);
 });
 
-test('headers in bytes that are not UTF-8 are read with U+FFFD in their place', async () => {
+test('reads invalid UTF-8 in headers as U+FFFD', async () => {
   const of = (region: string) => request({ more: `fly-region: ${region}\r\n` });
   const points = await assertAnswers([
     ['not UTF-8', of('a\xff\xfe'), '204'],
@@ -371,7 +369,7 @@ test('headers in bytes that are not UTF-8 are read with U+FFFD in their place', 
   assert.deepEqual(points.map(([{ blobs }]) => blobs[6]), ['a\ufffd\ufffd', '\ufffd\ufffd', 'é']);
 });
 
-test('headers that are none: workerd itself answers 400', async () => {
+test('workerd itself answers 400 to malformed headers', async () => {
   const answer = '400 invalid HTTP header parsed';
   await assertAnswers([
     ['a NUL', request({ more: 'x: a\0b\r\n' }), answer],
@@ -386,11 +384,11 @@ test('headers that are none: workerd itself answers 400', async () => {
   ]);
 });
 
-test('pipelined requests are answered in order, and exactly those with 204 are stored', async () => {
+test('answers pipelined requests in order, and stores exactly those with 204', async () => {
   const of = (uptimeSeconds: number) => request({ body: JSON.stringify({ ...FIELDS, uptimeSeconds }) });
   const wrongKey = request({ headers: `authorization: Bearer wrong\r\n${TOKEN_LINE}` });
   const kinds: [Buffer, string][] = [
-    // The body that is not read is not taken for a request.
+    // An unread body must not be parsed as a request.
     [wrongKey, '403 wrong_api_key'],
     [request({ body: '{' }), '400 not_json'],
     [request({ headers: KEY_LINE }), '401 missing_gateway_token'],
@@ -411,7 +409,7 @@ test('pipelined requests are answered in order, and exactly those with 204 are s
   assert.deepEqual(points.map(({ doubles }) => doubles[2]), Array.from({ length: 30 }, (_, i) => 2 * i));
 });
 
-test('after a body that is too large the connection ends: its rest is not taken for a request', async () => {
+test('closes the connection after a body that is too large, so its rest is not parsed as a request', async () => {
   const body = request().toString('latin1').repeat(100);
   const connection = new Connection();
   connection.socket.write(bytes(request({ body }), request()));
@@ -420,7 +418,7 @@ test('after a body that is too large the connection ends: its rest is not taken 
   await assertServed(0, 'a body full of requests');
 });
 
-test('a body that comes byte by byte is taken, and those that stall hold up nobody', async () => {
+test('accepts a body that arrives byte by byte, and serves others while bodies stall', async () => {
   const stalled = Array.from({ length: 100 }, (_, i) => {
     const connection = new Connection();
     const whole = i % 2 === 0 ? request() : chunked(chunk(BODY), LAST_CHUNK);
@@ -434,7 +432,7 @@ test('a body that comes byte by byte is taken, and those that stall hold up nobo
       connection.socket.write(Buffer.of(byte));
       await delay(1);
     }
-    // Stored no earlier than it is counted.
+    // The last byte comes after the loop below, which expects no point.
     await counted.promise;
     connection.socket.write(sent.subarray(-1));
     const { answers } = await connection.exchange(1);
@@ -454,7 +452,7 @@ test('a body that comes byte by byte is taken, and those that stall hold up nobo
   await assertServed(2, 'slow bodies');
 });
 
-test('a connection that is closed halfway leaves nothing behind, wherever it was cut', async () => {
+test('stores nothing from a connection that is closed halfway, at any byte', async () => {
   const wholes = [request(), chunked(chunk(BODY), LAST_CHUNK)];
   for (const whole of wholes) {
     for (let cut = 1; cut < whole.length; cut += 7) {
@@ -466,34 +464,34 @@ test('a connection that is closed halfway leaves nothing behind, wherever it was
   }
 });
 
-test('whoever hangs up before the answer is stored once all the same', async () => {
+test('stores a check-in once if the client disconnects before the answer', async () => {
   const { socket } = new Connection();
   socket.end(request());
   await assertServed(1, 'a client that does not wait');
 });
 
-/** The right body with one more field at its end, in these bytes. */
+/** The valid body with one more field at its end, with a raw value. */
 const withField = (name: string, value: Bytes) => bytes(BODY.slice(0, -1), `,"${name}":`, value, '}');
 const hex = (text: string) => Buffer.from(text.replaceAll(' ', ''), 'hex');
 const quoted = (text: Bytes) => bytes('"', text, '"');
 
-/** A case by its body, with and without a content-length. */
+/** Two cases for a body: with a content-length, and chunked. */
 const twice = (what: string, body: Bytes, answer: string): Case[] => [
   [what, request({ body }), answer],
   [`${what}, chunked`, chunked(chunk(bytes(body)), LAST_CHUNK), answer],
 ];
 
-test('a body that is not UTF-8 is no JSON', async () => {
+test('refuses a body with invalid UTF-8 as not_json', async () => {
   const reason = (text: string) => withField('lastExitReason', quoted(hex(text)));
   const latin1 = 'content-type: application/json; charset=latin1\r\n';
   await assertAnswers([
-    ...twice('a byte that never is', reason('ff'), '400 not_json'),
+    ...twice('a byte that UTF-8 never has', reason('ff'), '400 not_json'),
     ...twice('a continuation alone', reason('80'), '400 not_json'),
     ...twice('overlong, of two', reason('c0af'), '400 not_json'),
     ...twice('overlong, of three', reason('e080af'), '400 not_json'),
     ...twice('overlong, of four', reason('f08080af'), '400 not_json'),
     ...twice('an overlong NUL', reason('c080'), '400 not_json'),
-    // It would end the text, if it were decoded.
+    // If decoded, this quote would end the string.
     ...twice('an overlong quote', withField('lastExitReason', bytes('"', hex('c0a2'), ',"x":"')), '400 not_json'),
     ...twice('a surrogate', reason('eda080'), '400 not_json'),
     ...twice('beyond U+10FFFF', reason('f4908080'), '400 not_json'),
@@ -505,7 +503,7 @@ test('a body that is not UTF-8 is no JSON', async () => {
   ]);
 });
 
-test('U+FFFD is a character like any other, behind a byte-order mark as well', async () => {
+test('accepts U+FFFD as a character, after a byte-order mark as well', async () => {
   const body = withField('lastExitReason', quoted('code:\xef\xbf\xbd'));
   const points = await assertAnswers([
     ...twice('alone', body, '204'),
@@ -514,14 +512,14 @@ test('U+FFFD is a character like any other, behind a byte-order mark as well', a
   assert.deepEqual(points.map(([{ blobs }]) => blobs[8]), Array(4).fill('code:\ufffd'));
 });
 
-test('of four bytes that lack the last, three are read as U+FFFD', async () => {
-  // The one thing that is not UTF-8 and is taken: what the runtime puts in its place is as long.
+test('reads a four-byte sequence without its last byte as U+FFFD', async () => {
+  // The only invalid UTF-8 that is accepted: its replacement U+FFFD has the same length, three bytes.
   const body = withField('lastExitReason', quoted(hex('f09f98')));
   const points = await assertAnswers(twice('', body, '204'));
   assert.deepEqual(points.map(([{ blobs }]) => blobs[8]), ['\ufffd', '\ufffd']);
 });
 
-test('a byte-order mark before the object is passed over', async () => {
+test('ignores one byte-order mark before the object', async () => {
   const mark = hex('efbbbf');
   await assertAnswers([
     ...twice('one', bytes(mark, BODY), '204'),
@@ -530,7 +528,7 @@ test('a byte-order mark before the object is passed over', async () => {
   ]);
 });
 
-test('a compressed body is no JSON: content-encoding is not looked at', async () => {
+test('refuses a compressed body as not_json, because it ignores content-encoding', async () => {
   const more = 'content-encoding: gzip\r\n';
   const gzip = gzipSync(BODY);
   const chunks = bytes(chunk(gzip), LAST_CHUNK);
@@ -538,11 +536,11 @@ test('a compressed body is no JSON: content-encoding is not looked at', async ()
     ['gzip', request({ more, body: gzip }), '400 not_json'],
     ['gzip, chunked', request({ more: more + CHUNKED, length: false, body: chunks }), '400 not_json'],
     ['a bomb', request({ more, body: gzipSync(Buffer.alloc(8 << 20)) }), '400 not_json'],
-    ['only said to be', request({ more }), '204'],
+    ['plain JSON with that header', request({ more }), '204'],
   ]);
 });
 
-test('brackets are counted, not stacked: however deep, nothing overflows', async () => {
+test('any depth of nesting overflows no stack', async () => {
   const deep = (depth: number) => '['.repeat(depth) + ']'.repeat(depth);
   const room = (LIMIT - withField('x', '').length) >> 1;
   await assertAnswers([
@@ -556,7 +554,7 @@ test('brackets are counted, not stacked: however deep, nothing overflows', async
   ]);
 });
 
-test('of equal keys the last one counts, and all of them must keep the rule', async () => {
+test('uses the last of equal keys, and checks all of them', async () => {
   const first = (field: string) => bytes('{', field, ',', BODY.slice(1));
   const points = await assertAnswers([
     ['another sandbox first', request({ body: first('"sandboxId":"other"') }), '204'],
@@ -573,7 +571,7 @@ test('of equal keys the last one counts, and all of them must keep the rule', as
   ]);
 });
 
-test('NUL and control characters are stored where JSON has them escaped, and refused where not', async () => {
+test('accepts escaped control characters, and refuses raw ones', async () => {
   const reason = (text: string) => withField('lastExitReason', text);
   const refused = '400 invalid_field lastExitReason';
   const points = await assertAnswers([
@@ -588,7 +586,7 @@ test('NUL and control characters are stored where JSON has them escaped, and ref
   assert.deepEqual(points.flat().map(({ blobs }) => blobs[8]), ['a\0b', 'a\0b']);
 });
 
-test('half a surrogate pair is no character', async () => {
+test('refuses lone surrogates', async () => {
   const reason = (text: string) => withField('lastExitReason', quoted(text));
   const refused = '400 invalid_field lastExitReason';
   const points = await assertAnswers([
@@ -603,7 +601,7 @@ test('half a surrogate pair is no character', async () => {
   assert.deepEqual(points.flat().map(({ blobs }) => blobs[8]), ['😀', '😀', '', '']);
 });
 
-test('numbers are what JSON says, at all their limits', async () => {
+test('parses numbers like JSON, at all limits', async () => {
   const taken: [string, number][] = [
     ['-0', 0], ['-0.0', 0], ['-1e-400', 0], ['1e-400', 0], ['0e999999', 0], ['5e-324', 5e-324],
     ['1E+2', 100], ['9007199254740991', 2 ** 53 - 1], ['9007199254740993', 2 ** 53],
@@ -622,7 +620,7 @@ test('numbers are what JSON says, at all their limits', async () => {
   const of = (field: string, text: string) => request({ body: withField(field, text) });
   await assertAnswers([
     ...refused.map((text): Case => [text, of('loadAvg5m', text), '400 invalid_field loadAvg5m']),
-    // Up to here it is the number 0, or 1.
+    // The parser reads the number 0 or 1, and then an invalid character.
     ['0x1', of('loadAvg5m', '0x1'), '400 not_json'],
     ['1_0', of('loadAvg5m', '1_0'), '400 not_json'],
     ['1e309, ignored', of('x', '1e309'), '204'],
@@ -630,7 +628,7 @@ test('numbers are what JSON says, at all their limits', async () => {
   ]);
 });
 
-test('methods other than POST are refused; to those that it does not know workerd itself answers 501', async () => {
+test('refuses methods other than POST; workerd itself answers 501 to unknown methods', async () => {
   const of = (method: string) => request({ line: `${method} ${CHECK_IN_PATH} HTTP/1.1` });
   const unknown = '501 ERROR: Unrecognized request method.';
   await assertAnswers([
@@ -643,13 +641,13 @@ test('methods other than POST are refused; to those that it does not know worker
   ]);
 });
 
-test('CONNECT: workerd itself answers 500, as no Worker here takes it', async () => {
+test('workerd itself answers 500 to CONNECT, which the Worker does not implement', async () => {
   const of = (target: string) => request({ line: `CONNECT ${target} HTTP/1.1` });
   const answer = '500 Internal Server Error';
   await assertAnswers([['a path', of(CHECK_IN_PATH), answer], ['a host', of('x:443'), answer]]);
 });
 
-test('only the very path is the check-in\'s; all others under /api/ are the operators\'', async () => {
+test('only the exact path is the check-in route; every other path under /api/ requires a token', async () => {
   const of = (target: string) => request({ line: `POST ${target} HTTP/1.1` });
   const operators = '401 invalid_token';
   const nothing = '404 not_found';
@@ -666,12 +664,12 @@ test('only the very path is the check-in\'s; all others under /api/ are the oper
     ['capitals', of('/API/controller/checkin'), operators],
     ['a parameter of the path', of(`${CHECK_IN_PATH};x=1`), operators],
     ['in a query', of(`/?${CHECK_IN_PATH}`), nothing],
-    ['a start of it', of('/api/controller/checki'), operators],
+    ['a prefix of it', of('/api/controller/checki'), operators],
     ['a star', of('*'), nothing],
   ]);
 });
 
-test('a query changes nothing but by asking for a dry run, and a fragment is cut off', async () => {
+test('ignores every query except dry_run, and drops a fragment', async () => {
   const of = (rest: string) => request({ line: `POST ${CHECK_IN_PATH}${rest} HTTP/1.1` });
   await assertAnswers([
     ['an empty one', of('?'), '204'],
@@ -692,7 +690,7 @@ test('a query changes nothing but by asking for a dry run, and a fragment is cut
   }
 });
 
-test('a target with a host is the same, whichever host it names', async () => {
+test('accepts an absolute target, whatever its host', async () => {
   const of = (target: string) => request({ line: `POST ${target} HTTP/1.1` });
   await assertAnswers([
     ['the same', of(`http://x${CHECK_IN_PATH}`), '204'],
@@ -701,14 +699,14 @@ test('a target with a host is the same, whichever host it names', async () => {
     ['another scheme', of(`https://x${CHECK_IN_PATH}`), '204'],
     ['no path', of('http://x'), '404 not_found'],
     ['a path in the query', of(`http://x/?${CHECK_IN_PATH}`), '404 not_found'],
-    // A URL is made of it; who is let in is still for the credentials to say.
+    // The host becomes a part of the URL, and so of the route; the credentials still decide.
     ['a path in the host', request({ line: 'POST /y HTTP/1.1', host: `host: x${CHECK_IN_PATH}?\r\n` }), '204'],
-    ['a host that is none', request({ host: 'host: [::\r\n' }), '204'],
+    ['an invalid host', request({ host: 'host: [::\r\n' }), '204'],
     ['two hosts', request({ more: 'host: y\r\n' }), '204'],
   ]);
 });
 
-test('targets and versions that are none: workerd itself answers 400', async () => {
+test('workerd itself answers 400 to invalid targets and versions', async () => {
   const of = (line: string) => request({ line });
   await assertAnswers([
     ['a scheme without a host', of(`POST http://${CHECK_IN_PATH} HTTP/1.1`), '400 invalid URI'],
@@ -723,7 +721,7 @@ test('targets and versions that are none: workerd itself answers 400', async () 
   ]);
 });
 
-test('old, careful and sloppy clients are served', async () => {
+test('serves old, cautious and sloppy clients', async () => {
   await assertAnswers([
     ['HTTP/1.0', request({ line: `POST ${CHECK_IN_PATH} HTTP/1.0` }), '204'],
     ['expect: 100-continue', request({ more: 'expect: 100-continue\r\n' }), '204'],
@@ -733,8 +731,8 @@ test('old, careful and sloppy clients are served', async () => {
   ]);
 });
 
-test('in the end no more was stored than was accepted, and nothing of ours ever failed', async () => {
-  await delay(200); // whatever was broken off, and would come late
+test('at the end, exactly the accepted check-ins are stored, and the Worker never failed', async () => {
+  await delay(200); // for late points of broken connections
   const { last } = await read(workerd.store, '?limit=1');
   assert.equal(last, accepted);
   assert.doesNotMatch(workerd.log(), /panicked|RuntimeError|"status":5/);

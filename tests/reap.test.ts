@@ -1,4 +1,4 @@
-/** What a command of ours has started ends with it, and its temporary files go, however it ends. */
+/** However a command ends, all processes that it started end with it, and its temporary files are removed. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -9,7 +9,7 @@ import { describe, test } from 'node:test';
 
 import { Mark } from '../harness/processes.ts';
 
-// Starts a grandchild in a session of its own, which ignores all that can be ignored, and says so.
+// Starts a grandchild in its own session that ignores signals; prints the folder once it runs.
 const COMMAND = `
   setsid sh -c 'trap "" HUP INT TERM; : >"$TMPDIR/file"; sleep 601 & sleep 602' &
   until [ -e "$TMPDIR/file" ]; do sleep 0.05; done
@@ -17,7 +17,7 @@ const COMMAND = `
   while echo alive; do sleep 0.1; done; wait`;
 const INNER = ['tools/setup', '--node', 'bash', '-c', COMMAND, 'command'];
 
-/** How it ends. The parent of the command is what npm is to a script. */
+/** Ways to end a command. Its parent plays the role of npm. */
 const WAYS = {
   'by itself': (_parent: number, command: number) => process.kill(command, 'SIGUSR1'),
   'SIGTERM to it': (_parent: number, command: number) => process.kill(command, 'SIGTERM'),
@@ -57,7 +57,7 @@ describe('nothing outlives a command', { concurrency: true }, () => {
   }
 });
 
-test('what a run has not started is left alone', async (t) => {
+test('leaves processes of other runs alone', async (t) => {
   const other = new Mark();
   const child = spawn('sleep', ['600'], { env: { ...process.env, ...other.env } });
   t.after(() => child.kill());
@@ -69,7 +69,7 @@ test('what a run has not started is left alone', async (t) => {
   assert.deepEqual([...other.running.values()], ['sleep 600']);
 });
 
-test('npm waits for the command itself, not for a shell that passes on no signal', () => {
+test('npm runs each command directly, not through a shell, which would not forward signals', () => {
   const { scripts } = JSON.parse(readFileSync('package.json', 'utf8')) as { scripts: Record<string, string> };
   for (const [name, script] of Object.entries(scripts)) assert.match(script, /^exec tools\/setup /, name);
 });

@@ -1,6 +1,6 @@
 /**
- * No secret shows: not in an answer, a line of the log, what the agent prints or keeps, nor in what is
- * built; whatever fails, and even where a server sends back what it was sent.
+ * No secret leaks into answers, log lines, the agent's output and files, or the builds; whatever fails, and even
+ * if a server echoes its input.
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -30,19 +30,19 @@ import {
 } from '../harness/check-in.ts';
 import { startWorker, type Worker } from '../harness/worker.ts';
 
-/** A secret like no other; `odd` are characters that encodings change. */
+/** A unique secret; `odd` are characters that encodings change. */
 const secret = (name: string, odd = '/+%"~') => `${name}${odd}${randomBytes(18).toString('base64url')}`;
 
 const SECRETS = {
   'the API key': secret('api'),
-  'the API key of before': secret('old'),
+  'the old API key': secret('old'),
   'a wrong API key': secret('bad'),
-  'the secret of gateway tokens': secret('gateway'),
-  'the secret of gateway tokens of before': secret('elder'),
-  'the secret of operators': secret('jwt'),
+  'the gateway token secret': secret('gateway'),
+  'the old gateway token secret': secret('elder'),
+  'the JWT secret': secret('jwt'),
   'the internal key': secret('internal'),
   'a wrong internal key': secret('inside'),
-  // Cloudflare's have neither quotes nor backslashes, which a server that sends JSON would escape.
+  // Cloudflare's tokens have neither quotes nor backslashes, which JSON would escape.
   'the token for Analytics Engine': secret('analytics', '/+%~'),
   "the proxy's password": secret('proxy'),
   'the password in a URL': secret('url'),
@@ -50,11 +50,11 @@ const SECRETS = {
 
 const SANDBOX = 'sandbox-that-may-show';
 const TOKENS = {
-  "the sandbox's token": gatewayToken(SANDBOX, SECRETS['the secret of gateway tokens']),
-  'the token of another sandbox': gatewayToken('another', SECRETS['the secret of gateway tokens']),
+  "the sandbox's token": gatewayToken(SANDBOX, SECRETS['the gateway token secret']),
+  'the token of another sandbox': gatewayToken('another', SECRETS['the gateway token secret']),
 };
-const OPERATOR = await mint({ sub: 'ops', ttl: 600 }, { JWT_SECRET: SECRETS['the secret of operators'] });
-const EXPIRED = await mint({ sub: 'ops', ttl: -600 }, { JWT_SECRET: SECRETS['the secret of operators'] });
+const OPERATOR = await mint({ sub: 'ops', ttl: 600 }, { JWT_SECRET: SECRETS['the JWT secret'] });
+const EXPIRED = await mint({ sub: 'ops', ttl: -600 }, { JWT_SECRET: SECRETS['the JWT secret'] });
 const FORGED = await mint({ sub: 'ops', ttl: 600 }, { JWT_SECRET: 'another secret' });
 const signature = (token: string) => token.split('.').at(-1) ?? '';
 const ALL = {
@@ -66,12 +66,12 @@ const ALL = {
 };
 
 const VARS = {
-  KILOCODE_API_KEY: `${SECRETS['the API key']},${SECRETS['the API key of before']}`,
+  KILOCODE_API_KEY: `${SECRETS['the API key']},${SECRETS['the old API key']}`,
   GATEWAY_TOKEN_SECRET: [
-    SECRETS['the secret of gateway tokens'],
-    SECRETS['the secret of gateway tokens of before'],
+    SECRETS['the gateway token secret'],
+    SECRETS['the old gateway token secret'],
   ].join(),
-  JWT_SECRET: SECRETS['the secret of operators'],
+  JWT_SECRET: SECRETS['the JWT secret'],
   INTERNAL_API_SECRET: SECRETS['the internal key'],
   AE_API_TOKEN: SECRETS['the token for Analytics Engine'],
 };
@@ -89,7 +89,7 @@ const serve = (t: TestContext, listener: RequestListener) => {
   return listen(t, server);
 };
 
-/** Sends back all that a request holds: in headers, in words and as JSON. */
+/** Echoes the request in headers and in JSON. */
 const echo =
   (status: () => number): RequestListener =>
   (request, response) => {
@@ -111,7 +111,7 @@ async function answered(outputs: Outputs, where: string, asked: Promise<Response
   return response.status;
 }
 
-/** All check-ins that can fail, and one that does not. */
+/** Sends one valid check-in and one of each failing kind; returns the statuses. */
 async function checkIns(outputs: Outputs, worker: Worker, where: string): Promise<number[]> {
   const right = {
     authorization: `Bearer ${SECRETS['the API key']}`,
@@ -127,10 +127,10 @@ async function checkIns(outputs: Outputs, worker: Worker, where: string): Promis
     ['a wrong key', body, { authorization: `Bearer ${SECRETS['a wrong API key']}` }],
     ['without a token', body, { 'x-kiloclaw-gateway-token': undefined }],
     ['a token of another sandbox', body, { 'x-kiloclaw-gateway-token': TOKENS['the token of another sandbox'] }],
-    ['the secret itself', body, { 'x-kiloclaw-gateway-token': SECRETS['the secret of gateway tokens'] }],
+    ['the secret itself', body, { 'x-kiloclaw-gateway-token': SECRETS['the gateway token secret'] }],
     ['no JSON', `{"sandboxId": "${key}`, {}],
     ['a list', JSON.stringify([key]), {}],
-    ['a field that is wrong', { ...body, controllerVersion: { [key]: key } }, {}],
+    ['an invalid field', { ...body, controllerVersion: { [key]: key } }, {}],
     ['a field with a wrong name', JSON.stringify({ ...body, sandboxId: undefined, [key]: key }), {}],
     ['too large', JSON.stringify({ ...body, lastExitReason: key.repeat(1_000) }), {}],
   ] as const) {
@@ -140,7 +140,7 @@ async function checkIns(outputs: Outputs, worker: Worker, where: string): Promis
   return statuses;
 }
 
-/** What the operators' API is asked. */
+/** Sends requests to the operators' API; returns the statuses. */
 async function questions(outputs: Outputs, worker: Worker, where: string): Promise<number[]> {
   const internal = 'x-internal-api-key';
   const statuses = [];
@@ -150,9 +150,9 @@ async function questions(outputs: Outputs, worker: Worker, where: string): Promi
     ['history', `/api/sandboxes/${SANDBOX}/history`, { [internal]: SECRETS['the internal key'] }],
     ['expired', '/api/fleet', { authorization: `Bearer ${EXPIRED}` }],
     ['forged', '/api/fleet', { authorization: `Bearer ${FORGED}` }],
-    ['no token', '/api/fleet', { authorization: `Bearer ${SECRETS['the secret of operators']}` }],
+    ['no token', '/api/fleet', { authorization: `Bearer ${SECRETS['the JWT secret']}` }],
     ['a wrong internal key', '/api/fleet', { [internal]: SECRETS['a wrong internal key'] }],
-    ['of Access', '/api/fleet', { 'cf-access-jwt-assertion': OPERATOR }],
+    ['an Access header', '/api/fleet', { 'cf-access-jwt-assertion': OPERATOR }],
     ['a parameter', `/api/fleet?window=${encodeURIComponent(OPERATOR)}`, { authorization: `Bearer ${OPERATOR}` }],
     ['a path', `/${encodeURIComponent(SECRETS['the API key'])}`, {}],
     ['a path of the API', `/api/${OPERATOR}`, { authorization: `Bearer ${OPERATOR}` }],
@@ -162,7 +162,7 @@ async function questions(outputs: Outputs, worker: Worker, where: string): Promi
   return statuses;
 }
 
-/** What the Worker logged, once it logs no more. */
+/** Adds the Worker's log once no more lines arrive. */
 async function logs(outputs: Outputs, worker: Worker, where: string) {
   for (let seen = -1; seen !== worker.logs.length; ) {
     seen = worker.logs.length;
@@ -175,7 +175,7 @@ const assertNone = (outputs: Outputs, secrets: Readonly<Record<string, string>> 
   assert.deepEqual(outputs.leaks(secrets), []);
 };
 
-test('a secret that shows is found, however it is written', () => {
+test('the check finds a secret in every form', () => {
   for (const [form, looks] of forms(SECRETS['the API key'])) {
     for (const look of looks) {
       const outputs = new Outputs();
@@ -194,7 +194,7 @@ test('a secret that shows is found, however it is written', () => {
   assertNone(innocent);
 });
 
-test('the Worker shows none, whoever asks and whatever it is answered', async (t) => {
+test('the Worker leaks no secret, whatever the request and the response of Analytics Engine', async (t) => {
   const outputs = new Outputs();
   let status = 200;
   const analytics = await serve(t, echo(() => status));
@@ -213,7 +213,7 @@ test('the Worker shows none, whoever asks and whatever it is answered', async (t
   assertNone(outputs);
 });
 
-test('the Worker shows none where a token is repeated across the limit of what is logged', async (t) => {
+test('the Worker leaks no secret if the truncation of a log line splits an echoed token', async (t) => {
   const outputs = new Outputs();
   let cut = 0;
   const analytics = await serve(t, (request, response) => {
@@ -229,7 +229,7 @@ test('the Worker shows none where a token is repeated across the limit of what i
   assertNone(outputs);
 });
 
-test('the Worker shows none where an answer with rows repeats the token', async (t) => {
+test('the Worker leaks no secret if Analytics Engine returns the token in rows', async (t) => {
   const MARKER = 'marker-that-the-server-replaces';
   const store = await startWorker({}, t);
   await store.checkIn({ ...FULL, controllerVersion: MARKER, supervisorState: MARKER, lastExitReason: MARKER });
@@ -239,7 +239,7 @@ test('the Worker shows none where an answer with rows repeats the token', async 
   const json = (text: string) => JSON.stringify(text).slice(1, -1);
   let written = json;
   let isRow = true;
-  // As the local one answers, but for the marker; or with the token where a number belongs.
+  // The local answer with the token in place of the marker, or a row with the token in place of a number.
   const analytics = await serve(t, (request, response) => {
     const chunks: Buffer[] = [];
     request.on('data', (chunk: Buffer) => chunks.push(chunk));
@@ -255,7 +255,7 @@ test('the Worker shows none where an answer with rows repeats the token', async 
       response.end(isRow ? text : other);
     });
   });
-  // A server may write what it was sent in another way; of these, a token is one that quotes change.
+  // A server may escape the token when it echoes it; JSON changes the characters of the second token.
   const odd = secret('analytics', '/+%"~\\');
   for (const token of [SECRETS['the token for Analytics Engine'], odd]) {
     const outputs = new Outputs();
@@ -266,7 +266,7 @@ test('the Worker shows none where an answer with rows repeats the token', async 
     for (written of [json, escaped, encodeURIComponent]) {
       for (isRow of [true, false]) {
         for (const path of ['fleet', 'sandboxes', `sandboxes/${FULL.sandboxId}`, `sandboxes/${FULL.sandboxId}/history`, 'incidents']) {
-          // Each is another question, so that none is answered from the cache.
+          // A new window each time misses the cache.
           const url = `/api/${path}?window=${(asked += 1) + 10_000}s`;
           const sent = worker.fetch(url, { headers: { authorization: `Bearer ${OPERATOR}` } });
           seen.push(await answered(outputs, `${url}, ${written.name}`, sent));
@@ -275,12 +275,12 @@ test('the Worker shows none where an answer with rows repeats the token', async 
     }
     assert.deepEqual([...new Set(seen)].sort(), [200, 502]);
     await logs(outputs, worker, 'Worker');
-    assert.ok(outputs.includes('[redacted]'), 'it was there');
+    assert.ok(outputs.includes('[redacted]'), 'the token was there');
     assertNone(outputs, { ...ALL, token });
   }
 });
 
-test('the Worker shows none where it is misconfigured', async (t) => {
+test('the Worker leaks no secret if it is misconfigured', async (t) => {
   const outputs = new Outputs();
   const password = encodeURIComponent(SECRETS['the password in a URL']);
   const access = (team: string) => ({ ...VARS, ACCESS_TEAM_DOMAIN: team, ACCESS_AUD: 'audience' });
@@ -306,7 +306,7 @@ test('the Worker shows none where it is misconfigured', async (t) => {
   assertNone(outputs);
 });
 
-test('the Worker shows none in a panic', async (t) => {
+test('the Worker leaks no secret in a panic', async (t) => {
   const outputs = new Outputs();
   const worker = await startWorker({ build: 'panic', vars: VARS }, t);
   const authorization = `Bearer ${SECRETS['the API key']}`;
@@ -318,7 +318,7 @@ test('the Worker shows none in a panic', async (t) => {
   assertNone(outputs);
 });
 
-/** Runs the agent with nothing else in its environment; after `stop` milliseconds it gets SIGTERM. */
+/** Runs the agent with only this environment; sends SIGTERM after `stop` milliseconds. */
 async function agent(
   outputs: Outputs,
   where: string,
@@ -328,7 +328,7 @@ async function agent(
 ) {
   const env = { ...RUN, PATH: process.env.PATH ?? '', ...machine };
   const child = spawn(AGENT, args, { env, stdio: ['ignore', 'pipe', 'pipe'] });
-  // Whole: a secret must not hide between two pieces.
+  // Collected as a whole, because two chunks could split a secret.
   const streams = [child.stdout, child.stderr].map((stream) => stream.toArray() as Promise<Buffer[]>);
   const timer = setTimeout(() => child.kill('SIGTERM'), stop);
   for (const pieces of await Promise.all(streams)) {
@@ -337,7 +337,7 @@ async function agent(
   clearTimeout(timer);
 }
 
-/** Every command that uses a secret, once through. */
+/** Runs every command that uses a secret. */
 async function commands(
   outputs: Outputs,
   where: string,
@@ -364,10 +364,10 @@ async function commands(
   for (const name of readdirSync(folder)) outputs.add(`${where}: ${name}`, readFileSync(path.join(folder, name)));
 }
 
-test('the agent shows none, whatever it is answered', async (t) => {
+test('the agent leaks no secret, whatever the responses', async (t) => {
   const outputs = new Outputs();
   const server = await serve(t, echo(() => 204));
-  // A proxy that says why not, in the words of who asks.
+  // A proxy that refuses and echoes its credentials.
   const proxy = createTcpServer((socket) => {
     socket.on('error', () => {});
     socket.once('data', (data) => {
@@ -410,12 +410,12 @@ test('the agent shows none, whatever it is answered', async (t) => {
   mkdirSync(path.join(files, 'folder'));
   await Promise.all([
     within('a file', { KILOCODE_API_KEY: '', KILOCODE_API_KEY_FILE: file }),
-    within('a file that is none', { KILOCODE_API_KEY_FILE: path.join(files, 'folder') }),
-    within('a key for no header', { KILOCODE_API_KEY: `${SECRETS['the API key']}\u{7f}é` }),
+    within('a folder instead of a file', { KILOCODE_API_KEY_FILE: path.join(files, 'folder') }),
+    within('a key with invalid characters', { KILOCODE_API_KEY: `${SECRETS['the API key']}\u{7f}é` }),
     within('a password in the URL', {
       KILOCLAW_CHECKIN_URL: `https://me:${SECRETS['the password in a URL']}@127.0.0.1/`,
     }),
-    within('a key for a URL', { KILOCLAW_CHECKIN_URL: SECRETS['the password in a URL'] }),
+    within('a key instead of a URL', { KILOCLAW_CHECKIN_URL: SECRETS['the password in a URL'] }),
     within('a proxy', { KILOCLAW_CHECKIN_URL: 'https://telemetry.invalid/', HTTPS_PROXY: proxyUrl }),
     within('no proxy', {
       KILOCLAW_CHECKIN_URL: 'https://telemetry.invalid/',
@@ -428,7 +428,7 @@ test('the agent shows none, whatever it is answered', async (t) => {
   assertNone(outputs);
 });
 
-test('nothing that is built holds one of this machine or of the tests', () => {
+test('the builds contain no secret of this machine or of the tests', () => {
   const outputs = new Outputs();
   const built = ['index.js', 'index_bg.wasm', 'panic/index_bg.wasm'].map((name) => path.join('build', name));
   for (const file of [...built, AGENT]) outputs.add(file, readFileSync(file));

@@ -1,4 +1,4 @@
-/** `npm run seed`: what it writes is a fleet, the same for the same seed, and the API can read it. */
+/** `npm run seed`: the same seed writes the same fleet, and the API reports it. */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -22,7 +22,7 @@ test('the same seed makes the same fleet, within its hours', () => {
   assert.equal(new Set(points.map(({ index1 }) => index1)).size, fleet.sandboxes);
 });
 
-test('it is written into a store, replaces what was written before, and is what the operators see', async (t) => {
+test('writes a fleet that the operators see, and replaces that of an earlier run', async (t) => {
   const worker = await startWorker({}, t);
   const seed = async (...args: string[]) => {
     const command = ['tools/seed.ts', '--store', worker.store, ...args];
@@ -33,7 +33,7 @@ test('it is written into a store, replaces what was written before, and is what 
   const token = await mint({ sub: 'ops', ttl: 60 }, { JWT_SECRET });
   let asked = 0;
   const ask = async (path: string): Promise<any> => {
-    // Another question each time, as answers are kept for a while.
+    // Another window each time, because reports are cached.
     const query = `${path}?window=${86_400 + (asked += 1)}s`;
     const response = await worker.fetch(query, { headers: { authorization: `Bearer ${token}` } });
     assert.equal(response.status, 200, query);
@@ -48,7 +48,7 @@ test('it is written into a store, replaces what was written before, and is what 
   assert.equal(fleet.sandboxes, 101);
   assert.equal((fleet.checkIns - 1).toLocaleString('en'), written);
   assert.ok(fleet.reporting > 90 && fleet.controllerVersions.length >= 2, JSON.stringify(fleet));
-  // What the help promises is there by default, and so are the examples that it names.
+  // The default fleet has all problems that the help names, and the printed examples have them.
   const { incidents } = await ask('/api/incidents');
   for (const [words, kind, severity] of [
     ['in a crash loop', 'crash_loop', /./],
@@ -65,7 +65,7 @@ test('it is written into a store, replaces what was written before, and is what 
   await seed();
   const again = await ask('/api/fleet');
   assert.equal(again.sandboxes, 101);
-  // The hours have moved on a little between the two.
+  // The time range has moved a little between the two runs.
   assert.ok(Math.abs(again.checkIns - fleet.checkIns) <= 100, `${again.checkIns}, ${fleet.checkIns}`);
   await seed('--sandboxes', '5', '--hours', '2');
   assert.equal((await ask('/api/fleet')).sandboxes, 6);
@@ -73,13 +73,13 @@ test('it is written into a store, replaces what was written before, and is what 
   assert.equal((await ask('/api/fleet')).sandboxes, 1);
 });
 
-test('the Worker keeps an answer for as long as it says', () => {
+test('prints the cache time of the Worker', () => {
   const constant = (file: string, pattern: RegExp) => pattern.exec(readFileSync(file, 'utf8'))?.[1];
   const own = constant('tools/seed.ts', /MAX_AGE_SECONDS = (\d+);/);
   assert.equal(own, constant('src/operators.rs', /const MAX_AGE: u64 = (\d+);/));
 });
 
-test('a bad option is an error that says how to fix it', async () => {
+test('an invalid option is an error with a hint', async () => {
   for (const [args, error] of [
     [['--sandboxes', '0'], /--sandboxes must be an integer from 1 to 100000, not '0'/],
     [['--hour', '1'], /Unknown option '--hour'.*--help/],

@@ -1,4 +1,4 @@
-/** All SQL in this repository is what Analytics Engine documents and takes. */
+/** Analytics Engine accepts all SQL in this repository. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import layout from '../crates/check-in/data-point.json' with { type: 'json' };
 import { check } from './support/aesql.ts';
 
-/** What the interpreter is compared by: some of it is refused on purpose. */
+/** Excluded: some of these queries are invalid on purpose. */
 const ORACLE = 'local-ae/aesql/oracle/';
 
 const tracked = (pattern: string): string[] =>
@@ -17,7 +17,7 @@ const tracked = (pattern: string): string[] =>
     .split('\n')
     .filter((file) => file !== '' && !file.startsWith(ORACLE));
 
-/** The text of a file with nothing but its SQL, in blocks and in calls of curl, on the lines where it stands. */
+/** Only the SQL of a file, from code blocks and curl commands, on its original lines. */
 function blocks(file: string): string {
   let inside = false;
   const lines = readFileSync(file, 'utf8').split('\n').map((line) => {
@@ -32,7 +32,7 @@ function blocks(file: string): string {
 }
 
 for (const file of tracked('*.sql')) {
-  test(`${file} is what Analytics Engine takes`, () => {
+  test(`Analytics Engine accepts ${file}`, () => {
     assert.equal(check(readFileSync(file, 'utf8')), '');
   });
 }
@@ -40,10 +40,10 @@ for (const file of tracked('*.sql')) {
 for (const file of tracked('*.md')) {
   const sql = blocks(file);
   if (sql.trim() === '') continue;
-  test(`the SQL in ${file} is what Analytics Engine takes`, () => assert.equal(check(sql), ''));
+  test(`Analytics Engine accepts the SQL in ${file}`, () => assert.equal(check(sql), ''));
 }
 
-test('the check finds what is wrong or doubtful, and where', () => {
+test('the check finds errors and warnings, with their places', () => {
   assert.match(check('SELECT 1 AS a;\n;\nSELECT DISTINCT blob1 FROM d'), /^-:3:1: error: .*DISTINCT/);
   assert.match(check('SELECT 1 AS a FROM d\nORDER BY timestamp'), /^-:2:10: warning: .*timestamp/);
 });

@@ -1,4 +1,4 @@
-/** The status table of the check-in, row by row and in its order, and the log lines that go with it. */
+/** The status table of the check-in, row by row and in order, with its log lines. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
@@ -45,7 +45,7 @@ test('refuses every scheme but Bearer, whatever its key', async () => {
   }
 });
 
-test('takes the scheme in any case', async () => {
+test('accepts the scheme in any case', async () => {
   for (const scheme of ['Bearer', 'bearer', 'BEARER', 'bEaReR']) {
     const response = await worker.checkIn(FULL, { authorization: `${scheme} ${API_KEY}` });
     assert.equal(response.status, 204, scheme);
@@ -59,7 +59,7 @@ test('refuses every key but the right one', async () => {
   }
 });
 
-test('refuses a token for another sandbox, in upper case, or cut', async () => {
+test('refuses a token that is for another sandbox, in upper case or truncated', async () => {
   const right = gatewayToken(FULL.sandboxId);
   for (const token of [
     gatewayToken('sandbox-2'),
@@ -74,7 +74,7 @@ test('refuses a token for another sandbox, in upper case, or cut', async () => {
   }
 });
 
-test('takes POST alone', async () => {
+test('accepts POST only', async () => {
   for (const method of ['GET', 'HEAD', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'PROPFIND']) {
     const response = await worker.fetch(CHECK_IN_PATH, { method });
     assert.equal(response.status, 405, method);
@@ -130,7 +130,7 @@ test('checks in the order of the contract', async (t) => {
   assert.equal(await status(await throwing.checkIn(FULL)), '503 write_failed');
 });
 
-test('a missing or empty secret, or a missing dataset, is a 503 that the log explains', async (t) => {
+test('answers 503 and logs the name of a missing secret or dataset', async (t) => {
   const broken: [string, Options][] = [
     ['KILOCLAW_CONTROLLER_AE', { dataset: 'missing' }],
     ...['KILOCODE_API_KEY', 'GATEWAY_TOKEN_SECRET'].flatMap((name) =>
@@ -151,7 +151,7 @@ test('a missing or empty secret, or a missing dataset, is a 503 that the log exp
   }
 });
 
-test('a dataset that throws is a 503 that the log explains', async (t) => {
+test('answers 503 and logs the reason if the dataset throws', async (t) => {
   const worker = await startWorker({ dataset: 'throws' }, t);
   const failed = { error: 'Write failed', code: 'write_failed' };
   await assertRefused(await worker.checkIn(FULL), 503, failed, RETRY);
@@ -160,7 +160,7 @@ test('a dataset that throws is a 503 that the log explains', async (t) => {
   assert.match(String(detail), /writeDataPoint/);
 });
 
-test('every value of a rotation list is accepted', async (t) => {
+test('accepts every value of a rotation list', async (t) => {
   const lists = { KILOCODE_API_KEY: ' new,old ,', GATEWAY_TOKEN_SECRET: 'secret-2,\nsecret-1\n' };
   const worker = await startWorker({ vars: lists }, t);
   const id = FULL.sandboxId;
@@ -209,7 +209,7 @@ test('a refusal logs one line without a secret; an accepted check-in logs nothin
   }
 });
 
-/** The Worker's log lines, once there are as many as expected; they arrive after the answers. */
+/** Waits for exactly `count` log lines, as they arrive after the answers; returns them. */
 async function logs(worker: Worker, count: number): Promise<Record<string, unknown>[]> {
   const deadline = Date.now() + 5_000;
   while (worker.logs.length < count && Date.now() < deadline) {

@@ -1,5 +1,5 @@
--- The check-ins of the last minutes, newest first, under the names of the contract: what
--- `npm start -- --once` reads back.
+-- The check-ins of the last 5 minutes, newest first, with the contract's names. `npm start -- --once`
+-- reads its check-in back with this query.
 SELECT
   timestamp,
   blob1 AS sandboxId,

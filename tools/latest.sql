@@ -1,5 +1,5 @@
--- The latest state of each sandbox that checked in within the last day. The names are those of the
--- contract (docs/contract.md); `npm start` shows how to send this to the local endpoint.
+-- The latest state of each sandbox that checked in within the last day, with the contract's names
+-- (docs/contract.md). `npm start` prints a command that sends this query to the local endpoint.
 SELECT
   index1 AS sandboxId,
   max(timestamp) AS lastSeen,

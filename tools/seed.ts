@@ -1,7 +1,4 @@
-/**
- * `npm run seed`: writes check-ins of a made-up fleet into the local Analytics Engine, so that the operators' API and
- * the dashboard have something to show.
- */
+/** `npm run seed`: fills the local Analytics Engine with check-ins of a made-up fleet. */
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 
@@ -28,7 +25,7 @@ Options:
 The store keeps 1,000,000 points by default (local-ae/README.md); each sandbox needs 12 per hour.
 `;
 
-/** How long the Worker caches a report (`MAX_AGE` in src/operators.rs). */
+/** As in the Worker (`MAX_AGE` in src/operators.rs); tests/seed.test.ts compares them. */
 const MAX_AGE_SECONDS = 15;
 
 function integer(name: string, text: string, highest: number): number {
@@ -56,7 +53,7 @@ function options() {
   }
 }
 
-/** The URLs of the running `npm start`. */
+/** The URLs of the running `npm start`, or the defaults. */
 function running(): Running {
   try {
     return JSON.parse(readFileSync(RUNNING_FILE, 'utf8')) as Running;

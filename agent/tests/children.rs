@@ -1,4 +1,4 @@
-//! Orphans, inherited and reaped. One test alone: it makes its process the one that inherits.
+//! Adopted orphans are reaped. A single test, as it makes its whole process the subreaper.
 
 #![expect(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
 
@@ -14,7 +14,6 @@ use rustix::process::{getpid, set_child_subreaper};
 /// Long enough for a shell to start on a busy machine.
 const AMPLE: Duration = Duration::from_mins(1);
 
-/// A shell that prints the ids of the processes that it starts.
 fn sh(children: &Children, script: &str) -> Child {
     children.spawn(Command::new("sh").args(["-c", script]).stdout(Stdio::piped())).unwrap()
 }
@@ -25,12 +24,11 @@ fn output(child: &mut Child) -> String {
     text.trim().to_owned()
 }
 
-/// Waits until `done`, with a look every time that a child ends.
+/// Waits until `done`, checked whenever a short-lived child ends.
 fn eventually(children: &Children, what: &str, done: impl Fn() -> bool) {
     let deadline = Instant::now() + AMPLE;
     while !done() {
         assert!(Instant::now() < deadline, "{what}");
-        // Anything that takes a while.
         let pause = children.spawn(Command::new("sleep").arg("0.02")).unwrap();
         pause.wait_until(deadline).unwrap().unwrap();
     }
@@ -40,18 +38,18 @@ fn exists(pid: &str) -> bool {
     Path::new("/proc").join(pid).exists()
 }
 
-/// The letter of a process's state: `Z` has ended and waits to be reaped.
+/// The letter of a process's state; `Z` is a zombie.
 fn state(pid: &str) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()
 }
 
 #[test]
-fn orphans_are_reaped_and_children_left_to_who_waits_for_them() {
+fn orphans_are_reaped_and_children_are_left_to_their_owners() {
     set_child_subreaper(Some(getpid())).unwrap();
     let children = Children::adopting();
 
-    // The shell is gone before the process that it started in the background.
+    // The shell ends before its background process.
     let mut parent = sh(&children, "sleep 0.2 >&- 2>&- & echo $!");
     let orphan = output(&mut parent);
     assert!(parent.wait_until(Instant::now() + AMPLE).unwrap().unwrap().success());
@@ -60,7 +58,7 @@ fn orphans_are_reaped_and_children_left_to_who_waits_for_them() {
         !exists(&orphan)
     });
 
-    // A child that has ended keeps its status, whoever reaps in between, and however often.
+    // An ended child keeps its status, however often orphans are reaped.
     let failing = sh(&children, "exit 7");
     let killed = sh(&children, "kill -9 $$");
     let failing_id = failing.id().to_string();
@@ -74,12 +72,12 @@ fn orphans_are_reaped_and_children_left_to_who_waits_for_them() {
     assert_eq!(killed.try_wait().unwrap().unwrap().code(), None);
     assert!(!exists(&failing_id));
 
-    // An orphan that ended behind a child is reaped once the child is, without being asked for.
+    // An orphan that ended behind a child is reaped together with the child.
     let mut parent = sh(&children, "sleep 0.1 >&- 2>&- & echo $!");
     let first = sh(&children, "exit 0");
     let orphan = output(&mut parent);
     assert!(parent.wait_until(Instant::now() + AMPLE).unwrap().is_some());
-    // Not reaped by `eventually`, whose own children end and are waited for.
+    // Not with `eventually`: waiting for its own children would reap the orphan.
     while state(&orphan).is_some_and(|state| state != 'Z') || !first.has_ended() {
         std::thread::yield_now();
     }
@@ -88,7 +86,7 @@ fn orphans_are_reaped_and_children_left_to_who_waits_for_them() {
     assert!(first.try_wait().unwrap().is_some());
     assert!(!exists(&orphan));
 
-    // What is given up is an orphan like any other.
+    // A dropped child is reaped like an orphan.
     let given_up = sh(&children, "exit 0");
     let id = given_up.id().to_string();
     drop(given_up);
@@ -97,7 +95,7 @@ fn orphans_are_reaped_and_children_left_to_who_waits_for_them() {
         !exists(&id)
     });
 
-    // Many at once, with reaping all the time: no status is lost.
+    // Concurrent reaping loses no status.
     let reaper = children.clone();
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
     let thread = std::thread::spawn(move || {

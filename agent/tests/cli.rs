@@ -1,4 +1,4 @@
-//! The real program against real sockets: its exit codes, its output, and what it puts on the wire.
+//! The real program against real sockets: exit codes, output and requests.
 
 #![expect(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
 
@@ -23,21 +23,21 @@ const TOKEN_SECRET: &str = "current-secret";
 /// `printf %s sandbox-1 | openssl dgst -sha256 -hmac current-secret`
 const TOKEN_OF_SANDBOX_1: &str = "761eea8f95464ed192a728536f140c157e887fe47d7bc6d67b02f163e615a4ae";
 
-/// How the program ended.
+/// Exit code and output.
 struct Run {
     code: i32,
     stdout: String,
     stderr: String,
 }
 
-/// The program with nothing in its environment.
+/// The program with an empty environment.
 fn agent(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kiloclaw-agent"));
     command.args(arguments).env_clear().stdin(Stdio::null());
     command
 }
 
-/// Runs it; whatever it is asked to do, no secret may show.
+/// Runs the program, and asserts that it prints no secret.
 fn run(command: &mut Command) -> Run {
     let output = command.output().unwrap();
     let run = Run {
@@ -52,7 +52,7 @@ fn run(command: &mut Command) -> Run {
     run
 }
 
-/// A machine: its kernel's files and its state file.
+/// A machine: its `/proc` files and its state file.
 struct Machine {
     directory: TempDir,
 }
@@ -80,7 +80,7 @@ impl Machine {
         fs::write(self.path("net/dev"), text).unwrap();
     }
 
-    /// `once` on this machine, with nothing amiss but what the test adds.
+    /// `once` on this machine, with valid settings.
     fn once(&self, url: &str) -> Command {
         let mut command = agent(&["once"]);
         command
@@ -96,13 +96,12 @@ impl Machine {
     }
 }
 
-/// A file that stays as it is. A program that a test writes could still be open for writing in
-/// another test's child, and then it cannot be run.
+/// A fixture. A program that a test writes itself cannot run while another test's child still has it
+/// open for writing.
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
-/// A request as it came in.
 struct Request {
     head: String,
     body: String,
@@ -117,7 +116,7 @@ impl Request {
     }
 }
 
-/// Answers one request after the other, each on a connection of its own.
+/// Answers one request after the other, each on its own connection.
 struct Server {
     address: String,
     requests: Receiver<Request>,
@@ -172,7 +171,7 @@ fn once_against(answer: String) -> Run {
 }
 
 #[test]
-fn an_accepted_check_in_exits_0_and_says_what_was_sent() {
+fn an_accepted_check_in_exits_0_and_prints_what_was_sent() {
     let server = Server::answering([accepted()]);
     let run = run(&mut Machine::new().once(&server.url()));
     assert_eq!((run.code, run.stderr.as_str()), (0, ""));
@@ -259,7 +258,7 @@ fn a_redirect_is_refused_and_not_followed() {
 }
 
 #[test]
-fn a_page_in_place_of_the_server_is_no_acceptance_and_costs_no_bytes() {
+fn a_page_in_place_of_the_server_is_no_acceptance_and_loses_no_bytes() {
     let machine = Machine::new();
     let state_file = machine.path("state.json");
     let page = |status, headers| answer(status, headers, "<html>Please sign in</html>");
@@ -298,7 +297,7 @@ fn a_page_in_place_of_the_server_is_no_acceptance_and_costs_no_bytes() {
 
 #[test]
 fn a_server_that_hangs_exits_69_after_the_timeout() {
-    // Nobody accepts; the kernel completes the connection all the same.
+    // Nobody accepts, but the kernel completes the connection.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let run = run(Machine::new().once(&url).args(["--timeout", "1"]));
@@ -308,7 +307,7 @@ fn a_server_that_hangs_exits_69_after_the_timeout() {
 
 #[test]
 fn a_closed_port_exits_69() {
-    // A port that was free a moment ago may be somebody else's by now; this one is nobody's.
+    // Nobody uses port 1; a port that was free a moment ago may be in use by now.
     let run = run(&mut Machine::new().once("http://127.0.0.1:1/"));
     assert_eq!(run.code, 69);
     assert!(run.stdout.contains("unreachable: Connection refused"), "{}", run.stdout);
@@ -328,18 +327,18 @@ fn an_answer_that_is_not_http_exits_69() {
 }
 
 #[test]
-fn a_body_that_breaks_off_does_not_hide_the_status() {
+fn a_truncated_body_does_not_hide_the_status() {
     let run = once_against("HTTP/1.1 403 Forbidden\r\ncontent-length: 99\r\n\r\n{".to_owned());
     assert_eq!(run.code, 77);
     assert!(run.stdout.contains("403 Forbidden: refused\n"), "{}", run.stdout);
 }
 
 #[test]
-fn secrets_that_a_server_sends_back_do_not_show() {
+fn secrets_that_a_server_sends_back_are_not_printed() {
     let body = format!(r#"{{"error":"Bearer {API_KEY}","code":"{GATEWAY_TOKEN}"}}"#);
     let location = format!("location: /?key={API_KEY}\r\n");
     for status in ["403 Forbidden", "302 Found", "500 Internal Server Error"] {
-        // `run` checks.
+        // `run` asserts that they are not printed.
         let run = once_against(answer(status, &location, &body));
         assert!(run.stdout.contains("error:        Bearer [redacted]\n"), "{}", run.stdout);
     }
@@ -357,7 +356,7 @@ fn a_proxy_in_the_environment_is_not_used() {
 }
 
 #[test]
-fn plain_http_to_another_host_has_to_be_allowed() {
+fn plain_http_to_another_host_must_be_allowed() {
     // 0.0.0.0 is this host to Linux, but no loopback address.
     let server = Server::answering([accepted()]);
     let url = server.url().replace("127.0.0.1", "0.0.0.0");
@@ -366,7 +365,7 @@ fn plain_http_to_another_host_has_to_be_allowed() {
     assert_eq!((refused.code, refused.stdout.as_str()), (64, ""));
     let expected = "error: KILOCLAW_CHECKIN_URL would send credentials unencrypted: use https, ";
     assert!(refused.stderr.starts_with(expected), "{}", refused.stderr);
-    // A flag of clap's that is also a variable: off for what means no.
+    // clap takes these values of a flag's variable as off.
     for no in ["", "0", "false", "no"] {
         assert_eq!(
             run(machine.once(&url).env("KILOCLAW_ALLOW_INSECURE_HTTP", no)).code,
@@ -379,7 +378,7 @@ fn plain_http_to_another_host_has_to_be_allowed() {
 }
 
 #[test]
-fn all_that_is_missing_is_told_at_once() {
+fn all_missing_settings_are_reported_at_once() {
     let run = run(&mut agent(&["once"]));
     assert_eq!((run.code, run.stdout.as_str()), (64, ""));
     let expected = "error: not set: KILOCLAW_CHECKIN_URL, KILOCODE_API_KEY, \
@@ -388,7 +387,7 @@ fn all_that_is_missing_is_told_at_once() {
 }
 
 #[test]
-fn all_that_is_wrong_is_told_at_once() {
+fn all_wrong_settings_are_reported_at_once() {
     let machine = Machine::new();
     let mut once = machine.once("http://127.0.0.1:1/?dry_run=1");
     once.env("KILOCODE_API_KEY", "").env("FLY_MACHINE_ID", "m\r");
@@ -415,7 +414,7 @@ fn an_empty_variable_counts_as_unset() {
         assert_eq!(run.stderr, format!("error: not set: {name}\n"));
     }
 
-    // Where there is a default, it holds.
+    // An empty optional variable means the default.
     let mut once = agent(&["once", "--dry-run", "--sandbox-id", "sandbox-1"]);
     once.env("KILOCLAW_PROC_ROOT", machine.directory.path());
     let unset = run(&mut once);
@@ -485,7 +484,7 @@ fn bad_flags_exit_64_and_help_and_version_exit_0() {
 fn a_variable_that_is_not_utf8_is_named() {
     let odd = OsStr::from_bytes(b"key-\xff");
     let mut once = Machine::new().once("http://127.0.0.1:1/");
-    // The path of a program may be of any bytes.
+    // A program's path may have any bytes.
     once.env("KILOCODE_API_KEY", odd).env("FLY_MACHINE_ID", odd);
     once.env("KILOCLAW_OPENCLAW_COMMAND", odd);
     let run = run(&mut once);
@@ -496,7 +495,7 @@ fn a_variable_that_is_not_utf8_is_named() {
 }
 
 #[test]
-fn run_without_a_command_shows_how_to_give_one() {
+fn run_without_a_command_prints_its_usage() {
     let run = run(&mut agent(&["run"]));
     assert_eq!(run.code, 64);
     let usage = "\nUsage: kiloclaw-agent run [OPTIONS] -- <COMMAND>...\n";
@@ -584,7 +583,7 @@ fn a_dry_run_needs_only_a_sandbox_id() {
 }
 
 #[test]
-fn a_reading_that_fails_is_warned_about_and_costs_nothing_else() {
+fn a_failed_reading_is_a_warning_and_affects_nothing_else() {
     let server = Server::answering([accepted()]);
     let machine = Machine::new();
     fs::write(machine.path("loadavg"), "nonsense").unwrap();
@@ -601,7 +600,7 @@ fn a_reading_that_fails_is_warned_about_and_costs_nothing_else() {
 }
 
 #[test]
-fn an_interface_that_is_not_there_is_warned_about() {
+fn a_missing_interface_is_a_warning() {
     let machine = Machine::new();
     let mut once = machine.once("http://127.0.0.1:1/");
     let run = run(once.args(["--dry-run", "--net-interface", "eth0", "--net-interface", "wg7"]));
@@ -623,17 +622,17 @@ fn deltas_are_since_the_last_accepted_check_in() {
         let body: serde_json::Value = serde_json::from_str(&request.body).unwrap();
         (run.code, body["bandwidthBytesIn"].as_u64(), body["bandwidthBytesOut"].as_u64())
     };
-    // There is nothing to measure the first one against.
+    // The first check-in has nothing to compare with.
     assert_eq!(check_in(1_000, 2_000), (0, Some(0), Some(0)));
     assert_eq!(check_in(1_100, 2_001), (69, Some(100), Some(1)));
-    // What was not accepted is in the next one.
+    // The next check-in includes deltas that were not accepted.
     assert_eq!(check_in(1_150, 2_002), (0, Some(150), Some(2)));
-    // A restart of the machine sets its counters back.
+    // A reboot resets the counters.
     assert_eq!(check_in(30, 9_000), (0, Some(30), Some(6_998)));
 }
 
 #[test]
-fn a_corrupt_state_file_is_warned_about_and_replaced() {
+fn a_corrupt_state_file_is_a_warning_and_is_replaced() {
     let server = Server::answering([accepted(), accepted()]);
     let machine = Machine::new();
     let state_file = machine.path("state.json");
@@ -656,7 +655,7 @@ fn a_state_file_that_cannot_be_written_does_not_undo_acceptance() {
 }
 
 #[test]
-fn the_supervisor_is_asked_with_the_gateway_token() {
+fn the_supervisor_is_queried_with_the_gateway_token() {
     let status = r#"{"state":"running","pid":42,"uptime":12.5,"restarts":3,
         "lastExit":{"code":1,"signal":null,"at":"2026-01-01T00:00:00.000Z"}}"#;
     let supervisor = Server::answering([answer("200 OK", "", status)]);
@@ -676,7 +675,7 @@ fn the_supervisor_is_asked_with_the_gateway_token() {
 }
 
 #[test]
-fn a_supervisor_that_does_not_tell_is_reported_as_unknown() {
+fn a_supervisor_without_a_valid_status_is_reported_as_unknown() {
     let forbidden = answer("403 Forbidden", "", "");
     let echo = answer("200 OK", "", &format!(r#"["{GATEWAY_TOKEN}"]"#));
     let redirect = answer("302 Found", "location: /\r\n", "");
@@ -700,14 +699,14 @@ fn a_supervisor_that_does_not_tell_is_reported_as_unknown() {
 }
 
 #[test]
-fn a_supervisor_that_sends_back_what_it_got_is_believed_only_in_plain_words() {
+fn a_state_with_secrets_or_control_characters_is_reported_as_unknown() {
     for state in [&format!("Bearer {GATEWAY_TOKEN}"), GATEWAY_TOKEN, "running\\nWATCHDOG=trigger"] {
         let status = format!(r#"{{"state":"{state}","pid":42,"uptime":-1,"restarts":3.0}}"#);
         let supervisor = Server::answering([answer("200 OK", "", &status)]);
         let machine = Machine::new();
         let mut once = machine.once("http://127.0.0.1:1/");
         let url = format!("http://{}/", supervisor.address);
-        // It looks for secrets in what is shown, which is what would be sent.
+        // `run` asserts that the printed body, which would be sent, has no secrets.
         let run = run(once.args(["--dry-run", "--status-url", &url]));
         let warning = format!("warning: {url} did not answer with a valid state, reporting ");
         assert!(run.stderr.starts_with(&warning), "{}", run.stderr);
@@ -771,7 +770,7 @@ fn a_token_that_cannot_be_printed_exits_74() {
 }
 
 #[test]
-fn a_full_standard_output_does_not_keep_a_check_in_from_being_sent() {
+fn a_full_standard_output_does_not_prevent_a_check_in() {
     let server = Server::answering([accepted()]);
     let full = File::options().write(true).open("/dev/full").unwrap();
     let machine = Machine::new();
@@ -779,9 +778,9 @@ fn a_full_standard_output_does_not_keep_a_check_in_from_being_sent() {
     assert!(server.requests.recv().unwrap().body.contains("sandbox-1"));
 }
 
-/// Where it is compiled in, tests/sentry.rs tests it.
+/// tests/sentry.rs tests the feature itself.
 #[test]
-fn help_speaks_of_sentry_only_where_it_is_compiled_in() {
+fn help_mentions_sentry_only_if_it_is_compiled_in() {
     for command in ["run", "watch"] {
         let help = run(&mut agent(&[command, "--help"])).stdout;
         assert_eq!(help.contains("SENTRY_DSN"), cfg!(feature = "sentry"), "{command}");
@@ -790,7 +789,7 @@ fn help_speaks_of_sentry_only_where_it_is_compiled_in() {
 
 #[cfg(not(feature = "sentry"))]
 #[test]
-fn without_the_feature_its_variable_is_another_programs() {
+fn without_the_feature_sentry_dsn_is_ignored() {
     let mut watch = agent(&["watch"]);
     let run = run(watch.env("SENTRY_DSN", "no DSN").env("KILOCLAW_STATUS_URL", "http://127.0.0.1"));
     assert_eq!(run.code, 64);

@@ -1,4 +1,4 @@
-//! The collectors' readings of whole machines, and what they keep between readings.
+//! The collectors' readings of whole machines, and their caches.
 
 #![expect(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
 
@@ -37,7 +37,7 @@ fn collector(tree: &str, process: Source) -> Collector {
     Collector::new(sources(tree, process), Children::default())
 }
 
-/// The readings, and what was warned about.
+/// Returns the readings and the warnings.
 fn collect(
     collector: &mut Collector,
     process: Option<Status>,
@@ -51,7 +51,7 @@ fn collect(
     (readings, warnings)
 }
 
-/// The bytes of the interfaces that count.
+/// The total bytes of the counted interfaces.
 fn sum(counters: &Counters, names: &[&str]) -> (u128, u128) {
     let interfaces = Interfaces::new(names).unwrap();
     counters.iter().filter(|(name, _)| interfaces.counts(name, counters)).fold(
@@ -62,17 +62,17 @@ fn sum(counters: &Counters, names: &[&str]) -> (u128, u128) {
     )
 }
 
-/// What a machine's kernel reports.
+/// The expected readings of a fixture.
 struct Machine {
     tree: &'static str,
-    /// How many interfaces there are, and the bytes of those that count by default.
+    /// Number of interfaces, and the total bytes of those that count by default.
     network: Option<(usize, (u128, u128))>,
     load: Option<f64>,
     boot: Option<String>,
 }
 
 #[test]
-fn every_machine_is_told_as_far_as_it_can_be_read() {
+fn each_reading_of_a_machine_fails_alone() {
     let namespace = "net:4026531840";
     let max = u128::from(u64::MAX);
     let machines = [
@@ -120,7 +120,6 @@ fn every_machine_is_told_as_far_as_it_can_be_read() {
         assert_eq!(network_seen, *network, "{tree}");
         assert_eq!(readings.load_avg_5m, *load, "{tree}");
         assert_eq!(readings.boot, *boot, "{tree}");
-        // Each fails alone.
         assert_eq!(readings.openclaw.unwrap().version, "2026.3.13", "{tree}");
         assert_eq!(readings.process, ProcessHealth::NotWatched, "{tree}");
         let failed = usize::from(network.is_none()) + usize::from(load.is_none());
@@ -134,7 +133,7 @@ fn every_machine_is_told_as_far_as_it_can_be_read() {
 }
 
 #[test]
-fn names_are_read_as_the_kernel_means_them() {
+fn unusual_interface_names_are_read_as_the_kernel_means_them() {
     let network = |tree| {
         let mut collector = collector(tree, Source::None);
         collect(&mut collector, None, Instant::now(), None).0.network.unwrap()
@@ -146,7 +145,7 @@ fn names_are_read_as_the_kernel_means_them() {
         ("eth0:1", bytes(11, 21)),
         ("eth0.100", bytes(12, 22)),
         ("wlx00c0ca123456", bytes(13, 23)),
-        ("caf\u{fffd}", bytes(14, 24)), // no UTF-8, which the kernel does not mind
+        ("caf\u{fffd}", bytes(14, 24)), // no UTF-8, which the kernel allows
     ];
     let expected: BTreeMap<_, _> =
         expected.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect();
@@ -155,13 +154,13 @@ fn names_are_read_as_the_kernel_means_them() {
     let veths = network("veths");
     assert_eq!(sum(&veths, &["!veth*", "!docker0"]), (1_000_000, 2_000_000));
     assert_eq!(sum(&veths, &["veth*"]), (30_435, 60_435));
-    // Exact beyond what 64 bits hold.
+    // Sums are exact beyond 64 bits.
     let both = 2 * u128::from(u64::MAX);
     assert_eq!(sum(&network("wrapped"), &["*"]), (both, both - 1));
 }
 
 #[test]
-fn a_unit_is_told_as_systemd_sees_it() {
+fn a_unit_is_reported_as_systemd_sees_it() {
     for (unit, state, pid, restarts, last_exit) in [
         ("running", "running", Some(812), 2, None),
         ("restarting", "crashed", None, 2, Some("code:3")),
@@ -170,7 +169,7 @@ fn a_unit_is_told_as_systemd_sees_it() {
         ("never-started", "stopped", None, 0, Some("")),
         ("file-gone", "running", Some(812), 2, None),
         ("forking", "running", None, 2, None),
-        ("openclaw-gateway", "running", Some(813), 0, Some("")), // one of `systemctl --user`
+        ("openclaw-gateway", "running", Some(813), 0, Some("")), // a unit of `systemctl --user`
     ] {
         let source = Source::SystemdUnit(Unit::new(unit).unwrap().asked_with(fixture("systemctl")));
         let (readings, warnings) =
@@ -186,7 +185,7 @@ fn a_unit_is_told_as_systemd_sees_it() {
 }
 
 #[test]
-fn a_unit_that_cannot_be_told_is_unknown_for_a_reason() {
+fn an_unreadable_unit_is_unknown_with_a_reason() {
     let reasons = [
         ("absent", "systemd knows no unit absent; that of a user (`systemctl --user`)"),
         ("some.target", "systemd reports no valid MainPID: is it a service?"),
@@ -214,7 +213,7 @@ fn supervised(restarts: u64, uptime_seconds: f64) -> Status {
 }
 
 #[test]
-fn the_version_is_asked_for_once_until_a_restart_or_for_six_hours() {
+fn the_version_is_cached_until_a_restart_or_for_six_hours() {
     let directory = tempfile::tempdir().unwrap();
     let openclaw = directory.path().join("openclaw");
     symlink(fixture("openclaw-counted"), &openclaw).unwrap();
@@ -237,7 +236,7 @@ fn the_version_is_asked_for_once_until_a_restart_or_for_six_hours() {
 }
 
 #[test]
-fn a_program_that_fails_is_not_run_at_every_check_in_but_when_it_was_replaced() {
+fn a_failing_version_command_runs_again_after_a_backoff_or_when_it_is_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let openclaw = directory.path().join("openclaw");
     symlink(fixture("openclaw-failing"), &openclaw).unwrap();
@@ -263,8 +262,8 @@ fn a_program_that_fails_is_not_run_at_every_check_in_but_when_it_was_replaced() 
 }
 
 #[test]
-fn nothing_is_waited_for_beyond_the_deadline() {
-    // It takes connections and never answers.
+fn no_reading_waits_beyond_the_deadline() {
+    // Accepts connections but never answers.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
     let source = StatusSource {
@@ -279,15 +278,15 @@ fn nothing_is_waited_for_beyond_the_deadline() {
     assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
     assert_eq!(readings.process, ProcessHealth::Unknown);
     assert_eq!(readings.openclaw, None);
-    // That the version was not asked for is no failure.
+    // A skipped version is no failure.
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains("no answer within 0."), "{warnings:?}");
-    // What takes no time is read all the same.
+    // Fast readings are still made.
     assert!(readings.network.is_some() && readings.load_avg_5m.is_some());
 }
 
 #[test]
-fn a_deadline_that_has_passed_asks_nobody_but_keeps_what_is_known() {
+fn a_passed_deadline_queries_nothing_but_keeps_cached_readings() {
     let mut known = collector("fly", Source::None);
     let now = Instant::now();
     assert!(collect(&mut known, Some(supervised(0, 1.0)), now, None).0.openclaw.is_some());

@@ -41,7 +41,7 @@ impl DoctorOutput {
         let failed = checks.iter().any(|check| check["status"] == "failed");
         assert_eq!(report["ok"], !failed);
         assert_eq!(run.code, i32::from(failed));
-        // Every check is there and once; a setting that is wrong is one of the configuration's.
+        // Every check appears once; only `configuration` repeats, for each wrong setting.
         let mut names: Vec<_> = checks.iter().map(|check| check["name"].clone()).collect();
         names.dedup_by(|a, b| a == b && a == "configuration");
         assert_eq!(names, Name::ALL.map(Name::text).map(Value::from));
@@ -75,14 +75,14 @@ impl DoctorOutput {
         self.check(name)["fix"].as_str().unwrap()
     }
 
-    /// All that failed, and why.
+    /// Names and codes of the failed checks.
     fn failed(&self) -> Vec<(&str, &str)> {
         let failed = self.checks.iter().filter(|check| check["status"] == "failed");
         failed.map(|c| (c["name"].as_str().unwrap(), c["code"].as_str().unwrap())).collect()
     }
 }
 
-/// `doctor` on a machine where all is well but the server, which answers like this.
+/// `doctor` on a healthy machine, against a server with this answer.
 fn against(answer: String) -> DoctorOutput {
     let server = Server::answering(answer);
     let report = DoctorOutput::of(&mut Machine::new().agent("doctor", &server.url()));
@@ -90,12 +90,12 @@ fn against(answer: String) -> DoctorOutput {
     report
 }
 
-/// Whether no server of any version writes it.
+/// Whether no server of any version stores the request.
 fn harmless(request: &Request) -> bool {
     request.body.is_empty() || request.target().1.contains("?dry_run=1")
 }
 
-/// `doctor` against the real answers, with what the test makes of it.
+/// `doctor` against the real answers, after the test's change.
 fn examined(change: impl FnOnce(&mut Command, &Machine)) -> DoctorOutput {
     let server = Server::start(None, telemetry);
     let machine = Machine::new();
@@ -111,7 +111,7 @@ fn with(name: &str, value: &str) -> DoctorOutput {
 }
 
 #[test]
-fn where_all_is_well_all_checks_pass_and_nothing_is_written() {
+fn on_a_healthy_machine_all_checks_pass_and_nothing_is_written() {
     let server = Server::start(Some(AUTHORITY.server("localhost")), telemetry);
     let machine = Machine::new();
     let mut doctor = machine.agent("doctor", &server.https("localhost"));
@@ -146,7 +146,7 @@ fn where_all_is_well_all_checks_pass_and_nothing_is_written() {
 }
 
 #[test]
-fn a_host_that_cannot_be_resolved() {
+fn an_unresolvable_host_fails_the_dns_check() {
     let machine = Machine::new();
     let report = DoctorOutput::of(&mut machine.agent("doctor", "https://telemetry.invalid/"));
     assert_eq!(report.failed(), [("dns", "cannot_resolve")]);
@@ -159,13 +159,13 @@ fn a_host_that_cannot_be_resolved() {
 }
 
 #[test]
-fn a_port_that_refuses() {
+fn a_refused_connection_fails_the_connection_check() {
     let report = DoctorOutput::of(&mut Machine::new().agent("doctor", "http://127.0.0.1:1/"));
     assert_eq!(report.failed(), [("connection", "connection_refused")]);
 }
 
 #[test]
-fn every_way_in_which_tls_fails_is_told() {
+fn every_tls_failure_is_explained() {
     for (config, trusted, reason) in [
         (AUTHORITY.server("localhost"), false, "an authority that is not trusted"),
         (AUTHORITY.server_until("localhost", 2020), true, "expired"),
@@ -196,8 +196,8 @@ fn every_way_in_which_tls_fails_is_told() {
 }
 
 #[test]
-fn a_server_that_hangs() {
-    // Nobody accepts; the kernel completes the connection all the same.
+fn a_hanging_server_fails_the_server_check() {
+    // Nobody accepts, but the kernel completes the connection.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     for (scheme, tls) in [("http", "skipped"), ("https", "skipped")] {
@@ -210,7 +210,7 @@ fn a_server_that_hangs() {
 }
 
 #[test]
-fn a_server_that_hangs_up_is_down_and_one_that_talks_garbage_is_another() {
+fn a_server_that_closes_is_down_and_one_that_sends_garbage_is_not_the_endpoint() {
     assert_eq!(against(String::new()).failed(), [("server", "server_down")]);
     let garbage = "220 mail.example.com ESMTP\r\n\r\n".to_owned();
     assert_eq!(against(garbage).failed(), [("server", "not_the_endpoint")]);
@@ -221,7 +221,7 @@ fn a_server_that_hangs_up_is_down_and_one_that_talks_garbage_is_another() {
 }
 
 #[test]
-fn a_server_that_is_down_or_misconfigured() {
+fn a_5xx_or_429_is_reported_as_down_or_misconfigured() {
     for status in ["500 Internal Server Error", "502 Bad Gateway", "429 Too Many Requests"] {
         let report = against(answer(status, "retry-after: 30\r\n", "<html>"));
         assert_eq!(report.failed(), [("server", "server_down")], "{status}");
@@ -237,7 +237,7 @@ fn a_server_that_is_down_or_misconfigured() {
 }
 
 #[test]
-fn something_else_that_listens() {
+fn a_response_without_the_contracts_codes_is_not_the_endpoint() {
     for (status, body) in [
         ("200 OK", "<html>Welcome to nginx!</html>"),
         ("404 Not Found", "<html>"),
@@ -245,7 +245,7 @@ fn something_else_that_listens() {
         ("403 Forbidden", "<html>Blocked</html>"),
         ("403 Forbidden", r#"{"error":"Nope"}"#),
         ("403 Forbidden", r#"{"error":"Nope","code":"waf_blocked"}"#),
-        // In the words of the contract, but without its codes.
+        // The contract's texts without its codes.
         ("403 Forbidden", r#"{"error":"Forbidden"}"#),
         ("400 Bad Request", r#"{"error":"Invalid body"}"#),
         ("400 Bad Request", r#"{"error":"Invalid query"}"#),
@@ -285,7 +285,7 @@ fn a_redirect_is_shown_and_not_followed() {
 }
 
 #[test]
-fn a_wrong_key() {
+fn a_wrong_key_fails_the_api_key_check() {
     let report = with("KILOCODE_API_KEY", "another-key");
     assert_eq!(report.failed(), [("api_key", "wrong_api_key")]);
     assert!(report.message("api_key").contains("wrong_api_key"));
@@ -298,7 +298,7 @@ fn a_wrong_key() {
 }
 
 #[test]
-fn credentials_that_get_lost_on_the_way() {
+fn credentials_lost_on_the_way_fail_the_api_key_check() {
     for credential in [Credential::Authorization, Credential::Bearer, Credential::GatewayToken] {
         let refusal = Refusal::MissingCredential(credential);
         assert_eq!(against(refuse(refusal)).failed(), [("api_key", refusal.code())]);
@@ -306,7 +306,7 @@ fn credentials_that_get_lost_on_the_way() {
 }
 
 #[test]
-fn a_malformed_token() {
+fn a_malformed_token_is_explained_without_its_value() {
     let token = token(SANDBOX_ID);
     for (wrong, reason) in [
         (token.to_uppercase(), "upper case"),
@@ -324,7 +324,7 @@ fn a_malformed_token() {
         assert!(!message.contains(&wrong) && !message.contains(&token[34..]), "{message}");
         assert_eq!((report.status("sandbox_id"), report.status("body")), ("skipped", "passed"));
     }
-    // It takes no server to see that.
+    // A malformed token is recognised without a server.
     let machine = Machine::new();
     let mut doctor = machine.agent("doctor", "http://127.0.0.1:1/");
     let report = DoctorOutput::of(doctor.env("OPENCLAW_GATEWAY_TOKEN", "short"));
@@ -333,7 +333,7 @@ fn a_malformed_token() {
 }
 
 #[test]
-fn a_token_that_is_nobodys() {
+fn a_wrong_token_fails_the_gateway_token_check() {
     let report = with("OPENCLAW_GATEWAY_TOKEN", &"0".repeat(64));
     assert_eq!(report.failed(), [("gateway_token", "wrong_gateway_token")]);
     assert_eq!((report.status("sandbox_id"), report.status("body")), ("skipped", "passed"));
@@ -344,7 +344,7 @@ fn a_token_that_is_nobodys() {
 }
 
 #[test]
-fn a_token_of_another_sandbox_that_is_known_here() {
+fn a_token_of_another_known_sandbox_names_that_sandbox() {
     type Place = fn(&mut Command, &Machine);
     let places: [(&str, &str, Place); 6] = [
         ("sandbox-1\n", "sandbox-1", |_, _| {}),
@@ -379,7 +379,7 @@ fn a_token_of_another_sandbox_that_is_known_here() {
 }
 
 #[test]
-fn a_sandbox_id_that_is_missing_or_too_long() {
+fn a_missing_or_too_long_sandbox_id_fails_the_configuration_check() {
     for id in [String::new(), "s".repeat(97)] {
         let report = with("KILOCLAW_SANDBOX_ID", &id);
         assert_eq!(report.failed(), [("configuration", "wrong_sandbox_id")], "{id}");
@@ -389,12 +389,12 @@ fn a_sandbox_id_that_is_missing_or_too_long() {
 }
 
 #[test]
-fn a_body_that_the_server_does_not_take_is_named() {
+fn a_refused_body_names_the_invalid_field() {
     let report = with("FLY_MACHINE_ID", &"m".repeat(1025));
     assert_eq!(report.failed(), [("body", "invalid_field")]);
     assert!(report.message("body").contains("field machineId"), "{}", report.message("body"));
     assert_eq!((report.status("api_key"), report.status("gateway_token")), ("passed", "skipped"));
-    // The contract says so where the server cannot be asked.
+    // Without a server, the contract finds the same.
     let machine = Machine::new();
     let mut doctor = machine.agent("doctor", "http://127.0.0.1:1/");
     let report = DoctorOutput::of(doctor.env("FLY_MACHINE_ID", "m".repeat(1025)));
@@ -402,7 +402,7 @@ fn a_body_that_the_server_does_not_take_is_named() {
 }
 
 #[test]
-fn a_server_that_fails_in_between() {
+fn a_server_that_fails_at_the_second_request_fails_the_body_check() {
     for (second, code) in [
         (refuse(Refusal::Misconfigured), "misconfigured"),
         (answer("500 Internal Server Error", "", ""), "server_down"),
@@ -438,21 +438,21 @@ fn a_server_from_before_the_dry_run_never_sees_a_check_in() {
 }
 
 #[test]
-fn a_query_of_ones_own_stays_behind_the_dry_run() {
+fn the_urls_own_query_follows_the_dry_run_parameter() {
     let server = Server::start(None, telemetry);
     let url = format!("{}?region=a&b", server.url());
     assert_eq!(DoctorOutput::of(&mut Machine::new().agent("doctor", &url)).failed(), []);
     let targets: Vec<_> = server.seen().iter().map(|r| r.target().1.to_owned()).collect();
     assert!(targets[0].ends_with("?dry_run=&region=a&b"), "{targets:?}");
     assert!(targets[1].ends_with("?dry_run=1&region=a&b"), "{targets:?}");
-    // One that would never be written is no setting to leave.
+    // A URL for dry runs only is a configuration error.
     let url = format!("{}?dry_run=1", server.url());
     let report = DoctorOutput::of(&mut Machine::new().agent("doctor", &url));
     assert_eq!(report.failed(), [("configuration", "dry_run_url")]);
 }
 
 #[test]
-fn a_clock_that_is_wrong() {
+fn a_wrong_clock_fails_the_clock_check() {
     let day = Duration::from_hours(24);
     let now = SystemTime::now();
     for (theirs, direction) in [(now - day, "ahead of"), (now + day, "behind")] {
@@ -467,7 +467,7 @@ fn a_clock_that_is_wrong() {
 }
 
 #[test]
-fn a_proxy_that_does_not_connect() {
+fn every_proxy_failure_is_explained() {
     let server = Server::start(Some(AUTHORITY.server("telemetry.test")), telemetry);
     let machine = Machine::new();
     let ca = machine.put("ca.pem", &AUTHORITY.pem);
@@ -475,7 +475,7 @@ fn a_proxy_that_does_not_connect() {
         let mut doctor = machine.agent("doctor", &server.https("telemetry.test"));
         DoctorOutput::of(doctor.env("KILOCLAW_CA_FILE", &ca).env("HTTPS_PROXY", proxy))
     };
-    // The proxy's name is looked up, and not the server's.
+    // `doctor` resolves the proxy's name, not the server's.
     let through = doctor(&ConnectProxy::to(&server).with_password());
     assert_eq!(through.failed(), []);
     assert_eq!((through.status("proxy"), through.status("tls")), ("passed", "passed"));
@@ -491,7 +491,7 @@ fn a_proxy_that_does_not_connect() {
 }
 
 #[test]
-fn all_that_is_wrong_with_the_settings_is_told_at_once() {
+fn all_wrong_settings_are_reported_at_once() {
     let machine = Machine::new();
     let mut doctor = machine.agent("doctor", "http://telemetry.example.com/");
     doctor
@@ -527,7 +527,7 @@ fn all_that_is_wrong_with_the_settings_is_told_at_once() {
     ] {
         assert_eq!(with(name, value).failed(), [("configuration", code)], "{name}={value:?}");
     }
-    // Control characters are against the contract as well.
+    // Control characters also break the contract.
     assert_eq!(
         with("FLY_MACHINE_ID", "machine-1\r").failed(),
         [("configuration", "invalid_value"), ("body", "invalid_field")]
@@ -547,7 +547,7 @@ fn all_that_is_wrong_with_the_settings_is_told_at_once() {
 }
 
 #[test]
-fn without_a_key_the_server_is_examined_all_the_same() {
+fn the_server_is_checked_even_without_credentials() {
     let report = with("KILOCODE_API_KEY", "");
     assert_eq!((report.status("server"), report.status("api_key")), ("passed", "skipped"));
     let report = with("OPENCLAW_GATEWAY_TOKEN", "");
@@ -556,7 +556,7 @@ fn without_a_key_the_server_is_examined_all_the_same() {
 }
 
 #[test]
-fn readings_that_fail() {
+fn failed_readings_do_not_fail_the_body_check() {
     let report = with("KILOCLAW_PROC_ROOT", "/nowhere");
     assert_eq!(report.failed(), [("load", "unreadable"), ("network", "unreadable")]);
     assert_eq!(report.status("body"), "passed", "they cost no check-in");
@@ -565,7 +565,7 @@ fn readings_that_fail() {
         assert_eq!(report.failed(), [("network", "no_interface")], "{interface}");
         assert!(report.fix("network").contains("there are eth0"), "{}", report.fix("network"));
     }
-    // A machine without OpenClaw checks in without its version.
+    // A machine without OpenClaw checks in without a version.
     for (program, hint) in [
         ("/nowhere", "KILOCLAW_OPENCLAW_COMMAND"),
         ("/bin/true", "KILOCLAW_OPENCLAW_COMMAND"),
@@ -581,7 +581,7 @@ fn readings_that_fail() {
 }
 
 #[test]
-fn a_controller_is_asked_for_the_process() {
+fn the_process_check_queries_the_controller() {
     let status = r#"{"state":"crashed","pid":null,"uptime":0,"restarts":7,"lastExit":null}"#;
     let controller = Server::answering(answer("200 OK", "", status));
     let report = with("KILOCLAW_STATUS_URL", &controller.url());
@@ -613,7 +613,7 @@ fn a_controller_is_asked_for_the_process() {
 }
 
 #[test]
-fn a_place_where_no_state_file_can_be() {
+fn an_unusable_state_file_fails_its_check() {
     for place in ["/nowhere/state.json", "/proc/state.json", "/dev/null", "/"] {
         let report = with("KILOCLAW_STATE_FILE", place);
         assert_eq!(report.failed(), [("state_file", "not_writable")], "{place}");
@@ -622,7 +622,7 @@ fn a_place_where_no_state_file_can_be() {
         machine.put("state.json", "{");
     });
     assert_eq!(report.failed(), [("state_file", "unreadable")]);
-    // The default one is made when it is needed, and not before.
+    // `doctor` does not create the default state file.
     let (runtime, machine) = (tempfile::tempdir().unwrap(), Machine::new());
     let mut doctor = machine.agent("doctor", "http://127.0.0.1:1/");
     doctor.env_remove("KILOCLAW_STATE_FILE").env("XDG_RUNTIME_DIR", runtime.path());
@@ -631,15 +631,15 @@ fn a_place_where_no_state_file_can_be() {
 }
 
 #[test]
-fn secrets_that_a_server_sends_back_do_not_show() {
+fn secrets_that_a_server_sends_back_are_not_printed() {
     let token = token(SANDBOX_ID);
     let body = format!(r#"{{"error":"{API_KEY}","code":"{token}","field":"{API_KEY}"}}"#);
     for status in ["403 Forbidden", "302 Found", "500 Internal Server Error"] {
-        // `run` looks for them.
+        // `run` asserts that they are not printed.
         let report = against(answer(status, &format!("location: /{API_KEY}\r\n"), &body));
         assert!(report.message("server").contains("[redacted]"), "{}", report.message("server"));
     }
-    // As an answer to the dry run, too, where the code goes into the JSON.
+    // Likewise in the answer to the dry run, whose code goes into the JSON.
     let server = Server::start(None, move |request| {
         if request.body.is_empty() { telemetry(request) } else { answer("400 Bad", "", &body) }
     });

@@ -1,4 +1,4 @@
-//! Whatever becomes of its log, the agent goes on.
+//! The agent continues, whatever happens to its log.
 
 #![expect(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
 
@@ -15,10 +15,10 @@ use rustix::io::ioctl_fionbio;
 use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 
-/// What is lost is reported with these words.
+/// The text before the number of lost lines.
 const LOST: &str = "lines of the log that could not be written are lost: ";
 
-/// Checks in while its log goes there, restarts its command, and ends in order.
+/// Asserts that an agent with this log checks in, restarts its command, and shuts down.
 fn goes_on(what: &str, wrap: &[&str], log: impl Into<Stdio>) {
     let (machine, server) = (Machine::new(), Server::accepting());
     let agent = machine.command("run", &server);
@@ -38,7 +38,7 @@ fn goes_on(what: &str, wrap: &[&str], log: impl Into<Stdio>) {
 }
 
 #[test]
-fn a_reader_that_has_gone_ends_nothing() {
+fn a_closed_pipe_ends_nothing() {
     let (reader, log) = io::pipe().unwrap();
     drop(reader);
     goes_on("EPIPE", &[], log);
@@ -50,16 +50,16 @@ fn a_full_disk_ends_nothing() {
 }
 
 #[test]
-fn a_file_that_must_not_grow_ends_nothing() {
+fn a_file_at_its_size_limit_ends_nothing() {
     let machine = Machine::new();
     let log = File::create(machine.path("log")).unwrap();
-    // The signal that says so would be the end.
+    // By default, SIGXFSZ would end the process at the limit.
     goes_on("EFBIG", &["prlimit", "--fsize=100"], log);
     assert_eq!(fs::metadata(machine.path("log")).unwrap().len(), 100);
 }
 
 #[test]
-fn a_terminal_that_was_closed_ends_nothing() {
+fn a_closed_terminal_ends_nothing() {
     let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     unlockpt(&controller).unwrap();
     let log = ioctl_tiocgptpeer(&controller, OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
@@ -68,11 +68,10 @@ fn a_terminal_that_was_closed_ends_nothing() {
 }
 
 #[test]
-fn no_standard_error_at_all_ends_nothing() {
+fn a_missing_standard_error_ends_nothing() {
     goes_on("EBADF", &["sh", "-c", "exec \"$0\" \"$@\" 2>&-"], Stdio::null());
 }
 
-/// A pipe that holds all that it can.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = io::pipe().unwrap();
     ioctl_fionbio(&writer, true).unwrap();
@@ -83,14 +82,14 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
 }
 
 #[test]
-fn a_reader_that_stalls_stops_nothing_and_hears_how_much_it_missed() {
-    // Whoever shares the pipe may have made it one that does not wait.
+fn a_stalled_reader_stops_nothing_and_gets_the_number_of_lost_lines() {
+    // Another user of the pipe may have made it non-blocking.
     for waits in [true, false] {
         let (machine, server) = (Machine::new(), Server::accepting());
         let (mut reader, writer) = full_pipe();
         ioctl_fionbio(&writer, !waits).unwrap();
         let mut command = machine.command("run", &server);
-        // Each start of the command is a line as long as its path; 30 are more than what may wait.
+        // Each start logs the path of 4 kB, so 30 starts exceed the queue of 64 KiB.
         let shell = format!("/bin/{}sh", "./".repeat(2_000));
         command.args(["--", &shell, "-c", "echo ready; exec sleep 300"]);
         let mut agent = Agent::logging_to(&mut command, OwnedFd::from(writer));
@@ -101,7 +100,7 @@ fn a_reader_that_stalls_stops_nothing_and_hears_how_much_it_missed() {
         }
         server.check_in(|check_in| check_in["totalRestarts"] == 30);
 
-        // It begins to read again.
+        // The reader resumes.
         let mut log = String::new();
         let mut block = [0; 4_096];
         while !log.contains(LOST) {
@@ -121,7 +120,7 @@ fn a_reader_that_stalls_stops_nothing_and_hears_how_much_it_missed() {
 }
 
 #[test]
-fn a_reader_that_never_reads_again_is_not_waited_for() {
+fn the_agent_does_not_wait_for_a_reader_that_never_reads_again() {
     let (reader, writer) = full_pipe();
     ioctl_fionbio(&writer, false).unwrap();
     goes_on("a full pipe", &[], writer);
@@ -129,7 +128,7 @@ fn a_reader_that_never_reads_again_is_not_waited_for() {
 }
 
 #[test]
-fn a_service_manager_that_does_not_listen_stops_nothing() {
+fn a_service_manager_that_does_not_read_stops_nothing() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let socket = machine.path("notify");
     let _manager = UnixDatagram::bind(&socket).unwrap();
@@ -146,7 +145,7 @@ fn a_service_manager_that_does_not_listen_stops_nothing() {
 }
 
 #[test]
-fn the_journal_gets_priorities_and_no_second_time() {
+fn the_journal_gets_priorities_and_no_second_timestamp() {
     let (machine, server) = (Machine::new(), Server::accepting());
     for is_journal in [true, false] {
         let (mut reader, writer) = io::pipe().unwrap();
@@ -171,7 +170,7 @@ fn the_journal_gets_priorities_and_no_second_time() {
 }
 
 #[test]
-fn what_ends_at_once_ends_in_order_where_nobody_reads() {
+fn short_commands_exit_cleanly_if_nobody_reads_their_output() {
     let machine = Machine::new();
     let server = Server::accepting();
     for arguments in [

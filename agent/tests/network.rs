@@ -1,4 +1,4 @@
-//! How the program goes through networks: TLS, proxies, redirects, and credentials that change.
+//! TLS, proxies, redirects, and reloaded credentials.
 
 #![expect(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
 
@@ -19,7 +19,7 @@ use stage::{
 
 const HOST: &str = "telemetry.test";
 
-/// `once`, with the tests' own authority trusted.
+/// `once` that trusts the tests' own authority.
 fn once(machine: &Machine, url: &str) -> Command {
     let mut command = machine.agent("once", url);
     command.arg("--ca-file").arg(machine.put("ca.pem", &AUTHORITY.pem));
@@ -27,7 +27,7 @@ fn once(machine: &Machine, url: &str) -> Command {
 }
 
 #[test]
-fn a_private_authority_is_trusted_if_it_is_named() {
+fn a_private_authority_is_trusted_only_if_it_is_configured() {
     let server = Server::start(Some(AUTHORITY.server("localhost")), telemetry);
     let (machine, url) = (Machine::new(), server.https("localhost"));
     let named = run(&mut once(&machine, &url));
@@ -69,9 +69,9 @@ fn an_expired_certificate_and_one_of_another_host_are_refused() {
 }
 
 #[test]
-fn tls_and_plain_http_do_not_meet() {
+fn a_url_scheme_that_does_not_match_the_server_is_explained() {
     let machine = Machine::new();
-    // As servers do, without an idea what they were sent.
+    // Like an HTTP server that gets a TLS handshake.
     let plain = listen(|mut stream| {
         let _ = stream.read(&mut [0; 1024]);
         let _ = stream.write_all(answer("400 Bad Request", "", "").as_bytes());
@@ -85,7 +85,7 @@ fn tls_and_plain_http_do_not_meet() {
 }
 
 #[test]
-fn https_goes_through_the_proxy_which_looks_up_the_host() {
+fn https_goes_through_the_proxy_which_resolves_the_host() {
     let server = Server::start(Some(AUTHORITY.server(HOST)), telemetry);
     for variable in ["HTTPS_PROXY", "https_proxy"] {
         let proxy = ConnectProxy::to(&server);
@@ -105,11 +105,11 @@ fn https_goes_through_the_proxy_which_looks_up_the_host() {
 }
 
 #[test]
-fn a_proxys_password_is_sent_to_it_and_never_printed() {
+fn a_proxy_password_is_sent_to_the_proxy_and_never_printed() {
     let server = Server::start(Some(AUTHORITY.server(HOST)), telemetry);
     let proxy = ConnectProxy::to(&server);
     let (machine, url) = (Machine::new(), server.https(HOST));
-    // `run` looks for the password in what is printed.
+    // `run` asserts that the password is not printed.
     let through = run(once(&machine, &url).env("HTTPS_PROXY", proxy.with_password()));
     assert_eq!(through.code, 0, "{}", through.stdout);
     let request = proxy.requests.try_recv().unwrap();
@@ -131,7 +131,7 @@ fn a_proxys_password_is_sent_to_it_and_never_printed() {
 }
 
 #[test]
-fn some_hosts_and_plain_http_pass_the_proxy_by() {
+fn no_proxy_hosts_and_plain_http_bypass_the_proxy() {
     let tls = Server::start(Some(AUTHORITY.server("localhost")), telemetry);
     let plain = Server::start(None, telemetry);
     let proxy = ConnectProxy::to(&tls);
@@ -154,7 +154,7 @@ fn some_hosts_and_plain_http_pass_the_proxy_by() {
 }
 
 #[test]
-fn plain_http_to_others_is_not_even_looked_up() {
+fn plain_http_to_other_hosts_is_refused_without_a_look_up() {
     let machine = Machine::new();
     let run = run(&mut once(&machine, "http://telemetry.invalid/api/controller/checkin"));
     assert_eq!((run.code, run.stdout.as_str()), (64, ""));
@@ -177,7 +177,7 @@ fn credentials_do_not_follow_a_redirect() {
 }
 
 #[test]
-fn secrets_can_be_the_services_credentials() {
+fn secrets_can_come_from_systemd_credentials() {
     let server = Server::start(None, telemetry);
     let machine = Machine::new();
     machine.put("credentials/KILOCODE_API_KEY", &format!("{API_KEY}\n"));
@@ -190,7 +190,7 @@ fn secrets_can_be_the_services_credentials() {
 }
 
 #[test]
-fn secrets_and_authorities_can_come_from_another_program() {
+fn secrets_and_authorities_can_come_from_pipes() {
     let server = Server::start(Some(AUTHORITY.server("localhost")), telemetry);
     let machine = Machine::new();
     let ca = machine.put("ca.pem", &AUTHORITY.pem);
@@ -230,7 +230,7 @@ fn a_file_that_never_ends_is_an_error() {
     }
 }
 
-/// Ended with the test, whatever becomes of it.
+/// Killed when the test ends, even if it fails.
 struct Daemon(Child);
 
 impl Drop for Daemon {
@@ -241,7 +241,7 @@ impl Drop for Daemon {
 }
 
 #[test]
-fn a_hangup_brings_a_new_key_into_use() {
+fn sighup_reloads_the_key() {
     let status = r#"{"state":"running","pid":42,"uptime":12.5,"restarts":0,"lastExit":null}"#;
     let controller = Server::answering(answer("200 OK", "", status));
     let server = Server::start(None, telemetry);

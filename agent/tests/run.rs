@@ -1,4 +1,4 @@
-//! `run` with real commands: how they are supervised, and what is reported.
+//! `run` with real commands: supervision and reports.
 
 #![expect(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
 
@@ -16,13 +16,13 @@ use kiloclaw_check_in::Refusal;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-/// Waits until something is so, looking again at every check-in.
+/// Waits until the condition holds, checked at every check-in.
 fn until(server: &Server, so: impl Fn() -> bool) {
     server.check_in(|_| so());
 }
 
 #[test]
-fn a_command_is_run_and_what_it_writes_passes_through() {
+fn a_command_runs_and_its_output_passes_through() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let mut agent = machine.run(&server, &[], "echo to stdout; echo to stderr >&2; exec sleep 60");
     agent.line("to std");
@@ -51,22 +51,22 @@ fn a_clean_exit_is_restarted_at_once_and_counts() {
 }
 
 #[test]
-fn a_crash_is_told_and_restarted_later_each_time() {
+fn a_crash_is_reported_and_restarted_with_backoff() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let agent = machine.run(&server, &[], "exit 3");
-    // One that is sent between a start and the exit after it says `running`.
+    // A check-in between a start and the next exit reports `running`.
     let check_in = server.check_in(|check_in| {
         check_in["totalRestarts"] == 2 && check_in["supervisorState"] == "crashed"
     });
     assert_eq!(check_in["lastExitReason"], "code:3");
     assert_eq!(check_in["uptimeSeconds"], 0.0);
     let (_, output) = agent.stop();
-    // At once, after 1 s and after 2 s.
+    // The first start, and restarts after 1 s and 2 s.
     assert_eq!(output.matches("the command was started").count(), 3, "{output}");
 }
 
 #[test]
-fn a_killed_command_is_told_by_its_signal() {
+fn a_killed_command_is_reported_with_its_signal() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let agent = machine.run(&server, &[], "kill -9 $$");
     let check_in = server.check_in(|check_in| check_in["totalRestarts"] == 1);
@@ -87,7 +87,7 @@ fn a_command_that_cannot_be_started_has_crashed_with_code_1() {
 }
 
 #[test]
-fn a_signal_is_passed_on_and_the_end_is_told() {
+fn a_signal_is_passed_on_and_the_shutdown_is_reported() {
     let (machine, server) = (Machine::new(), Server::accepting());
     for (signal, name) in [(Signal::TERM, "TERM"), (Signal::INT, "INT")] {
         let script = format!("trap 'echo got {name}; exit 7' {name}; echo ready; sleep 60 & wait");
@@ -104,7 +104,7 @@ fn a_signal_is_passed_on_and_the_end_is_told() {
 }
 
 #[test]
-fn a_command_that_ignores_the_signal_is_killed_after_its_time() {
+fn a_command_that_ignores_the_signal_is_killed_after_the_stop_timeout() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let script = "trap '' TERM; echo ready; while :; do sleep 60; done";
     let mut agent = machine.run(&server, &["--stop-timeout=1"], script);
@@ -117,10 +117,10 @@ fn a_command_that_ignores_the_signal_is_killed_after_its_time() {
 }
 
 #[test]
-fn what_a_command_left_behind_in_its_group_is_gone_before_it_is_restarted() {
+fn processes_left_in_the_group_end_before_the_restart() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let pids = machine.path("pids");
-    // Its own output is closed: the agent waits for no pipe of it.
+    // Its output is closed, so that nobody waits for its pipes.
     let script = format!("sleep 300 >&- 2>&- & echo $! >> {}; exit 3", pids.display());
     let agent = machine.run(&server, &[], &script);
     server.check_in(|check_in| check_in["totalRestarts"] == 1);
@@ -130,7 +130,7 @@ fn what_a_command_left_behind_in_its_group_is_gone_before_it_is_restarted() {
 }
 
 #[test]
-fn a_restart_can_be_asked_for() {
+fn sigusr1_restarts_the_command() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let mut agent = machine.run(&server, &[], "echo ready; exec sleep 60");
     agent.line("ready");
@@ -142,7 +142,7 @@ fn a_restart_can_be_asked_for() {
 }
 
 #[test]
-fn what_was_not_accepted_is_in_the_next_one() {
+fn the_next_check_in_includes_counters_that_were_not_accepted() {
     let machine = Machine::new();
     let server = Server::new(|n| (1..4).contains(&n).then_some(Refusal::WriteFailed));
     let agent = machine.run(&server, &[], "exit 3");
@@ -162,7 +162,7 @@ fn what_was_not_accepted_is_in_the_next_one() {
 }
 
 #[test]
-fn what_an_agent_could_not_tell_the_next_one_tells() {
+fn the_next_agent_reports_unreported_counters() {
     let machine = Machine::new();
     let deaf = Server::new(|_| Some(Refusal::WriteFailed));
     let agent = machine.run(&deaf, &[], "exit 3");
@@ -197,7 +197,7 @@ fn a_refusal_is_logged_once_with_what_to_check() {
 }
 
 #[test]
-fn the_service_manager_is_told_and_its_variables_stay_with_the_agent() {
+fn the_service_manager_is_notified_and_its_variables_stay_with_the_agent() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let socket = UnixDatagram::bind(machine.path("notify")).unwrap();
     socket.set_read_timeout(Some(AMPLE)).unwrap();
@@ -230,8 +230,8 @@ fn the_service_manager_is_told_and_its_variables_stay_with_the_agent() {
     assert_eq!(agent.ended().0.code(), Some(0));
 }
 
-/// Takes a lock as a server takes a port, and at the first start hands it over to a successor that
-/// leaves the process group, as OpenClaw does where it thinks that nobody restarts it.
+/// Holds a lock, like a server its port. The first run hands the lock to a successor outside of the
+/// process group, as OpenClaw does if it does not know that it is supervised.
 fn replaces_itself(machine: &Machine, successor: &str) -> String {
     let (lock, pid) = (machine.path("lock"), machine.path("successor"));
     let (lock, pid) = (lock.display(), pid.display());
@@ -262,7 +262,7 @@ fn a_successor_that_a_command_left_is_ended_before_the_restart() {
 }
 
 #[test]
-fn what_left_the_group_of_the_command_ends_with_the_agent() {
+fn processes_outside_of_the_group_end_with_the_agent() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let pid = machine.path("pid");
     let daemon = format!("setsid sh -c 'echo $$ >{0}; exec sleep 300' >&- 2>&-", pid.display());
@@ -274,10 +274,10 @@ fn what_left_the_group_of_the_command_ends_with_the_agent() {
 }
 
 #[test]
-fn what_a_command_started_may_take_its_time_to_end() {
+fn processes_of_the_command_have_the_stop_timeout_to_end() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let done = machine.path("done");
-    // The outer shell ends at the first signal, and would be the last to know of the inner one.
+    // The outer shell ends at the first signal; then only the agent waits for the inner one.
     let inner = format!(
         "trap 'sleep 1; echo >>{}; exit' TERM; echo ready; sleep 300 & wait",
         done.display()
@@ -292,7 +292,7 @@ fn what_a_command_started_may_take_its_time_to_end() {
 }
 
 #[test]
-fn a_command_knows_that_it_is_supervised_and_gets_no_secret_of_the_agents_own() {
+fn a_command_knows_that_it_is_supervised_and_gets_no_secret_of_the_agent() {
     let (machine, server) = (Machine::new(), Server::accepting());
     fs::write(machine.path("api-key"), API_KEY).unwrap();
     fs::write(machine.path("token"), harness::GATEWAY_TOKEN).unwrap();
@@ -306,7 +306,7 @@ fn a_command_knows_that_it_is_supervised_and_gets_no_secret_of_the_agents_own() 
         .env("HTTPS_PROXY", "http://me:password@127.0.0.1:1")
         .env("WATCHDOG_PID", "1")
         .env("OPENCLAW_STATE_DIR", "/srv/openclaw")
-        // Names alone: no secret may show in the output.
+        // Only names: the output must not have secrets.
         .args([
             "--",
             "sh",
@@ -327,7 +327,7 @@ fn a_command_knows_that_it_is_supervised_and_gets_no_secret_of_the_agents_own() 
 }
 
 #[test]
-fn what_tells_the_version_gets_no_secrets() {
+fn the_version_command_gets_no_secrets() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let program = machine.path("openclaw");
     symlink(fixture("openclaw-environment"), &program).unwrap();
@@ -349,7 +349,7 @@ fn what_tells_the_version_gets_no_secrets() {
 }
 
 #[test]
-fn an_end_is_logged_with_what_follows() {
+fn an_exit_is_logged_with_what_follows() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let (once, twice) = (machine.path("once"), machine.path("twice"));
     let script = format!(
@@ -370,7 +370,7 @@ fn an_end_is_logged_with_what_follows() {
 }
 
 #[test]
-fn a_command_that_a_signal_stops_is_not_reported_as_running() {
+fn a_command_stopped_by_a_signal_is_not_reported_as_running() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let mut agent = machine.run(&server, &[], "kill -TTOU $$; echo went on; exec sleep 60");
     agent.line("the command was stopped by SIGTTOU");
@@ -388,7 +388,7 @@ fn a_command_that_a_signal_stops_is_not_reported_as_running() {
 #[test]
 fn the_first_process_of_a_container_reaps_orphans() {
     let (machine, server) = (Machine::new(), Server::accepting());
-    // The inner shell ends at once, and its child becomes one of the agent's.
+    // The inner shell ends at once, so the agent adopts its child.
     let script = "sh -c 'sleep 0.2 & exit 0'; echo ready; exec sleep 60";
     let agent = machine.command("run", &server);
     let mut command = Command::new("unshare");
@@ -403,13 +403,13 @@ fn the_first_process_of_a_container_reaps_orphans() {
     let children = format!("/proc/{0}/task/{0}/children", agent.id());
     let init = fs::read_to_string(children).unwrap().trim().to_owned();
     let children = format!("/proc/{init}/task/{init}/children");
-    // What is left is the command.
+    // Only the command is left.
     until(&server, || {
         let children = fs::read_to_string(&children).unwrap();
         let mut children = children.split_whitespace();
         children.next().is_some() && children.next().is_none()
     });
-    // What was started here by others, as with `docker exec`, is nothing that the command left.
+    // A process that others start here, as with `docker exec`, does not belong to the command.
     let strange = machine.path("stranger");
     let stranger = format!("setsid sh -c 'echo >{}; exec sleep 300' >&- 2>&- &", strange.display());
     let mut enter = Command::new("nsenter");
@@ -433,7 +433,7 @@ fn the_first_process_of_a_container_reaps_orphans() {
     assert_eq!(status.code(), Some(0), "{output}");
 }
 
-/// A program that writes its process id to a file and then takes its time; the file.
+/// Creates a program that writes its process id to a file and then sleeps; returns the file.
 fn slow_program(machine: &Machine, name: &str) -> PathBuf {
     let (program, pid) = (machine.path(name), machine.path(&format!("{name}.pid")));
     let script =
@@ -444,7 +444,7 @@ fn slow_program(machine: &Machine, name: &str) -> PathBuf {
 }
 
 #[test]
-fn a_version_that_takes_its_time_does_not_cost_the_last_check_in() {
+fn a_slow_version_command_does_not_prevent_the_last_check_in() {
     for subcommand in ["run", "watch"] {
         let (machine, server) = (Machine::new(), Server::accepting());
         let asked = slow_program(&machine, "openclaw");
@@ -466,7 +466,7 @@ fn a_version_that_takes_its_time_does_not_cost_the_last_check_in() {
 }
 
 #[test]
-fn a_systemd_that_takes_its_time_does_not_cost_the_last_check_in() {
+fn a_slow_systemctl_does_not_prevent_the_last_check_in() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let asked = slow_program(&machine, "systemctl");
     let mut agent = machine.command("watch", &server);
@@ -481,7 +481,7 @@ fn a_systemd_that_takes_its_time_does_not_cost_the_last_check_in() {
 }
 
 #[test]
-fn what_is_run_for_its_output_ends_with_an_agent_that_is_killed() {
+fn the_version_command_ends_when_its_agent_is_killed() {
     let once = ["once", "--dry-run"];
     let run = ["run", "--initial-delay=0", "--", "sleep", "60"];
     let watch = ["watch", "--initial-delay=0", "--status-url=http://127.0.0.1:1/"];
@@ -508,7 +508,7 @@ fn what_is_run_for_its_output_ends_with_an_agent_that_is_killed() {
 }
 
 #[test]
-fn a_key_file_that_turns_out_to_be_endless_hangs_nothing() {
+fn an_endless_key_file_blocks_nothing() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let key = machine.path("key");
     fs::write(&key, API_KEY).unwrap();

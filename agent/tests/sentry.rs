@@ -1,4 +1,4 @@
-//! Alerts, from the real program and from the library, to a Sentry that is not.
+//! Alerts from the real program and from the library, to a fake Sentry.
 
 #![cfg(feature = "sentry")]
 #![expect(
@@ -29,10 +29,10 @@ const API_KEY: &str = "key-that-must-not-show";
 const GATEWAY_TOKEN: &str = "token-that-must-not-show";
 const DSN_KEY: &str = "0123456789abcdef0123456789abcdef";
 
-/// Longer than any of this takes on a busy machine.
+/// Longer than any step takes on a busy machine.
 const LONG: Duration = Duration::from_secs(30);
 
-/// A request as it came in, and to whom.
+/// A received request, and its recipient.
 struct Request {
     to: To,
     head: String,
@@ -53,7 +53,7 @@ impl Request {
         })
     }
 
-    /// The event in it; there is nothing else in the envelope.
+    /// The event, which must be the only item in the envelope.
     fn event(&self) -> Value {
         let lines: Vec<Value> =
             self.body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -68,7 +68,7 @@ impl Request {
         event
     }
 
-    /// The event but for what is new in each.
+    /// Compares the event, except the fields that are unique to each event.
     fn event_as_expected(&self, expected: &Value) {
         let mut event = self.event();
         let event_id = event.as_object_mut().unwrap().remove("event_id").unwrap();
@@ -81,7 +81,7 @@ impl Request {
     }
 }
 
-/// Gives everybody the same answer, and says what came in.
+/// Gives every request the same answer, and passes it on to the test.
 fn serve(to: To, answer: String, requests: Sender<Request>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -121,17 +121,17 @@ fn dsn(address: &str) -> String {
     format!("http://{DSN_KEY}@{address}/7")
 }
 
-/// The program, watching, checking in every second with a server that refuses.
+/// `watch`, which checks in every second with a server that refuses.
 struct Agent {
     child: Child,
     requests: Receiver<Request>,
-    /// How many check-ins there were.
+    /// Number of check-ins so far.
     check_ins: usize,
     _directory: TempDir,
 }
 
 impl Agent {
-    /// `sentry` gets the sender of requests, and gives an address.
+    /// `sentry` gets the sender of requests, and returns Sentry's address.
     fn start(refusal: &str, sentry: impl FnOnce(Sender<Request>) -> String) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (sender, requests) = mpsc::channel();
@@ -143,7 +143,7 @@ impl Agent {
             .arg(format!("--state-file={}", directory.path().join("state.json").display()))
             .arg(format!("--proc-root={}", directory.path().display()))
             .env_clear()
-            // By which tools/reap finds it.
+            // tools/reap finds the agent by this variable.
             .envs(env::var_os("KILOCLAW_RUN").map(|run| ("KILOCLAW_RUN", run)))
             .env("KILOCLAW_CHECKIN_URL", format!("http://{telemetry}{CHECK_IN_PATH}"))
             .env("KILOCODE_API_KEY", API_KEY)
@@ -151,7 +151,7 @@ impl Agent {
             .env("KILOCLAW_SANDBOX_ID", "sandbox-1")
             .env("FLY_MACHINE_ID", "machine-1")
             .env("SENTRY_DSN", dsn(&sentry))
-            // All that Sentry's client might pick up.
+            // Variables that Sentry's client might read.
             .env("SENTRY_ENVIRONMENT", "environment-that-must-not-show")
             .env("SENTRY_RELEASE", "release-that-must-not-show")
             .env("HOSTNAME", "host-that-must-not-show")
@@ -164,7 +164,7 @@ impl Agent {
         Self { child, requests, check_ins: 0, _directory: directory }
     }
 
-    /// The next request to Sentry, if there is one before so many check-ins in all.
+    /// The next request to Sentry, if it arrives before this number of check-ins in all.
     fn event_before(&mut self, check_ins: usize) -> Option<Request> {
         while self.check_ins < check_ins {
             let request = self.requests.recv_timeout(LONG).unwrap();
@@ -176,7 +176,7 @@ impl Agent {
         None
     }
 
-    /// Ends it: how long that took, what it has logged, and what came in meanwhile.
+    /// Stops the agent; returns the time this took, the log, and the requests meanwhile.
     fn end(self) -> (Duration, String, Vec<To>) {
         let start = Instant::now();
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
@@ -192,7 +192,7 @@ impl Agent {
 }
 
 #[test]
-fn check_ins_that_keep_failing_make_one_event_of_ids_and_reason() {
+fn repeated_failures_send_one_event_with_ids_and_the_reason() {
     let refusal = answer(
         "403 Forbidden",
         &format!("location: http://10.0.0.1/?key={API_KEY}\r\n"),
@@ -215,7 +215,7 @@ fn check_ins_that_keep_failing_make_one_event_of_ids_and_reason() {
     let all = ["accept", "content-length", "content-type", "host", "user-agent", "x-sentry-auth"];
     assert_eq!(names, all);
 
-    // All of it: no host name, user, address, environment, system or module, and no secret.
+    // The whole event: no host name, user, address, environment, system or module, and no secret.
     event.event_as_expected(&json!({
         "message": "check-ins are not accepted: wrong_gateway_token; check OPENCLAW_GATEWAY_TOKEN \
             and KILOCLAW_SANDBOX_ID: the token is not this sandbox's; \
@@ -239,7 +239,7 @@ fn check_ins_that_keep_failing_make_one_event_of_ids_and_reason() {
 }
 
 #[test]
-fn a_server_that_sends_secrets_back_as_its_code_does_not_make_them_public() {
+fn secrets_in_a_servers_code_are_not_sent_to_sentry() {
     let body = format!(r#"{{"error":"{API_KEY}","code":"{GATEWAY_TOKEN}"}}"#);
     let refusal = answer("403 Forbidden", "", &body);
     let mut agent = Agent::start(&refusal, |requests| serve(To::Sentry, received(), requests));
@@ -250,7 +250,7 @@ fn a_server_that_sends_secrets_back_as_its_code_does_not_make_them_public() {
 }
 
 #[test]
-fn a_sentry_that_hangs_disturbs_neither_check_ins_nor_the_end() {
+fn a_hanging_sentry_delays_neither_check_ins_nor_the_exit() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let refusal = answer("403 Forbidden", "", "");
     let mut agent = Agent::start(&refusal, |_| listener.local_addr().unwrap().to_string());
@@ -258,7 +258,7 @@ fn a_sentry_that_hangs_disturbs_neither_check_ins_nor_the_end() {
     let third = Instant::now();
     let connection = listener.accept().unwrap();
     assert!(agent.event_before(6).is_none());
-    // One in a second, while a request of 30 seconds is under way.
+    // Check-ins continue every second while a request of up to 30 seconds hangs.
     assert!(third.elapsed() < Duration::from_secs(10), "{:?}", third.elapsed());
     let (took, ..) = agent.end();
     assert!(took < Duration::from_secs(5), "{took:?}");
@@ -266,8 +266,8 @@ fn a_sentry_that_hangs_disturbs_neither_check_ins_nor_the_end() {
 }
 
 #[test]
-fn a_sentry_that_is_not_there_is_one_line_in_the_log() {
-    // A port that was free a moment ago may be somebody else's by now; this one is nobody's.
+fn an_unreachable_sentry_is_logged_once() {
+    // Nobody uses port 1; a port that was free a moment ago may be in use by now.
     let closed = "127.0.0.1:1".to_owned();
     let refusal = answer("404 Not Found", "", "");
     let mut agent = Agent::start(&refusal, |_| closed);
@@ -279,7 +279,7 @@ fn a_sentry_that_is_not_there_is_one_line_in_the_log() {
 }
 
 #[test]
-fn a_sentry_that_refuses_is_told_once_and_logged() {
+fn a_sentry_that_refuses_gets_one_event_and_is_logged() {
     let refusal = answer("404 Not Found", "", "");
     let echo = answer("401 Unauthorized", "", DSN_KEY);
     let mut agent = Agent::start(&refusal, |requests| serve(To::Sentry, echo, requests));
@@ -289,7 +289,7 @@ fn a_sentry_that_refuses_is_told_once_and_logged() {
     assert!(log.contains("cannot report to Sentry: 401 Unauthorized"), "{log}");
 }
 
-/// What `watch` is given, with these flags more, and nothing out of the environment.
+/// The arguments of `watch`, with these additional flags; none come from the environment.
 fn watch(flags: &[&str]) -> Box<WatchArguments> {
     let fixed = ["kiloclaw-agent", "watch", "--sandbox-id=sandbox-1", "--interval=60"];
     let given = [&fixed, flags].concat();
@@ -327,16 +327,16 @@ fn panics_are_reported_once_without_secrets_and_before_the_program_ends() {
     ]);
     let (alerts, _) = start(&arguments).unwrap();
     let alerts = alerts.unwrap();
-    // New secrets count from when the settings were read again.
+    // A reload makes new secrets known.
     fs::write(&file, GATEWAY_TOKEN).unwrap();
     let WatchArguments { settings, source, .. } = &*arguments;
     alerts.reloaded(&mut Checked::new(settings, source, false).config().unwrap());
 
-    // The thread that has started it counts as the main one.
+    // The thread that started the alerts counts as the main thread.
     let (line, text) = (line!() + 1, format!("{API_KEY}, {GATEWAY_TOKEN} and {}", dsn(&address)));
     let panicked = catch_unwind(AssertUnwindSafe(|| panic!("{text}")));
     assert!(panicked.is_err());
-    // It has waited for the event, which is here by now.
+    // The panic has waited for the event, so the event is here by now.
     let event = requests.try_recv().unwrap();
     let location = format!("agent/tests/sentry.rs:{line}");
     let location = location.rsplit_once('/').unwrap().1;
@@ -349,7 +349,7 @@ fn panics_are_reported_once_without_secrets_and_before_the_program_ends() {
         "sdk": { "name": "sentry.rust", "version": null },
     }));
 
-    // A worker that panics at every check-in has been reported with that.
+    // That report also covers a worker that panics at every check-in.
     for failures in 1..=5 {
         assert!(thread::spawn(|| panic!("again")).join().is_err());
         alerts.failed("agent_defect", "hint", failures, Instant::now() + LONG * 10);
@@ -380,7 +380,7 @@ fn without_a_dsn_there_are_no_alerts() {
 }
 
 #[test]
-fn what_is_no_dsn_is_named_and_not_quoted() {
+fn an_invalid_dsn_is_refused_without_its_value() {
     for dsn in
         ["secret", "https://sentry.example.com/1", "https://secret@host/", "ftp://secret@h/1"]
     {
@@ -390,7 +390,7 @@ fn what_is_no_dsn_is_named_and_not_quoted() {
 }
 
 #[test]
-fn an_unencrypted_dsn_of_another_host_has_to_be_allowed() {
+fn an_unencrypted_dsn_of_another_host_must_be_allowed() {
     let dsn = format!("--sentry-dsn={}", dsn("sentry.invalid"));
     let error = start(&watch(&[&dsn])).unwrap_err().to_string();
     assert!(error.starts_with("SENTRY_DSN would send credentials unencrypted"), "{error}");

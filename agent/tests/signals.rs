@@ -1,4 +1,4 @@
-//! Signals: those that it inherits blocked or ignored, and those that would end it.
+//! Signals that the agent inherits blocked or ignored, and signals that end it.
 
 #![expect(
     clippy::unwrap_used,
@@ -16,7 +16,7 @@ use harness::{Agent, Machine, Server, eventually, is_there};
 use rustix::process::{Pid, Signal, geteuid};
 use serde_json::Value;
 
-/// The agent's command line, behind another program's.
+/// Runs the agent through another program.
 fn behind(program: &[&str], agent: &Command) -> Command {
     let mut command = Command::new(program[0]);
     command.args(&program[1..]).arg(agent.get_program()).args(agent.get_args()).env_clear();
@@ -24,7 +24,7 @@ fn behind(program: &[&str], agent: &Command) -> Command {
     command
 }
 
-/// Whoever starts it so has made it and its command deaf.
+/// Starts a program with signals blocked and ignored.
 const DEAF: [&str; 3] = [
     "env",
     "--block-signal",
@@ -32,7 +32,7 @@ const DEAF: [&str; 3] = [
 ];
 
 #[test]
-fn signals_that_are_inherited_blocked_and_ignored_work_all_the_same() {
+fn inherited_signal_blocks_and_ignores_are_reset() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let mut agent = machine.command("run", &server);
     agent.args(["--", "sh", "-c", "grep -E 'Sig(Blk|Ign)' /proc/self/status; exit 3"]);
@@ -40,7 +40,7 @@ fn signals_that_are_inherited_blocked_and_ignored_work_all_the_same() {
     for line in ["SigBlk", "SigIgn"] {
         let line = agent.line(line);
         let signals = u64::from_str_radix(line.split_once('\t').unwrap().1, 16).unwrap();
-        // The C library keeps 32 and 33 to itself.
+        // The C library reserves signals 32 and 33.
         assert_eq!(signals & !(0b11 << 31), 0, "{line}");
     }
     let check_in = server.check_in(|check_in| check_in["supervisorState"] == "crashed");
@@ -51,7 +51,7 @@ fn signals_that_are_inherited_blocked_and_ignored_work_all_the_same() {
 }
 
 #[test]
-fn a_program_that_is_run_for_its_output_is_waited_for_where_the_kernel_would_reap_it() {
+fn the_version_command_is_waited_for_even_if_sigchld_is_ignored() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let mut once = machine.command("once", &server);
     once = {
@@ -68,7 +68,7 @@ fn a_program_that_is_run_for_its_output_is_waited_for_where_the_kernel_would_rea
 }
 
 #[test]
-fn a_command_ends_with_an_agent_that_is_killed() {
+fn a_command_ends_when_its_agent_is_killed() {
     for signal in [Signal::KILL, Signal::ABORT] {
         let (machine, server) = (Machine::new(), Server::accepting());
         let mut agent =
@@ -80,7 +80,7 @@ fn a_command_ends_with_an_agent_that_is_killed() {
 }
 
 #[test]
-fn every_signal_that_would_end_it_ends_it_in_order() {
+fn every_terminating_signal_causes_a_graceful_shutdown() {
     let (machine, server) = (Machine::new(), Server::accepting());
     // 37 is SIGRTMIN+3, which stops systemd's containers; SIGPWR stops LXC's.
     for signal in ["INT", "QUIT", "ALRM", "VTALRM", "PROF", "IO", "PWR", "XCPU", "37", "64"] {
@@ -96,7 +96,7 @@ fn every_signal_that_would_end_it_ends_it_in_order() {
 }
 
 #[test]
-fn a_signal_without_a_meaning_is_answered() {
+fn a_signal_without_a_meaning_is_logged() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let mut agent = machine.run(&server, &[], "exec sleep 60");
     server.check_in(|check_in| check_in["supervisorState"] == "running");
@@ -107,7 +107,7 @@ fn a_signal_without_a_meaning_is_answered() {
     agent.stop();
 }
 
-/// An agent that is not root's: as itself, or where this is root, as nobody.
+/// Runs the agent as an unprivileged user: nobody if the test is root.
 fn without_privileges(machine: &Machine, agent: &Command) -> Command {
     if !geteuid().is_root() {
         return behind(&["env"], agent);
@@ -117,10 +117,10 @@ fn without_privileges(machine: &Machine, agent: &Command) -> Command {
 }
 
 #[test]
-fn it_checks_in_where_no_process_can_be_started() {
+fn check_ins_continue_when_no_process_can_be_started() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let mut agent = machine.command("run", &server);
-    // With a name that has to be looked up.
+    // A host name that must be resolved.
     let url = server.url().replace("127.0.0.1", "localhost");
     agent.env("KILOCLAW_CHECKIN_URL", url).args(["--", "sh", "-c"]);
     agent.arg(
@@ -131,14 +131,14 @@ fn it_checks_in_where_no_process_can_be_started() {
     assert!(Command::new("mkfifo").arg(&limit).status().unwrap().success());
     fs::set_permissions(&limit, fs::Permissions::from_mode(0o666)).unwrap();
     let mut agent = Agent::start(&mut without_privileges(&machine, &agent));
-    // The version is known by then, which would have to be asked for.
+    // Afterwards the version is cached; reading it would need a process.
     server.check_in(|check_in| check_in["openclawVersion"] == "2026.3.13");
     fs::write(&limit, "now\n").unwrap();
     agent.line("limited");
     for _ in 0..3 {
         server.check_in(|check_in| check_in["supervisorState"] == "running");
     }
-    // Nor can the command be started again, which is said as what it is.
+    // The command cannot be restarted either, and the log has the real reason.
     agent.signal(Signal::USR1);
     agent.line("cannot be started: Resource temporarily unavailable");
     server.check_in(|check_in| check_in["supervisorState"] == "crashed");
@@ -148,7 +148,7 @@ fn it_checks_in_where_no_process_can_be_started() {
 }
 
 #[test]
-fn where_no_thread_can_be_started_it_says_so_and_ends() {
+fn an_agent_that_cannot_start_a_thread_exits_71_with_the_reason() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let mut agent = machine.command("run", &server);
     agent.args(["--", "sleep", "60"]);
@@ -160,9 +160,9 @@ fn where_no_thread_can_be_started_it_says_so_and_ends() {
 }
 
 #[test]
-fn a_command_that_may_not_be_signalled_keeps_no_agent() {
+fn an_agent_ends_without_a_command_that_it_may_not_signal() {
     if !geteuid().is_root() {
-        // It takes root to make a command another user's.
+        // Only root can make a setuid program of another user.
         return;
     }
     let (machine, server) = (Machine::new(), Server::accepting());

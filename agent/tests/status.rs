@@ -1,4 +1,4 @@
-//! `status` beside a running agent, and what packages make of the program.
+//! `status` beside a running agent; completions and manual pages.
 
 #![expect(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
 
@@ -24,8 +24,7 @@ fn agent(arguments: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-/// The exit code, what is printed, and that as JSON; all of one state, as the agent writes another at any
-/// time.
+/// Exit code, text and JSON of the same state: of a copy, as the agent may replace the file.
 fn status(state_file: &Path) -> (i32, String, Value) {
     let copy = state_file.with_extension("copy");
     let path = if state_file.is_file() {
@@ -43,11 +42,11 @@ fn status(state_file: &Path) -> (i32, String, Value) {
 }
 
 #[test]
-fn a_healthy_agent_exits_0_and_tells_all() {
+fn a_healthy_agent_exits_0_with_its_full_status() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let agent = machine.run(&server, &[], "exec sleep 60");
     server.check_in(|check_in| check_in["supervisorState"] == "running");
-    // The second one is sent after the first was written down.
+    // The agent saves the first check-in before it sends the second.
     server.check_in(|_| true);
     let path = machine.path("state.json");
     let (code, text, json) = status(&path);
@@ -70,7 +69,7 @@ fn a_healthy_agent_exits_0_and_tells_all() {
 }
 
 #[test]
-fn an_agent_that_is_not_heard_exits_1_and_tells_the_code() {
+fn an_agent_whose_check_ins_are_refused_exits_1_with_the_code() {
     let machine = Machine::new();
     let server = Server::new(|_| Some(Refusal::WrongGatewayToken));
     let agent = machine.run(&server, &[], "exec sleep 60");
@@ -87,12 +86,12 @@ fn an_agent_that_is_not_heard_exits_1_and_tells_the_code() {
 }
 
 #[test]
-fn a_process_that_is_not_well_exits_2_whether_or_not_that_can_be_reported() {
+fn an_unhealthy_process_exits_2_whether_or_not_check_ins_are_accepted() {
     for refusal in [None, Some(Refusal::WrongApiKey)] {
         let machine = Machine::new();
         let server = Server::new(move |_| refusal);
         let agent = machine.run(&server, &[], "exit 3");
-        // By now it crashed three times: it is not well while it is up for a moment, either.
+        // After three crashes, the process is unhealthy even while it is up for a moment.
         server.check_in(|check_in| check_in["totalRestarts"] == 3);
         let (code, text, json) = status(&machine.path("state.json"));
         assert_eq!(code, 2, "{text}");
@@ -100,7 +99,7 @@ fn a_process_that_is_not_well_exits_2_whether_or_not_that_can_be_reported() {
         assert!(text.contains("last exit code:3"), "{text}");
         assert!(json["agent"]["process"]["crashesInARow"].as_u64() >= Some(3), "{json}");
         let next_start = &json["agent"]["process"]["nextStart"];
-        // Between two starts, or just after one.
+        // The state is from between two starts, or just after one.
         let crashed = json["agent"]["process"]["state"] == "crashed";
         assert_eq!(
             (next_start.is_string(), text.contains("crashed, started again at ")),
@@ -112,7 +111,7 @@ fn a_process_that_is_not_well_exits_2_whether_or_not_that_can_be_reported() {
 }
 
 #[test]
-fn a_command_that_a_signal_has_stopped_is_not_well() {
+fn a_command_stopped_by_a_signal_is_unhealthy() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let agent = machine.run(&server, &["--stop-timeout=1"], "kill -STOP $$; exec sleep 60");
     let output_json = loop {
@@ -130,7 +129,7 @@ fn a_command_that_a_signal_has_stopped_is_not_well() {
 }
 
 #[test]
-fn what_an_agent_left_behind_is_not_taken_for_one_that_runs() {
+fn a_state_file_left_behind_is_not_taken_for_a_running_agent() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let agent = machine.run(&server, &[], "exec sleep 60");
     server.check_in(|check_in| check_in["supervisorState"] == "running");
@@ -141,7 +140,7 @@ fn what_an_agent_left_behind_is_not_taken_for_one_that_runs() {
     let left = |change: &dyn Fn(&mut Value)| {
         let mut state = alive.clone();
         change(&mut state["agent"]);
-        // Beside the one that is written meanwhile.
+        // Not in the agent's own file, which the agent replaces.
         let left = machine.path("left.json");
         fs::write(&left, state.to_string()).unwrap();
         status(&left)
@@ -155,7 +154,7 @@ fn what_an_agent_left_behind_is_not_taken_for_one_that_runs() {
     let (code, text, _) = left(&|agent| agent["bootId"] = other_boot.into());
     assert_eq!(code, 1);
     assert!(text.starts_with("the agent is not running: the machine has rebooted "), "{text}");
-    // Nor is anything in it let through to a terminal.
+    // Control characters do not reach the terminal.
     let (_, text, _) = left(&|agent| {
         agent["process"]["state"] = "\u{1b}[31mcrashed".into();
         agent["version"] = "1\u{1b}[2J".into();
@@ -165,7 +164,7 @@ fn what_an_agent_left_behind_is_not_taken_for_one_that_runs() {
 }
 
 #[test]
-fn an_agent_that_runs_goes_before_what_another_left_behind() {
+fn a_running_agent_precedes_a_state_file_left_behind() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let (runtime, user) = (machine.path("runtime"), machine.path("user"));
     fs::create_dir(&runtime).unwrap();
@@ -178,7 +177,7 @@ fn an_agent_that_runs_goes_before_what_another_left_behind() {
         server.check_in(|_| true);
         agent
     };
-    // The one that is looked for first has ended.
+    // The agent with the directory that is searched first has ended.
     start("RUNTIME_DIRECTORY", &runtime).stop();
     let agent = start("XDG_RUNTIME_DIR", &user);
     let mut status = Command::new(env!("CARGO_BIN_EXE_kiloclaw-agent"));
@@ -204,7 +203,7 @@ fn controller(status: String) -> String {
             while reader.read_line(&mut line).unwrap() > 0 && !line.ends_with("\n\r\n") {}
             let length = status.len();
             let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
-            // Who asked may be gone.
+            // The client may be gone.
             let _ = reader.into_inner().write_all(format!("{head}{status}").as_bytes());
         }
     });
@@ -212,7 +211,7 @@ fn controller(status: String) -> String {
 }
 
 #[test]
-fn what_a_controller_sends_back_reaches_neither_systemd_nor_a_file() {
+fn secrets_that_a_controller_sends_back_reach_neither_systemd_nor_a_file() {
     let injected = "running\\nWATCHDOG=trigger";
     for state in [&format!("Bearer {GATEWAY_TOKEN}"), GATEWAY_TOKEN, API_KEY, injected] {
         let (machine, server) = (Machine::new(), Server::accepting());
@@ -248,7 +247,7 @@ fn what_a_controller_sends_back_reaches_neither_systemd_nor_a_file() {
 }
 
 #[test]
-fn where_no_agent_has_run_there_is_nothing_to_tell() {
+fn without_a_valid_state_file_the_verdict_is_cannot_report() {
     let machine = Machine::new();
     let path = machine.path("state.json");
     let (code, text, json) = status(&path);
@@ -271,7 +270,7 @@ fn the_default_state_file_is_found_where_the_agent_keeps_it() {
         ("RUNTIME_DIRECTORY", &runtime, "state.json"),
         ("XDG_RUNTIME_DIR", &user, "kiloclaw-agent/state.json"),
     ] {
-        // One for each agent: the last check-in of one is not the first of the next.
+        // One server per agent: the last check-in of one is not the first of the next.
         let server = Server::accepting();
         let mut command = machine.command("run", &server);
         command.env_remove("KILOCLAW_STATE_FILE").env(name, directory);
@@ -287,7 +286,7 @@ fn the_default_state_file_is_found_where_the_agent_keeps_it() {
 }
 
 #[test]
-fn a_state_file_that_cannot_be_written_is_told_once_and_disturbs_nothing() {
+fn an_unwritable_state_file_is_logged_once_and_disturbs_nothing() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let mut command = machine.command("run", &server);
     command.env("KILOCLAW_STATE_FILE", machine.path("missing/state.json"));
@@ -301,7 +300,7 @@ fn a_state_file_that_cannot_be_written_is_told_once_and_disturbs_nothing() {
 }
 
 #[test]
-fn what_is_no_regular_file_neither_holds_up_the_agent_nor_is_replaced() {
+fn a_fifo_as_state_file_neither_blocks_the_agent_nor_is_replaced() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let path = machine.path("state.json");
     assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
@@ -323,7 +322,7 @@ fn two_agents_do_not_share_a_state_file() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let first = machine.run(&server, &[], "exec sleep 60");
     server.check_in(|_| true);
-    // The second one is sent after the first was written down.
+    // The agent saves the first check-in before it sends the second.
     server.check_in(|_| true);
     let in_use = format!("in use by another agent (process {})", first.id());
     let (exit, output) = machine.run(&server, &[], "echo must not run").ended();
@@ -337,7 +336,7 @@ fn two_agents_do_not_share_a_state_file() {
     assert_eq!(other.status.code(), Some(64));
     assert!(String::from_utf8_lossy(&other.stderr).contains(&in_use), "{other:?}");
     assert_eq!(status(&machine.path("state.json")).0, 0);
-    // One that is gone, however it ended, holds nothing.
+    // A killed agent holds no lock.
     first.signal(rustix::process::Signal::KILL);
     drop(first);
     let next = harness::Agent::start(once.args(["--", "sleep", "60"]));
@@ -346,7 +345,7 @@ fn two_agents_do_not_share_a_state_file() {
 }
 
 #[test]
-fn a_state_file_that_cannot_be_locked_is_told() {
+fn a_state_file_that_cannot_be_locked_is_reported() {
     let long = format!("{}.json", "x".repeat(252 - ".json".len()));
     for (name, what) in
         [("state.json", "a directory"), ("state.json", "a link"), (&*long, "a name too long")]
@@ -377,7 +376,7 @@ fn a_state_file_that_cannot_be_locked_is_told() {
             let other = if subcommand == "once" {
                 String::from_utf8(other.output().unwrap().stderr).unwrap()
             } else {
-                // Without a server: it is not its subject.
+                // This test needs no server.
                 other.env("KILOCLAW_CHECKIN_URL", "http://127.0.0.1:1/");
                 String::from_utf8(other.output().unwrap().stdout).unwrap()
             };
@@ -386,9 +385,9 @@ fn a_state_file_that_cannot_be_locked_is_told() {
     }
 }
 
-/// A command that may write no byte to any file, as on a full disk, until [`make_space`].
+/// Forbids the command to write to files, as on a full disk, until [`make_space`].
 fn on_a_full_disk(command: &Command) -> Command {
-    // Else the first try would be the last: a signal says so as well.
+    // By default, SIGXFSZ would end the agent at its first write.
     let script = r#"trap "" XFSZ; ulimit -S -f 0; exec "$0" "$@""#;
     let mut full = Command::new("/bin/sh");
     full.args(["-c", script]).arg(command.get_program()).args(command.get_args()).env_clear();
@@ -403,7 +402,7 @@ fn make_space(pid: u32) {
 }
 
 #[test]
-fn a_disk_that_is_full_costs_no_check_in_and_the_state_is_written_once_there_is_space() {
+fn a_full_disk_loses_no_check_in_and_the_state_is_written_once_there_is_space() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let mut command = machine.command("run", &server);
     command.args(["--", "sleep", "60"]);
@@ -426,13 +425,13 @@ fn a_disk_that_is_full_costs_no_check_in_and_the_state_is_written_once_there_is_
 }
 
 #[test]
-fn the_doctor_finds_a_disk_full_that_still_takes_an_empty_file() {
+fn the_doctor_recognises_a_full_disk_that_still_accepts_empty_files() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let doctor = machine.command("doctor", &server);
     let mut output_json = Command::new(doctor.get_program());
     output_json.args(["doctor", "--json"]).env_clear();
     output_json.envs(doctor.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    // Nobody has to answer for this one.
+    // This test needs no server.
     output_json.env("KILOCLAW_CHECKIN_URL", "http://127.0.0.1:1/");
     let output = on_a_full_disk(&output_json).stdin(Stdio::null()).output().unwrap();
     let output_json: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -442,7 +441,7 @@ fn the_doctor_finds_a_disk_full_that_still_takes_an_empty_file() {
 }
 
 #[test]
-fn a_state_file_that_a_power_cut_left_broken_is_told_and_replaced() {
+fn a_state_file_broken_by_a_power_cut_is_reported_and_replaced() {
     for broken in [&b""[..], b"{\"sandboxId\": \"sandbox-1\", \"led", &[0; 4_096], &[0xff; 100]] {
         let (machine, server) = (Machine::new(), Server::accepting());
         let path = machine.path("state.json");
@@ -478,7 +477,7 @@ fn completions_and_manual_pages_come_from_the_program_itself() {
 }
 
 #[test]
-fn a_daemon_without_what_it_needs_says_so_and_exits_64() {
+fn a_daemon_with_missing_or_wrong_settings_exits_64() {
     let run = |arguments: &[&str]| {
         let output = agent(arguments);
         (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())

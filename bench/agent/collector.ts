@@ -1,4 +1,4 @@
-/** Where everything is reported to: one server over http and https that counts what arrives. */
+/** The server that all subjects report to, over http and https. It counts and checks the reports. */
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
@@ -12,12 +12,12 @@ const STATUS = JSON.stringify({ state: 'running', pid: 1, uptime: 86_412.5, rest
 export class Collector {
   readonly #servers: Server[] = [];
   readonly #cycles = new Map<string, number>();
-  /** What arrived that should not have, by subject. */
+  /** Unexpected reports, by subject. */
   readonly wrong = new Map<string, string>();
   readonly #checks = new Map<string, (body: unknown) => boolean>();
   #https?: Server;
   readonly #http: Server;
-  /** The authority that the https server's certificate is from; without openssl there is neither. */
+  /** The authority that issued the https server's certificate; without openssl there is neither. */
   readonly ca?: string;
 
   private constructor(folder: string) {
@@ -41,7 +41,7 @@ export class Collector {
     return collector;
   }
 
-  /** Where `subject` reports to. A name, as in reality: it has to be resolved. */
+  /** Where `subject` reports to. A host name, because a real agent has to resolve one too. */
   url(subject: string, { tls = false } = {}): string {
     const port = ((tls ? this.#https : this.#http)!.address() as AddressInfo).port;
     return `${tls ? 'https' : 'http'}://localhost:${port}/${subject}`;
@@ -51,17 +51,17 @@ export class Collector {
     return this.url('status');
   }
 
-  /** Has what `subject` reports checked. */
+  /** Sets the check for the reports of `subject`. */
   expect(subject: string, check: (body: unknown) => boolean): void {
     this.#checks.set(subject, check);
   }
 
-  /** How often `subject` has reported. */
+  /** Number of reports of `subject` so far. */
   cycles(subject: string): number {
     return this.#cycles.get(subject) ?? 0;
   }
 
-  /** Counts a report that is fetched, not sent. */
+  /** Counts a report that the bench fetched. */
   count(subject: string): void {
     this.#cycles.set(subject, this.cycles(subject) + 1);
   }

@@ -1,27 +1,27 @@
-/** The peers that Debian packages, unpacked into a folder of ours instead of installed. */
+/** The collectors that Debian packages, unpacked into our own folder instead of installed. */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 
 const FOLDER = '.tools/peers';
-/** The programs, and what collectd's package only suggests but its `write_http` links to. */
+/** The programs, and libraries that collectd's package only suggests although `write_http` links to them. */
 const PACKAGES = ['prometheus-node-exporter', 'collectd-core', 'libyajl2', 'libcurl3-gnutls'];
 
 export interface Unpacked {
   readonly root: string;
-  /** Where libraries are that this machine may lack. */
+  /** Folders of the libraries that this machine may lack. */
   readonly libraries: string;
   /** By package. */
   readonly versions: Readonly<Record<string, string>>;
 }
 
-/** apt's own user may not use a temporary folder of ours. */
+/** apt's own user has no access to our temporary folder. */
 const env = { ...process.env, TMPDIR: undefined };
 
 const apt = (args: readonly string[], cwd?: string) =>
   execFileSync('apt-get', args, { encoding: 'utf8', cwd, env, stdio: ['ignore', 'pipe', 'pipe'] });
 
-/** Those packages, and whatever this machine lacks of what they depend on. */
+/** Those packages, and those of their dependencies that this machine lacks. */
 function missing(): string[] {
   const args = ['install', '--print-uris', '-qq', '-y', '--reinstall', '--no-install-recommends'];
   const lines = apt([...args, ...PACKAGES]).split('\n');
@@ -33,7 +33,7 @@ function fetch(folder: string): void {
   try {
     names = missing();
   } catch {
-    // The lists of packages are missing, as in most containers.
+    // Most containers have no package lists.
     const sudo = process.getuid?.() === 0 ? [] : ['sudo', '-n'];
     const [command, ...args] = [...sudo, 'apt-get', 'update', '-qq'];
     spawnSync(command, args, { env, stdio: 'ignore' });
@@ -47,7 +47,7 @@ function fetch(folder: string): void {
   }
 }
 
-/** Unpacks the peers, once; or returns why that fails. */
+/** Unpacks the collectors, once; returns the reason if that fails. */
 export function unpacked(): Unpacked | string {
   if (!existsSync(FOLDER)) {
     const folder = `${FOLDER}.new`;

@@ -1,7 +1,6 @@
 /**
- * What a bare Node process needs to do the agent's work: no library, no retries, no signals, no
- * settings but these, and nothing that is not in node:http. It lacks most of what the agent does;
- * nothing can cost Node less.
+ * The agent's work in a bare Node process: node:http, no library, no retries, no signals, and only these
+ * settings. It lacks most features of the agent, so it is a lower bound of what Node costs.
  */
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
@@ -13,7 +12,7 @@ const { CHECKIN_URL, STATUS_URL, API_KEY, GATEWAY_TOKEN, SANDBOX_ID, STATE_FILE,
 const ask = (url, headers, body) =>
   new Promise((resolve, reject) => {
     const method = body === undefined ? 'GET' : 'POST';
-    // As the agent: by the next time, the server would have hung up.
+    // No pool, like the agent: the server would have closed the connection by the next report.
     const sent = request(url, { method, headers, agent: false, timeout: 10_000 }, (response) => {
       let text = '';
       response.setEncoding('utf8').on('data', (part) => (text += part));
@@ -22,7 +21,7 @@ const ask = (url, headers, body) =>
     sent.on('timeout', () => sent.destroy(new Error('no answer'))).on('error', reject).end(body);
   });
 
-/** All interfaces but the loopback. */
+/** The sums over all interfaces except the loopback. */
 function network() {
   const bytes = { in: 0, out: 0 };
   for (const line of readFileSync('/proc/net/dev', 'utf8').split('\n').slice(2)) {

@@ -1,4 +1,4 @@
-/** The agent, and who else takes such readings and reports them: how each is started. */
+/** How the agent and each collector beside it are started. */
 import { execFileSync } from 'node:child_process';
 import { constants, copyFileSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { Agent as ConnectionPool, get } from 'node:http';
@@ -10,7 +10,6 @@ import { SAMPLE } from '../check-in.ts';
 import type { Collector } from './collector.ts';
 import { unpacked, type Unpacked } from './debian.ts';
 
-/** A program, ready to be started with so many seconds between two reports. */
 export interface Command {
   readonly command: string;
   readonly args: readonly string[];
@@ -21,9 +20,9 @@ export interface Command {
 
 export interface Subject {
   readonly name: string;
-  /** Bytes of what is executed, without shared libraries. */
+  /** Bytes of the executable and its plugins, without shared libraries. */
   readonly size: number;
-  /** `folder` is its own. */
+  /** `interval` is in seconds; no other subject uses `folder`. */
   prepare(interval: number, folder: string): Promise<Command>;
 }
 
@@ -44,20 +43,20 @@ const NODE = 'Node';
 export interface Field {
   readonly subjects: readonly Subject[];
   readonly absent: readonly Absent[];
-  /** Versions and the like. */
+  /** Versions and counts that the results name. */
   readonly facts: Readonly<Record<string, string>>;
 }
 
 const { sandboxId } = SAMPLE;
 
-/** The part of a check-in that both the agent and Node fill with readings. */
+/** Checks the fields that both the agent and Node fill with readings. */
 function isCheckIn(body: unknown): boolean {
   const { loadAvg5m, bandwidthBytesIn, supervisorState, totalRestarts } = body as Record<string, unknown>;
   const numbers = [loadAvg5m, bandwidthBytesIn].every((value) => typeof value === 'number');
   return numbers && supervisorState === 'running' && totalRestarts === 7;
 }
 
-/** Where `subject`'s reports go; a name can hold what a URL cannot. */
+/** A subject's name as a path segment: names contain characters that a URL cannot. */
 export const slug = (name: string) => name.replaceAll(/\W+/g, '-');
 
 function agent(
@@ -72,10 +71,10 @@ function agent(
     name,
     size: statSync(program).size,
     async prepare(interval, folder) {
-      // A file of its own: else the three agents would share its pages.
+      // Its own copy, because the three agents would share the pages of one file.
       const command = join(folder, 'kiloclaw-agent');
       copyFileSync(program, command);
-      // Asked once, as on a machine; then its answer is known.
+      // The agent runs it once, as on a real machine, and then knows the version.
       writeFileSync(join(folder, 'openclaw'), '#!/bin/sh\necho OpenClaw 2026.3.13\n', { mode: 0o755 });
       return {
         command,
@@ -101,7 +100,7 @@ function node(collector: Collector): Subject {
     name: NODE,
     size: statSync(process.execPath).size,
     async prepare(interval, folder) {
-      // A file of its own: else it would share pages with this process.
+      // Its own copy, because it would share the pages of this process's executable.
       const command = join(folder, 'node');
       copyFileSync(process.execPath, command, constants.COPYFILE_FICLONE);
       return {
@@ -123,7 +122,7 @@ function node(collector: Collector): Subject {
 
 const METRICS = ['node_load5 ', 'node_network_receive_bytes_total{', 'node_network_transmit_bytes_total{'];
 
-/** Answers Prometheus; sends nothing, so that is what is measured. */
+/** Only answers scrapes, so a scrape is its report. */
 function exporter(collector: Collector, { root }: Unpacked): Subject {
   const command = join(root, 'usr/bin/prometheus-node-exporter');
   return {
@@ -131,7 +130,7 @@ function exporter(collector: Collector, { root }: Unpacked): Subject {
     size: statSync(command).size,
     async prepare() {
       const port = await freePort();
-      // Prometheus keeps its connection, too.
+      // Prometheus keeps its connection open, too.
       const pool = new ConnectionPool({ keepAlive: true });
       const scrape = () =>
         new Promise<void>((resolve, reject) => {
@@ -152,7 +151,7 @@ function exporter(collector: Collector, { root }: Unpacked): Subject {
         command,
         args: [
           `--web.listen-address=127.0.0.1:${port}`,
-          // No more than is compared.
+          // Only the readings that the bench compares.
           '--web.disable-exporter-metrics',
           '--collector.disable-defaults',
           '--collector.loadavg',
@@ -182,7 +181,7 @@ function collectd(collector: Collector, { root, libraries }: Unpacked): Subject 
     size: files.reduce((sum, file) => sum + statSync(file).size, 0),
     async prepare(interval, folder) {
       const config = join(folder, 'collectd.conf');
-      // One report per interval, and no more threads than that takes.
+      // One report per interval, and only the threads that this needs.
       writeFileSync(
         config,
         `Hostname "${sandboxId}"
@@ -217,7 +216,7 @@ LoadPlugin interface
   };
 }
 
-/** What the linker does not find, of what `collectd` loads. */
+/** The first library that `write_http` needs and the dynamic linker does not find. */
 function unlinked({ root, libraries }: Unpacked): string | undefined {
   const plugin = join(root, 'usr/lib/collectd/write_http.so');
   const env = { ...process.env, LD_LIBRARY_PATH: libraries };
@@ -227,7 +226,7 @@ function unlinked({ root, libraries }: Unpacked): string | undefined {
 
 const SYSTEM_ROOTS = '/etc/ssl/certs';
 
-/** How many different certificates there are in a folder. */
+/** Number of distinct certificates in a folder. */
 function authorities(folder: string): number {
   const pem = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g;
   try {
@@ -238,7 +237,7 @@ function authorities(folder: string): number {
   }
 }
 
-/** All that can be measured on this machine. `program` is the agent, as it is shipped. */
+/** All subjects that can run on this machine. `program` is the agent as shipped. */
 export function field(program: string, collector: Collector): Field {
   const subjects: Subject[] = [agent(AGENT, program, collector, false, {})];
   const absent: Absent[] = [];
@@ -254,7 +253,7 @@ export function field(program: string, collector: Collector): Field {
       absent.push({ name: AGENT_ROOTS, reason: `there are no certificates in ${SYSTEM_ROOTS}` });
     } else {
       facts['Certificate authorities of the system'] = `${count}`;
-      // Everything that is read where neither variable is set, and ours.
+      // The files that are read when neither variable is set, and our authority.
       const trust = { SSL_CERT_FILE: collector.ca, SSL_CERT_DIR: SYSTEM_ROOTS };
       subjects.push(agent(AGENT_ROOTS, program, collector, true, trust));
     }

@@ -1,7 +1,4 @@
-/**
- * Every call into the runtime that a check-in cannot do without, and nothing else: no other variant
- * can cost less.
- */
+/** Only the runtime calls that every check-in needs: no other variant can cost less. */
 export default {
   /**
    * @param {Request} request

@@ -1,6 +1,6 @@
 /**
- * The check-in route by hand, in plain JavaScript: no library, no router, and whatever can be kept
- * between requests is kept. What the contract asks of the check-in is all there; nothing else is.
+ * The check-in route by hand, in plain JavaScript: no library, no router, and all reusable state cached
+ * between requests. It implements the contract of the check-in and nothing else.
  */
 
 /** @typedef {import('./workers.d.ts').Env} Env */
@@ -49,7 +49,7 @@ export default {
     else if (Number(length) <= MAX_BODY) text = await request.text();
     if (text === undefined) return refuse(413, 'Body too large', 'body_too_large');
 
-    // The runtime puts U+FFFD for what is not UTF-8, which hardly ever has the same length.
+    // The runtime replaces invalid UTF-8 with U+FFFD, which almost always changes the byte length.
     if (text.includes('\ufffd') && encoder.encode(text).length !== Number(length)) {
       return invalid('not_json');
     }
@@ -135,8 +135,8 @@ const FORBIDDEN = /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Bidi_Control}]/u;
 const LONE_SURROGATE = /\p{Cs}/u;
 
 /**
- * Whether it is a string of `min` to `max` bytes in which `forbidden` matches nothing. No character is longer than 3 bytes per UTF-16 code
- * unit, so most strings need no counting.
+ * Checks the length in bytes. UTF-8 needs at most 3 bytes per UTF-16 code unit, so most strings need no
+ * counting.
  *
  * @param {unknown} value
  * @param {number} min
@@ -195,11 +195,7 @@ const RULES = [
   ],
 ];
 
-/**
- * What the bindings hold.
- *
- * @typedef {{ unusable?: string, keyDigests: ArrayBuffer[], gatewayKeys: CryptoKey[] }} Configuration
- */
+/** @typedef {{ unusable?: string, keyDigests: ArrayBuffer[], gatewayKeys: CryptoKey[] }} Configuration */
 
 /** @type {{ env?: Env, read?: Configuration }} */
 const cache = {};
@@ -231,7 +227,7 @@ async function read(env) {
   return (cache.read = { unusable, keyDigests, gatewayKeys });
 }
 
-/** The values of a secret: separated by commas, none is empty. */
+/** The comma-separated values of a secret, without empty ones. */
 const values = (secret = '') =>
   secret
     .split(',')
@@ -245,7 +241,7 @@ const digest = (text) => crypto.subtle.digest('SHA-256', encoder.encode(text));
 const hex = (mac) => encoder.encode(new Uint8Array(mac).toHex());
 
 /**
- * Compares with all of them, in constant time.
+ * Compares with every accepted value, in constant time.
  *
  * @param {(ArrayBuffer | Uint8Array)[]} accepted
  * @param {ArrayBuffer | Uint8Array} presented
@@ -261,7 +257,7 @@ function anyEqual(accepted, presented) {
 }
 
 /**
- * The text of a body of unknown length, or nothing if it is longer than `limit` bytes.
+ * Returns the text of a body of unknown length, or `undefined` if it exceeds `limit` bytes.
  *
  * @param {ReadableStream<Uint8Array> | null} stream
  * @param {number} limit

@@ -1,7 +1,4 @@
-/**
- * The peer: the same Worker as one would sensibly write it in TypeScript, with Hono, zod and
- * WebCrypto, and everything that libraries have ready taken from them.
- */
+/** The peer: the same Worker in idiomatic TypeScript, with Hono, zod, WebCrypto and their ready-made parts. */
 import { Hono, type Context } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import { createMiddleware } from 'hono/factory';
@@ -18,7 +15,7 @@ interface App {
 const BEARER = { 'www-authenticate': 'Bearer' };
 const RETRY = { 'retry-after': '30' };
 
-/** Every way in which a request can fail, by its code. */
+/** Status, error and headers of every refusal, by its code. */
 const REFUSALS = {
   method_not_allowed: [405, 'Method not allowed', {}],
   missing_authorization: [401, 'Unauthorized', BEARER],
@@ -38,7 +35,7 @@ const REFUSALS = {
   not_found: [404, 'Not found', {}],
 } as const;
 
-/** Answers with a failure and logs it in one line; `detail` is for the log alone. */
+/** Answers with a refusal and logs it in one line; `log` is not part of the answer. */
 function refuse(
   c: Context<App>,
   code: keyof typeof REFUSALS,
@@ -53,14 +50,13 @@ function refuse(
 const NOSNIFF = { 'x-content-type-options': 'nosniff' };
 
 const encoder = new TextEncoder();
-/** Bytes of a text in UTF-8. */
 const size = (text: string) => encoder.encode(text).length;
 
 const FORBIDDEN = /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Bidi_Control}]/u;
 const PLAIN = 'without control characters or lone surrogates';
 
 const text = (min: number, max: number, rule: string, forbidden = FORBIDDEN) =>
-  // No character is longer than 3 bytes per UTF-16 code unit, so most texts need no counting.
+  // UTF-8 needs at most 3 bytes per UTF-16 code unit, so most texts need no counting.
   z
     .string(rule)
     .refine(
@@ -97,7 +93,7 @@ const CheckIn = z.object({
   ).optional(),
 });
 
-/** The values of a secret: separated by commas, none is empty. */
+/** The comma-separated values of a secret, without empty ones. */
 const values = (secret = '') =>
   secret
     .split(',')
@@ -108,13 +104,12 @@ const bearer = (authorization = '') => /^bearer (.*)$/i.exec(authorization)?.[1]
 
 const sha256 = (text: string) => crypto.subtle.digest('SHA-256', encoder.encode(text));
 
-/** Compares with all accepted credentials, in constant time and whatever their lengths. */
+/** Compares digests, so that the time depends on no credential's content or length. */
 async function isAccepted(presented: string, accepted: string[]) {
   const [digest, ...digests] = await Promise.all([presented, ...accepted].map(sha256));
   return digests.map((other) => crypto.subtle.timingSafeEqual(digest, other)).includes(true);
 }
 
-/** A sandbox's gateway token. */
 async function gatewayToken(secret: string, sandboxId: string) {
   const algorithm = { name: 'HMAC', hash: 'SHA-256' };
   const key = await crypto.subtle.importKey('raw', encoder.encode(secret), algorithm, false, ['sign']);
@@ -122,7 +117,7 @@ async function gatewayToken(secret: string, sandboxId: string) {
   return new Uint8Array(mac).toHex();
 }
 
-/** The credentials, as far as they can be verified before the body is read. */
+/** Verifies all that it can before the body is read: the gateway token needs the body's sandboxId. */
 const credentials = createMiddleware<App>(async (c, next) => {
   const authorization = c.req.header('authorization');
   if (!authorization) return refuse(c, 'missing_authorization');
@@ -147,7 +142,7 @@ const credentials = createMiddleware<App>(async (c, next) => {
 
 const limit = bodyLimit({ maxSize: 16 * 1024, onError: (c) => refuse(c, 'body_too_large') });
 
-/** Operators only: lets a token through that is signed by HS256 and expires. */
+/** Operators only: accepts a token that is signed with HS256 and has an expiry. */
 const gate = createMiddleware<App>(async (c, next) => {
   const secret = c.env.JWT_SECRET?.trim();
   if (!secret) {
@@ -171,7 +166,7 @@ const app = new Hono<App>();
 
 app.post('/api/controller/checkin', credentials, limit, async (c) => {
   const text = await c.req.text();
-  // The runtime puts U+FFFD for what is not UTF-8, which hardly ever has the same length.
+  // The runtime replaces invalid UTF-8 with U+FFFD, which almost always changes the byte length.
   if (text.includes('\ufffd') && size(text) !== Number(c.req.header('content-length'))) {
     return refuse(c, 'not_json');
   }

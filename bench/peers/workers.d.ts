@@ -1,6 +1,6 @@
-/** The few types of the Workers runtime's that the peers and the driver use. */
+/** The types of the Workers runtime that the peers and the driver use. */
 
-/** What the Worker is bound to; a secret that was not set is not there. */
+/** The Worker's bindings; a secret that is not set is absent. */
 export interface Env {
   readonly KILOCLAW_CONTROLLER_AE: { writeDataPoint(point: DataPoint): void };
   readonly KILOCODE_API_KEY?: string;

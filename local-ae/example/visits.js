@@ -1,4 +1,4 @@
-/** Writes each request as a data point: who came, and where to. */
+/** Writes each request as a data point: user agent and path. */
 export default {
   /**
    * @param {Request} request

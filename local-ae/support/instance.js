@@ -1,12 +1,12 @@
-/** A Miniflare with a Worker that writes what it is sent, and a client of the endpoint. */
+/** Miniflare with a Worker that writes the points of its requests, and a client of the endpoint. */
 import { setTimeout as delay } from 'node:timers/promises';
 
 import { Miniflare } from 'miniflare';
 
 export { freePort } from './port.js';
 
-// Answers 204 once `writeDataPoint` has returned, 400 with the error if it threw. Bytes travel in
-// the JSON as {"bytes":[…]}.
+// Answers 204 after `writeDataPoint` returns, or 400 with the error if it throws. In the JSON, bytes are
+// {"bytes":[…]}.
 const WRITER = `
   const revive = (key, value) => value?.bytes ? Uint8Array.from(value.bytes) : value;
   export default {
@@ -21,14 +21,14 @@ const WRITER = `
     },
   };`;
 
-// It would give all instances of all tests one port.
+// The variable would give the instances of all tests the same port.
 delete process.env.LOCAL_AE_PORT;
 
-/** How long to wait for a point to arrive. Only a failing test takes this long. */
+/** The timeout for points to arrive. Only a failing test takes this long. */
 const DEADLINE_MS = 30_000;
 
 /**
- * The options of a Worker with bindings of ours.
+ * The options of a Worker with bindings of the plugin.
  *
  * @param {Record<string, Record<string, unknown>>} bindings the plugin's options by binding name
  * @param {string} [name]
@@ -90,7 +90,7 @@ export async function write(mf, binding, point) {
 }
 
 /**
- * A point as the endpoint shows it.
+ * A point in the endpoint's format.
  *
  * @typedef {object} JsonPoint
  * @property {number} id
@@ -114,7 +114,7 @@ export async function read(port, query = '') {
 }
 
 /**
- * The stored points, once there are as many as expected: points arrive after the Worker answered.
+ * Waits until `count` points are stored, since points arrive after the Worker's response.
  *
  * @param {number} port
  * @param {number} count
@@ -136,7 +136,7 @@ export async function reset(port) {
 }
 
 /**
- * Adds points, past all bindings.
+ * Adds points through the endpoint, without a binding.
  *
  * @param {number} port
  * @param {Record<string, unknown>[]} points
@@ -153,7 +153,7 @@ export function insert(port, points) {
 /** @typedef {Omit<Response, 'json'> & { json(): Promise<any> }} AnyResponse */
 
 /**
- * Asks as one asks the cloud.
+ * Sends a query as to the cloud.
  *
  * @param {number} port
  * @param {string} sql

@@ -1,14 +1,14 @@
-/** Ports for programs that must be given one. */
+/** Ports for programs that need a port number at their start. */
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 
-// Programs that listen on any free port, and outgoing connections, are given ports of this range.
+// The kernel assigns ports of this range to outgoing connections and to programs that listen on port 0.
 const RANGE = '/proc/sys/net/ipv4/ip_local_port_range';
 const LOWEST = 10_000;
 
-/** @returns {[lowest: number, highest: number]} where the kernel gives nobody a port by itself */
+/** @returns {[lowest: number, highest: number]} ports that the kernel does not assign, if there are enough */
 function ownRange() {
   const [first, last] = readFileSync(RANGE, 'utf8').trim().split(/\s+/).map(Number);
   if (first - LOWEST >= 1_000) return [LOWEST, first - 1];
@@ -25,11 +25,11 @@ async function isFree(port) {
 }
 
 /**
- * Takes a port for this process, unless another one has.
+ * Reserves a port for this process, unless another process has it.
  *
- * Between the look and the moment a program listens, a port that is merely free can go to somebody
- * else. So whoever calls this holds the UDP port of the same number until it ends: no other caller
- * gets it, and nobody else is given it by chance, as it lies outside the kernel's range.
+ * A free port can be taken between this check and the moment when a program listens. So this process
+ * holds the UDP port with the same number until it ends: no other caller gets the port, and the kernel
+ * does not assign it, since it lies outside the kernel's range.
  *
  * @param {number} port
  */
@@ -43,8 +43,8 @@ async function take(port) {
 }
 
 /**
- * @param {number} [preferred] the port to take if that can be had
- * @returns {Promise<number>} a port of 127.0.0.1 that is this process's own until it ends
+ * @param {number} [preferred] the port to take if it is available
+ * @returns {Promise<number>} a port of 127.0.0.1, reserved for this process until it ends
  */
 export async function freePort(preferred) {
   if (preferred !== undefined && (await take(preferred))) return preferred;

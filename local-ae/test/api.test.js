@@ -11,7 +11,7 @@ import { answer } from '../api.js';
 
 const STATUS = { points: 1, retentionDays: 90, maxRows: 10_000, disk: 2, memory: 3 };
 
-/** A store that remembers what it was asked. */
+/** A store that records its calls. */
 class RecordingStore {
   /** @type {PageQuery[]} */
   queries = [];
@@ -82,7 +82,7 @@ async function ask(path, { host = '127.0.0.1:9310', store, ...init } = {}) {
   };
 }
 
-test('reads with the defaults', async () => {
+test('GET /points has default parameters', async () => {
   const store = new RecordingStore();
   const { status, type, body } = await ask('/points', { store });
   assert.equal(status, 200);
@@ -93,13 +93,13 @@ test('reads with the defaults', async () => {
   ]);
 });
 
-test('reads with every parameter', async () => {
+test('GET /points passes every parameter to the store', async () => {
   const store = new RecordingStore();
   await ask('/points?after=7&limit=10000&dataset=a%20b&index=', { store });
   assert.deepEqual(store.queries, [{ after: 7, limit: 10_000, dataset: 'a b', index: '' }]);
 });
 
-test('shows a whole point', async () => {
+test('GET /points returns all fields of a point', async () => {
   const blobs = Array.from({ length: 20 }, (_, i) => `b${i}`);
   const doubles = [NaN, Infinity, -Infinity, 0.5, ...Array(16).fill(0)];
   const timestampMs = Date.UTC(2026, 0, 1, 0, 0, 0, 123);
@@ -124,7 +124,7 @@ test('shows a whole point', async () => {
   });
 });
 
-test('resets', async () => {
+test('DELETE /points removes all points', async () => {
   const store = new RecordingStore();
   assert.equal((await ask('/points', { method: 'DELETE', store })).status, 204);
   assert.equal(store.cleared, 1);
@@ -153,7 +153,7 @@ for (const [query, parameter, allowed] of [
   });
 }
 
-test('does not remove everything when asked to remove a part', async () => {
+test('DELETE /points with a filter does not remove everything', async () => {
   const store = new RecordingStore();
   const { status, body } = await ask('/points?dataset=a', { method: 'DELETE', store });
   assert.equal(status, 400);
@@ -172,7 +172,7 @@ test('answers 404 for an unknown path', async () => {
   }
 });
 
-test('answers 405 for another method and lists the allowed ones', async () => {
+test('answers 405 for an unsupported method and lists the supported ones', async () => {
   for (const method of ['PATCH', 'PUT', 'OPTIONS']) {
     const { status, allow, body } = await ask('/points', { method });
     assert.equal(status, 405, method);
@@ -181,7 +181,7 @@ test('answers 405 for another method and lists the allowed ones', async () => {
   }
 });
 
-test('answers no host but the loopback ones and those that are allowed', async () => {
+test('answers only the loopback hosts and the allowed hosts', async () => {
   for (const host of ['127.0.0.1', 'localhost:9310', '[::1]:1', 'LOCALHOST', 'host.docker.internal:9310']) {
     assert.equal((await ask('/points', { host })).status, 200, host);
   }
@@ -207,7 +207,7 @@ test('answers no host but the loopback ones and those that are allowed', async (
 const SQL = '/client/v4/accounts/any-account/analytics_engine/sql';
 const TOKEN = { authorization: 'Bearer any' };
 
-test('takes a query as the body or as a parameter', async () => {
+test('accepts a query as the body or as a parameter', async () => {
   const store = new RecordingStore();
   const posted = await ask(SQL, { method: 'POST', headers: TOKEN, body: "SELECT 'é'", store });
   assert.deepEqual([posted.status, posted.type, posted.text], [200, 'text/x', 'answer']);
@@ -236,7 +236,7 @@ test('gives each query an id', async () => {
   for (const id of ids) assert.match(String(id), /^[0-9a-f-]{36}$/);
 });
 
-test('answers 422 for what is wrong with a query', async () => {
+test('answers 422 for an invalid query', async () => {
   const store = new RecordingStore();
   store.sqlAnswer = { ...store.sqlAnswer, ok: false };
   assert.equal((await ask(`${SQL}?query=x`, { headers: TOKEN, store })).status, 422);
@@ -249,8 +249,8 @@ for (const [what, authorization, status, code, message] of /** @type {const} */ 
   ['without a token', '', 400, 9106, MISSING],
   ['with an empty token', 'Bearer ', 400, 9106, FAILED],
   ['with another scheme', 'Basic YTpi', 400, 9106, FAILED],
-  ['with more than the token', 'Bearer two x', 400, 9106, FAILED],
-  ['with another token than the one that is wanted', 'Bearer one', 403, 10_000, 'Authentication error'],
+  ['with text after the token', 'Bearer two x', 400, 9106, FAILED],
+  ['with a wrong token', 'Bearer one', 403, 10_000, 'Authentication error'],
 ])) {
   test(`refuses a query ${what} as the cloud does`, async () => {
     const store = new RecordingStore();
@@ -265,14 +265,14 @@ for (const [what, authorization, status, code, message] of /** @type {const} */ 
   });
 }
 
-test('takes the token that is wanted', async () => {
+test('accepts the token of the option', async () => {
   const store = new RecordingStore();
   store.token = 'two';
   const headers = { authorization: 'bearer two' };
   assert.equal((await ask(`${SQL}?query=SELECT+1`, { headers, store })).status, 200);
 });
 
-test('has SQL for GET and POST only, and for one account', async () => {
+test('answers SQL only for GET and POST, and only at the path of an account', async () => {
   for (const method of ['PUT', 'DELETE', 'OPTIONS', 'HEAD']) {
     const { status, allow } = await ask(SQL, { method, headers: TOKEN });
     assert.deepEqual([status, allow], [405, 'GET, POST'], method);
@@ -333,7 +333,7 @@ for (const [line, message] of [
   [`{"dataset": "d", "index1": "${'é'.repeat(49)}"}`, /index1 may have 96 bytes, not 98/],
   [`{"dataset": "d", "blob1": "${'x'.repeat(16_001)}"}`, /all blobs together may have 16000 bytes/],
 ]) {
-  test(`refuses the posted point ${String(line).slice(0, 60)}, and those with it`, async () => {
+  test(`refuses the posted point ${String(line).slice(0, 60)}, and all others of its request`, async () => {
     const store = new RecordingStore();
     const text = `{"dataset": "d"}\n${line}\n`;
     const { status, body } = await ask('/points', { method: 'POST', headers: NDJSON, body: text, store });
@@ -344,7 +344,7 @@ for (const [line, message] of [
   });
 }
 
-test('takes no points in a content type that web pages may send anywhere', async () => {
+test('refuses points in a content type that web pages may send without a CORS preflight', async () => {
   for (const type of ['text/plain', 'application/x-www-form-urlencoded', '']) {
     const store = new RecordingStore();
     const init = { method: 'POST', headers: { 'content-type': type }, body: '{"dataset": "d"}', store };

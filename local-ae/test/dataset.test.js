@@ -47,7 +47,7 @@ for (const [what, point, message] of OVER_THE_LIMIT) {
   });
 }
 
-test('measures a value that is neither text nor bytes by its text', () => {
+test('converts a value that is neither text nor bytes to text to measure it', () => {
   const point = { blobs: /** @type {any[]} */ ([{ toString: () => 'x'.repeat(16_001) }]) };
   assert.throws(() => checkLimits(point), /16001$/);
 });
@@ -58,7 +58,7 @@ test('leaves values of the wrong type to the native binding', () => {
   checkLimits(/** @type {any} */ ({ indexes: 'ab', blobs: 'b'.repeat(21), doubles: 5 }));
 });
 
-test('writes as many points as an invocation may, as far as it is known to be one', async () => {
+test('throws after 250 points without an await between them', async () => {
   let written = 0;
   const native = { writeDataPoint: () => (written += 1) };
   const [one, other] = [makeBinding({ native }), makeBinding({ native })];
@@ -69,12 +69,12 @@ test('writes as many points as an invocation may, as far as it is known to be on
   const message = 'Analytics Engine write limit exceeded.';
   assert.throws(() => write(1), { name: 'Error', message });
   assert.equal(written, 250);
-  await null; // something else may have run
+  await null; // another invocation may have run
   write(250);
   assert.equal(written, 500);
 });
 
-test('hands a point to the native binding as it is, and none that exceeds a limit', () => {
+test('passes a point to the native binding unchanged, unless it exceeds a limit', () => {
   /** @type {unknown[]} */
   const written = [];
   const binding = makeBinding({ native: { writeDataPoint: (point) => written.push(point) } });

@@ -1,12 +1,12 @@
-/** The SQL engine when it traps: in workerd, with a wasm memory that runs out. */
+/** Recovery of the SQL engine from a trap, in workerd with a small wasm memory. */
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { test } from 'node:test';
 
 import { Miniflare } from 'miniflare';
 
-// Asks for the number of so many points, of which each has some 200 bytes of its own. Counts the
-// requests, which shows that one isolate has them all.
+// Counts `points` points with a distinct blob of 200 bytes each. The number of requests shows that one
+// isolate serves all of them.
 const WORKER = `
   import { SqlEngine } from 'sql.js';
 
@@ -39,7 +39,7 @@ const WORKER = `
 
 const PAGE = 65_536;
 
-/** @param {Uint8Array} bytes @param {number} at @returns {[number, number]} a number, and where it ends */
+/** @param {Uint8Array} bytes @param {number} at @returns {[number, number]} a number, and the offset after it */
 function leb128(bytes, at) {
   let value = 0;
   for (let shift = 0; ; shift += 7) {
@@ -53,7 +53,7 @@ function leb128(bytes, at) {
 const toLeb128 = (value) => (value < 0x80 ? [value] : [(value & 0x7f) | 0x80, ...toLeb128(value >>> 7)]);
 
 /**
- * A wasm module whose memory can only grow by so many bytes.
+ * Limits a wasm module's memory growth to a number of bytes.
  *
  * @param {Uint8Array} module
  * @param {number} bytes
@@ -63,7 +63,7 @@ function withLittleMemory(module, bytes) {
   for (let at = 8; at < module.length; ) {
     const [length, start] = leb128(module, at + 1);
     if (module[at] === MEMORY) {
-      // A vector of one memory: flags, the least pages, perhaps the most.
+      // A vector of one memory: flags, minimum pages, optional maximum.
       const [least] = leb128(module, start + 2);
       const most = least + Math.ceil(bytes / PAGE);
       const memory = [1, 1, ...toLeb128(least), ...toLeb128(most)];
@@ -75,7 +75,7 @@ function withLittleMemory(module, bytes) {
   throw new Error('the module has no memory');
 }
 
-test('the next query is answered after one that the engine had no memory for', async (t) => {
+test('the next query is answered after the engine runs out of memory', async (t) => {
   const file = (/** @type {string} */ name) => readFile(new URL(`../${name}`, import.meta.url));
   const esm = (/** @type {string | Buffer} */ text) =>
     ({ type: /** @type {const} */ ('esm'), contents: String(text) });

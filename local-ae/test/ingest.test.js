@@ -8,7 +8,7 @@ const EMPTY = { timestamp: '1767225600123000064', index1: [] };
 /** @param {string} text */
 const bytes = (text) => [...new TextEncoder().encode(text)];
 
-test('fills what is absent with empty text and zeros', () => {
+test('fills absent columns with empty text and zeros', () => {
   assert.deepEqual(pointFromEvent(EMPTY, 'visits'), {
     dataset: 'visits',
     timestampMs: 1_767_225_600_123,
@@ -32,12 +32,12 @@ test('puts each column in its place', () => {
   assert.deepEqual(point.doubles, Array.from({ length: 20 }, (_, i) => i + 1.5));
 });
 
-test('rounds the timestamp to the millisecond that the clock had', () => {
-  const timestamp = '1795464312881999872'; // ….882 s, after its way through a double
+test("rounds the timestamp to the clock's millisecond", () => {
+  const timestamp = '1795464312881999872'; // ….882 s, passed through a double
   assert.equal(pointFromEvent({ ...EMPTY, timestamp }, 'd').timestampMs, 1_795_464_312_882);
 });
 
-test('decodes UTF-8, keeps a byte order mark and marks what is invalid', () => {
+test('decodes UTF-8, keeps a byte order mark and replaces invalid bytes', () => {
   const event = { ...EMPTY, blob1: bytes('\uFEFFé€😀\0'), blob2: [97, 255] };
   const { blobs } = pointFromEvent(event, 'd');
   assert.equal(blobs[0], '\uFEFFé€😀\0');
@@ -49,7 +49,7 @@ test('reads the doubles that JSON has no numbers for', () => {
   assert.deepEqual(pointFromEvent(event, 'd').doubles.slice(0, 4), [NaN, Infinity, -Infinity, 0]);
 });
 
-test('throws if the form of the event has changed', () => {
+test('throws if the format of the event has changed', () => {
   assert.throws(() => pointFromEvent({ index1: [] }, 'd'), /timestamp/);
   assert.throws(() => pointFromEvent({ ...EMPTY, timestamp: 1 }, 'd'), /timestamp/);
   assert.throws(() => pointFromEvent({ ...EMPTY, blob1: 'text' }, 'd'), /bytes/);

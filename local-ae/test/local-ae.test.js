@@ -15,7 +15,7 @@ import { Log, LogLevel, Miniflare } from 'miniflare';
 import { plugins } from '../index.js';
 import { freePort, miniflare, read, reset, stored, worker, write } from '../support/instance.js';
 
-/** What Miniflare logs. */
+/** Records Miniflare's log. */
 class RecordingLog extends Log {
   /** @type {string[]} */
   lines = [];
@@ -31,7 +31,7 @@ class RecordingLog extends Log {
 }
 
 /**
- * The status of a request with headers that `fetch` would not send.
+ * The status of a request with headers that `fetch` does not allow.
  *
  * @param {number} port
  * @param {Record<string, string>} headers
@@ -47,10 +47,10 @@ const statusFor = (port, headers) =>
       .end();
   });
 
-/** A Worker's options as plugins get them. @param {unknown} options @returns {any} */
+/** Casts a Worker's options to the type that plugins receive. @param {unknown} options @returns {any} */
 const parsed = (options) => options;
 
-/** @param {number} length @param {(n: number) => unknown} value given 1 for the first */
+/** @param {number} length @param {(n: number) => unknown} value called with 1 to `length` */
 const list = (length, value) => Array.from({ length }, (_, i) => value(i + 1));
 
 describe('one instance', () => {
@@ -69,7 +69,7 @@ describe('one instance', () => {
   after(() => mf.dispose());
   beforeEach(() => reset(port));
 
-  test('stores a whole point', async () => {
+  test('stores all fields of a point', async () => {
     const point = {
       indexes: ['customer-1'],
       blobs: list(20, (n) => `blob ${n}`),
@@ -93,7 +93,7 @@ describe('one instance', () => {
     assert.equal((await read(port)).last, id);
   });
 
-  test('fills a minimal point', async () => {
+  test('fills the fields of an empty point', async () => {
     await write(mf, 'VISITS', {});
     const [{ index1, blobs, doubles }] = await stored(port, 1);
     assert.deepEqual(
@@ -104,7 +104,7 @@ describe('one instance', () => {
 
   test('keeps text and numbers as they were written', async () => {
     const texts = ['Grüße €', '日本語', '😀', '\uFEFFmark', 'nul\0inside', `quote'"\\`, null, ''];
-    // JSON has no NaN to send to the Worker; but writeDataPoint() makes numbers of strings.
+    // JSON has no NaN, but writeDataPoint() converts strings to numbers.
     const doubles = ['NaN', 'Infinity', '-Infinity', 0.1, -1e-300, 1.7976931348623157e308, 2 ** 53];
     const blobs = [...texts, { bytes: [97, 255] }];
     await write(mf, 'VISITS', { indexes: ['Ünïcode'], blobs, doubles });
@@ -122,7 +122,7 @@ describe('one instance', () => {
     ];
     for (const [i, point] of points.entries()) {
       assert.equal((await write(mf, 'VISITS', point)).status, 204);
-      await stored(port, i + 1); // one after the other, so that their order is known
+      await stored(port, i + 1); // one at a time, so that their order is known
     }
     const [index, blobs, doubles] = await stored(port, points.length);
     assert.equal(index.index1, 'é'.repeat(48));
@@ -144,7 +144,7 @@ describe('one instance', () => {
       assert.equal(error.name, 'TypeError');
       assert.match(String(error.message), /exceeds the limit of/);
     }
-    // Had one been let through, it would be here by the time this one is.
+    // A point that was not refused would arrive before this one.
     await write(mf, 'VISITS', { indexes: ['afterwards'] });
     const arrived = await stored(port, 1);
     assert.deepEqual(arrived.map(({ index1 }) => index1), ['afterwards']);
@@ -157,7 +157,7 @@ describe('one instance', () => {
     assert.match(String(error.message), /'blobs'/);
   });
 
-  test('stores 500 points written at once', async () => {
+  test('stores 500 concurrently written points', async () => {
     const names = list(500, (n) => `point ${n}`);
     await Promise.all(names.map((name) => write(mf, 'VISITS', { blobs: [name] })));
     const points = await stored(port, 500);
@@ -170,7 +170,7 @@ describe('one instance', () => {
     await stored(port, 2);
     const { points: visits } = await read(port, '?dataset=visits');
     assert.deepEqual(visits.map(({ index1 }) => index1), ['v']);
-    // This one is also called like a service of Miniflare's, which must not get in the way.
+    // Miniflare also has a service with this dataset's name.
     const { points: sales } = await read(port, '?dataset=internet');
     assert.deepEqual(sales.map(({ index1 }) => index1), ['s']);
     assert.deepEqual((await read(port, '?dataset=other')).points, []);
@@ -191,7 +191,7 @@ describe('one instance', () => {
     assert.deepEqual((await read(port, '?index=')).points.length, 1);
   });
 
-  test('gives ids after a reset that no reader has seen', async () => {
+  test('does not reuse ids after a reset', async () => {
     await write(mf, 'VISITS', { indexes: ['before'] });
     const [{ id }] = await stored(port, 1);
     await reset(port);
@@ -225,7 +225,7 @@ describe('one instance', () => {
     assert.equal(await status({ host: `[::1]:${port}` }), 200);
   });
 
-  test('stores what code in Node writes, as a Worker would have written it', async () => {
+  test('stores points of code in Node as those of a Worker', async () => {
     const { VISITS } = /** @type {any} */ (await mf.getBindings());
     const texts = ['é\0', null, undefined, '', new Uint8Array([0xef, 0xbb, 0xbf, 97, 255])];
     assert.equal(VISITS.writeDataPoint({ indexes: ['i'], blobs: texts, doubles: [NaN, 1.5] }), undefined);
@@ -267,7 +267,7 @@ test('keeps points across a restart, in the persistence folder', async (t) => {
   assert.deepEqual(await readdir(path.join(folder, 'local-ae')), ['local-ae-Store']);
 });
 
-test('a second process does not get the same folder', async (t) => {
+test('refuses a folder that another process uses, until that process is killed', async (t) => {
   const folder = await mkdtemp(path.join(tmpdir(), 'local-ae-'));
   t.after(() => rm(folder, { recursive: true }));
   const port = await freePort();
@@ -276,7 +276,7 @@ test('a second process does not get the same folder', async (t) => {
     const workers = [worker({ VISITS: { dataset: 'visits', port: await freePort() } })];
     await miniflare(workers, ${JSON.stringify(folder)}).ready;
     console.log('ready');`;
-  // In a group of its own, with its workerd.
+  // In its own process group, so that the kill includes its workerd.
   const other = spawn(process.execPath, ['--input-type=module', '--eval', script], { detached: true });
   const kill = () => process.kill(-(/** @type {number} */ (other.pid)), 'SIGKILL');
   t.after(() => other.exitCode ?? other.signalCode ?? kill());
@@ -285,7 +285,6 @@ test('a second process does not get the same folder', async (t) => {
   const refused = miniflare(workers, folder);
   t.after(() => refused.dispose().catch(() => {}));
   await assert.rejects(refused.ready, /local-ae: another process has the store in .*--persist-to FOLDER/);
-  // However that one ends.
   kill();
   await once(other, 'exit');
   const second = miniflare(workers, folder);
@@ -293,7 +292,7 @@ test('a second process does not get the same folder', async (t) => {
   await second.ready;
 });
 
-test('a point that cannot be stored is seen in the log', async (t) => {
+test('logs a point that cannot be stored', async (t) => {
   const folder = await mkdtemp(path.join(tmpdir(), 'local-ae-'));
   t.after(() => rm(folder, { recursive: true }));
   const port = await freePort();
@@ -321,7 +320,7 @@ test('a point that cannot be stored is seen in the log', async (t) => {
   assert.match(log, /local-ae: A DATA POINT IS LOST, of dataset visits: .*no such table/);
 });
 
-test('survives a reload with other options', async (t) => {
+test('keeps points across a reload with other options', async (t) => {
   const port = await freePort();
   const mf = miniflare([worker({ VISITS: { dataset: 'visits', port } })]);
   t.after(() => mf.dispose());
@@ -338,7 +337,7 @@ test('survives a reload with other options', async (t) => {
   assert.deepEqual(points.map(({ dataset }) => dataset), ['visits', 'sales']);
 });
 
-test('is one store for several Workers', async (t) => {
+test('several Workers share one store', async (t) => {
   const port = await freePort();
   const mf = miniflare([
     worker({ VISITS: { dataset: 'visits', port } }, 'one'),
@@ -352,7 +351,7 @@ test('is one store for several Workers', async (t) => {
   assert.deepEqual(points.map(({ dataset }) => dataset).sort(), ['sales', 'visits']);
 });
 
-test('warns once, and does not throw, where code in Node writes and nobody listens', async (t) => {
+test('warns once, and does not throw, if code in Node writes and the endpoint is down', async (t) => {
   const warn = t.mock.method(console, 'warn', () => {});
   const port = await freePort();
   const options = parsed(worker({ VISITS: { dataset: 'visits', port } }));
@@ -365,7 +364,7 @@ test('warns once, and does not throw, where code in Node writes and nobody liste
   assert.match(texts[0], /^local-ae: a data point that was written in Node was not stored: .*ECONNREFUSED/);
 });
 
-test('says where its SQL is', async (t) => {
+test('logs the URL of the SQL endpoint', async (t) => {
   const port = await freePort();
   const log = new RecordingLog();
   const mf = miniflare([worker({ VISITS: { dataset: 'visits', port } })], undefined, { log });
@@ -377,18 +376,18 @@ test('says where its SQL is', async (t) => {
   assert.equal(response.status, 200);
 });
 
-test('names its own options where its port is taken', async (t) => {
+test('an error for a taken port names the option and the variable', async (t) => {
   const server = createServer();
   t.after(() => server.close());
   await new Promise((resolve) => server.listen(0, '127.0.0.1', () => resolve(undefined)));
   const { port } = /** @type {import('node:net').AddressInfo} */ (server.address());
   const mf = miniflare([worker({ VISITS: { dataset: 'visits', port } })]);
-  t.after(() => mf.dispose().catch(() => {})); // it reports the same error once more
+  t.after(() => mf.dispose().catch(() => {})); // rejects with the same error again
   const message = new RegExp(`port ${port} of 127.0.0.1 is taken.*the option "port".*LOCAL_AE_PORT`);
   await assert.rejects(mf.ready, { code: 'ERR_ADDRESS_IN_USE', message });
 });
 
-test('answers a host that is allowed', async (t) => {
+test('answers an allowed host', async (t) => {
   const port = await freePort();
   const allowedHosts = ['host.docker.internal'];
   const mf = miniflare([
@@ -401,11 +400,11 @@ test('answers a host that is allowed', async (t) => {
   assert.equal(await statusFor(port, { host: 'docker.internal' }), 403);
 });
 
-test('says so where Miniflare gives plugins no sockets', async (t) => {
+test('warns if Miniflare gives plugins no sockets', async (t) => {
   const warn = t.mock.method(console, 'warn', () => {});
   const folder = await mkdtemp(path.join(tmpdir(), 'local-ae-'));
   t.after(() => rm(folder, { recursive: true }));
-  /** Asks the plugin for what it needs, and takes as much of it as some version of Miniflare does. */
+  /** Calls the plugin, and reads only the results that some version of Miniflare reads. */
   const start = async (/** @type {string[]} */ taken) => {
     const port = await freePort();
     const answer = /** @type {any} */ (
@@ -462,7 +461,7 @@ const BAD_OPTIONS = [
 for (const [what, workers, message] of BAD_OPTIONS) {
   test(`does not start with ${what}`, async (t) => {
     const mf = miniflare(workers.map((bindings, i) => worker(bindings, `worker-${i}`)));
-    t.after(() => mf.dispose().catch(() => {})); // it reports the same error once more
+    t.after(() => mf.dispose().catch(() => {})); // rejects with the same error again
     await assert.rejects(mf.ready, { name: 'TypeError', message });
   });
 }

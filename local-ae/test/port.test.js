@@ -12,15 +12,15 @@ const asked = (/** @type {string} */ what) => {
   return promisify(execFile)(process.execPath, ['--input-type=module', '--eval', script]);
 };
 
-test('no two processes have the same port, though nobody listens on it', async () => {
+test('two processes never get the same port, even if neither listens on it', async () => {
   const port = await freePort();
-  // Nobody is given it by chance: the kernel hands out others.
+  // The kernel does not assign it to other programs.
   const range = await readFile('/proc/sys/net/ipv4/ip_local_port_range', 'utf8');
   const [lowest, highest] = range.trim().split(/\s+/).map(Number);
   assert.ok(port < lowest || port > highest, `${port}`);
   const { stdout } = await asked(`[await freePort(${port}), await freePort(${port})]`);
   const [first, second] = JSON.parse(stdout);
   assert.equal(new Set([port, first, second]).size, 3, stdout);
-  // The other process has ended, and its ports with it.
+  // The other process has ended and released its ports.
   assert.equal(await freePort(first), first);
 });

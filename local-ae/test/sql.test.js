@@ -1,4 +1,4 @@
-/** SQL over what Workers wrote, in Miniflare. */
+/** SQL over data points of Workers, in Miniflare. */
 import assert from 'node:assert/strict';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -24,7 +24,7 @@ const DAY_MS = 86_400_000;
 
 /**
  * @param {import('node:test').TestContext} t
- * @returns {Promise<string>} a folder for as long as the test takes
+ * @returns {Promise<string>} a folder that is removed after the test
  */
 async function temporaryFolder(t) {
   const folder = await mkdtemp(path.join(tmpdir(), 'local-ae-'));
@@ -52,7 +52,7 @@ describe('one instance', () => {
   after(() => mf.dispose());
   beforeEach(() => reset(port));
 
-  test('answers over what a Worker wrote, with the columns of the cloud', async () => {
+  test("queries a Worker's points, with the cloud's columns", async () => {
     await write(mf, 'VISITS', { indexes: ['i'], blobs: ['a', null, 'é'], doubles: [1.5, 0, 2 ** 53] });
     const [{ timestamp }] = await stored(port, 1);
     const response = await query(port, 'SELECT * FROM visits');
@@ -75,7 +75,7 @@ describe('one instance', () => {
     assert.deepEqual([double1, double2, double3, double20], [1.5, 0, 2 ** 53, 0]);
   });
 
-  test('takes a query by GET, too', async () => {
+  test('accepts a query by GET', async () => {
     await write(mf, 'VISITS', {});
     await stored(port, 1);
     const sql = encodeURIComponent('SELECT count() AS n FROM visits');
@@ -85,7 +85,7 @@ describe('one instance', () => {
     assert.deepEqual(data, [{ n: '1' }]);
   });
 
-  test('takes what the data source of Grafana tries first', async () => {
+  test("answers the first request of Grafana's data source", async () => {
     const sql = encodeURIComponent('SELECT 1 FORMAT JSON');
     const url = `http://127.0.0.1:${port}/client/v4/accounts/any/analytics_engine/sql/?query=${sql}`;
     const response = await fetch(url, { headers: { authorization: 'Bearer any' } });
@@ -120,7 +120,7 @@ describe('one instance', () => {
     assert.deepEqual(await rows(port, 'SELECT sum(double1) AS s FROM visits'), [{ s: 1 }]);
   });
 
-  test('refuses what the cloud refuses, with what to write instead', async () => {
+  test('refuses what the cloud refuses, and says what to write instead', async () => {
     await insert(port, [{ dataset: 'd' }]);
     const response = await query(port, 'SELECT DISTINCT blob1\nFROM d');
     assert.equal(response.status, 422);
@@ -144,7 +144,7 @@ describe('one instance', () => {
     }
   });
 
-  test('answers what the cloud may refuse, and says so in the log', async () => {
+  test('answers a query that the cloud may refuse, and logs a warning once', async () => {
     await insert(port, [{ dataset: 'd', blob1: 'a' }]);
     const sql = (/** @type {number} */ time) =>
       `SELECT blob1 AS b FROM d WHERE timestamp > toDateTime(${time}) ORDER BY timestamp`;
@@ -162,7 +162,7 @@ describe('one instance', () => {
     ]);
   });
 
-  test('refuses huge queries and goes on', async () => {
+  test('refuses huge queries and then answers others', async () => {
     const longer = await query(port, `SELECT '${'x'.repeat(10_000)}' AS a`);
     assert.match(
       await longer.text(),
@@ -181,14 +181,14 @@ describe('one instance', () => {
     assert.deepEqual(await rows(port, 'SELECT 1 AS one'), [{ one: 1 }]);
   });
 
-  test('has NaN and the infinities', async () => {
+  test('returns NaN and the infinities', async () => {
     await write(mf, 'VISITS', { doubles: ['NaN', 'Infinity', '-Infinity', 0.1] });
     await stored(port, 1);
     const sql = 'SELECT double1, double2, double3, double4 FROM visits FORMAT TabSeparated';
     assert.equal(await (await query(port, sql)).text(), 'nan\tinf\t-inf\t0.1\n');
   });
 
-  test('takes posted points with times and sample intervals, and reads them back', async () => {
+  test('stores posted points with timestamps and sample intervals', async () => {
     const timestamp = new Date(Date.now() - 3_600_000).toISOString();
     const point = { dataset: 'd', timestamp, _sample_interval: 10, index1: 'i', double20: 2 };
     assert.equal((await insert(port, [point, { dataset: 'd' }])).status, 200);
@@ -217,7 +217,7 @@ describe('one instance', () => {
     let seen = 0;
     while (writing) {
       const [row] = await rows(port, 'SELECT count() AS n, count(DISTINCT blob1) AS names FROM visits')
-        // Until the first point is there, there is no dataset.
+        // The dataset exists only after its first point.
         .catch(() => [{ n: '0', names: '0' }]);
       assert.equal(row.n, row.names);
       assert.ok(Number(row.n) >= seen);
@@ -229,7 +229,7 @@ describe('one instance', () => {
     assert.deepEqual(await rows(port, sql), [{ n: '300', names: '300' }]);
   });
 
-  test('forgets what was reset, and counts on', async () => {
+  test('a query after a reset sees only newer points', async () => {
     await insert(port, [{ dataset: 'd', blob1: 'before' }, { dataset: 'other' }]);
     assert.deepEqual(await rows(port, 'SELECT blob1 FROM d'), [{ blob1: 'before' }]);
     await reset(port);
@@ -238,8 +238,8 @@ describe('one instance', () => {
     assert.deepEqual(await rows(port, 'SELECT blob1 FROM d'), [{ blob1: 'after' }]);
   });
 
-  test('joins chunks without losing or doubling a point', async () => {
-    // One at a time, as Workers write them, with a batch between: more than two chunks' worth.
+  test('joins chunks without losing or duplicating a point', async () => {
+    // Single points, as Workers write them, with a batch in between: enough for more than two chunks.
     const total = 2_500;
     let next = 1;
     const one = () => insert(port, [{ dataset: 'd', double1: next++ }]);
@@ -260,21 +260,21 @@ describe('one instance', () => {
     await insert(port, [{ dataset: 'd', double1: 1 }]);
     const all = async () => [(await status(port)).points, await read(port)];
     const before = await all();
-    // A thousand points are a row; SQLite refuses the next one, as it would on a full disk.
+    // A thousand points are one row; SQLite refuses the next row, as on a full disk.
     const fine = Array.from({ length: 1_500 }, () => ({ dataset: 'd', double1: 2 }));
     assert.equal((await insert(port, [...fine, { dataset: 'd'.repeat(20_000_000) }])).status, 500);
     assert.deepEqual(await all(), before);
     const sql = 'SELECT count() AS n, max(double1) AS last FROM d';
     assert.deepEqual(await rows(port, sql), [{ n: '1', last: 1 }]);
-    // Ids go on without a gap, which the columns in memory depend on.
+    // Ids continue without a gap, on which the columns in memory depend.
     await insert(port, [{ dataset: 'd', double1: 3 }]);
     const { points } = await read(port);
     assert.equal(points[1].id, points[0].id + 1);
     assert.deepEqual(await rows(port, sql), [{ n: '2', last: 3 }]);
   });
 
-  test('keeps large points apart from what a row can hold', async () => {
-    // Six bytes of JSON each.
+  test('stores more large points at once than fit into one row', async () => {
+    // Each character takes six bytes of JSON.
     const point = { dataset: 'd', blob1: '\0'.repeat(16_000) };
     assert.equal((await insert(port, Array(50).fill(point))).status, 200);
     assert.deepEqual(await rows(port, 'SELECT sum(length(blob1)) AS n FROM d'), [{ n: '800000' }]);
@@ -304,7 +304,7 @@ test('has the same points after a restart', async (t) => {
   assert.equal((await rows(port, sql)).length, 2_347);
 });
 
-test('removes what is older than the retention', async (t) => {
+test('removes points that are older than the retention', async (t) => {
   const folder = await temporaryFolder(t);
   const port = await freePort();
   const start = (/** @type {number} */ retentionDays) => {
@@ -331,7 +331,7 @@ test('removes what is older than the retention', async (t) => {
   assert.equal((await status(port)).retentionDays, 30);
 });
 
-test('removes the points of some indexes, and goes on with the others', async (t) => {
+test('removes the points of some indexes, and keeps the others', async (t) => {
   const folder = await temporaryFolder(t);
   const port = await freePort();
   const start = async () => {
@@ -357,7 +357,7 @@ test('removes the points of some indexes, and goes on with the others', async (t
   const { points } = await read(port, '?limit=10000');
   assert.deepEqual(points.map(({ id }) => id), Array.from({ length: 1_505 }, (_, i) => last + i + 1));
   assert.equal((await status(port)).points, 1_505);
-  // Nothing is left to remove; and all of it is there after a restart.
+  // A repeated removal changes nothing, and the other points survive a restart.
   assert.equal((await fetch(url, { method: 'DELETE' })).status, 204);
   await first.dispose();
   await start();
@@ -366,7 +366,7 @@ test('removes the points of some indexes, and goes on with the others', async (t
   assert.equal((await rows(port, sums))[1]?.n, '7');
 });
 
-test('keeps at most so many points, the newest ones', async (t) => {
+test('keeps the newest points, at most maxRows', async (t) => {
   const port = await freePort();
   const mf = miniflare([worker({ VISITS: { dataset: 'visits', port, maxRows: 10_000 } })]);
   t.after(() => mf.dispose());
@@ -378,7 +378,7 @@ test('keeps at most so many points, the newest ones', async (t) => {
   await some(9_500);
   const [{ n: full }] = await rows(port, 'SELECT count() AS n FROM visits');
   assert.equal(full, '9500');
-  await some(1); // too many: the oldest chunk goes, which is all of the other dataset
+  await some(1); // one too many: evicts the oldest chunk, which is the whole other dataset
   assert.deepEqual(await rows(port, 'SHOW TABLES'), [{ dataset: 'visits' }]);
   await some(3_000);
   const { points } = await status(port);
@@ -390,7 +390,7 @@ test('keeps at most so many points, the newest ones', async (t) => {
   assert.equal((await read(port, '?limit=1')).points[0].doubles[0], next - points);
 });
 
-test('takes only the token of its option', async (t) => {
+test('accepts only the token of the option', async (t) => {
   const port = await freePort();
   const mf = miniflare([worker({ VISITS: { dataset: 'visits', port, token: 'right' } })]);
   t.after(() => mf.dispose());

@@ -1,4 +1,4 @@
-/** `workerd.capnp` as it stands, in a plain workerd. */
+/** `workerd.capnp` unmodified, in a plain workerd. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -11,8 +11,8 @@ import { fileURLToPath } from 'node:url';
 
 import { insert, read, rows, stored } from '../support/instance.js';
 
-// Miniflare's: this package has no dependencies. What `workerd` exports is the path of the program;
-// `bin/workerd` may be a script, which would be killed in its place.
+// Miniflare's workerd, since this package has no dependencies. The module's export is the program's path;
+// `bin/workerd` may be a script, and killing it would leave workerd running.
 const miniflare = createRequire(import.meta.url).resolve('miniflare');
 const { default: workerd } = createRequire(miniflare)('workerd');
 const configuration = fileURLToPath(new URL('../workerd.capnp', import.meta.url));
@@ -51,7 +51,7 @@ async function serve(t, folder) {
   return { worker: ports.visits, port: ports['local-ae:read'], kill };
 }
 
-test('writes, answers and keeps points that were written before it was killed', async (t) => {
+test('writes points, answers queries, and keeps the points after a SIGKILL', async (t) => {
   const folder = await mkdtemp(path.join(tmpdir(), 'local-ae-'));
   t.after(() => rm(folder, { recursive: true }));
 
@@ -63,7 +63,7 @@ test('writes, answers and keeps points that were written before it was killed', 
   const sql = 'SELECT blob1 AS page, sum(double1) AS visits FROM visits GROUP BY page ORDER BY page';
   const pages = [{ page: '/a', visits: 2 }, { page: '/b', visits: 1 }];
   assert.deepEqual(await rows(first.port, sql), pages);
-  // Also what came in one by one and was joined.
+  // Enough single points to be joined into a chunk.
   for (let n = 0; n < 1_100; n += 1) {
     assert.equal((await insert(first.port, [{ dataset: 'other', double1: n }])).status, 200);
   }

@@ -1,6 +1,6 @@
 /**
- * What `npm run test:api` does once everything is built: starts the Worker with a made-up fleet, and has
- * schemathesis ask it all that `src/openapi.json` describes.
+ * The main part of `npm run test:api`: starts the Worker with a made-up fleet, and lets schemathesis send it
+ * requests for every operation in `src/openapi.json`.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -15,12 +15,12 @@ import { mint } from '../../harness/token.ts';
 const HELP = `Usage: npm run test:api [-- OPTIONS]
 
 Options:
-  --examples N   of each operation, in each phase [default: 300]
-  --seed N       other requests [default: 1]
-  -h, --help     this text
+  --examples N   requests per operation and phase [default: 300]
+  --seed N       seed of the random requests [default: 1]
+  -h, --help     print this help
 `;
 
-/** What an answer must be; that a credential was wrong is as good an answer as any. */
+/** Every described response passes these, including a refusal of the credential. */
 const CHECKS = [
   'not_a_server_error',
   'status_code_conformance',
@@ -55,7 +55,7 @@ async function main(): Promise<void> {
       args.push('--checks', CHECKS.join(','), '--max-examples', values.examples, '--seed', values.seed);
       args.push('--generation-database', 'none', '--no-color', '--warnings', 'off');
       for (const [name, value] of Object.entries(headers)) args.push('--header', `${name}:${value}`);
-      // The Worker is served from here meanwhile.
+      // Not spawnSync: this process serves the Worker meanwhile.
       const [code] = await once(spawn(schemathesis, args, { stdio: 'inherit' }), 'close');
       return code === 0;
     };
@@ -68,7 +68,7 @@ async function main(): Promise<void> {
       await run('a stranger who asks as a machine', machines, { authorization: 'Bearer x' }),
       await run('anybody', ['--include-tag', 'service'], {}),
     ];
-    if (passed.includes(false)) throw new Failure('an answer is not as it is described: see above');
+    if (passed.includes(false)) throw new Failure('a response does not match src/openapi.json: see above');
   } finally {
     for (const stop of stops) await stop();
   }

@@ -1,9 +1,9 @@
-"""A link between two tun devices that loses and delays packets, as netem does: not every kernel has that.
+"""A link between two tun devices that loses and delays packets, like netem, which some kernels lack.
 
     link.py NAME NAME
 
-Commands come in lines: `loss FRACTION`, `delay SECONDS`, each for both directions; `count` prints how many
-packets went in and how many of them were lost, and is the only one that is answered.
+Reads commands, one per line: `loss FRACTION` and `delay SECONDS`, each for both directions, print nothing;
+`count` prints the numbers of received and of lost packets.
 """
 
 import fcntl
@@ -18,7 +18,7 @@ import time
 TUNSETIFF = 0x400454CA
 IFF_TUN = 0x0001
 IFF_NO_PI = 0x1000
-# More than a packet can have.
+# More than the largest packet.
 PACKET_BYTES = 65_536
 
 
@@ -34,7 +34,7 @@ def main():
     chance = random.Random(1)
     loss, delay = 0.0, 0.0
     number, lost = 0, 0
-    # By when they are due, and packets of the same moment by their order.
+    # A heap of packets by due time, then by arrival.
     queue = []
     print("ready", flush=True)
     while True:
@@ -64,7 +64,7 @@ def main():
             try:
                 os.write(device, packet)
             except OSError:
-                # That end is not up yet.
+                # That device is not up yet.
                 lost += 1
 
 

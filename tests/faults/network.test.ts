@@ -1,6 +1,6 @@
 /**
- * Agents in a network namespace of their own, which count their real interface, behind a link that is
- * cut, loses packets or is slow. `tools/faults` gives these tests a namespace of their own, too.
+ * Agents in their own network namespace, which read the counters of a real interface, behind a link that is
+ * cut, loses packets or is slow. `tools/faults` runs these tests in another namespace.
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
@@ -15,7 +15,7 @@ import { allPoints, deltasOf, Machine, minus, plus, sum, until, type Deltas } fr
 import { API_KEY, CHECK_IN_PATH, GATEWAY_TOKEN_SECRET, JWT_SECRET } from '../../harness/check-in.ts';
 import { startWorkerd } from '../../harness/workerd.ts';
 
-const skip = process.env.FAULTS_ISOLATED === undefined && 'it takes root, and tools/faults';
+const skip = process.env.FAULTS_ISOLATED === undefined && 'needs root and tools/faults';
 
 const SERVER = '10.99.0.1';
 const AGENTS = 5;
@@ -47,18 +47,18 @@ class Link {
     const ip = (...args: string[]) => execFileSync('ip', args);
     ip('address', 'add', SERVER, 'peer', '10.99.0.2', 'dev', 'near');
     ip('link', 'set', 'near', 'up');
-    // Its own namespace is only there once the program that makes it has started.
+    // The namespace exists only once `unshare` has created it.
     const own = () => link.inside(['readlink', '/proc/self/ns/net']);
     await until(() => own() !== execFileSync('readlink', ['/proc/self/ns/net'], { encoding: 'utf8' }), 'a namespace');
     ip('link', 'set', 'far', 'netns', String(link.#namespace.pid), 'name', 'eth0');
-    // Nothing but the agents is to be heard there.
+    // Only the agents may send there, so no IPv6 autoconfiguration.
     link.inside(['sh', '-c', 'echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6']);
     link.inside(['ip', 'address', 'add', '10.99.0.2', 'peer', SERVER, 'dev', 'eth0']);
     link.inside(['ip', 'link', 'set', 'eth0', 'up']);
     return link;
   }
 
-  /** What runs a program on the far side. */
+  /** The command prefix that runs a program on the far side. */
   get by(): readonly string[] {
     return ['nsenter', '--target', String(this.#namespace.pid), '--net'];
   }
@@ -68,7 +68,7 @@ class Link {
     return execFileSync(program, args, { encoding: 'utf8' });
   }
 
-  /** What the kernel has counted on the agents' interface: bytes in, bytes out. */
+  /** The kernel's counters of the agents' interface: bytes in, bytes out. */
   counters(): readonly [number, number] {
     const line = /^ *eth0: *(.+)$/m.exec(this.inside(['cat', '/proc/net/dev']))![1];
     const figures = line.split(/ +/).map(Number);
@@ -79,7 +79,7 @@ class Link {
     this.#relay.stdin!.write(`${what} ${value}\n`);
   }
 
-  /** How many packets went in, and how many of them were lost. */
+  /** Numbers of packets and of lost packets, as text. */
   async count(): Promise<string> {
     this.#relay.stdin!.write('count\n');
     const [packets, lost] = String((await this.#answers.next()).value).split(' ');
@@ -91,7 +91,7 @@ interface Site {
   readonly link: Link;
   readonly machines: readonly Machine[];
   readonly points: () => Promise<JsonPoint[]>;
-  /** Ends all agents over a link that is well again, and compares what was reported with what happened. */
+  /** Restores the link, stops all agents, and compares the points with what happened. */
   readonly settle: () => Promise<void>;
 }
 
@@ -107,7 +107,7 @@ async function start(t: TestContext): Promise<Site> {
     (_, i) => new Machine(t, `sandbox-${i}`, { by: link.by, args, realCounters: true, initialDelay: 2 }),
   );
   for (const machine of machines) machine.start(url);
-  await until(() => machines.every(({ heard }) => heard > 0), 'each was heard');
+  await until(() => machines.every(({ heard }) => heard > 0), 'each agent received an answer');
   const points = () => allPoints(workerd.store);
 
   const settle = async () => {
@@ -115,7 +115,7 @@ async function start(t: TestContext): Promise<Site> {
     link.set('delay', 0);
     await Promise.all(machines.map((machine) => machine.hold()));
     const heard = machines.map((machine) => machine.heard);
-    await until(() => machines.every((machine, i) => machine.heard > heard[i]), 'each is heard again');
+    await until(() => machines.every((machine, i) => machine.heard > heard[i]), 'each agent receives an answer again');
     await Promise.all(machines.map((machine) => machine.stop()));
     await delay(500);
     const after = link.counters();
@@ -127,15 +127,15 @@ async function start(t: TestContext): Promise<Site> {
       const happened: Deltas = [machine.restarts, seen[0] - before[0], seen[1] - before[1]];
       const over = minus(plus(sum(own), owed), happened);
       const notHeard = own.length - machine.heard;
-      const name = `${machine.sandboxId}: ${own.length} points, ${machine.heard} heard of, ${over} reported twice`;
+      const name = `${machine.sandboxId}: ${own.length} points, ${machine.heard} answers received, ${over} reported twice`;
       assert.ok(notHeard >= 0, `accepted is stored: ${name}`);
-      // At most what check-ins with lost answers reported.
+      // The excess is at most the sum of check-ins whose answer was lost.
       over.forEach((figure, slot) => {
         const largest = own.map((deltas) => deltas[slot]).toSorted((a, b) => b - a).slice(0, notHeard);
         assert.ok(figure >= 0, `nothing is lost: ${name}`);
         assert.ok(figure <= largest.reduce((a, b) => a + b, 0), `no more than that: ${name}`);
       });
-      // Its own count is the kernel's, but for what its last check-in itself made.
+      // The agent's count equals the kernel's, except for the bytes of its last check-in.
       for (const [slot, bytes] of seen.entries()) {
         assert.ok(bytes <= after[slot] && after[slot] - bytes < 20_000, `${bytes} of ${after[slot]}`);
       }
@@ -153,7 +153,7 @@ async function start(t: TestContext): Promise<Site> {
 
 const SECOND = 1_000;
 
-/** How long it took from one point of a sandbox to its next one, in seconds. */
+/** Describes the time between consecutive points of a sandbox. */
 function gaps(points: readonly JsonPoint[], from: number): string {
   const bySandbox = Map.groupBy(points, ({ index1 }) => index1).values();
   const all = [...bySandbox].flatMap((own) => {
@@ -165,7 +165,7 @@ function gaps(points: readonly JsonPoint[], from: number): string {
   return `from one point to the next: median ${at(0.5)} s, 95 % ${at(0.95)} s, longest ${at(1)} s`;
 }
 
-test('a network that is cut for 40 intervals', { skip }, async (t) => {
+test('nothing is lost if the network is cut for 40 intervals', { skip }, async (t) => {
   const { link, machines, points, settle } = await start(t);
   await delay(3 * SECOND);
   link.set('loss', 1);
@@ -175,15 +175,15 @@ test('a network that is cut for 40 intervals', { skip }, async (t) => {
   const restored = Date.now();
   const late = await Promise.all(
     machines.map(async ({ sandboxId }) => {
-      await until(async () => (await points()).slice(stored).some(({ index1 }) => index1 === sandboxId), 'it is back');
+      await until(async () => (await points()).slice(stored).some(({ index1 }) => index1 === sandboxId), 'the agent is back');
       return (Date.now() - restored) / SECOND;
     }),
   );
-  t.diagnostic(`heard again after ${late.map((seconds) => seconds.toFixed(1)).toSorted().join(', ')} s`);
+  t.diagnostic(`first points after ${late.map((seconds) => seconds.toFixed(1)).toSorted().join(', ')} s`);
   await settle();
 });
 
-test('a network that loses 30 % of all packets for 3 minutes', { skip }, async (t) => {
+test('nothing is lost if the network loses 30 % of all packets for 3 minutes', { skip }, async (t) => {
   const { link, points, settle } = await start(t);
   link.set('loss', 0.3);
   const from = Date.now();
@@ -192,7 +192,7 @@ test('a network that loses 30 % of all packets for 3 minutes', { skip }, async (
   await settle();
 });
 
-test('a network that takes 500 ms in either direction', { skip }, async (t) => {
+test('nothing is lost with a network delay of 500 ms in each direction', { skip }, async (t) => {
   const { link, points, settle } = await start(t);
   link.set('delay', 0.5);
   const from = Date.now();

@@ -1,4 +1,4 @@
-/** `npm start` and `npm run dev`, ended in every way: no process and no port is left, and none runs twice. */
+/** However `npm start` and `npm run dev` end, no process and no port stays; and neither runs twice. */
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -18,7 +18,7 @@ async function listens(port: number): Promise<boolean> {
   return open;
 }
 
-/** Runs a script of npm's until the Worker listens. */
+/** Runs an npm script and waits until the Worker is ready. */
 async function start(t: TestContext, script: string) {
   const mark = new Mark();
   const ports = [`--port=${WORKER}`, `--store-port=${STORE}`];
@@ -42,7 +42,7 @@ async function start(t: TestContext, script: string) {
 
 for (const script of ['start', 'dev']) {
   for (const way of ['Ctrl-C', 'SIGTERM', 'SIGHUP', 'SIGKILL', 'SIGKILL to node', 'nobody reads']) {
-    test(`npm run ${script}: ${way}`, async (t) => {
+    test(`npm run ${script} leaves nothing behind after ${way}`, async (t) => {
       const { npm, mark, output } = await start(t, script);
       const [node] = [...mark.running].find(([, line]) => line.startsWith('node tools/start.ts'))!;
       const workerd = [...mark.running.values()].filter((line) => /bin\/workerd serve/.test(line));
@@ -50,12 +50,12 @@ for (const script of ['start', 'dev']) {
       if (way === 'nobody reads') {
         npm.stdout.destroy();
         npm.stderr.destroy();
-        // `dev` says something when it is used.
+        // A request makes `dev` print a line, which fails.
         await fetch(`http://127.0.0.1:${WORKER}/nowhere`).catch(() => {});
       } else if (way === 'SIGKILL to node') {
         process.kill(node, 'SIGKILL');
       } else if (way === 'Ctrl-C') {
-        // To both, as a terminal does; and npm passes it on.
+        // A terminal signals both, and npm forwards the signal.
         process.kill(node, 'SIGINT');
         npm.kill('SIGINT');
       } else {
@@ -63,7 +63,7 @@ for (const script of ['start', 'dev']) {
       }
       await mark.gone();
       if (script === 'start' && ['Ctrl-C', 'SIGTERM'].includes(way)) {
-        // The Worker was still there for the agent's last check-in.
+        // The Worker still ran for the agent's last check-in.
         const inOrder = /ending, after a last check-in[^]*POST \/api\/controller\/checkin 204/;
         await until(() => inOrder.test(output()), 'the last check-in is accepted');
       }
@@ -72,7 +72,7 @@ for (const script of ['start', 'dev']) {
   }
 }
 
-test('a second one in the same folder is refused, and the first goes on', async (t) => {
+test('refuses a second start in the same folder, and the first one keeps running', async (t) => {
   const { npm, mark } = await start(t, 'start');
   for (const script of ['start', 'dev']) {
     const second = spawnSync('npm', ['run', script], { encoding: 'utf8' });
@@ -84,7 +84,7 @@ test('a second one in the same folder is refused, and the first goes on', async 
   await mark.gone();
 });
 
-test('a history is found by the next report, and is not printed point by point', async (t) => {
+test('counts a seeded fleet instead of printing it point by point', async (t) => {
   const { npm, mark, output } = await start(t, 'start');
   const seeded = spawnSync('npm', ['run', 'history'], { encoding: 'utf8' });
   // Neither port is the usual one.
@@ -96,7 +96,7 @@ test('a history is found by the next report, and is not printed point by point',
   const sum = () => [...output().matchAll(counted)].reduce((sum, [, n]) => sum + Number(n!.replaceAll(',', '')), 0);
   await until(() => sum() >= least, `${count} points are counted`, 60_000);
   assert.ok(output().split('\n').length < 500, 'few lines');
-  // A check-in reports what has changed, and no more.
+  // For a known sandbox, only the changed fields are printed.
   await until(() => /^data point .*fields as before\n  uptimeSeconds/m.test(output()), 'a short one', 60_000);
   assert.equal(spawnSync('npm', ['run', 'history', '--', '--clear']).status, 0);
   npm.kill('SIGTERM');

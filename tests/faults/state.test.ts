@@ -1,4 +1,4 @@
-/** The agent's state file on a disk that is full, or read-only; and an agent whose clocks began elsewhere. */
+/** The agent's state file on a full or read-only disk, and after a change of the monotonic clock. */
 import assert from 'node:assert/strict';
 import { execFile, execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -12,10 +12,10 @@ import { Machine, until } from '../support/fleet.ts';
 import { API_KEY, CHECK_IN_PATH, gatewayToken } from '../../harness/check-in.ts';
 import { startWorker } from '../../harness/worker.ts';
 
-const skip = process.env.FAULTS_ISOLATED === undefined && 'it takes root, and tools/faults';
+const skip = process.env.FAULTS_ISOLATED === undefined && 'needs root and tools/faults';
 const run = promisify(execFile);
 
-/** A small disk, in the mount namespace of these tests alone. */
+/** A small disk, which only the mount namespace of these tests sees. */
 function disk(t: TestContext): string {
   const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-disk-'));
   const place = path.join(folder, 'disk');
@@ -28,7 +28,7 @@ function disk(t: TestContext): string {
   return place;
 }
 
-test('a disk that is full, then read-only: no check-in is lost, and it is said', { skip }, async (t) => {
+test('checks in with a full or read-only disk, and reports the fault', { skip }, async (t) => {
   const place = disk(t);
   const filler = path.join(place, 'filler');
   const worker = await startWorker({}, t);
@@ -74,10 +74,10 @@ test('a disk that is full, then read-only: no check-in is lost, and it is said',
     ],
   ];
   for (const [index, [name, breaks, restore, reason]] of faults.entries()) {
-    assert.deepEqual(await check(), ['passed', undefined], `before it is ${name}`);
+    assert.deepEqual(await check(), ['passed', undefined], `before the disk is ${name}`);
     breaks();
     await goesOn();
-    assert.equal(count(/cannot write the state file/), index + 1, `it is said once that it is ${name}`);
+    assert.equal(count(/cannot write the state file/), index + 1, `the log has one line: the disk is ${name}`);
     const status = await ask('status');
     assert.match(status.stateFileError as string, reason);
     assert.deepEqual(await check(), ['failed', 'not_writable'], name);
@@ -91,7 +91,7 @@ test('a disk that is full, then read-only: no check-in is lost, and it is said',
   }
 });
 
-test('an agent whose monotonic clock is 100 days ahead goes on where one of this clock was', { skip }, async (t) => {
+test('continues from a state file if the monotonic clock is 100 days ahead', { skip }, async (t) => {
   const worker = await startWorker({}, t);
   const url = new URL(CHECK_IN_PATH, worker.url).href;
   const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-time-'));
@@ -110,6 +110,6 @@ test('an agent whose monotonic clock is 100 days ahead goes on where one of this
   const times = points.map(({ timestamp }) => Date.parse(timestamp));
   const gaps = times.slice(1).map((time, i) => time - times[i]);
   assert.ok(gaps.every((gap) => gap >= 950 && gap < 10_000), gaps.join(', '));
-  // unshare passes no signal on, but its end stops the agent.
+  // unshare forwards no signal, but its end stops the agent (--kill-child).
   await second.stop('SIGKILL');
 });

@@ -1,6 +1,6 @@
 /**
- * A deployment on this machine: the built Worker in a plain workerd, the local Analytics Engine, and
- * Workers with other secrets that take over on the same port, as a new version does in the cloud.
+ * A deployment on this machine: the built Worker in a plain workerd, the local Analytics Engine, and Workers
+ * with other secrets that take over the same port, like a new version in the cloud.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -14,32 +14,32 @@ import { cpuSeconds, memory } from '../../harness/process-usage.ts';
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
 
-/** Beyond it the oldest points go, and with them the comparison: the most that the store takes. */
+/** The store's maximum. Beyond it, the store drops the oldest points and the comparison fails. */
 const MAX_ROWS = 20_000_000;
 
-/** How long requests in flight may take to end when a Worker is replaced. */
+/** Time for requests in flight to end when a Worker is replaced. */
 const DRAIN_MS = 10_000;
 
 /**
- * Where the points go.
+ * The destination of the points:
  *
- * - `inside`: to the local Analytics Engine in the Worker's own process, as everywhere else here.
- * - `apart`: to one in a process of its own, which survives the Worker that is replaced. workerd's native
- *   binding then speaks HTTP to it, on a connection for each point that is on its way: with thousands per
- *   second there are more than the kernel lets wait, and points come minutes late. Hundreds are fine.
- * - `nowhere`: to a service that answers and does nothing, which shows what the store costs.
+ * - `inside`: the local Analytics Engine in the Worker's process, as in all other tests.
+ * - `apart`: one in its own process, which survives the replacement of a Worker. workerd's native binding then
+ *   opens an HTTP connection for each point in flight. Hundreds of points per second are fine; thousands exceed
+ *   the kernel's backlog, and points arrive minutes late.
+ * - `nowhere`: a service that answers and does nothing, to show the cost of the store.
  */
 export type Store = 'inside' | 'apart' | 'nowhere';
 
 export type Secrets = Readonly<{ KILOCODE_API_KEY: string; GATEWAY_TOKEN_SECRET: string }>;
 
-/** What a process has cost since it started. */
+/** The cost of a process since its start. */
 export interface Cost {
   readonly cpuSeconds: number;
   readonly residentMiB: number;
 }
 
-/** A process that costs, and ends with this one at the latest. */
+/** A process that ends with this one at the latest. */
 export class Program {
   readonly #child: ChildProcess;
   readonly #exited: Promise<unknown>;
@@ -59,7 +59,7 @@ export class Program {
     return { cpuSeconds: cpuSeconds(pid), residentMiB: memory(pid).resident };
   }
 
-  /** Ends it; gently first, so that it answers what it has begun to. */
+  /** Sends SIGTERM first, so that the process answers its open requests. */
   async stop(): Promise<void> {
     this.#child.kill('SIGTERM');
     const late = setTimeout(() => this.#child.kill('SIGKILL'), DRAIN_MS);
@@ -68,12 +68,12 @@ export class Program {
   }
 }
 
-/** `local-ae/workerd.capnp`, with room for more points, and a configuration with a socket for them. */
+/** `local-ae/workerd.capnp` with a higher limit of points, and a configuration with a socket for them. */
 function storeConfiguration(): string {
   const own = readFileSync(path.join(ROOT, 'local-ae/workerd.capnp'), 'utf8')
     .replaceAll('embed "', 'embed "/local-ae/')
     .replace('\\"maxRows\\": 1000000', `\\"maxRows\\": ${MAX_ROWS}`);
-  if (!own.includes(`${MAX_ROWS}`)) throw new Error('local-ae/workerd.capnp has other options by now');
+  if (!own.includes(`${MAX_ROWS}`)) throw new Error('local-ae/workerd.capnp no longer has this maxRows option');
   return `${own}
 const ingest :Workerd.ServiceDesignator = ${INGEST};
 
@@ -122,14 +122,14 @@ const config :Workerd.Config = (
 `;
 }
 
-/** As many Workers in turn as there are secrets, and where their points go. */
+/** One Worker per set of secrets, which take over from each other, and their store. */
 export class Deployment {
   readonly port: number;
-  /** Of the Workers: those to come wait, with the socket that they will listen on. */
+  /** The later Workers wait, with the socket that they will listen on. */
   readonly #workers: readonly Program[];
   readonly #apart: Program | undefined;
   #current = 0;
-  /** Where the local Analytics Engine is asked. */
+  /** The port of the local Analytics Engine. */
   #endpoint = 0;
 
   private constructor(port: number, workers: readonly Program[], apart: Program | undefined) {
@@ -156,8 +156,8 @@ export class Deployment {
       ports = await listening(apart.child, ['local-ae:read', 'ingest']);
     }
 
-    // One socket for all of them: Node makes it and takes no connection on it. What waits there while
-    // nobody does is taken by the next Worker, so between two of them no connection is refused.
+    // All Workers share one socket, which Node creates without accepting on it. The next Worker accepts the
+    // connections that wait during a replacement, so none is refused.
     const server = createServer();
     server.listen({ port: 0, host: '127.0.0.1', backlog: 4_096 });
     await once(server, 'listening');
@@ -168,7 +168,7 @@ export class Deployment {
       writeFileSync(file, workerConfiguration(secrets, store, ports.get('ingest') ?? 0));
       const log = openSync(path.join(folder, `worker-${i}.log`), 'w');
       const own = [...serve, ...(store === 'inside' ? disk : []), '--socket-fd=worker=4', file];
-      // It waits for a line, and then becomes workerd.
+      // The shell waits for a line, and then becomes workerd.
       const args = ['-c', 'read -r go && exec "$@"', 'sh', WORKERD, ...own];
       const child = spawn('sh', args, { stdio: ['pipe', log, log, 'pipe', fd] });
       closeSync(log);
@@ -189,24 +189,24 @@ export class Deployment {
     return listening(child, sockets);
   }
 
-  /** The next Worker takes over: it listens before the one in charge stops to. */
+  /** Starts the next Worker, then stops the current one, so that one always listens. */
   async deployNext(): Promise<void> {
     await this.#go(this.#current + 1, ['worker']);
     this.#current += 1;
     await this.#workers[this.#current - 1].stop();
   }
 
-  /** Of the Worker in charge, with the store if that is inside. */
+  /** The cost of the current Worker, and of the store if that is `inside`. */
   cost(): Cost {
     return this.#workers[this.#current].cost();
   }
 
-  /** The rows that a query returns. */
+  /** Returns the rows of a query. */
   query(sql: string): Promise<Record<string, string | number>[]> {
     return rows(this.#endpoint, sql);
   }
 
-  /** How many points are stored. */
+  /** Number of stored points. */
   async stored(): Promise<number> {
     const response = await fetch(`http://127.0.0.1:${this.#endpoint}/status`);
     return ((await response.json()) as { points: number }).points;

@@ -1,6 +1,6 @@
 /**
- * `npm run load`: a simulated fleet (`agent/examples/fleet`) checks in at the built Worker, and what was
- * accepted is compared with what the local Analytics Engine has stored, sandbox by sandbox.
+ * `npm run load`: a simulated fleet (`agent/examples/fleet`) checks in at the built Worker; then the accepted
+ * check-ins are compared with the stored points, sandbox by sandbox.
  */
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -18,48 +18,48 @@ import { table } from '../../harness/table.ts';
 const HELP = `Usage: npm run load [-- OPTIONS]
 
 Starts the Worker and the local Analytics Engine in a workerd, lets a simulated fleet check in, and
-compares what was accepted with what was stored, sandbox by sandbox. Exits 1 if they differ, or if
-anything was answered that should not have been.
+compares the accepted check-ins with the stored points, sandbox by sandbox. Exits 1 if they differ, or
+if a check-in was refused.
 
 Options:
-  --minutes M, --seconds S  how long (15 seconds)
-  --rate N                  check-ins per second; without it as fast as there are answers
-  --sandboxes N             how many machines (5000)
-  --connections N           how many connections (16)
-  --overload                then more than can be served, for as long, and then whether it recovers
-  --rotate                  both secrets are rotated meanwhile, and the machines move over
-  --store FOLDER            where the points are kept meanwhile (/dev/shm if it is there: on a disk
-                            each point is synced before the next request is looked at)
-  --seed N                  of all chance (1)
-  --no-build                take what was built as it is
-  -h, --help                this text
+  --minutes M, --seconds S  duration [default: 15 seconds]
+  --rate N                  check-ins per second [default: as fast as answers arrive]
+  --sandboxes N             number of machines [default: 5000]
+  --connections N           number of connections [default: 16]
+  --overload                afterwards overload the Worker for the same time, then check that it recovers
+  --rotate                  rotate both secrets meanwhile, and move the machines to the new ones
+  --store FOLDER            folder for the points [default: /dev/shm if it exists: on a disk, each point
+                            is synced before the next request is processed]
+  --seed N                  seed of the random numbers [default: 1]
+  --no-build                use the existing build
+  -h, --help                print this help
 `;
 
 const DATASET = 'kiloclaw_controller_telemetry';
-/** Removed at the end of the run, however it ends, as the temporary files are (`tools/reap`). */
+/** `tools/reap` removes this folder at the end of the run, like the temporary files. */
 const IN_MEMORY = path.join('/dev/shm', path.basename(tmpdir()));
 const SAMPLE_MS = 1_000;
-/** How long points may be on their way when the last answer has come, and when no more are expected. */
+/** How long points may arrive after the last answer; the same count so often in a row means that all are here. */
 const ARRIVAL_MS = 60_000;
 const QUIET_SAMPLES = 3;
-/** How long the load without a store takes, at most, in seconds. */
+/** Maximum duration of the load without a store. */
 const BARE_SECONDS = 30;
-/** Sandboxes whose points are looked at one by one in a query. */
+/** Sandboxes per query of single points. */
 const BATCH = 100;
 
 const OLD: Secrets = { KILOCODE_API_KEY: 'load-key-old', GATEWAY_TOKEN_SECRET: 'load-secret-old' };
 const NEW: Secrets = { KILOCODE_API_KEY: 'load-key-new', GATEWAY_TOKEN_SECRET: 'load-secret-new' };
-/** As the README has it: the new value first, and the old one for as long as machines come with it. */
+/** As in the README: the new value first, then the old one as long as machines use it. */
 const BOTH: Secrets = {
   KILOCODE_API_KEY: `${NEW.KILOCODE_API_KEY},${OLD.KILOCODE_API_KEY}`,
   GATEWAY_TOKEN_SECRET: `${NEW.GATEWAY_TOKEN_SECRET},${OLD.GATEWAY_TOKEN_SECRET}`,
 };
 
-/** More than one workerd answers in time: each connection asks again at once, and waits this long. */
+/** More than one workerd can serve: each connection sends its next request at once, with this timeout. */
 const OVERLOAD = { connections: 1_000, timeout: '500ms' };
-/** With the store in a process of its own, which takes no more than some hundreds. */
+/** A store in its own process takes some hundreds of points per second (`Store`). */
 const ROTATION_RATE = 300;
-/** What it is to serve after an overload as before, per second. */
+/** Check-ins per second after the overload, all of which have to be accepted. */
 const RECOVERY_RATE = 200;
 
 interface Deltas {
@@ -75,7 +75,7 @@ interface Times {
   readonly max: number;
 }
 
-/** What `fleet --report` writes. */
+/** The output of `fleet --report`. */
 interface FleetReport {
   readonly seconds: number;
   readonly accepted: number;
@@ -92,17 +92,17 @@ interface FleetReport {
   }[];
 }
 
-/** What the fleet knows, against what the store knows. */
+/** The differences between the fleet's report and the store. */
 interface Comparison {
   /** Points of this fleet. */
   readonly stored: number;
-  /** Accepted, and not stored. */
+  /** Accepted, but not stored. */
   readonly lost: number;
-  /** Stored more than once. */
+  /** Excess points of check-ins that are stored more than once. */
   readonly twice: number;
-  /** Sandboxes whose sums are not those of what was accepted and of lost answers. */
+  /** Sandboxes whose stored sums differ from those of accepted and stored unanswered check-ins. */
   readonly wrongSums: number;
-  /** Stored, though the answer never came: what these reported is reported again, by design. */
+  /** Stored without an answer: the machines report these deltas again, by design. */
   readonly storedUnanswered: number;
   readonly sampled: number;
 }
@@ -117,7 +117,7 @@ const add = (a: Deltas, b: Deltas): Deltas => ({
 const equal = (a: Deltas, b: Deltas) =>
   a.restarts === b.restarts && a.bytesIn === b.bytesIn && a.bytesOut === b.bytesOut;
 
-/** Waits until there are so many points, and no more arrive. */
+/** Waits until there are at least `least` points, and no more arrive. */
 async function arrived(deployment: Deployment, least: number): Promise<void> {
   const deadline = Date.now() + ARRIVAL_MS;
   for (let before = -1, quiet = 0; Date.now() < deadline && quiet < QUIET_SAMPLES; ) {
@@ -136,7 +136,7 @@ async function compare(deployment: Deployment, prefix: string, report: FleetRepo
     FROM ${DATASET} WHERE index1 LIKE '${prefix}%' GROUP BY index1`);
   const bySandbox = new Map(stored.map((row) => [String(row.index1), row]));
 
-  // Of check-ins without an answer only the store knows whether they were taken.
+  // Only the store knows whether a check-in without an answer was accepted.
   const taken = new Map<string, Set<number>>();
   const unsure = report.sandboxes.filter(({ lostAnswers }) => lostAnswers.length > 0);
   for (let at = 0; at < unsure.length; at += BATCH) {
@@ -171,7 +171,7 @@ async function compare(deployment: Deployment, prefix: string, report: FleetRepo
   return { stored: points, lost, twice, wrongSums, storedUnanswered, sampled };
 }
 
-/** What processes cost at a time. */
+/** The costs after `seconds`. */
 interface Sample {
   readonly seconds: number;
   readonly server: Cost;
@@ -185,24 +185,24 @@ interface Phase {
   readonly connections: number;
   readonly rate?: number;
   readonly timeout?: string;
-  /** When the machines move over to the new secrets, in seconds. */
+  /** The time in which the machines move to the new secrets, in seconds. */
   readonly move?: readonly [from: number, by: number];
   readonly secrets?: Secrets;
-  /** There is no store. */
+  /** Without a store. */
   readonly bare?: boolean;
 }
 
 interface Outcome {
   readonly phase: Phase;
   readonly report: FleetReport;
-  /** Of a deployment with a store. */
+  /** Only with a store. */
   readonly comparison?: Comparison;
   readonly samples: readonly Sample[];
 }
 
 type Meanwhile = (deployment: Deployment) => Promise<void>;
 
-/** Lets a fleet check in, and compares. `meanwhile` runs beside it. */
+/** Runs a fleet and `meanwhile` beside it, then compares. */
 async function run(
   deployment: Deployment,
   folder: string,
@@ -231,7 +231,7 @@ async function run(
     NEXT_GATEWAY_TOKEN_SECRET: NEW.GATEWAY_TOKEN_SECRET,
   };
   const env = { ...RUN, ...secrets, ...(move === undefined ? {} : next) };
-  const pace = rate === undefined ? 'as fast as there are answers' : `${rate}/s`;
+  const pace = rate === undefined ? 'as fast as answers arrive' : `${rate}/s`;
   say(`${name}: ${sandboxes} sandboxes, ${connections} connections, ${pace}, ${seconds} s`);
   const fleet = new Program(
     spawn(fleetProgram(), args, { env, stdio: ['ignore', 'inherit', 'inherit'] }),
@@ -244,7 +244,7 @@ async function run(
       const elapsed = (performance.now() - started) / 1_000;
       samples.push({ seconds: elapsed, fleet: fleet.cost(), server: deployment.cost() });
     } catch {
-      // A process has ended in between.
+      // A process has ended meanwhile.
     }
   }, SAMPLE_MS);
   const [[code]] = await Promise.all([ended, meanwhile?.(deployment)]);
@@ -256,7 +256,7 @@ async function run(
   return { phase, report, comparison: await compare(deployment, prefix, report), samples };
 }
 
-/** What must not be, in words. */
+/** Descriptions of all faults. */
 function faults({ phase, report, comparison }: Outcome): string[] {
   const { lost = 0, twice = 0, wrongSums = 0, sampled = 0 } = comparison ?? {};
   const wrong = { lost, 'stored twice': twice, 'sandboxes with wrong sums': wrongSums, sampled };
@@ -277,7 +277,7 @@ const milliseconds = (value: number) => value.toFixed(value < 100 ? 1 : 0);
 function figures(outcomes: readonly Outcome[]): string {
   const row = (label: string, of: (outcome: Outcome) => string) => [label, ...outcomes.map(of)];
   const cpu = (which: 'server' | 'fleet') => ({ phase, report, samples }: Outcome) => {
-    // Another process counts from another start.
+    // A rotation changes the process, and with it the start of the count.
     if (phase.move !== undefined && which === 'server') return '';
     const [first, last] = [samples[0], samples.at(-1)!];
     const share = (last[which].cpuSeconds - first[which].cpuSeconds) / (last.seconds - first.seconds);
@@ -309,7 +309,7 @@ function figures(outcomes: readonly Outcome[]): string {
   );
 }
 
-/** Resident memory, about ten times over the whole, and at least a second apart. */
+/** Resident memory at about ten times, at least a second apart. */
 function memoryTable({ samples }: Outcome): string {
   const step = Math.max(1, Math.floor(samples.length / 10));
   const chosen = samples.filter((_, i) => i % step === step - 1);
@@ -346,7 +346,7 @@ function options() {
   return { ...values, seconds, rate, sandboxes, connections };
 }
 
-/** Where cargo puts the fleet. */
+/** The path of the built fleet. */
 function fleetProgram(): string {
   const args = ['metadata', '--no-deps', '--format-version', '1'];
   const metadata = execFileSync('cargo', args, { encoding: 'utf8' });
@@ -367,8 +367,8 @@ function build(): void {
 }
 
 /**
- * Old secrets, then both, then the new ones, each by a Worker of its own that takes over from the one
- * before. The machines move over one by one while both are accepted, and are served all the time.
+ * Deploys Workers with the old secrets, with both, and with the new ones. The machines move one by one while
+ * both are accepted, and are served all the time.
  */
 async function rotate(deployment: Deployment, seconds: number): Promise<void> {
   const deploy = async (what: string) => {
@@ -391,7 +391,7 @@ async function main(): Promise<boolean> {
   if (!chosen['no-build']) build();
   const before = loadavg()[0];
   const outcomes: Outcome[] = [];
-  /** Runs a deployment until all of `phases` has been. */
+  /** Runs all phases against a new deployment. */
   const deployed = async (
     store: Store,
     versions: readonly Secrets[],
@@ -413,15 +413,15 @@ async function main(): Promise<boolean> {
   const load = { seconds, sandboxes, connections, rate };
   if (chosen.rotate) {
     await deployed('apart', [OLD, BOTH, NEW], async (phase) => {
-      // Between the two deployments, with a margin for how long these take.
+      // Between the two deployments, with a margin for their duration.
       const move = [seconds * 0.4, seconds * 0.7] as const;
       const rotation = { ...load, name: 'rotation', rate: rate ?? ROTATION_RATE, move };
       outcomes.push(await phase(rotation, (deployment) => rotate(deployment, seconds)));
-      // That the last one has been deployed: the old secrets are strangers by now.
+      // Proves that the last version is deployed: the old secrets are refused.
       const few = { seconds: 1, sandboxes: 10, connections: 1, rate: 10 };
       const { report } = await phase({ ...few, name: 'stranger' });
       const refused = Object.keys(report.refusals).join() === '403 wrong_api_key';
-      if (!refused || report.accepted > 0) throw new Error('the old secrets still let in');
+      if (!refused || report.accepted > 0) throw new Error('the old secrets are still accepted');
     });
   } else {
     await deployed('inside', [OLD], async (phase) => {
@@ -439,12 +439,12 @@ async function main(): Promise<boolean> {
   say(`load average before: ${before.toFixed(1)}, after: ${loadavg()[0].toFixed(1)}`);
   const wrong = outcomes.flatMap(faults);
   for (const fault of wrong) say(styleText('red', fault));
-  if (wrong.length === 0) say('what was accepted is what was stored');
+  if (wrong.length === 0) say('exactly the accepted check-ins are stored');
   return wrong.length === 0;
 }
 
 if (import.meta.main) {
-  // So that what runs beside it is ended, and what was written removed.
+  // A normal exit ends the child processes and removes the files.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(130));
   process.chdir(path.resolve(import.meta.dirname, '../..'));
   main().then(

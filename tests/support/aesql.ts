@@ -1,7 +1,7 @@
-/** The checker of `local-ae/aesql`: what Analytics Engine would refuse, or has been seen to refuse. */
+/** The checker of `local-ae/aesql`, which finds SQL that Analytics Engine refuses. */
 import { spawnSync } from 'node:child_process';
 
-/** What the checker has to say of queries, separated by semicolons, or an empty string. */
+/** Returns the errors and warnings of semicolon-separated queries, or an empty string. */
 export function check(sql: string): string {
   const args = ['run', '--quiet', '--package', 'aesql', '--', 'check', '--deny', 'warnings', '-'];
   const { status, stdout, stderr } = spawnSync('cargo', args, { input: sql, encoding: 'utf8' });

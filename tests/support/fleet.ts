@@ -1,4 +1,4 @@
-/** Real agents on machines whose counters the test sets, and a witness of all that they report. */
+/** Real agents on machines with counters that the test sets, and a proxy that records their check-ins. */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -14,7 +14,7 @@ import { AGENT } from '../../harness/agent.ts';
 import { RUN } from '../../harness/processes.ts';
 import { API_KEY, gatewayToken } from '../../harness/check-in.ts';
 
-/** Restarts, bytes in and bytes out: reported as the difference to the last check-in. */
+/** A check-in's increments since the last accepted one. */
 export type Deltas = readonly [restarts: number, bytesIn: number, bytesOut: number];
 
 export const NOTHING: Deltas = [0, 0, 0];
@@ -23,14 +23,12 @@ export const plus = (a: Deltas, b: Deltas): Deltas => [a[0] + b[0], a[1] + b[1],
 export const minus = (a: Deltas, b: Deltas): Deltas => [a[0] - b[0], a[1] - b[1], a[2] - b[2]];
 export const sum = (all: Iterable<Deltas>): Deltas => [...all].reduce(plus, NOTHING);
 
-/** The deltas of a point. */
 export const deltasOf = ({ doubles }: JsonPoint): Deltas => [
   Number(doubles[0]),
   Number(doubles[4]),
   Number(doubles[5]),
 ];
 
-/** Waits until something is so. */
 export async function until(so: () => Promise<boolean> | boolean, what: string, ms = 30_000) {
   const deadline = Date.now() + ms;
   while (!(await so())) {
@@ -39,7 +37,7 @@ export async function until(so: () => Promise<boolean> | boolean, what: string, 
   }
 }
 
-/** All points of a store, by pages. */
+/** Reads all points of a store, page by page. */
 export async function allPoints(port: number): Promise<JsonPoint[]> {
   const all: JsonPoint[] = [];
   for (;;) {
@@ -50,8 +48,8 @@ export async function allPoints(port: number): Promise<JsonPoint[]> {
 }
 
 /**
- * A command that notes each of its starts, lasts a second and ends. The fifth, tenth, fifteenth and twentieth
- * time it crashes; more often, and it would be down most of the time. Once it is to be `held`, it stays up.
+ * A command that records each start and ends after a second. Its fifth, tenth, fifteenth and twentieth run
+ * crashes; with more crashes it would be down most of the time. After `hold`, its next run stays up.
  */
 const COMMAND = `
   echo start >>"$0"
@@ -60,22 +58,22 @@ const COMMAND = `
   case $(wc -l <"$0") in 5 | 10 | 15 | 20) kill -s SEGV $$ ;; esac`;
 
 export interface MachineOptions {
-  /** What the agent is started by: a program that runs it in another namespace, say. */
+  /** A command prefix that runs the agent, for example in another namespace. */
   readonly by?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
   readonly args?: readonly string[];
-  /** Between check-ins, in seconds. */
+  /** Seconds between check-ins. */
   readonly interval?: number;
-  /** Before the first one. */
+  /** Seconds before the first check-in. */
   readonly initialDelay?: number;
-  /** The machine's own counters instead of made-up ones. */
+  /** Uses the machine's own counters instead of made-up ones. */
   readonly realCounters?: boolean;
   readonly stateFile?: string;
 }
 
 type Context = { after(stop: () => Promise<void> | void): void };
 
-/** A machine with an agent that runs a command which keeps ending. */
+/** A machine with an agent, whose command keeps ending. */
 export class Machine {
   readonly folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-machine-'));
   readonly sandboxId: string;
@@ -83,7 +81,7 @@ export class Machine {
   readonly #options: MachineOptions;
   #agent?: ChildProcess;
   #transferred: readonly [number, number] = [0, 0];
-  /** What the agent has logged. */
+  /** The agent's log so far. */
   log = '';
 
   constructor(context: Context, sandboxId: string, options: MachineOptions = {}) {
@@ -91,7 +89,7 @@ export class Machine {
     this.#options = options;
     this.stateFile = options.stateFile ?? path.join(this.folder, 'state.json');
     context.after(async () => {
-      // Not at once by force: its command would stay behind.
+      // SIGTERM first: after a SIGKILL the agent's command would keep running.
       await Promise.race([this.stop(), delay(20_000, undefined, { ref: false })]);
       await this.stop('SIGKILL');
       rmSync(this.folder, { recursive: true, force: true });
@@ -101,18 +99,18 @@ export class Machine {
     this.transfer(0, 0);
   }
 
-  /** Moves the counters of eth0, in one step: the agent may be reading. */
+  /** Advances the counters of eth0 atomically, because the agent may read at the same time. */
   transfer(bytesIn: number, bytesOut: number) {
     this.#transferred = [this.#transferred[0] + bytesIn, this.#transferred[1] + bytesOut];
     const [now, next] = ['dev', 'next'].map((name) => path.join(this.folder, 'net', name)) as [string, string];
-    // It has been up for a while.
+    // Nonzero from the start, like an interface that has been up for a while.
     const [received, sent] = this.#transferred.map((bytes) => 1_000_000 + bytes);
     const line = `eth0: ${received} 0 0 0 0 0 0 0 ${sent} 0 0 0 0 0 0 0`;
     writeFileSync(next, `Inter-| Receive | Transmit\n face |bytes packets\n${line}\n`);
     renameSync(next, now);
   }
 
-  /** Starts the agent, checking in at once and, by default, every second. */
+  /** Starts the agent, which by default checks in at once and every second. */
   start(url: string, command: readonly string[] = ['sh', '-c', COMMAND, this.#starts]) {
     const { by = [], env = {}, args = [], interval = 1, initialDelay = 0, realCounters } = this.#options;
     const rhythm = [`--initial-delay=${initialDelay}`, `--interval=${interval}`, '--jitter=0'];
@@ -136,13 +134,13 @@ export class Machine {
     this.#agent.stderr!.setEncoding('utf8').on('data', (text: string) => (this.log += text));
   }
 
-  /** Keeps the command up from its next start on, so that what has happened stays what it is. */
+  /** Keeps the command up from its next start on, so that the number of restarts is final. */
   async hold() {
     writeFileSync(`${this.#starts}.hold`, '');
     await until(() => existsSync(`${this.#starts}.held`), `${this.sandboxId} is held`);
   }
 
-  /** Ends the agent, by default after its last check-in. */
+  /** Stops the agent, by default so that it sends its last check-in. */
   async stop(signal: NodeJS.Signals = 'SIGTERM') {
     const agent = this.#agent;
     if (agent === undefined || agent.exitCode !== null || agent.signalCode !== null) return;
@@ -155,7 +153,7 @@ export class Machine {
     return this.#agent?.exitCode === null && this.#agent.signalCode === null;
   }
 
-  /** What is unreported, and the bytes up to which it has counted, by its state file. */
+  /** From the state file: the unreported deltas, and the counters that they include. */
   get ledger(): { readonly owed: Deltas; readonly seen: readonly [number, number] } {
     const { ledger } = JSON.parse(readFileSync(this.stateFile, 'utf8')) as {
       ledger: {
@@ -168,17 +166,17 @@ export class Machine {
     return { owed: [restarts, bytesIn, bytesOut], seen: [eth0.bytesIn, eth0.bytesOut] };
   }
 
-  /** How often the command was started again, by its own account. */
+  /** Restarts of the command, as it recorded them itself. */
   get restarts(): number {
     return readFileSync(this.#starts, 'utf8').split('\n').length - 2;
   }
 
-  /** What happened, whatever was reported. */
+  /** The true deltas, independent of the reported ones. */
   get happened(): Deltas {
     return [this.restarts, ...this.#transferred];
   }
 
-  /** How many acceptances the agent has heard of. */
+  /** Number of accepted check-ins whose answer the agent received. */
   get heard(): number {
     const acceptance = /: accepted|accepted (for the first time|again)/;
     return this.log.split('\n').filter((line) => acceptance.test(line)).length;
@@ -193,13 +191,13 @@ export class Machine {
 export interface Exchange {
   readonly sandboxId: string;
   readonly deltas: Deltas;
-  /** What the agent was answered; undefined is nothing. */
+  /** The status that the agent received; undefined if it received none. */
   status?: number;
 }
 
 /**
- * Stands between the agents and the Worker, and notes what is asked and what is answered. As Fly's edge
- * does, it adds a region: the number of the exchange. So each point differs from all others.
+ * A proxy between the agents and the Worker that records check-ins and answers. Like Fly's edge, it adds a
+ * region, here the number of the exchange, so that each point is unique.
  */
 export class Witness {
   readonly url: string;
@@ -213,7 +211,7 @@ export class Witness {
     this.url = `http://127.0.0.1:${own}/api/controller/checkin`;
   }
 
-  /** In front of the port that the Worker listens on, or will. */
+  /** The Worker may start to listen on `port` later. */
   static async of(port: number, context: Context): Promise<Witness> {
     const server = createServer((request, response) => void witness.#pass(request, response));
     server.listen(0, '127.0.0.1');
@@ -226,16 +224,16 @@ export class Witness {
     return witness;
   }
 
-  /** How many check-ins are on their way to the Worker, or their answers back. */
+  /** Number of check-ins without an answer yet. */
   get inFlight(): number {
     return this.#inFlight;
   }
 
-  /** Lets nothing through any more, and waits until nothing is on its way. */
+  /** Stops forwarding, and waits until no check-in is in flight. */
   async hold() {
     const { promise: released, resolve: release } = Promise.withResolvers<void>();
     this.#held = { released, release };
-    await until(() => this.#inFlight === 0, 'nothing is on its way');
+    await until(() => this.#inFlight === 0, 'no check-in is in flight');
   }
 
   release() {
@@ -248,7 +246,7 @@ export class Witness {
     for await (const part of incoming) parts.push(part as Buffer);
     const body = Buffer.concat(parts);
     while (this.#held !== undefined) await this.#held.released;
-    // It may have given up meanwhile: then nobody sends this any more.
+    // The agent has given up meanwhile, so this check-in never reached the Worker.
     if (incoming.socket.destroyed) return;
     const received = JSON.parse(body.toString()) as Record<string, number> & { sandboxId: string };
     const deltas = [received.restartsSinceLastCheckin, received.bandwidthBytesIn, received.bandwidthBytesOut] as const;
@@ -269,12 +267,12 @@ export class Witness {
       onward.end(body);
       const [answer] = (await once(onward, 'response')) as [IncomingMessage];
       const text = await answer.toArray();
-      // It did not wait that long.
+      // The agent has given up before the answer.
       if (incoming.socket.destroyed) return;
       exchange.status = answer.statusCode!;
       outgoing.writeHead(exchange.status).end(text.join(''));
     } catch {
-      // As if the agent had been connected to the one that is gone.
+      // Passes the broken connection of a killed Worker on to the agent.
       incoming.socket.destroy();
     } finally {
       this.#inFlight -= 1;
@@ -282,17 +280,17 @@ export class Witness {
   }
 }
 
-/** What became of the check-ins: answered to the agent, and kept. */
+/** The outcome of all check-ins. */
 export interface Account {
   readonly accepted: number;
   readonly stored: number;
-  /** Stored, but the agent did not hear of it, so it reported the same again. */
+  /** Stored, but the agent received no 204, so it reported the same again. */
   readonly twice: readonly Exchange[];
   /** Answered with 204, but not stored. */
   readonly lost: readonly Exchange[];
 }
 
-/** Compares what was answered with what is stored. No exchange may be stored more than once. */
+/** Compares answers with stored points. Asserts that no exchange is stored more than once. */
 export function account({ exchanges }: Witness, points: readonly JsonPoint[]): Account {
   const stored = new Set(points.map(({ blobs }) => Number(blobs[6])));
   assert.equal(stored.size, points.length, 'each point is of an exchange of its own');

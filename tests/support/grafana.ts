@@ -1,16 +1,15 @@
 /**
- * What Altinity's plugin for ClickHouse (vertamedia-clickhouse-datasource) makes of a dashboard's
- * queries, and of the answers: as much of it as the dashboard uses, so that its queries can be run
- * without Grafana. Written from what the plugin's source does (github.com/Altinity/clickhouse-grafana,
- * versions 3.x), not copied from it:
+ * Expands queries and reads answers like Altinity's ClickHouse plugin (vertamedia-clickhouse-datasource), as
+ * far as the dashboard needs it, to run its queries without Grafana. Written after the behaviour of the plugin
+ * (github.com/Altinity/clickhouse-grafana, versions 3.x), not copied from its source:
  *
- * 1. `$conditionalTest(SQL, $variable)` becomes SQL, or nothing where the variable is at All
- *    (`conditionalTest` in src/datasource/helpers).
- * 2. `${variable:sqlstring}` is Grafana's own format: the values in single quotes, those within them
- *    doubled, separated by commas. A plain `$variable` is not used: the plugin leaves out the quotes
- *    of what looks like a number, and then a text is compared with a number.
- * 3. The plugin's macros are replaced as text (`replace` and `getTimeSeries` in
- *    pkg/eval/eval_query.go). `$table` is not used: it puts `default.` before the name.
+ * 1. `$conditionalTest(SQL, $variable)` becomes SQL, or nothing if the variable is All (`conditionalTest` in
+ *    src/datasource/helpers).
+ * 2. `${variable:sqlstring}` is Grafana's own format: comma-separated values in single quotes, with quotes in
+ *    them doubled. The dashboard avoids a plain `$variable`: the plugin does not quote a value that looks like a
+ *    number, so a string would be compared with a number.
+ * 3. The plugin's macros are replaced as text (`replace` and `getTimeSeries` in pkg/eval/eval_query.go). The
+ *    dashboard avoids `$table`, which puts `default.` before the name.
  * 4. ` FORMAT JSON` is appended (`seriesQuery` in src/datasource/datasource.ts).
  */
 
@@ -21,25 +20,25 @@ export interface Target {
   readonly dateTimeColDataType: string;
 }
 
-/** What is chosen at the top of a dashboard. */
+/** The user's choices at the top of a dashboard. */
 export interface Selection {
   /** The time range, in milliseconds since 1970. */
   readonly from: number;
   readonly to: number;
-  /** The length of a step, in seconds, which Grafana derives from the time range. */
+  /** The length of a step, in seconds; Grafana derives it from the time range. */
   readonly interval: number;
-  /** The chosen values of each variable. */
+  /** The selected values of each variable. */
   readonly variables: Readonly<Record<string, 'All' | readonly string[]>>;
 }
 
-/** The macros that are known here; the plugin has more. */
+/** The supported macros; the plugin has more. */
 const MACROS = new Set(['timeSeries', 'timeFilter', 'from', 'to', 'interval', 'conditionalTest']);
 
 /** All that Grafana or the plugin would replace: `$name` and `${name:format}`, without the `$`. */
 export const references = (query: string): string[] =>
   [...query.matchAll(/\$(\w+|\{[^}]*\})/g)].map(([, name]) => name);
 
-/** A panel's query as it is sent. */
+/** The query that a panel sends. */
 export function expand(target: Target, selection: Selection): string {
   const query = variables(target.query, selection);
   const { dateTimeColDataType: column } = target;
@@ -57,7 +56,7 @@ export function expand(target: Target, selection: Selection): string {
   return `${expanded} FORMAT JSON`;
 }
 
-/** The query of a variable as it is sent: only `$from` and `$to` work there in all versions. */
+/** The query that a variable sends: only `$from` and `$to` work there in all versions. */
 export function expandVariable(query: string, selection: Selection): string {
   const { from, to } = bounds(selection);
   const expanded = query.replaceAll('$from', from).replaceAll('$to', to);
@@ -103,7 +102,7 @@ export interface Answer {
   readonly data: readonly Readonly<Record<string, unknown>>[];
 }
 
-/** The cells of a table: what ClickHouse calls a number becomes one, even if it comes as a text. */
+/** The rows of a table; converts numeric columns, which may arrive as strings, to numbers. */
 export const table = ({ meta, data }: Answer): Record<string, unknown>[] =>
   data.map((row) =>
     Object.fromEntries(
@@ -115,8 +114,8 @@ export const table = ({ meta, data }: Answer): Record<string, unknown>[] =>
   );
 
 /**
- * The series of a graph by name, each as pairs of time and value. The first column is the time in
- * milliseconds; if the query groups by another one, that names the series, else the other columns do.
+ * The series of a graph by name, as pairs of time and value. The first column is the time in milliseconds.
+ * Further columns of GROUP BY name the series; without them, the value columns do.
  */
 export function timeSeries(query: string, { meta, data }: Answer): Record<string, [number, number][]> {
   const [time] = meta.map(({ name }) => name);

@@ -1,4 +1,4 @@
-/** Kills workerd while agents check in, and adds up what was reported. */
+/** Kills workerd while agents check in, and adds up the reported deltas. */
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -25,29 +25,26 @@ import { startWorkerd, type Workerd } from '../../harness/workerd.ts';
 
 export interface Plan {
   readonly machines: number;
-  /** How often workerd is killed while no answer is on its way, and all that was accepted is stored. */
+  /** Kills while no check-in is in flight and all accepted ones are stored. */
   readonly quiet: number;
-  /** How often it is killed at any moment. */
+  /** Kills at a random moment. */
   readonly random: number;
-  /** How often it is killed while a check-in or its answer is on its way. */
+  /** Kills while a check-in is in flight. */
   readonly midway: number;
 }
 
 export interface Outcome {
-  /** By machine: the sums over all points. */
+  /** Sums over all points, by machine. */
   readonly reported: Readonly<Record<string, Deltas>>;
-  /** By machine: what happened, and what was reported twice, less what was accepted but not stored. */
+  /** `happened` plus what was reported twice, minus what was accepted but not stored. */
   readonly expected: Readonly<Record<string, Deltas>>;
-  /** By machine: what happened, by its own account. */
+  /** The true deltas, by machine. */
   readonly happened: Readonly<Record<string, Deltas>>;
   readonly account: Account;
   readonly summary: string;
 }
 
-/**
- * Runs agents against a workerd that is killed with SIGKILL and started anew, over the same points, as
- * the plan says; then lets them report the rest.
- */
+/** Runs agents against a workerd that is killed and restarted over the same points; then lets them report the rest. */
 export async function killAndRestart(t: TestContext, plan: Plan): Promise<Outcome> {
   const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-kills-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
@@ -64,7 +61,7 @@ export async function killAndRestart(t: TestContext, plan: Plan): Promise<Outcom
   for (const machine of machines) machine.start(witness.url);
   const answers = ({ sandboxId }: Machine) =>
     witness.exchanges.filter((exchange) => exchange.sandboxId === sandboxId).map(({ status }) => status);
-  await until(() => machines.every((machine) => answers(machine).includes(204)), 'each was heard');
+  await until(() => machines.every((machine) => answers(machine).includes(204)), 'each agent checked in');
   const traffic = setInterval(() => {
     const upTo = (bytes: number) => 1 + Math.trunc(Math.random() * bytes);
     for (const machine of machines) machine.transfer(upTo(10_000), upTo(1_000));
@@ -75,15 +72,15 @@ export async function killAndRestart(t: TestContext, plan: Plan): Promise<Outcom
     await delay(500 + Math.random() * 1_500);
     await witness.hold();
     const accepted = witness.exchanges.filter(({ status }) => status === 204).length;
-    await until(async () => (await allPoints(store)).length === accepted, 'all that was accepted is stored');
+    await until(async () => (await allPoints(store)).length === accepted, 'all accepted check-ins are stored');
     await restart();
-    // Before anything is on its way again.
+    // Before the next check-in is in flight.
     const { twice, lost } = account(witness, await allPoints(store));
-    assert.deepEqual([twice, lost], [[], []], 'nobody can have been misunderstood');
+    assert.deepEqual([twice, lost], [[], []], 'every answer matches the store');
     witness.release();
   }
   for (let kill = 0; kill < plan.random; kill += 1) {
-    // Some of the restarted ones do not live to see their first check-in.
+    // Some kills come before the first check-in after a restart.
     await delay(Math.random() * 2_000);
     await restart();
   }
@@ -91,7 +88,7 @@ export async function killAndRestart(t: TestContext, plan: Plan): Promise<Outcom
   for (let kill = 0; kill < plan.midway; kill += 1) {
     await delay(Math.random() * 1_000);
     const deadline = Date.now() + 10_000;
-    // Polling without a pause: what is looked for lasts a few milliseconds.
+    // Polls without a pause, because a check-in is in flight for a few milliseconds only.
     while (witness.inFlight === 0 && Date.now() < deadline) await new Promise(setImmediate);
     await delay(Math.random() * 3);
     await restart();
@@ -99,13 +96,13 @@ export async function killAndRestart(t: TestContext, plan: Plan): Promise<Outcom
 
   clearInterval(traffic);
   await Promise.all(machines.map((machine) => machine.hold()));
-  // The last check-in reports all that is left; but an agent that has to wait is asked too soon.
-  await until(() => machines.every((machine) => answers(machine).at(-1) === 204), 'each is heard again');
+  // The last check-in reports the rest, but an agent that still backs off would not send it.
+  await until(() => machines.every((machine) => answers(machine).at(-1) === 204), 'each agent checks in again');
   await Promise.all(machines.map((machine) => machine.stop()));
   await until(async () => {
     const { lost } = account(witness, await allPoints(store));
     return lost.length === 0;
-  }, 'what was accepted is stored', 2_000).catch(() => undefined);
+  }, 'all accepted check-ins are stored', 2_000).catch(() => undefined);
 
   const points = await allPoints(store);
   const kept = account(witness, points);

@@ -1,16 +1,16 @@
-/** Finds secrets in what programs print, answer and keep: as they are, encoded, or in part. */
+/** Finds secrets in outputs, answers and files: plain, encoded, or in part. */
 
-/** As few characters of a secret as count as a leak. */
+/** The fewest characters of a secret that count as a leak. */
 const PART = 12;
 
-/** The characters of base64 that a text has wherever it stands in what is encoded. */
+/** The base64 characters that depend only on the secret, if `before` bytes precede it. */
 const inBase64 = (secret: string, before: number): string =>
   Buffer.concat([Buffer.alloc(before), Buffer.from(secret)])
     .toString('base64')
     .replace(/=*$/, '')
     .slice(Math.ceil((before * 8) / 6), Math.floor(((before + Buffer.byteLength(secret)) * 8) / 6));
 
-/** What a secret can look like, by the name of the encoding. */
+/** The forms of a secret, by the name of the encoding. */
 export function forms(secret: string): Map<string, string[]> {
   const parts = [];
   for (let at = 0; at + PART <= secret.length; at += 1) parts.push(secret.slice(at, at + PART));
@@ -25,7 +25,7 @@ export function forms(secret: string): Map<string, string[]> {
   ]);
 }
 
-/** What was printed, answered or kept, and where. */
+/** Collected outputs, answers and files. */
 export class Outputs {
   readonly #all: { readonly where: string; readonly text: string }[] = [];
 
@@ -33,7 +33,7 @@ export class Outputs {
     this.#all.push({ where, text: text.toString('latin1') });
   }
 
-  /** Whether a text shows, so that something was there to be looked at. */
+  /** Lets a test assert that the outputs contain what it expects there. */
   includes(text: string): boolean {
     return this.#all.some((one) => one.text.includes(text));
   }
@@ -42,9 +42,9 @@ export class Outputs {
     return this.#all.reduce((sum, { text }) => sum + text.length, 0);
   }
 
-  /** Where which secret shows, and how. */
+  /** Describes each leak: place, secret and form. */
   leaks(secrets: Readonly<Record<string, string>>): string[] {
-    // The digits of hexadecimal numbers may be of either case.
+    // Hexadecimal digits may be in either case.
     const texts = this.#all.map((all) => ({ ...all, lower: all.text.toLowerCase() }));
     return Object.entries(secrets).flatMap(([name, secret]) =>
       [...forms(secret)].flatMap(([form, looks]) =>

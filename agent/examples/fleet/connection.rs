@@ -14,10 +14,10 @@ use ureq::{Agent, Error};
 use crate::machine::Machine;
 use crate::report::Done;
 
-/// After a check-in without an answer, so that a server that is gone is not knocked at in a loop.
+/// Pause after a check-in without an answer, so that an unreachable server causes no tight loop.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How far the time between two check-ins of a sandbox is stretched or shortened by chance.
+/// Largest random change of a sandbox's interval, as a fraction in either direction.
 const JITTER: f64 = 0.1;
 
 /// Ends all waiting.
@@ -46,12 +46,12 @@ impl Stop {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Completion {
     pub(crate) sandboxes: usize,
-    /// Per second, of all of these together.
+    /// Check-ins per second of all sandboxes together.
     pub(crate) rate: f64,
 }
 
 impl Completion {
-    /// Between one check-in of a sandbox and its next.
+    /// Time between two check-ins of a sandbox.
     #[expect(clippy::cast_precision_loss, reason = "a number of sandboxes")]
     fn interval(self) -> Duration {
         Duration::try_from_secs_f64(self.sandboxes as f64 / self.rate).unwrap_or(Duration::MAX)
@@ -76,7 +76,7 @@ impl Connection {
             .max_idle_connections(idle)
             .max_idle_connections_per_host(idle)
             .http_status_as_error(false)
-            // As the agent has them.
+            // The agent's buffer sizes.
             .input_buffer_size(16 * 1024)
             .output_buffer_size(16 * 1024)
             .user_agent(concat!("kiloclaw-fleet/", env!("CARGO_PKG_VERSION")))
@@ -85,8 +85,7 @@ impl Connection {
         Self { agent, url, stop }
     }
 
-    /// Lets the machines check in until `end`: at their completion, or without one as fast as there are
-    /// answers.
+    /// Lets the machines check in until `end`: at their rate, or without one as fast as answers arrive.
     pub(crate) fn run(
         &self,
         mut machines: Vec<Machine>,
@@ -97,7 +96,7 @@ impl Connection {
         let mut done = Done::default();
         let mut due = BinaryHeap::with_capacity(machines.len());
         for (i, machine) in machines.iter_mut().enumerate() {
-            // Without a completion the order is all that counts.
+            // Without a rate, only the order counts.
             let wait =
                 completion.map(|completion| completion.interval().mul_f64(machine.rng().f64()));
             due.push(Reverse((start + wait.unwrap_or_default(), i)));
@@ -113,7 +112,7 @@ impl Connection {
             done.took(now - sent, completion.map(|_| now.saturating_duration_since(at)));
             let next = completion.map_or(now, |completion| {
                 let stretched = 1.0 + JITTER * (2.0 * machine.rng().f64() - 1.0);
-                // What could not be sent in time is not sent in a bunch later.
+                // Late check-ins are not sent in a burst.
                 at.checked_add(completion.interval().mul_f64(stretched)).unwrap_or(end).max(now)
             });
             due.push(Reverse((next, i)));
@@ -144,7 +143,7 @@ impl Connection {
             .content_type("application/json")
             .send(&body);
         match answer {
-            // The contract's: any other 2xx would be as wrong as a 500.
+            // The contract accepts with 204 only: any other 2xx is as wrong as a 500.
             Ok(response) if response.status() == StatusCode::NO_CONTENT => {
                 machine.accepted(sent);
                 done.accepted();
@@ -166,7 +165,7 @@ impl Connection {
     }
 }
 
-/// Why there was no answer, in few enough words to be counted by.
+/// Why there was no answer, in few words, as failures are counted by them.
 fn reason(error: &Error) -> String {
     match error {
         Error::Timeout(timeout) => format!("timeout ({timeout})"),

@@ -14,13 +14,13 @@ use kiloclaw_check_in::{CheckIn, GatewaySecrets};
 use serde::Serialize;
 use ureq::http::HeaderValue;
 
-/// More than a check-in ever reports, small enough that sums over millions are exact as doubles.
+/// Bounds of the traffic between check-ins, small enough that sums over millions are exact as doubles.
 const MOST_BYTES_IN: u64 = 100_000;
 const MOST_BYTES_OUT: u64 = 50_000;
-/// A process is restarted between one check-in in so many and the next.
+/// On average, one check-in in this many is preceded by a restart.
 const RESTART_ONE_IN: u32 = 50;
 
-/// The two headers that let a sandbox in.
+/// The two credential headers of a sandbox.
 #[derive(Debug)]
 pub(crate) struct Credentials {
     pub(crate) authorization: HeaderValue,
@@ -42,7 +42,7 @@ impl Credentials {
     }
 }
 
-/// What a sandbox reported or has yet to report.
+/// Counters that a sandbox has reported, or has yet to report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Deltas {
@@ -69,17 +69,17 @@ impl Deltas {
     }
 }
 
-/// A check-in that was sent, and whose answer never came: nobody but the store knows.
+/// A check-in without an answer: only the store shows whether it was accepted.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct LostAnswer {
-    /// The `uptimeSeconds` that it reported.
+    /// The reported `uptimeSeconds`.
     attempt: u64,
     #[serde(flatten)]
     reported: Deltas,
 }
 
-/// The final account of a sandbox.
+/// The totals of a sandbox at the end.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Account {
@@ -88,19 +88,18 @@ pub(crate) struct Account {
     pub(crate) accepted: u64,
     /// The sum of what they reported.
     pub(crate) reported: Deltas,
-    /// What happened: without lost answers, the sum of what was reported and what is unreported.
+    /// What happened: without lost answers, `reported` plus `unreported`.
     pub(crate) happened: Deltas,
     /// What no accepted check-in has reported yet.
     pub(crate) unreported: Deltas,
     pub(crate) lost_answers: Vec<LostAnswer>,
 }
 
-/// A simulated sandbox.
 #[derive(Debug)]
 pub(crate) struct Machine {
     rng: Rng,
     now: Credentials,
-    /// From when on others are used.
+    /// The time from which the next credentials are used.
     next: Option<(Duration, Credentials)>,
     ledger: Ledger,
     readings: Readings,
@@ -108,14 +107,14 @@ pub(crate) struct Machine {
     account: Account,
 }
 
-/// A check-in on its way: what to do when its end is known.
+/// A check-in in flight.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent {
     unreported: Unreported,
 }
 
 impl Machine {
-    /// A sandbox that moves over to the credentials of `next` at that time after the start.
+    /// A sandbox that moves over to the credentials of `next` at their time after the start.
     pub(crate) fn new(
         sandbox_id: String,
         seed: u64,
@@ -134,13 +133,13 @@ impl Machine {
             restarts: Some(rng.u64(..100)),
         };
         let mut ledger = Ledger::default();
-        // What later readings are measured against.
+        // The baseline of later readings.
         ledger.observe(&readings, &Interfaces::default());
         let account = Account { sandbox_id, ..Account::default() };
         Self { rng, now, next, ledger, readings, attempts: 0, account }
     }
 
-    /// The random source that is this sandbox's own.
+    /// The sandbox's own random source.
     pub(crate) fn rng(&mut self) -> &mut Rng {
         &mut self.rng
     }
@@ -153,11 +152,10 @@ impl Machine {
         }
     }
 
-    /// Lets something happen, and builds the body of a check-in that reports it, with all that
-    /// is unreported from before.
+    /// Simulates traffic and restarts, and builds the body of a check-in with all unreported counters.
     ///
-    /// `uptimeSeconds` counts the attempts of this sandbox: so every stored point differs from
-    /// every other, and a check-in that was stored twice would be seen.
+    /// `uptimeSeconds` counts the attempts of this sandbox, so all its stored points differ, and a
+    /// check-in that is stored twice is noticed.
     pub(crate) fn check_in(&mut self) -> serde_json::Result<(String, Sent)> {
         let happened = Deltas {
             restarts: u64::from(self.rng.u32(..RESTART_ONE_IN) == 0),
@@ -193,20 +191,18 @@ impl Machine {
         Ok((serde_json::to_string(&check_in)?, Sent { unreported }))
     }
 
-    /// It was accepted.
     pub(crate) fn accepted(&mut self, sent: Sent) {
         self.ledger.settle(sent.unreported);
         self.account.accepted += 1;
         self.account.reported.add(sent.unreported.into());
     }
 
-    /// No answer came. What it reported stays unreported.
+    /// No answer came, so the counters stay unreported.
     pub(crate) fn lost_answer(&mut self, sent: Sent) {
         let lost_answer = LostAnswer { attempt: self.attempts, reported: sent.unreported.into() };
         self.account.lost_answers.push(lost_answer);
     }
 
-    /// The final account.
     pub(crate) fn into_account(self) -> Account {
         Account { unreported: self.ledger.unreported().into(), ..self.account }
     }

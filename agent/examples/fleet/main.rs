@@ -1,9 +1,9 @@
 //! A fleet without machines: thousands of simulated sandboxes that check in over a few connections.
 //!
-//! Each sandbox has the gateway token that is its own, a [ledger](kiloclaw_agent::report::ledger) like the
-//! agent's, and counters that only go up. What a refused check-in reported is in the next one.
-//! At the end there is a summary, and with `--report` all of it in JSON: for each sandbox what was
-//! accepted, and which check-ins were left without an answer, so that a store can be compared.
+//! Each sandbox has its own gateway token, a [ledger](kiloclaw_agent::report::ledger) like the agent's, and
+//! counters that only grow. After a refusal, the next check-in reports the same counters again.
+//! The program prints a summary. `--report` writes JSON to compare with a store: what each sandbox reported
+//! in accepted check-ins, and its check-ins without an answer.
 //!
 //! `tests/load/load.ts` runs it against the built Worker.
 
@@ -31,7 +31,7 @@ use crate::connection::{Completion, Connection, Stop};
 use crate::machine::{Credentials, Machine};
 use crate::report::Report;
 
-/// What a thread has on its stack, in bytes: there can be thousands of them.
+/// Stack size of a thread: there can be thousands.
 const STACK_BYTES: usize = 512 * 1024;
 
 /// Simulates a fleet that checks in, and prints the results.
@@ -42,7 +42,7 @@ struct Arguments {
     #[arg(long, default_value = "http://127.0.0.1:8787/api/controller/checkin")]
     url: Uri,
 
-    /// How many sandboxes there are.
+    /// Number of sandboxes.
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     sandboxes: usize,
 
@@ -50,19 +50,19 @@ struct Arguments {
     #[arg(long, required_unless_present = "as_fast_as_possible")]
     rate: Option<f64>,
 
-    /// The next check-in on a connection as soon as there is an answer.
+    /// Send the next check-in on a connection as soon as the answer arrives.
     #[arg(long, conflicts_with = "rate")]
     as_fast_as_possible: bool,
 
-    /// How long, as `15s` or `10m`. SIGINT and SIGTERM end it sooner, with a report all the same.
+    /// Duration, such as `15s` or `10m`. SIGINT and SIGTERM end it earlier, also with a report.
     #[arg(long, value_parser = humantime::parse_duration, default_value = "15s")]
     duration: Duration,
 
-    /// How many connections, each kept open for many check-ins, one at a time.
+    /// Number of connections, each kept open for many check-ins, one at a time.
     #[arg(long, value_name = "N", default_value_t = 16)]
     connections: usize,
 
-    /// A new connection for each check-in, as the agent has it: it checks in every five minutes.
+    /// Open a new connection for each check-in, like the agent, which checks in every five minutes.
     #[arg(long)]
     no_keep_alive: bool,
 
@@ -70,19 +70,19 @@ struct Arguments {
     #[arg(long, value_parser = humantime::parse_duration, default_value = "10s")]
     timeout: Duration,
 
-    /// What all chance is made of: the same seed, the same fleet.
+    /// Random seed: the same seed makes the same fleet.
     #[arg(long, default_value_t = 1)]
     seed: u64,
 
-    /// What the sandboxes' ids start with.
+    /// Prefix of the sandboxes' ids.
     #[arg(long, default_value = "fleet-")]
     prefix: String,
 
-    /// From when on the sandboxes move over to the next credentials, one after the other.
+    /// When the sandboxes begin to move over to the next credentials, one after the other.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, requires = "moved_by")]
     move_from: Option<Duration>,
 
-    /// By when the last one has moved over.
+    /// When the last sandbox has moved over.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, requires = "move_from")]
     moved_by: Option<Duration>,
 
@@ -94,7 +94,7 @@ struct Arguments {
     #[arg(long, env = "KILOCODE_API_KEY", hide_env_values = true)]
     api_key: Secret,
 
-    /// What the gateway tokens are derived from.
+    /// The secret that gateway tokens are derived from.
     #[arg(long, env = "GATEWAY_TOKEN_SECRET", hide_env_values = true)]
     gateway_token_secret: Secret,
 
@@ -102,7 +102,7 @@ struct Arguments {
     #[arg(long, env = "NEXT_KILOCODE_API_KEY", hide_env_values = true)]
     next_api_key: Option<Secret>,
 
-    /// What the gateway tokens are derived from after `--move-from`.
+    /// The secret after `--move-from`.
     #[arg(long, env = "NEXT_GATEWAY_TOKEN_SECRET", hide_env_values = true)]
     next_gateway_token_secret: Option<Secret>,
 }
@@ -120,7 +120,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let end = start + arguments.duration;
     let count = arguments.connections.clamp(1, machines.len().max(1));
     let completion = arguments.rate.map(|rate| Completion { sandboxes: arguments.sandboxes, rate });
-    // Dealt out like cards, so that no connection has only those who move over first.
+    // Round-robin, so that no connection has only the sandboxes that move over first.
     let mut hands: Vec<Vec<Machine>> = (0..count).map(|_| Vec::new()).collect();
     for (hand, machine) in (0..count).cycle().zip(machines) {
         if let Some(hand) = hands.get_mut(hand) {

@@ -1,4 +1,4 @@
-//! What came of it.
+//! The results.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,13 +9,13 @@ use serde::{Serialize, Serializer};
 
 use crate::machine::{Account, Deltas};
 
-/// The longest time that is counted separately, in microseconds; longer ones count as this.
+/// The longest time that is counted separately; longer times count as this.
 const LONGEST_MICROS: u64 = 120_000_000;
 
-/// Two digits: a thousand connections each have histograms of their own.
+/// Significant digits: two save memory, as each of a thousand connections has its own histograms.
 const DIGITS: u8 = 2;
 
-/// How long something took, over and over.
+/// A histogram of durations.
 #[derive(Clone, Debug)]
 pub(crate) struct Times(Histogram<u32>);
 
@@ -72,7 +72,7 @@ impl Serialize for Times {
     }
 }
 
-/// What came of the check-ins of one connection.
+/// The results of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Done {
     accepted: u64,
@@ -88,17 +88,17 @@ impl Done {
         self.accepted += 1;
     }
 
-    /// It was answered with this status and code.
+    /// `what` is the status and the code.
     pub(crate) fn refused(&mut self, what: String) {
         *self.refusals.entry(what).or_default() += 1;
     }
 
-    /// It was not answered, for this reason.
+    /// No answer came.
     pub(crate) fn failed(&mut self, why: String) {
         *self.transport_errors.entry(why).or_default() += 1;
     }
 
-    /// It took so long from when it was sent and, if there was a completion, from when it was due.
+    /// Records the time since the check-in was sent and, if there is a rate, since it was due.
     pub(crate) fn took(&mut self, latency: Duration, from_due: Option<Duration>) {
         self.latency.record(latency);
         if let Some(from_due) = from_due {
@@ -107,7 +107,7 @@ impl Done {
     }
 }
 
-/// What came of all check-ins.
+/// The results of all connections.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Report {
@@ -115,11 +115,11 @@ pub(crate) struct Report {
     accepted: u64,
     /// By status and code.
     refusals: BTreeMap<String, u64>,
-    /// By reason. Whether the Worker took these, their senders do not know.
+    /// By reason. The Worker may have accepted these check-ins.
     transport_errors: BTreeMap<String, u64>,
-    /// From sending to answer, or to giving up.
+    /// From sending to the answer or the timeout.
     latency: Times,
-    /// The same from when it was due: a connection that waits delays who is next, too.
+    /// The same from the due time: a slow answer also delays the next check-in of its connection.
     from_due: Times,
     reported: Deltas,
     unreported: Deltas,

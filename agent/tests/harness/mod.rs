@@ -1,4 +1,4 @@
-//! What the tests of the daemons share: a server that takes check-ins, and a running agent.
+//! Shared by the daemon tests: a server that takes check-ins, and a running agent.
 
 #![expect(unreachable_pub, reason = "public to the tests that share it")]
 #![allow(dead_code, reason = "not every test needs all of it")]
@@ -18,12 +18,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// What must never show.
 pub const API_KEY: &str = "key-that-must-not-show";
-/// What must never show.
 pub const GATEWAY_TOKEN: &str = "token-that-must-not-show";
 
-/// Far longer than anything here takes on a busy machine.
+/// Far longer than any step takes on a busy machine.
 pub const AMPLE: Duration = Duration::from_mins(1);
 
 /// Takes check-ins until the test ends.
@@ -33,7 +31,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Answers the check-in number `n`, from 0, with what `refuse` says; `None` is a 204.
+    /// `refuse` gets the number of the check-in, from 0; `None` accepts it with a 204.
     pub fn new(refuse: impl Fn(usize) -> Option<Refusal> + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}{CHECK_IN_PATH}", listener.local_addr().unwrap());
@@ -75,12 +73,11 @@ impl Server {
         &self.url
     }
 
-    /// Accepts all.
     pub fn accepting() -> Self {
         Self::new(|_| None)
     }
 
-    /// The next check-in that is like this, `accepted` being whether it was.
+    /// The next matching check-in, with an additional field `accepted`.
     pub fn check_in(&self, wanted: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + AMPLE;
         let mut last = Value::Null;
@@ -97,7 +94,7 @@ impl Server {
     }
 }
 
-/// A machine: where an agent keeps its files.
+/// A machine with the files of one agent.
 pub struct Machine {
     directory: TempDir,
 }
@@ -115,7 +112,7 @@ impl Machine {
         self.directory.path().join(name)
     }
 
-    /// Sets the counters of eth0, in one step: the agent may be reading.
+    /// Sets the counters of eth0 atomically, as the agent may be reading.
     pub fn transfer(&self, bytes_in: u64, bytes_out: u64) {
         let text = format!(
             "Inter-| Receive | Transmit\n face |bytes\n    \
@@ -126,14 +123,14 @@ impl Machine {
         fs::rename(self.path("net/new"), self.path("net/dev")).unwrap();
     }
 
-    /// The agent's command line, checking in at once and every second.
+    /// The command line of an agent that checks in at once and every second.
     pub fn command(&self, command: &str, server: &Server) -> Command {
         let mut agent = Command::new(env!("CARGO_BIN_EXE_kiloclaw-agent"));
         agent
             .arg(command)
             .args(["--initial-delay=0", "--interval=1", "--jitter=0"])
             .env_clear()
-            // By which tools/reap finds it.
+            // tools/reap finds the agent by this variable.
             .envs(env::var_os("KILOCLAW_RUN").map(|run| ("KILOCLAW_RUN", run)))
             .env("PATH", "/usr/bin:/bin")
             .env("KILOCLAW_CHECKIN_URL", &server.url)
@@ -154,13 +151,13 @@ impl Machine {
     }
 }
 
-/// Whether there is such a process, and it has not ended.
+/// Whether the process exists and is no zombie.
 pub fn is_there(pid: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
     stat.is_ok_and(|stat| !stat.rsplit_once(") ").unwrap().1.starts_with('Z'))
 }
 
-/// Waits until something is so.
+/// Waits until the condition holds.
 pub fn eventually(so: impl Fn() -> bool) {
     let deadline = Instant::now() + AMPLE;
     let (_sender, never) = mpsc::channel::<()>();
@@ -170,16 +167,15 @@ pub fn eventually(so: impl Fn() -> bool) {
     }
 }
 
-/// A file that stays as it is.
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
-/// A running agent. One that is left behind by a failed test is killed.
+/// A running agent, killed if the test fails.
 pub struct Agent {
     child: Child,
     lines: Receiver<String>,
-    /// What it and its command wrote so far.
+    /// Output of the agent and its command so far.
     pub output: String,
 }
 
@@ -188,11 +184,11 @@ impl Agent {
         Self::logging_to(command, Stdio::piped())
     }
 
-    /// With standard error elsewhere.
+    /// Redirects standard error.
     pub fn logging_to(command: &mut Command, errors: impl Into<Stdio>) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
         let mut child = command.spawn().unwrap();
-        // What is still open in here would not be closed when the agent ends.
+        // The test's own copy would keep the pipe open after the agent's end.
         command.stderr(Stdio::null());
         let (sender, lines) = mpsc::channel();
         let pass = |pipe: Box<dyn Read + Send>, to: mpsc::Sender<String>| {
@@ -211,7 +207,7 @@ impl Agent {
         self.child.id()
     }
 
-    /// The next line, of the log or of the command's output, that holds this.
+    /// The next line of the log or the command's output that contains `wanted`.
     pub fn line(&mut self, wanted: &str) -> String {
         let deadline = Instant::now() + AMPLE;
         loop {
@@ -231,15 +227,15 @@ impl Agent {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Asks it to end, and waits until it has; no secret may have shown.
+    /// Sends SIGTERM and waits, as [`ended`](Self::ended) does.
     pub fn stop(mut self) -> (ExitStatus, String) {
         self.signal(Signal::TERM);
         self.ended()
     }
 
-    /// Waits until it has ended.
+    /// Waits for the agent's end, and asserts that it printed no secret.
     pub fn ended(&mut self) -> (ExitStatus, String) {
-        // Both pipes are closed once it and its command are gone.
+        // Both pipes close when the agent and its command are gone.
         while let Ok(line) = self.lines.recv_timeout(AMPLE) {
             self.output.push_str(&line);
             self.output.push('\n');
@@ -255,7 +251,7 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // It may have ended; nothing else has its id until it is waited for.
+        // The agent may have ended; no other process gets its id before `wait`.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! What stands around the program in tests: a machine, servers with and without TLS, a proxy.
+//! The program's surroundings in tests: a machine, servers with and without TLS, a proxy.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
@@ -27,19 +27,18 @@ pub(crate) const SANDBOX_ID: &str = "sandbox-1";
 /// Long enough for a busy machine.
 pub(crate) const AMPLE: Duration = Duration::from_secs(30);
 
-/// The token of a sandbox.
 pub(crate) fn token(sandbox_id: &str) -> String {
     GatewaySecrets::new(TOKEN_SECRET).unwrap().token(sandbox_id).expose().to_owned()
 }
 
-/// How the program ended.
+/// Exit code and output.
 pub(crate) struct Run {
     pub(crate) code: i32,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
-/// Runs it; whatever it is asked to do, no secret may show.
+/// Runs the program, and asserts that it prints no secret.
 pub(crate) fn run(command: &mut Command) -> Run {
     let output = command.output().unwrap();
     let run = Run {
@@ -54,7 +53,7 @@ pub(crate) fn run(command: &mut Command) -> Run {
     run
 }
 
-/// A machine: its kernel's files, and what its tests put beside them.
+/// A machine: its `/proc` files, and the files of its test.
 pub(crate) struct Machine {
     directory: TempDir,
 }
@@ -75,7 +74,6 @@ impl Machine {
         self.directory.path().join(name)
     }
 
-    /// Writes a file.
     pub(crate) fn put(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -83,7 +81,7 @@ impl Machine {
         path
     }
 
-    /// The program on this machine, with nothing amiss but what the test adds.
+    /// The program on this machine, with valid settings.
     pub(crate) fn agent(&self, subcommand: &str, url: &str) -> Command {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
         let mut command = Command::new(env!("CARGO_BIN_EXE_kiloclaw-agent"));
@@ -103,7 +101,6 @@ impl Machine {
     }
 }
 
-/// A request as it came in.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) head: String,
@@ -111,7 +108,7 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// `None` if the connection is closed before there is one, or is of another kind.
+    /// `None` if the connection closes first, or does not carry HTTP.
     fn read(stream: &mut impl Read) -> Option<Self> {
         let mut reader = BufReader::new(stream);
         let mut head = String::new();
@@ -133,13 +130,13 @@ impl Request {
         })
     }
 
-    /// The method and what comes behind it.
+    /// The method and the request target.
     pub(crate) fn target(&self) -> (&str, &str) {
         let mut words = self.head.split(' ');
         (words.next().unwrap(), words.next().unwrap())
     }
 
-    /// The first value of a parameter of the query, as the Worker reads it.
+    /// The first value of a query parameter, as the Worker reads it.
     fn parameter(&self, name: &str) -> Option<&str> {
         let (_, query) = self.target().1.split_once('?')?;
         query
@@ -149,7 +146,7 @@ impl Request {
     }
 }
 
-/// Answers every request, each on a connection of its own.
+/// Answers every request, each on its own connection.
 pub(crate) struct Server {
     pub(crate) address: String,
     pub(crate) requests: Receiver<Request>,
@@ -172,7 +169,7 @@ impl Server {
             let Some(request) = Request::read(&mut stream) else { return };
             let answer = answer(&request);
             let _ = sender.send(request);
-            // Who asked may be gone.
+            // The client may be gone.
             let _ = stream.write_all(answer.as_bytes()).and_then(|()| stream.flush());
         });
         Self { address, requests }
@@ -186,7 +183,7 @@ impl Server {
         format!("http://{}{CHECK_IN_PATH}", self.address)
     }
 
-    /// As https, under another name of the same machine.
+    /// The https URL under this host name.
     pub(crate) fn https(&self, host: &str) -> String {
         let port = self.address.rsplit(':').next().unwrap();
         format!("https://{host}:{port}{CHECK_IN_PATH}")
@@ -201,7 +198,7 @@ impl Server {
 trait Stream: Read + Write {}
 impl<S: Read + Write> Stream for S {}
 
-/// Takes connections until the test ends, one at a time; its address.
+/// Takes connections until the test ends, one at a time; returns the address.
 pub(crate) fn listen(take: impl Fn(TcpStream) + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -215,7 +212,7 @@ pub(crate) fn listen(take: impl Fn(TcpStream) + Send + 'static) -> String {
     address
 }
 
-/// An answer that says what time it is.
+/// An answer with the current time.
 pub(crate) fn answer(status: &str, headers: &str, body: &str) -> String {
     answer_at(SystemTime::now(), status, headers, body)
 }
@@ -238,12 +235,12 @@ pub(crate) fn refuse(refusal: Refusal) -> String {
     answer(&status, &headers.unwrap_or_default(), &refusal.body())
 }
 
-/// Answers as the Worker does, in the same order and with the same code.
+/// Answers like the Worker: the contract's checks in the same order.
 pub(crate) fn telemetry(request: &Request) -> String {
     worker(request, request.parameter(DRY_RUN_PARAMETER)).map_or_else(refuse, |()| accepted())
 }
 
-/// The same from before the dry run.
+/// Answers like an older Worker, without the dry run.
 pub(crate) fn older_telemetry(request: &Request) -> String {
     worker(request, None).map_or_else(refuse, |()| accepted())
 }
@@ -266,10 +263,9 @@ fn worker(request: &Request, dry_run: Option<&str>) -> Result<(), Refusal> {
     }
 }
 
-/// A certificate authority of the tests' own.
+/// The tests' own certificate authority.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    /// Its certificate.
     pub(crate) pem: String,
 }
 
@@ -285,12 +281,12 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
-    /// What a server for `host` needs.
+    /// The TLS configuration of a server for `host`.
     pub(crate) fn server(&self, host: &str) -> Arc<ServerConfig> {
         self.server_until(host, 4096)
     }
 
-    /// With a certificate that ends with the year.
+    /// The certificate expires at the end of `year`.
     pub(crate) fn server_until(&self, host: &str, year: i32) -> Arc<ServerConfig> {
         let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
         params.not_before = date_time_ymd(2000, 1, 1);
@@ -309,7 +305,7 @@ impl Authority {
     }
 }
 
-/// PEM, for which rcgen would need another package.
+/// rcgen's own PEM needs another package.
 fn pem(der: &[u8]) -> String {
     format!("-----BEGIN CERTIFICATE-----\n{}-----END CERTIFICATE-----\n", base64(der, "\n"))
 }
@@ -333,15 +329,14 @@ fn base64(bytes: &[u8], end: &str) -> String {
     text
 }
 
-/// The password of the tests' proxy.
 pub(crate) const PROXY_PASSWORD: &str = "password-that-must-not-show";
 
-/// What the proxy wants to hear.
+/// The header value that the proxy requires.
 pub(crate) fn proxy_authorization() -> String {
     format!("Basic {}", base64(format!("me:{PROXY_PASSWORD}").as_bytes(), ""))
 }
 
-/// A proxy that leads wherever it is asked to, to one server; or that refuses with a status.
+/// A proxy that connects every request to one server, or refuses it with a status.
 pub(crate) struct ConnectProxy {
     pub(crate) address: String,
     pub(crate) requests: Receiver<Request>,
@@ -371,7 +366,7 @@ impl ConnectProxy {
         let address = listen(move |mut client| {
             let Some(request) = Request::read(&mut client) else { return };
             let _ = sender.send(request);
-            // Whoever hangs up has what it wants.
+            // An error means that one side has closed the connection.
             let _ = connect(client);
         });
         Self { address, requests }
@@ -387,7 +382,7 @@ impl ConnectProxy {
 }
 
 #[test]
-fn base64_is_what_it_should_be() {
+fn base64_matches_rfc_4648() {
     for (text, expected) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foobar", "Zm9vYmFy")] {
         assert_eq!(base64(text.as_bytes(), "").trim(), expected);
     }

@@ -3,8 +3,8 @@
 
     npm run test:oracle
 
-Types and values must be identical, rows too where ORDER BY fixes them. What is known to differ stands
-in differences.sql with the reason, and must differ. Exits 1 if anything else does.
+Types and values must be identical, and so must the order of rows if there is an ORDER BY. Queries in
+differences.sql must differ. Exits 1 on any other difference, or if one of those has disappeared.
 """
 
 import argparse
@@ -23,14 +23,14 @@ NOW = "2025-10-29 12:34:56"
 SETTINGS = {
     # 64-bit integers are strings in Analytics Engine's answers.
     "output_format_json_quote_64bit_integers": 1,
-    # Without it first_value depends on which thread is first.
+    # With several threads, first_value would depend on which is first.
     "max_threads": 1,
-    # Newer servers guess formats of dates; the documented ones are not guessed.
+    # Newer versions guess date formats; the documented format needs no guessing.
     "cast_string_to_date_time_mode": "'basic'",
     "session_timezone": "'UTC'",
-    # Its optimizer gives up on some generated queries.
+    # The optimizer fails on some generated queries.
     "query_plan_enable_optimizations": 0,
-    # It makes min(x + 1) into min(x) + 1, which is 1 where there are no rows.
+    # Rewrites min(x + 1) as min(x) + 1, which is 1 if there are no rows.
     "optimize_arithmetic_operations_in_aggregate_functions": 0,
 }
 
@@ -40,7 +40,7 @@ def data(rng):
     regions = ["ams", "ams", "ams", "dfw", "dfw", "sin", "GRU", "nrt", "fra", ""]
     states = ["running"] * 6 + ["stopped", "starting", "crashed", "shutting_down"]
     words = ["", "Ärger", "straße", "日本語", "naïve", "plain", "ÉCOLE"]
-    # From before a change of the clocks in London to after it.
+    # The points span a clock change in London.
     start = 1761300000
     for i in range(3000):
         box = rng.randrange(40)
@@ -52,7 +52,7 @@ def data(rng):
             "blob2": f"1.{box % 5}.0",
             "blob6": rng.choice(states),
             "blob7": rng.choice(regions),
-            # How often each occurs differs enough for topK to have one answer.
+            # Frequencies differ enough for topK to have only one correct answer.
             "blob8": "abcdefgh"[min(7, int(rng.expovariate(0.7)))],
             "blob9": rng.choice(["", "signal:SIGKILL", "signal:SIGTERM", "code:1", "CODE:137"]),
             "blob10": rng.choice(words),
@@ -95,7 +95,7 @@ def load(session, points):
 
 
 def translated(sql):
-    """What Analytics Engine documents under another name or meaning than ClickHouse's."""
+    """Replaces functions that have another name or meaning in ClickHouse."""
     for name, real in {
         r"length\(": "lengthUTF8(",
         r"substring\(": "substringUTF8(",
@@ -113,11 +113,11 @@ def translated(sql):
 def clickhouse(session, sql):
     settings = ", ".join(f"{name} = {value}" for name, value in SETTINGS.items())
     try:
-        # JSONCompact keeps columns of the same name apart.
+        # JSONCompact keeps columns with the same name apart.
         text = session.query(f"{translated(sql)} SETTINGS {settings}", "JSONCompact").bytes().decode()
     except Exception as error:
         return "error", str(error).split("\n")[0][:200]
-    # An answer without rows comes twice.
+    # chdb returns an answer without rows twice; raw_decode reads the first.
     answer, _ = json.JSONDecoder().raw_decode(text)
     return [column["type"] for column in answer["meta"]], answer["data"]
 
@@ -157,7 +157,7 @@ def statements(file):
 
 
 class Random:
-    """Queries of the documented grammar, typed so that most of them are valid."""
+    """Generates queries of the documented grammar, typed so that most of them are valid."""
 
     def __init__(self, seed):
         self.rng = random.Random(seed)
@@ -229,7 +229,7 @@ class Random:
         ordered = self.pick(self.number(1), self.date(1))
         value = self.pick(ordered, self.text(1))
         if not grouped and self.rng.random() < 0.2:
-            # In groups, ClickHouse may take the rows in another order.
+            # In groups, ClickHouse may process rows in another order.
             return self.pick(f"first_value({value})", f"last_value({value})")
         return self.pick(
             "count()", f"sum({exact})", f"avg({exact})", f"min({ordered})", f"max({ordered})",
@@ -256,7 +256,7 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     arguments.add_argument("--aesql", required=True, help="the built binary")
     arguments.add_argument("--seed", type=int, default=1)
-    arguments.add_argument("--random", type=int, default=500, help="how many generated queries")
+    arguments.add_argument("--random", type=int, default=500, help="number of generated queries")
     options = arguments.parse_args()
     points = list(data(random.Random(options.seed)))
     session = chdb.session.Session()
@@ -288,7 +288,7 @@ def main():
         stale = [sql for sql in known if same(sql, aesql(options.aesql, file.name, sql), clickhouse(session, sql))]
     for sql in stale:
         print(f"no longer different: {sql}")
-    print(f"known differences: {len(known)}, of which {len(stale)} are none any more")
+    print(f"known differences: {len(known)}, of which {len(stale)} no longer differ")
     sys.exit(1 if failed or stale else 0)
 
 

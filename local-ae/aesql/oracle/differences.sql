@@ -1,12 +1,12 @@
--- What differs from ClickHouse, each with the reason. compare.py checks that it still does.
+-- Known differences from ClickHouse, with reasons. compare.py checks that each still differs.
 
--- Analytics Engine documents LIMIT ALL, which ClickHouse does not know.
+-- Analytics Engine documents LIMIT ALL; ClickHouse does not support it.
 SELECT double6 FROM fleet ORDER BY double6 LIMIT ALL OFFSET 2990;
--- ClickHouse reads an impossible date as 1970-01-01: here it is an error, since a wrong answer helps
--- nobody, and the cloud's setting is unknown.
+-- ClickHouse reads an invalid date as 1970-01-01. Here it is an error, since the cloud's setting is unknown
+-- and a wrong answer is worse than none.
 SELECT toDateTime('2020-13-41 10:00:00');
--- Analytics Engine documents offsets of at least 1. ClickHouse refuses 0 for a column and takes it for
--- a literal.
+-- Analytics Engine documents offsets of at least 1. ClickHouse refuses 0 for a column, but accepts it for a
+-- literal.
 SELECT substring('hello', 0);
 -- bitTest(double1, 2) is documented; ClickHouse refuses doubles.
 SELECT bitTest(double5, 2) FROM fleet ORDER BY double6 LIMIT 10;
@@ -20,12 +20,12 @@ SELECT count(DISTINCT if(blob7 = 'ams', blob6, '')) FROM fleet;
 SELECT count() FROM fleet WHERE timestamp > '2025-10-26 00:00:00';
 SELECT a FROM (SELECT a FROM (SELECT 1 AS a));
 SELECT 'it''s';
--- Newer ClickHouse has a type Variant for results without a common type; older ones refuse them.
+-- Newer ClickHouse versions have a Variant type for results without a common type; older ones refuse them.
 SELECT if(1, 1, 'a');
 SELECT if(double1 > 1, double1, count()) FROM fleet GROUP BY double1 ORDER BY double1;
--- Newer ClickHouse has tuples of intervals.
+-- Newer ClickHouse versions add intervals of different units as a tuple.
 SELECT INTERVAL '1' DAY + INTERVAL '1' HOUR;
--- What is not documented is refused, whatever ClickHouse makes of it.
+-- Analytics Engine does not document any of these, so they are refused, even if ClickHouse accepts them.
 SELECT DISTINCT blob7 FROM fleet ORDER BY blob7;
 SELECT CASE WHEN 1 = 1 THEN 'a' ELSE 'b' END;
 SELECT count(*) FROM fleet;

@@ -1,4 +1,4 @@
--- Queries whose answers are compared with ClickHouse's, a line each.
+-- Queries to compare with ClickHouse, one per line.
 -- Literals and arithmetic
 SELECT 42, -42, 4.2, -4.2, 'so long', true, false, INTERVAL '42' DAY;
 SELECT 255, 256, 65535, 65536, 4294967295, 4294967296, 18446744073709551615, -128, -129, -32769, -2147483649;

@@ -16,18 +16,18 @@ use crate::value::{Type, Value};
 pub(crate) struct Accumulator<'a> {
     call: &'a AggregateCall,
     groups: Groups,
-    /// With DISTINCT: what each group has seen.
+    /// For DISTINCT: group and key of each value so far.
     seen: HashSet<(u32, u64)>,
     interner: Interner,
-    /// The row of each group in this batch that counts, and which groups have one.
+    /// The current batch's winning row of each group, and the groups that have one.
     winners: Vec<Option<u32>>,
     touched: Vec<u32>,
     memory: &'a Memory,
-    /// For all of the above but the interner.
+    /// For all of the above except the interner, which has its own.
     charge: Charge,
 }
 
-/// By number of the group.
+/// The states, indexed by the group's number.
 enum Groups {
     Counts(Vec<u64>),
     Ints(Vec<i64>),
@@ -35,9 +35,9 @@ enum Groups {
     /// Sum and count.
     Means(Vec<(f64, u64)>),
     IntMeans(Vec<(i128, u64)>),
-    /// What decides, and what it decides on.
+    /// The value that is compared, and the value to return.
     Best(Vec<Option<(Value, Value)>>),
-    /// The weight of each value, by group and key: what is there often is kept once.
+    /// The weight of each value, by group and key: a repeated value takes up one entry.
     Weights(HashMap<(u32, u64), u64>),
 }
 
@@ -71,8 +71,8 @@ impl<'a> Accumulator<'a> {
         self.call.args.get(i).map_or(&Type::UInt8, |arg| &arg.ty)
     }
 
-    /// Adds rows: `slots` has the group of each, of which there are `groups` by now, and `args` the
-    /// values of the arguments.
+    /// Adds rows: `slots` has the group's number of each row, `args` the argument columns, and `groups`
+    /// is the number of groups so far.
     pub(crate) fn update(&mut self, groups: usize, slots: &[u32], args: &[Column]) -> Result<()> {
         if self.call.distinct {
             let (memory, rows, ty) = (self.memory, slots.len(), self.arg_type(0));
@@ -122,7 +122,7 @@ impl<'a> Accumulator<'a> {
             Groups::Weights(weights) => {
                 let keys = first.keys(memory, first_type, rows, &mut self.interner)?;
                 let weighted = !matches!(self.call.function, Aggregate::TopK(_));
-                // Not-a-number has no place among numbers, but may be frequent.
+                // NaN has no place in an order, so quantiles skip it; topK counts it.
                 let skips_nan = *first_type == Type::Float64
                     && matches!(self.call.function, Aggregate::QuantileExactWeighted(_));
                 for (row, (slot, key)) in slots.iter().zip(keys.iter()).enumerate() {
@@ -146,7 +146,7 @@ impl<'a> Accumulator<'a> {
         Ok(())
     }
 
-    /// Finds the row that counts of each group in this batch, then sets it against those before.
+    /// Finds each group's winning row in this batch, then compares it with the best value so far.
     fn add_best(
         &mut self,
         groups: usize,
@@ -181,7 +181,7 @@ impl<'a> Accumulator<'a> {
         let new = groups.saturating_sub(best.len());
         charge.reserve(best, new)?;
         best.resize(groups, None);
-        // Strings of candidates that won, and of those before them: counted some at a time.
+        // Bytes of strings that became the best, and of those that they replaced; charged in steps.
         let (mut won, mut lost) = (0, 0);
         for slot in self.touched.drain(..) {
             let slot = slot as usize;
@@ -198,7 +198,7 @@ impl<'a> Accumulator<'a> {
                 },
             };
             if wins {
-                // min(x) and its like decide on what they return.
+                // min(x) and max(x) return the value that they compare.
                 let value =
                     if std::ptr::eq(arg, by) { candidate.clone() } else { arg.value(row as usize) };
                 let pair = (candidate, value);
@@ -216,7 +216,7 @@ impl<'a> Accumulator<'a> {
         Ok(())
     }
 
-    /// A number for each row, of which the greatest wins; not-a-number loses.
+    /// A rank for each row: the highest wins; NaN has the lowest.
     fn ranks(&self, by: &Column, ty: &Type, rows: usize) -> Result<Held<u64>> {
         let lowest = matches!(self.call.function, Aggregate::Min | Aggregate::ArgMin);
         let float = *ty == Type::Float64;
@@ -234,7 +234,7 @@ impl<'a> Accumulator<'a> {
         Ok(order)
     }
 
-    /// The aggregate of each of that many groups.
+    /// The results of all groups.
     pub(crate) fn finish(self, groups: usize) -> Result<Column> {
         let (ty, memory) = (&self.call.ty, self.memory);
         let all = 0..groups;
@@ -274,16 +274,15 @@ impl<'a> Accumulator<'a> {
     }
 }
 
-/// Of each group, the values and their weights.
+/// The keys and their weights, by group.
 type Grouped = Vec<Vec<(u64, u64)>>;
 
-/// The weights, by group, and the charge for them.
 fn by_group(
     weights: HashMap<(u32, u64), u64>,
     groups: usize,
     memory: &Memory,
 ) -> Result<(Grouped, Charge)> {
-    // A vector has up to twice the room that it needs, and room for 4; sorting takes a half.
+    // A vector's capacity is up to twice its length, and at least 4; sorting takes half its length.
     let size = size_of::<(u64, u64)>();
     let mut charge = memory.charge_rows(groups, size_of::<Vec<(u64, u64)>>() + 4 * size)?;
     charge.grow(weights.len().saturating_mul(3 * size))?;
@@ -296,7 +295,7 @@ fn by_group(
     Ok((grouped, charge))
 }
 
-/// The type of what a call is about.
+/// The type of a call's first argument.
 fn first_type(call: &AggregateCall) -> &Type {
     call.args.first().map_or(&Type::UInt8, |arg| &arg.ty)
 }
@@ -355,7 +354,7 @@ fn tops(
     Column::of(memory, ty, groups, tops.into_iter().map(array))
 }
 
-/// A group's state, or that of a group without rows.
+/// A group's state; the default for a group without rows.
 fn of<T: Copy + Default>(states: &[T], group: usize) -> T {
     states.get(group).copied().unwrap_or_default()
 }
@@ -365,7 +364,7 @@ fn column(args: &[Column], i: usize) -> &Column {
     args.get(i).unwrap_or(&NONE)
 }
 
-/// Updates the state of each row's group.
+/// Calls `update` with each row and its group's state.
 fn each<T: Clone + Default>(
     charge: &mut Charge,
     states: &mut Vec<T>,
@@ -386,10 +385,10 @@ fn each<T: Clone + Default>(
 /// An entry of [`Groups::Weights`].
 type Weight = ((u32, u64), u64);
 
-/// Bytes that may be held before they are counted.
+/// Bytes that may be allocated before they are charged.
 const SOME: usize = 64 * 1024;
 
-/// What the strings of a pair of values take up, beside the values themselves.
+/// Heap memory of the strings in a pair of values.
 fn text_bytes((a, b): &(Value, Value)) -> usize {
     let bytes = |value: &Value| match value {
         Value::Text(text) => text_cost(text),
@@ -398,12 +397,12 @@ fn text_bytes((a, b): &(Value, Value)) -> usize {
     bytes(a) + bytes(b)
 }
 
-/// What a string of its own takes up: two counts of references, and what the allocator adds.
+/// Heap memory of an `Arc<str>`: the text, two reference counts and the allocator's overhead.
 fn text_cost(text: &str) -> usize {
     text.len() + 32
 }
 
-/// Compares two values of a type; not-a-number is last.
+/// Compares two values of a type; NaN sorts last.
 fn compare(a: &Value, b: &Value, ty: &Type) -> Ordering {
     match (a, b) {
         (Value::Text(a), Value::Text(b)) => a.cmp(b),
@@ -425,7 +424,7 @@ fn precedes_from_the_end(a: &Value, b: &Value, ty: &Type) -> bool {
     !is_nan(a) && (is_nan(b) || compare(a, b, ty).is_gt())
 }
 
-/// The first value at which the weights so far reach the level's share of them all.
+/// The first value at which the cumulative weight reaches `level` times the total weight.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,

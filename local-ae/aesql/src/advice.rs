@@ -1,9 +1,9 @@
-//! What to write instead of functions that Analytics Engine does not document.
+//! Replacements for functions that Analytics Engine does not document.
 
 use crate::aggregate::AGGREGATES;
 use crate::scalar;
 
-/// Functions of `ClickHouse` and of other databases, in lower case, and the documented way.
+/// Functions of `ClickHouse` and other databases, in lower case, and what to write instead.
 const INSTEAD: &[(&[&str], &str)] = &[
     (
         &[
@@ -22,7 +22,7 @@ const INSTEAD: &[(&[&str], &str)] = &[
     (&["nullif"], "there is no NULL: to divide by b, write if(b = 0, 0.0, a / b)"),
     (
         &["coalesce", "ifnull", "isnull", "isnotnull", "assumenotnull", "tonullable", "nvl"],
-        "there is no NULL: what was not written is '' or 0, as in if(empty(x), 'none', x)",
+        "there is no NULL: an unset column is '' or 0, as in if(empty(x), 'none', x)",
     ),
     (
         &["multiif", "casewithexpression", "decode", "iff", "transform"],
@@ -183,7 +183,7 @@ const INSTEAD: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// The documented way to write what a function of that name does, if it is known.
+/// What to write instead of an undocumented function.
 pub(crate) fn instead_of(name: &str) -> String {
     let lower = name.to_ascii_lowercase();
     if let Some((_, help)) = INSTEAD.iter().find(|(names, _)| names.contains(&lower.as_str())) {
@@ -197,7 +197,7 @@ pub(crate) fn instead_of(name: &str) -> String {
     }
 }
 
-/// The name that is at most two letters off.
+/// The most similar name, with at most two edits.
 pub(crate) fn closest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     const FAR: usize = 3;
     known
@@ -207,7 +207,7 @@ pub(crate) fn closest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> O
         .map(|(_, known)| known)
 }
 
-/// Levenshtein's distance in bytes; names are short.
+/// The Levenshtein distance in bytes, for short names.
 fn distance(a: &str, b: &str) -> usize {
     const LONG: usize = 40;
     if a.len().max(b.len()) > LONG {
@@ -234,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_are_close_are_found() {
+    fn suggests_a_replacement_or_a_similar_name() {
         assert_eq!(instead_of("tostartofhuor"), "did you mean toStartOfHour?");
         assert_eq!(instead_of("uniq"), "write count(DISTINCT x)");
         assert_eq!(closest("xyz", ["blob1"].into_iter()), None);
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_is_documented_has_a_replacement() {
+    fn no_documented_function_has_a_replacement() {
         let documented: Vec<String> = scalar::names()
             .chain(AGGREGATES.iter().map(|(name, ..)| *name))
             .map(str::to_ascii_lowercase)

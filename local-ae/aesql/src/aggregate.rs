@@ -1,9 +1,9 @@
-//! Aggregate functions: their names, and the types that they take.
+//! Aggregate functions: their names and argument types.
 
 use crate::scalar::{Checked, Given};
 use crate::value::Type;
 
-/// An aggregate function. Those that end in If are the ones without, with a condition.
+/// An aggregate function. `sumIf` is `Sum` with a condition; `countIf` and `avgIf` likewise.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Aggregate {
     Count,
@@ -15,9 +15,9 @@ pub(crate) enum Aggregate {
     ArgMax,
     FirstValue,
     LastValue,
-    /// The level, 0 to 1.
+    /// The quantile's level, 0 to 1.
     QuantileExactWeighted(f64),
-    /// How many values.
+    /// The number of values to return.
     TopK(usize),
     TopKWeighted(usize),
 }
@@ -25,10 +25,10 @@ pub(crate) enum Aggregate {
 /// `ClickHouse`'s own limit for topK.
 pub(crate) const TOP_K_MAX: usize = 65_536;
 
-/// The value of a number that no parameter gives.
+/// For topK without a parameter.
 pub(crate) const TOP_K_DEFAULT: usize = 10;
 
-/// Names, how they are written, and what they are.
+/// Name, usage and function.
 pub(crate) const AGGREGATES: &[(&str, &str, Aggregate)] = &[
     ("count", "count() or count(DISTINCT column)", Aggregate::Count),
     ("sum", "sum(column)", Aggregate::Sum),
@@ -57,7 +57,7 @@ pub(crate) const AGGREGATES: &[(&str, &str, Aggregate)] = &[
 ];
 
 impl Aggregate {
-    /// How many arguments it takes, but for a condition.
+    /// The number of arguments, not counting a condition.
     pub(crate) fn arity(self, distinct: bool) -> usize {
         match self {
             Self::Count => usize::from(distinct),
@@ -69,7 +69,7 @@ impl Aggregate {
         }
     }
 
-    /// The type of the result, or what is wrong with the arguments.
+    /// The result type, or the error, which is worded to follow the function's name.
     pub(crate) fn check(self, args: &[Given]) -> Checked {
         if let Some(array) = args.iter().find(|arg| matches!(arg.ty, Type::Array(_))) {
             return Err(format!("does not take an {}", array.ty));

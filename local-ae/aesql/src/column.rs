@@ -1,4 +1,4 @@
-//! Columns of values: what expressions are evaluated over, many rows at a time.
+//! Columns of values, over which expressions are evaluated many rows at a time.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -10,17 +10,17 @@ use crate::limits::{COLUMN_TEXT_BYTES, STRING_BYTES};
 use crate::memory::{Charge, Held, Memory};
 use crate::value::{Type, Value};
 
-/// Strings back to back.
+/// Strings in one buffer, each with a number (`id`).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Words {
     text: String,
-    /// Where each word ends.
+    /// The end of each word in `text`.
     ends: Vec<u32>,
     charge: Charge,
 }
 
 impl Words {
-    /// Strings that a query makes.
+    /// For strings of a query, which count towards its memory.
     pub(crate) fn new(memory: &Memory) -> Result<Self> {
         Ok(Self { charge: memory.charge(0)?, ..Self::default() })
     }
@@ -29,7 +29,7 @@ impl Words {
         self.ends.len()
     }
 
-    /// The word of that number, or an empty one.
+    /// The word with that number; empty if there is none.
     pub(crate) fn get(&self, id: u32) -> &str {
         let id = id as usize;
         let start = match id.checked_sub(1) {
@@ -40,7 +40,7 @@ impl Words {
         self.text.get(start as usize..end as usize).unwrap_or_default()
     }
 
-    /// Adds a word and returns its number.
+    /// Returns the new word's number.
     pub(crate) fn push(&mut self, word: &str) -> Result<u32> {
         check_string(word.len())?;
         if self.text.len() + word.len() > COLUMN_TEXT_BYTES {
@@ -59,12 +59,12 @@ impl Words {
         (0..).take(self.ends.len()).map(|id| self.get(id))
     }
 
-    /// Bytes of text.
+    /// Bytes of the words alone.
     pub(crate) fn text_bytes(&self) -> usize {
         self.text.len()
     }
 
-    /// Bytes of memory.
+    /// Bytes allocated.
     pub(crate) fn bytes(&self) -> usize {
         self.text.capacity() + self.ends.capacity() * size_of::<u32>()
     }
@@ -75,7 +75,7 @@ impl Words {
     }
 }
 
-/// Fails if a string of that many bytes is too long.
+/// Fails if a string exceeds [`STRING_BYTES`].
 pub(crate) fn check_string(bytes: usize) -> Result<()> {
     if bytes <= STRING_BYTES {
         return Ok(());
@@ -84,7 +84,7 @@ pub(crate) fn check_string(bytes: usize) -> Result<()> {
         .help("shorten it with substring()"))
 }
 
-/// Words, each of them once.
+/// Stores each distinct word once.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Interner {
     words: Arc<Words>,
@@ -94,13 +94,13 @@ pub(crate) struct Interner {
 }
 
 impl Interner {
-    /// For strings that a query makes.
+    /// For strings of a query, which count towards its memory.
     pub(crate) fn new(memory: &Memory) -> Result<Self> {
         let words = Arc::new(Words::new(memory)?);
         Ok(Self { words, charge: memory.charge(0)?, ..Self::default() })
     }
 
-    /// The word's number, a new one if it is new.
+    /// The word's number; adds the word if it is new.
     pub(crate) fn id(&mut self, word: &str) -> Result<u32> {
         let Self { words, ids, charge, hasher } = self;
         let hash = hasher.hash_one(word);
@@ -108,7 +108,7 @@ impl Interner {
             return Ok(*id);
         }
         charge.reserve_table::<u32>(ids.len(), ids.capacity())?;
-        // Copied only if an answer that is still there has them.
+        // Copies the words only if an earlier answer still shares them.
         let id = Arc::make_mut(words).push(word)?;
         ids.insert_unique(hash, id, |id| hasher.hash_one(words.get(*id)));
         Ok(id)
@@ -122,14 +122,14 @@ impl Interner {
         self.words
     }
 
-    /// Bytes of memory.
+    /// Bytes allocated.
     pub(crate) fn bytes(&self) -> usize {
-        // A table keeps a byte beside each entry.
+        // A hash table has one control byte per entry.
         self.words.bytes() + self.ids.capacity() * (size_of::<u32>() + 1)
     }
 }
 
-/// Strings by number: a column usually has far fewer different ones than rows.
+/// A dictionary-encoded string column: a column usually has far fewer distinct strings than rows.
 #[derive(Clone, Debug)]
 pub(crate) struct Texts {
     pub(crate) words: Arc<Words>,
@@ -145,7 +145,7 @@ impl Texts {
         self.ids.get(row).map_or("", |id| self.words.get(*id))
     }
 
-    /// Computes something of each row's string, once for each string that occurs.
+    /// Applies `f` to each row's string, but only once per distinct string.
     pub(crate) fn each<T: Copy + Default>(
         &self,
         memory: &Memory,
@@ -171,12 +171,12 @@ impl Texts {
         Held::new(memory, rows, self.ids.iter().map(of))
     }
 
-    /// Bytes of the longest string.
+    /// Length of the longest string in bytes.
     pub(crate) fn longest(&self) -> usize {
         self.words.iter().map(str::len).max().unwrap_or(0)
     }
 
-    /// The rank of each row's string among all.
+    /// The rank of each row's string in sorted order; equal strings have the same rank.
     fn ranks(&self, memory: &Memory) -> Result<Held<u64>> {
         let _sorted = memory.charge_rows(self.words.len(), size_of::<(&str, usize, u64)>())?;
         let mut sorted: Vec<(&str, usize)> =
@@ -196,8 +196,8 @@ impl Texts {
     }
 }
 
-/// The values of some rows. All that is neither a `Float64` nor a String nor an array is an integer
-/// here; see [`Value`].
+/// The values of some rows. Every type but `Float64`, String and Array is stored as integers; see
+/// [`Value`].
 #[derive(Clone, Debug)]
 pub(crate) enum Column {
     /// The same value in every row.
@@ -218,7 +218,7 @@ impl Column {
         }
     }
 
-    /// The value in a column of floats; see [`Column::to_floats`].
+    /// Only for a column of floats; see [`Column::to_floats`].
     #[inline]
     pub(crate) fn float(&self, row: usize) -> f64 {
         match self {
@@ -248,7 +248,7 @@ impl Column {
         }
     }
 
-    /// A column of integers, at most as many as `rows`.
+    /// Takes at most `rows` values.
     pub(crate) fn ints(
         memory: &Memory,
         rows: usize,
@@ -257,7 +257,7 @@ impl Column {
         Ok(Self::Ints(Held::new(memory, rows, values)?))
     }
 
-    /// A column of floats, at most as many as `rows`.
+    /// Takes at most `rows` values.
     pub(crate) fn floats(
         memory: &Memory,
         rows: usize,
@@ -266,7 +266,7 @@ impl Column {
         Ok(Self::Floats(Held::new(memory, rows, values)?))
     }
 
-    /// A column of values of that type, at most as many as `rows`.
+    /// A column of the type, of at most `rows` values.
     pub(crate) fn of(
         memory: &Memory,
         ty: &Type,
@@ -300,7 +300,7 @@ impl Column {
         })
     }
 
-    /// Numbers of any type as `Float64`.
+    /// Converts numbers of any type to `Float64`.
     #[expect(clippy::cast_precision_loss, reason = "as ClickHouse does")]
     pub(crate) fn to_floats(&self, memory: &Memory, ty: &Type) -> Result<Self> {
         let convert = |value: i64| match ty {
@@ -316,7 +316,7 @@ impl Column {
         }
     }
 
-    /// The values of those rows, in that order.
+    /// The values of the given rows, in the given order.
     pub(crate) fn take(&self, memory: &Memory, rows: &[u32]) -> Result<Self> {
         let row = |row: &u32| *row as usize;
         let count = rows.len();
@@ -337,7 +337,7 @@ impl Column {
         })
     }
 
-    /// One column after the other; each comes with its number of rows.
+    /// Concatenates columns; each comes with its number of rows.
     pub(crate) fn concat(
         memory: &Memory,
         ty: &Type,
@@ -375,7 +375,7 @@ impl Column {
         })
     }
 
-    /// The rows' strings as numbers of words in the interner.
+    /// The interner's number of each row's string.
     fn word_ids(&self, memory: &Memory, rows: usize, interner: &mut Interner) -> Result<Held<u32>> {
         match self {
             Self::Texts(texts) => texts.each(memory, |word| interner.id(word)),
@@ -386,7 +386,7 @@ impl Column {
         }
     }
 
-    /// A number for each row that is the same exactly if the value is.
+    /// A number for each row, for grouping: equal if and only if the values are.
     pub(crate) fn keys(
         &self,
         memory: &Memory,
@@ -405,7 +405,7 @@ impl Column {
         }
     }
 
-    /// The value that a number of [`Column::keys`] stands for.
+    /// The value of a key from [`Column::keys`].
     pub(crate) fn key_value(ty: &Type, key: u64, interner: &Interner) -> Value {
         match ty {
             Type::String => Value::Text(key_text(key, interner).into()),
@@ -414,7 +414,7 @@ impl Column {
         }
     }
 
-    /// A number for each row that orders as the value does: ascending, not-a-number [`LAST`].
+    /// A number for each row, which sorts as the value does: ascending, with NaN as [`LAST`].
     pub(crate) fn order(&self, memory: &Memory, ty: &Type, rows: usize) -> Result<Held<u64>> {
         let all = 0..rows;
         match (ty, self) {
@@ -428,17 +428,17 @@ impl Column {
     }
 }
 
-/// The string that a number of [`Column::keys`] stands for.
+/// The string of a key from [`Column::keys`].
 pub(crate) fn key_text(key: u64, interner: &Interner) -> &str {
     interner.words().get(u32::try_from(key).unwrap_or(u32::MAX))
 }
 
-/// What [`Column::order`] gives to not-a-number.
+/// NaN's number in [`Column::order`].
 pub(crate) const LAST: u64 = u64::MAX;
 
 const SIGN: u64 = 1 << 63;
 
-/// A number that orders as the integer does.
+/// A number that sorts as the integer does.
 pub(crate) fn int_order(ty: &Type, value: i64) -> u64 {
     match ty {
         Type::UInt64 => value.cast_unsigned(),
@@ -446,12 +446,12 @@ pub(crate) fn int_order(ty: &Type, value: i64) -> u64 {
     }
 }
 
-/// A number that orders as the float does: not-a-number is [`LAST`].
+/// A number that sorts as the float does; NaN is [`LAST`].
 pub(crate) fn float_order(value: f64) -> u64 {
     if value.is_nan() {
         return LAST;
     }
-    // Zero is zero, whatever its sign.
+    // Turns -0.0 into 0.0, so that both are equal.
     let bits = (value + 0.0).to_bits();
     if bits & SIGN == 0 { bits | SIGN } else { !bits }
 }
@@ -461,7 +461,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn floats_order_with_not_a_number_last() {
+    fn nan_sorts_after_all_other_floats() {
         let values = [f64::NEG_INFINITY, -1.0, -0.0, 0.5, 2.0, f64::INFINITY, f64::NAN];
         assert!(values.map(float_order).is_sorted());
         assert_eq!(float_order(-0.0), float_order(0.0));
@@ -469,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interner_keeps_each_word_once() {
+    fn an_interner_stores_each_word_once() {
         let mut interner = Interner::default();
         let ids = ["a", "", "b", "a", ""].map(|word| interner.id(word).unwrap());
         assert_eq!(ids, [0, 1, 2, 0, 1]);
@@ -477,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn a_string_is_computed_with_only_if_a_row_has_it() {
+    fn each_ignores_words_that_no_row_has() {
         let mut words = Words::default();
         for word in ["1", "no number", "2"] {
             words.push(word).unwrap();

@@ -1,44 +1,42 @@
-//! Why a query was not answered, where in its text, and what to write instead.
+//! Errors and warnings: the reason, its location in the query, and what to write instead.
 
 use std::fmt;
 
-/// A place in a query's text.
+/// A position in a query's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Location {
-    /// The line, from 1.
+    /// From 1.
     pub line: u64,
-    /// The column in characters, from 1.
+    /// In characters, from 1.
     pub column: u64,
 }
 
-/// What kind of [`Error`] it is.
+/// The category of an [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The text is no SQL.
+    /// The text is not valid SQL.
     Syntax,
-    /// Analytics Engine documents no such construct, function, column or use of a type, or is known to
-    /// refuse it.
+    /// The query uses a construct, function, column or type that Analytics Engine does not document, or
+    /// that it is known to refuse.
     Refused,
-    /// Analytics Engine documents it and has been seen to refuse it: only in
+    /// Analytics Engine documents the construct, but has been seen to refuse it; only in
     /// [`Query::warnings`](crate::Query::warnings).
     Warning,
     /// A [limit](crate::Limits) was exceeded.
     Limit,
-    /// The query is fine, but could not be evaluated: an unknown table, a division by zero, a string
-    /// that is no number.
+    /// The query is valid, but its evaluation failed: an unknown table, a division by zero, a string
+    /// that is not a number.
     Failed,
 }
 
-/// Why a query was not answered.
+/// The reason why a query was refused, may be refused, or failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
-    /// What kind of error it is.
     pub kind: Kind,
-    /// What is wrong, in one line.
+    /// One line.
     pub message: String,
-    /// The Analytics Engine way to write it, where there is one.
+    /// What to write instead, if Analytics Engine has an equivalent.
     pub help: Option<String>,
-    /// Where in the query's text.
     pub at: Option<Location>,
 }
 
@@ -67,14 +65,14 @@ impl Error {
         Self { help: Some(help.into()), ..self }
     }
 
-    /// Says where, unless that is known already.
+    /// Sets the location, unless the error already has one.
     pub(crate) fn at(self, at: Option<Location>) -> Self {
         Self { at: self.at.or(at), ..self }
     }
 }
 
-/// `message (at LINE:COLUMN; help)`, in one line. The message comes first: where the cloud's is known, it
-/// is the cloud's.
+/// `message (at LINE:COLUMN; help)`, in one line. It begins with the cloud's own message where that is
+/// known.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
@@ -90,7 +88,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Writing into a `String` does not fail, but the compiler does not know that.
+/// Writing to a `String` never fails, but its signature returns a result.
 impl From<fmt::Error> for Error {
     fn from(_: fmt::Error) -> Self {
         Self::failed("a value could not be written")

@@ -1,10 +1,9 @@
-//! The SQL dialect of Workers Analytics Engine, interpreted over data points in memory.
+//! An interpreter for the SQL dialect of Workers Analytics Engine, over data points in memory.
 //!
-//! [`Query::parse`] reads a query and checks it against what Analytics Engine documents, and what it is
-//! known to refuse all the same: what the cloud would refuse is refused here, with the place and, where
-//! there is one, the way to write it.
-//! [`Query::run`] evaluates it over [`Tables`] of [`Point`]s. Functions compute what `ClickHouse`
-//! computes, which Analytics Engine runs on. No I/O, no clock: the time is an argument.
+//! [`Query::parse`] refuses a query that Analytics Engine would refuse, by its documentation or by what
+//! users have reported. The error has the location and, where there is one, the documented alternative.
+//! [`Query::run`] evaluates a query over [`Tables`] of [`Point`]s. Functions return what `ClickHouse`
+//! returns, on which Analytics Engine runs. No I/O, no clock: the time is an argument.
 //!
 //! ```
 //! use std::collections::BTreeMap;
@@ -50,7 +49,7 @@ pub use point::{Point, SLOTS};
 pub use table::{Table, Tables};
 pub use time::parse_rfc_3339;
 
-/// A query that was read and checked.
+/// A parsed and checked query.
 #[derive(Clone, Debug)]
 pub struct Query {
     plan: plan::Plan,
@@ -58,7 +57,7 @@ pub struct Query {
 }
 
 impl Query {
-    /// Reads one statement, which may end in a semicolon, and checks it.
+    /// Parses and checks one statement, which may end in a semicolon.
     pub fn parse(sql: &str, limits: &Limits) -> Result<Self, Error> {
         parse::check_length(sql.len(), limits)?;
         let mut statements = Self::parse_all(sql, limits)?;
@@ -70,8 +69,9 @@ impl Query {
         }
     }
 
-    /// Reads statements separated by semicolons and checks each. Fails as a whole only if the text is
-    /// longer than [`TEXT_BYTES`](limits::TEXT_BYTES) or has no end of a string or comment.
+    /// Parses and checks each of the statements, which are separated by semicolons. Fails as a whole
+    /// only if the text is longer than [`TEXT_BYTES`](limits::TEXT_BYTES), or if a string or a comment
+    /// is not terminated.
     pub fn parse_all(sql: &str, limits: &Limits) -> Result<Vec<Result<Self, Error>>, Error> {
         let statements = parse::split(sql)?;
         let cost = check::Cost::new(limits.memory);
@@ -82,21 +82,20 @@ impl Query {
         Ok(statements.into_iter().map(check).collect())
     }
 
-    /// What Analytics Engine documents and has been seen to refuse, by [`Kind::Warning`]: the query is
-    /// answered here, but may not be there.
+    /// Documented constructs that Analytics Engine has been seen to refuse: the query runs here, but may
+    /// fail in the cloud. Each has [`Kind::Warning`].
     #[must_use]
     pub fn warnings(&self) -> &[Error] {
         &self.plan.warnings
     }
 
-    /// The format that the query asks for.
+    /// The format in the query's `FORMAT` clause; JSON if it has none.
     #[must_use]
     pub fn format(&self) -> Format {
         self.plan.format
     }
 
-    /// Evaluates the query over those tables at that time, in milliseconds since 1970: what `now()`
-    /// and `today()` are.
+    /// Evaluates the query. `now_ms`, in milliseconds since 1970, is the time of `now()` and `today()`.
     pub fn run(&self, tables: &dyn Tables, now_ms: i64) -> Result<Answer, Error> {
         run::run(&self.plan, tables, now_ms, &self.limits)
     }

@@ -1,73 +1,70 @@
-//! What a query may cost.
+//! Limits on a query's size, time and memory.
 
 use std::cell::Cell;
 
 use crate::error::{Error, Result};
 use crate::memory::Memory;
 
-/// Analytics Engine refuses a longer query. Whether it counts characters or bytes is not known: bytes
-/// are never fewer.
+/// Analytics Engine refuses a longer query. It is not known whether it counts characters or bytes; bytes
+/// are the stricter measure.
 pub const QUERY_BYTES: usize = 10_000;
 
-/// Bytes of a text of several statements.
+/// Bytes of a text with several statements.
 pub const TEXT_BYTES: usize = 256 * 1024;
 
-/// Parentheses within parentheses. The parser recurses through some ten functions for each, with some
-/// 20 KB of stack in an optimized build, and a wasm module has 1 MiB; queries that people write have
-/// fewer than ten.
+/// Nesting depth of parentheses. Each level takes the parser some ten nested calls and some 20 KB of stack
+/// in an optimized build, and a wasm module has 1 MiB. Hand-written queries nest fewer than ten.
 pub const NESTING: usize = 20;
 
-/// Calls of the parser's for an expression or a query within those for another: one for each
-/// parenthesis and one or two for operators between them.
+/// The parser's recursion limit: a parenthesis takes one level, operators between parentheses take one
+/// or two.
 pub const RECURSION: usize = 36;
 
-/// SELECTs in one query, each of them a subquery of the one before; they take some 30 KB of stack.
+/// SELECTs in one query, each a subquery of the one before. Each takes some 30 KB of stack.
 pub const SELECTS: usize = 8;
 
-/// Operators and keywords in one query. A chain such as `a + b + c` makes a tree that is as deep as it
-/// is long, and the parser frees it recursively: 1,000 levels of some 200 bytes are far from the end
-/// of wasm's 1 MiB of stack. Lists for IN are free.
+/// Operators and keywords in one query. A chain such as `a + b + c` becomes a tree as deep as the chain
+/// is long, and the parser frees it recursively: 1,000 levels of some 200 bytes are far below wasm's
+/// 1 MiB of stack. Items of an IN list do not count.
 pub const OPERATORS: usize = 1_000;
 
-/// Levels of an expression, where the terms of one AND or OR count as one: with some kilobytes of
-/// stack for each when it is checked, and when it is evaluated.
+/// Depth of an expression; all terms of one AND or OR are on the same level. Each level takes some
+/// kilobytes of stack, both in the check and in the evaluation.
 pub const EXPRESSION_DEPTH: usize = 50;
 
-/// Parts of all expressions after aliases have been put in place, and columns that `*` stands for.
-/// Both can grow without bound: 30 of `a + a AS b`, or of `SELECT *, * FROM (…)`, make a thousand
-/// million.
+/// Nodes of all expressions after alias substitution, plus the columns that `*` expands to. Both can
+/// grow exponentially: 30 times `a + a AS b`, or `SELECT *, * FROM (…)`, makes a thousand million.
 pub const EXPRESSION_PARTS: usize = 100_000;
 
-/// Rows of an answer; as many as would be 100 MB of JSON at 100 bytes each.
+/// Rows of an answer: 100 MB of JSON at 100 bytes each.
 pub const ROWS: usize = 1_000_000;
 
-/// Bytes of memory that a query may hold besides the tables: its expressions, the columns that it
-/// computes, its groups, its answer and the answer as it is written. A million rows of a hundred bytes
-/// fit twice, and it fits into wasm's 4 GiB beside the tables.
+/// Bytes of memory that a query may hold, without the tables: its expressions, computed columns, groups,
+/// answer and serialized answer. It has room for a million rows of a hundred bytes twice, and fits
+/// into wasm's 4 GiB beside the tables.
 pub const MEMORY: usize = 256 * 1024 * 1024;
 
-/// Bytes of one string, in a data point or computed. Analytics Engine takes 16,000 bytes; what is done
-/// with a single string is not counted as memory while it is done, and takes a few times its length.
+/// Bytes of one string, stored or computed. Analytics Engine accepts 16,000 bytes. Temporary copies of a
+/// single string do not count towards [`MEMORY`] and take a few times its length.
 pub const STRING_BYTES: usize = 4 * 1024 * 1024;
 
-/// Values computed, and 16-byte pieces of text read or written. A million rows cost some ten million
-/// for a usual query; ten thousand million are about a minute's work.
+/// Computed values, plus 16-byte pieces of text read or written. A typical query over a million rows
+/// takes some ten million steps; ten thousand million take about a minute.
 pub const STEPS: u64 = 10_000_000_000;
 
-/// Text in one column of one batch of rows: 65,536 rows of 4 KiB. The place of a string in it fits into
-/// four bytes.
+/// Bytes of text in one column of a batch: 65,536 rows of 4 KiB. An offset into it fits four bytes.
 pub(crate) const COLUMN_TEXT_BYTES: usize = 256 * 1024 * 1024;
 
-/// What a query may cost. The default is the constants of this module.
+/// The limits of a query. The defaults are the constants of this module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of one statement's text.
+    /// Bytes of one statement.
     pub query_bytes: usize,
     /// Rows of the answer.
     pub rows: usize,
-    /// Values computed in the course of one evaluation; see [`STEPS`].
+    /// Steps of one evaluation; see [`STEPS`].
     pub steps: u64,
-    /// Bytes of memory, the tables' not counted; see [`MEMORY`].
+    /// Bytes of memory, without the tables; see [`MEMORY`].
     pub memory: usize,
 }
 
@@ -77,7 +74,7 @@ impl Default for Limits {
     }
 }
 
-/// What is left of a query's steps and memory.
+/// A query's remaining steps and memory.
 #[derive(Debug)]
 pub(crate) struct Budget {
     steps: Cell<u64>,

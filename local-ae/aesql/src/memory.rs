@@ -1,9 +1,9 @@
-//! The memory of one query: what it holds is counted, and it ends before it holds too much.
+//! Memory accounting for one query, which fails before it exceeds its limit.
 //!
-//! Whatever grows with the data has a [`Charge`], which is made before the memory is allocated and
-//! gives back when it is dropped. A column cannot be built without one: its values are [`Held`], its
-//! strings are [`Words`](crate::column::Words). What a row or a level of an expression needs for a
-//! moment is not counted, since it is bounded otherwise.
+//! Everything that grows with the data has a [`Charge`], taken before the allocation and released on
+//! drop. A column cannot be built without one: its values are [`Held`], its strings are
+//! [`Words`](crate::column::Words). Temporary memory of a single row or of one level of an expression
+//! does not count, since other limits bound it.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::{Error, Result};
 
-/// What a query may hold and what it does hold, in bytes.
+/// The memory limit of a query and its current use, in bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct Memory(Arc<Account>);
 
@@ -26,24 +26,23 @@ impl Memory {
         Self(Arc::new(Account { limit, used: AtomicUsize::new(0) }))
     }
 
-    /// Counts that many bytes, or fails if there is no room for them.
+    /// Counts the bytes, or fails if they exceed the limit.
     pub(crate) fn charge(&self, bytes: usize) -> Result<Charge> {
         let mut charge = Charge { account: Some(Arc::clone(&self.0)), bytes: 0 };
         charge.grow(bytes)?;
         Ok(charge)
     }
 
-    /// Counts an element of that size for each of so many rows.
+    /// Counts an element of `size` bytes per row.
     pub(crate) fn charge_rows(&self, rows: usize, size: usize) -> Result<Charge> {
         self.charge(rows.saturating_mul(size))
     }
 
-    /// Counts bytes until the end of the query.
+    /// Counts the bytes until the end of the query.
     pub(crate) fn keep(&self, bytes: usize) -> Result<()> {
         self.0.add(bytes)
     }
 
-    /// The error of a query that needs more.
     pub(crate) fn exceeded(&self) -> Error {
         exceeded(self.0.limit)
     }
@@ -56,7 +55,7 @@ impl Memory {
 
 impl Account {
     fn add(&self, bytes: usize) -> Result<()> {
-        // Only a sum is kept; it orders no other access to memory.
+        // Relaxed is enough: the counter synchronizes nothing else.
         let used = self.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         if used <= self.limit {
             return Ok(());
@@ -66,7 +65,6 @@ impl Account {
     }
 }
 
-/// The error of a query that needs more than that many bytes.
 pub(crate) fn exceeded(limit: usize) -> Error {
     const MIB: usize = 1 << 20;
     let limit = match (limit / MIB, limit % MIB) {
@@ -78,16 +76,15 @@ pub(crate) fn exceeded(limit: usize) -> Error {
     )
 }
 
-/// Bytes that are counted until this is dropped.
+/// Bytes that count until this is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Charge {
-    /// None for what no query owns: the tables' own strings.
+    /// `None` for memory that belongs to no query: the tables' own strings.
     account: Option<Arc<Account>>,
     bytes: usize,
 }
 
 impl Charge {
-    /// Counts that many bytes more.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<()> {
         if let Some(account) = &self.account {
             account.add(bytes)?;
@@ -96,7 +93,6 @@ impl Charge {
         Ok(())
     }
 
-    /// Gives back that many bytes.
     pub(crate) fn shrink(&mut self, bytes: usize) {
         let bytes = bytes.min(self.bytes);
         if let Some(account) = &self.account {
@@ -105,7 +101,7 @@ impl Charge {
         }
     }
 
-    /// Makes room for more elements in a vector, by a half of it at least.
+    /// Reserves room for `more` elements. Growth is amortized, see [`step`].
     pub(crate) fn reserve<T>(&mut self, values: &mut Vec<T>, more: usize) -> Result<()> {
         if let Some(step) = step(values.len(), values.capacity(), more) {
             self.grow(step.saturating_mul(size_of::<T>()))?;
@@ -114,7 +110,7 @@ impl Charge {
         Ok(())
     }
 
-    /// Makes room for more bytes in a string.
+    /// As [`Self::reserve`], for the bytes of a string.
     pub(crate) fn reserve_text(&mut self, text: &mut String, more: usize) -> Result<()> {
         if let Some(step) = step(text.len(), text.capacity(), more) {
             self.grow(step)?;
@@ -123,8 +119,8 @@ impl Charge {
         Ok(())
     }
 
-    /// Counts the next growth of a hash table, if it is full. It doubles, and holds the old and the
-    /// new entries for a moment; each has a byte beside it, and an eighth of the places stays free.
+    /// Counts the next growth of a hash table, if it is full. The table doubles and briefly holds both
+    /// the old and the new entries; each has one control byte, and an eighth of the slots stays free.
     pub(crate) fn reserve_table<T>(&mut self, len: usize, capacity: usize) -> Result<()> {
         if len < capacity {
             return Ok(());
@@ -133,8 +129,8 @@ impl Charge {
     }
 }
 
-/// By how much to grow what has that length and capacity, if it has to: as a vector does while it is
-/// small, and then by less, so that little of it stays empty.
+/// The number of elements by which to grow, if necessary: doubles like `Vec` while small, then grows by
+/// a quarter, so that little of the capacity stays unused.
 fn step(len: usize, capacity: usize, more: usize) -> Option<usize> {
     const SMALL: usize = 1 << 16;
     let missing = more.saturating_sub(capacity - len);
@@ -143,7 +139,7 @@ fn step(len: usize, capacity: usize, more: usize) -> Option<usize> {
 }
 
 impl Clone for Charge {
-    /// Counts the copy. It may be too much: the next charge fails then.
+    /// Counts the copy, even beyond the limit: the next charge fails then.
     fn clone(&self) -> Self {
         if let Some(account) = &self.account {
             account.used.fetch_add(self.bytes, Ordering::Relaxed);
@@ -160,7 +156,7 @@ impl Drop for Charge {
     }
 }
 
-/// Values that are counted.
+/// Values whose memory counts towards the query's limit.
 #[derive(Clone, Debug)]
 pub(crate) struct Held<T> {
     values: Vec<T>,
@@ -168,7 +164,7 @@ pub(crate) struct Held<T> {
 }
 
 impl<T> Held<T> {
-    /// As many values as `rows`, at most.
+    /// Collects at most `rows` values.
     pub(crate) fn new(
         memory: &Memory,
         rows: usize,
@@ -180,7 +176,7 @@ impl<T> Held<T> {
         Ok(Self { values: held, charge })
     }
 
-    /// As many values as `rows`, at most, if none is an error.
+    /// Collects at most `rows` values; the first error ends it.
     pub(crate) fn try_new(
         memory: &Memory,
         rows: usize,
@@ -193,12 +189,12 @@ impl<T> Held<T> {
         Ok(held)
     }
 
-    /// Values that are there already, and have been counted with that.
+    /// Wraps values that `charge` already counts.
     pub(crate) fn counted(values: Vec<T>, charge: Charge) -> Self {
         Self { values, charge }
     }
 
-    /// Adds values.
+    /// Adds at most `rows` values.
     pub(crate) fn extend(&mut self, rows: usize, values: impl Iterator<Item = T>) -> Result<()> {
         self.charge.reserve(&mut self.values, rows)?;
         self.values.extend(values);
@@ -211,7 +207,7 @@ impl<T> Held<T> {
 }
 
 impl<T> Default for Held<T> {
-    /// No values, and for good.
+    /// An empty list. It counts nothing, so it must not grow.
     fn default() -> Self {
         Self { values: Vec::new(), charge: Charge::default() }
     }
@@ -230,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_dropped_is_given_back() {
+    fn a_drop_releases_its_bytes() {
         let memory = Memory::new(1 << 20);
         let held = Held::new(&memory, 10, 0..10_u64).unwrap();
         let copy = held.clone();
@@ -244,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vector_has_the_room_that_was_counted() {
+    fn the_charge_equals_the_reserved_capacity() {
         let memory = Memory::new(usize::MAX);
         let mut charge = memory.charge(0).unwrap();
         let (mut values, mut text) = (Vec::<u64>::new(), String::new());
@@ -259,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_table_is_counted_before_it_grows() {
+    fn a_hash_table_never_exceeds_its_charge() {
         let memory = Memory::new(usize::MAX);
         let mut charge = memory.charge(0).unwrap();
         let mut table = hashbrown::HashTable::new();

@@ -1,4 +1,4 @@
-//! Answers, and the formats that they are written in.
+//! Answers and their output formats.
 
 use std::fmt::{self, Write};
 
@@ -8,23 +8,22 @@ use crate::memory::{Charge, Memory};
 use crate::value::Field;
 use crate::value::{Type, Value};
 
-/// How an answer is written.
+/// An output format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// One object with the columns' types, the rows and their number.
+    /// One object with the column types, the rows and the row count.
     #[default]
     Json,
-    /// One object for each row, each on its line.
+    /// One object per row, each on its own line.
     JsonEachRow,
-    /// Lines of values with tabs between them.
+    /// One line per row, with tabs between values.
     TabSeparated,
 }
 
 impl Format {
-    /// Every format.
     pub const ALL: [Self; 3] = [Self::Json, Self::JsonEachRow, Self::TabSeparated];
 
-    /// The name that FORMAT takes.
+    /// Its name in the `FORMAT` clause.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -34,7 +33,6 @@ impl Format {
         }
     }
 
-    /// The content type of an answer in that format.
     #[must_use]
     pub const fn content_type(self) -> &'static str {
         match self {
@@ -44,14 +42,14 @@ impl Format {
         }
     }
 
-    /// The format of that name.
+    /// The inverse of [`Self::name`].
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|format| format.name() == name)
     }
 }
 
-/// What a query returned.
+/// The result of a query.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub(crate) fields: Vec<Field>,
@@ -59,25 +57,24 @@ pub struct Answer {
     pub(crate) rows: usize,
     pub(crate) rows_before_limit: usize,
     pub(crate) format: Format,
-    /// What the query that it comes from may hold.
+    /// The query's account: the columns and the serialized answer count towards its limit.
     pub(crate) memory: Memory,
 }
 
 impl Answer {
-    /// The format that the query asks for.
+    /// The format in the query's `FORMAT` clause; JSON if it has none.
     #[must_use]
     pub fn format(&self) -> Format {
         self.format
     }
 
-    /// Rows of the answer.
+    /// The number of rows.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Writes the answer; [`Answer::format`] has the format that the query asks for. Fails if it takes
-    /// more memory than the query has left.
+    /// Serializes the answer. Fails if that takes more memory than the query has left.
     pub fn write(&self, format: Format) -> Result<String> {
         let charge = self.memory.charge(0)?;
         let mut out = Out { text: String::new(), charge, memory: &self.memory };
@@ -148,7 +145,7 @@ impl Answer {
     }
 }
 
-/// An answer as it is written.
+/// The output buffer.
 struct Out<'a> {
     text: String,
     charge: Charge,
@@ -163,7 +160,7 @@ impl Out<'_> {
     }
 
     fn value(&mut self, value: &Value, ty: &Type) -> Result<()> {
-        // There is no other reason for it to fail.
+        // An exceeded limit is the only error of `write_str`.
         value.write(ty, self).map_err(|_| self.memory.exceeded())
     }
 }
@@ -175,12 +172,12 @@ impl Write for Out<'_> {
 }
 
 fn json_text(text: &str, out: &mut Out) -> Result<()> {
-    // A string is always JSON.
+    // Serializing a string never fails.
     out.push(&serde_json::to_string(text).unwrap_or_default())
 }
 
-/// Integers of 64 bits are strings, since a JSON number is often read as a double; not-a-number and
-/// the infinities are null.
+/// 64-bit integers become strings, since many JSON parsers read numbers as doubles. NaN and the
+/// infinities become null.
 fn json_value(value: &Value, ty: &Type, out: &mut Out) -> Result<()> {
     match (value, ty) {
         (Value::Text(text), _) => json_text(text, out),
@@ -204,7 +201,7 @@ fn json_value(value: &Value, ty: &Type, out: &mut Out) -> Result<()> {
     }
 }
 
-/// Writes a text without what would end a value or a line.
+/// Escapes the characters that would end a value or a line.
 fn tab_text(mut text: &str, out: &mut Out) -> Result<()> {
     let special = ['\t', '\n', '\r', '\0', '\u{8}', '\u{c}', '\\', '\''];
     while let Some(at) = text.find(special) {

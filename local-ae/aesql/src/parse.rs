@@ -1,4 +1,4 @@
-//! From text to the parser's tree, within limits that keep the parser from running out of stack.
+//! Parses a text, within limits that keep the parser from running out of stack.
 
 use sqlparser::ast::{FormatClause, Ident, Query, Statement};
 use sqlparser::dialect::ClickHouseDialect;
@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Location, Result};
 use crate::limits::{Limits, NESTING, OPERATORS, RECURSION, SELECTS, TEXT_BYTES};
 use crate::output::Format;
 
-/// A statement as it was read.
+/// A parsed statement.
 pub(crate) enum Parsed {
     Select(Box<Query>),
     /// SHOW and the words that follow.
@@ -28,7 +28,7 @@ fn start(token: &TokenWithSpan) -> Option<Location> {
 /// The tokens of one statement.
 pub(crate) struct Unparsed {
     tokens: Vec<TokenWithSpan>,
-    /// From the first token to the last, without the space around them.
+    /// The statement's length, without surrounding white space.
     bytes: usize,
     /// The first string with an escaped character.
     escaped: Option<Location>,
@@ -40,7 +40,7 @@ pub(crate) fn split(sql: &str) -> Result<Vec<Unparsed>> {
         let message = format!("the text is {} bytes long, the limit is {TEXT_BYTES}", sql.len());
         return Err(Error::limit(message));
     }
-    // The same tokens twice: as what they mean, and as they are written.
+    // Tokenizes twice: with escapes resolved, and as written.
     let tokenize = |unescape| {
         Tokenizer::new(&ClickHouseDialect {}, sql)
             .with_unescape(unescape)
@@ -65,26 +65,26 @@ pub(crate) fn split(sql: &str) -> Result<Vec<Unparsed>> {
         .collect())
 }
 
-/// Whether it is a string in which a character is escaped, before that is undone.
+/// Whether a token, as written, is a string with an escaped character.
 fn is_escaped(token: &TokenWithSpan) -> bool {
     matches!(&token.token, Token::SingleQuotedString(text) if text.contains(['\'', '\\']))
 }
 
-/// Refuses what Analytics Engine finds too long, as it does.
+/// Refuses too long a query, in Analytics Engine's words.
 pub(crate) fn check_length(bytes: usize, limits: &Limits) -> Result<()> {
     if bytes <= limits.query_bytes {
         return Ok(());
     }
     let message =
         format!("SQL was excessively long, exceeded maximum length: {}", limits.query_bytes);
-    Err(Error::limit(message).help(format!("it has {bytes} bytes: ask in several queries")))
+    Err(Error::limit(message).help(format!("it has {bytes} bytes: split it into several queries")))
 }
 
 fn is_visible(token: &TokenWithSpan) -> bool {
     !matches!(token.token, Token::Whitespace(_) | Token::EOF)
 }
 
-/// Reads the tokens of one statement.
+/// Parses the tokens of one statement.
 pub(crate) fn parse(statement: Unparsed, limits: &Limits) -> Result<Parsed> {
     let Unparsed { mut tokens, bytes, escaped } = statement;
     check_length(bytes, limits).map_err(|error| error.at(tokens.iter().find_map(start)))?;
@@ -111,9 +111,11 @@ pub(crate) fn parse(statement: Unparsed, limits: &Limits) -> Result<Parsed> {
                 .at(start(first)));
         }
         other => {
-            return Err(Error::refused(format!("{other} begins no statement that is documented"))
-                .help("queries begin with SELECT or SHOW")
-                .at(start(first)));
+            return Err(Error::refused(format!(
+                "a statement that begins with {other} is not documented"
+            ))
+            .help("queries begin with SELECT or SHOW")
+            .at(start(first)));
         }
     }
     let at = start(first);
@@ -139,8 +141,8 @@ pub(crate) fn parse(statement: Unparsed, limits: &Limits) -> Result<Parsed> {
     }
 }
 
-/// Refuses what could exhaust the stack before the parser sees it, and types, which the parser reads
-/// without a limit of its own.
+/// Refuses tokens that could exhaust the parser's stack. That includes types, whose nesting the parser
+/// does not limit.
 fn check_tokens(tokens: &[&TokenWithSpan]) -> Result<()> {
     let (mut depth, mut operators, mut selects) = (0_usize, 0, 0);
     for (i, token) in tokens.iter().enumerate() {
@@ -213,7 +215,7 @@ fn is_when(token: &TokenWithSpan) -> bool {
 const CAST_HELP: &str =
     "write toUInt8(x), toUInt32(x) or toDateTime(x); format('{}', x) makes a string";
 
-/// The parser's error, whose place is at the end of its text.
+/// Converts the parser's error, whose text ends with the location.
 fn syntax(error: ParserError) -> Error {
     let text = match error {
         ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,
@@ -230,8 +232,8 @@ fn syntax(error: ParserError) -> Error {
     Error::new(Kind::Syntax, message).at(at)
 }
 
-/// Takes `FORMAT name` off the end. After an expression, where there is no `FROM`, the parser would read
-/// `FORMAT` as its alias: `SELECT 1 FORMAT JSON` is how clients try whether they are let in.
+/// Removes `FORMAT name` from the end. Without a `FROM`, the parser would read `FORMAT` as an alias, as
+/// in `SELECT 1 FORMAT JSON`, with which clients test their credentials.
 fn take_format(tokens: &mut Vec<TokenWithSpan>) -> Option<Ident> {
     let mut visible = tokens.iter().enumerate().filter(|(_, token)| is_visible(token)).rev();
     let ((_, name), (i, format)) = (visible.next()?, visible.next()?);
@@ -245,7 +247,7 @@ fn take_format(tokens: &mut Vec<TokenWithSpan>) -> Option<Ident> {
     Some(name)
 }
 
-/// The format of that name.
+/// Looks up a format, or refuses it.
 pub(crate) fn format(name: &str, at: Option<Location>) -> Result<Format> {
     Format::named(name).ok_or_else(|| {
         let names = Format::ALL.map(Format::name).join(", ");

@@ -1,4 +1,4 @@
-//! A checked query: every name is resolved, every type known.
+//! A checked query: all names are resolved, all types are known.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -9,7 +9,6 @@ use crate::output::Format;
 use crate::scalar::Scalar;
 use crate::value::{Field, Type, Value};
 
-/// A statement.
 #[derive(Clone, Debug)]
 pub(crate) enum Statement {
     ShowTables,
@@ -18,14 +17,13 @@ pub(crate) enum Statement {
     Select(Box<Select>),
 }
 
-/// A statement and the format that it asks for.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) statement: Statement,
     pub(crate) format: Format,
-    /// What is documented and refused nevertheless.
+    /// For documented constructs that the cloud was seen to refuse.
     pub(crate) warnings: Vec<Error>,
-    /// Bytes of memory that the statement takes up, at most.
+    /// An upper bound of the memory that the statement takes up.
     pub(crate) bytes: usize,
 }
 
@@ -37,7 +35,7 @@ pub(crate) struct Select {
     pub(crate) source: Source,
     /// Over the source's columns.
     pub(crate) filter: Option<Expr>,
-    /// Where there is one, everything below is over its columns: the keys, then the calls.
+    /// If present, all fields below refer to its columns: first the keys, then the calls.
     pub(crate) groups: Option<Groups>,
     pub(crate) having: Option<Expr>,
     pub(crate) order: Vec<Sort>,
@@ -68,7 +66,7 @@ pub(crate) struct AggregateCall {
     pub(crate) distinct: bool,
     /// Over the source's columns.
     pub(crate) args: Vec<Expr>,
-    /// Of countIf, sumIf and avgIf: which rows count.
+    /// The rows to aggregate, for countIf, sumIf and avgIf.
     pub(crate) condition: Option<Expr>,
     pub(crate) ty: Type,
 }
@@ -79,7 +77,7 @@ pub(crate) struct Sort {
     pub(crate) descending: bool,
 }
 
-/// An expression over the columns of some relation.
+/// An expression over the columns of a relation.
 #[derive(Clone, Debug)]
 pub(crate) struct Expr {
     pub(crate) node: Node,
@@ -101,7 +99,7 @@ pub(crate) enum Node {
     Among(Box<Expr>, Arc<Members>),
 }
 
-/// What IN looks for.
+/// The values in an IN list.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Members {
     Ints(HashSet<i64>),
@@ -118,7 +116,7 @@ impl Expr {
         }
     }
 
-    /// Whether both compute the same, wherever they stand.
+    /// Whether both are the same expression, regardless of their locations.
     pub(crate) fn same(&self, other: &Self) -> bool {
         let all =
             |a: &[Self], b: &[Self]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.same(b));

@@ -1,4 +1,4 @@
-//! A data point, and how it is read from JSON.
+//! A data point, and its JSON format.
 
 use std::fmt;
 
@@ -7,28 +7,27 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
 use crate::time;
 
-/// Blobs, and doubles, that a data point may have.
+/// The maximum number of blobs, and of doubles, in a data point.
 pub const SLOTS: usize = 20;
 
 /// A data point of Analytics Engine.
 ///
-/// As JSON it is one flat object, `{"timestamp": …, "dataset": "…", "index1": "…", "blob1": "…",
-/// "double1": 1, "_sample_interval": 1}`, of which only `timestamp` is required: milliseconds since
-/// 1970, or RFC 3339 text. Doubles that JSON cannot write are `"NaN"`, `"Infinity"` and
-/// `"-Infinity"`. What is left out, or null, is an empty string or 0.
+/// Its JSON is one flat object, `{"timestamp": …, "dataset": "…", "index1": "…", "blob1": "…",
+/// "double1": 1, "_sample_interval": 1}`. Only `timestamp` is required: milliseconds since 1970, or
+/// RFC 3339 text. The strings `"NaN"`, `"Infinity"` and `"-Infinity"` are doubles, too. A missing or
+/// null field is an empty string, 0, or a sample interval of 1.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Point {
-    /// When the point was written, in milliseconds since 1970.
+    /// The time of writing, in milliseconds since 1970.
     pub timestamp_ms: i64,
-    /// The dataset that it was written to.
     pub dataset: String,
     /// The sampling key.
     pub index1: String,
-    /// `blob1` and on; at most [`SLOTS`].
+    /// From `blob1` on; at most [`SLOTS`].
     pub blobs: Vec<String>,
-    /// `double1` and on; at most [`SLOTS`].
+    /// From `double1` on; at most [`SLOTS`].
     pub doubles: Vec<f64>,
-    /// How many points this one stands for, 1 if nothing was sampled.
+    /// The number of points that this one represents; 1 without sampling.
     pub sample_interval: u32,
 }
 
@@ -93,7 +92,7 @@ fn text<'de, A: MapAccess<'de>>(fields: &mut A) -> Result<String, A::Error> {
     Ok(fields.next_value::<Option<String>>()?.unwrap_or_default())
 }
 
-/// The index of `blob7` among blobs.
+/// The index of a slot, such as 6 for `blob7`.
 fn slot(name: &str, kind: &str) -> Option<usize> {
     let number: usize = name.strip_prefix(kind)?.parse().ok()?;
     (1..=SLOTS).contains(&number).then(|| number - 1)
@@ -128,7 +127,7 @@ impl<'de> Deserialize<'de> for Moment {
     }
 }
 
-/// A number, or the name of one that JSON cannot write.
+/// A number, or the name of NaN or an infinity, which JSON lacks.
 struct Double(f64);
 
 impl<'de> Deserialize<'de> for Double {
@@ -163,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_may_come_in_any_order_and_with_gaps() {
+    fn reads_slots_in_any_order_and_with_gaps() {
         let point: Point = serde_json::from_str(
             r#"{"blob3": "c", "double2": "-Infinity", "blob1": null, "timestamp": "1970-01-01T00:00:01Z"}"#,
         )
@@ -174,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_data_point_has_is_an_error() {
+    fn refuses_an_unknown_field() {
         for field in ["blob0", "blob21", "double21", "index2", "blob"] {
             let json = format!(r#"{{"timestamp": 1, "{field}": "x"}}"#);
             assert!(serde_json::from_str::<Point>(&json).is_err(), "{field}");

@@ -1,8 +1,8 @@
 //! Evaluates a checked query.
 //!
-//! Batch by batch (a segment of a table, or what a subquery returned) a filter picks rows, groups and
-//! their aggregates take them in, and of the rows that are left those within the limit are computed.
-//! Within a batch every expression is evaluated for all rows at once.
+//! A batch is a segment of a table, or the result of a subquery. For each batch, a filter selects rows,
+//! which are then grouped and aggregated. Output columns are computed only for rows within the limit.
+//! Within a batch, an expression is evaluated for all rows at once.
 
 use std::hash::BuildHasher;
 
@@ -21,7 +21,7 @@ use crate::time::Zone;
 use crate::value::Field;
 use crate::value::{Type, Value};
 
-/// Evaluates a statement; `now` is in milliseconds since 1970.
+/// `now` is in milliseconds since 1970.
 pub(crate) fn run(plan: &Plan, tables: &dyn Tables, now: i64, limits: &Limits) -> Result<Answer> {
     let memory = Memory::new(limits.memory);
     memory.keep(plan.bytes)?;
@@ -64,14 +64,14 @@ struct Run<'a> {
     budget: Budget,
 }
 
-/// What a SELECT returned.
+/// The result of a SELECT.
 struct Relation {
     columns: Vec<Column>,
     rows: usize,
     rows_before_limit: usize,
 }
 
-/// Where the columns of some rows are.
+/// The source of columns.
 #[derive(Clone, Copy)]
 enum Batch<'a> {
     Segment(&'a Table, &'a Segment),
@@ -90,7 +90,7 @@ impl Batch<'_> {
     }
 }
 
-/// A batch and the rows of it that count.
+/// A batch and its selected rows.
 type Rows<'a> = (Batch<'a>, Vec<u32>);
 
 fn count(batches: &[Rows]) -> usize {
@@ -105,7 +105,7 @@ impl Run<'_> {
             Source::Nothing => vec![(Batch::Columns(&[]), vec![0])],
             Source::Table(name, at) => {
                 let table = self.tables.table(name).ok_or_else(|| {
-                    // The cloud has been seen to say this of a dataset that was never written.
+                    // The cloud's message for a dataset that was never written.
                     Error::failed("unable to find type of column: \"timestamp\"")
                         .help(format!(
                             "unknown table {name}: a dataset begins with its first data point, and \
@@ -147,14 +147,14 @@ impl Run<'_> {
             .collect()
     }
 
-    /// The columns of the groups, keys first, and their number.
+    /// The groups' columns, keys first, and the number of groups.
     fn group(&self, groups: &Groups, batches: &[Rows]) -> Result<(Vec<Column>, u32)> {
         let memory = &self.budget.memory;
         let mut keys = Keys::new(&groups.keys, memory)?;
         let new_state = |call| Accumulator::new(call, memory);
         let mut states = groups.calls.iter().map(new_state).collect::<Result<Vec<_>>>()?;
         if groups.keys.is_empty() {
-            // The one group is there even if no row is.
+            // Without GROUP BY there is one group, even without rows.
             keys.groups = 1;
         }
         if groups.order.is_empty() {
@@ -187,7 +187,7 @@ impl Run<'_> {
             .collect::<Result<Vec<_>>>()?;
         self.budget.spend(rows.len())?;
         let slots = keys.slots(&columns, rows.len())?;
-        // The rows and the groups of those that count.
+        // The selected rows and their groups.
         let _own = self.budget.memory.charge_rows(rows.len(), 2 * size_of::<u32>())?;
         for (call, state) in groups.calls.iter().zip(states) {
             let (rows, slots) = match &call.condition {
@@ -208,7 +208,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Aggregates all rows as one batch, sorted: `first_value` and `last_value` depend on it.
+    /// Aggregates all rows as one sorted batch, since `first_value` and `last_value` depend on order.
     fn aggregate_in_order(
         &self,
         groups: &Groups,
@@ -219,7 +219,7 @@ impl Run<'_> {
         let memory = &self.budget.memory;
         let order = self.sorted(&groups.order, batches, usize::MAX)?;
         let sorted = |expr: &Expr| self.eval_all(expr, batches)?.take(memory, &order);
-        // The rows that count, and the group that they are in.
+        // The selected rows and their groups.
         let _own = memory.charge_rows(order.len(), 2 * size_of::<u32>())?;
         for (call, state) in groups.calls.iter().zip(states) {
             let args = call.args.iter().map(sorted).collect::<Result<Vec<_>>>()?;
@@ -235,7 +235,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Sorts, cuts off and computes what is left.
+    /// Sorts the rows, applies OFFSET and LIMIT, and computes the output columns of the rest.
     fn project(
         &self,
         select: &Select,
@@ -255,8 +255,8 @@ impl Run<'_> {
             return Err(Error::limit(format!("the answer has {} rows", wanted.len()))
                 .help("ask for fewer with LIMIT"));
         }
-        // The rows by batch, as they are stored; `rank` puts them in order again. `picked` has up to
-        // twice the room that it needs.
+        // `stored` has the rows in the order of their batches, `rank` restores the output's order. The
+        // capacity of `picked` is up to twice its length.
         let _picked = memory.charge_rows(wanted.len(), 5 * size_of::<u32>())?;
         let mut stored: Vec<(u32, u32)> = wanted.iter().copied().zip(0..).collect();
         stored.sort_unstable();
@@ -290,7 +290,7 @@ impl Run<'_> {
         Ok(Relation { columns, rows: wanted.len(), rows_before_limit: total })
     }
 
-    /// The first rows by some order, by their number among all rows of the batches.
+    /// The first rows in the given order, as row numbers across all batches.
     fn sorted(&self, order: &[Sort], batches: &[Rows], first: usize) -> Result<Held<u32>> {
         let (total, memory) = (count(batches), &self.budget.memory);
         let mut keys = Vec::new();
@@ -299,7 +299,7 @@ impl Run<'_> {
             if *descending {
                 let float = expr.ty == Type::Float64;
                 for key in key.iter_mut() {
-                    // Not-a-number is last either way.
+                    // NaN is last in either direction.
                     if !(float && *key == LAST) {
                         *key = !*key;
                     }
@@ -322,7 +322,7 @@ impl Run<'_> {
         Ok(Held::counted(rows, charge))
     }
 
-    /// Evaluates an expression for all rows of some batches.
+    /// Evaluates an expression for the selected rows of several batches.
     fn eval_all(&self, expr: &Expr, batches: &[Rows]) -> Result<Column> {
         let parts = batches
             .iter()
@@ -331,10 +331,10 @@ impl Run<'_> {
         Column::concat(&self.budget.memory, &expr.ty, parts)
     }
 
-    /// In which rows a condition holds.
+    /// For each row, whether the condition holds.
     fn truth(&self, condition: &Expr, batch: &Batch, rows: &[u32]) -> Result<Vec<bool>> {
-        // A term is evaluated only where those before it leave the result open: what guards a
-        // division by zero works.
+        // A term is evaluated only in rows that earlier terms leave undecided, so a term can guard a
+        // later one against a division by zero.
         let (terms, open) = match &condition.node {
             Node::All(terms) => (terms, true),
             Node::Any(terms) => (terms, false),
@@ -343,7 +343,7 @@ impl Run<'_> {
                 return Ok((0..rows.len()).map(|row| column.int(row) != 0).collect());
             }
         };
-        // The result so far, the undecided rows by place and by number, and what a term makes of them.
+        // The result, the undecided rows as positions and as row numbers, and a term's results.
         let size = 2 * size_of::<bool>() + size_of::<usize>() + size_of::<u32>();
         let _own = self.budget.memory.charge_rows(rows.len(), size)?;
         let mut result = vec![open; rows.len()];
@@ -398,7 +398,7 @@ impl Run<'_> {
                 if !constant {
                     return Ok(column);
                 }
-                // A constant may be shared by many columns: it counts until the end.
+                // Many columns may share a constant, so it counts until the end of the query.
                 let value = column.value(0);
                 memory.keep(if let Value::Text(text) = &value { text.len() } else { 0 })?;
                 Ok(Column::Same(value))
@@ -406,7 +406,7 @@ impl Run<'_> {
         }
     }
 
-    /// `if`: each side is evaluated only in the rows that it is for.
+    /// Evaluates `if`: each branch only in its own rows.
     fn choose(
         &self,
         [condition, then, otherwise]: &[Expr; 3],
@@ -415,7 +415,7 @@ impl Run<'_> {
         rows: &[u32],
     ) -> Result<Column> {
         let memory = &self.budget.memory;
-        // What holds and what fails, the rows of one side, and where each side's values go.
+        // `holds`, `fails`, the rows of one branch, and `order`.
         let bytes = 2 * size_of::<bool>() + 2 * size_of::<u32>();
         let _own = memory.charge_rows(rows.len(), bytes)?;
         let holds = self.truth(condition, batch, rows)?;
@@ -423,7 +423,7 @@ impl Run<'_> {
         let side = |expr: &Expr, holds: &[bool]| -> Result<(Column, usize)> {
             let rows = only(rows, holds);
             let column = self.eval(expr, batch, &rows)?;
-            // A Date in place of a DateTime is its midnight; other integers are as they are.
+            // A Date becomes a DateTime at its midnight; other integers stay as they are.
             Ok((
                 match (ty, &expr.ty) {
                     (Type::Float64, _) => column.to_floats(memory, &expr.ty)?,
@@ -437,7 +437,7 @@ impl Run<'_> {
             ))
         };
         let (then, otherwise) = (side(then, &holds)?, side(otherwise, &fails)?);
-        // The values of both sides are put one after the other, then each in its row.
+        // Concatenates the values of both branches, then moves each value to its row.
         let mut next_then = 0_u32;
         let mut next_otherwise =
             u32::try_from(then.1).map_err(|_| Error::limit("too many rows at once"))?;
@@ -477,10 +477,10 @@ fn among(memory: &Memory, column: &Column, members: &Members, rows: usize) -> Re
     }
 }
 
-/// The groups by their keys.
+/// Maps keys to group numbers.
 struct Keys<'a> {
     exprs: &'a [Expr],
-    /// For keys that are strings.
+    /// For string keys; one per expression.
     interners: Vec<Interner>,
     /// The keys of group 0, then those of group 1, …
     values: Vec<u64>,
@@ -506,7 +506,7 @@ impl<'a> Keys<'a> {
         })
     }
 
-    /// The number of each row's group.
+    /// The group number of each row.
     fn slots(&mut self, columns: &[Column], rows: usize) -> Result<Held<u32>> {
         let (width, memory) = (self.exprs.len(), self.memory);
         if width == 0 {
@@ -541,7 +541,6 @@ impl<'a> Keys<'a> {
         Ok(Held::counted(slots, charge_slots))
     }
 
-    /// The columns of the keys.
     fn finish(self) -> Result<Vec<Column>> {
         let width = self.exprs.len().max(1);
         self.exprs
@@ -557,7 +556,7 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// The keys of a group among those of all.
+/// The keys of one group.
 fn of_group(values: &[u64], number: u32, width: usize) -> &[u64] {
     let start = number as usize * width;
     values.get(start..start + width).unwrap_or_default()

@@ -1,8 +1,8 @@
-//! Where data points live: columns in memory.
+//! Data points as columns in memory.
 //!
-//! A [`Table`] is a queue of segments of at most [`SEGMENT_ROWS`] rows. In a segment each string is
-//! stored once and rows have its number, in two bytes; a column that has had one value only, as an
-//! unused one has, is that value. Eviction takes rows from the front.
+//! A [`Table`] is a queue of segments of at most [`SEGMENT_ROWS`] rows. A segment stores each string
+//! of a column once, and each row holds the string's number in two bytes. A column with a single
+//! distinct value, such as an unused one, is stored as that value. Eviction takes rows from the front.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -14,18 +14,17 @@ use crate::memory::{Held, Memory};
 use crate::point::{Point, SLOTS};
 use crate::value::{Type, Value};
 
-/// Rows of a segment, which are also evaluated together: as many as two bytes can number.
+/// Rows of a segment, which is also the unit of evaluation: as many as a two-byte number can count.
 const SEGMENT_ROWS: usize = 1 << 16;
 
-/// Text in one column of a segment after which the next segment begins, in bytes: four such columns
-/// are as much as an expression may make of one.
+/// Bytes of text in one column after which a new segment begins: a quarter of what an expression may
+/// produce for one column of a segment.
 const SEGMENT_TEXT_BYTES: usize = COLUMN_TEXT_BYTES / 4;
 
-/// What tables there are, by dataset name.
+/// The tables, by dataset name.
 pub trait Tables {
-    /// The table of that name.
     fn table(&self, name: &str) -> Option<&Table>;
-    /// The names of all tables, in the order in which to list them.
+    /// The names of all tables, in the order of `SHOW TABLES`.
     fn names(&self) -> Vec<String>;
 }
 
@@ -46,9 +45,8 @@ pub(crate) enum Slot {
     Timestamp,
     SampleInterval,
     Index1,
-    /// From 0.
+    /// The index counts from 0, for doubles as well.
     Blob(usize),
-    /// From 0.
     Double(usize),
 }
 
@@ -81,37 +79,36 @@ impl Slot {
     }
 }
 
-/// The data points of one dataset, in the order in which they came.
+/// The data points of one dataset, in order of arrival.
 #[derive(Clone, Debug)]
 pub struct Table {
     name: Arc<str>,
     segments: VecDeque<Segment>,
-    /// Rows of the first segment that were evicted.
+    /// Rows of the first segment that are evicted already.
     evicted: usize,
     rows: usize,
 }
 
 impl Table {
-    /// An empty table for the dataset of that name.
+    /// An empty table for a dataset.
     #[must_use]
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self { name: name.into(), segments: VecDeque::new(), evicted: 0, rows: 0 }
     }
 
-    /// Rows in the table.
+    /// The number of rows.
     #[must_use]
     pub fn len(&self) -> usize {
         self.rows
     }
 
-    /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rows == 0
     }
 
-    /// Adds a data point. Its dataset is the table's, whatever it says. Fails if one of its strings is
-    /// over [`STRING_BYTES`], which is far beyond what Analytics Engine takes.
+    /// Adds a data point to this table, ignoring the point's own dataset. Fails if a string exceeds
+    /// [`STRING_BYTES`], which is far above Analytics Engine's limit.
     pub fn push(&mut self, point: &Point) -> Result<()> {
         let mut texts = std::iter::once(&point.index1).chain(&point.blobs);
         if texts.any(|text| text.len() > STRING_BYTES) {
@@ -130,15 +127,15 @@ impl Table {
         Ok(())
     }
 
-    /// Drops the oldest rows until at most that many are left.
+    /// Drops the oldest rows until at most `rows` are left.
     pub fn evict_to(&mut self, rows: usize) {
         while self.rows > rows {
             self.drop_front(self.rows - rows);
         }
     }
 
-    /// Drops rows from the front while they are older than that, in milliseconds since 1970. A row
-    /// that came after a younger one stays until that one goes.
+    /// Drops rows from the front while they are older than `milliseconds` since 1970. An old row that
+    /// arrived after a newer one stays until the newer one is dropped.
     pub fn evict_before(&mut self, milliseconds: i64) {
         while let Some(first) = self.segments.front() {
             let live = first.timestamps.iter().skip(self.evicted);
@@ -150,7 +147,7 @@ impl Table {
         }
     }
 
-    /// Drops up to that many rows, of the first segment only.
+    /// Drops at most `rows` rows, only from the first segment.
     fn drop_front(&mut self, rows: usize) {
         let Some(first) = self.segments.front() else { return };
         let there = first.len() - self.evicted;
@@ -163,14 +160,14 @@ impl Table {
         }
     }
 
-    /// The memory that the table takes up, in bytes, but for what the allocator adds.
+    /// The table's memory in bytes, without the allocator's overhead.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let segments: usize = self.segments.iter().map(Segment::bytes).sum();
         size_of::<Self>() + self.name.len() + segments
     }
 
-    /// The segments, each with the rows of it that are still there.
+    /// The segments, each with the numbers of its rows that are not evicted.
     pub(crate) fn segments(&self) -> impl Iterator<Item = (&Segment, Vec<u32>)> {
         self.segments.iter().enumerate().map(|(i, segment)| {
             let skip = if i == 0 { self.evicted } else { 0 };
@@ -178,7 +175,7 @@ impl Table {
         })
     }
 
-    /// A column's values in those rows of a segment.
+    /// A column's values in the given rows of a segment.
     pub(crate) fn column(
         &self,
         memory: &Memory,
@@ -218,7 +215,7 @@ impl Table {
     }
 }
 
-/// One value for all rows, until there are two different ones.
+/// One value for all rows, until a different one is added.
 #[derive(Clone, Debug)]
 enum Cells<T> {
     Same(T),
@@ -233,7 +230,7 @@ impl<T: Copy + Default> Cells<T> {
         }
     }
 
-    /// Adds the value of row number `rows`.
+    /// Adds a value; `rows` is the number of rows before it.
     fn push(&mut self, rows: usize, value: T, same: impl Fn(T, T) -> bool) {
         match self {
             Self::Same(first) if rows == 0 => *first = value,
@@ -266,13 +263,13 @@ impl<T: Copy + Default> Cells<T> {
 struct TextCells {
     strings: Strings,
     ids: Cells<u16>,
-    /// The string of the first row, for a column that is that: queries share it.
+    /// The string of the first row, which queries share if all rows have it.
     first: Arc<str>,
 }
 
 #[derive(Clone, Debug)]
 enum Strings {
-    /// Of a segment that still grows.
+    /// While the segment still grows.
     Open(Interner),
     Sealed(Arc<Words>),
 }
@@ -296,7 +293,7 @@ impl TextCells {
                 self.first = text.into();
             }
             let id = interner.id(text)?;
-            // A segment has no more strings than rows.
+            // It fits: a segment has at most as many strings as rows.
             self.ids.push(rows, u16::try_from(id).unwrap_or_default(), |a, b| a == b);
         }
         Ok(())
@@ -329,14 +326,14 @@ impl TextCells {
     }
 }
 
-/// Some rows of a table.
+/// Consecutive rows of a table.
 #[derive(Clone, Debug)]
 pub(crate) struct Segment {
     /// Milliseconds since 1970.
     timestamps: Vec<i64>,
     sample_intervals: Cells<u32>,
     index1: TextCells,
-    /// As many as a point has had.
+    /// As many as the longest point so far has; doubles likewise.
     blobs: Vec<TextCells>,
     doubles: Vec<Cells<f64>>,
 }
@@ -352,7 +349,7 @@ impl Segment {
         }
     }
 
-    /// Rows, evicted ones too.
+    /// The number of rows, including evicted ones.
     fn len(&self) -> usize {
         self.timestamps.len()
     }
@@ -369,7 +366,7 @@ impl Segment {
         while self.blobs.len() < point.blobs.len().min(SLOTS) {
             let mut blob = TextCells::new();
             if rows > 0 {
-                // What the rows so far have in it.
+                // The value of all earlier rows.
                 blob.push(0, "")?;
             }
             self.blobs.push(blob);
@@ -434,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_that_is_first_used_later_was_empty_before() {
+    fn a_newly_used_slot_is_empty_in_earlier_rows() {
         let mut table = Table::new("t");
         for point in [point(0, &[], &[]), point(1, &["a", "b"], &[0.0, 1.5]), point(2, &["c"], &[])]
         {
@@ -449,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn eviction_takes_the_oldest_rows_and_their_memory() {
+    fn eviction_drops_the_oldest_rows_and_frees_their_memory() {
         let mut table = Table::new("t");
         let rows = SEGMENT_ROWS + 10;
         for i in 0..rows {
@@ -470,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn unused_slots_cost_nothing() {
+    fn unused_slots_take_almost_no_memory() {
         let bytes = |blobs: &[&str], doubles: &[f64]| {
             let mut table = Table::new("t");
             for at in 0..1000 {

@@ -1,7 +1,7 @@
-//! The calendar, time zones, intervals, and how points in time are read and written.
+//! The calendar, time zones, intervals, and parsing and formatting of times.
 //!
-//! A point in time is its seconds since 1970 in UTC, a date its days since 1970. Wall-clock time in a
-//! zone is written the same way: as the seconds that UTC would have where the clock shows the same.
+//! An instant is a number of seconds since 1970 in UTC, a date a number of days since 1970. Wall-clock
+//! time in a zone has the same form: the seconds of the instant at which a UTC clock shows that time.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -22,9 +22,9 @@ pub(crate) struct Zone {
 
 impl Zone {
     pub(crate) fn named(name: &str) -> Option<Self> {
-        /// By name in lower case, which is all that there is of a zone: there are some 600.
+        /// By name in lower case; there are some 600 zones, so the map stays small.
         static ZONES: Mutex<BTreeMap<String, TimeZone>> = Mutex::new(BTreeMap::new());
-        // Rules are some kilobytes: a query that names a zone a thousand times has them once.
+        // A zone's rules take some kilobytes: a query that names it a thousand times shares one copy.
         let mut zones = ZONES.lock().unwrap_or_else(PoisonError::into_inner);
         let rules = match zones.entry(name.to_ascii_lowercase()) {
             Entry::Occupied(known) => known.get().clone(),
@@ -33,7 +33,7 @@ impl Zone {
         Some(Self { name: name.into(), rules })
     }
 
-    /// Every zone that there is, by name.
+    /// All names of the tz database, sorted.
     pub(crate) fn names() -> Vec<String> {
         let mut names: Vec<_> =
             TimeZoneDatabase::bundled().available().map(|name| name.to_string()).collect();
@@ -41,14 +41,13 @@ impl Zone {
         names
     }
 
-    /// What the clock shows at that point in time.
     fn wall_clock(&self, utc: i64) -> i64 {
         Timestamp::from_second(utc)
             .map_or(utc, |at| utc + i64::from(self.rules.to_offset(at).seconds()))
     }
 
-    /// The first point in time at which the clock shows that, or would if it had not been put
-    /// forward just then.
+    /// The first instant with that wall-clock time. If a clock change skips that time, the offset after
+    /// the change applies.
     fn at_wall_clock(&self, wall: i64) -> i64 {
         let Ok(at) = Timestamp::from_second(wall) else { return wall };
         let civil = TimeZone::UTC.to_datetime(at);
@@ -75,17 +74,17 @@ impl fmt::Debug for Zone {
     }
 }
 
-/// What the clock of a zone shows, or of UTC.
+/// The wall-clock time at an instant, in UTC without a zone.
 pub(crate) fn wall_clock(utc: i64, zone: Option<&Zone>) -> i64 {
     zone.map_or(utc, |zone| zone.wall_clock(utc))
 }
 
-/// The point in time at which the clock of a zone shows that.
+/// The inverse of [`wall_clock`]; see [`Zone::at_wall_clock`].
 pub(crate) fn at_wall_clock(wall: i64, zone: Option<&Zone>) -> i64 {
     zone.map_or(wall, |zone| zone.at_wall_clock(wall))
 }
 
-/// Units that intervals come in.
+/// A unit of an interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
     Second,
@@ -110,7 +109,7 @@ impl Unit {
     }
 }
 
-/// A day of the calendar.
+/// A calendar date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Civil {
     pub(crate) year: i64,
@@ -121,8 +120,8 @@ pub(crate) struct Civil {
 }
 
 impl Civil {
-    /// The calendar day of a number of days since 1970. Years begin in March here, so that the leap
-    /// day is the last; jiff has the same, at several times the cost for a million rows.
+    /// The date of a number of days since 1970. It computes with years that begin in March, so that a
+    /// leap day is their last. jiff's conversion costs several times as much for a million rows.
     pub(crate) fn of_days(days: i64) -> Self {
         let shifted = days.saturating_add(719_468);
         let era = shifted.div_euclid(146_097);
@@ -174,8 +173,7 @@ impl Civil {
         self.days() - Self { month: 1, day: 1, ..self }.days() + 1
     }
 
-    /// The year and number (1 to 53) of the week by ISO 8601: a week belongs to the year that its
-    /// Thursday is in.
+    /// The ISO 8601 year and week number (1 to 53): a week belongs to the year of its Thursday.
     fn iso_week(self) -> (i64, i64) {
         let days = self.days();
         let thursday = Self::of_days(days - day_of_week(days) + 4);
@@ -188,18 +186,17 @@ pub(crate) fn day_of_week(days: i64) -> i64 {
     (days + 3).rem_euclid(7) + 1
 }
 
-/// More months than any date has, and few enough to compute with.
+/// More months than lie between any two dates, and few enough not to overflow.
 const MONTHS: i64 = 12 * 100_000;
 
-/// Adds that many units to a point in time. Days, months and years keep what the clock of the zone
-/// shows; a day that a month lacks becomes its last. The result may lie outside of what a `DateTime`
-/// holds.
+/// Adds units to an instant. Days, months and years keep the wall-clock time in the zone; a day that the
+/// month lacks becomes the month's last. The result may exceed a `DateTime`'s range.
 pub(crate) fn plus(seconds: i64, count: i64, unit: Unit, zone: Option<&Zone>) -> i64 {
     let fixed = |length: i64| seconds.wrapping_add(count.wrapping_mul(length));
     let months = |months: i64| {
         let wall = wall_clock(seconds, zone);
         let day = Civil::of_seconds(wall).plus_months(months.clamp(-MONTHS, MONTHS));
-        // Before 1970 there is no DateTime: ClickHouse stops there.
+        // A DateTime begins in 1970: ClickHouse stops there, too.
         at_wall_clock((day.days() * DAY + wall.rem_euclid(DAY)).max(0), zone)
     };
     match unit {
@@ -224,24 +221,24 @@ pub(crate) fn plus_days(days: i64, count: i64, unit: Unit) -> i64 {
     }
 }
 
-/// More of any unit than there are between two `DateTime`s, and few enough to compute with.
+/// More of any unit than lie between two `DateTime`s, and few enough not to overflow.
 const LONGEST: i64 = 1 << 33;
 
-/// The start of the interval that a point in time is in. Intervals of seconds, minutes and days count
-/// from 1970, of months from 1900, of years from the year 0, of hours from midnight: as `ClickHouse`
-/// has it. `count` is at least 1.
+/// The start of the interval that contains an instant. As in `ClickHouse`, intervals of seconds, minutes
+/// and days count from 1970, of months from 1900, of years from year 0, and of hours from midnight.
+/// `count` is at least 1.
 pub(crate) fn start_of(seconds: i64, count: i64, unit: Unit, zone: Option<&Zone>) -> i64 {
     let down = |value: i64, step: i64| value - value.rem_euclid(step.max(1));
     let count = count.min(LONGEST);
     let wall = wall_clock(seconds, zone);
     let start = match unit {
-        // Where clocks are not whole hours apart from UTC, odd seconds count from midnight.
+        // If the UTC offset is not whole hours, counts that are not whole minutes start at midnight.
         Unit::Second if count % 60 != 0 && (wall - seconds) % 3600 != 0 => {
             return seconds - wall.rem_euclid(DAY).rem_euclid(count);
         }
         Unit::Second => return down(seconds, count),
         Unit::Minute => return down(seconds, count * 60),
-        // An hour that the clock shows twice is two.
+        // An hour that the clock shows twice is two intervals.
         Unit::Hour if count == 1 => return seconds - wall.rem_euclid(3600),
         Unit::Hour => {
             let midnight = down(wall, DAY);
@@ -262,10 +259,10 @@ pub(crate) fn start_of(seconds: i64, count: i64, unit: Unit, zone: Option<&Zone>
     at_wall_clock(start, zone)
 }
 
-/// Reads `YYYY-MM-DD hh:mm:ss`, `YYYY-MM-DD` or, of 5 to 10 digits, seconds since 1970.
+/// Parses `YYYY-MM-DD hh:mm:ss`, `YYYY-MM-DD`, or 5 to 10 digits as seconds since 1970.
 pub(crate) fn parse_date_time(text: &str, zone: Option<&Zone>) -> Option<i64> {
     let bytes = text.as_bytes();
-    // What a DateTime holds: ClickHouse takes the nearest.
+    // As ClickHouse, takes the nearest value that a DateTime holds.
     let nearest = |seconds: i64| seconds.clamp(0, i64::from(u32::MAX));
     if (5..=10).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_digit) {
         return text.parse().ok().map(nearest);
@@ -286,7 +283,7 @@ pub(crate) fn parse_date_time(text: &str, zone: Option<&Zone>) -> Option<i64> {
     Some(nearest(at_wall_clock(days * DAY + time, zone)))
 }
 
-/// Reads `YYYY-MM-DD` as days since 1970.
+/// Parses `YYYY-MM-DD` as days since 1970.
 pub(crate) fn parse_date(text: &[u8]) -> Option<i64> {
     let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = text else { return None };
     let civil = Civil {
@@ -304,7 +301,7 @@ fn digits(text: &[u8]) -> Option<i64> {
     })
 }
 
-/// Reads a point in time as RFC 3339 has it, in milliseconds since 1970.
+/// Parses an RFC 3339 timestamp as milliseconds since 1970.
 #[must_use]
 pub fn parse_rfc_3339(text: &str) -> Option<i64> {
     text.parse::<Timestamp>().ok().map(Timestamp::as_millisecond)
@@ -350,7 +347,7 @@ const MONTH_NAMES: [&str; 12] = [
 const DAY_NAMES: [&str; 7] =
     ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 
-/// Returns what is wrong with a format for [`format_date_time`], if anything is.
+/// Checks a format for [`format_date_time`].
 pub(crate) fn check_format(format: &str) -> Result<(), String> {
     let mut rest = format.chars();
     while let Some(c) = rest.next() {
@@ -360,13 +357,13 @@ pub(crate) fn check_format(format: &str) -> Result<(), String> {
         match rest.next() {
             None => return Err("it ends in %; write %% for a percent sign".into()),
             Some(c) if "YyCGgVQmcMbdejuwWaDFHkhIliSspRrTfznt%".contains(c) => {}
-            Some(c) => return Err(format!("%{c} stands for nothing")),
+            Some(c) => return Err(format!("%{c} is not a format specifier")),
         }
     }
     Ok(())
 }
 
-/// Writes a point in time by a format of `formatDateTime`, which [`check_format`] has let pass.
+/// Writes an instant in a format of `formatDateTime` that [`check_format`] accepts.
 pub(crate) fn format_date_time(
     seconds: i64,
     zone: Option<&Zone>,
@@ -448,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn a_day_of_the_calendar_is_its_number_and_back() {
+    fn a_date_converts_to_days_and_back() {
         for days in [-1, 0, 59, 60, 11_016, 20_390, 49_710] {
             assert_eq!(Civil::of_days(days).days(), days);
         }
@@ -456,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_is_documented_and_nothing_else() {
+    fn parses_the_documented_date_formats_and_nothing_else() {
         assert_eq!(at("1981-04-12 12:00:04"), 355_924_804);
         assert_eq!(at("355924804"), 355_924_804);
         assert_eq!(at("2020-01-01"), 1_577_836_800);
@@ -466,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn clocks_that_are_put_forward_or_back_are_read_as_clickhouse_reads_them() {
+    fn resolves_clock_changes_as_clickhouse_does() {
         let new_york = Zone::named("America/New_York").unwrap();
         let at = |text| parse_date_time(text, Some(&new_york));
         assert_eq!(at("2022-03-13 02:30:00"), Some(1_647_153_000));
@@ -474,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn months_end_with_their_last_day() {
+    fn a_day_that_a_month_lacks_becomes_its_last() {
         let after = |from, count, unit| shown(plus(at(from), count, unit, None));
         assert_eq!(after("2020-01-31 00:00:00", 1, Unit::Month), "2020-02-29 00:00:00");
         assert_eq!(after("2020-02-29 01:02:03", -1, Unit::Year), "2019-02-28 01:02:03");
@@ -482,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn intervals_start_where_clickhouse_starts_them() {
+    fn intervals_start_as_in_clickhouse() {
         let moment = at("2025-10-29 16:55:25");
         for (count, unit, start) in [
             (15, Unit::Minute, "2025-10-29 16:45:00"),
@@ -498,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn no_interval_is_too_long() {
+    fn the_longest_intervals_do_not_overflow() {
         let new_york = Zone::named("America/New_York");
         for unit in [Unit::Second, Unit::Minute, Unit::Hour, Unit::Day, Unit::Month, Unit::Year] {
             for (seconds, count) in
@@ -512,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn formats_every_part_of_a_date() {
+    fn formats_every_documented_part_of_a_date() {
         let mut out = String::new();
         let format =
             "%Y-%m-%d %H:%i:%s|%M %b %W %a|%D %F %T %R %r|%y %C %G %g %V %Q %j %u %w|%e %z %%";

@@ -1,4 +1,4 @@
-//! Types and single values, named and written as `ClickHouse` does.
+//! Types and single values, with `ClickHouse`'s names and text formats.
 
 use std::fmt::{self, Write};
 use std::sync::Arc;
@@ -6,7 +6,6 @@ use std::sync::Arc;
 use crate::memory::Held;
 use crate::time::{self, Unit, Zone};
 
-/// The type of a column or an expression.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Type {
     UInt8,
@@ -20,7 +19,7 @@ pub(crate) enum Type {
     Float64,
     Bool,
     String,
-    /// Seconds since 1970, shown in a time zone, or in UTC.
+    /// Seconds since 1970; the time zone in which to show them, UTC by default.
     DateTime(Option<Zone>),
     /// Days since 1970.
     Date,
@@ -29,7 +28,7 @@ pub(crate) enum Type {
 }
 
 impl Type {
-    /// The integer type of that many bytes: 1, 2, 4, or 8 for any more.
+    /// The integer type of 1, 2 or 4 bytes; of 8 bytes for any other number.
     pub(crate) fn integer(signed: bool, bytes: u8) -> Self {
         match (signed, bytes) {
             (false, 1) => Self::UInt8,
@@ -43,7 +42,7 @@ impl Type {
         }
     }
 
-    /// The type of a literal integer, if one holds it.
+    /// The type of an integer literal, or `None` if it does not fit 64 bits.
     pub(crate) fn of_integer(value: i128) -> Option<Self> {
         Some(match value {
             0..=0xff => Self::UInt8,
@@ -58,7 +57,7 @@ impl Type {
         })
     }
 
-    /// Bytes that a value takes up in `ClickHouse`, on which the types of results depend.
+    /// The size of a value in `ClickHouse`, on which result types depend.
     pub(crate) fn bytes(&self) -> u8 {
         match self {
             Self::UInt8 | Self::Int8 | Self::Bool => 1,
@@ -72,12 +71,12 @@ impl Type {
         matches!(self, Self::Int8 | Self::Int16 | Self::Int32 | Self::Int64 | Self::Float64)
     }
 
-    /// An integer, or a Bool, which computes like a `UInt8`.
+    /// Includes Bool, which behaves like `UInt8` in arithmetic.
     pub(crate) fn is_integer(&self) -> bool {
         self.is_number() && *self != Self::Float64
     }
 
-    /// An integer, a Bool or a `Float64`.
+    /// Includes Bool.
     pub(crate) fn is_number(&self) -> bool {
         matches!(
             self,
@@ -98,7 +97,7 @@ impl Type {
         matches!(self, Self::DateTime(_) | Self::Date)
     }
 
-    /// The least type that holds the values of both, or none.
+    /// The smallest type that holds the values of both types, if there is one.
     pub(crate) fn common(&self, other: &Self) -> Option<Self> {
         if self == other {
             return Some(self.clone());
@@ -109,7 +108,7 @@ impl Type {
             _ if !self.is_number() || !other.is_number() => None,
             (Self::Bool, Self::UInt8) => Some(Self::Bool),
             (Self::Float64, _) | (_, Self::Float64) => {
-                // No Float64 holds every integer of 64 bits.
+                // A Float64 cannot hold every 64-bit integer.
                 let fits = |ty: &Self| *ty == Self::Float64 || ty.bytes() < 8;
                 (fits(self) && fits(other)).then_some(Self::Float64)
             }
@@ -125,7 +124,7 @@ impl Type {
         }
     }
 
-    /// Cuts an integer down to what the type holds, as `ClickHouse` does on overflow.
+    /// Wraps an integer around at the type's range, as `ClickHouse` does on overflow.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it wraps")]
     pub(crate) fn wrap(&self, value: i64) -> i64 {
         match self {
@@ -140,7 +139,7 @@ impl Type {
         }
     }
 
-    /// What most aggregates of no rows return.
+    /// The result of most aggregates over no rows.
     pub(crate) fn default_value(&self) -> Value {
         match self {
             Self::Float64 => Value::Float(0.0),
@@ -163,8 +162,8 @@ impl fmt::Display for Type {
     }
 }
 
-/// One value. Which one it means depends on its [`Type`]: a `UInt64` is the `i64` of the same bits,
-/// a `DateTime` its seconds, a Date its days, an interval its count.
+/// One value. Its [`Type`] determines the meaning of `Int`: the bits of a `UInt64`, the seconds of a
+/// `DateTime`, the days of a Date, the count of an interval.
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
     Int(i64),
@@ -174,7 +173,7 @@ pub(crate) enum Value {
 }
 
 impl PartialEq for Value {
-    /// Floats are equal if their bits are: this compares expressions, it is not SQL's `=`.
+    /// Compares floats by their bits: this is for comparing expressions, not SQL's `=`.
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Int(a), Self::Int(b)) => a == b,
@@ -187,7 +186,7 @@ impl PartialEq for Value {
 }
 
 impl Value {
-    /// Writes the value as text, without quotes around a string.
+    /// Writes a string without quotes.
     pub(crate) fn write(&self, ty: &Type, out: &mut impl Write) -> fmt::Result {
         match (self, ty) {
             (Self::Text(text), _) => out.write_str(text),
@@ -213,7 +212,7 @@ impl Value {
         }
     }
 
-    /// Writes the value as in an array: strings and dates in quotes.
+    /// Writes an array's item: strings and dates in quotes.
     fn write_quoted(&self, ty: &Type, out: &mut impl Write) -> fmt::Result {
         if let Self::Text(text) = self {
             return write!(out, "'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
@@ -225,7 +224,7 @@ impl Value {
     }
 }
 
-/// The shortest decimal that reads back the same, with an exponent where `ClickHouse` has one.
+/// Writes the shortest decimal that parses to the same float, with an exponent where `ClickHouse` does.
 fn write_float(value: f64, out: &mut impl Write) -> fmt::Result {
     let magnitude = value.abs();
     if value.is_nan() {
@@ -237,7 +236,7 @@ fn write_float(value: f64, out: &mut impl Write) -> fmt::Result {
     }
 }
 
-/// A column of a table, a subquery or an answer.
+/// Name and type of a column of a table, a subquery or an answer.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Field {
     pub(crate) name: String,
@@ -249,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn floats_are_written_as_clickhouse_writes_them() {
+    fn writes_floats_as_clickhouse_does() {
         for (value, text) in [
             (1e20, "100000000000000000000"),
             (1e21, "1e21"),
@@ -267,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn the_common_type_holds_both() {
+    fn the_common_type_holds_the_values_of_both_types() {
         assert_eq!(Type::UInt8.common(&Type::Int8), Some(Type::Int16));
         assert_eq!(Type::UInt32.common(&Type::Int8), Some(Type::Int64));
         assert_eq!(Type::UInt64.common(&Type::Int8), None);
@@ -277,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_wrap_at_their_type() {
+    fn integers_wrap_at_their_types_range() {
         assert_eq!(Type::UInt8.wrap(-1), 255);
         assert_eq!(Type::Int8.wrap(200), -56);
         assert_eq!(Type::UInt32.wrap(1 << 32), 0);

@@ -1,4 +1,4 @@
-//! The command line: what it prints, and its exit codes.
+//! The command line: output and exit codes.
 
 #![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 #![cfg(feature = "cli")]
@@ -6,7 +6,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// Runs the program with that as standard input: exit code, standard output, standard error.
+/// Runs the program. Returns exit code, standard output and standard error.
 fn aesql(args: &[&str], input: &str) -> (i32, String, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_aesql"))
         .args(args)
@@ -15,7 +15,7 @@ fn aesql(args: &[&str], input: &str) -> (i32, String, String) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // A program that has not read its input may have ended.
+    // The write fails if the program exits without reading its input.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let out = child.wait_with_output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -23,7 +23,7 @@ fn aesql(args: &[&str], input: &str) -> (i32, String, String) {
 }
 
 #[test]
-fn check_tells_place_reason_and_help() {
+fn check_prints_location_reason_and_help() {
     let sql =
         "SELECT 1;\nSELECT DISTINCT blob1 FROM t;\n-- fine; really\nSELECT\n  uniq(blob1) FROM t";
     let (code, out, _) = aesql(&["check", "-"], sql);
@@ -40,7 +40,7 @@ fn check_tells_place_reason_and_help() {
 }
 
 #[test]
-fn a_warning_fails_the_check_only_where_warnings_are_denied() {
+fn a_warning_fails_the_check_only_if_warnings_are_denied() {
     let sql = "SELECT blob1 AS b FROM t ORDER BY timestamp; SELECT 1";
     let expected = "-:1:35: warning: unable to find type of column: \"timestamp\"\n  help: ORDER BY takes \
                 columns of the output: select timestamp, or order by its alias\n";
@@ -53,7 +53,7 @@ fn a_warning_fails_the_check_only_where_warnings_are_denied() {
 }
 
 #[test]
-fn query_answers_from_data_points_at_a_given_time() {
+fn query_runs_over_data_points_at_a_given_time() {
     let data = concat!(env!("CARGO_TARGET_TMPDIR"), "/points.ndjson");
     std::fs::write(
         data,
@@ -86,7 +86,7 @@ fn a_wrong_command_line_exits_64() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_exits_66() {
+fn an_unreadable_file_exits_66() {
     let (code, _, error) = aesql(&["check", "/nowhere/query.sql"], "");
     assert_eq!(code, 66);
     assert!(error.starts_with("aesql: /nowhere/query.sql: "), "{error}");

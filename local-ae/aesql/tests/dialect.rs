@@ -1,4 +1,4 @@
-//! What is answered, what is refused and with which advice.
+//! The dialect: which queries are answered, which are refused, and with which advice.
 
 #![expect(
     clippy::unwrap_used,
@@ -14,7 +14,7 @@ use aesql::{Error, Format, Kind, Limits, Point, Query, Table};
 /// 2025-10-29 12:00:00.
 const NOW_MS: i64 = 1_761_739_200_000;
 
-/// Check-ins of three sandboxes, an hour apart; the last is the newest.
+/// Check-ins of three sandboxes, oldest first.
 fn fleet() -> BTreeMap<String, Table> {
     let mut table = Table::new("fleet");
     for (hours, sandbox, state, region, restarts, load) in [
@@ -50,13 +50,13 @@ fn answer(sql: &str, format: Format) -> Result<String, Error> {
     parse(sql)?.run(&fleet(), NOW_MS)?.write(format)
 }
 
-/// The rows, with tabs between values.
+/// The answer as `TabSeparated`.
 fn rows(sql: &str) -> String {
     answer(sql, Format::TabSeparated).unwrap_or_else(|error| panic!("{sql}: {error}"))
 }
 
 #[test]
-fn the_three_formats_are_written_as_clickhouse_writes_them() {
+fn writes_the_three_formats_as_clickhouse_does() {
     let sql = "SELECT index1 AS s, count() AS n, max(timestamp) AS seen, sum(double4) AS l, \
                topK(2)(blob6) AS top FROM fleet WHERE index1 = 's2' GROUP BY s";
     assert_eq!(
@@ -81,7 +81,7 @@ fn the_three_formats_are_written_as_clickhouse_writes_them() {
 }
 
 #[test]
-fn what_would_break_a_line_is_escaped() {
+fn escapes_characters_that_would_break_a_line() {
     let mut table = Table::new("fleet");
     table.push(&Point { blobs: vec!["a\tb\nc\\d".into()], ..Point::default() }).unwrap();
     let tables = BTreeMap::from([("fleet".to_owned(), table)]);
@@ -94,14 +94,14 @@ fn what_would_break_a_line_is_escaped() {
 }
 
 #[test]
-fn numbers_that_json_lacks_are_null() {
+fn nan_and_infinities_are_null_in_json() {
     let json = answer("SELECT 0 / 0 AS a, 1 / 0 AS b, -0.0 AS c", Format::JsonEachRow).unwrap();
     assert_eq!(json, "{\"a\":null,\"b\":null,\"c\":-0}\n");
     assert_eq!(rows("SELECT 0 / 0, 1 / 0, -1 / 0"), "nan\tinf\t-inf\n");
 }
 
 #[test]
-fn queries_of_the_kinds_that_people_run_are_answered() {
+fn answers_typical_queries() {
     for (sql, expected) in [
         ("SHOW TABLES", "fleet\n"),
         ("SHOW TIMEZONE FORMAT TabSeparated", "Etc/UTC\n"),
@@ -156,7 +156,7 @@ fn queries_of_the_kinds_that_people_run_are_answered() {
 }
 
 #[test]
-fn the_examples_of_the_reference_are_answered() {
+fn answers_the_examples_of_the_reference() {
     for (sql, expected) in [
         ("SELECT toUInt8(3.7), bitAnd(1, 3), bitTest(3, 1), bitShiftLeft(128, 1)", "3\t1\t1\t0\n"),
         ("SELECT bitRotateLeft(128, 1), bitRotateRight(1, 1), bitXor(3, 3)", "1\t128\t0\n"),
@@ -191,7 +191,7 @@ fn the_examples_of_the_reference_are_answered() {
 }
 
 #[test]
-fn every_example_query_is_answered_or_refused() {
+fn every_example_query_is_answered_or_refused_as_its_name_says() {
     #[derive(serde::Deserialize)]
     struct Example {
         name: String,
@@ -215,7 +215,7 @@ fn every_example_query_is_answered_or_refused() {
 }
 
 #[test]
-fn what_is_not_documented_is_refused_with_the_documented_way() {
+fn refuses_undocumented_constructs_and_names_the_documented_alternative() {
     for (sql, what, help) in [
         ("SELECT DISTINCT blob1 FROM fleet", "SELECT DISTINCT", "GROUP BY x"),
         (
@@ -283,7 +283,7 @@ fn what_is_not_documented_is_refused_with_the_documented_way() {
 }
 
 #[test]
-fn what_production_refuses_is_refused_in_its_words() {
+fn refuses_what_production_refuses_in_its_words() {
     let long = format!("SELECT '{}'", "x".repeat(10_000));
     let date = "cannot combine the DateTime and String types with the";
     let types =
@@ -369,7 +369,7 @@ fn what_production_refuses_is_refused_in_its_words() {
 }
 
 #[test]
-fn what_production_takes_is_taken_without_a_warning() {
+fn accepts_what_production_accepts_without_a_warning() {
     for sql in [
         "SELECT sum(if(blob1 = 'x', _sample_interval * 1.0, 0.0)) FROM t",
         "SELECT sum(if(blob1 = 'x', _sample_interval, 0)) FROM t",
@@ -393,7 +393,7 @@ fn what_production_takes_is_taken_without_a_warning() {
 }
 
 #[test]
-fn what_is_documented_and_refused_in_production_is_warned_about_and_answered() {
+fn answers_documented_constructs_that_production_refuses_with_a_warning() {
     let order = |column| format!("unable to find type of column: \"{column}\"");
     let group = || "in the GROUP BY clause you may only provide column names".to_owned();
     for (sql, text, column) in [
@@ -425,14 +425,14 @@ fn what_is_documented_and_refused_in_production_is_warned_about_and_answered() {
         assert!(warning.help.is_some());
         query.run(&fleet(), NOW_MS).unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
-    // Of each statement its own.
+    // Each statement has its own warnings.
     let all = Query::parse_all("SELECT 1 AS a FROM t ORDER BY blob1; SELECT 2", &Limits::default());
     let counts = all.unwrap().into_iter().map(|query| query.unwrap().warnings().len());
     assert_eq!(counts.collect::<Vec<_>>(), [1, 0]);
 }
 
 #[test]
-fn the_length_is_that_of_one_statement() {
+fn the_length_limit_applies_to_each_statement() {
     let nearly = format!("SELECT '{}'", "x".repeat(9_990));
     assert!(Query::parse(&nearly, &Limits::default()).is_ok());
     let spaced = format!("{nearly}  ;\n\n{nearly};");
@@ -444,7 +444,7 @@ fn the_length_is_that_of_one_statement() {
 }
 
 #[test]
-fn an_error_says_where() {
+fn an_error_has_its_location() {
     for (sql, line, column) in [
         ("SELECT\n  uniq(blob1)\nFROM fleet", 2, 3),
         ("SELECT blob1,\n       blob99 FROM fleet", 2, 8),
@@ -460,7 +460,7 @@ fn an_error_says_where() {
 }
 
 #[test]
-fn what_fails_in_the_evaluation_says_what() {
+fn an_evaluation_error_names_its_cause() {
     for (sql, what) in [
         ("SELECT 1 FROM nowhere", "unable to find type of column: \"timestamp\""),
         ("SELECT intDiv(1, double1 - double1) FROM fleet", "division by zero"),
@@ -474,7 +474,7 @@ fn what_fails_in_the_evaluation_says_what() {
 }
 
 #[test]
-fn a_guard_keeps_what_it_guards_from_being_evaluated() {
+fn a_guarded_expression_is_not_evaluated() {
     assert_eq!(
         rows("SELECT sum(if(double1 = 0, 0, intDiv(8, toUInt32(double1)))) FROM fleet"),
         "14\n"
@@ -490,7 +490,7 @@ fn a_guard_keeps_what_it_guards_from_being_evaluated() {
 }
 
 #[test]
-fn names_resolve_as_in_clickhouse() {
+fn resolves_names_as_clickhouse_does() {
     assert_eq!(rows("SELECT 1 AS a, a + 1 AS b, b * 2 AS c"), "1\t2\t4\n");
     assert_eq!(rows("SELECT double1 * 2 AS double1 FROM fleet WHERE double1 > 4"), "8\n");
     assert_eq!(rows("SELECT count() AS n FROM fleet GROUP BY blob7 = 'ams' ORDER BY n"), "3\n3\n");
@@ -498,7 +498,7 @@ fn names_resolve_as_in_clickhouse() {
 }
 
 #[test]
-fn the_rows_before_the_limit_are_counted() {
+fn counts_the_rows_before_the_limit() {
     let json = |sql| answer(sql, Format::Json).unwrap();
     assert!(
         json("SELECT index1 FROM fleet LIMIT 2")
@@ -512,7 +512,7 @@ fn the_rows_before_the_limit_are_counted() {
 }
 
 #[test]
-fn a_query_that_costs_too_much_is_stopped() {
+fn refuses_a_query_that_is_too_deep_or_too_large() {
     let bomb: String = (1..30)
         .fold("SELECT 1 AS a0".into(), |sql, i| format!("{sql}, a{0} + a{0} AS a{i}", i - 1));
     let deep = |n: usize| format!("SELECT {}1{}", "(".repeat(n), ")".repeat(n));
@@ -544,7 +544,7 @@ fn a_query_that_costs_too_much_is_stopped() {
         let text = format!("{error}");
         assert!(text.len() < 300, "{text}");
     }
-    // Not so deep, or not so costly, that it would be.
+    // Just within the limits.
     assert_eq!(parse(&deep(20)).map(|_| ()), Ok(()));
     assert_eq!(parse(&chain("AND", 900)).map(|_| ()), Ok(()));
     let list = (0..1_000).map(|i| format!("'{i}'")).collect::<Vec<_>>().join(", ");
@@ -552,7 +552,7 @@ fn a_query_that_costs_too_much_is_stopped() {
 }
 
 #[test]
-fn a_pattern_for_each_row_costs_steps_for_that_row_only() {
+fn a_pattern_per_row_costs_steps_for_that_row_only() {
     let mut table = Table::new("t");
     for row in 0..10_000 {
         let blobs = vec![row.to_string(), format!("{}%", row % 100)];
@@ -566,7 +566,7 @@ fn a_pattern_for_each_row_costs_steps_for_that_row_only() {
 }
 
 #[test]
-fn limits_are_the_callers() {
+fn the_caller_sets_the_limits() {
     let run = |limits: &Limits, sql| Query::parse(sql, limits)?.run(&fleet(), NOW_MS);
     let few_rows = Limits { rows: 5, ..Limits::default() };
     let error = run(&few_rows, "SELECT index1 FROM fleet").unwrap_err();
@@ -582,7 +582,7 @@ fn limits_are_the_callers() {
 }
 
 #[test]
-fn an_empty_table_has_an_answer() {
+fn answers_over_an_empty_table() {
     let tables = BTreeMap::from([("fleet".to_owned(), Table::new("fleet"))]);
     let run = |sql| parse(sql)?.run(&tables, NOW_MS)?.write(Format::TabSeparated);
     assert_eq!(
@@ -596,7 +596,7 @@ fn an_empty_table_has_an_answer() {
 }
 
 #[test]
-fn statements_are_checked_one_by_one() {
+fn checks_each_statement_on_its_own() {
     let sql = "-- a comment\nSELECT 1;\n/* another; */ SELECT uniq(blob1) FROM t;\nSELECT ';' ;; ";
     let checked = Query::parse_all(sql, &Limits::default()).unwrap();
     assert_eq!(checked.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);

@@ -1,4 +1,4 @@
-//! No query takes much more memory than it may.
+//! No query takes much more memory than its limit.
 
 #![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 
@@ -7,29 +7,29 @@ use std::collections::BTreeMap;
 use aesql::limits::{MEMORY, TEXT_BYTES};
 use aesql::{Error, Format, Kind, Limits, Point, Query, Table};
 
-/// The default, for longer queries: what grows is to be refused for its own sake.
+/// The default limits, except for the query's length, which must not be why a query is refused.
 fn roomy() -> Limits {
     Limits { query_bytes: TEXT_BYTES, ..Limits::default() }
 }
 
-/// That many times, with # as the number, and ## as the one before.
+/// Repeats `item` with # replaced by the number, from 1, and ## by the previous number.
 fn repeat(count: usize, item: &str) -> String {
     let number = |i: usize| item.replace("##", &(i - 1).to_string()).replace('#', &i.to_string());
     (1..=count).map(number).collect::<Vec<_>>().join(", ")
 }
 
-/// Queries that would take gigabytes over a table of 120,000 rows, each at another place. None is too
-/// long.
+/// Queries that would take gigabytes over a table of 120,000 rows, each in a different part of the engine.
+/// None exceeds the length limit.
 fn greedy() -> Vec<String> {
     let long = "x".repeat(400);
-    // A string for each row, and a number that costs no operator.
+    // A distinct string per row, and a number without an operator, since operators are limited.
     let text = format!("format('{{}}{long}#', blob1)");
     let longer = format!("format('{{}}{}', blob1)", "x".repeat(4000));
     let number = "bitAnd(toUInt32(double1), #)";
     let each = |count, item: &str, text: &str| repeat(count, &item.replace("TEXT", text));
     let distinct = "bitXor(toUInt32(double1), #)";
     vec![
-        // Columns: of the answer, and of one call.
+        // Columns of the answer, and of a single call.
         format!("SELECT {} FROM t", each(20, "TEXT", &text)),
         format!(
             "SELECT format('{{}}', {}) FROM t",
@@ -43,7 +43,7 @@ fn greedy() -> Vec<String> {
         format!("SELECT blob1 AS a0, {} FROM t", repeat(9, "format('{0}{0}{0}', a##) AS a#")),
         format!("SELECT {}blob1{} FROM t", "bin(".repeat(18), ")".repeat(18)),
         format!("SELECT * FROM (SELECT {} FROM t)", each(20, "TEXT AS a#", &text)),
-        // Groups: their keys, and what is kept of each.
+        // Keys and states of groups.
         format!("SELECT count() FROM t GROUP BY {}", repeat(300, number)),
         format!("SELECT count() FROM t GROUP BY {}", each(20, "TEXT", &text)),
         format!("SELECT {} FROM t GROUP BY blob1", each(200, "max(TEXT)", number)),
@@ -57,16 +57,16 @@ fn greedy() -> Vec<String> {
             repeat(20, "count(DISTINCT a#)"),
             each(20, "TEXT AS a#", &text)
         ),
-        // Order.
+        // Sort keys.
         format!("SELECT 1 FROM t ORDER BY {} LIMIT 1", repeat(300, number)),
         format!("SELECT 1 FROM t ORDER BY {longer} LIMIT 1"),
         format!("SELECT first_value({longer}) FROM t ORDER BY blob1"),
-        // One value of the answer, as it is written.
+        // One value of the serialized answer.
         format!("SELECT topK(65536)(format('{{}}{}', blob1)) FROM t", "\u{1}".repeat(1000)),
     ]
 }
 
-/// Queries whose expressions or names would take gigabytes, however little the data is.
+/// Queries whose expressions or names would take gigabytes even without data.
 fn greedy_expressions() -> Vec<String> {
     let long = "x".repeat(100_000);
     let uses = repeat(20_000, "a");
@@ -95,13 +95,13 @@ fn run(sql: &str, limits: &Limits, tables: &BTreeMap<String, Table>) -> Result<S
     Query::parse(sql, limits)?.run(tables, 0)?.write(Format::Json)
 }
 
-/// The start of a query, for messages.
+/// For messages.
 fn start(sql: &str) -> String {
     sql.chars().take(100).collect()
 }
 
 #[test]
-fn expressions_that_grow_by_themselves_are_refused() {
+fn refuses_expressions_that_take_gigabytes_without_data() {
     for sql in greedy_expressions() {
         let error = Query::parse(&sql, &roomy()).map(|_| start(&sql)).unwrap_err();
         assert_eq!(error.kind, Kind::Limit, "{error}");
@@ -111,7 +111,7 @@ fn expressions_that_grow_by_themselves_are_refused() {
 
 /// Each query is within the limit; all of them together are not.
 #[test]
-fn statements_of_one_text_share_the_memory() {
+fn statements_of_one_text_share_the_memory_limit() {
     let sql = format!("SELECT 1 AS a0, {};", repeat(13, "a## + a## AS a#"));
     assert!(Query::parse(&sql, &roomy()).is_ok());
     let all = Query::parse_all(&sql.repeat(500), &roomy()).unwrap();
@@ -119,7 +119,7 @@ fn statements_of_one_text_share_the_memory() {
 }
 
 #[test]
-fn the_error_has_the_callers_limit_and_a_way_out() {
+fn the_error_has_the_callers_limit_and_advice() {
     let tables = tables(10_000);
     let few = Limits { memory: 100_000, ..roomy() };
     let error = run("SELECT blob1, double1 FROM t", &few, &tables).unwrap_err();
@@ -132,7 +132,7 @@ fn the_error_has_the_callers_limit_and_a_way_out() {
 }
 
 #[test]
-fn what_one_run_took_the_next_has_again() {
+fn each_run_has_the_whole_memory_limit() {
     let tables = tables(10_000);
     let limits = Limits { memory: 3_000_000, ..roomy() };
     let query = Query::parse("SELECT blob1, double1 FROM t ORDER BY blob1", &limits).unwrap();
@@ -145,7 +145,7 @@ fn what_one_run_took_the_next_has_again() {
 }
 
 #[test]
-fn an_answer_is_written_within_the_limit() {
+fn serializing_an_answer_counts_towards_the_limit() {
     let long = "x".repeat(100_000);
     let some = Limits { memory: 10_000_000, ..roomy() };
     for sql in [format!("SELECT '{long}' AS a FROM t"), format!("SELECT 1 AS {long} FROM t")] {
@@ -157,7 +157,7 @@ fn an_answer_is_written_within_the_limit() {
 }
 
 #[test]
-fn a_string_has_a_limit_of_its_own() {
+fn a_single_string_has_its_own_limit() {
     let chain = repeat(9, "format('{0}{0}{0}{0}{0}{0}{0}{0}{0}{0}', a##) AS a#");
     let error = run(&format!("SELECT 'x' AS a0, {chain}"), &roomy(), &tables(0));
     assert!(error.unwrap_err().message.contains("string of more than 4194304 bytes"));
@@ -165,7 +165,7 @@ fn a_string_has_a_limit_of_its_own() {
     assert!(Table::new("t").push(&Point { blobs, ..Point::default() }).is_err());
 }
 
-/// Runs the program with an address space of twice the limit: if it needs more, it aborts.
+/// Runs the program in an address space of twice the limit, in which it aborts if it needs more.
 #[cfg(all(feature = "cli", target_os = "linux"))]
 #[test]
 fn a_process_stays_within_twice_the_limit() {
@@ -173,7 +173,7 @@ fn a_process_stays_within_twice_the_limit() {
     use std::process::Command;
     use std::thread;
 
-    /// The program itself, its data and the parser, which takes that much for 256 KiB of commas.
+    /// For the program, its data and the parser, which takes that much for 256 KiB of commas.
     const BASELINE: usize = 128 << 20;
     let folder = env!("CARGO_TARGET_TMPDIR");
     let data = format!("{folder}/memory.ndjson");
@@ -184,7 +184,7 @@ fn a_process_stays_within_twice_the_limit() {
              \"double1\":{i}}}\n"
         )
     };
-    // More than a segment.
+    // More than one segment.
     fs::write(&data, (0..120_000).map(point).collect::<String>()).unwrap();
     let kib = (2 * MEMORY + BASELINE) / 1024;
     let check = |i: usize, sql: &str| {

@@ -1,5 +1,5 @@
-//! The SQL engine of local-ae as a wasm module: data points as columns in memory, and queries over
-//! them. It keeps nothing: `../store.js` does, and fills an engine from what it keeps.
+//! The SQL engine of local-ae as a wasm module: holds data points as columns in memory and runs queries
+//! over them. It persists nothing: `../store.js` stores the points and loads them into an engine.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -14,20 +14,20 @@ use wasm_bindgen::prelude::wasm_bindgen;
 #[derive(Default)]
 pub struct Engine {
     tables: BTreeMap<String, Table>,
-    /// Whose the points are, in the order in which they came: the oldest are dropped first.
+    /// The datasets of the points in order of arrival, since the oldest points are dropped first.
     runs: VecDeque<Run>,
 }
 
-/// Points of one dataset that came one after the other.
+/// Consecutive points of one dataset.
 struct Run {
     dataset: String,
     points: usize,
 }
 
-/// What a query came to.
+/// The response to a query.
 #[wasm_bindgen]
 pub struct Answer {
-    /// Whether the body is the result, and not what is wrong with the query.
+    /// Whether the body is the result; otherwise it is the error message.
     pub ok: bool,
     content_type: &'static str,
     body: Vec<u8>,
@@ -36,21 +36,20 @@ pub struct Answer {
 
 #[wasm_bindgen]
 impl Answer {
-    /// Of the body.
     #[must_use]
     #[wasm_bindgen(getter, js_name = contentType)]
     pub fn content_type(&self) -> String {
         self.content_type.to_owned()
     }
 
-    /// What the cloud has been seen to refuse of the query, a line each.
+    /// Why the cloud may refuse the query, one reason per line.
     #[must_use]
     #[wasm_bindgen(getter)]
     pub fn warnings(&self) -> String {
         self.warnings.clone()
     }
 
-    /// The body as bytes: as a JavaScript string, a large one would be converted twice.
+    /// Returns bytes, since a large body would be converted twice as a JavaScript string.
     #[must_use]
     #[wasm_bindgen(js_name = intoBody)]
     pub fn into_body(self) -> Vec<u8> {
@@ -60,15 +59,14 @@ impl Answer {
 
 #[wasm_bindgen]
 impl Engine {
-    /// An engine without points.
     #[must_use]
     #[wasm_bindgen(constructor)]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds the points in those lines, but for the first few. The lines are what `toLine` in
-    /// `../point.js` makes.
+    /// Adds the points of a chunk without its first `skip` lines. `toLine` in `../point.js` writes the
+    /// lines.
     pub fn append(&mut self, lines: &str, skip: usize) -> Result<(), String> {
         for line in lines.split('\n').skip(skip) {
             let Line(point) = serde_json::from_str(line).map_err(|error| error.to_string())?;
@@ -92,7 +90,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Drops that many points, the oldest ones, and datasets that have no points any more.
+    /// Drops the oldest points, and datasets without points.
     #[wasm_bindgen(js_name = dropOldest)]
     pub fn drop_oldest(&mut self, mut points: usize) {
         while points > 0
@@ -113,13 +111,13 @@ impl Engine {
         }
     }
 
-    /// Bytes of memory that the points take up.
+    /// The memory of all points in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.tables.values().map(Table::bytes).sum()
     }
 
-    /// Answers a query. The time is in milliseconds since 1970.
+    /// Runs a query. `now` is in milliseconds since 1970.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "JavaScript's times are whole numbers")]
     pub fn query(&self, sql: &str, now: f64) -> Answer {
@@ -133,14 +131,14 @@ impl Engine {
         answer.unwrap_or_else(|error| Answer {
             ok: false,
             content_type: "text/plain; charset=UTF-8",
-            // As the cloud begins.
+            // The cloud's prefix.
             body: format!("Input was invalid: {error}\n").into(),
             warnings: String::new(),
         })
     }
 }
 
-/// A point as it is stored: `[timestamp, sample interval, dataset, index1, [blobs…], [doubles…]]`.
+/// A point in its stored form: `[timestamp, sample interval, dataset, index1, [blobs…], [doubles…]]`.
 struct Line(Point);
 
 impl<'de> Deserialize<'de> for Line {
@@ -153,7 +151,7 @@ impl<'de> Deserialize<'de> for Line {
     }
 }
 
-/// A number, or the name of one that JSON cannot write.
+/// A number, or the name of NaN or an infinity, which JSON lacks.
 struct Double(f64);
 
 impl<'de> Deserialize<'de> for Double {
@@ -204,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_points_go_first_whatever_their_dataset() {
+    fn drops_the_oldest_points_of_all_datasets_first() {
         let line = |dataset: &str| format!(r#"[0,1,"{dataset}","",[],[]]"#);
         let lines = ["a", "a", "b", "a", "b"].map(line).join("\n");
         let mut engine = Engine::new();
@@ -219,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_a_point_with_every_column() {
+    fn reads_every_column_of_a_stored_line() {
         let mut engine = Engine::new();
         let skipped = "no JSON, but skipped";
         let line = r#"[1700000000123,3,"d","i\u0000",["x","é"],[1.5,"-Infinity",2]]"#;
@@ -231,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_has_its_warnings_and_an_error_the_clouds_prefix() {
+    fn an_answer_has_warnings_and_an_error_has_the_clouds_prefix() {
         let mut engine = Engine::new();
         engine.append(r#"[0,1,"d","",[],[]]"#, 0).unwrap();
         let doubtful = engine.query("SELECT 1 AS a FROM d ORDER BY blob1", 0.0);
@@ -247,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_point_is_an_error() {
+    fn refuses_a_line_that_is_not_a_point() {
         for line in ["", "[]", r#"[0,1,"d","",[],["one"]]"#] {
             assert!(Engine::new().append(line, 0).is_err(), "{line}");
         }

@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use aesql::{Error, Format, Kind, Limits, Point, Query, Table};
 use clap::{Parser, Subcommand};
 
-/// A query was refused or failed.
+/// A query was refused or failed, or had a denied warning.
 const REFUSED: u8 = 1;
 /// The command line is wrong (`EX_USAGE`).
 const USAGE: u8 = 64;
@@ -21,8 +21,8 @@ const IO_ERROR: u8 = 74;
 
 /// Checks and runs queries in the SQL dialect of Workers Analytics Engine, without the cloud.
 ///
-/// Exit codes: 0 all is well, 1 a query was refused or failed, 64 the command line is wrong, 66 a file
-/// could not be read, 74 the answer could not be written.
+/// Exit codes: 0 success, 1 a query was refused or failed, 64 the command line is wrong, 66 a file could
+/// not be read, 74 the answer could not be written.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -33,16 +33,16 @@ struct Cli {
 #[derive(Subcommand)]
 #[expect(clippy::doc_markdown, reason = "the documentation is the help text")]
 enum Command {
-    /// Says which queries Analytics Engine would refuse, and what to write instead.
+    /// Reports queries that Analytics Engine would refuse, and what to write instead.
     ///
-    /// Prints FILE:LINE:COLUMN: error: MESSAGE for each, then a help line where there is an Analytics
-    /// Engine way to write it. What is documented but has been seen to be refused is a warning. Nothing
-    /// is evaluated, and datasets need not exist.
+    /// Prints FILE:LINE:COLUMN: error: MESSAGE for each, and a help line if Analytics Engine has an
+    /// equivalent. A construct that is documented but was seen to be refused is a warning. Does not
+    /// evaluate queries: datasets need not exist.
     Check {
         /// Treats warnings as errors: the exit code is 1
         #[arg(long, value_name = "WHAT", value_parser = ["warnings"])]
         deny: Option<String>,
-        /// Files of queries separated by semicolons, with comments if you like; - is standard input
+        /// Files of queries separated by semicolons, comments allowed; - is standard input
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
@@ -55,13 +55,13 @@ enum Command {
         /// A file of queries separated by semicolons; - is standard input
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// The data points, one to a line
+        /// The data points, one per line
         #[arg(long, value_name = "NDJSON")]
         data: PathBuf,
-        /// JSON, JSONEachRow or TabSeparated, instead of what the queries ask for
+        /// JSON, JSONEachRow or TabSeparated; overrides the queries' FORMAT
         #[arg(long, value_parser = parse_format)]
         format: Option<Format>,
-        /// What now() is, as RFC 3339 text [default: the current time]
+        /// The time of now(), as RFC 3339 text [default: the current time]
         #[arg(long, value_name = "TIME", value_parser = parse_now)]
         now: Option<i64>,
     },
@@ -76,14 +76,14 @@ fn parse_now(text: &str) -> Result<i64, String> {
     aesql::parse_rfc_3339(text).ok_or_else(|| "write it as 2026-01-02T03:04:05Z".into())
 }
 
-/// What ends the program: a message, and the exit code.
+/// A fatal error: its message and exit code.
 struct Failure(String, u8);
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are errors to clap, but not to the shell.
+            // clap reports --help and --version as errors; here they succeed.
             let code = if error.use_stderr() { USAGE } else { 0 };
             return match error.print() {
                 Ok(()) => ExitCode::from(code),
@@ -151,7 +151,7 @@ fn query(
     Ok(ExitCode::SUCCESS)
 }
 
-/// `FILE:LINE:COLUMN: error: …` or `warning: …`, and what to write instead.
+/// `FILE:LINE:COLUMN: error: …` or `warning: …`, and the help line.
 fn report(file: &Path, error: &Error) -> String {
     let place = match error.at {
         Some(at) => format!("{}:{}:{}", file.display(), at.line, at.column),
@@ -186,7 +186,7 @@ fn read(file: &Path) -> Result<String, Failure> {
     read.map_err(|error| unreadable(file, &error))
 }
 
-/// Reads data points into the tables of their datasets.
+/// Reads data points into one table per dataset.
 fn load(file: &Path) -> Result<BTreeMap<String, Table>, Failure> {
     let open = fs::File::open(file).map_err(|error| unreadable(file, &error))?;
     let mut tables = BTreeMap::new();

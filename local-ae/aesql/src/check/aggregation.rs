@@ -35,7 +35,7 @@ impl<'a> Scope<'a> {
             return Err(refused(&format!("{name}() {clause}"), help, at));
         };
         let bind = |expr: &&'a ast::Expr| self.bind(expr, Place::Argument, depth + 1);
-        // The legacy form has its parameter among the arguments.
+        // The legacy form quantileWeighted(q, x, w) has its parameter as the first argument.
         let (parameters, args) = match args.split_first() {
             Some((first, rest)) if name == "quantileWeighted" && parameters.is_empty() => {
                 (vec![*first], rest)
@@ -110,7 +110,7 @@ impl<'a> Scope<'a> {
         Ok(Expr { node: Node::Column(groups.keys.len() + i), ty, at })
     }
 
-    /// Sets the level of a quantile or the number of topK.
+    /// Sets a quantile's level or topK's count.
     fn set_parameter(
         &self,
         function: &mut Aggregate,
@@ -151,7 +151,7 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// A call of an aggregate function.
+/// A call's function and location.
 #[derive(Clone, Copy)]
 pub(super) struct Aggregation {
     pub(super) name: &'static str,

@@ -1,4 +1,4 @@
-//! Expressions: operators and calls of functions.
+//! Expressions: operators and function calls.
 
 use sqlparser::ast;
 
@@ -57,7 +57,7 @@ impl<'a> Scope<'a> {
                 let (low, high) = (bind(low)?, bind(high)?);
                 let [from, to] = if *negated { ["<", ">"] } else { [">=", "<="] };
                 let from = compare(operator(from)?, bind(inner)?, low, at)?;
-                // Bound once more, not cloned: copies within copies would not be counted.
+                // Binds the operand again instead of cloning it: nested copies would not be counted.
                 let to = compare(operator(to)?, bind(inner)?, high, at)?;
                 let terms = vec![from, to];
                 let node = if *negated { Node::Any(terms) } else { Node::All(terms) };
@@ -125,7 +125,7 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// The terms of AND or OR, which the parser nests on the left.
+    /// Flattens a chain of AND or OR, which the parser nests on the left.
     fn terms(
         &self,
         mut expr: &'a ast::Expr,
@@ -271,7 +271,7 @@ fn binary(op: &ast::BinaryOperator, at: Option<Location>) -> Result<&'static Sca
     operator(name)
 }
 
-/// Checks a call of a function.
+/// Checks the number and the types of a call's arguments.
 fn apply(function: &'static Scalar, args: Vec<Expr>, at: Option<Location>) -> Result<Expr> {
     let (least, greatest) = function.arity;
     let (name, usage) = (function.name, function.usage);
@@ -285,7 +285,7 @@ fn apply(function: &'static Scalar, args: Vec<Expr>, at: Option<Location>) -> Re
     Ok(Expr { node: Node::Call(function, args), ty, at })
 }
 
-/// Checks an operator with two sides.
+/// Checks a binary operator.
 fn compare(
     function: &'static Scalar,
     left: Expr,
@@ -324,7 +324,7 @@ fn choose(condition: Expr, then: Expr, otherwise: Expr, at: Option<Location>) ->
     Ok(Expr { node: Node::If(Box::new([condition, then, otherwise])), ty, at })
 }
 
-/// The arguments of `floor` and `ceil`.
+/// The arguments of `floor` and `ceil`, which have their own syntax.
 fn rounded(value: Expr, field: &ast::CeilFloorKind, at: Option<Location>) -> Result<Vec<Expr>> {
     match field {
         ast::CeilFloorKind::DateTimeField(ast::DateTimeField::NoDateTime) => Ok(vec![value]),
@@ -335,7 +335,7 @@ fn rounded(value: Expr, field: &ast::CeilFloorKind, at: Option<Location>) -> Res
     }
 }
 
-/// The arguments of a call, and whether they are DISTINCT.
+/// A call's arguments, and whether they have DISTINCT.
 fn arguments<'a>(
     args: &'a ast::FunctionArguments,
     name: &str,
@@ -368,7 +368,7 @@ fn arguments<'a>(
     Ok((args, distinct))
 }
 
-/// Refuses what has no place in the dialect, by its name.
+/// The error for an expression that the dialect lacks.
 fn refuse(expr: &ast::Expr, at: Option<Location>) -> Error {
     use ast::Expr as E;
     let (what, help) = match expr {

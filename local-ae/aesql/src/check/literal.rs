@@ -1,4 +1,4 @@
-//! Literals, and what they are beside a value of another type.
+//! Literals, and IN lists, which consist of them.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(super) fn literal(value: &ast::Value, at: Option<Location>) -> Result<Expr> 
             Ok(Expr { node, ty: Type::Bool, at })
         }
         ast::Value::Null => {
-            let help = "there is no NULL: what was not written is '' or 0";
+            let help = "there is no NULL: an unset column is '' or 0";
             Err(refused("NULL", help, at))
         }
         other => Err(refused(&format!("the literal {other}"), "strings have single quotes", at)),
@@ -81,7 +81,7 @@ pub(super) fn interval(interval: &ast::Interval, at: Option<Location>) -> Result
     Ok(Expr { node: Node::Literal(Value::Int(count)), ty: Type::Interval(unit), at })
 }
 
-/// Checks IN: literals that the value can be compared with.
+/// Checks IN: its list consists of literals that are comparable with the value.
 pub(super) fn among(value: Expr, list: &[Expr], at: Option<Location>) -> Result<Node> {
     let unfit = |item: &Expr| {
         Error::refused(format!("IN does not compare {} and {}", value.ty, item.ty)).at(item.at)
@@ -94,7 +94,7 @@ pub(super) fn among(value: Expr, list: &[Expr], at: Option<Location>) -> Result<
     for item in list {
         check_combination(&value, item, "IN", at)?;
         let Some(literal) = item.literal() else {
-            return Err(refused("IN of what is no literal", "write x = a OR x = b", item.at));
+            return Err(refused("IN with a non-literal value", "write x = a OR x = b", item.at));
         };
         let wide = |int: i64| match item.ty {
             Type::UInt64 => i128::from(int.cast_unsigned()),
@@ -112,7 +112,7 @@ pub(super) fn among(value: Expr, list: &[Expr], at: Option<Location>) -> Result<
                 floats.insert((wide(*int) as f64).to_bits());
             }
             (Members::Ints(ints), Value::Int(int)) if comparable(&value.ty, &item.ty) => {
-                // A member beyond the type is never met.
+                // A member outside the value's type never matches.
                 let whole = wide(*int);
                 let bits = match value.ty {
                     Type::UInt64 => u64::try_from(whole).map(u64::cast_signed).ok(),
@@ -135,7 +135,7 @@ pub(super) fn among(value: Expr, list: &[Expr], at: Option<Location>) -> Result<
     Ok(Node::Among(Box::new(value), Arc::new(members)))
 }
 
-/// Whether integers of those types mean the same.
+/// Whether integers of the two types have the same meaning.
 fn comparable(a: &Type, b: &Type) -> bool {
     a.is_number() && b.is_number()
         || a == b

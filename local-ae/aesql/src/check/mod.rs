@@ -1,7 +1,7 @@
 //! Checks a query against what Analytics Engine documents, and resolves its names and types.
 //!
-//! Whatever is not known here is refused: the parser's structures are taken apart without `..`, so
-//! that a field it may grow has to be looked at.
+//! Refuses everything that it does not know: it destructures the parser's types without `..`, so a new
+//! field is a compile error until someone handles it.
 
 mod aggregation;
 mod cost;
@@ -27,7 +27,6 @@ use crate::table::Slot;
 use crate::value::Field;
 use crate::value::Type;
 
-/// Checks a statement.
 pub(crate) fn check(parsed: Parsed, cost: &Cost) -> Result<Plan> {
     match parsed {
         Parsed::Show(words) => check_show(&words),
@@ -120,7 +119,7 @@ fn is_subquery(relation: &ast::TableFactor) -> bool {
     matches!(relation, ast::TableFactor::Derived { .. })
 }
 
-/// Where a query's body begins, found without recursion.
+/// Where a query's body begins. A loop, since recursion could exhaust the stack.
 fn body_start(mut body: &ast::SetExpr) -> Option<Location> {
     loop {
         match body {
@@ -208,7 +207,7 @@ fn check_select(
     let keys = check_group_by(group_by, &scope)?;
     let sorts = check_order_by(order_by)?;
 
-    // Without GROUP BY, it is an aggregation if an aggregate function is met.
+    // Without GROUP BY, any aggregate function makes it an aggregation.
     let rows = if keys.is_empty() { Some(scope.columns(projection)) } else { None };
     let has_having = having.is_some();
     let (columns, order, having) = match rows {
@@ -302,7 +301,7 @@ fn check_alias(alias: Option<&ast::TableAlias>) -> Result<()> {
     }
 }
 
-/// The expressions that the columns' aliases stand for.
+/// The expression of each alias.
 fn aliases(projection: &[ast::SelectItem]) -> Result<HashMap<&str, &ast::Expr>> {
     let mut aliases = HashMap::new();
     for item in projection {
@@ -317,7 +316,7 @@ fn aliases(projection: &[ast::SelectItem]) -> Result<HashMap<&str, &ast::Expr>> 
     Ok(aliases)
 }
 
-/// The name of a column that is selected as it is.
+/// The name of a column that is selected under its own name.
 fn selected(item: &ast::SelectItem) -> Option<&str> {
     match item {
         ast::SelectItem::UnnamedExpr(ast::Expr::Identifier(name)) => Some(&name.value),

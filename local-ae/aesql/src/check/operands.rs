@@ -1,4 +1,4 @@
-//! Checks of operands and arguments, whatever they belong to.
+//! Checks of operands and arguments.
 
 use crate::error::{Error, Location, Result};
 use crate::plan::{Expr, Node};
@@ -34,8 +34,8 @@ pub(super) fn check_combination(
     Err(Error::refused(message).help(help).at(at))
 }
 
-/// The type as Analytics Engine names it, which knows fewer of them than `ClickHouse`; nothing where
-/// it is not certain: a column of a subquery may be a condition or a number.
+/// The type in Analytics Engine's terms, which has fewer types than `ClickHouse`. `None` if it is not
+/// certain: a subquery's column may be a condition or a number.
 pub(super) fn kind(expr: &Expr) -> Option<&'static str> {
     const CONDITIONS: &[&str] = &[
         "=",
@@ -80,7 +80,7 @@ pub(super) fn check_condition(name: &str, condition: &Expr) -> Result<()> {
         .at(condition.at))
 }
 
-/// Of count(*) and count(x).
+/// The cloud's error for count(*) and count(x).
 pub(super) fn count_of(help: &str, at: Option<Location>) -> Error {
     Error::refused("COUNT() function must have 0 arguments: 1").help(help).at(at)
 }

@@ -1,4 +1,4 @@
-//! What the names of a SELECT stand for, and its columns.
+//! Name resolution within a SELECT, and its columns.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -15,7 +15,7 @@ use crate::plan::{Expr, Groups, Node, Sort};
 use crate::value::Field;
 use crate::value::Type;
 
-/// Where an expression stands, on which depends what it may refer to.
+/// The clause of an expression, which determines the names that it may use.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Place {
     Where,
@@ -23,30 +23,30 @@ pub(super) enum Place {
     Key,
     /// An argument of an aggregate function.
     Argument,
-    /// SELECT and ORDER BY of a query that does not aggregate.
+    /// SELECT and ORDER BY of a query without aggregation.
     Rows,
-    /// SELECT, HAVING and ORDER BY of one that does.
+    /// SELECT, HAVING and ORDER BY of a query with aggregation.
     Groups,
 }
 
-/// What the names of one SELECT stand for.
+/// The names that are visible in one SELECT.
 pub(super) struct Scope<'a> {
     pub(super) fields: &'a [Field],
     pub(super) aliases: HashMap<&'a str, &'a ast::Expr>,
     /// Columns that are selected under their own names.
     pub(super) selected: HashSet<&'a str>,
-    /// Aliases that are being put in place: within its own expression a name is the column's.
+    /// Aliases that are being expanded: within an alias's own expression, its name means the column.
     pub(super) open: RefCell<Vec<&'a str>>,
     pub(super) groups: Option<RefCell<Groups>>,
-    /// Whether an aggregate function was met in [`Place::Rows`].
+    /// Whether [`Place::Rows`] had an aggregate function.
     pub(super) saw_aggregate: Cell<bool>,
     /// Whether an expression of ORDER BY is being bound.
     pub(super) ordering: Cell<bool>,
-    /// Of all the query's expressions so far.
+    /// The totals of the whole text so far.
     pub(super) cost: &'a Cost,
 }
 
-/// The columns, the order and the condition of HAVING.
+/// The columns, the sort keys and the HAVING condition.
 pub(super) type Output = (Vec<(Field, Expr)>, Vec<Sort>, Option<Expr>);
 
 impl<'a> Scope<'a> {
@@ -64,7 +64,7 @@ impl<'a> Scope<'a> {
                 ast::SelectItem::UnnamedExpr(expr) => {
                     let before = self.cost.parts.get();
                     let bound = self.bind(expr, self.place(), 0)?;
-                    // Writing a deep expression takes a deep stack.
+                    // Formatting a deep expression could exhaust the stack.
                     let long = self.cost.parts.get() - before > EXPRESSION_DEPTH;
                     add(if long { "expression".into() } else { expr.to_string() }, bound);
                 }
@@ -87,8 +87,7 @@ impl<'a> Scope<'a> {
                             .at(at));
                     }
                     for (i, field) in self.fields.iter().enumerate() {
-                        // A column's name is in the plan, beside those of the SELECT around it and
-                        // in the answer.
+                        // Three copies: in this plan, in the enclosing SELECT's and in the answer.
                         self.cost.add(3 * field.name.len()).map_err(|error| error.at(at))?;
                         let node = Node::Column(i);
                         add(field.name.clone(), Expr { node, ty: field.ty.clone(), at });
@@ -125,7 +124,7 @@ impl<'a> Scope<'a> {
         sorts.iter().map(sort).collect()
     }
 
-    /// Checks what stands above an aggregation.
+    /// Checks the clauses that apply to groups.
     pub(super) fn aggregated(
         &mut self,
         keys: Vec<Expr>,
@@ -142,8 +141,7 @@ impl<'a> Scope<'a> {
             }
         }
         let lone = keys.is_empty();
-        // `SELECT first_value(blob1) FROM t ORDER BY timestamp` is documented: the order is that of
-        // the rows that go in.
+        // `SELECT first_value(blob1) FROM t ORDER BY timestamp` is documented: it sorts the input rows.
         self.saw_aggregate.set(false);
         let inner_order = if lone { self.order(sorts, projection).ok() } else { None }
             .filter(|order| !order.is_empty() && !self.saw_aggregate.get());
@@ -180,7 +178,7 @@ impl<'a> Scope<'a> {
             return Err(Error::limit(message).at(at));
         }
         let text = match expr {
-            // Once as it is, and once more among those of IN.
+            // Counted twice: an IN list keeps a copy.
             ast::Expr::Value(value) => match &value.value {
                 ast::Value::SingleQuotedString(text) => 2 * text.len(),
                 _ => 0,
@@ -196,7 +194,7 @@ impl<'a> Scope<'a> {
         self.bind_new(expr, place, depth, at).map_err(|error| error.at(at))
     }
 
-    /// The group's key, if the expression is one.
+    /// The GROUP BY key that equals the expression, if there is one.
     fn key(&self, expr: &'a ast::Expr, depth: usize) -> Option<Expr> {
         let groups = self.groups.as_ref()?;
         if groups.borrow().keys.is_empty() {
@@ -228,7 +226,7 @@ impl<'a> Scope<'a> {
                 .help(format!("add it to GROUP BY, or write argMax({word}, timestamp)"))
                 .at(at));
             }
-            // Within an alias, it is not ORDER BY that names the column.
+            // Inside an alias's expression, the column is not named by ORDER BY itself.
             if self.ordering.get()
                 && self.open.borrow().is_empty()
                 && !self.selected.contains(&word)

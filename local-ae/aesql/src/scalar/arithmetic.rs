@@ -1,4 +1,4 @@
-//! Arithmetic, and the mathematical functions.
+//! Arithmetic and mathematical functions.
 
 use super::function::{Call, Checked, Given, Scalar, need_numbers, wide};
 use crate::column::Column;
@@ -95,7 +95,7 @@ fn check_times(args: &[Given]) -> Checked {
     check_sum(a, b, a.is_signed() || b.is_signed())
 }
 
-/// Sums and products have the next wider type.
+/// Sums, differences and products have the next wider type.
 fn check_sum(a: &Type, b: &Type, signed: bool) -> Checked {
     check_numbers(a, b)?;
     Ok(match (a, b) {
@@ -171,7 +171,7 @@ fn shift(call: &Call, date: usize, by: usize, sign: i64) -> Result<Column> {
     let (counts, count_type) = call.arg(by);
     let float = **count_type == Type::Float64;
     call.ints(|row| {
-        #[expect(clippy::cast_possible_truncation, reason = "the fraction is to go")]
+        #[expect(clippy::cast_possible_truncation, reason = "drops the fraction")]
         let count = if float { counts.float(row) as i64 } else { counts.int(row) };
         let (at, count) = (dates.int(row), count.wrapping_mul(sign));
         call.ty.wrap(match (ty, count_type, call.ty) {
@@ -243,12 +243,12 @@ fn eval_int_div(call: &Call) -> Result<Column> {
         } else if quotient.abs() < 9.2e18 {
             Ok(call.ty.wrap(quotient as i64))
         } else {
-            Err(Error::failed("the quotient is no integer of 64 bits"))
+            Err(Error::failed("the quotient does not fit a 64-bit integer"))
         }
     })
 }
 
-/// Divides integers, after a look at the divisor.
+/// Divides integers; a divisor of 0 is an error.
 fn divide(call: &Call, f: impl Fn(i128, i128) -> i128) -> Result<Column> {
     let ((x, x_type), (y, y_type)) = (call.arg(0), call.arg(1));
     call.try_ints(|row| {
@@ -264,7 +264,7 @@ fn divide(call: &Call, f: impl Fn(i128, i128) -> i128) -> Result<Column> {
 
 #[derive(Clone, Copy, PartialEq)]
 enum Rounding {
-    /// Halves of a `Float64` go to the even neighbour, of an integer away from 0.
+    /// Rounds half to even for a `Float64`, half away from 0 for an integer.
     Nearest,
     Down,
     Up,
@@ -272,7 +272,7 @@ enum Rounding {
 
 fn round(call: &Call, rounding: Rounding) -> Result<Column> {
     let places = call.column(1);
-    // No number has more places on either side of its point.
+    // No number has more digits on either side of its decimal point.
     let places = |row| i32::try_from(places.int(row).clamp(-400, 400)).unwrap_or(0);
     let (x, ty) = call.arg(0);
     if *call.ty == Type::Float64 {
@@ -280,7 +280,7 @@ fn round(call: &Call, rounding: Rounding) -> Result<Column> {
     }
     call.ints(|row| match places(row) {
         0.. => x.int(row),
-        // The greatest integer has 20 digits.
+        // The largest integer has 20 digits.
         ..-20 => 0,
         places => {
             let value = wide(x, ty, row);

@@ -1,4 +1,4 @@
-//! Functions of the bits of numbers.
+//! Bit functions.
 
 use super::function::{Call, Checked, Given, Scalar, need_numbers};
 use crate::column::Column;
@@ -79,7 +79,7 @@ pub(super) const FUNCTIONS: &[Scalar] = &[
     },
 ];
 
-/// The wider type of two integers, signed if one is.
+/// The wider of two integer types, signed if either is.
 fn check_both(args: &[Given]) -> Checked {
     match args {
         [a, b] if a.ty.is_integer() && b.ty.is_integer() => {
@@ -118,7 +118,7 @@ fn eval_not(call: &Call) -> Result<Column> {
     call.ints(|row| call.ty.wrap(!a.int(row)))
 }
 
-/// The bits of an integer of that many bytes.
+/// The lowest `bytes` bytes of an integer.
 fn bits(value: i64, bytes: u8) -> u64 {
     let unused = 64_u32.saturating_sub(u32::from(bytes) * 8);
     value.cast_unsigned() << unused >> unused
@@ -140,8 +140,8 @@ fn eval_test(call: &Call) -> Result<Column> {
     let ((a, ty), n) = (call.arg(0), call.column(1));
     let width = i64::from(ty.bytes()) * 8;
     call.try_ints(|row| {
-        // A double is documented as an argument: its bits are taken to be its integer's.
-        #[expect(clippy::cast_possible_truncation, reason = "the fraction is to go")]
+        // The reference passes doubles, too: tests the bits of the double's integer part.
+        #[expect(clippy::cast_possible_truncation, reason = "drops the fraction")]
         let value = if **ty == Type::Float64 { a.float(row) as i64 } else { a.int(row) };
         match n.int(row) {
             n if (0..width).contains(&n) => Ok(value >> n & 1),
@@ -155,12 +155,12 @@ fn eval_distance(call: &Call) -> Result<Column> {
     call.ints(|row| i64::from((a.int(row) ^ b.int(row)).count_ones()))
 }
 
-/// Shifts by fewer bits than there are; after more, none is left.
+/// Shifts by `n` bits; 0 if `n` is at least the type's width.
 fn shift(call: &Call, f: impl Fn(i64, i64) -> i64) -> Result<Column> {
     let (a, n) = (call.column(0), call.column(1));
     let width = i64::from(call.ty.bytes()) * 8;
     call.try_ints(|row| match n.int(row) {
-        ..0 => Err(Error::failed("bits are shifted by 0 or more positions")),
+        ..0 => Err(Error::failed("the number of positions to shift by is negative")),
         n if n >= width => Ok(0),
         n => Ok(call.ty.wrap(f(call.ty.wrap(a.int(row)), n))),
     })

@@ -29,7 +29,6 @@ const fn pattern(name: &'static str, eval: fn(&Call) -> Result<Column>) -> Scala
     Scalar { name, usage: "string LIKE 'pattern%'", arity: (2, 2), check: check_like, eval }
 }
 
-/// A string literal beside a date has been made a date before.
 fn check_comparison(args: &[Given]) -> Checked {
     let [a, b] = args else { return Err("takes two values".into()) };
     let (a, b) = (a.ty, b.ty);
@@ -64,10 +63,10 @@ fn eval_not(call: &Call) -> Result<Column> {
     call.bools(|row| a.int(row) == 0)
 }
 
-/// Compares; `unordered` is the result beside not-a-number.
+/// Compares; `unordered` is the result if either value is NaN.
 fn compare(call: &Call, unordered: bool, holds: fn(Ordering) -> bool) -> Result<Column> {
     let ((a, a_type), (b, b_type)) = (call.arg(0), call.arg(1));
-    // A Date is its midnight in UTC where a DateTime stands beside it.
+    // Compared with a DateTime, a Date is its midnight in UTC.
     let scale = |ty: &Type, other: &Type| match (ty, other) {
         (Type::Date, Type::DateTime(_)) => 86_400,
         _ => 1,
@@ -92,9 +91,9 @@ fn compare(call: &Call, unordered: bool, holds: fn(Ordering) -> bool) -> Result<
     }
 }
 
-/// Compares exactly, where a conversion of the integer would round.
+/// Compares exactly; converting the integer to a float would round it.
 fn compare_float(float: f64, integer: i128) -> Option<Ordering> {
-    /// Beyond every integer of 64 bits.
+    /// Outside the range of 64-bit integers, signed or not.
     const BEYOND: f64 = 7e19;
     if float.is_nan() {
         return None;
@@ -111,7 +110,7 @@ fn like(call: &Call, negated: bool, ignore_case: bool) -> Result<Column> {
         Column::Texts(texts) => (texts.words.len().min(call.rows), texts.longest()),
         other => (1, other.text(0).len()),
     };
-    // At worst a text is compared with the whole pattern from each of its characters on.
+    // At worst, the pattern is matched against the text from each character on.
     let compile = |pattern: &str, texts: usize| {
         let all = texts.saturating_mul(longest).saturating_mul(pattern.len().min(longest));
         call.budget.spend(all / 16)?;
@@ -127,7 +126,7 @@ fn like(call: &Call, negated: bool, ignore_case: bool) -> Result<Column> {
     })
 }
 
-/// What a pattern is made of.
+/// An element of a pattern.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Part {
     /// `%`
@@ -156,7 +155,7 @@ impl Pattern {
             parts.push(match c {
                 '%' => Part::Any,
                 '_' => Part::One,
-                // Of anything else it is no escape, but stands for itself.
+                // Before any other character, a backslash is literal.
                 '\\' => Part::Char(
                     chars.next_if(|next| matches!(next, '%' | '_' | '\\')).unwrap_or('\\'),
                 ),
@@ -166,8 +165,8 @@ impl Pattern {
         Ok(Self { parts, ignore_case })
     }
 
-    /// Goes back to the last `%` only, which is enough: what stands before it has its first match,
-    /// and a later one leaves less to match the rest with.
+    /// Backtracks to the last `%` only: the parts before it already have their earliest match, and a
+    /// later match would leave less text for the rest.
     fn matches(&self, text: &str) -> bool {
         let (mut text, mut part) = (text, 0);
         let mut last_any: Option<(&str, usize)> = None;
@@ -188,7 +187,7 @@ impl Pattern {
                 (text, part) = (rest.as_str(), part + 1);
                 continue;
             }
-            // One more character goes to the last %.
+            // Lets the last % match one more character.
             let Some((from, after)) = last_any else { return false };
             let mut rest = from.chars();
             if rest.next().is_none() {
@@ -238,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_float_and_an_integer_compare_exactly() {
+    fn compares_a_float_with_an_integer_exactly() {
         let of = compare_float;
         assert_eq!(of(9_007_199_254_740_992.0, 9_007_199_254_740_993), Some(Ordering::Less));
         assert_eq!(of(1.5, 1), Some(Ordering::Greater));

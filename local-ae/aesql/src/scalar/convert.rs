@@ -31,7 +31,7 @@ fn check(args: &[Given], ty: Type) -> Checked {
     }
 }
 
-/// Numbers lose their fraction and what does not fit; strings are decimal.
+/// Numbers lose their fraction and wrap at the type's range; strings must be decimal.
 fn eval(call: &Call) -> Result<Column> {
     let (x, from) = call.arg(0);
     match from {
@@ -44,14 +44,14 @@ fn eval(call: &Call) -> Result<Column> {
             if !float.is_finite() {
                 return Err(Error::failed(format!("{float} is no {}", call.ty)));
             }
-            #[expect(clippy::cast_possible_truncation, reason = "the fraction is to go")]
+            #[expect(clippy::cast_possible_truncation, reason = "drops the fraction")]
             Ok(if float.abs() < 9.2e18 { call.ty.wrap(float as i64) } else { 0 })
         }),
         _ => call.ints(|row| call.ty.wrap(x.int(row))),
     }
 }
 
-/// Reads decimal digits, of which too many wrap.
+/// Parses decimal digits; wraps on overflow.
 fn parse(text: &str) -> Option<i64> {
     let digits = text.strip_prefix('+').unwrap_or(text);
     if digits.is_empty() {

@@ -1,4 +1,4 @@
-//! Functions of dates and times.
+//! Date and time functions.
 
 use super::function::{Call, Checked, Given, Scalar};
 use super::strings::texts_by_row;
@@ -77,7 +77,7 @@ pub(super) const FUNCTIONS: &[Scalar] = &[
     of("toSecond", check_clock, |call| part(call, |wall| wall.rem_euclid(60))),
 ];
 
-/// A function of one `DateTime`.
+/// A function with one argument, a `DateTime`.
 const fn of(
     name: &'static str,
     check: fn(&[Given]) -> Checked,
@@ -112,7 +112,7 @@ fn check_date(args: &[Given]) -> Checked {
     check_moment(args, Type::Date)
 }
 
-/// Takes a `DateTime` only: a Date has no hours.
+/// Takes only a `DateTime`: a Date has no hours.
 fn check_start(args: &[Given]) -> Checked {
     match args {
         [Given { ty: ty @ Type::DateTime(_), .. }, ..] => Ok((*ty).clone()),
@@ -131,7 +131,7 @@ fn check_start_of_day(args: &[Given]) -> Checked {
     }
 }
 
-/// The time zone that an argument names, if there is one.
+/// The time zone in an optional argument.
 fn zone_argument(arg: Option<&Given>) -> std::result::Result<Option<Zone>, String> {
     match arg {
         None => Ok(None),
@@ -156,7 +156,7 @@ fn check_to_date_time(args: &[Given]) -> Checked {
     }
 }
 
-/// The zone that a `DateTime` is shown in.
+/// A `DateTime`'s own time zone.
 fn zone_of(ty: &Type) -> Option<&Zone> {
     match ty {
         Type::DateTime(zone) => zone.as_ref(),
@@ -175,7 +175,7 @@ fn eval_to_date_time(call: &Call) -> Result<Column> {
                     .help("write YYYY-MM-DD hh:mm:ss, or seconds since 1970")
             })
         }),
-        #[expect(clippy::cast_possible_truncation, reason = "the nearest that fits")]
+        #[expect(clippy::cast_possible_truncation, reason = "saturates")]
         Type::Float64 => call.ints(|row| (x.float(row) as i64).clamp(0, latest)),
         Type::UInt64 => call.ints(|row| {
             i64::try_from(x.int(row).cast_unsigned()).map_or(latest, |at| at.min(latest))
@@ -204,7 +204,7 @@ fn moment(call: &Call, row: usize) -> i64 {
     }
 }
 
-/// The zone that the third argument names, or else the first argument's own.
+/// The time zone in the third argument, or else the first argument's own.
 fn zone(call: &Call) -> Option<Zone> {
     match call.args {
         [_, _, (zone, _)] => Zone::named(zone.text(0)),
@@ -250,13 +250,13 @@ fn eval_start_of_interval(call: &Call) -> Result<Column> {
     }
 }
 
-/// The start of the interval that each row's time is in, as a `DateTime` or a Date.
+/// The start of the interval that contains each row's time, as a `DateTime` or a Date.
 fn start(call: &Call, count: i64, unit: Unit) -> Result<Column> {
     let zone = zone(call);
     let zone = zone.as_ref();
     call.ints(|row| {
         let start = time::start_of(moment(call, row), count, unit, zone);
-        // There is nothing before 1970.
+        // Neither type has values before 1970.
         match call.ty {
             Type::Date => time::wall_clock(start, zone).div_euclid(DAY).max(0),
             _ => start.max(0),
@@ -264,7 +264,7 @@ fn start(call: &Call, count: i64, unit: Unit) -> Result<Column> {
     })
 }
 
-/// The day on which a week begins.
+/// The Monday of the week, in days since 1970.
 fn monday(wall: i64) -> i64 {
     let day = wall.div_euclid(DAY);
     (day + 1 - time::day_of_week(day)).max(0)
@@ -275,7 +275,7 @@ fn year_month(wall: i64) -> i64 {
     year * 100 + month
 }
 
-/// A part of what the clock in the argument's zone shows.
+/// A part of the wall-clock time in the argument's time zone.
 fn part(call: &Call, f: impl Fn(i64) -> i64) -> Result<Column> {
     let zone = zone_of(call.arg(0).1);
     call.ints(|row| f(time::wall_clock(moment(call, row), zone)))

@@ -1,4 +1,4 @@
-//! What a function of one row's values is, and how it gets its arguments.
+//! The definition of a scalar function, and access to its arguments.
 
 use std::fmt;
 
@@ -10,29 +10,29 @@ use crate::value::{Type, Value};
 
 /// A function or an operator.
 pub(crate) struct Scalar {
-    /// As it is documented.
+    /// As in the reference.
     pub(crate) name: &'static str,
-    /// How it is written, for messages.
+    /// The call's syntax, for messages.
     pub(crate) usage: &'static str,
-    /// The least and the greatest number of arguments.
+    /// The minimum and the maximum number of arguments.
     pub(crate) arity: (usize, usize),
-    /// The type of the result, or what is wrong with the arguments, worded to follow the name.
+    /// The result type, or the error, which is worded to follow the function's name.
     pub(crate) check: fn(&[Given]) -> Checked,
     pub(crate) eval: fn(&Call) -> Result<Column>,
 }
 
 pub(crate) type Checked = std::result::Result<Type, String>;
 
-/// An argument as it is checked.
+/// An argument in the check.
 pub(crate) struct Given<'a> {
     pub(crate) ty: &'a Type,
     pub(crate) literal: Option<&'a Value>,
 }
 
-/// A call as it is evaluated.
+/// A call in the evaluation.
 pub(crate) struct Call<'a> {
     pub(crate) args: &'a [(Column, &'a Type)],
-    /// The type of the result.
+    /// The result type.
     pub(crate) ty: &'a Type,
     pub(crate) rows: usize,
     /// The time of the evaluation in seconds since 1970.
@@ -40,7 +40,7 @@ pub(crate) struct Call<'a> {
     pub(crate) budget: &'a Budget,
 }
 
-/// Stands for an argument that was left out.
+/// In place of an omitted argument.
 static ABSENT: (Column, &Type) = (Column::Same(Value::Int(0)), &Type::UInt8);
 
 impl<'a> Call<'a> {
@@ -61,7 +61,7 @@ impl<'a> Call<'a> {
         column.to_floats(self.memory(), ty)
     }
 
-    /// A column of integers, one for each row.
+    /// A column of one integer per row.
     pub(super) fn ints(&self, f: impl FnMut(usize) -> i64) -> Result<Column> {
         Column::ints(self.memory(), self.rows, (0..self.rows).map(f))
     }
@@ -70,17 +70,17 @@ impl<'a> Call<'a> {
         Ok(Column::Ints(Held::try_new(self.memory(), self.rows, (0..self.rows).map(f))?))
     }
 
-    /// A column of 1 and 0.
+    /// A column of one 1 or 0 per row.
     pub(super) fn bools(&self, mut f: impl FnMut(usize) -> bool) -> Result<Column> {
         self.ints(|row| i64::from(f(row)))
     }
 
-    /// A column of floats, one for each row.
+    /// A column of one float per row.
     pub(super) fn new_floats(&self, f: impl FnMut(usize) -> f64) -> Result<Column> {
         Column::floats(self.memory(), self.rows, (0..self.rows).map(f))
     }
 
-    /// A column of integers, each computed of the string in the first argument.
+    /// A column of integers, each computed from the string in the first argument.
     pub(super) fn ints_of_text(&self, mut f: impl FnMut(&str) -> Result<i64>) -> Result<Column> {
         match self.column(0) {
             Column::Texts(texts) => Ok(Column::Ints(texts.each(self.memory(), f)?)),
@@ -88,7 +88,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// A column of integers, each computed of the strings in the first two arguments.
+    /// A column of integers, each computed from the strings in the first two arguments.
     pub(super) fn ints_of_two_texts(&self, f: impl Fn(&str, &str) -> i64) -> Result<Column> {
         let (a, b) = (self.column(0), self.column(1));
         match (a, b) {
@@ -125,7 +125,7 @@ pub(super) fn need_numbers(args: &[Given]) -> std::result::Result<(), String> {
     }
 }
 
-/// An integer of a column, wide enough for both signs of 64 bits.
+/// An integer of a column, as a type that holds every `Int64` and every `UInt64`.
 pub(super) fn wide(column: &Column, ty: &Type, row: usize) -> i128 {
     match ty {
         Type::UInt64 => i128::from(column.int(row).cast_unsigned()),

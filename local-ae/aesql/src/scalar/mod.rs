@@ -1,11 +1,11 @@
-//! Functions and operators of one row's values.
+//! Scalar functions and operators.
 //!
-//! Each is a [`Scalar`]: a name, a check of its arguments that returns the type of the result, and its evaluation
-//! over columns. One file for each kind, as in Analytics Engine's reference.
+//! Each is a [`Scalar`]: a name, an argument check that returns the result type, and an evaluation over
+//! columns. One file per category of Analytics Engine's reference.
 
 #![allow(
     clippy::unnecessary_wraps,
-    reason = "those that cannot fail stand in one table with others"
+    reason = "infallible functions share one table with fallible ones"
 )]
 
 mod arithmetic;
@@ -27,26 +27,26 @@ const GROUPS: [&[Scalar]; 6] = [
     strings::FUNCTIONS,
 ];
 
-/// Other names that are documented.
+/// Documented aliases.
 const ALIASES: &[(&str, &str)] =
     &[("ln", "log"), ("toLower", "lowerUTF8"), ("toUpper", "upperUTF8")];
 
-/// What has a name here, but is written as an operator.
+/// Operators whose names look like functions.
 const OPERATORS: &[&str] = &["LIKE", "NOT LIKE", "ILIKE", "NOT ILIKE", "NOT", "negate"];
 
-/// The operator of that name.
+/// Looks up an operator, or a function by its exact name.
 pub(crate) fn operator(name: &str) -> Option<&'static Scalar> {
     GROUPS.into_iter().flatten().find(|function| function.name == name)
 }
 
-/// The function of that name, in whatever case.
+/// Looks up a function; its name is case-insensitive.
 pub(crate) fn function(name: &str) -> Option<&'static Scalar> {
     let name = names().find(|known| known.eq_ignore_ascii_case(name))?;
     let name = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| name);
     operator(name)
 }
 
-/// The names of all functions.
+/// The names of all functions, with aliases and without operators.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     GROUPS
         .into_iter()

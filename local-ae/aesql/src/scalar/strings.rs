@@ -1,4 +1,4 @@
-//! Functions of strings, and the encodings.
+//! String functions and encodings.
 
 use std::fmt::Write;
 
@@ -94,7 +94,7 @@ fn int(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// Computes a string of each string.
+/// Maps each string of the first argument to a string.
 fn texts_of(call: &Call, f: impl Fn(&str, &mut String)) -> Result<Column> {
     let mut words = Words::new(call.memory())?;
     let mut out = String::new();
@@ -113,7 +113,7 @@ fn texts_of(call: &Call, f: impl Fn(&str, &mut String)) -> Result<Column> {
     Ok(Column::Texts(Texts::new(words, ids)))
 }
 
-/// Computes a string for each row.
+/// Computes one string per row.
 pub(super) fn texts_by_row(
     call: &Call,
     mut f: impl FnMut(usize, &mut String) -> Result<()>,
@@ -129,7 +129,7 @@ pub(super) fn texts_by_row(
     Ok(Column::Texts(Texts::new(words, ids)))
 }
 
-/// In bytes, from 1, as `ClickHouse` counts; 0 if there is none.
+/// In bytes from 1, as in `ClickHouse`; 0 if the needle does not occur.
 fn position(needle: &str, haystack: &str) -> i64 {
     haystack.find(needle).map_or(0, |at| int(at + 1))
 }
@@ -168,8 +168,8 @@ fn eval_substring(call: &Call) -> Result<Column> {
     })
 }
 
-/// Counts code points from 1, or from the end if the offset is negative; a negative length leaves as
-/// many out at the end.
+/// The offset counts code points from 1, or from the end if it is negative. A negative length drops
+/// that many code points at the end.
 fn substring(text: &str, offset: i64, length: Option<i64>) -> &str {
     let count = int(text.chars().count());
     let start = match offset {
@@ -189,15 +189,15 @@ fn substring(text: &str, offset: i64, length: Option<i64>) -> &str {
     text.get(byte(start)..byte(end)).unwrap_or_default()
 }
 
-/// A piece of a format.
+/// A piece of a `format()` string.
 #[derive(Debug, PartialEq)]
 enum Piece {
     Text(String),
-    /// The value of that number, from 0.
+    /// The index of a value, from 0.
     Value(usize),
 }
 
-/// Reads a format of `{}`, or of `{0}`, for that many values.
+/// Parses a format with placeholders such as `{}` or `{0}` for the given number of values.
 fn pieces(format: &str, values: usize) -> std::result::Result<Vec<Piece>, String> {
     let mut pieces = Vec::new();
     let mut text = String::new();
@@ -219,7 +219,7 @@ fn pieces(format: &str, values: usize) -> std::result::Result<Vec<Piece>, String
         let Some((number, after)) =
             brace.strip_prefix('{').and_then(|inside| inside.split_once('}'))
         else {
-            return Err("takes a format whose braces come in pairs".into());
+            return Err("takes a format with paired braces".into());
         };
         rest = after;
         let by_number = !number.is_empty();
@@ -233,7 +233,7 @@ fn pieces(format: &str, values: usize) -> std::result::Result<Vec<Piece>, String
             next - 1
         };
         if index >= values {
-            return Err("has fewer values than its format has places".into());
+            return Err("has fewer values than its format has placeholders".into());
         }
         pieces.push(Piece::Text(std::mem::take(&mut text)));
         pieces.push(Piece::Value(index));
@@ -282,8 +282,8 @@ fn check_encode(args: &[Given]) -> Checked {
     }
 }
 
-/// Strings byte by byte, doubles as they lie in memory, integers from their highest byte that is
-/// not 0.
+/// Encodes strings byte by byte, doubles in memory order (little-endian), and integers from their
+/// highest non-zero byte.
 fn encode(call: &Call, write: fn(u8, &mut String) -> std::fmt::Result) -> Result<Column> {
     let (x, ty) = call.arg(0);
     texts_by_row(call, |row, out| {
@@ -311,7 +311,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn substrings_are_cut_where_clickhouse_cuts_them() {
+    fn cuts_substrings_as_clickhouse_does() {
         for (offset, length, cut) in [
             (2, Some(2), "él"),
             (-3, Some(2), "ll"),
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_format_is_read_or_refused() {
+    fn parses_a_format_or_refuses_it() {
         let text = |text: &str| Piece::Text(text.into());
         assert_eq!(pieces("a{}b", 1), Ok(vec![text("a"), Piece::Value(0), text("b")]));
         assert_eq!(pieces("{{}}", 1), Ok(vec![text("{}")]));

@@ -1,4 +1,4 @@
-//! Queries over a small dataset `t`: valid ones more often than not.
+//! Generates queries over a small dataset `t`; most of them are valid.
 
 #![expect(
     clippy::unwrap_used,
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use aesql::{Point, Table};
 use proptest::prelude::*;
 
-/// Fifty data points of odd values.
+/// Fifty data points with edge-case values.
 pub fn tables() -> BTreeMap<String, Table> {
     let mut table = Table::new("t");
     for i in 0..50_u8 {
@@ -32,7 +32,7 @@ pub fn tables() -> BTreeMap<String, Table> {
     BTreeMap::from([("t".to_owned(), table)])
 }
 
-/// A number, a string, a date and a condition.
+/// Expressions: a number, a string, a date and a condition.
 #[derive(Clone, Debug)]
 struct Values {
     number: String,
@@ -85,7 +85,7 @@ fn leaf() -> impl Strategy<Value = Values> {
     })
 }
 
-/// Larger values, made of two of each kind.
+/// Combines two values of each kind into larger expressions.
 fn compose(a: &Values, b: &Values, pick: [prop::sample::Index; 4], n: i64) -> Values {
     let (x, y) = (&a.number, &b.number);
     let (s, t) = (&a.text, &b.text);
@@ -203,7 +203,6 @@ fn aggregates(Values { number: x, text: s, date: d, condition: c }: &Values) -> 
     ]
 }
 
-/// A query.
 pub fn query() -> impl Strategy<Value = String> {
     let tail =
         one_of(&["", " LIMIT 3", " LIMIT ALL OFFSET 2", " LIMIT 2 OFFSET 49", " FORMAT JSON"]);
