@@ -1,6 +1,7 @@
-/** `tools/setup`, and what `npm start` needs before it can start. */
+/** `tools/setup`, and the secrets that `npm start` requires. */
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { copyFileSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -13,28 +14,56 @@ function folder(t: TestContext): string {
   return folder;
 }
 
-test('without a network it says what is missing and what to do', (t) => {
-  const empty = folder(t);
-  mkdirSync(path.join(empty, 'tools'));
+/** A folder with no more than set-up needs to begin. */
+function bareFolder(t: TestContext): string {
+  const bare = folder(t);
+  mkdirSync(path.join(bare, 'tools'));
   for (const file of ['package.json', 'package-lock.json', 'tools/setup', 'tools/reap']) {
-    copyFileSync(file, path.join(empty, file));
+    copyFileSync(file, path.join(bare, file));
   }
-  cpSync('local-ae/package.json', path.join(empty, 'local-ae/package.json'));
-  const { status, stderr } = spawnSync(path.join(empty, 'tools/setup'), ['--node', 'true'], {
-    env: {
-      ...process.env,
-      npm_config_registry: 'http://127.0.0.1:1/',
-      npm_config_cache: path.join(empty, 'cache'),
-      npm_config_fetch_retries: '0',
-    },
-    encoding: 'utf8',
-  });
+  cpSync('local-ae/package.json', path.join(bare, 'local-ae/package.json'));
+  return bare;
+}
+
+/** An environment in which npm reaches no registry. */
+const offline = (folder: string) => ({
+  ...process.env,
+  npm_config_registry: 'http://127.0.0.1:1/',
+  npm_config_cache: path.join(folder, 'cache'),
+  npm_config_fetch_retries: '0',
+});
+
+test('without a network, reports what failed and what to do', (t) => {
+  const empty = bareFolder(t);
+  const { status, stderr } = spawnSync(path.join(empty, 'tools/setup'), ['--node', 'true'], { env: offline(empty), encoding: 'utf8' });
   assert.equal(status, 1, stderr);
   const [last] = stderr.trim().split('\n').slice(-1);
   assert.match(last!, /^setup: error: 'npm install' failed, see above\. .*check the network.*run this again/);
 });
 
-test('the placeholders of .dev.vars.example are refused, each by its name', (t) => {
+test('two set-ups of a folder run one after the other', async (t) => {
+  const bare = bareFolder(t);
+  mkdirSync(path.join(bare, '.tools'));
+  const first = spawn('flock', [path.join(bare, '.tools/lock'), 'cat'], { stdio: ['pipe', 'pipe', 'inherit'] });
+  first.stdin.write('locked');
+  await once(first.stdout, 'data');
+  const second = spawn(path.join(bare, 'tools/setup'), ['--node', 'true'], { env: offline(bare), stdio: ['ignore', 'ignore', 'pipe'] });
+  let stderr = '';
+  const firstLine = new Promise<void>((resolve) => {
+    second.stderr.setEncoding('utf8').on('data', (text: string) => {
+      stderr += text;
+      resolve();
+    });
+  });
+  const closed = once(second, 'close');
+  await firstLine;
+  assert.equal(stderr, 'setup: waiting for another set-up of this folder\n');
+  first.stdin.end();
+  await closed;
+  assert.match(stderr, /setup: error: 'npm install' failed/);
+});
+
+test('refuses each placeholder of .dev.vars.example by name', (t) => {
   const example = readFileSync('.dev.vars.example', 'utf8').replaceAll(/^# (?=[A-Z_]+=)/gm, '');
   const names = Object.keys(parseEnv(example));
   assert.ok(names.includes('INTERNAL_API_SECRET') && names.includes('JWT_SECRET'), names.join());
