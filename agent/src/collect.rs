@@ -137,7 +137,7 @@ impl Collector {
             Source::None => return (ProcessHealth::NotWatched, None),
             _ if timeout.is_zero() => Err("there is no time to ask".to_owned()),
             Source::StatusUrl(source) => status_url::ask(source, client, timeout)
-                .map(|status_url::Answer { status, restarts, invalid }| {
+                .map(|status_url::StatusResponse { status, restarts, invalid }| {
                     if !invalid.is_empty() {
                         warn(&format!(
                             "{} did not answer with a valid {}, reporting `unknown` or 0 for it",

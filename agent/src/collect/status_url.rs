@@ -46,7 +46,7 @@ pub enum StatusError {
 
 /// The usable part of a response.
 #[derive(Debug, PartialEq)]
-pub struct Answer {
+pub struct StatusResponse {
     /// The state of the process; unknown values are `unknown`, 0 or `None`.
     pub status: Status,
     /// Number of restarts, if known: 0 would mean that the supervisor has started over.
@@ -60,7 +60,7 @@ pub fn ask(
     source: &StatusSource,
     client: &Client,
     timeout: Duration,
-) -> Result<Answer, StatusError> {
+) -> Result<StatusResponse, StatusError> {
     let authorization = source.authorization.clone().ok_or(StatusError::NoToken)?;
     let mut response =
         client.get(&source.url, authorization, timeout).map_err(StatusError::NoAnswer)?;
@@ -76,7 +76,7 @@ pub fn ask(
 ///
 /// Each member stands alone: a missing or invalid one does not cost the others. The values go into check-ins, to systemd
 /// and to a terminal, so words have a narrow alphabet and no secret that `redactor` knows, which a controller may echo.
-pub fn parse(answer: &[u8], redactor: &Redactor) -> Result<Answer, StatusError> {
+pub fn parse(answer: &[u8], redactor: &Redactor) -> Result<StatusResponse, StatusError> {
     let answer: Map<String, Value> = serde_json::from_slice(answer)?;
     let member = |name| answer.get(name).unwrap_or(&Value::Null);
     let mut invalid = Vec::new();
@@ -103,7 +103,7 @@ pub fn parse(answer: &[u8], redactor: &Redactor) -> Result<Answer, StatusError> 
         uptime_seconds: uptime.unwrap_or_default(),
         last_exit_reason,
     };
-    Ok(Answer { status, restarts, invalid })
+    Ok(StatusResponse { status, restarts, invalid })
 }
 
 /// `signal:<NAME>`, `code:<N>`, or empty without an exit.
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
     use crate::secret::Secret;
 
-    fn parsed(answer: &str) -> Answer {
+    fn parsed(answer: &str) -> StatusResponse {
         parse(answer.as_bytes(), &Redactor::default()).unwrap()
     }
 
@@ -164,7 +164,7 @@ mod tests {
             uptime_seconds: 12.5,
             last_exit_reason: Some("signal:SIGKILL".to_owned()),
         };
-        let expected = Answer { status, restarts: Some(3), invalid: Vec::new() };
+        let expected = StatusResponse { status, restarts: Some(3), invalid: Vec::new() };
         assert_eq!(parsed(answer), expected);
         let floats = answer.replace("42", "42.0").replace(":3,", ":3.0,");
         assert_eq!(parsed(&floats), expected);
@@ -192,7 +192,7 @@ mod tests {
     fn a_pid_that_is_none_costs_nothing() {
         for pid in ["null", "-1", "1.5", "\"1\"", "4294967296", "{}"] {
             let answer = format!(r#"{{"state":"stopped","pid":{pid},"uptime":0,"restarts":0}}"#);
-            let Answer { status, invalid, .. } = parsed(&answer);
+            let StatusResponse { status, invalid, .. } = parsed(&answer);
             assert_eq!((status.pid, invalid), (None, Vec::new()), "{pid}");
         }
     }
@@ -220,7 +220,7 @@ mod tests {
             let members = good.map(|(member, value)| {
                 format!("\"{member}\":{}", if member == name { bad } else { value })
             });
-            let Answer { status, restarts, invalid } =
+            let StatusResponse { status, restarts, invalid } =
                 parsed(&format!("{{{}}}", members.join(",")));
             assert_eq!(invalid, [name], "{bad}");
             assert_eq!(status.state, if name == "state" { "unknown" } else { "crashed" });
@@ -230,7 +230,7 @@ mod tests {
             let reason = (name != "lastExit").then(|| "code:1".to_owned());
             assert_eq!(status.last_exit_reason, reason);
         }
-        let Answer { status, invalid, .. } =
+        let StatusResponse { status, invalid, .. } =
             parsed(r#"{"state":"running","uptime":-1,"restarts":0}"#);
         assert!(status.uptime_seconds.abs() < f64::EPSILON && invalid.is_empty(), "{invalid:?}");
     }
@@ -284,7 +284,7 @@ mod tests {
                 r#"{{"state":{state},"pid":{number},"uptime":{number},"restarts":{number},
                     "lastExit":{{"signal":{signal},"code":{number}}}}}"#
             );
-            if let Ok(Answer { status, .. }) = parse(answer.as_bytes(), &Redactor::default()) {
+            if let Ok(StatusResponse { status, .. }) = parse(answer.as_bytes(), &Redactor::default()) {
                 prop_assert!(status.uptime_seconds.is_finite() && status.uptime_seconds >= 0.0);
                 let reason = status.last_exit_reason.unwrap_or_default();
                 for text in [status.state, reason] {

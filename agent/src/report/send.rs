@@ -18,18 +18,18 @@ pub enum Outcome {
     /// 204 and nothing else: accepted. Any other 2xx comes from something in front of the server, such as a login page.
     Accepted(StatusCode),
     /// 3xx, which is not followed: credentials go only to their URL.
-    Redirected(Answer),
+    Redirected(ErrorResponse),
     /// 429 or 5xx: try again later.
-    TryLater(Answer),
+    TryLater(ErrorResponse),
     /// Any other response: a retry will not help.
-    Refused(Answer),
+    Refused(ErrorResponse),
     /// No response, for this reason.
     Unreachable(NoAnswer),
 }
 
 /// A response that is not an acceptance.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct ErrorResponse {
     /// The HTTP status.
     pub status: StatusCode,
     /// Scheme and host of a redirect's target; the rest may hold secrets.
@@ -56,7 +56,7 @@ pub struct RefusalBody {
     pub expected: Option<String>,
 }
 
-impl Answer {
+impl ErrorResponse {
     /// How long to wait before a retry. A date is relative to the server's clock or, if it does
     /// not send its own, to ours, `now`.
     #[must_use]
@@ -95,7 +95,7 @@ impl Outcome {
     pub fn completion(&self, now: SystemTime) -> Completion {
         match self {
             Self::Accepted(_) => Completion::Accepted,
-            Self::TryLater(answer) => Completion::TryLater(answer.retry_after(now)),
+            Self::TryLater(response) => Completion::TryLater(response.retry_after(now)),
             Self::Unreachable(_) => Completion::TryLater(None),
             Self::Redirected(_) | Self::Refused(_) => Completion::Refused,
         }
@@ -107,8 +107,8 @@ impl Outcome {
         match self {
             Self::Accepted(_) => None,
             Self::Unreachable(NoAnswer { cause, .. }) => Some(cause.code().to_owned()),
-            Self::TryLater(answer) | Self::Redirected(answer) | Self::Refused(answer) => {
-                Some(answer.code())
+            Self::TryLater(response) | Self::Redirected(response) | Self::Refused(response) => {
+                Some(response.code())
             }
         }
     }
@@ -147,13 +147,13 @@ fn outcome(mut response: Response<Body>) -> Outcome {
     let mitigated = header(HeaderName::from_static("cf-mitigated"));
     let date = header(header::DATE).and_then(|date| httpdate::parse_http_date(&date).ok());
     let refusal = serde_json::from_slice(&http::start_of(response.body_mut())).ok();
-    let answer = Answer { status, location, retry_after, date, mitigated, refusal };
+    let response = ErrorResponse { status, location, retry_after, date, mitigated, refusal };
     if status.is_redirection() {
-        Outcome::Redirected(answer)
+        Outcome::Redirected(response)
     } else if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-        Outcome::TryLater(answer)
+        Outcome::TryLater(response)
     } else {
-        Outcome::Refused(answer)
+        Outcome::Refused(response)
     }
 }
 
@@ -211,26 +211,26 @@ mod tests {
         use kiloclaw_check_in::{Field, InvalidBody};
 
         let refusal = Refusal::InvalidBody(InvalidBody::Field(Field::UptimeSeconds));
-        let Outcome::Refused(answer) = outcome_of(refusal.status(), &refusal.body()) else {
+        let Outcome::Refused(response) = outcome_of(refusal.status(), &refusal.body()) else {
             panic!("a 400 is a refusal");
         };
-        let body = answer.refusal.unwrap();
+        let body = response.refusal.unwrap();
         assert_eq!(body.error, refusal.error());
         assert_eq!(body.code, refusal.code());
         assert_eq!(body.field.as_deref(), Some(Field::UptimeSeconds.name()));
         assert_eq!(body.expected.as_deref(), Some(Field::UptimeSeconds.rule()));
 
-        let Outcome::TryLater(answer) =
+        let Outcome::TryLater(response) =
             outcome_of(Refusal::WriteFailed.status(), &Refusal::WriteFailed.body())
         else {
             panic!("a 503 is for later");
         };
-        assert_eq!(answer.retry_after.as_deref(), Some("30"));
-        assert_eq!(answer.refusal.unwrap().code, "write_failed");
+        assert_eq!(response.retry_after.as_deref(), Some("30"));
+        assert_eq!(response.refusal.unwrap().code, "write_failed");
     }
 
-    fn answer(retry_after: &str, date: Option<&str>) -> Answer {
-        Answer {
+    fn response(retry_after: &str, date: Option<&str>) -> ErrorResponse {
+        ErrorResponse {
             status: StatusCode::SERVICE_UNAVAILABLE,
             location: None,
             retry_after: Some(retry_after.to_owned()),
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn a_server_can_say_when_in_seconds_or_by_date() {
         let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
-        let wait = |retry_after, date| answer(retry_after, date).retry_after(now);
+        let wait = |retry_after, date| response(retry_after, date).retry_after(now);
         assert_eq!(wait("30", None), Some(Duration::from_secs(30)));
         assert_eq!(wait(" 0 ", None), Some(Duration::ZERO));
         let later = "Sun, 06 Nov 1994 08:50:37 GMT";
@@ -270,12 +270,12 @@ mod tests {
             ("", "something that is no full URL"),
         ] {
             let response = Response::builder().status(302).header("location", location);
-            let Outcome::Redirected(answer) =
+            let Outcome::Redirected(response) =
                 outcome(response.body(Body::builder().data("")).unwrap())
             else {
                 panic!("a 302 is a redirect");
             };
-            assert_eq!(answer.location.as_deref(), Some(kept), "{location}");
+            assert_eq!(response.location.as_deref(), Some(kept), "{location}");
         }
     }
 
@@ -292,10 +292,10 @@ mod tests {
     #[test]
     fn a_body_of_another_form_is_no_reason() {
         for body in ["", "<html>", "[]", "{}", r#"{"error":{}}"#, r#"{"error":"Forbidden"}"#] {
-            let Outcome::Refused(answer) = outcome_of(403, body) else {
+            let Outcome::Refused(response) = outcome_of(403, body) else {
                 panic!("a 403 is a refusal");
             };
-            assert_eq!(answer.refusal, None, "{body}");
+            assert_eq!(response.refusal, None, "{body}");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::cli::{Settings, StateArguments};
 use crate::collect::network::{Counters, Interfaces};
 use crate::collect::process::{ProcessHealth, Status};
-use crate::collect::status_url::{Answer, StatusError};
+use crate::collect::status_url::{StatusResponse, StatusError};
 use crate::collect::systemd::SystemdError;
 use crate::collect::{Readings, Source, boot, load, network, openclaw, status_url};
 use crate::commands::doctor::check::{Name, Report, Verdict};
@@ -124,7 +124,7 @@ fn process(usable: &Checked, children: &Children) -> (ProcessHealth, Option<u64>
             )
         }
         (Some(Source::SystemdUnit(unit)), _) => {
-            let answer = unit.clone().ask(children, Duration::MAX).map(|status| Answer {
+            let answer = unit.clone().ask(children, Duration::MAX).map(|status| StatusResponse {
                 restarts: Some(status.restarts),
                 status,
                 invalid: Vec::new(),
@@ -136,7 +136,7 @@ fn process(usable: &Checked, children: &Children) -> (ProcessHealth, Option<u64>
         }
     };
     match result {
-        Ok(Answer { status, restarts, invalid }) => {
+        Ok(StatusResponse { status, restarts, invalid }) => {
             let said = described(who, &status);
             let verdict = if invalid.is_empty() {
                 Verdict::passed(said)

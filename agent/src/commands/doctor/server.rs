@@ -10,7 +10,7 @@ use crate::commands::doctor::check::Verdict;
 use crate::env_vars;
 use crate::http::{Cause, NoAnswer};
 use crate::report::explain;
-use crate::report::send::{Answer, Outcome};
+use crate::report::send::{ErrorResponse, Outcome};
 
 /// Largest accepted difference between the clocks.
 const MAX_SKEW: Duration = Duration::from_mins(1);
@@ -41,16 +41,16 @@ pub enum Met {
 /// Classifies the answer to the probe by the contract's codes alone: any server may have texts such as `Invalid body`.
 #[must_use]
 pub fn meet(outcome: &Outcome) -> Met {
-    let answer = match outcome {
+    let response = match outcome {
         Outcome::Unreachable(NoAnswer { cause, .. }) => return Met::Nobody(*cause),
         // An empty body is not a check-in.
         Outcome::Accepted(_) => return Met::SomethingElse,
         Outcome::Redirected(_) => return Met::Redirects,
-        Outcome::TryLater(answer) | Outcome::Refused(answer) => answer,
+        Outcome::TryLater(response) | Outcome::Refused(response) => response,
     };
     let is = |refusal: Refusal| {
-        let code = answer.refusal.as_ref().map(|body| body.code.as_str());
-        answer.status.as_u16() == refusal.status() && code == Some(refusal.code())
+        let code = response.refusal.as_ref().map(|body| body.code.as_str());
+        response.status.as_u16() == refusal.status() && code == Some(refusal.code())
     };
     let credentials = [Credential::Authorization, Credential::Bearer, Credential::GatewayToken];
     if is(Refusal::InvalidQuery) {
@@ -107,7 +107,7 @@ pub fn server(met: &Met, outcome: &Outcome, url: &Uri) -> Verdict {
 fn find_the_endpoint(outcome: &Outcome, url: &Uri) -> String {
     let name = env_vars::CHECKIN_URL;
     let path = format!("the path of {name} should be {CHECK_IN_PATH}");
-    let not_found = matches!(outcome, Outcome::Refused(Answer { status, .. })
+    let not_found = matches!(outcome, Outcome::Refused(ErrorResponse { status, .. })
         if matches!(status.as_u16(), 404 | 405));
     // The hint for these says that the path is wrong.
     let hint = if not_found { String::new() } else { explain::hint(outcome) };
@@ -122,26 +122,26 @@ fn find_the_endpoint(outcome: &Outcome, url: &Uri) -> String {
 /// An answer in one line, with the server's own code.
 #[must_use]
 pub fn describe(outcome: &Outcome) -> String {
-    let answer = match outcome {
+    let response = match outcome {
         Outcome::Accepted(status) => return format!("{status}"),
         Outcome::Unreachable(no_answer) => return no_answer.reason.clone(),
-        Outcome::Redirected(answer) | Outcome::TryLater(answer) | Outcome::Refused(answer) => {
-            answer
+        Outcome::Redirected(response) | Outcome::TryLater(response) | Outcome::Refused(response) => {
+            response
         }
     };
-    let body = answer.refusal.as_ref();
+    let body = response.refusal.as_ref();
     let details = [
         ("", body.map(|body| body.code.as_str())),
         ("field ", body.and_then(|body| body.field.as_deref())),
         ("expected ", body.and_then(|body| body.expected.as_deref())),
-        ("cf-mitigated ", answer.mitigated.as_deref()),
-        ("to ", answer.location.as_deref()),
-        ("retry after ", answer.retry_after.as_deref()),
+        ("cf-mitigated ", response.mitigated.as_deref()),
+        ("to ", response.location.as_deref()),
+        ("retry after ", response.retry_after.as_deref()),
     ];
     details
         .into_iter()
         .filter_map(|(name, value)| Some(format!(": {name}{}", value?)))
-        .fold(format!("the server answers {}", answer.status), |said, detail| said + &detail)
+        .fold(format!("the server answers {}", response.status), |said, detail| said + &detail)
 }
 
 /// The verdict on the API key, by who answered; `None` if nothing is known.
@@ -186,7 +186,7 @@ impl DryRun {
         let wrong_token = Refusal::WrongGatewayToken.code();
         match outcome {
             Outcome::Accepted(_) => Self::Accepted,
-            Outcome::Refused(Answer { refusal: Some(body), .. }) if body.code == wrong_token => {
+            Outcome::Refused(ErrorResponse { refusal: Some(body), .. }) if body.code == wrong_token => {
                 Self::WrongToken
             }
             _ => Self::Otherwise,
@@ -198,7 +198,7 @@ impl DryRun {
 #[must_use]
 pub fn body(outcome: &Outcome) -> Verdict {
     let code = match outcome {
-        Outcome::TryLater(answer) if answer.code() != Refusal::Misconfigured.code() => {
+        Outcome::TryLater(response) if response.code() != Refusal::Misconfigured.code() => {
             "server_down".to_owned()
         }
         outcome => outcome.code().unwrap_or_default(),
