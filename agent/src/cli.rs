@@ -11,6 +11,7 @@ use clap::builder::FalseyValueParser;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, value_parser};
 use clap_complete::Shell;
+use kiloclaw_check_in::limits::MAX_ABSENCE_SECONDS;
 use tracing::level_filters::LevelFilter;
 
 use crate::secret::Secret;
@@ -46,6 +47,12 @@ pub enum Command {
     /// Send one check-in and print the request and the response
     #[command(after_help = exit::HELP)]
     Once(Box<OnceArguments>),
+    /// Announce that this machine will be away, so that its silence raises no alert
+    #[command(after_help = format!("{AWAY_HELP}\n\n{}", exit::HELP), mut_args = hide_what_only_check_ins_need)]
+    Away(Box<AwayArguments>),
+    /// End the absence that `away` announced
+    #[command(after_help = format!("{BACK_HELP}\n\n{}", exit::HELP), mut_args = hide_what_only_check_ins_need)]
+    Back(Box<BackArguments>),
     /// Check everything that a check-in needs, with hints how to fix problems
     #[command(after_help = exit::DOCTOR_HELP)]
     Doctor(Box<DoctorArguments>),
@@ -90,6 +97,19 @@ Signals:
 
 Exit code: 0 after a signal to stop, 64 if a setting is missing or invalid, 71 if another agent uses
 the state file or the system prevents the start.";
+
+const AWAY_HELP: &str = "\
+Sends one request, without a retry. An absence that was announced before is replaced.
+
+Examples:
+  kiloclaw-agent away --for 2h --reason 'kernel upgrade'
+  kiloclaw-agent away --reason 'switched off by its owner'";
+
+const BACK_HELP: &str = "\
+Sends one request, without a retry. If the machine does not check in, it counts as silent again.
+
+Example:
+  kiloclaw-agent back";
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -142,6 +162,52 @@ pub struct OnceArguments {
     pub settings: Settings,
     #[command(flatten)]
     pub source: SourceArguments,
+}
+
+/// Arguments of `away`.
+#[derive(Debug, Args)]
+pub struct AwayArguments {
+    /// Time until the machine is back, 1s to 30d, such as 2h, 90m or 1d12h; if it is not back by
+    /// then, it is overdue [default: until the next check-in]
+    #[arg(long = "for", value_name = "DURATION", value_parser = absence_seconds)]
+    pub duration: Option<u64>,
+
+    /// Why, for those who would be alerted: at most 200 characters
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub reason: String,
+
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// Arguments of `back`.
+#[derive(Debug, Args)]
+pub struct BackArguments {
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// Parses the duration of an absence, in whole seconds.
+fn absence_seconds(text: &str) -> Result<u64, &'static str> {
+    let whole = humantime::parse_duration(text).ok().filter(|found| found.subsec_nanos() == 0);
+    whole
+        .map(|duration| duration.as_secs())
+        .filter(|seconds| (1..=MAX_ABSENCE_SECONDS).contains(seconds))
+        .ok_or("expected 1s to 30d, such as 2h, 90m or 1d12h")
+}
+
+/// Hides settings that are read but make no difference, so that all commands take the same ones.
+fn hide_what_only_check_ins_need(argument: clap::Arg) -> clap::Arg {
+    let hidden = [
+        "machine_id",
+        "openclaw_command",
+        "controller_version",
+        "controller_commit",
+        "net_interfaces",
+        "proc_root",
+    ];
+    let hide = hidden.contains(&argument.get_id().as_str());
+    if hide { argument.hide(true) } else { argument }
 }
 
 /// Arguments of `doctor`.
@@ -466,13 +532,32 @@ mod tests {
     }
 
     #[test]
+    fn an_absence_lasts_1_second_to_30_days() {
+        for (text, seconds) in [
+            ("1s", 1),
+            ("90m", 5_400),
+            ("2h", 7_200),
+            ("1d12h", 129_600),
+            ("1h 30min", 5_400),
+            ("30d", MAX_ABSENCE_SECONDS),
+        ] {
+            assert_eq!(absence_seconds(text), Ok(seconds), "{text}");
+        }
+        for text in
+            ["", "0", "0s", "2", "-2h", "1500ms", "30d1s", "31d", "1y", "99999999999999d", "soon"]
+        {
+            assert!(absence_seconds(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn every_flag_has_an_environment_variable_and_a_line_of_help() {
         for subcommand in Cli::command().get_subcommands() {
             for argument in subcommand.get_arguments().filter(|argument| !argument.is_positional())
             {
                 let (id, of) = (argument.get_id(), subcommand.get_name());
                 assert!(argument.get_help().is_some(), "{id} of {of}");
-                let once = ["directory"].contains(&id.as_str());
+                let once = ["directory", "duration", "reason"].contains(&id.as_str());
                 assert!(argument.get_env().is_some() || once, "{id} of {of}");
             }
         }

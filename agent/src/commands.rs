@@ -1,5 +1,6 @@
 //! One module for each subcommand; `run` and `watch` are the [daemon](crate::daemon).
 
+pub mod absence;
 pub mod doctor;
 pub mod gateway_token;
 pub mod manual;

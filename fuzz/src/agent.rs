@@ -1,9 +1,9 @@
-//! The agent's parsers: what they accept, the contract accepts.
+//! The agent's parsers: the contract accepts every value that they accept.
 
 use std::fmt::Write;
 
 use kiloclaw_agent::collect::network::{Bytes, Interfaces};
-use kiloclaw_agent::collect::status_url::Answer;
+use kiloclaw_agent::collect::status_url::StatusResponse;
 use kiloclaw_agent::collect::{load, network, openclaw, status_url, systemd};
 use kiloclaw_agent::secret::Redactor;
 use kiloclaw_check_in::limits::MAX_STRING_BYTES;
@@ -15,14 +15,14 @@ pub fn loadavg(data: &[u8]) {
     }
 }
 
-/// `/proc/net/dev`: counters survive printing as a kernel does and parsing again.
+/// `/proc/net/dev`: counters survive a round trip through the kernel's format.
 pub fn net_dev(data: &[u8]) {
     let Ok(counters) = network::parse(&String::from_utf8_lossy(data)) else { return };
     let mut text = "Inter-|\n face |bytes\n".to_owned();
     for (name, Bytes { bytes_in, bytes_out }) in &counters {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{name:>6}: {bytes_in:>7} 0 0 0 0 0 0 0 {bytes_out} 0 0 0 0 0 0 0");
-        // Interfaces can be chosen by any name.
+        // Any interface name can be selected.
         let _ = Interfaces::default().counts(name, &counters);
         if let Ok(choice) = Interfaces::new(&[name]) {
             assert!(choice.counts(name, &counters) || name.starts_with('!'));
@@ -31,7 +31,7 @@ pub fn net_dev(data: &[u8]) {
     assert_eq!(network::parse(&text).ok(), Some(counters));
 }
 
-/// `openclaw --version`: the contract accepts the version, which is ASCII.
+/// `openclaw --version`: version and commit are ASCII, and the contract accepts them.
 pub fn openclaw_version(data: &[u8]) {
     if let Some(probed) = openclaw::parse(&String::from_utf8_lossy(data)) {
         for text in [Some(probed.version), probed.commit].into_iter().flatten() {
@@ -41,9 +41,9 @@ pub fn openclaw_version(data: &[u8]) {
     }
 }
 
-/// A controller's status: the contract accepts it, and it is plain ASCII.
+/// A controller's status: state and exit reason are plain ASCII, and the contract accepts them.
 pub fn status_json(data: &[u8]) {
-    if let Ok(Answer { status, .. }) = status_url::parse(data, &Redactor::default()) {
+    if let Ok(StatusResponse { status, .. }) = status_url::parse(data, &Redactor::default()) {
         assert!(status.uptime_seconds.is_finite() && status.uptime_seconds >= 0.0);
         assert!(!status.state.is_empty());
         for text in [status.state, status.last_exit_reason.unwrap_or_default()] {
@@ -53,7 +53,7 @@ pub fn status_json(data: &[u8]) {
     }
 }
 
-/// `systemctl show`: states and reasons are those of the contract.
+/// `systemctl show`: states and exit reasons are the contract's.
 pub fn systemctl_show(data: &[u8]) {
     if let Ok(Some(service)) = systemd::parse(&String::from_utf8_lossy(data)) {
         let states = ["stopped", "starting", "running", "stopping", "crashed"];

@@ -1,32 +1,40 @@
-//! Any text as the body of a check-in.
+//! Any text as the body of a check-in, or of a planned absence.
 
 use std::fmt;
 
+use kiloclaw_check_in::absence::Absence;
 use kiloclaw_check_in::limits::{
     AE_MAX_BLOB_BYTES, AE_MAX_INDEX_BYTES, MAX_STRING_BYTES, has_control_characters,
 };
 use kiloclaw_check_in::{CheckIn, DataPoint, InvalidBody};
-use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
-/// What docs/contract.md asks of a field.
+/// A field's rule in docs/contract.md.
+#[derive(Debug)]
 enum Rule {
-    /// A text of at least and at most so many bytes, without control characters.
+    /// A text of `least` to `most` bytes, without control characters.
     Text { least: usize, most: usize },
     /// A text, or null.
     Nullable,
     /// A text with any characters.
     Any,
-    /// A number from 0 to this one.
+    /// A number from 0 to this bound.
     Number(f64),
+    /// A whole number from 0 to this bound, or null.
+    Whole(f64),
+    /// A text of at most this many characters, without control characters.
+    Characters(usize),
 }
+
+/// A field: name, whether it is required, rule.
+type Field = (&'static str, bool, Rule);
 
 const NAMED: Rule = Rule::Text { least: 1, most: MAX_STRING_BYTES };
 const OPTIONAL: Rule = Rule::Text { least: 0, most: MAX_STRING_BYTES };
 
-/// docs/contract.md, once more: each field, whether it is required, and its rule.
-const FIELDS: [(&str, bool, Rule); 14] = [
+/// The contract's fields, independent of the code under test.
+const FIELDS: [Field; 14] = [
     ("sandboxId", true, Rule::Text { least: 1, most: AE_MAX_INDEX_BYTES }),
     ("machineId", false, OPTIONAL),
     ("controllerVersion", true, NAMED),
@@ -43,8 +51,15 @@ const FIELDS: [(&str, bool, Rule); 14] = [
     ("lastExitReason", false, Rule::Any),
 ];
 
-/// A body is accepted just if it keeps the contract, with the values that it has as plain JSON, and
-/// makes a data point that Analytics Engine takes.
+/// The fields of an absence.
+const ABSENCE_FIELDS: [Field; 3] = [
+    ("sandboxId", true, Rule::Text { least: 1, most: AE_MAX_INDEX_BYTES }),
+    ("forSeconds", true, Rule::Whole(2_592_000.0)),
+    ("reason", false, Rule::Characters(200)),
+];
+
+/// A body is accepted if and only if it keeps the contract. Its values equal those that another JSON
+/// parser reads, and its data point is within Analytics Engine's limits.
 pub fn body(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let found = CheckIn::parse_str(&text);
@@ -53,7 +68,8 @@ pub fn body(data: &[u8]) {
         Err(_) => assert_eq!(CheckIn::parse(data), Err(InvalidBody::NotJson)),
     }
 
-    let fields = serde_json::from_str::<Fields>(text.strip_prefix('\u{feff}').unwrap_or(&text));
+    absence(&text);
+    let fields = Fields::read(&text, &FIELDS);
     let keeps = fields.as_ref().is_ok_and(Fields::keep_the_contract);
     assert_eq!(found.is_ok(), keeps, "{found:?} of {fields:?}");
     let (Ok(check_in), Ok(fields)) = (found, fields) else { return };
@@ -83,7 +99,7 @@ pub fn body(data: &[u8]) {
         assert!(number.is_finite() && number.is_sign_positive(), "{name}");
     }
 
-    // The body itself is as good a region as any.
+    // A region can be any text, so the body serves as one.
     let point = DataPoint::new(&check_in, &text);
     assert!((1..=AE_MAX_INDEX_BYTES).contains(&point.index.len()));
     assert!(point.blobs.iter().all(|blob| blob.len() <= MAX_STRING_BYTES));
@@ -95,19 +111,48 @@ pub fn body(data: &[u8]) {
     assert!(read.is_ok_and(|read| read.as_ref() == Ok(&check_in)), "{check_in:?}");
 }
 
-/// The fields that the contract knows, as they stand in an object: in their order, each as often as it
-/// is there. A [`Value`] would keep only the last of equal keys.
+/// Likewise for an absence.
+fn absence(text: &str) {
+    let found = Absence::parse_str(text);
+    let fields = Fields::read(text, &ABSENCE_FIELDS);
+    let keeps = fields.as_ref().is_ok_and(Fields::keep_the_contract);
+    assert_eq!(found.is_ok(), keeps, "{found:?} of {fields:?}");
+    let (Ok(absence), Ok(fields)) = (found, fields) else { return };
+    let string = |name| fields.last(name).and_then(Value::as_str);
+    assert_eq!(string("sandboxId"), Some(&*absence.sandbox_id));
+    assert_eq!(string("reason").unwrap_or_default(), absence.reason);
+    let seconds = fields.last("forSeconds").and_then(Value::as_f64);
+    assert_eq!(seconds, absence.for_seconds.map(|seconds| seconds as f64));
+
+    let written = serde_json::to_string(&absence);
+    let read = written.as_deref().map(Absence::parse_str);
+    assert!(read.is_ok_and(|read| read.as_ref() == Ok(&absence)), "{absence:?}");
+}
+
+/// An object's fields that the contract knows, in their order and with repetitions. A [`Value`] would keep
+/// only the last of equal keys.
 #[derive(Debug)]
-struct Fields(Vec<(String, Value)>);
+struct Fields {
+    known: &'static [Field],
+    found: Vec<(String, Value)>,
+}
 
 impl Fields {
+    fn read(text: &str, known: &'static [Field]) -> serde_json::Result<Self> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut from = serde_json::Deserializer::from_str(text);
+        let found = from.deserialize_map(FieldsVisitor(known))?;
+        from.end()?;
+        Ok(Self { known, found })
+    }
+
     fn last(&self, name: &str) -> Option<&Value> {
-        self.0.iter().rev().find(|(found, _)| found == name).map(|(_, value)| value)
+        self.found.iter().rev().find(|(found, _)| found == name).map(|(_, value)| value)
     }
 
     fn keep_the_contract(&self) -> bool {
-        FIELDS.iter().all(|(name, required, rule)| {
-            let mut values = self.0.iter().filter(|(found, _)| found == name).peekable();
+        self.known.iter().all(|(name, required, rule)| {
+            let mut values = self.found.iter().filter(|(found, _)| found == name).peekable();
             (values.peek().is_some() || !required) && values.all(|(_, value)| rule.is_kept(value))
         })
     }
@@ -124,35 +169,36 @@ impl Rule {
             Self::Number(most) => {
                 value.as_f64().is_some_and(|number| (0.0..=most).contains(&number))
             }
+            Self::Whole(most) => {
+                let whole = value.as_f64().is_some_and(|number| number.fract() == 0.0);
+                value.is_null() || whole && Self::Number(most).is_kept(value)
+            }
+            Self::Characters(most) => value
+                .as_str()
+                .is_some_and(|text| text.chars().count() <= most && !has_control_characters(text)),
         }
     }
 }
 
-impl<'de> Deserialize<'de> for Fields {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_map(FieldsVisitor)
-    }
-}
-
-struct FieldsVisitor;
+struct FieldsVisitor(&'static [Field]);
 
 impl<'de> Visitor<'de> for FieldsVisitor {
-    type Value = Fields;
+    type Value = Vec<(String, Value)>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut fields = Vec::new();
         while let Some(key) = map.next_key::<String>()? {
-            // What is not known may be anything that is JSON, also a number that no computer has.
-            if FIELDS.iter().any(|(name, ..)| *name == key) {
+            // An unknown field may have any JSON value, even a number that no `f64` can hold.
+            if self.0.iter().any(|(name, ..)| *name == key) {
                 fields.push((key, map.next_value()?));
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
         }
-        Ok(Fields(fields))
+        Ok(fields)
     }
 }

@@ -1,11 +1,11 @@
-//! Any header, any secret: a few lines that ignore timing say what must be accepted.
+//! Any header, any secret: a naive implementation, which ignores timing, decides what must be accepted.
 
 use kiloclaw_check_in::{AcceptedKeys, Credential, GatewaySecrets, Presented, Refusal, bearer};
 
 use super::hmac::{self, hex};
 
-/// Four lines: a secret, `authorization`, the gateway token, the sandbox. What is missing is a header
-/// that is not there.
+/// Four lines: a secret, `authorization`, the gateway token, the sandbox. A missing line is a missing
+/// header.
 pub fn credentials(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let mut lines = text.split('\n');
@@ -39,7 +39,7 @@ pub fn credentials(data: &[u8]) {
     tokens(secret, sandbox, token.unwrap_or_default(), data.len());
 }
 
-/// The API keys of a secret are its values and nothing else.
+/// Exactly the values of a secret are accepted as API keys.
 fn keys(secret: &str, other: &str) {
     let values = values(secret);
     let Ok(keys) = AcceptedKeys::new(secret, &[7; 32]) else {
@@ -49,14 +49,14 @@ fn keys(secret: &str, other: &str) {
     for presented in values.iter().copied().chain([secret, other, ""]) {
         assert_eq!(keys.accept(presented), values.contains(&presented), "{presented:?}");
     }
-    // Of the first value, whatever is almost it.
+    // Near misses of the first value.
     let first = values.first().copied().unwrap_or_default();
     for almost in [format!("{first}x"), format!("{first}\0"), first.chars().skip(1).collect()] {
         assert_eq!(keys.accept(&almost), values.contains(&&*almost), "{almost:?}");
     }
 }
 
-/// The gateway tokens of a sandbox are the HMACs of its id with each of the secret's values.
+/// Exactly the HMACs of a sandbox's id with each of the secret's values are accepted as gateway tokens.
 fn tokens(secret: &str, sandbox: &str, other: &str, at: usize) {
     let values = values(secret);
     let Ok(secrets) = GatewaySecrets::new(secret) else {

@@ -1,4 +1,4 @@
-//! HMAC-SHA256 as RFC 2104 writes it down: apart from the crate that the project uses for it.
+//! HMAC-SHA256 after RFC 2104, independent of the crate that the project uses.
 
 use std::fmt::Write;
 

@@ -1,4 +1,4 @@
-//! The keys of a team's Access, over any sequence of requests, fetches and failures.
+//! The key set of a team's Access, over any sequence of requests, fetches and failures.
 
 use kiloclaw_auth::{Key, KeySet, Lookup, MissingKey};
 
@@ -8,26 +8,26 @@ const SECOND: Milliseconds = 1_000;
 const HOUR: Milliseconds = 3_600 * SECOND;
 const URLS: [&str; 2] = ["https://a.example/certs", "https://b.example/certs"];
 
-/// What happened, as docs/api.md describes it.
+/// The events that decide what docs/api.md allows.
 #[derive(Default)]
 struct History {
-    /// Which one was asked for last; nothing is fetched before.
     url: Option<usize>,
-    /// The ids of the last fetch that succeeded, and when.
+    /// The ids of the last successful fetch, as bits, and its time.
     fetched: Option<(u8, Milliseconds)>,
+    /// Start of the fetch in progress.
     fetching: Option<Milliseconds>,
-    /// When keys that were known well enough were fetched all the same.
+    /// Time of the last fetch for an unknown id while the keys were still fresh.
     extra: Option<Milliseconds>,
 }
 
-/// Three bytes each: what happens, to which keys, and after how long.
+/// Three bytes per step: the event, the keys, and the time since the step before.
 pub fn jwks(data: &[u8]) {
     let mut keys = KeySet::default();
     let mut history = History::default();
     let mut now: Milliseconds = 1_800_000_000_000;
     for step in data.chunks_exact(3) {
         let [what, which, after] = *step else { return };
-        // From a millisecond to a day, and a little more or less than round numbers.
+        // From a millisecond to a day, and values just beside the limits.
         now += match after % 8 {
             0 => 0,
             1 => 1,
@@ -66,9 +66,9 @@ fn ask(keys: &mut KeySet, history: &mut History, url: usize, kid: u8, now: Milli
         }
         Lookup::Fetch => {
             let busy = history.fetching.is_some_and(|since| now - since < 6 * SECOND);
-            assert!(!busy, "one request fetches");
+            assert!(!busy, "only one request fetches");
             if age.is_some_and(|age| age < HOUR) {
-                assert!(!is_known, "there is nothing to fetch for");
+                assert!(!is_known, "the key is known and fresh");
                 assert!(history.extra.is_none_or(|last| now - last >= 30 * SECOND));
                 history.extra = Some(now);
             }
@@ -77,7 +77,7 @@ fn ask(keys: &mut KeySet, history: &mut History, url: usize, kid: u8, now: Milli
         Lookup::Wait => assert!(!is_known && history.fetching.is_some()),
         Lookup::Missing(missing) => {
             assert!(!is_known);
-            assert!(missing != MissingKey::Unknown || age < Some(HOUR), "not known to be unknown");
+            assert!(missing != MissingKey::Unknown || age < Some(HOUR), "the keys are stale");
         }
     }
 }

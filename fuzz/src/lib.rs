@@ -1,5 +1,5 @@
-//! Properties that hold for any input. The fuzz targets look for inputs that break them; `tests/seeds.rs` replays
-//! the seeds.
+//! Properties that hold for any input. The fuzz targets search for inputs that break them; `tests/seeds.rs`
+//! replays the seeds.
 
 #![expect(
     clippy::panic,
@@ -16,12 +16,12 @@ mod body;
 mod credentials;
 mod hmac;
 mod keys;
-mod questions;
+mod reports;
 pub mod sql;
 mod tokens;
 
 pub use body::body;
 pub use credentials::credentials;
 pub use keys::jwks;
-pub use questions::{answers, parameters};
+pub use reports::{answers, parameters};
 pub use tokens::jwt;

@@ -1,4 +1,4 @@
-//! The SQL dialect: any text is a query or an error within the text, and any query has an answer or an error.
+//! The SQL dialect: any text is a query or an error at a place in the text; any query has an answer or an error.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -20,7 +20,7 @@ thread_local! {
 /// 2023-11-14 22:13:20.
 const NOW_MS: i64 = 1_700_000_000_000;
 
-/// Less than the default, so that what is slow or large ends soon.
+/// Below the defaults, so that slow or large queries end soon.
 const LIMITS: Limits = Limits {
     query_bytes: aesql::limits::QUERY_BYTES,
     rows: 10_000,
@@ -28,7 +28,7 @@ const LIMITS: Limits = Limits {
     memory: 32 << 20,
 };
 
-/// Any text: an error is at a place that the text has.
+/// Any text: an error is at a place in the text.
 pub fn parse(data: &[u8]) {
     let sql = String::from_utf8_lossy(data);
     match Query::parse_all(&sql, &LIMITS) {
@@ -39,7 +39,7 @@ pub fn parse(data: &[u8]) {
     }
 }
 
-/// Any text: what is a query has an answer in every format, or an error.
+/// Any text: a query has an answer in every format, or an error.
 pub fn evaluate(data: &[u8]) {
     let sql = String::from_utf8_lossy(data);
     let Ok(queries) = Query::parse_all(&sql, &LIMITS) else { return };
@@ -51,7 +51,7 @@ pub fn evaluate(data: &[u8]) {
     }
 }
 
-/// A query of `tests/grammar/mod.rs`, which the first 32 bytes choose.
+/// A query that the grammar of aesql's tests generates, with the first 32 bytes as the seed.
 pub fn generate(data: &[u8]) {
     let mut seed = [0; 32];
     seed.iter_mut().zip(data).for_each(|(to, from)| *to = *from);
@@ -63,17 +63,17 @@ pub fn generate(data: &[u8]) {
     }
 }
 
-/// A place is a character of the text, or just behind a line.
+/// A place is a character of the text, or the end of a line.
 fn is_inside(sql: &str, error: &Error) {
     assert!(!error.message.is_empty());
     let Some(at) = error.at else { return };
-    // The line behind the last newline is one, too.
+    // The text after the last newline is a line, too.
     let line = usize::try_from(at.line - 1).ok().and_then(|line| sql.split('\n').nth(line));
     let length = line.map(|line| line.chars().count() as u64);
     assert!(length.is_some_and(|length| (1..=length + 1).contains(&at.column)), "{error}");
 }
 
-/// Every format has every row, and JSON is JSON.
+/// Every format has every row, and JSON is valid.
 fn is_written(answer: &Answer) {
     let rows = answer.rows();
     let json = |text: &str| serde_json::from_str::<Value>(text);

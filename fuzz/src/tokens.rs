@@ -1,4 +1,4 @@
-//! Any text as an operator's token, and real tokens that are tampered with.
+//! Any text as an operator's token, and valid tokens that are tampered with.
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 use kiloclaw_auth::{AuthMethod, Principal, Token, TokenError, access, jwt};
@@ -11,8 +11,8 @@ const NOW: i64 = 1_767_323_045;
 const NOW_MS: u64 = NOW as u64 * 1_000;
 const LEEWAY: i64 = 5;
 
-/// Six lines: the values of `JWT_SECRET`, the issuer to insist on, if there is any, the audience, a header,
-/// claims, and any other token.
+/// Six lines: the values of `JWT_SECRET`; the required issuer, or nothing; the audience; a header; claims; and
+/// any other token.
 pub fn jwt(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let mut lines = text.split('\n');
@@ -48,7 +48,7 @@ pub fn jwt(data: &[u8]) {
     access_claims(&settings, &sign("", header, claims), &of(claims));
 }
 
-/// The claims of Access' tokens are verified after the signature, which the runtime verifies.
+/// The claims of Access tokens; the runtime verifies their signatures before.
 fn access_claims(settings: &jwt::Settings, token: &str, claims: &Value) {
     let origin = settings.issuer.clone().unwrap_or_default();
     let team = access::Settings { origin, audience: settings.audience.clone() };
@@ -74,7 +74,7 @@ fn access_claims(settings: &jwt::Settings, token: &str, claims: &Value) {
     assert_eq!((principal.sub.as_deref(), principal.method), (named, AuthMethod::Access));
 }
 
-/// What a token of one's own is let through for, and as whom.
+/// The claims of an accepted HS256 token, and its principal.
 fn is_allowed(settings: &jwt::Settings, claims: &Value, principal: &Principal) {
     is_in_time(claims);
     if let Some(issuer) = &settings.issuer {
@@ -85,7 +85,7 @@ fn is_allowed(settings: &jwt::Settings, claims: &Value, principal: &Principal) {
         Some(scope) => assert_eq!(scope.as_str(), principal.sandbox.as_deref(), "{claims}"),
         None => assert_eq!(principal.sandbox, None),
     }
-    // A scope that is no text is not the same as none.
+    // A scope that is not a string must not count as no scope.
     assert_eq!(principal.sandbox.is_some(), claims.get("sandbox_id").is_some(), "{claims}");
     assert_eq!(limits(claims), usize::from(principal.sandbox.is_some()), "{claims}");
     is_id(principal);
@@ -95,8 +95,8 @@ fn is_allowed(settings: &jwt::Settings, claims: &Value, principal: &Principal) {
     );
 }
 
-/// How many names of claims there are, at whatever depth, that are or look like that of a limit. What is
-/// within a claim that is looked at as a text does not count.
+/// Counts claims at any depth whose name is or resembles `sandbox_id`, except within claims that are read as
+/// strings.
 fn limits(claims: &Value) -> usize {
     match claims {
         Value::Object(claims) => {
@@ -113,7 +113,7 @@ fn limits(claims: &Value) -> usize {
 }
 
 fn is_in_time(claims: &Value) {
-    // Fractions are cut off.
+    // Fractions are truncated.
     let exp = claims.get("exp").and_then(Value::as_f64);
     assert!(exp.is_some_and(|exp| exp.trunc() >= (NOW - LEEWAY) as f64), "{claims}");
     assert!(lies_not_ahead(claims.get("nbf")), "{claims}");
@@ -143,7 +143,7 @@ fn of(json: &str) -> Value {
     serde_json::from_str(json).unwrap_or_default()
 }
 
-/// Tokens that are almost this one, and signed by nobody.
+/// Variations of a token that no secret has signed.
 fn forgeries(token: &str, header: &str, claims: &str, data: &[u8]) -> Vec<String> {
     let part = |text: &str| Base64UrlUnpadded::encode_string(text.as_bytes());
     let (message, signature) = token.rsplit_once('.').unwrap_or_default();
@@ -162,7 +162,7 @@ fn forgeries(token: &str, header: &str, claims: &str, data: &[u8]) -> Vec<String
         format!("{message}.{}", signature.get(1..).unwrap_or_default()),
         format!("{message}.{signature}AAAA"),
     ];
-    // One character that is another one, at a place that the input chooses.
+    // One changed character, at a place that the input chooses.
     let sum = data.iter().fold(data.len(), |sum, byte| sum.wrapping_mul(31) ^ usize::from(*byte));
     let at = sum % token.len();
     for other in

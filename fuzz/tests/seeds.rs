@@ -34,7 +34,7 @@ fn properties_hold_for_every_seed_and_its_damaged_copies() {
         for seed in fs::read_dir(root.join("seeds").join(name)).unwrap() {
             let seed = fs::read(seed.unwrap().path()).unwrap();
             target(&seed);
-            // Truncated, and with one wrong byte.
+            // Truncated, and with one damaged byte.
             for at in 0..seed.len() {
                 target(&seed[..at]);
                 let mut damaged = seed.clone();

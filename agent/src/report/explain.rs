@@ -1,13 +1,14 @@
-//! Describes a check-in for people: the request, the response, and what to do.
+//! Describes a check-in or an absence for people: the request, the response, and what to do.
 
 use std::fmt::Write;
 
+use kiloclaw_check_in::absence::ABSENCE_PATH;
 use kiloclaw_check_in::{CHECK_IN_PATH, Credential, Field, InvalidBody, Refusal};
 use ureq::http::Uri;
 
 use crate::env_vars;
 use crate::http::{Cause, NoAnswer, TlsFault};
-use crate::report::send::{Answer, Outcome};
+use crate::report::send::{ErrorResponse, Outcome};
 use crate::secret::Redactor;
 
 // Codes of the contract that have hints of their own.
@@ -24,6 +25,9 @@ const INVALID_QUERY: &str = Refusal::InvalidQuery.code();
 /// All fields share this code.
 const INVALID_FIELD: &str = Refusal::InvalidBody(InvalidBody::Field(Field::SandboxId)).code();
 
+/// A server of a version that has no route for absences.
+const NO_ABSENCES: &str = "the server does not know planned absences: deploy a newer version";
+
 /// Whoever answers without the contract's JSON and code.
 const IN_FRONT: &str = "something in front of the server, or another one";
 
@@ -36,29 +40,45 @@ pub fn request(url: &Uri, body: &str) -> String {
 /// The outcome in full. `redactor` cleans the server's text.
 #[must_use]
 pub fn outcome(outcome: &Outcome, redactor: &Redactor) -> String {
-    let answer = match outcome {
+    report(outcome, &hint(outcome), is_in_front, redactor)
+}
+
+/// The outcome of an absence in full, likewise.
+#[must_use]
+pub fn absence(outcome: &Outcome, redactor: &Redactor) -> String {
+    let in_front = |response: &ErrorResponse| is_in_front(response) && !is_of_operators(response);
+    report(outcome, &absence_hint(outcome), in_front, redactor)
+}
+
+fn report(
+    outcome: &Outcome,
+    hint: &str,
+    is_in_front: impl Fn(&ErrorResponse) -> bool,
+    redactor: &Redactor,
+) -> String {
+    let response = match outcome {
         Outcome::Accepted(status) => return format!("{status}: accepted"),
         Outcome::Unreachable(no_answer) => {
             let reason = redactor.clean(&no_answer.reason);
-            return format!("unreachable: {reason}\n  hint:         {}", hint(outcome));
+            return format!("unreachable: {reason}\n  hint:         {hint}");
         }
-        Outcome::Redirected(answer) | Outcome::TryLater(answer) | Outcome::Refused(answer) => {
-            answer
-        }
+        Outcome::Redirected(response)
+        | Outcome::TryLater(response)
+        | Outcome::Refused(response) => response,
     };
-    let body = answer.refusal.as_ref();
+    let body = response.refusal.as_ref();
     let lines = [
-        ("answered by", is_in_front(answer).then_some(IN_FRONT)),
-        ("cf-mitigated", answer.mitigated.as_deref()),
-        ("location", answer.location.as_deref()),
+        ("answered by", is_in_front(response).then_some(IN_FRONT)),
+        ("cf-mitigated", response.mitigated.as_deref()),
+        ("location", response.location.as_deref()),
         ("error", body.map(|body| body.error.as_str())),
         ("code", body.map(|body| body.code.as_str())),
         ("field", body.and_then(|body| body.field.as_deref())),
         ("expected", body.and_then(|body| body.expected.as_deref())),
-        ("retry after", answer.retry_after.as_deref()),
-        ("hint", Some(&hint(outcome))),
+        ("retry after", response.retry_after.as_deref()),
+        ("hint", Some(hint)),
     ];
-    let mut report = format!("{}: {}", answer.status, headline(outcome));
+    let mut report = format!("{}: {}", response.status, headline(outcome));
     for (name, value) in lines {
         if let Some(value) = value {
             // Writing to a string cannot fail.
@@ -76,17 +96,19 @@ pub fn summary(outcome: &Outcome, redactor: &Redactor) -> String {
         Outcome::Unreachable(no_answer) => {
             format!("unreachable: {}", redactor.clean(&no_answer.reason))
         }
-        Outcome::Redirected(answer) | Outcome::TryLater(answer) | Outcome::Refused(answer) => {
-            let body = answer.refusal.as_ref();
+        Outcome::Redirected(response)
+        | Outcome::TryLater(response)
+        | Outcome::Refused(response) => {
+            let body = response.refusal.as_ref();
             let details = [
                 ("", body.map(|body| body.code.as_str())),
                 ("", body.and_then(|body| body.field.as_deref())),
                 ("", body.and_then(|body| body.expected.as_deref())),
-                ("by ", is_in_front(answer).then_some(IN_FRONT)),
-                ("cf-mitigated ", answer.mitigated.as_deref()),
-                ("to ", answer.location.as_deref()),
+                ("by ", is_in_front(response).then_some(IN_FRONT)),
+                ("cf-mitigated ", response.mitigated.as_deref()),
+                ("to ", response.location.as_deref()),
             ];
-            let mut summary = format!("{}: {}", answer.status, headline(outcome));
+            let mut summary = format!("{}: {}", response.status, headline(outcome));
             for (name, detail) in details {
                 if let Some(detail) = detail {
                     let _ = write!(summary, ": {name}{}", redactor.clean(detail));
@@ -99,7 +121,7 @@ pub fn summary(outcome: &Outcome, redactor: &Redactor) -> String {
 
 /// Whether something in front of the server sent the response: it has no code, or refuses credentials with a code
 /// that the contract does not have.
-fn is_in_front(answer: &Answer) -> bool {
+fn is_in_front(response: &ErrorResponse) -> bool {
     let known = [
         MISSING_AUTHORIZATION,
         NOT_A_BEARER_TOKEN,
@@ -108,9 +130,15 @@ fn is_in_front(answer: &Answer) -> bool {
         WRONG_GATEWAY_TOKEN,
         REVOKED,
     ];
-    let of_credentials = matches!(answer.status.as_u16(), 401 | 403);
+    let of_credentials = matches!(response.status.as_u16(), 401 | 403);
     let known = |code: &str| !of_credentials || known.contains(&code);
-    !answer.refusal.as_ref().is_some_and(|body| known(&body.code))
+    !response.refusal.as_ref().is_some_and(|body| known(&body.code))
+}
+
+/// Whether the operators' API refused the request, which takes all paths below `/api` that are not a machine's.
+fn is_of_operators(response: &ErrorResponse) -> bool {
+    let code = response.refusal.as_ref().map(|body| body.code.as_str());
+    matches!(code, Some("missing_token" | "invalid_token" | "expired_token"))
 }
 
 fn headline(outcome: &Outcome) -> &'static str {
@@ -139,9 +167,32 @@ pub fn hint(outcome: &Outcome) -> String {
             )
         }
         Outcome::Unreachable(no_answer) => hint_on_the_way(no_answer.cause),
-        Outcome::Redirected(answer) | Outcome::TryLater(answer) | Outcome::Refused(answer) => {
-            hint_of_the_server(answer)
+        Outcome::Redirected(response)
+        | Outcome::TryLater(response)
+        | Outcome::Refused(response) => hint_of_the_server(response),
+    }
+}
+
+/// The same for an absence, where it differs.
+fn absence_hint(outcome: &Outcome) -> String {
+    let (Outcome::TryLater(response) | Outcome::Refused(response)) = outcome else {
+        return hint(outcome);
+    };
+    let code = response.refusal.as_ref().map(|body| body.code.as_str()).unwrap_or_default();
+    match (code, response.status.as_u16()) {
+        (WRITE_FAILED, _) => "try again later: the absence is not announced".to_owned(),
+        (RATE_LIMITED, _) => "try again in a minute".to_owned(),
+        (MISCONFIGURED, _) => {
+            "the server lacks a secret or a binding, or is of a version without planned absences; \
+             its log says which"
+                .to_owned()
         }
+        (_, 404 | 405) => NO_ABSENCES.to_owned(),
+        _ if is_of_operators(response) => NO_ABSENCES.to_owned(),
+        _ if response.mitigated.is_some() => format!(
+            "Cloudflare blocks the agent as a bot: exempt POST {ABSENCE_PATH} from challenges and rules"
+        ),
+        _ => hint(outcome),
     }
 }
 
@@ -193,11 +244,11 @@ fn hint_on_tls(fault: TlsFault) -> String {
 }
 
 /// By code if there is one, else by status.
-fn hint_of_the_server(answer: &Answer) -> String {
+fn hint_of_the_server(response: &ErrorResponse) -> String {
     use env_vars::{API_KEY, CHECKIN_URL, GATEWAY_TOKEN, SANDBOX_ID};
 
-    let code = answer.refusal.as_ref().map(|body| body.code.as_str()).unwrap_or_default();
-    match (code, answer.status.as_u16()) {
+    let code = response.refusal.as_ref().map(|body| body.code.as_str()).unwrap_or_default();
+    match (code, response.status.as_u16()) {
         (WRONG_API_KEY, _) => format!("check {API_KEY}: the server does not accept this key"),
         (WRONG_GATEWAY_TOKEN, _) => format!(
             "check {GATEWAY_TOKEN} and {SANDBOX_ID}: the token is not this sandbox's; \
@@ -227,7 +278,7 @@ fn hint_of_the_server(answer: &Answer) -> String {
             "check host and path in {CHECKIN_URL}, and proxies in front of the server: a login page or portal must \
              let check-ins pass, and the keys must not reach another server"
         ),
-        _ if answer.mitigated.is_some() => format!(
+        _ if response.mitigated.is_some() => format!(
             "Cloudflare blocks the agent as a bot: exempt POST {CHECK_IN_PATH} from challenges and rules"
         ),
         (_, 401 | 403) => format!(
@@ -248,8 +299,8 @@ mod tests {
     use crate::report::send::RefusalBody;
     use crate::secret::Secret;
 
-    fn answer(status: StatusCode) -> Answer {
-        Answer {
+    fn response(status: StatusCode) -> ErrorResponse {
+        ErrorResponse {
             status,
             location: None,
             retry_after: None,
@@ -259,18 +310,18 @@ mod tests {
         }
     }
 
-    fn refusal(refusal: Refusal) -> Answer {
-        Answer {
+    fn refusal(refusal: Refusal) -> ErrorResponse {
+        ErrorResponse {
             refusal: serde_json::from_str(&refusal.body()).unwrap(),
-            ..answer(StatusCode::from_u16(refusal.status()).unwrap())
+            ..response(StatusCode::from_u16(refusal.status()).unwrap())
         }
     }
 
     #[test]
     fn a_refusal_is_told_with_its_reason_and_a_hint() {
-        let answer = refusal(Refusal::InvalidBody(InvalidBody::Field(Field::MachineId)));
+        let response = refusal(Refusal::InvalidBody(InvalidBody::Field(Field::MachineId)));
         assert_eq!(
-            outcome(&Outcome::Refused(answer), &Redactor::default()),
+            outcome(&Outcome::Refused(response), &Redactor::default()),
             "\
 400 Bad Request: refused
   error:        Invalid body
@@ -299,7 +350,7 @@ mod tests {
     #[test]
     fn what_answers_in_place_of_the_server_never_gets_advice_about_keys() {
         for status in [200, 202, 301, 302, 401, 403] {
-            let hint = hint_of_the_server(&answer(StatusCode::from_u16(status).unwrap()));
+            let hint = hint_of_the_server(&response(StatusCode::from_u16(status).unwrap()));
             assert!(hint.contains(env_vars::CHECKIN_URL), "{status}: {hint}");
             for key in [env_vars::API_KEY, env_vars::GATEWAY_TOKEN] {
                 assert!(!hint.contains(key), "{status}: {hint}");
@@ -308,13 +359,16 @@ mod tests {
         // A code that the contract does not know is none of the server's.
         for status in [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN] {
             let body = r#"{"error":"Forbidden","code":"waf_blocked"}"#;
-            let blocked = Answer { refusal: serde_json::from_str(body).unwrap(), ..answer(status) };
-            assert_eq!(hint_of_the_server(&blocked), hint_of_the_server(&answer(status)));
+            let blocked =
+                ErrorResponse { refusal: serde_json::from_str(body).unwrap(), ..response(status) };
+            assert_eq!(hint_of_the_server(&blocked), hint_of_the_server(&response(status)));
             let text = outcome(&Outcome::Refused(blocked), &Redactor::default());
             assert!(text.contains(&format!("answered by:  {IN_FRONT}")), "{text}");
         }
-        let challenge =
-            Answer { mitigated: Some("challenge".to_owned()), ..answer(StatusCode::FORBIDDEN) };
+        let challenge = ErrorResponse {
+            mitigated: Some("challenge".to_owned()),
+            ..response(StatusCode::FORBIDDEN)
+        };
         assert!(hint_of_the_server(&challenge).contains("Cloudflare"));
         let text = summary(&Outcome::Refused(challenge), &Redactor::default());
         assert_eq!(
@@ -326,18 +380,54 @@ mod tests {
 
     #[test]
     fn a_server_without_codes_gets_a_hint_by_its_status() {
-        assert!(hint_of_the_server(&answer(StatusCode::NOT_FOUND)).contains(CHECK_IN_PATH));
-        assert!(hint_of_the_server(&answer(StatusCode::BAD_GATEWAY)).contains("later"));
-        assert!(hint_of_the_server(&answer(StatusCode::FOUND)).contains(env_vars::CHECKIN_URL));
+        assert!(hint_of_the_server(&response(StatusCode::NOT_FOUND)).contains(CHECK_IN_PATH));
+        assert!(hint_of_the_server(&response(StatusCode::BAD_GATEWAY)).contains("later"));
+        assert!(hint_of_the_server(&response(StatusCode::FOUND)).contains(env_vars::CHECKIN_URL));
         assert!(
-            hint_of_the_server(&answer(StatusCode::IM_A_TEAPOT)).contains(env_vars::CHECKIN_URL)
+            hint_of_the_server(&response(StatusCode::IM_A_TEAPOT)).contains(env_vars::CHECKIN_URL)
         );
+    }
+
+    #[test]
+    fn a_server_without_absences_is_named_as_such() {
+        let older = |status, code: &str| ErrorResponse {
+            refusal: serde_json::from_value(serde_json::json!({ "error": "x", "code": code })).ok(),
+            ..response(status)
+        };
+        for response in [
+            older(StatusCode::UNAUTHORIZED, "missing_token"),
+            older(StatusCode::UNAUTHORIZED, "invalid_token"),
+            older(StatusCode::NOT_FOUND, "not_found"),
+            response(StatusCode::METHOD_NOT_ALLOWED),
+        ] {
+            let text = absence(&Outcome::Refused(response), &Redactor::default());
+            assert!(text.contains(NO_ABSENCES), "{text}");
+            assert!(!text.contains(CHECK_IN_PATH), "{text}");
+        }
+        let text = absence(
+            &Outcome::Refused(older(StatusCode::UNAUTHORIZED, "invalid_token")),
+            &Redactor::default(),
+        );
+        assert!(!text.contains(IN_FRONT), "{text}");
+    }
+
+    #[test]
+    fn an_absence_gets_no_hint_about_check_ins() {
+        for (refusal_of, expected) in [
+            (Refusal::WriteFailed, "not announced"),
+            (Refusal::RateLimited, "in a minute"),
+            (Refusal::Misconfigured, "without planned absences"),
+            (Refusal::WrongApiKey, env_vars::API_KEY),
+        ] {
+            let text = absence(&Outcome::Refused(refusal(refusal_of)), &Redactor::default());
+            assert!(text.contains(expected) && !text.contains("check-in"), "{text}");
+        }
     }
 
     #[test]
     fn what_a_server_sends_back_is_redacted() {
         let echo = |text: &str| Some(format!("you sent hunter2 \x1b[31m {text}"));
-        let answer = Answer {
+        let response = ErrorResponse {
             location: echo("location"),
             retry_after: echo("retry"),
             mitigated: echo("mitigated"),
@@ -347,10 +437,10 @@ mod tests {
                 field: echo("field"),
                 expected: echo("expected"),
             }),
-            ..answer(StatusCode::BAD_REQUEST)
+            ..response(StatusCode::BAD_REQUEST)
         };
         let redactor = Redactor::new([Secret::new("hunter2")]);
-        let refused = Outcome::Refused(answer);
+        let refused = Outcome::Refused(response);
         for (report, parts) in
             [(outcome(&refused, &redactor), 7), (summary(&refused, &redactor), 5)]
         {

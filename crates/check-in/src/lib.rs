@@ -1,11 +1,13 @@
 //! The check-in contract, as code.
 //!
 //! What both ends of `POST /api/controller/checkin` must agree on: the [payload](CheckIn) and its [limits], the
-//! [credentials](AcceptedKeys), the [refusals](Refusal), the [dry run](is_dry_run) and the [data point](data_point). Without
-//! Worker, HTTP library, I/O, clock and randomness: the Worker, the agent, tests and fuzzers share it.
+//! [credentials](AcceptedKeys), the [refusals](Refusal), the [dry run](is_dry_run) and the [data point](data_point); and the
+//! body of a planned [absence]. Without Worker, HTTP library, I/O, clock and randomness: the Worker, the agent, tests and
+//! fuzzers share it.
 
 #![forbid(unsafe_code)]
 
+pub mod absence;
 mod credentials;
 pub mod data_point;
 mod dry_run;

@@ -24,6 +24,12 @@ pub const MAX_LOAD: f64 = 4_194_304.0;
 /// exact.
 pub const MAX_BYTES: f64 = 9_007_199_254_740_992.0;
 
+/// Longest planned absence with an end, in seconds: 30 days.
+pub const MAX_ABSENCE_SECONDS: u64 = 30 * 24 * 60 * 60;
+
+/// Longest reason of a planned absence, in characters (Unicode scalar values): at most 800 bytes.
+pub const MAX_REASON_CHARACTERS: usize = 200;
+
 /// Whether a text holds characters that can change its surroundings where it is shown: control characters, Unicode's line
 /// and paragraph separators, and its bidirectional controls.
 #[must_use]

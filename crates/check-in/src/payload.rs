@@ -57,27 +57,30 @@ pub struct CheckIn<'a> {
     pub last_exit_reason: Option<Cow<'a, str>>,
 }
 
-/// Generates [`Field`] from one list of variants and names.
+/// Generates [`Field`] from the variants and names of a check-in's fields, and of those that only an absence has.
 macro_rules! fields {
-    ($($field:ident = $name:literal,)+) => {
-        /// The fields of the body.
+    ($($field:ident = $name:literal,)+; $($other:ident = $other_name:literal,)+) => {
+        /// The fields of a check-in's body, and of an [absence](crate::absence)'s.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Field {
             $(#[doc = concat!("`", $name, "`")] $field,)+
+            $(#[doc = concat!("`", $other_name, "`, of an absence")] $other,)+
         }
 
         impl Field {
-            /// Every field, in the order of the contract.
-            pub const ALL: [Self; [$($name),+].len()] = [$(Self::$field),+];
+            /// Every field of a check-in, in the order of the contract.
+            pub const CHECK_IN: [Self; [$($name),+].len()] = [$(Self::$field),+];
 
             /// The field's name in the body.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$field => $name,)+
+                    $(Self::$other => $other_name,)+
                 }
             }
 
+            /// The check-in's field of this name.
             fn named(name: &str) -> Option<Self> {
                 match name {
                     $($name => Some(Self::$field),)+
@@ -103,6 +106,9 @@ fields! {
     BandwidthBytesIn = "bandwidthBytesIn",
     BandwidthBytesOut = "bandwidthBytesOut",
     LastExitReason = "lastExitReason",
+    ;
+    ForSeconds = "forSeconds",
+    Reason = "reason",
 }
 
 impl Field {
@@ -131,11 +137,15 @@ impl Field {
             Self::BandwidthBytesIn | Self::BandwidthBytesOut => {
                 "a number from 0 to 9007199254740992"
             }
+            Self::ForSeconds => "a whole number from 0 to 2592000, or null",
+            Self::Reason => {
+                "a string of at most 200 characters, without control characters or lone surrogates, or left out"
+            }
         }
     }
 }
 
-/// Why a body is not a check-in.
+/// Why a body is not a check-in, or not an [absence](crate::absence).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InvalidBody {
     /// The body is not JSON in UTF-8.
@@ -171,20 +181,31 @@ impl<'a> CheckIn<'a> {
 
     /// Like [`parse`](Self::parse), for a decoded body.
     pub fn parse_str(body: &'a str) -> Result<Self, InvalidBody> {
-        let body = body.strip_prefix('\u{feff}').unwrap_or(body);
         let reading = Cell::new(None);
-        let mut deserializer = serde_json::Deserializer::from_str(body);
-        BodyVisitor { reading: &reading }
-            .deserialize(&mut deserializer)
-            .and_then(|check_in| deserializer.end().map(|()| check_in))
-            .map_err(|error| match reading.get() {
-                // A body that breaks off within a field is not JSON, rather than an invalid field.
-                Some(field) if !error.is_eof() => InvalidBody::Field(field),
-                None if error.is_data() => InvalidBody::NotAnObject,
-                _ => InvalidBody::NotJson,
-            })
+        read(body, &reading, BodyVisitor { reading: &reading })
     }
 }
+
+/// Reads a body with `seed`, which keeps in `reading` the current field, to which an error belongs.
+pub(crate) fn read<'a, S: DeserializeSeed<'a>>(
+    body: &'a str,
+    reading: &Cell<Option<Field>>,
+    seed: S,
+) -> Result<S::Value, InvalidBody> {
+    let body = body.strip_prefix('\u{feff}').unwrap_or(body);
+    let mut deserializer = serde_json::Deserializer::from_str(body);
+    seed.deserialize(&mut deserializer)
+        .and_then(|value| deserializer.end().map(|()| value))
+        .map_err(|error| match reading.get() {
+            // A body that breaks off within a field is not JSON, rather than an invalid field.
+            Some(field) if !error.is_eof() => InvalidBody::Field(field),
+            None if error.is_data() => InvalidBody::NotAnObject,
+            _ => InvalidBody::NotJson,
+        })
+}
+
+/// The rule of [`Field::SandboxId`].
+pub(crate) const SANDBOX_ID: Text = Text { min: 1, max: MAX_SANDBOX_ID_BYTES, controls: false };
 
 /// Reads the object; `reading` is the current field, to which an error belongs.
 struct BodyVisitor<'c> {
@@ -209,7 +230,6 @@ impl<'de> Visitor<'de> for BodyVisitor<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         /// An optional text.
         type Nullable<'a> = Option<Cow<'a, str>>;
-        const SANDBOX_ID: Text = Text { min: 1, max: MAX_SANDBOX_ID_BYTES, controls: false };
         const NON_EMPTY: Text = Text { min: 1, max: MAX_STRING_BYTES, controls: false };
         const ANY: Text = Text { min: 0, max: MAX_STRING_BYTES, controls: false };
         const RESTARTS: Number = Number { max: MAX_RESTARTS };
@@ -269,6 +289,8 @@ impl<'de> Visitor<'de> for BodyVisitor<'_> {
                     let seed = Text { controls: true, ..ANY };
                     last_exit_reason = Some(map.next_value_seed(seed)?);
                 }
+                // Of an absence. Here they are unknown fields, and `Key` does not return them.
+                Field::ForSeconds | Field::Reason => {}
             }
             self.reading.set(None);
         }
@@ -325,11 +347,11 @@ impl Visitor<'_> for Key {
 
 /// Reads a string of `min` to `max` bytes, borrowed if it has no escapes.
 #[derive(Clone, Copy)]
-struct Text {
-    min: usize,
-    max: usize,
+pub(crate) struct Text {
+    pub(crate) min: usize,
+    pub(crate) max: usize,
     /// Whether it may hold control characters.
-    controls: bool,
+    pub(crate) controls: bool,
 }
 
 impl Text {
@@ -370,38 +392,41 @@ impl<'de> Visitor<'de> for Text {
     }
 }
 
-/// Reads a string, or null as `None`.
-struct OrNull(Text);
+/// Reads a value, or null as `None`.
+pub(crate) struct OrNull<S>(pub(crate) S);
 
-impl<'de> DeserializeSeed<'de> for OrNull {
-    type Value = Option<Cow<'de, str>>;
+impl<'de, S: DeserializeSeed<'de> + Visitor<'de>> DeserializeSeed<'de> for OrNull<S> {
+    type Value = Option<<S as DeserializeSeed<'de>>::Value>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_option(self)
     }
 }
 
-impl<'de> Visitor<'de> for OrNull {
-    type Value = Option<Cow<'de, str>>;
+impl<'de, S: DeserializeSeed<'de> + Visitor<'de>> Visitor<'de> for OrNull<S> {
+    type Value = Option<<S as DeserializeSeed<'de>>::Value>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.expecting(f)?;
         f.write_str(" or null")
     }
 
-    fn visit_none<E: de::Error>(self) -> Result<Self::Value, E> {
+    fn visit_none<E: de::Error>(self) -> Result<<Self as Visitor<'de>>::Value, E> {
         Ok(None)
     }
 
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+    fn visit_some<D: Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> Result<<Self as Visitor<'de>>::Value, D::Error> {
         self.0.deserialize(deserializer).map(Some)
     }
 }
 
 /// Reads a number from 0 to `max`.
 #[derive(Clone, Copy)]
-struct Number {
-    max: f64,
+pub(crate) struct Number {
+    pub(crate) max: f64,
 }
 
 impl<'de> DeserializeSeed<'de> for Number {
@@ -526,7 +551,7 @@ mod tests {
 
     #[test]
     fn names_the_field_that_is_missing_or_of_a_wrong_type() {
-        for field in Field::ALL {
+        for field in Field::CHECK_IN {
             if !matches!(field, Field::MachineId | Field::LastExitReason) {
                 assert_eq!(parse(&without(field)), Err(InvalidBody::Field(field)));
             }
@@ -540,7 +565,7 @@ mod tests {
 
     #[test]
     fn strings_are_limited_in_bytes_not_in_characters() {
-        for field in Field::ALL.into_iter().filter(|field| full()[field.name()].is_string()) {
+        for field in Field::CHECK_IN.into_iter().filter(|field| full()[field.name()].is_string()) {
             let max = if field == Field::SandboxId { 96 } else { 1024 };
             let fits = "é".repeat(max / 2);
             assert!(parse(&with(field, json!(fits))).is_ok(), "{field:?}");
@@ -558,7 +583,7 @@ mod tests {
 
     #[test]
     fn numbers_are_within_their_bounds() {
-        for field in Field::ALL.into_iter().filter(|field| full()[field.name()].is_number()) {
+        for field in Field::CHECK_IN.into_iter().filter(|field| full()[field.name()].is_number()) {
             let (_, highest) = field.rule().rsplit_once(' ').unwrap();
             let above = [
                 format!("{highest}.5"),
@@ -582,7 +607,7 @@ mod tests {
                 );
             }
         }
-        for field in Field::ALL.into_iter().filter(|field| full()[field.name()].is_number()) {
+        for field in Field::CHECK_IN.into_iter().filter(|field| full()[field.name()].is_number()) {
             let (_, highest) = field.rule().rsplit_once(' ').unwrap();
             let highest: u64 = highest.parse().unwrap();
             assert!(parse(&with(field, json!(highest))).is_ok(), "{field:?}");
@@ -593,7 +618,7 @@ mod tests {
 
     #[test]
     fn identifiers_hold_no_control_characters() {
-        for field in Field::ALL.into_iter().filter(|field| full()[field.name()].is_string()) {
+        for field in Field::CHECK_IN.into_iter().filter(|field| full()[field.name()].is_string()) {
             for text in
                 ["a\0", "\u{1b}[2J", "a\nb", "\u{7f}", "\u{9b}2J", "\u{202e}cod", "\u{2066}"]
             {
@@ -612,7 +637,7 @@ mod tests {
 
     #[test]
     fn lone_surrogates_break_a_rule_that_names_them() {
-        for field in Field::ALL.into_iter().filter(|field| full()[field.name()].is_string()) {
+        for field in Field::CHECK_IN.into_iter().filter(|field| full()[field.name()].is_string()) {
             for text in [r"\ud800", r"a\udfffb", r"\udc00\ud800"] {
                 let old = format!("\"{}\":{}", field.name(), full()[field.name()]);
                 let new = format!("\"{}\":\"{text}\"", field.name());

@@ -1,4 +1,4 @@
-//! Any parameters of a question about the fleet, and any answer that Analytics Engine could give.
+//! Reports with any query parameters, and over any answers that Analytics Engine could give.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -14,15 +14,15 @@ use serde_json::Value;
 
 const NOW: u64 = 1_767_323_045;
 const DAY: u64 = 86_400;
-/// As far as a question may look back, with the step that its first second falls into.
+/// The longest time range of a query: the window, and the step that its first second falls into.
 const RETENTION: u64 = (90 + 7) * DAY + 1;
 
-/// Sandboxes with ids that a query could stumble over. The number shows whose a text is: it is in all
-/// texts of its points.
+/// Sandbox ids that could break a query. `#n#` is in all texts of a sandbox's points, so that it shows
+/// whose data an answer contains.
 const IDS: [&str; 6] =
     ["a#0#", "'#1#", "\\#2#", "#3#' OR 1 = 1 --", "#4#'; SELECT 1", "ü\0\n\u{202e}#5#"];
 
-/// Nothing may depend on these: they are before and after all that can be asked for.
+/// Marks points before and after every possible time range: no answer may depend on them.
 const NEVER: &str = "#never#";
 
 static FLEET: LazyLock<BTreeMap<String, Table>> = LazyLock::new(fleet);
@@ -49,7 +49,7 @@ fn fleet() -> BTreeMap<String, Table> {
             sample_interval: 1 + u32::from(n),
             ..Point::default()
         };
-        // The limits of a point are far.
+        // These points are far within the limits.
         let _ = table.push(&point);
     };
     push(IDS[0], NEVER, NOW - 200 * DAY, 1);
@@ -64,7 +64,7 @@ fn fleet() -> BTreeMap<String, Table> {
     BTreeMap::from([(DATASET.to_owned(), table)])
 }
 
-/// Runs a query; what cannot be asked for is not among the answer.
+/// Runs a query; asserts that the answer contains no point outside every possible time range.
 fn ask(sql: &str) -> String {
     is_bounded(sql);
     let query = Query::parse(sql, &Limits::default());
@@ -78,7 +78,7 @@ fn ask(sql: &str) -> String {
     }
 }
 
-/// Before there is any text of whoever asks, the query is bounded on both sides.
+/// A query has both time bounds before any text from the request.
 fn is_bounded(sql: &str) {
     let times = || {
         let (_, rest) =
@@ -92,10 +92,10 @@ fn is_bounded(sql: &str) {
     assert!(after <= until && until <= NOW && until - after <= RETENTION, "{sql}");
 }
 
-/// Asks a question of the fleet in memory; returns the reply. Whoever may see one sandbox alone, is shown
-/// nothing of the others.
-fn reply(question: &mut dyn Report, only: Option<&str>) -> Option<Value> {
-    let mut queries = question.queries();
+/// Runs a report over the fleet in memory; returns the reply. With a scope of one sandbox, no answer contains
+/// data of another one.
+fn reply(report: &mut dyn Report, only: Option<&str>) -> Option<Value> {
+    let mut queries = report.queries();
     loop {
         let answers: Vec<_> = queries.iter().map(|sql| ask(sql)).collect();
         for (id, n) in IDS.iter().zip(0..).filter(|(id, _)| only.is_some_and(|only| only != **id)) {
@@ -104,7 +104,7 @@ fn reply(question: &mut dyn Report, only: Option<&str>) -> Option<Value> {
                 "{id}: {answers:?}"
             );
         }
-        match question.read(&answers) {
+        match report.read(&answers) {
             Ok(Progress::Query(more)) => queries = more,
             Ok(Progress::Done(reply)) => return reply.as_deref().map(object),
             Err(error) => panic!("{error}"),
@@ -118,8 +118,8 @@ fn object(json: &str) -> Value {
     value.unwrap_or_default()
 }
 
-/// Lines: the only sandbox that may be seen, if it is one; the sandbox that the path names; and
-/// parameters, as `name=value`. A cursor may be written as the JSON that it holds.
+/// Lines: the only sandbox in the scope, or nothing; the sandbox in the path; and parameters, as
+/// `name=value`. A cursor may be given as its decoded JSON.
 pub fn parameters(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let mut lines = text.split('\n');
@@ -130,24 +130,24 @@ pub fn parameters(data: &[u8]) {
     let asked = QueryScope { now: Time(NOW), only };
 
     type Made<'a> = Result<Box<dyn Report + 'a>, InvalidParameter>;
-    fn made<'a, Q: Report + 'a>(question: Result<Q, InvalidParameter>) -> Made<'a> {
-        question.map(|question| Box::new(question) as Box<dyn Report + 'a>)
+    fn made<'a, R: Report + 'a>(report: Result<R, InvalidParameter>) -> Made<'a> {
+        report.map(|report| Box::new(report) as Box<dyn Report + 'a>)
     }
-    let questions = [
+    let reports = [
         (only, made(FleetReport::new(&parameters, asked))),
         (only, made(IncidentsReport::new(&parameters, asked))),
         (Some(sandbox), made(SandboxReport::new(sandbox, &parameters, asked.now))),
         (Some(sandbox), made(HistoryReport::new(sandbox, &parameters, asked.now))),
     ];
-    for (only, question) in questions {
-        match question {
-            Ok(mut question) => drop(reply(&mut *question, only)),
+    for (only, report) in reports {
+        match report {
+            Ok(mut report) => drop(reply(&mut *report, only)),
             Err(invalid) => is_told(&invalid, &pairs, sandbox),
         }
     }
     match SandboxesReport::new(&parameters, asked) {
-        Ok(mut question) => {
-            let found = reply(&mut question, only).unwrap_or_default();
+        Ok(mut report) => {
+            let found = reply(&mut report, only).unwrap_or_default();
             listing(&pairs, asked, &found);
         }
         Err(invalid) => is_told(&invalid, &pairs, sandbox),
@@ -162,7 +162,7 @@ fn pair(line: &str) -> (String, String) {
     (name.to_owned(), value)
 }
 
-/// A refusal names a parameter that is there, or the path's, and is not longer for what it names.
+/// A refusal names a parameter of the request or the path, and its length is bounded, whatever the parameter.
 fn is_told(invalid: &InvalidParameter, pairs: &[(String, String)], sandbox: &str) {
     let is_there = pairs.iter().any(|(name, _)| name.starts_with(&invalid.name));
     let is_path = invalid.name == "sandboxId" && !(1..=96).contains(&sandbox.len());
@@ -170,7 +170,7 @@ fn is_told(invalid: &InvalidParameter, pairs: &[(String, String)], sandbox: &str
     assert!(invalid.name.len() <= 100 && invalid.expected.len() <= 200, "{invalid}");
 }
 
-/// What is listed is what is there without filters, filtered here.
+/// A filtered list equals the unfiltered list, filtered here.
 fn listing(pairs: &[(String, String)], asked: QueryScope<'_>, found: &Value) {
     let get = |name: &str| pairs.iter().find(|(found, _)| found == name).map(|(_, value)| &**value);
     if ["cursor", "limit"].into_iter().any(|name| get(name).is_some()) {
@@ -178,10 +178,10 @@ fn listing(pairs: &[(String, String)], asked: QueryScope<'_>, found: &Value) {
     }
     let spans = ["window", "silent_after"];
     let spans = pairs.iter().filter(|(name, _)| spans.contains(&&**name)).cloned();
-    let Ok(mut question) = SandboxesReport::new(&Parameters::new(spans), asked) else {
+    let Ok(mut report) = SandboxesReport::new(&Parameters::new(spans), asked) else {
         panic!("{pairs:?}")
     };
-    let all = reply(&mut question, asked.only).unwrap_or_default();
+    let all = reply(&mut report, asked.only).unwrap_or_default();
     let text = |sandbox: &Value, name: &str| sandbox[name].as_str().unwrap_or_default().to_owned();
     let is_wanted = |sandbox: &&Value| {
         let equals = |parameter, columns: &[&str]| {
@@ -204,8 +204,7 @@ fn listing(pairs: &[(String, String)], asked: QueryScope<'_>, found: &Value) {
     assert_eq!(ids(&mut sandboxes(found).iter()), wanted, "{pairs:?}");
 }
 
-/// Lines: the answers of Analytics Engine, in their order; the last of them is what it says to a query
-/// that follows up.
+/// Lines: the answers of Analytics Engine, in order; the last one also answers every follow-up query.
 pub fn answers(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let lines: Vec<_> = text.split('\n').map(str::to_owned).collect();
@@ -228,15 +227,15 @@ pub fn answers(data: &[u8]) {
         Ok(mut limited),
     ) = made
     else {
-        panic!("these can be asked")
+        panic!("valid parameters")
     };
-    let questions: [&mut dyn Report; 6] =
+    let reports: [&mut dyn Report; 6] =
         [&mut fleet, &mut sandboxes, &mut sandbox, &mut history, &mut incidents, &mut limited];
-    for question in questions {
-        let mut queries = question.queries();
+    for report in reports {
+        let mut queries = report.queries();
         let mut answers: Vec<_> = lines.iter().take(queries.len()).cloned().collect();
         loop {
-            match question.read(&answers) {
+            match report.read(&answers) {
                 Ok(Progress::Query(more)) => queries = more,
                 Ok(Progress::Done(reply)) => {
                     let is_report = |reply: &String| object(reply)["asOf"].is_string();
@@ -255,16 +254,16 @@ pub fn answers(data: &[u8]) {
             }
             answers = lines.last().into_iter().cycle().take(queries.len()).cloned().collect();
         }
-        // Another number of answers is an error of ours, and no reason to panic.
-        let _ = question.read(&lines);
+        // A wrong number of answers is a caller's error, but must not panic.
+        let _ = report.read(&lines);
     }
-    // A page's cursor is one that the next page can be asked for with.
+    // A page's cursor is valid for the next page.
     let page = sandboxes.answer(lines.first().map(String::as_str).unwrap_or_default());
     if let Some(next) = page.ok().and_then(|page| page.next) {
         let next = [("sort", "-load".to_owned()), ("cursor", next)];
         let pairs = next.map(|(name, value)| (name.to_owned(), value));
         match SandboxesReport::new(&Parameters::new(pairs), asked) {
-            Ok(question) => question.queries().iter().for_each(|sql| drop(ask(sql))),
+            Ok(report) => report.queries().iter().for_each(|sql| drop(ask(sql))),
             Err(invalid) => panic!("{invalid}"),
         }
     }
