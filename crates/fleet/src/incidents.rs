@@ -6,13 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::incident::{Incident, Severity};
 use crate::parameters::{InvalidParameter, Parameters};
+use crate::patterns::{self, FoundPatterns, PatternCandidates, Patterns};
 use crate::rows::{self, UnexpectedAnswer};
 use crate::sql::{
     CHECK_INS, FLY_REGION, LAST_SEEN, MACHINE_ID, SAMPLE_INTERVAL, SANDBOX_ID, SUPERVISOR_STATE,
     in_pieces, latest, on_purpose, points,
 };
 use crate::time::{Span, Time};
-use crate::{Progress, QueryScope, Report, clones, crash_loops};
+use crate::{Progress, QueryScope, Report};
 
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1_000;
@@ -27,7 +28,7 @@ const MAX_PIECES: usize = 24;
 
 /// Maximum number of queries of a report. A request on Cloudflare's free plan may make 50 subrequests, of which the cache
 /// takes two and Access' keys one.
-const MAX_QUERIES: usize = 4 + clones::MAX_PIECES + 2 * crash_loops::MAX_PIECES + MAX_PIECES;
+const MAX_QUERIES: usize = 2 + patterns::MAX_QUERIES + MAX_PIECES;
 const _: () = assert!(MAX_QUERIES <= 47);
 
 /// The report behind `GET /api/incidents`.
@@ -53,6 +54,10 @@ impl<'a> IncidentsReport<'a> {
 
     fn heard_since(&self) -> Time {
         self.scope.now.minus(self.silent_after)
+    }
+
+    fn patterns(&self) -> Patterns<'_> {
+        Patterns { scope: self.scope, window: self.window, heard_since: self.heard_since() }
     }
 
     /// Queries the last check-in of all, and the number of silent sandboxes.
@@ -103,28 +108,17 @@ impl<'a> IncidentsReport<'a> {
 
     /// Parses the answers of the first round, and returns the queries of the second.
     fn narrow_down(&mut self, answers: &[String]) -> Result<Vec<String>, UnexpectedAnswer> {
-        let [totals, silent, restarts, machines] = answers else {
+        let [totals, silent, patterns @ ..] = answers else {
             return Err(UnexpectedAnswer::count());
         };
         let totals: Totals = rows::read_one(totals)?;
         let silent: Vec<SilentRow> = rows::read(silent)?;
-        let (crash_loops, loop_queries) =
-            crash_loops::Candidates::read(restarts, self.scope, self.window)?;
-        let (clones, mut queries) = clones::Candidates::read(machines, self.scope, self.window)?;
-        let machine_queries = queries.len();
-        let restart_queries = loop_queries.len();
-        queries.extend(loop_queries);
+        let (patterns, mut queries) = self.patterns().read(patterns)?;
+        let pattern_queries = queries.len();
         if totals.sample_interval > 1 {
             queries.extend(self.heard_sql(&silent));
         }
-        self.candidates = Some(Candidates {
-            totals,
-            silent,
-            crash_loops,
-            clones,
-            machine_queries,
-            restart_queries,
-        });
+        self.candidates = Some(Candidates { totals, silent, patterns, pattern_queries });
         Ok(queries)
     }
 
@@ -134,24 +128,14 @@ impl<'a> IncidentsReport<'a> {
         found: Candidates,
         answers: &[String],
     ) -> Result<Incidents, UnexpectedAnswer> {
-        let Candidates {
-            totals,
-            mut silent,
-            crash_loops,
-            clones,
-            machine_queries,
-            restart_queries,
-        } = found;
-        let (machines, answers) =
-            answers.split_at_checked(machine_queries).ok_or_else(UnexpectedAnswer::count)?;
-        let (restarts, heard) =
-            answers.split_at_checked(restart_queries).ok_or_else(UnexpectedAnswer::count)?;
-
+        let Candidates { totals, mut silent, patterns, pattern_queries } = found;
+        let (details, heard) =
+            answers.split_at_checked(pattern_queries).ok_or_else(UnexpectedAnswer::count)?;
+        let FoundPatterns { clones, clones_cut, crash_loops, crash_loops_cut } =
+            patterns.find(details)?;
         let mut missing = Vec::new();
-        let (clones, cut) = clones.find(machines, self.heard_since())?;
-        missing.extend(cut.then_some("clones"));
-        let (crash_loops, cut) = crash_loops.find(restarts)?;
-        missing.extend(cut.then_some("crash_loops"));
+        missing.extend(clones_cut.then_some("clones"));
+        missing.extend(crash_loops_cut.then_some("crash_loops"));
 
         let looked_at = silent.len();
         let mut heard_ids = BTreeSet::new();
@@ -196,12 +180,9 @@ impl<'a> IncidentsReport<'a> {
 
 impl Report for IncidentsReport<'_> {
     fn queries(&self) -> Vec<String> {
-        vec![
-            self.totals_sql(),
-            self.silent_sql(),
-            crash_loops::sums_sql(self.scope, self.window),
-            clones::sums_sql(self.scope, self.window, self.heard_since()),
-        ]
+        let mut queries = vec![self.totals_sql(), self.silent_sql()];
+        queries.extend(self.patterns().queries());
+        queries
     }
 
     fn read(&mut self, answers: &[String]) -> Result<Progress, UnexpectedAnswer> {
@@ -219,15 +200,13 @@ impl Report for IncidentsReport<'_> {
     }
 }
 
-/// Results of the first round, and the numbers of queries in the second.
+/// Results of the first round, and the number of queries about crash loops and clones in the second.
 #[derive(Clone, Debug)]
 struct Candidates {
     totals: Totals,
     silent: Vec<SilentRow>,
-    crash_loops: crash_loops::Candidates,
-    clones: clones::Candidates,
-    machine_queries: usize,
-    restart_queries: usize,
+    patterns: PatternCandidates,
+    pattern_queries: usize,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

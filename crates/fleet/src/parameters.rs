@@ -43,9 +43,6 @@ pub struct Parameters {
     pairs: Vec<(String, String)>,
 }
 
-/// The names of the parameters that a report accepts.
-pub(crate) type Known = &'static [&'static str];
-
 impl Parameters {
     /// Takes the decoded pairs of a query.
     pub fn new(pairs: impl IntoIterator<Item = (String, String)>) -> Self {
@@ -62,7 +59,7 @@ impl Parameters {
     }
 
     /// Refuses unknown and repeated parameters: a misspelt filter must not be ignored.
-    pub(crate) fn only(&self, known: Known) -> Result<(), InvalidParameter> {
+    pub fn only(&self, known: &[&str]) -> Result<(), InvalidParameter> {
         for (i, (name, _)) in self.pairs.iter().enumerate() {
             if !known.contains(&name.as_str()) {
                 let name = &name[..name.floor_char_boundary(LONGEST_NAME)];
@@ -76,7 +73,9 @@ impl Parameters {
         Ok(())
     }
 
-    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+    /// The first value of a parameter.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
         self.pairs.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
@@ -99,7 +98,8 @@ impl Parameters {
         }
     }
 
-    pub(crate) fn integer(
+    /// An integer from 1 to `highest`.
+    pub fn integer(
         &self,
         name: &str,
         default: usize,
@@ -125,7 +125,12 @@ impl Parameters {
 
     /// `window` in seconds, by default a day.
     pub(crate) fn window(&self) -> Result<u64, InvalidParameter> {
-        self.duration("window", DAY, Bounds { shortest: 60, longest: RETENTION })
+        self.window_of(RETENTION)
+    }
+
+    /// `window` in seconds, for what is kept for another time than points.
+    pub fn window_of(&self, longest: u64) -> Result<u64, InvalidParameter> {
+        self.duration("window", DAY, Bounds { shortest: 60, longest })
     }
 
     /// `silent_after` in seconds, by default three check-ins.

@@ -11,7 +11,8 @@ pub struct UnexpectedAnswer(String);
 
 impl UnexpectedAnswer {
     /// The number of answers differs from the number of queries.
-    pub(crate) fn count() -> Self {
+    #[must_use]
+    pub fn count() -> Self {
         Self("another number of answers than of queries".to_owned())
     }
 }
@@ -31,13 +32,13 @@ impl fmt::Display for UnexpectedAnswer {
 impl std::error::Error for UnexpectedAnswer {}
 
 #[derive(Deserialize)]
-struct Answer<R> {
+struct ResultSet<R> {
     data: Vec<R>,
 }
 
 /// The rows of an answer.
 pub(crate) fn read<R: DeserializeOwned>(answer: &str) -> Result<Vec<R>, UnexpectedAnswer> {
-    Ok(serde_json::from_str::<Answer<R>>(answer)?.data)
+    Ok(serde_json::from_str::<ResultSet<R>>(answer)?.data)
 }
 
 /// The only row of an answer; the default if there is none.

@@ -18,6 +18,12 @@ impl Time {
         Self(self.0.saturating_sub(seconds))
     }
 
+    /// The time this many seconds later.
+    #[must_use]
+    pub const fn plus(self, seconds: u64) -> Self {
+        Self(self.0.saturating_add(seconds))
+    }
+
     /// The seconds since an earlier time, 0 if it is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> u64 {

@@ -1,0 +1,213 @@
+//! Who stopped checking in, and who started again: the queries of a watcher that looks every minute.
+//!
+//! A watcher never asks who is silent, which costs more the longer it lasts. It asks whose first or last check-in lies
+//! in the time that has become known since it last looked.
+
+use serde::Deserialize;
+
+use crate::rows::{self, UnexpectedAnswer};
+use crate::sql::{
+    FIRST_SEEN, FLY_REGION, LAST_SEEN, SAMPLE_INTERVAL, SANDBOX_ID, SUPERVISOR_STATE, compare,
+    in_pieces, latest, on_purpose, points,
+};
+use crate::time::{Span, Time};
+
+/// Maximum number of rows of an answer. A row has an id of 576 B, two texts of 96 x 6 B and four numbers: 4,000 x 1.9 kB
+/// = 7.6 MB at most.
+pub const PAGE: usize = 4_000;
+
+/// Maximum number of regions: 200 x (576 B and two numbers) = 130 kB.
+const MAX_REGIONS: usize = 200;
+
+/// A sandbox's check-ins within the span of a query.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sighting {
+    /// The sandbox.
+    pub sandbox_id: String,
+    /// Its first check-in within the span.
+    pub first_seen: Time,
+    /// Its last check-in.
+    pub last_seen: Time,
+    /// The state in its last check-in, at most 96 characters.
+    pub supervisor_state: String,
+    /// The region of its last check-in, at most 96 characters; empty if unknown.
+    pub fly_region: String,
+    /// 1 if it is [off on purpose](crate::on_purpose), else 0.
+    #[serde(deserialize_with = "rows::whole")]
+    pub on_purpose: u64,
+    /// Its highest sampling interval: 1 if no check-in was sampled away.
+    #[serde(deserialize_with = "rows::whole")]
+    pub sample_interval: u64,
+}
+
+/// The sandboxes of a region.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Region {
+    /// The region, at most 96 characters; empty if unknown.
+    pub fly_region: String,
+    /// Number of sandboxes that checked in within the span.
+    #[serde(deserialize_with = "rows::whole")]
+    pub sandboxes: u64,
+    /// The last check-in of any of them.
+    pub last_seen: Time,
+}
+
+/// A range of sandboxes by id, both ends excluded and included: `after < id <= until`. Empty ends are open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Range {
+    /// Only ids after this one.
+    pub after: String,
+    /// Only ids up to this one.
+    pub until: String,
+}
+
+impl Range {
+    fn condition(&self) -> String {
+        let mut sql = String::new();
+        for (operator, id) in [(">", &self.after), ("<=", &self.until)] {
+            if !id.is_empty() {
+                sql += " AND ";
+                sql += &compare(SANDBOX_ID, operator, id);
+            }
+        }
+        sql
+    }
+}
+
+/// The check-ins that decide who stopped and who started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Crossing {
+    /// Only check-ins after this count, by Analytics Engine's clock. All whose last check-in lies before are known.
+    pub after: Time,
+    /// Whose last check-in is not later than this stopped.
+    pub heard_since: Time,
+    /// Whose first check-in is later than this started.
+    pub started_after: Time,
+    /// All check-ins until this are visible.
+    pub until: Time,
+}
+
+impl Crossing {
+    const fn span(&self) -> Span {
+        Span { after: self.after, until: self.until }
+    }
+
+    /// Queries the first [`PAGE`] sandboxes of a range, by id, that stopped or started.
+    #[must_use]
+    pub fn sql(&self, range: &Range) -> String {
+        let (Time(heard_since), Time(started_after)) = (self.heard_since, self.started_after);
+        let having = format!(" HAVING lastSeen <= {heard_since} OR firstSeen > {started_after}");
+        sightings_sql(self.span(), &range.condition(), &having)
+    }
+
+    /// Queries whether check-ins of a range were sampled: at most one row, the highest interval.
+    #[must_use]
+    pub fn sampling_sql(&self, range: &Range) -> String {
+        let points = points(self.span(), None);
+        format!("SELECT {SAMPLE_INTERVAL} AS sampleInterval {points}{}", range.condition())
+    }
+
+    /// Queries the id at a position of a range.
+    #[must_use]
+    pub fn split_sql(&self, range: &Range, position: u64) -> String {
+        format!(
+            "SELECT {SANDBOX_ID} AS sandboxId {}{} GROUP BY sandboxId ORDER BY sandboxId \
+             LIMIT 1 OFFSET {position}",
+            points(self.span(), None),
+            range.condition(),
+        )
+    }
+}
+
+fn sightings_sql(span: Span, condition: &str, having: &str) -> String {
+    format!(
+        "SELECT {SANDBOX_ID} AS sandboxId, {FIRST_SEEN} AS firstSeen, {LAST_SEEN} AS lastSeen, \
+         {} AS supervisorState, {} AS flyRegion, {} AS onPurpose, \
+         {SAMPLE_INTERVAL} AS sampleInterval {}{condition} GROUP BY sandboxId{having} \
+         ORDER BY sandboxId LIMIT {PAGE}",
+        latest(SUPERVISOR_STATE),
+        latest(FLY_REGION),
+        on_purpose(),
+        points(span, None),
+    )
+}
+
+/// Queries the check-ins of these sandboxes after a time, in at most `most` pieces. Few sandboxes are not sampled. Also
+/// returns how many sandboxes the pieces cover.
+pub fn named_sql<'a>(
+    ids: impl IntoIterator<Item = &'a str>,
+    most: usize,
+    after: Time,
+    until: Time,
+) -> (Vec<String>, usize) {
+    in_pieces(ids, most, |condition| {
+        sightings_sql(Span { after, until }, &format!(" AND {condition}"), "")
+    })
+}
+
+/// Queries the largest regions of all sandboxes that checked in after a time.
+#[must_use]
+pub fn regions_sql(after: Time, until: Time) -> String {
+    format!(
+        "SELECT flyRegion, count() AS sandboxes, max(seen) AS lastSeen \
+         FROM (SELECT {SANDBOX_ID} AS sandboxId, {} AS flyRegion, {LAST_SEEN} AS seen {} \
+         GROUP BY sandboxId) GROUP BY flyRegion ORDER BY sandboxes DESC, flyRegion \
+         LIMIT {MAX_REGIONS}",
+        latest(FLY_REGION),
+        points(Span { after, until }, None),
+    )
+}
+
+/// Queries the newest canary: the number that was written, and Analytics Engine's time of it.
+#[must_use]
+pub fn canary_sql(dataset: &str, after: Time) -> String {
+    let Time(after) = after;
+    format!(
+        "SELECT argMax(double1, timestamp) AS number, toUnixTimestamp(max(timestamp)) AS time \
+         FROM {dataset} WHERE timestamp > toDateTime({after})"
+    )
+}
+
+/// A canary: a data point that shows until when Analytics Engine is complete.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Canary {
+    /// When it was written, by the writer's clock; 0 without a canary.
+    pub number: Time,
+    /// When it was written, by Analytics Engine's clock.
+    pub time: Time,
+}
+
+/// Parses the answer to [`canary_sql`].
+pub fn read_canary(answer: &str) -> Result<Canary, UnexpectedAnswer> {
+    rows::read_one(answer)
+}
+
+/// Parses the answers to [`Crossing::sql`] and [`named_sql`].
+pub fn read_sightings(answer: &str) -> Result<Vec<Sighting>, UnexpectedAnswer> {
+    rows::read(answer)
+}
+
+/// Parses the answer to [`regions_sql`].
+pub fn read_regions(answer: &str) -> Result<Vec<Region>, UnexpectedAnswer> {
+    rows::read(answer)
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Detail {
+    #[serde(deserialize_with = "rows::whole")]
+    sample_interval: u64,
+    sandbox_id: String,
+}
+
+/// Parses the answer to [`Crossing::sampling_sql`].
+pub fn read_sampling(answer: &str) -> Result<u64, UnexpectedAnswer> {
+    rows::read_one(answer).map(|detail: Detail| detail.sample_interval)
+}
+
+/// Parses the answer to [`Crossing::split_sql`]: an empty id if the range has fewer sandboxes.
+pub fn read_split(answer: &str) -> Result<String, UnexpectedAnswer> {
+    rows::read_one(answer).map(|detail: Detail| detail.sandbox_id)
+}

@@ -1,0 +1,96 @@
+//! Which share of the time sandboxes reported.
+
+use kiloclaw_fleet::Time;
+use serde::Serialize;
+
+use crate::state::State;
+use crate::transition::Kind;
+
+/// How long sandboxes reported within a window, in seconds, summed up over them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Availability {
+    /// Number of sandboxes: of the fleet, those that checked in during the last hour or do not report.
+    pub sandboxes: u64,
+    /// They reported. A sandbox that is new counts as reporting before.
+    pub reporting_seconds: u64,
+    /// They did not, and should have: silent or overdue.
+    pub silent_seconds: u64,
+    /// They did not, as planned or on purpose. This is no part of the share.
+    pub absent_seconds: u64,
+    /// Reporting seconds of reporting and silent ones, 0 to 1; `None` if they were absent all the time.
+    #[serde(serialize_with = "share")]
+    pub share: Option<u64>,
+}
+
+/// The share is kept in millionths, so that it can be compared.
+#[allow(
+    clippy::ref_option,
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes fields by reference"
+)]
+#[expect(clippy::cast_precision_loss, reason = "up to a million")]
+fn share<S: serde::Serializer>(share: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    share.map(|share| share as f64 / 1e6).serialize(serializer)
+}
+
+/// Sums up a window, which ends at `until`, of one sandbox or of all. `closed` are the rows of
+/// [`CLOSED_SECONDS`](crate::schema::CLOSED_SECONDS).
+pub fn availability(
+    state: &State,
+    after: Time,
+    until: Time,
+    sandbox: Option<&str>,
+    closed: impl IntoIterator<Item = (Kind, u64)>,
+) -> Availability {
+    let (mut silent, mut absent) = (0_u64, 0_u64);
+    let mut add = |kind, seconds| match kind {
+        Kind::Silent | Kind::Overdue => silent = silent.saturating_add(seconds),
+        Kind::Stopped | Kind::Absent => absent = absent.saturating_add(seconds),
+        _ => {}
+    };
+    for (kind, seconds) in closed {
+        add(kind, seconds);
+    }
+    for (kind, since) in state.statuses(sandbox) {
+        add(kind, until.since(since.max(after)));
+    }
+    let sandboxes = if sandbox.is_some() { 1 } else { state.sandboxes_in_all() };
+    let all = sandboxes.saturating_mul(until.since(after));
+    let absent_seconds = absent.min(all);
+    let silent_seconds = silent.min(all - absent_seconds);
+    let reporting_seconds = all - absent_seconds - silent_seconds;
+    let counted = u128::from(reporting_seconds + silent_seconds);
+    let share = (u128::from(reporting_seconds) * 1_000_000).checked_div(counted);
+    let share = share.and_then(|share| u64::try_from(share).ok());
+    Availability { sandboxes, reporting_seconds, silent_seconds, absent_seconds, share }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{Population, Sandbox, Status};
+
+    #[test]
+    fn absences_are_no_part_of_the_share() {
+        let mut state = State::default();
+        let row = |status, since| Sandbox { status, since: Time(since), ..Sandbox::default() };
+        state.sandboxes.insert("a".into(), row(Status::Silent, 900));
+        state.sandboxes.insert("b".into(), row(Status::Stopped, 0));
+        state.watcher.population = vec![Population { region: "fra".into(), sandboxes: 4 }];
+        let window = |sandbox, closed: &[(Kind, u64)]| {
+            availability(&state, Time(500), Time(1_000), sandbox, closed.iter().copied())
+        };
+        let one = window(Some("a"), &[(Kind::Silent, 50), (Kind::Absent, 100)]);
+        assert_eq!(
+            (one.reporting_seconds, one.silent_seconds, one.absent_seconds, one.share),
+            (250, 150, 100, Some(625_000)),
+        );
+        assert_eq!(window(Some("b"), &[]).share, None);
+        let all = window(None, &[]);
+        assert_eq!((all.sandboxes, all.silent_seconds, all.absent_seconds), (4, 100, 500));
+        assert!(serde_json::to_string(&one).unwrap().ends_with(r#""share":0.625}"#));
+        // Overlaps that should not be cannot make a negative time.
+        assert_eq!(window(Some("a"), &[(Kind::Absent, 9_999)]).reporting_seconds, 0);
+    }
+}

@@ -1,0 +1,734 @@
+//! From what Analytics Engine shows and what was known to what changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiloclaw_fleet::presence::{Region, Sighting};
+use kiloclaw_fleet::{FoundPatterns, Incident, Severity, Time};
+
+use crate::delivery::{Channel, OutboxRow};
+use crate::message::{Entry, MAX_NAMED, MessageType, Messages, OutageNotice};
+use crate::settings::{HOUR, Settings};
+use crate::state::{
+    Absence, OpenIncident, Outage, Population, Sandbox, State, StateChange, Status, Verdict,
+    scope_key,
+};
+use crate::tick::Observation;
+use crate::transition::{Event, Kind, Transition};
+
+/// Flips that are older than this do not count, in seconds.
+const FLAP_WINDOW: u64 = HOUR;
+
+/// Maximum number of canaries that are waited for. Beyond it, the newest ones are not remembered.
+const MAX_CANARIES: usize = 64;
+
+/// Maximum number of outages: regions, and the fleet.
+const MAX_OUTAGES: usize = 32;
+
+/// Maximum number of regions whose size is remembered.
+const MAX_POPULATION: usize = 100;
+
+/// Maximum number of splits that are kept.
+const MAX_SPLITS: usize = 63;
+
+/// Longest reason, in characters.
+const MAX_REASON: usize = 300;
+
+/// What a tick changes; all of it belongs into one transaction.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// For the table `state`.
+    pub changes: Vec<StateChange>,
+    /// For the table `transitions`.
+    pub transitions: Vec<Transition>,
+    /// For the table `outbox`.
+    pub outbox: Vec<OutboxRow>,
+    /// Number of the canary to write after the transaction.
+    pub canary: u64,
+    /// Whether the watcher itself is well, so that the dead-man URL may be pinged.
+    pub good: bool,
+}
+
+/// Decides what changed. `channels` are those that are configured and not turned off.
+///
+/// Changes the state in memory: if the transaction fails, drop it and [load](State::load) it again.
+#[must_use]
+pub fn decide(
+    settings: &Settings,
+    state: &mut State,
+    channels: &[Channel],
+    now: Time,
+    observation: Observation,
+) -> Outcome {
+    let mut decision = Decision {
+        settings,
+        now,
+        state,
+        changed: BTreeSet::new(),
+        transitions: Vec::new(),
+        messages: Messages::default(),
+    };
+    decision.watch(&observation);
+    if let Some((horizon, cut)) = observation.advance {
+        decision.advance(horizon, cut, observation);
+    }
+    decision.finish(channels)
+}
+
+struct Decision<'a> {
+    settings: &'a Settings,
+    now: Time,
+    state: &'a mut State,
+    /// The sandboxes whose rows are to be written.
+    changed: BTreeSet<String>,
+    transitions: Vec<Transition>,
+    messages: Messages,
+}
+
+impl Decision<'_> {
+    /// The watcher itself: canaries, failures, and whether a verdict is possible.
+    fn watch(&mut self, observation: &Observation) {
+        let (now, settings) = (self.now, self.settings);
+        let watcher = &mut self.state.watcher;
+        watcher.ticked = now;
+        watcher.failure = observation.failure.clone().unwrap_or_default();
+        if observation.failure.is_none() {
+            watcher.answered = now;
+        } else if watcher.answered == Time(0) {
+            // The first tick of all failed: the time without answers begins now.
+            watcher.answered = now;
+        }
+        if let Some(Time(seen)) = observation.canary {
+            watcher.canaries.retain(|number| *number > seen);
+        }
+        let waited = |since: u64| now.since(Time(since));
+        let oldest = watcher.canaries.first().copied();
+        watcher.lag = oldest.map_or(0, |oldest| waited(oldest).saturating_sub(settings.tick));
+        let is_late = oldest.is_some_and(|oldest| waited(oldest) > settings.stale_after);
+        let is_unanswered =
+            observation.failure.is_some() && now.since(watcher.answered) > settings.stale_after;
+
+        let reason = if is_unanswered {
+            format!("Analytics Engine does not answer: {}", watcher.failure)
+        } else {
+            let lag = watcher.lag;
+            format!("Analytics Engine is late: a data point is not visible after {lag} s")
+        };
+        match watcher.degraded {
+            None if is_late || is_unanswered => {
+                watcher.degraded = Some(now);
+                self.watcher_transition(Event::Opened, now, None, &reason);
+                self.messages.watcher(MessageType::WatcherDegraded, now, &reason);
+            }
+            Some(since) if !is_late && observation.failure.is_none() => {
+                watcher.degraded = None;
+                self.watcher_transition(Event::Closed, since, Some(now), "");
+                self.messages.watcher(MessageType::WatcherRecovered, since, "");
+            }
+            _ => {}
+        }
+        let watcher = &mut self.state.watcher;
+        if watcher.canaries.len() < MAX_CANARIES {
+            watcher.canaries.push(now.0);
+        }
+    }
+
+    fn watcher_transition(&mut self, event: Event, since: Time, until: Option<Time>, reason: &str) {
+        self.transitions.push(Transition {
+            at: self.now,
+            kind: Kind::Degraded,
+            event,
+            subject: String::new(),
+            since,
+            until,
+            region: String::new(),
+            reason: shorten(reason),
+            sent: true,
+        });
+    }
+
+    /// All check-ins until `horizon` are visible: who fell silent, who is back, what passed.
+    fn advance(&mut self, horizon: Time, cut: Time, observation: Observation) {
+        self.state.watcher.horizon = horizon;
+        self.state.watcher.cut = cut;
+        let splits = &mut self.state.watcher.splits;
+        if let Some(split) = observation.split
+            && splits.len() < MAX_SPLITS
+            && let Err(index) = splits.binary_search(&split)
+        {
+            splits.insert(index, split);
+        }
+        if let Some(rechecked) = observation.rechecked {
+            self.state.watcher.rechecked = rechecked;
+        }
+        for sighting in &observation.seen {
+            self.seen(sighting);
+        }
+        for sighting in observation.silent {
+            // It returned since it was found, and left again.
+            self.seen(&sighting);
+            self.candidate(sighting);
+        }
+        self.absences(horizon);
+        self.outages(horizon, observation.regions.as_deref());
+        self.announce();
+        self.flapping();
+        self.forget(horizon);
+        if let Some(patterns) = observation.patterns {
+            self.survey(patterns);
+            if let Some(regions) = observation.regions {
+                self.state.watcher.population = population(regions);
+            }
+        }
+        self.state.watcher.absences.retain(|wide| !wide.absence.is_over(horizon));
+    }
+
+    /// Closes the status of a sandbox that checked in after it was found.
+    fn seen(&mut self, sighting: &Sighting) {
+        let Some(row) = self.state.sandboxes.get_mut(&sighting.sandbox_id) else { return };
+        if row.status == Status::Up || sighting.last_seen <= row.last_seen {
+            return;
+        }
+        let first = sighting.first_seen;
+        let back = if first > row.last_seen { first } else { sighting.last_seen };
+        // An absence without an end is over; another one goes on, as a machine may come and go meanwhile.
+        if row.absence.as_ref().is_some_and(|absence| absence.ends.is_none()) {
+            row.absence = None;
+        }
+        if row.status == Status::Silent {
+            row.flip(self.now);
+        }
+        self.close_status(&sighting.sandbox_id, back, "");
+    }
+
+    /// Opens a status for a sandbox that does not report.
+    fn candidate(&mut self, sighting: Sighting) {
+        let id = sighting.sandbox_id;
+        let row = self.state.sandboxes.entry(id.clone()).or_default();
+        if row.status != Status::Up {
+            return;
+        }
+        row.last_seen = sighting.last_seen;
+        row.region = sighting.fly_region;
+        row.on_purpose = sighting.on_purpose == 1;
+        let reason = format!("last state: {}", sighting.supervisor_state);
+        let status = if row.on_purpose { Status::Stopped } else { Status::Silent };
+        if status == Status::Silent {
+            row.flip(self.now);
+        }
+        let since = row.last_seen;
+        self.open_status(&id, status, since, &reason);
+    }
+
+    /// Planned absences that explain a status, began, ended, or are over.
+    fn absences(&mut self, horizon: Time) {
+        let wide = self.state.watcher.absences.clone();
+        let mut turns = Vec::new();
+        for (id, row) in &mut self.state.sandboxes {
+            let own = row.absence.as_ref().filter(|absence| !absence.is_over(horizon));
+            let absence = own.or_else(|| {
+                let covers = |region: &Option<String>| {
+                    region.as_ref().is_none_or(|region| *region == row.region)
+                };
+                let mut wide = wide.iter().filter(|wide| covers(&wide.region));
+                wide.find(|wide| !wide.absence.is_over(horizon)).map(|wide| &wide.absence)
+            });
+            let turn = match (row.status, absence) {
+                (Status::Silent | Status::Stopped | Status::Overdue, Some(absence)) => {
+                    Some((Status::Absent, row.last_seen, absence.why(), absence.ends))
+                }
+                (Status::Absent, Some(absence)) => {
+                    if row.absent_until != absence.ends {
+                        row.absent_until = absence.ends;
+                        self.changed.insert(id.clone());
+                    }
+                    None
+                }
+                (Status::Absent, None) => match row.absent_until {
+                    Some(ends) if ends <= horizon => {
+                        Some((Status::Overdue, ends, row.reason.clone(), None))
+                    }
+                    _ if row.on_purpose => {
+                        let reason = "its planned absence was ended".to_owned();
+                        Some((Status::Stopped, row.last_seen, reason, None))
+                    }
+                    _ => {
+                        let reason = "its planned absence was ended".to_owned();
+                        Some((Status::Silent, row.last_seen, reason, None))
+                    }
+                },
+                _ => None,
+            };
+            if row.absence.as_ref().is_some_and(|absence| absence.is_over(horizon)) {
+                row.absence = None;
+                self.changed.insert(id.clone());
+            }
+            turns.extend(turn.map(|turn| (id.clone(), turn)));
+        }
+        for (id, (status, since, reason, until)) in turns {
+            let why = if status == Status::Absent { &*reason } else { "" };
+            self.close_status(&id, self.now, why);
+            self.open_status(&id, status, since, &reason);
+            if let Some(row) = self.state.sandboxes.get_mut(&id) {
+                row.absent_until = until;
+            }
+        }
+    }
+
+    /// Records a status that begins. [`announce`](Self::announce) sends it.
+    fn open_status(&mut self, id: &str, status: Status, since: Time, reason: &str) {
+        let Some(row) = self.state.sandboxes.get_mut(id) else { return };
+        row.status = status;
+        row.since = since;
+        row.opened = self.now;
+        row.reason = shorten(reason);
+        if let Some(kind) = status.kind() {
+            let (region, reason) = (row.region.clone(), row.reason.clone());
+            self.sandbox_transition(id, kind, Event::Opened, since, None, region, reason);
+        }
+    }
+
+    fn close_status(&mut self, id: &str, until: Time, reason: &str) {
+        let Some(row) = self.state.sandboxes.get_mut(id) else { return };
+        let Some(kind) = row.status.kind() else { return };
+        let until = until.max(row.since);
+        let (since, region) = (row.since, row.region.clone());
+        row.status = Status::Up;
+        row.absent_until = None;
+        row.outage = None;
+        let announced = row.announced.take();
+        self.sandbox_transition(
+            id,
+            kind,
+            Event::Closed,
+            since,
+            Some(until),
+            region.clone(),
+            reason.to_owned(),
+        );
+        match announced {
+            // Opened in this very tick: nobody was notified.
+            Some(at) if at == self.now => self.messages.withdraw(kind, id),
+            Some(at) => {
+                self.mark_sent();
+                let entry = Entry::new(id, since, region, reason).until(until);
+                self.messages.closed(kind, at, entry);
+            }
+            None => {}
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the columns of a row")]
+    fn sandbox_transition(
+        &mut self,
+        id: &str,
+        kind: Kind,
+        event: Event,
+        since: Time,
+        until: Option<Time>,
+        region: String,
+        reason: String,
+    ) {
+        self.changed.insert(id.to_owned());
+        self.transitions.push(Transition {
+            at: self.now,
+            kind,
+            event,
+            subject: id.to_owned(),
+            since,
+            until,
+            region,
+            reason,
+            sent: false,
+        });
+    }
+
+    fn mark_sent(&mut self) {
+        if let Some(last) = self.transitions.last_mut() {
+            last.sent = true;
+        }
+    }
+
+    /// Opens and closes outages, which speak for their sandboxes.
+    fn outages(&mut self, horizon: Time, regions: Option<&[Region]>) {
+        if let Some(regions) = regions {
+            self.open_outages(horizon, regions);
+        }
+        let scopes: Vec<_> =
+            self.state.watcher.outages.iter().map(|outage| outage.scope.clone()).collect();
+        if scopes.is_empty() {
+            return;
+        }
+        let mut members = BTreeMap::<String, u64>::new();
+        for (id, row) in &mut self.state.sandboxes {
+            if row.status != Status::Silent {
+                continue;
+            }
+            if row.outage.is_none() && row.announced.is_none() && row.flapping.is_none() {
+                let own = scope_key(Some(&row.region));
+                let scope = scopes.iter().find(|scope| **scope == own || *scope == "*");
+                row.outage = scope.cloned();
+                self.changed.insert(id.clone());
+            }
+            if let Some(scope) = &row.outage {
+                *members.entry(scope.clone()).or_default() += 1;
+            }
+        }
+        let mut open = Vec::new();
+        for mut outage in std::mem::take(&mut self.state.watcher.outages) {
+            let out = members.get(&outage.scope).copied().unwrap_or_default();
+            if out != outage.members {
+                outage.changed = self.now;
+                outage.members = out;
+            }
+            outage.peak = outage.peak.max(out);
+            // Most are back, and the others do not follow.
+            let is_stuck = out * 2 <= outage.peak
+                && self.now.since(outage.changed) > self.settings.silent_after;
+            if out * 10 <= outage.peak || is_stuck {
+                self.close_outage(&outage);
+            } else {
+                open.push(outage);
+            }
+        }
+        self.state.watcher.outages = open;
+    }
+
+    fn open_outages(&mut self, horizon: Time, regions: &[Region]) {
+        let settings = self.settings;
+        let total: u64 = regions.iter().map(|region| region.sandboxes).sum();
+        let enough = |silences: u64, sandboxes: u64| {
+            silences >= settings.quiet_least && silences * 100 >= sandboxes * settings.quiet_percent
+        };
+        let mut recent = BTreeMap::<&str, (u64, Time)>::new();
+        let (mut silences, mut since) = (0, Time(u64::MAX));
+        let mut outside = 0;
+        for (_, row) in self.state.recently_silent(settings, self.now) {
+            let of_region = recent.entry(&row.region).or_insert((0, Time(u64::MAX)));
+            *of_region = (of_region.0 + 1, of_region.1.min(row.since));
+            (silences, since) = (silences + 1, since.min(row.since));
+            outside += u64::from(row.outage.is_none());
+        }
+        let is_open =
+            |scope: &str| self.state.watcher.outages.iter().any(|outage| outage.scope == scope);
+        let last_seen = regions.iter().map(|region| region.last_seen).max().unwrap_or_default();
+        let nobody = horizon.since(last_seen) > settings.silent_after / 2;
+        self.messages.nobody_checks_in = Some(nobody);
+        let sandboxes_of = |name: &str| {
+            let region = regions.iter().find(|region| region.fly_region == name);
+            region.map_or(0, |region| region.sandboxes)
+        };
+        let quiet: Vec<_> = recent
+            .iter()
+            .filter(|(region, (count, _))| {
+                !region.is_empty() && enough(*count, sandboxes_of(region))
+            })
+            .map(|(region, (_, since))| ((*region).to_owned(), *since))
+            .collect();
+        let mut opened = Vec::new();
+        if enough(silences, total) && !is_open("*") && outside > 0 && (nobody || quiet.len() != 1) {
+            let fleet = (None, since, Verdict::Fleet, silences, total);
+            let ingest = (None, last_seen, Verdict::Ingest, silences, total);
+            opened.push(if nobody { ingest } else { fleet });
+        } else if !is_open("*") {
+            for (region, since) in quiet {
+                if !is_open(&scope_key(Some(&region))) {
+                    let count = recent.get(&*region).map_or(0, |(count, _)| *count);
+                    let sandboxes = sandboxes_of(&region);
+                    opened.push((Some(region), since, Verdict::Region, count, sandboxes));
+                }
+            }
+        }
+        for (region, since, verdict, silences, sandboxes) in opened {
+            if self.state.watcher.outages.len() >= MAX_OUTAGES {
+                break;
+            }
+            let outage = Outage {
+                scope: scope_key(region.as_deref()),
+                since,
+                opened: self.now,
+                verdict,
+                members: 0,
+                peak: 0,
+                changed: self.now,
+            };
+            self.outage_transition(&outage, Event::Opened, silences, sandboxes);
+            let recent = self.state.recently_silent(settings, self.now);
+            let covered =
+                recent.filter(|(_, row)| region.as_ref().is_none_or(|name| *name == row.region));
+            let named = covered.take(MAX_NAMED).map(|(id, row)| Entry::of(id, row)).collect();
+            self.messages.outages.push(OutageNotice {
+                outage: outage.clone(),
+                is_open: true,
+                silent: silences,
+                sandboxes,
+                named,
+            });
+            self.state.watcher.outages.push(outage);
+        }
+    }
+
+    fn outage_transition(&mut self, outage: &Outage, event: Event, silent: u64, sandboxes: u64) {
+        let region = outage.scope.strip_prefix('=').unwrap_or_default().to_owned();
+        self.transitions.push(Transition {
+            at: self.now,
+            kind: Kind::Quiet,
+            event,
+            subject: outage.scope.clone(),
+            since: outage.since,
+            until: (event == Event::Closed).then_some(self.now),
+            region,
+            reason: if event == Event::Opened {
+                outage.verdict.why(silent, sandboxes)
+            } else {
+                String::new()
+            },
+            sent: true,
+        });
+    }
+
+    /// Closes an outage. Its sandboxes that are still silent are announced one by one.
+    fn close_outage(&mut self, outage: &Outage) {
+        let mut named = Vec::new();
+        for (id, row) in &mut self.state.sandboxes {
+            if row.outage.as_ref() == Some(&outage.scope) {
+                row.outage = None;
+                self.changed.insert(id.clone());
+                if named.len() < MAX_NAMED {
+                    named.push(Entry::of(id, row));
+                }
+            }
+        }
+        self.outage_transition(outage, Event::Closed, outage.members, outage.peak);
+        self.messages.outages.push(OutageNotice {
+            outage: outage.clone(),
+            is_open: false,
+            silent: outage.members,
+            sandboxes: outage.peak,
+            named,
+        });
+    }
+
+    /// Announces statuses that nobody was notified of and for which no outage speaks.
+    fn announce(&mut self) {
+        let mut announced = BTreeSet::new();
+        for (id, row) in &mut self.state.sandboxes {
+            let (Status::Silent | Status::Overdue) = row.status else { continue };
+            if row.announced.is_some() || row.outage.is_some() || row.flapping.is_some() {
+                continue;
+            }
+            row.announced = Some(self.now);
+            self.changed.insert(id.clone());
+            let entry = Entry::of(id, row);
+            if let Some(kind) = row.status.kind() {
+                self.messages.opened(kind, entry);
+                announced.insert((id.clone(), kind));
+            }
+        }
+        for transition in &mut self.transitions {
+            let key = (transition.subject.clone(), transition.kind);
+            if transition.event == Event::Opened && announced.contains(&key) {
+                transition.sent = true;
+            }
+        }
+    }
+
+    /// Opens and closes flapping, and forgets old flips.
+    fn flapping(&mut self) {
+        let mut closed = Vec::new();
+        let mut opened = Vec::new();
+        for (id, row) in &mut self.state.sandboxes {
+            let before = row.flips.len();
+            row.flips.retain(|flip| self.now.since(Time(*flip)) < FLAP_WINDOW);
+            if row.flips.len() != before {
+                self.changed.insert(id.clone());
+            }
+            let flips = row.flips.len() as u64;
+            if row.flapping.is_none() && flips >= self.settings.flaps {
+                opened.push((id.clone(), Time(row.flips.first().copied().unwrap_or_default())));
+            } else if row.flapping.is_some() && flips == 0 {
+                closed.push(id.clone());
+            }
+        }
+        for (id, since) in opened {
+            let reason = format!("{} changes within an hour", self.settings.flaps);
+            self.open_incident(&id, Kind::Flapping, since, &reason);
+        }
+        for id in closed {
+            self.close_incident(&id, Kind::Flapping);
+        }
+    }
+
+    /// Forgets who does not report for a very long time.
+    fn forget(&mut self, horizon: Time) {
+        let rows = self.state.sandboxes.iter();
+        let mut out: Vec<_> = rows
+            .filter(|(_, row)| row.status != Status::Up)
+            .map(|(id, row)| (row.last_seen, id.clone()))
+            .collect();
+        let oldest = horizon.minus(self.settings.forget_after);
+        let excess = self.state.sandboxes.len().saturating_sub(crate::state::MAX_SANDBOXES);
+        out.sort_unstable();
+        for (index, (last_seen, id)) in out.into_iter().enumerate() {
+            if last_seen > oldest && index >= excess {
+                break;
+            }
+            self.close_status(&id, self.now, "it did not check in for too long and is forgotten");
+            if let Some(row) = self.state.sandboxes.get_mut(&id) {
+                row.absence = None;
+                row.flips.clear();
+            }
+        }
+    }
+
+    /// Opens and closes crash loops and clones.
+    fn survey(&mut self, found: FoundPatterns) {
+        self.state.watcher.surveyed = self.now;
+        let mut current = BTreeMap::new();
+        for incident in found.crash_loops.into_iter().chain(found.clones) {
+            match incident {
+                Incident::CrashLoop {
+                    severity: Severity::Critical,
+                    sandbox_id,
+                    since,
+                    restarts,
+                    last_exit_reason,
+                    ..
+                } => {
+                    let exit = last_exit_reason.map(|exit| format!(", last exit: {exit}"));
+                    let exit = exit.unwrap_or_default();
+                    let reason = format!("{restarts} restarts within an hour{exit}");
+                    current.insert((sandbox_id, Kind::CrashLoop), (since, reason));
+                }
+                Incident::Clone {
+                    severity: Severity::Critical,
+                    sandbox_id,
+                    since,
+                    machines,
+                    ..
+                } => {
+                    let reason = format!("{machines} machines check in under its id");
+                    current.insert((sandbox_id, Kind::Clone), (since, reason));
+                }
+                _ => {}
+            }
+        }
+        let mut closed = Vec::new();
+        for (id, row) in &self.state.sandboxes {
+            for (kind, is_open, is_cut) in [
+                (Kind::CrashLoop, row.crash_loop.is_some(), found.crash_loops_cut),
+                (Kind::Clone, row.clone.is_some(), found.clones_cut),
+            ] {
+                if is_open && current.remove(&(id.clone(), kind)).is_none() && !is_cut {
+                    closed.push((id.clone(), kind));
+                }
+            }
+        }
+        for ((id, kind), (since, reason)) in current {
+            if self.state.sandboxes.len() < crate::state::MAX_SANDBOXES {
+                self.open_incident(&id, kind, since, &reason);
+            }
+        }
+        for (id, kind) in closed {
+            self.close_incident(&id, kind);
+        }
+    }
+
+    fn open_incident(&mut self, id: &str, kind: Kind, since: Time, reason: &str) {
+        let row = self.state.sandboxes.entry(id.to_owned()).or_default();
+        let Some(incident) = row.incident(kind) else { return };
+        *incident = Some(OpenIncident { since, announced: self.now });
+        let region = row.region.clone();
+        let reason = shorten(reason);
+        self.messages.opened(kind, Entry::new(id, since, region.clone(), &reason));
+        self.sandbox_transition(id, kind, Event::Opened, since, None, region, reason);
+        self.mark_sent();
+    }
+
+    fn close_incident(&mut self, id: &str, kind: Kind) {
+        let Some(row) = self.state.sandboxes.get_mut(id) else { return };
+        let Some(incident) = row.incident(kind).and_then(Option::take) else { return };
+        let OpenIncident { since, announced } = incident;
+        let region = row.region.clone();
+        let entry = Entry::new(id, since, region.clone(), "").until(self.now);
+        self.messages.closed(kind, announced, entry);
+        self.sandbox_transition(
+            id,
+            kind,
+            Event::Closed,
+            since,
+            Some(self.now),
+            region,
+            String::new(),
+        );
+        self.mark_sent();
+    }
+
+    fn finish(mut self, channels: &[Channel]) -> Outcome {
+        let still_announced = self.state.announced();
+        let outbox = self.messages.outbox(self.settings, channels, self.now, &still_announced);
+        let ids = std::mem::take(&mut self.changed);
+        let mut changes: Vec<_> = ids.iter().map(|id| self.state.change(id)).collect();
+        changes.push(self.state.watcher_change());
+        let watcher = &self.state.watcher;
+        let good = watcher.degraded.is_none() && watcher.failure.is_empty();
+        Outcome { changes, transitions: self.transitions, outbox, canary: self.now.0, good }
+    }
+}
+
+impl Sandbox {
+    fn flip(&mut self, now: Time) {
+        self.flips.push(now.0);
+        // More than the highest threshold do not matter.
+        if self.flips.len() > 8 {
+            self.flips.remove(0);
+        }
+    }
+
+    const fn incident(&mut self, kind: Kind) -> Option<&mut Option<OpenIncident>> {
+        match kind {
+            Kind::CrashLoop => Some(&mut self.crash_loop),
+            Kind::Clone => Some(&mut self.clone),
+            Kind::Flapping => Some(&mut self.flapping),
+            _ => None,
+        }
+    }
+}
+
+impl Absence {
+    fn is_over(&self, horizon: Time) -> bool {
+        self.ends.is_some_and(|ends| ends <= horizon)
+    }
+
+    fn why(&self) -> String {
+        let colon = if self.reason.is_empty() { "" } else { ": " };
+        format!("planned by {}{colon}{}", self.by, self.reason)
+    }
+}
+
+impl Verdict {
+    pub(crate) fn why(self, silent: u64, sandboxes: u64) -> String {
+        let cause = match self {
+            Self::Ingest => {
+                "no check-ins at all: suspect the ingest path (route, DNS, credentials), not every machine"
+            }
+            Self::Region => {
+                "other regions check in: suspect the hosts or the network of this region"
+            }
+            Self::Fleet => {
+                "several regions at once, while others check in: suspect what these machines share"
+            }
+        };
+        format!("{silent} of {sandboxes} sandboxes are silent; {cause}")
+    }
+}
+
+fn population(regions: Vec<Region>) -> Vec<Population> {
+    let regions = regions.into_iter().take(MAX_POPULATION);
+    regions
+        .map(|Region { fly_region, sandboxes, .. }| Population { region: fly_region, sandboxes })
+        .collect()
+}
+
+fn shorten(text: &str) -> String {
+    text.chars().take(MAX_REASON).collect()
+}

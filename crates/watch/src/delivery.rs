@@ -1,0 +1,453 @@
+//! From a row of the outbox to a request, and from its answer to what follows.
+
+use std::fmt;
+
+use base64ct::{Base64, Encoding};
+use hmac::{Hmac, Mac};
+use kiloclaw_fleet::Time;
+use sha2::{Digest, Sha256};
+
+use crate::settings::HOUR;
+
+/// Where messages go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Channel {
+    /// Signed after Standard Webhooks 1.0.0.
+    Webhook,
+    /// A Slack-compatible incoming webhook.
+    Slack,
+    /// PagerDuty, Events v2.
+    PagerDuty,
+}
+
+impl Channel {
+    /// All channels.
+    pub const ALL: [Self; 3] = [Self::Webhook, Self::Slack, Self::PagerDuty];
+
+    /// As the table has it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Webhook => "webhook",
+            Self::Slack => "slack",
+            Self::PagerDuty => "pagerduty",
+        }
+    }
+
+    /// The channel with this name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|channel| channel.name() == name)
+    }
+}
+
+/// A row of the table `outbox`: a message to one channel, until it is delivered or given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxRow {
+    /// Stable across retries, and unique: what receivers deduplicate by.
+    pub id: String,
+    /// Where to.
+    pub channel: Channel,
+    /// The message's type, such as `sandbox.silent`.
+    pub message_type: &'static str,
+    /// When it was written.
+    pub created_at: Time,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When to try it next.
+    pub next_at: Time,
+    /// The body; without any secret.
+    pub body: String,
+    /// Why the last try failed; empty before.
+    pub failure: String,
+}
+
+/// The delays before the second and each further try, in seconds.
+const DELAYS: [u64; 6] = [5, 5 * 60, 30 * 60, 2 * HOUR, 5 * HOUR, 10 * HOUR];
+
+/// The longest `Retry-After` that is honoured, in seconds.
+const MAX_RETRY_AFTER: u64 = 24 * HOUR;
+
+/// How long a request may take, in milliseconds, answer included.
+pub const TIMEOUT_MS: u32 = 15_000;
+
+/// The longest text about a failure, in characters.
+const MAX_FAILURE: usize = 200;
+
+/// What the shell writes before a try, so that a try that is never recorded counts, too: the attempt, and
+/// the time of the next one. `None` if the tries are used up: delete the row, it is given up.
+///
+/// `jitter` is any number, of which all 32 bits are random.
+#[must_use]
+pub fn before_attempt(attempts: u32, now: Time, jitter: u32) -> Option<(u32, Time)> {
+    let used = usize::try_from(attempts).unwrap_or(usize::MAX);
+    if used > DELAYS.len() {
+        return None;
+    }
+    // After the last try, the row is only there until its answer is recorded.
+    let delay = DELAYS.get(used).copied().unwrap_or(HOUR);
+    Some((attempts + 1, Time(now.0.saturating_add(jittered(delay, jitter)))))
+}
+
+/// A delay, and up to a fifth more.
+fn jittered(delay: u64, jitter: u32) -> u64 {
+    delay + ((u64::from(jitter) * (delay / 5 + 1)) >> 32)
+}
+
+/// What came of a try.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// An answer: its status, and `Retry-After` in seconds, if it has one that is a number.
+    Status(u16, Option<u64>),
+    /// None: why.
+    Failed(String),
+}
+
+/// What follows a try.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// It arrived: delete the row.
+    Delivered,
+    /// Write these two; the attempts are [begun](before_attempt)'s.
+    Retry {
+        /// When to try next.
+        next_at: Time,
+        /// Why it failed, for `/api/watcher`.
+        failure: String,
+    },
+    /// It did not arrive, and is not tried again: log this, delete the row.
+    GivenUp(String),
+    /// The channel is gone for good (410): [`State::turn_off`](crate::State::turn_off), delete all its rows.
+    Gone,
+}
+
+/// Decides what follows a try. `attempts` and `next_at` are those that [`before_attempt`] gave.
+///
+/// 2xx is delivered, 410 is gone. Anything else, redirects as well, is tried again, not before
+/// `Retry-After`.
+#[must_use]
+pub fn after_attempt(attempts: u32, next_at: Time, now: Time, answer: &Attempt) -> Delivery {
+    let (failure, retry_after) = match answer {
+        Attempt::Status(200..=299, _) => return Delivery::Delivered,
+        Attempt::Status(410, _) => return Delivery::Gone,
+        Attempt::Status(status @ 300..=399, after) => {
+            (format!("answered {status}: redirects are not followed"), *after)
+        }
+        Attempt::Status(status, after) => (format!("answered {status}"), *after),
+        Attempt::Failed(why) => (why.chars().take(MAX_FAILURE).collect(), None),
+    };
+    if usize::try_from(attempts).unwrap_or(usize::MAX) > DELAYS.len() {
+        return Delivery::GivenUp(failure);
+    }
+    let wait = retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
+    Delivery::Retry { next_at: next_at.max(Time(now.0.saturating_add(wait))), failure }
+}
+
+/// A channel's address and secrets.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Target {
+    channel: Channel,
+    url: String,
+    /// Of a webhook, the keys that it signs with: one, or two during a rotation; of PagerDuty, the routing
+    /// key.
+    keys: Vec<Vec<u8>>,
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}([redacted])", self.channel.name())
+    }
+}
+
+/// A secret that cannot be used. It never holds the value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TargetError {
+    /// The secret's name.
+    pub name: &'static str,
+    /// What it is to hold.
+    pub expected: &'static str,
+}
+
+impl fmt::Display for TargetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: expected {}", self.name, self.expected)
+    }
+}
+
+impl std::error::Error for TargetError {}
+
+const URL: &str = "a URL with https://, or http:// for this machine, of at most 2,048 characters";
+const PAGERDUTY: &str = "https://events.pagerduty.com/v2/enqueue";
+
+/// Whether messages may go there: encrypted, or not beyond this machine.
+#[must_use]
+pub fn is_safe_url(url: &str) -> bool {
+    let plain =
+        url.len() <= 2_048 && url.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
+    let (encrypted, rest) = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
+        (Some(rest), _) => (true, rest),
+        (_, Some(rest)) => (false, rest),
+        _ => return false,
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = match authority.strip_prefix("[::1]") {
+        Some(port) if port.is_empty() || port.starts_with(':') => "localhost",
+        _ => authority.split(':').next().unwrap_or_default(),
+    };
+    plain
+        && !host.is_empty()
+        && !authority.contains('@')
+        && (encrypted || matches!(host, "localhost" | "127.0.0.1"))
+}
+
+impl Target {
+    /// A webhook: `ALERT_WEBHOOK_URL` and `ALERT_WEBHOOK_SECRET`, which holds one secret, or two, the new
+    /// one first, separated by a comma.
+    pub fn webhook(url: &str, secret: &str) -> Result<Self, TargetError> {
+        if !is_safe_url(url) {
+            return Err(TargetError { name: "ALERT_WEBHOOK_URL", expected: URL });
+        }
+        let keys: Option<Vec<_>> = secret.split(',').map(|text| webhook_key(text.trim())).collect();
+        let keys = keys.filter(|keys| keys.len() <= 2).ok_or(TargetError {
+            name: "ALERT_WEBHOOK_SECRET",
+            expected: "whsec_ and 24 to 64 bytes in base64, or two such secrets and a comma between them",
+        })?;
+        Ok(Self { channel: Channel::Webhook, url: url.to_owned(), keys })
+    }
+
+    /// A Slack-compatible incoming webhook: `ALERT_SLACK_URL`.
+    pub fn slack(url: &str) -> Result<Self, TargetError> {
+        if is_safe_url(url) {
+            return Ok(Self { channel: Channel::Slack, url: url.to_owned(), keys: vec![] });
+        }
+        Err(TargetError { name: "ALERT_SLACK_URL", expected: URL })
+    }
+
+    /// PagerDuty: `ALERT_PAGERDUTY_KEY`, and `ALERT_PAGERDUTY_URL` if it is another service of that kind.
+    pub fn pagerduty(key: &str, url: Option<&str>) -> Result<Self, TargetError> {
+        let url = url.unwrap_or(PAGERDUTY);
+        if !is_safe_url(url) {
+            return Err(TargetError { name: "ALERT_PAGERDUTY_URL", expected: URL });
+        }
+        if !(1..=64).contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            let expected = "the integration key of a service, Events API v2";
+            return Err(TargetError { name: "ALERT_PAGERDUTY_KEY", expected });
+        }
+        let keys = vec![key.as_bytes().to_vec()];
+        Ok(Self { channel: Channel::PagerDuty, url: url.to_owned(), keys })
+    }
+
+    /// Which channel.
+    #[must_use]
+    pub const fn channel(&self) -> Channel {
+        self.channel
+    }
+
+    /// Says, without telling them, whether address and secrets are the same as before.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let mut digest = Sha256::new();
+        digest.update(self.channel.name());
+        digest.update(&self.url);
+        for key in &self.keys {
+            digest.update(b"\0");
+            digest.update(key);
+        }
+        let digest = digest.finalize();
+        Base64::encode_string(digest.get(..12).unwrap_or_default())
+    }
+
+    /// The request for a row of the outbox. `POST`; no redirect is to be followed.
+    #[must_use]
+    pub fn request(&self, id: &str, body: &str, now: Time) -> Request {
+        let mut headers = vec![("content-type", "application/json".to_owned())];
+        let mut body = body.to_owned();
+        match self.channel {
+            Channel::Webhook => {
+                let signatures: Vec<_> =
+                    self.keys.iter().map(|key| sign(key, id, now, &body)).collect();
+                headers.push(("webhook-id", id.to_owned()));
+                headers.push(("webhook-timestamp", now.0.to_string()));
+                headers.push(("webhook-signature", signatures.join(" ")));
+            }
+            Channel::Slack => {}
+            Channel::PagerDuty => {
+                // The key is ASCII letters and digits.
+                let key = self.keys.first().map(|key| String::from_utf8_lossy(key));
+                let rest = body.strip_prefix('{').unwrap_or_default();
+                body = format!("{{\"routing_key\":\"{}\",{rest}", key.unwrap_or_default());
+            }
+        }
+        Request { url: self.url.clone(), headers, body }
+    }
+}
+
+/// What to send.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Where to: a secret, for Slack. Not to be logged.
+    pub url: String,
+    /// Names in lower case.
+    pub headers: Vec<(&'static str, String)>,
+    /// JSON. PagerDuty's holds a secret: not to be logged.
+    pub body: String,
+}
+
+/// The bytes of a secret in Standard Webhooks' form.
+fn webhook_key(text: &str) -> Option<Vec<u8>> {
+    let key = Base64::decode_vec(text.strip_prefix("whsec_")?).ok()?;
+    (24..=64).contains(&key.len()).then_some(key)
+}
+
+/// A signature after Standard Webhooks 1.0.0.
+fn sign(key: &[u8], id: &str, now: Time, body: &str) -> String {
+    // HMAC takes keys of any length.
+    let Ok(mut mac) = <Hmac<Sha256> as Mac>::new_from_slice(key) else { return String::new() };
+    mac.update(format!("{id}.{}.", now.0).as_bytes());
+    mac.update(body.as_bytes());
+    format!("v1,{}", Base64::encode_string(&mac.finalize().into_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+    #[test]
+    fn a_signature_is_that_of_the_reference() {
+        // The example of the specification's own libraries.
+        let target = Target::webhook("https://example.com/hook", SECRET).unwrap();
+        let request = target.request(
+            "msg_p5jXN8AQM9LWM0D4loKWxJek",
+            r#"{"test": 2432232314}"#,
+            Time(1_614_265_330),
+        );
+        assert_eq!(
+            request.headers,
+            [
+                ("content-type", "application/json".to_owned()),
+                ("webhook-id", "msg_p5jXN8AQM9LWM0D4loKWxJek".to_owned()),
+                ("webhook-timestamp", "1614265330".to_owned()),
+                ("webhook-signature", "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=".to_owned()),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_rotation_has_two_signatures() {
+        let new = format!("whsec_{}", Base64::encode_string(&[7; 32]));
+        let target = Target::webhook("https://a/", &format!("{new}, {SECRET}")).unwrap();
+        let signature =
+            |target: &Target| target.request("i", "{}", Time(1)).headers.pop().unwrap().1;
+        let both = signature(&target);
+        let [first, second] = both.split(' ').collect::<Vec<_>>()[..] else { panic!("{both}") };
+        assert_eq!(first, signature(&Target::webhook("https://a/", &new).unwrap()));
+        assert_eq!(second, signature(&Target::webhook("https://a/", SECRET).unwrap()));
+    }
+
+    #[test]
+    fn secrets_that_cannot_be_used_are_named_and_not_shown() {
+        for secret in
+            ["", "whsec_", "whsec_c2hvcnQ=", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_%%"]
+        {
+            let error = Target::webhook("https://a/", secret).unwrap_err();
+            assert_eq!(error.name, "ALERT_WEBHOOK_SECRET");
+            assert!(secret.is_empty() || secret == "whsec_" || !error.to_string().contains(secret));
+        }
+        assert!(Target::webhook("https://a/", &[SECRET; 3].join(",")).is_err());
+        assert!(Target::pagerduty("a\"b", None).is_err());
+        let target = Target::pagerduty("0123abc", None).unwrap();
+        assert_eq!(format!("{target:?}"), "pagerduty([redacted])");
+        let request = target.request("i", r#"{"a":1}"#, Time(1));
+        assert_eq!(request.body, r#"{"routing_key":"0123abc","a":1}"#);
+    }
+
+    #[test]
+    fn only_this_machine_may_do_without_encryption() {
+        for url in [
+            "https://a",
+            "https://a.b:8443/x?y#z",
+            "http://localhost:1/x",
+            "http://127.0.0.1",
+            "http://[::1]:80/",
+        ] {
+            assert!(is_safe_url(url), "{url}");
+        }
+        for url in [
+            "",
+            "a",
+            "https://",
+            "https:///x",
+            "http://a/",
+            "http://localhost.evil.com/",
+            "http://127.0.0.1@evil.com/",
+            "https://user@a/",
+            "http://[::1].evil.com/",
+            "http://localhost\\@evil.com/",
+            "ftp://a/",
+            "https://a b/",
+            "https://ä/",
+        ] {
+            assert!(!is_safe_url(url), "{url}");
+        }
+    }
+
+    #[test]
+    fn another_secret_is_another_fingerprint() {
+        let one = Target::slack("https://a/1").unwrap();
+        assert_eq!(one.fingerprint(), one.clone().fingerprint());
+        assert_ne!(one.fingerprint(), Target::slack("https://a/2").unwrap().fingerprint());
+    }
+
+    #[test]
+    fn the_schedule_is_the_documented_one() {
+        let (mut attempts, mut now, mut delays) = (0, Time(1_000), vec![]);
+        while let Some((next, next_at)) = before_attempt(attempts, now, 0) {
+            match after_attempt(next, next_at, now, &Attempt::Status(500, None)) {
+                Delivery::Retry { next_at: at, failure } => {
+                    assert_eq!(failure, "answered 500");
+                    delays.push(at.since(now));
+                    now = at;
+                }
+                Delivery::GivenUp(why) => {
+                    assert_eq!(why, "answered 500");
+                    break;
+                }
+                other => panic!("{other:?}"),
+            }
+            attempts = next;
+        }
+        assert_eq!(delays, [5, 300, 1_800, 7_200, 18_000, 36_000]);
+        assert_eq!(before_attempt(7, now, 0), None);
+        assert_eq!(before_attempt(u32::MAX, now, 0), None);
+    }
+
+    #[test]
+    fn jitter_only_delays() {
+        for (jitter, most) in [(0, 300), (u32::MAX, 360)] {
+            assert_eq!(before_attempt(1, Time(0), jitter), Some((2, Time(most))));
+        }
+        assert_eq!(before_attempt(0, Time(0), u32::MAX), Some((1, Time(6))));
+    }
+
+    #[test]
+    fn an_answer_decides() {
+        let settled = |answer| after_attempt(1, Time(105), Time(100), &answer);
+        assert_eq!(settled(Attempt::Status(204, None)), Delivery::Delivered);
+        assert_eq!(settled(Attempt::Status(410, None)), Delivery::Gone);
+        let next = |answer| match settled(answer) {
+            Delivery::Retry { next_at, .. } => next_at.0,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(next(Attempt::Status(302, None)), 105);
+        assert_eq!(next(Attempt::Status(429, Some(2))), 105);
+        assert_eq!(next(Attempt::Status(429, Some(90))), 190);
+        assert_eq!(next(Attempt::Status(503, Some(u64::MAX))), 100 + MAX_RETRY_AFTER);
+        assert_eq!(next(Attempt::Failed("x".repeat(9_999))), 105);
+        assert_eq!(
+            after_attempt(7, Time(1), Time(0), &Attempt::Failed("no".into())),
+            Delivery::GivenUp("no".into())
+        );
+    }
+}

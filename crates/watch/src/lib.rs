@@ -1,0 +1,29 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod availability;
+mod decide;
+mod delivery;
+mod message;
+pub mod schema;
+mod settings;
+#[cfg(test)]
+mod simulation;
+mod state;
+mod tick;
+mod transition;
+
+pub use availability::{Availability, availability};
+pub use decide::{Outcome, decide};
+pub use delivery::{
+    Attempt, Channel, Delivery, OutboxRow, Request, TIMEOUT_MS, Target, TargetError, after_attempt,
+    before_attempt, is_safe_url,
+};
+pub use message::{MessageType, test_messages};
+pub use settings::{SettingError, Settings, VARIABLES, seconds};
+pub use state::{
+    AbsenceError, AbsenceRequest, Health, MAX_NAMED, MAX_SANDBOXES, MAX_WIDE_ABSENCES, Open,
+    PlannedAbsence, Scope, State, StateChange,
+};
+pub use tick::{CANARY_DATASET, Next, Observation, Tick};
+pub use transition::{Event, KEEP_TRANSITIONS, Kind, Transition, transition_rows};

@@ -1,0 +1,67 @@
+//! The tables of the object, and the statements that keep them bounded.
+
+/// Creates what is missing. Idempotent: the shell runs these when it starts.
+pub const TABLES: [&str; 6] = [
+    // One row for each sandbox that is not simply healthy, and one, with the key '', for the watcher.
+    "CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS transitions (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        at INTEGER NOT NULL, kind TEXT NOT NULL, event TEXT NOT NULL, subject TEXT NOT NULL,
+        since INTEGER NOT NULL, until INTEGER, region TEXT NOT NULL, reason TEXT NOT NULL,
+        sent INTEGER NOT NULL)",
+    // One sandbox's story, newest first; the whole log goes by id.
+    "CREATE INDEX IF NOT EXISTS transitions_by_at ON transitions (at)",
+    "CREATE INDEX IF NOT EXISTS transitions_by_subject ON transitions (subject, id)",
+    "CREATE TABLE IF NOT EXISTS outbox (
+        id TEXT PRIMARY KEY, channel TEXT NOT NULL, type TEXT NOT NULL, created_at INTEGER NOT NULL,
+        attempts INTEGER NOT NULL, next_at INTEGER NOT NULL, body TEXT NOT NULL,
+        failure TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX IF NOT EXISTS outbox_by_next ON outbox (next_at)",
+];
+
+/// Writes many changes at once: `?1` is a JSON array of `[key, value]`.
+pub const PUT_STATE: &str = "INSERT OR REPLACE INTO state (key, value) \
+     SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?1)";
+
+/// Deletes many rows at once: `?1` is a JSON array of keys.
+pub const DELETE_STATE: &str = "DELETE FROM state WHERE key IN (SELECT value FROM json_each(?1))";
+
+/// Writes many transitions at once: `?1` is [`transition_rows`](crate::transition_rows).
+pub const PUT_TRANSITIONS: &str = "INSERT INTO transitions \
+     (at, kind, event, subject, since, until, region, reason, sent) \
+     SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), \
+     json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]'), \
+     json_extract(value, '$[6]'), json_extract(value, '$[7]'), json_extract(value, '$[8]') \
+     FROM json_each(?1)";
+
+/// The most rows of the log: 100 B to 1 kB each, of the 10 GB that an object may have.
+pub const MAX_TRANSITIONS: u64 = 2_000_000;
+
+/// Deletes old transitions, a part of them: `?1` is the present time less [`KEEP_TRANSITIONS`], `?2` is
+/// [`MAX_TRANSITIONS`]. Run it once a tick; it is cheap, as ids grow with time.
+///
+/// [`KEEP_TRANSITIONS`]: crate::KEEP_TRANSITIONS
+pub const TRIM_TRANSITIONS: &str = "DELETE FROM transitions WHERE id IN \
+     (SELECT id FROM transitions ORDER BY id LIMIT 5000) \
+     AND (at < ?1 OR id <= (SELECT max(id) FROM transitions) - ?2)";
+
+/// The most undelivered messages of a channel. A body has 160 kB at most: 3 x 300 x 160 kB = 144 MB of disk.
+pub const MAX_OUTBOX: u64 = 300;
+
+/// Gives up the oldest messages of a channel, `?1`, beyond `?2`, which is [`MAX_OUTBOX`]. Run it after rows
+/// were added; the deleted ones are to be logged as given up.
+pub const TRIM_OUTBOX: &str = "DELETE FROM outbox WHERE channel = ?1 AND id NOT IN \
+     (SELECT id FROM outbox WHERE channel = ?1 ORDER BY created_at DESC, id DESC LIMIT ?2) RETURNING id";
+
+/// The messages that are due at `?1`, some of them.
+pub const DUE: &str = "SELECT id, channel, type, created_at, attempts, next_at, body, failure \
+     FROM outbox WHERE next_at <= ?1 ORDER BY next_at, id LIMIT 20";
+
+/// Deletes the messages of a channel that is gone or not configured any more: `?1` is its name.
+pub const DROP_CHANNEL: &str = "DELETE FROM outbox WHERE channel = ?1";
+
+/// The seconds that sandboxes did not report, by kind, of statuses that ended: `?1` and `?2` are the ends of the
+/// window, `?3` is the sandbox or null for all.
+pub const CLOSED_SECONDS: &str = "SELECT kind, sum(min(until, ?2) - max(since, ?1)) AS seconds \
+     FROM transitions WHERE at >= ?1 AND event = 'closed' AND until > ?1 AND since < ?2 \
+     AND kind IN ('silent', 'stopped', 'absent', 'overdue') AND (?3 IS NULL OR subject = ?3) GROUP BY kind";

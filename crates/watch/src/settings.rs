@@ -1,0 +1,270 @@
+//! What an operator may set, with defaults, and errors that name the variable.
+
+use std::fmt;
+
+const MINUTE: u64 = 60;
+pub(crate) const HOUR: u64 = 60 * MINUTE;
+pub(crate) const DAY: u64 = 24 * HOUR;
+
+/// The watcher's settings. Durations are in seconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `SILENT_AFTER`: a sandbox without a check-in for this long is silent. At least twice the interval of
+    /// the check-ins, or a late one is an alert.
+    pub silent_after: u64,
+    /// `WATCH_TICK`: the time between two ticks.
+    pub tick: u64,
+    /// `WATCH_STALE_AFTER`: Analytics Engine is late when a canary is not seen for this long.
+    pub stale_after: u64,
+    /// `WATCH_QUIET_LEAST`: from so many new silences on, a region can be quiet.
+    pub quiet_least: u64,
+    /// `WATCH_QUIET_PERCENT`: and from this share of its sandboxes on.
+    pub quiet_percent: u64,
+    /// `WATCH_FLAPS`: a sandbox flaps when it falls silent or returns this often within an hour.
+    pub flaps: u64,
+    /// `WATCH_FORGET_AFTER`: a sandbox that was not heard of for this long is forgotten.
+    pub forget_after: u64,
+    /// `WATCH_PAGE_URL`: where messages lead to; empty for nowhere.
+    pub page_url: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            silent_after: 15 * MINUTE,
+            tick: MINUTE,
+            stale_after: 5 * MINUTE,
+            quiet_least: 20,
+            quiet_percent: 5,
+            flaps: 3,
+            forget_after: 30 * DAY,
+            page_url: String::new(),
+        }
+    }
+}
+
+/// A variable whose value cannot be used. The default counts instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingError {
+    /// The variable.
+    pub name: &'static str,
+    /// What it may hold.
+    pub expected: String,
+}
+
+impl fmt::Display for SettingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is not used: expected {}", self.name, self.expected)
+    }
+}
+
+impl std::error::Error for SettingError {}
+
+/// Every variable that [`Settings::read`] asks for.
+pub const VARIABLES: [&str; 8] = [
+    "SILENT_AFTER",
+    "WATCH_TICK",
+    "WATCH_STALE_AFTER",
+    "WATCH_QUIET_LEAST",
+    "WATCH_QUIET_PERCENT",
+    "WATCH_FLAPS",
+    "WATCH_FORGET_AFTER",
+    "WATCH_PAGE_URL",
+];
+
+impl Settings {
+    /// Reads the variables. A bad value does not stop the watcher: it is an error in the list, to be logged
+    /// and shown in `/api/watcher`, and the default counts.
+    pub fn read(variable: impl Fn(&str) -> Option<String>) -> (Self, Vec<SettingError>) {
+        let default = Self::default();
+        let mut reader = Reader { variable, errors: Vec::new() };
+        let tick = reader.duration("WATCH_TICK", default.tick, 5, HOUR);
+        let settings = Self {
+            silent_after: reader.duration("SILENT_AFTER", default.silent_after, 10, 7 * DAY),
+            tick,
+            // Two ticks are the least: a canary is looked for by the tick after the one that writes it.
+            stale_after: reader
+                .duration("WATCH_STALE_AFTER", default.stale_after, 10, DAY)
+                .max(2 * tick),
+            quiet_least: reader.integer("WATCH_QUIET_LEAST", default.quiet_least, 2, 1_000_000),
+            quiet_percent: reader.integer("WATCH_QUIET_PERCENT", default.quiet_percent, 1, 100),
+            flaps: reader.integer("WATCH_FLAPS", default.flaps, 2, 8),
+            forget_after: reader.duration(
+                "WATCH_FORGET_AFTER",
+                default.forget_after,
+                DAY,
+                90 * DAY,
+            ),
+            page_url: reader.url("WATCH_PAGE_URL"),
+        };
+        (settings, reader.errors)
+    }
+}
+
+struct Reader<F> {
+    variable: F,
+    errors: Vec<SettingError>,
+}
+
+impl<F: Fn(&str) -> Option<String>> Reader<F> {
+    /// The value, if it is set.
+    fn get(&self, name: &str) -> Option<String> {
+        (self.variable)(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+    }
+
+    fn duration(&mut self, name: &'static str, default: u64, least: u64, most: u64) -> u64 {
+        let Some(text) = self.get(name) else { return default };
+        match seconds(&text) {
+            Some(seconds) if (least..=most).contains(&seconds) => seconds,
+            _ => {
+                let (least, most) = (duration(least), duration(most));
+                let expected =
+                    format!("a duration from {least} to {most}, such as 20s, 15m, 2h or 1d");
+                self.errors.push(SettingError { name, expected });
+                default
+            }
+        }
+    }
+
+    fn integer(&mut self, name: &'static str, default: u64, least: u64, most: u64) -> u64 {
+        let Some(text) = self.get(name) else { return default };
+        match digits(&text) {
+            Some(number) if (least..=most).contains(&number) => number,
+            _ => {
+                let expected = format!("an integer from {least} to {most}");
+                self.errors.push(SettingError { name, expected });
+                default
+            }
+        }
+    }
+
+    fn url(&mut self, name: &'static str) -> String {
+        let Some(text) = self.get(name) else { return String::new() };
+        let plain = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"<>|`".contains(&byte));
+        if plain
+            && text.len() <= 512
+            && (text.starts_with("https://") || text.starts_with("http://"))
+        {
+            return text;
+        }
+        let expected = "a URL with https:// of at most 512 characters".to_owned();
+        self.errors.push(SettingError { name, expected });
+        String::new()
+    }
+}
+
+/// An integer without a sign, which Rust would read.
+fn digits(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+/// `15m` as seconds: a number and `s`, `m`, `h` or `d`.
+#[must_use]
+pub fn seconds(text: &str) -> Option<u64> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let unit = match unit {
+        "s" => 1,
+        "m" => MINUTE,
+        "h" => HOUR,
+        "d" => DAY,
+        _ => return None,
+    };
+    digits(number)?.checked_mul(unit)
+}
+
+/// Seconds as a person says them: `45 s`, `17 min`, `3 h 5 min`, `2 d 4 h`.
+pub(crate) fn duration(seconds: u64) -> String {
+    let two = |large: u64, small: u64, names: (&str, &str)| {
+        let (whole, rest) = (seconds / large, seconds % large / small);
+        if rest == 0 {
+            format!("{whole} {}", names.0)
+        } else {
+            format!("{whole} {} {rest} {}", names.0, names.1)
+        }
+    };
+    match seconds {
+        0..MINUTE => format!("{seconds} s"),
+        MINUTE..HOUR => two(MINUTE, 1, ("min", "s")),
+        HOUR..DAY => two(HOUR, MINUTE, ("h", "min")),
+        _ => two(DAY, HOUR, ("d", "h")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> (Settings, Vec<SettingError>) {
+        Settings::read(|name| {
+            assert!(VARIABLES.contains(&name), "{name}");
+            let found = pairs.iter().find(|(found, _)| *found == name);
+            found.map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn nothing_set_is_the_default() {
+        assert_eq!(read(&[]), (Settings::default(), vec![]));
+        assert_eq!(read(&[("SILENT_AFTER", " ")]), (Settings::default(), vec![]));
+    }
+
+    #[test]
+    fn values_are_read() {
+        let (settings, errors) = read(&[
+            ("SILENT_AFTER", "20s"),
+            ("WATCH_TICK", "5s"),
+            ("WATCH_STALE_AFTER", " 2h "),
+            ("WATCH_QUIET_LEAST", "100"),
+            ("WATCH_PAGE_URL", "https://example.com/#/alerts"),
+        ]);
+        assert_eq!(errors, []);
+        assert_eq!((settings.silent_after, settings.tick, settings.stale_after), (20, 5, 7_200));
+        assert_eq!((settings.quiet_least, settings.quiet_percent), (100, 5));
+        assert_eq!(settings.page_url, "https://example.com/#/alerts");
+    }
+
+    #[test]
+    fn a_bad_value_is_named_and_the_default_counts() {
+        for (name, values) in [
+            ("SILENT_AFTER", &["15", "m", "+15m", "-1s", "9s", "8d", "15 m", "1e3s", "15é"][..]),
+            ("WATCH_TICK", &["4s", "2h", "99999999999999999999s", "999999999999999999d"]),
+            ("WATCH_QUIET_LEAST", &["1", "+20", "20.0", "all"]),
+            ("WATCH_QUIET_PERCENT", &["0", "101", "5%"]),
+            (
+                "WATCH_PAGE_URL",
+                &["example.com", "javascript:alert(1)", "https://a/|x", "https://a b"],
+            ),
+        ] {
+            for value in values {
+                let (settings, errors) = read(&[(name, value)]);
+                assert_eq!(settings, Settings::default(), "{name}={value}");
+                let [error] = &errors[..] else { panic!("{name}={value}: {errors:?}") };
+                assert_eq!(error.name, name);
+            }
+        }
+        assert_eq!(
+            read(&[("WATCH_TICK", "1s")]).1[0].to_string(),
+            "WATCH_TICK is not used: expected a duration from 5 s to 1 h, such as 20s, 15m, 2h or 1d"
+        );
+    }
+
+    #[test]
+    fn a_canary_has_two_ticks() {
+        assert_eq!(read(&[("WATCH_TICK", "10m")]).0.stale_after, 1_200);
+    }
+
+    #[test]
+    fn durations_are_short() {
+        for (seconds, text) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min"),
+            (1_000, "16 min 40 s"),
+            (11_100, "3 h 5 min"),
+            (187_200, "2 d 4 h"),
+            (86_400, "1 d"),
+        ] {
+            assert_eq!(duration(seconds), text);
+        }
+    }
+}

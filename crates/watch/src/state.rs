@@ -1,0 +1,646 @@
+//! What the watcher keeps: one row for each sandbox that is not simply healthy, and one for itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use kiloclaw_check_in::limits::{MAX_ABSENCE_SECONDS, MAX_REASON_CHARACTERS, MAX_SANDBOX_ID_BYTES};
+use kiloclaw_fleet::Time;
+use serde::{Deserialize, Serialize};
+
+use crate::delivery::Target;
+use crate::settings::Settings;
+use crate::transition::Kind;
+
+/// The most sandboxes that have a row. A row takes about 300 B of memory: 100,000 x 300 B = 30 MB. Beyond
+/// it, whoever is off for the longest time is forgotten.
+pub const MAX_SANDBOXES: usize = 100_000;
+
+/// The most absences of a region or of all sandboxes.
+pub const MAX_WIDE_ABSENCES: usize = 100;
+
+/// The most sandboxes that one request may declare absent.
+pub const MAX_NAMED: usize = 1_000;
+
+/// The most channels that are remembered as turned off.
+const MAX_GONE: usize = 8;
+
+/// The key of the watcher's own row: no sandbox has it, as an id has at least one byte.
+const WATCHER_KEY: &str = "";
+
+/// The state, in memory. It holds only what is open.
+///
+/// `sandboxes` has no healthy sandbox, and everything else is bounded by constants.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    pub(crate) watcher: Watcher,
+    pub(crate) sandboxes: BTreeMap<String, Sandbox>,
+}
+
+/// A change to the table `state`: the new value, or `None` for a row to delete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateChange {
+    /// The sandbox's id, or `""`.
+    pub key: String,
+    /// JSON; opaque to the shell.
+    pub value: Option<String>,
+}
+
+/// Whether a sandbox reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Status {
+    /// It reports.
+    #[default]
+    Up,
+    /// It does not, and nobody said why.
+    Silent,
+    /// It does not, and its last check-in says that it is stopped on purpose.
+    Stopped,
+    /// It does not, as planned.
+    Absent,
+    /// It does not, although its planned absence is over.
+    Overdue,
+}
+
+impl Status {
+    /// The kind of the transitions into and out of this status.
+    pub(crate) const fn kind(self) -> Option<Kind> {
+        match self {
+            Self::Up => None,
+            Self::Silent => Some(Kind::Silent),
+            Self::Stopped => Some(Kind::Stopped),
+            Self::Absent => Some(Kind::Absent),
+            Self::Overdue => Some(Kind::Overdue),
+        }
+    }
+}
+
+/// An open incident beside the status: a crash loop, a clone, or flapping.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OpenIncident {
+    #[serde(serialize_with = "seconds")]
+    pub(crate) since: Time,
+    /// Time of the message that announced it, which names it to `PagerDuty`.
+    #[serde(serialize_with = "seconds")]
+    pub(crate) announced: Time,
+}
+
+/// A sandbox that is not simply healthy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Sandbox {
+    pub(crate) status: Status,
+    /// Its last check-in before the status.
+    #[serde(serialize_with = "seconds")]
+    pub(crate) last_seen: Time,
+    /// Start of the status: its last check-in; of an overdue sandbox, the end of its planned absence.
+    #[serde(serialize_with = "seconds")]
+    pub(crate) since: Time,
+    /// When the status was found.
+    #[serde(serialize_with = "seconds")]
+    pub(crate) opened: Time,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) region: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) reason: String,
+    /// Whether its last check-in says that it is stopped on purpose.
+    #[serde(skip_serializing_if = "is_false")]
+    pub(crate) on_purpose: bool,
+    /// The end of the absence that explains the status; `None` for "at its next check-in".
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "maybe_seconds")]
+    pub(crate) absent_until: Option<Time>,
+    /// Time of the message that announced the status, if one did; its end is then announced as well.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "maybe_seconds")]
+    pub(crate) announced: Option<Time>,
+    /// The scope of the outage whose message speaks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) outage: Option<String>,
+    /// When it last fell silent or returned, the latest last; no more than flapping needs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) flips: Vec<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) flapping: Option<OpenIncident>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) absence: Option<Absence>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) crash_loop: Option<OpenIncident>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) clone: Option<OpenIncident>,
+}
+
+impl Sandbox {
+    /// Whether there is nothing to keep.
+    pub(crate) const fn is_healthy(&self) -> bool {
+        matches!(self.status, Status::Up)
+            && self.flips.is_empty()
+            && self.flapping.is_none()
+            && self.absence.is_none()
+            && self.crash_loop.is_none()
+            && self.clone.is_none()
+    }
+}
+
+/// A planned absence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Absence {
+    /// When it was declared.
+    #[serde(serialize_with = "seconds")]
+    pub(crate) declared: Time,
+    /// When the sandbox is back; `None` for "at its next check-in".
+    #[serde(serialize_with = "maybe_seconds")]
+    pub(crate) ends: Option<Time>,
+    pub(crate) reason: String,
+    /// Who declared it.
+    pub(crate) by: String,
+}
+
+/// A planned absence of a region, or of all sandboxes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WideAbsence {
+    /// `None` for all.
+    pub(crate) region: Option<String>,
+    pub(crate) absence: Absence,
+}
+
+/// Which side broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Verdict {
+    /// No sandbox checks in: suspect the ingest path.
+    Ingest,
+    /// One region is quiet, the others are not: suspect its hosts or network.
+    Region,
+    /// Part of several regions is quiet: suspect what these machines share.
+    Fleet,
+}
+
+/// A quiet region or fleet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Outage {
+    /// [`scope_key`].
+    pub(crate) scope: String,
+    /// The earliest last check-in of its sandboxes; without check-ins at all, the last one of any sandbox.
+    #[serde(serialize_with = "seconds")]
+    pub(crate) since: Time,
+    /// When it was found, which is the time of its message.
+    #[serde(serialize_with = "seconds")]
+    pub(crate) opened: Time,
+    pub(crate) verdict: Verdict,
+    /// The sandboxes for which its message speaks now, and at most.
+    pub(crate) members: u64,
+    pub(crate) peak: u64,
+    /// When `members` last changed.
+    #[serde(serialize_with = "seconds")]
+    pub(crate) changed: Time,
+}
+
+/// The key of an outage's scope: `*` for the fleet, and a region after a `=`.
+pub(crate) fn scope_key(region: Option<&str>) -> String {
+    region.map_or_else(|| "*".to_owned(), |region| format!("={region}"))
+}
+
+/// The number of a region's sandboxes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Population {
+    pub(crate) region: String,
+    pub(crate) sandboxes: u64,
+}
+
+/// The row of the watcher itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Watcher {
+    /// When it last ticked, by its own clock.
+    #[serde(serialize_with = "seconds")]
+    pub(crate) ticked: Time,
+    /// When it last had all answers, by its own clock.
+    #[serde(serialize_with = "seconds")]
+    pub(crate) answered: Time,
+    /// Until when Analytics Engine shows all check-ins, by its clock; 0 before the first canary is seen.
+    #[serde(serialize_with = "seconds")]
+    pub(crate) horizon: Time,
+    /// Each sandbox whose last check-in is not after this was looked at.
+    #[serde(serialize_with = "seconds")]
+    pub(crate) cut: Time,
+    /// The canaries that were written and are not seen yet, by its own clock.
+    pub(crate) canaries: Vec<u64>,
+    /// Age of the oldest canary that is not seen yet, in seconds, less a tick.
+    pub(crate) lag: u64,
+    /// Since when Analytics Engine is too late for a verdict.
+    #[serde(serialize_with = "maybe_seconds")]
+    pub(crate) degraded: Option<Time>,
+    /// Why the last tick had no answer.
+    pub(crate) failure: String,
+    /// When the survey was last made.
+    #[serde(serialize_with = "seconds")]
+    pub(crate) surveyed: Time,
+    /// Where the fleet is split, by id, so that no query is sampled.
+    pub(crate) splits: Vec<String>,
+    /// The last sandbox that was asked for by name.
+    pub(crate) rechecked: String,
+    pub(crate) outages: Vec<Outage>,
+    pub(crate) absences: Vec<WideAbsence>,
+    /// The sandboxes of the largest regions, at the last survey.
+    pub(crate) population: Vec<Population>,
+    /// The channels that answered 410, as their [fingerprints](crate::Target::fingerprint).
+    pub(crate) gone: Vec<String>,
+}
+
+/// Who is absent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// These sandboxes: at least one, at most [`MAX_NAMED`].
+    Sandboxes(Vec<String>),
+    /// All whose last check-in came through this region.
+    Region(String),
+    /// All.
+    All,
+}
+
+/// A request for a planned absence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AbsenceRequest {
+    /// Who is absent.
+    pub scope: Scope,
+    /// For how long, in seconds: 1 to [`MAX_ABSENCE_SECONDS`]. `None` for "until the next check-in", which only
+    /// named sandboxes may have.
+    pub for_seconds: Option<u64>,
+    /// At most [`MAX_REASON_CHARACTERS`] characters.
+    pub reason: String,
+    /// Who says so: the sandbox itself, or a principal's name.
+    pub by: String,
+}
+
+/// Why an absence is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AbsenceError {
+    /// No sandbox, too many, or an id that the contract does not allow.
+    Sandboxes,
+    /// The duration is 0 or too long, or missing for a region or all.
+    Duration,
+    /// The reason is too long, or has control characters.
+    Reason,
+    /// There are too many absences.
+    Full,
+}
+
+impl AbsenceError {
+    /// The field that is wrong, as the API names it; `None` if none is.
+    #[must_use]
+    pub const fn field(self) -> Option<&'static str> {
+        match self {
+            Self::Sandboxes => Some("sandboxes"),
+            Self::Duration => Some("forSeconds"),
+            Self::Reason => Some("reason"),
+            Self::Full => None,
+        }
+    }
+}
+
+impl fmt::Display for AbsenceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sandboxes => {
+                write!(f, "expected 1 to {MAX_NAMED} ids of 1 to {MAX_SANDBOX_ID_BYTES} bytes")
+            }
+            Self::Duration => write!(
+                f,
+                "expected 1 to {MAX_ABSENCE_SECONDS} seconds, or null for named sandboxes: until the next check-in"
+            ),
+            Self::Reason => {
+                write!(
+                    f,
+                    "expected at most {MAX_REASON_CHARACTERS} characters, and no control characters"
+                )
+            }
+            Self::Full => write!(f, "too many planned absences: end some first"),
+        }
+    }
+}
+
+impl std::error::Error for AbsenceError {}
+
+/// A planned absence, to list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlannedAbsence<'a> {
+    /// The sandbox, if it is one's.
+    pub sandbox_id: Option<&'a str>,
+    /// The region, if it is one's. Neither: all sandboxes'.
+    pub region: Option<&'a str>,
+    /// When it was declared.
+    pub since: Time,
+    /// When it ends; `None` for "at the next check-in".
+    pub until: Option<Time>,
+    /// Why.
+    pub reason: &'a str,
+    /// Who says so.
+    pub by: &'a str,
+}
+
+impl State {
+    /// Reads the table `state`, in any order. Returns the keys of rows that cannot be read, too, which are
+    /// left out: a later version may have written them.
+    pub fn load(rows: impl IntoIterator<Item = (String, String)>) -> (Self, Vec<String>) {
+        let mut state = Self::default();
+        let mut unreadable = Vec::new();
+        for (key, value) in rows {
+            if key == WATCHER_KEY {
+                match serde_json::from_str(&value) {
+                    Ok(watcher) => state.watcher = watcher,
+                    Err(_) => unreadable.push(key),
+                }
+            } else {
+                match serde_json::from_str(&value) {
+                    Ok(sandbox) => drop(state.sandboxes.insert(key, sandbox)),
+                    Err(_) => unreadable.push(key),
+                }
+            }
+        }
+        (state, unreadable)
+    }
+
+    /// The watcher's own row, as it is now.
+    pub(crate) fn watcher_change(&self) -> StateChange {
+        // Numbers and texts serialize.
+        let value = serde_json::to_string(&self.watcher).unwrap_or_default();
+        StateChange { key: WATCHER_KEY.to_owned(), value: Some(value) }
+    }
+
+    /// A sandbox's row, as it is now; a healthy one loses it.
+    pub(crate) fn change(&mut self, id: &str) -> StateChange {
+        let healthy = self.sandboxes.get(id).is_none_or(Sandbox::is_healthy);
+        if healthy {
+            self.sandboxes.remove(id);
+        }
+        // Numbers and texts serialize.
+        let value =
+            self.sandboxes.get(id).map(|row| serde_json::to_string(row).unwrap_or_default());
+        StateChange { key: id.to_owned(), value }
+    }
+
+    /// Plans an absence; one that is planned already for the same scope is replaced. The next tick acts on
+    /// it. Nothing is changed if there is an error.
+    pub fn plan_absence(
+        &mut self,
+        now: Time,
+        request: &AbsenceRequest,
+    ) -> Result<Vec<StateChange>, AbsenceError> {
+        let AbsenceRequest { scope, for_seconds, reason, by } = request;
+        if for_seconds.is_some_and(|seconds| !(1..=MAX_ABSENCE_SECONDS).contains(&seconds)) {
+            return Err(AbsenceError::Duration);
+        }
+        let strange = kiloclaw_check_in::limits::has_control_characters(reason);
+        if strange || reason.chars().count() > MAX_REASON_CHARACTERS {
+            return Err(AbsenceError::Reason);
+        }
+        let absence = Absence {
+            declared: now,
+            ends: for_seconds.map(|seconds| Time(now.0.saturating_add(seconds))),
+            reason: reason.clone(),
+            by: by.chars().take(MAX_REASON_CHARACTERS).collect(),
+        };
+        match scope {
+            Scope::Sandboxes(ids) => {
+                let valid = |id: &String| (1..=MAX_SANDBOX_ID_BYTES).contains(&id.len());
+                if !(1..=MAX_NAMED).contains(&ids.len()) || !ids.iter().all(valid) {
+                    return Err(AbsenceError::Sandboxes);
+                }
+                let new = ids.iter().filter(|id| !self.sandboxes.contains_key(*id)).count();
+                if self.sandboxes.len() + new > MAX_SANDBOXES {
+                    return Err(AbsenceError::Full);
+                }
+                for id in ids {
+                    self.sandboxes.entry(id.clone()).or_default().absence = Some(absence.clone());
+                }
+                Ok(ids.iter().map(|id| self.change(id)).collect())
+            }
+            Scope::Region(_) | Scope::All => {
+                let region = match scope {
+                    Scope::Region(region) if region.chars().count() > 96 => {
+                        return Err(AbsenceError::Sandboxes);
+                    }
+                    Scope::Region(region) => Some(region.clone()),
+                    _ => None,
+                };
+                if for_seconds.is_none() {
+                    return Err(AbsenceError::Duration);
+                }
+                let others =
+                    self.watcher.absences.iter().filter(|wide| wide.region != region).count();
+                if others >= MAX_WIDE_ABSENCES {
+                    return Err(AbsenceError::Full);
+                }
+                self.watcher.absences.retain(|wide| wide.region != region);
+                self.watcher.absences.push(WideAbsence { region, absence });
+                Ok(vec![self.watcher_change()])
+            }
+        }
+    }
+
+    /// Ends the planned absences of just this scope. The next tick acts on it: who does not report is silent
+    /// then. No changes if there are none.
+    pub fn end_absence(&mut self, scope: &Scope) -> Vec<StateChange> {
+        match scope {
+            Scope::Sandboxes(ids) => {
+                let mut changes = Vec::new();
+                for id in ids {
+                    let absence = self.sandboxes.get_mut(id).and_then(|row| row.absence.take());
+                    changes.extend(absence.map(|_| self.change(id)));
+                }
+                changes
+            }
+            Scope::Region(_) | Scope::All => {
+                let region = if let Scope::Region(region) = scope { Some(region) } else { None };
+                let before = self.watcher.absences.len();
+                self.watcher.absences.retain(|wide| wide.region.as_ref() != region);
+                if self.watcher.absences.len() == before {
+                    vec![]
+                } else {
+                    vec![self.watcher_change()]
+                }
+            }
+        }
+    }
+
+    /// The planned absences: of all and of regions first, then of sandboxes by their ids after `after`.
+    pub fn absences<'a>(&'a self, after: &str) -> impl Iterator<Item = PlannedAbsence<'a>> {
+        let wide = self.watcher.absences.iter().filter(move |_| after.is_empty());
+        let wide = wide.map(|wide| PlannedAbsence {
+            region: wide.region.as_deref(),
+            ..listed(None, &wide.absence)
+        });
+        let bounds = (std::ops::Bound::Excluded(after.to_owned()), std::ops::Bound::Unbounded);
+        let of_sandboxes = self.sandboxes.range::<String, _>(bounds);
+        wide.collect::<Vec<_>>().into_iter().chain(
+            of_sandboxes.filter_map(|(id, row)| Some(listed(Some(id), row.absence.as_ref()?))),
+        )
+    }
+
+    /// Turns a channel off, or on again after a test message arrived. Another address or secret is another
+    /// channel, and on.
+    pub fn turn_off(&mut self, target: &Target, off: bool) -> StateChange {
+        let fingerprint = target.fingerprint();
+        self.watcher.gone.retain(|gone| *gone != fingerprint);
+        if off {
+            // Rotations leave old ones behind.
+            self.watcher.gone.truncate(MAX_GONE - 1);
+            self.watcher.gone.insert(0, fingerprint);
+        }
+        self.watcher_change()
+    }
+
+    /// Whether the channel answered 410.
+    #[must_use]
+    pub fn is_off(&self, target: &Target) -> bool {
+        self.watcher.gone.contains(&target.fingerprint())
+    }
+
+    /// How the watcher is, for `/api/watcher`.
+    #[must_use]
+    pub fn health(&self) -> Health<'_> {
+        let mut open = Open::default();
+        for row in self.sandboxes.values() {
+            match row.status {
+                Status::Up => {}
+                Status::Silent => open.silent += 1,
+                Status::Stopped => open.stopped += 1,
+                Status::Absent => open.absent += 1,
+                Status::Overdue => open.overdue += 1,
+            }
+            open.crash_loops += u64::from(row.crash_loop.is_some());
+            open.clones += u64::from(row.clone.is_some());
+            open.flapping += u64::from(row.flapping.is_some());
+        }
+        let watcher = &self.watcher;
+        Health {
+            last_tick: known(watcher.ticked),
+            last_answer: known(watcher.answered),
+            horizon: known(watcher.horizon),
+            lag_seconds: watcher.lag,
+            degraded_since: watcher.degraded,
+            failure: Some(&*watcher.failure).filter(|text| !text.is_empty()),
+            quiet: watcher.outages.iter().map(|outage| &*outage.scope).collect(),
+            open,
+        }
+    }
+
+    /// The silences that are recent enough to belong to one outage.
+    pub(crate) fn recently_silent(
+        &self,
+        settings: &Settings,
+        now: Time,
+    ) -> impl Iterator<Item = (&String, &Sandbox)> {
+        let after = now.minus(settings.silent_after);
+        self.sandboxes.iter().filter(move |(_, row)| {
+            row.status == Status::Silent && row.opened > after && row.flapping.is_none()
+        })
+    }
+
+    /// The statuses that are open, with their starts: of one sandbox, or of all.
+    pub(crate) fn statuses(&self, sandbox: Option<&str>) -> impl Iterator<Item = (Kind, Time)> {
+        let rows = self.sandboxes.iter();
+        rows.filter(move |(id, _)| sandbox.is_none_or(|sandbox| *id == sandbox))
+            .filter_map(|(_, row)| Some((row.status.kind()?, row.since)))
+    }
+
+    /// Number of sandboxes: those of the last survey, or more if more do not report.
+    pub(crate) fn sandboxes_in_all(&self) -> u64 {
+        let surveyed: u64 = self.watcher.population.iter().map(|region| region.sandboxes).sum();
+        surveyed.max(self.statuses(None).count() as u64)
+    }
+
+    /// The announcements that have an open sandbox.
+    pub(crate) fn announced(&self) -> BTreeSet<(Kind, Time)> {
+        let mut announced = BTreeSet::new();
+        for row in self.sandboxes.values() {
+            announced.extend(row.status.kind().zip(row.announced));
+            for (kind, incident) in [
+                (Kind::Flapping, &row.flapping),
+                (Kind::CrashLoop, &row.crash_loop),
+                (Kind::Clone, &row.clone),
+            ] {
+                announced.extend(incident.as_ref().map(|incident| (kind, incident.announced)));
+            }
+        }
+        announced
+    }
+
+    /// When a tick is due, so that the alarm can be set again after a restart.
+    #[must_use]
+    pub const fn next_tick(&self, settings: &Settings, now: Time) -> Time {
+        let due = Time(self.watcher.ticked.0.saturating_add(settings.tick));
+        // A clock that was set back must not stop the watcher.
+        if due.0 > now.0.saturating_add(settings.tick) || due.0 < now.0 { now } else { due }
+    }
+}
+
+/// Incidents that are open, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the kinds of transitions")]
+pub struct Open {
+    pub silent: u64,
+    pub overdue: u64,
+    pub stopped: u64,
+    pub absent: u64,
+    pub crash_loops: u64,
+    pub clones: u64,
+    pub flapping: u64,
+}
+
+/// How the watcher is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Health<'a> {
+    /// When it last ticked.
+    pub last_tick: Option<Time>,
+    /// When it last had all answers of Analytics Engine.
+    pub last_answer: Option<Time>,
+    /// Until when Analytics Engine shows all check-ins; `None` before the first canary was seen.
+    pub horizon: Option<Time>,
+    /// The age of the oldest canary that is not seen, or the measured delay of the last one that was.
+    pub lag_seconds: u64,
+    /// Since when no verdict is given.
+    pub degraded_since: Option<Time>,
+    /// Why the last tick had no answers.
+    pub failure: Option<&'a str>,
+    /// The scopes that are quiet: `*` is the fleet, `=fra` a region.
+    pub quiet: Vec<&'a str>,
+    /// Open incidents.
+    pub open: Open,
+}
+
+fn known(time: Time) -> Option<Time> {
+    Some(time).filter(|time| time.0 > 0)
+}
+
+fn listed<'a>(sandbox_id: Option<&'a str>, absence: &'a Absence) -> PlannedAbsence<'a> {
+    PlannedAbsence {
+        sandbox_id,
+        region: None,
+        since: absence.declared,
+        until: absence.ends,
+        reason: &absence.reason,
+        by: &absence.by,
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// Rows hold seconds: `Time` reads them, but writes RFC 3339.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+fn seconds<S: serde::Serializer>(time: &Time, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(time.0)
+}
+
+#[allow(clippy::ref_option, reason = "serde passes fields by reference")]
+fn maybe_seconds<S: serde::Serializer>(
+    time: &Option<Time>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    time.map(|time| time.0).serialize(serializer)
+}

@@ -1,0 +1,413 @@
+//! A tick's queries to Analytics Engine, and what their answers show.
+
+use kiloclaw_fleet::presence::{self, Canary, Crossing, PAGE, Range, Region, Sighting};
+use kiloclaw_fleet::{
+    FoundPatterns, PatternCandidates, Patterns, QueryScope, Time, UnexpectedAnswer,
+};
+
+use crate::settings::{DAY, HOUR, Settings};
+use crate::state::{State, Status};
+
+/// The dataset of the canaries.
+pub const CANARY_DATASET: &str = "kiloclaw_watcher";
+
+/// A survey follows this many ticks after the previous one: it takes four queries and more.
+const SURVEY_TICKS: u64 = 5;
+
+/// How far back the first tick looks, in seconds: as far as `/api/incidents` does by default.
+const FIRST_LOOK: u64 = DAY;
+
+/// A canary that is older than this, in seconds, is not searched for. A watcher that was off for longer starts anew.
+const CANARY_SPAN: u64 = DAY;
+
+/// Maximum number of queries that ask candidates for silence again by name. Beyond these, about 5,000, an outage is
+/// certain.
+const MAX_CONFIRMATIONS: usize = 24;
+
+/// Maximum number of those whose answers are awaited together: 6 x 256 rows x 1.9 kB = 3 MB at most.
+const AT_ONCE: usize = 6;
+
+/// Maximum number of sandboxes in one observation: 100,000 x 250 B = 25 MB.
+const MAX_SIGHTINGS: usize = 100_000;
+
+/// Maximum number of splits of the fleet.
+const MAX_SPLITS: u64 = 63;
+
+/// A tick's queries, in rounds: each depends on the answers of the previous one.
+///
+/// It holds what it needs of the state, so that the state can change while answers are awaited.
+#[derive(Clone, Debug)]
+pub struct Tick {
+    now: Time,
+    silent_after: u64,
+    stale_after: u64,
+    horizon: Time,
+    cut: Time,
+    /// The oldest canary that is not seen yet.
+    oldest_canary: Option<Time>,
+    /// Sandboxes that do not report and are asked for by name, and the earliest of their last check-ins.
+    named: Vec<String>,
+    named_after: Time,
+    /// Number of sandboxes at the last survey, and of ranges.
+    sandboxes: u64,
+    parts: u64,
+    survey_due: bool,
+    /// The ranges that remain, the next one last.
+    ranges: Vec<Range>,
+    step: Step,
+    found: Observation,
+}
+
+/// The round whose answers come next.
+#[derive(Clone, Debug)]
+enum Step {
+    Canary,
+    /// One page of a range; with the named sandboxes in the first round, and with the sampling in a survey.
+    Range {
+        range: Range,
+        with_names: bool,
+        with_sampling: bool,
+    },
+    Split,
+    /// Candidates by name; the queries that remain, the next one last.
+    Confirm {
+        remaining: Vec<String>,
+    },
+    Regions,
+    Patterns,
+    Details(PatternCandidates),
+}
+
+/// What follows a round of answers.
+#[derive(Clone, Debug)]
+pub enum Next {
+    /// Another round of queries.
+    Query(Vec<String>),
+    /// All answers are there.
+    Done(Box<Observation>),
+}
+
+/// What Analytics Engine showed at a time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observation {
+    /// Why a query failed. Then nothing else is known.
+    pub(crate) failure: Option<String>,
+    /// When the newest visible canary was written, by the watcher's clock.
+    pub(crate) canary: Option<Time>,
+    /// The new horizon and cut, if the canary is new.
+    pub(crate) advance: Option<(Time, Time)>,
+    /// Sandboxes whose last check-in is between the previous cut and the new one.
+    pub(crate) silent: Vec<Sighting>,
+    /// Sandboxes that may have returned.
+    pub(crate) seen: Vec<Sighting>,
+    /// The last of the sandboxes that were asked for by name.
+    pub(crate) rechecked: Option<String>,
+    /// The sandboxes by region, if they were asked for.
+    pub(crate) regions: Option<Vec<Region>>,
+    /// Crash loops and clones, in a survey.
+    pub(crate) patterns: Option<FoundPatterns>,
+    /// A new split of the fleet, as a query was sampled.
+    pub(crate) split: Option<String>,
+}
+
+impl Observation {
+    /// That of a tick whose queries failed. `why` is for a person, without secrets.
+    #[must_use]
+    pub fn failed(why: &str) -> Self {
+        Self { failure: Some(why.to_owned()), ..Self::default() }
+    }
+}
+
+impl Tick {
+    /// Starts a tick, and returns its first round of queries.
+    #[must_use]
+    pub fn start(settings: &Settings, state: &State, now: Time) -> (Self, Vec<String>) {
+        let watcher = &state.watcher;
+        let survey_due = watcher.surveyed.plus(SURVEY_TICKS * settings.tick) <= now;
+        let tick = Self {
+            now,
+            silent_after: settings.silent_after,
+            stale_after: settings.stale_after,
+            horizon: watcher.horizon,
+            cut: watcher.cut,
+            oldest_canary: watcher.canaries.first().map(|number| Time(*number)),
+            named: Vec::new(),
+            named_after: Time(0),
+            sandboxes: watcher.population.iter().map(|region| region.sandboxes).sum(),
+            survey_due,
+            parts: watcher.splits.len() as u64 + 1,
+            ranges: ranges(&watcher.splits),
+            step: Step::Canary,
+            found: Observation::default(),
+        };
+        let tick = tick.with_names(state);
+        (tick, vec![presence::canary_sql(CANARY_DATASET, now.minus(CANARY_SPAN))])
+    }
+
+    /// Chooses who is asked for by name: the next ones after those of the last tick, as many as one query holds.
+    fn with_names(mut self, state: &State) -> Self {
+        let out =
+            |id: &&String| state.sandboxes.get(*id).is_some_and(|row| row.status != Status::Up);
+        let after = &state.watcher.rechecked;
+        let following = state.sandboxes.keys().filter(|id| *id > after).filter(out);
+        let wrapped = state.sandboxes.keys().filter(|id| *id <= after).filter(out);
+        let candidates: Vec<_> = following.chain(wrapped).take(MAX_NAMES).collect();
+        let texts = candidates.iter().map(|id| id.as_str());
+        let (_, covered) = presence::named_sql(texts, 1, Time(0), Time(u64::MAX));
+        self.named = candidates.into_iter().take(covered).cloned().collect();
+        let rows = self.named.iter().filter_map(|id| state.sandboxes.get(id));
+        self.named_after = rows.map(|row| row.last_seen).min().unwrap_or_default();
+        self
+    }
+
+    /// Parses the answers to the last queries, in their order.
+    ///
+    /// The answer to a query of a dataset that does not exist yet is `{"data":[]}`.
+    pub fn read(&mut self, answers: &[String]) -> Result<Next, UnexpectedAnswer> {
+        match std::mem::replace(&mut self.step, Step::Canary) {
+            Step::Canary => {
+                let [answer] = answers else { return Err(UnexpectedAnswer::count()) };
+                Ok(self.after_canary(presence::read_canary(answer)?))
+            }
+            Step::Range { range, with_names, with_sampling } => {
+                self.after_range(range, with_names, with_sampling, answers)
+            }
+            Step::Split => {
+                let [answer] = answers else { return Err(UnexpectedAnswer::count()) };
+                self.found.split =
+                    Some(presence::read_split(answer)?).filter(|split| !split.is_empty());
+                Ok(self.next_range())
+            }
+            Step::Confirm { remaining } => {
+                for answer in answers {
+                    self.confirm(presence::read_sightings(answer)?);
+                }
+                Ok(self.confirmation(remaining))
+            }
+            Step::Regions => {
+                let [answer] = answers else { return Err(UnexpectedAnswer::count()) };
+                self.found.regions = Some(presence::read_regions(answer)?);
+                Ok(self.survey())
+            }
+            Step::Patterns => {
+                let (candidates, queries) = self.patterns().read(answers)?;
+                if queries.is_empty() {
+                    self.found.patterns = Some(candidates.find(&[])?);
+                    return Ok(self.done());
+                }
+                self.step = Step::Details(candidates);
+                Ok(Next::Query(queries))
+            }
+            Step::Details(candidates) => {
+                self.found.patterns = Some(candidates.find(answers)?);
+                Ok(self.done())
+            }
+        }
+    }
+
+    fn done(&mut self) -> Next {
+        Next::Done(Box::new(std::mem::take(&mut self.found)))
+    }
+
+    /// Nothing more is asked while Analytics Engine is late: what it shows is not complete.
+    fn after_canary(&mut self, canary: Canary) -> Next {
+        if canary.number == Time(0) {
+            return self.done();
+        }
+        self.found.canary = Some(canary.number);
+        let unseen = self.oldest_canary.filter(|oldest| *oldest > canary.number);
+        if unseen.is_some_and(|oldest| self.now.since(oldest) > self.stale_after) {
+            return self.done();
+        }
+        // Check-ins of the same second may follow the canary.
+        let horizon = canary.time.minus(1);
+        if horizon <= self.horizon {
+            return self.done();
+        }
+        // A longer `SILENT_AFTER` sets the cut back: nobody new falls silent until it catches up.
+        let cut = horizon.minus(self.silent_after).max(self.cut);
+        if self.horizon == Time(0) {
+            self.cut = cut.minus(FIRST_LOOK);
+            self.horizon = horizon;
+        }
+        self.found.advance = Some((horizon, cut));
+        self.next_range()
+    }
+
+    fn crossing(&self) -> Crossing {
+        let (until, heard_since) = self.found.advance.unwrap_or_default();
+        Crossing { after: self.cut, heard_since, started_after: self.horizon, until }
+    }
+
+    fn next_range(&mut self) -> Next {
+        let Some(range) = self.ranges.pop() else { return self.begin_confirmation() };
+        let with_sampling = self.survey_due && self.found.split.is_none();
+        self.query_range(range, with_sampling)
+    }
+
+    fn query_range(&mut self, range: Range, with_sampling: bool) -> Next {
+        let crossing = self.crossing();
+        let mut queries = vec![crossing.sql(&range)];
+        if with_sampling {
+            queries.push(crossing.sampling_sql(&range));
+        }
+        let with_names = !self.named.is_empty() && self.found.rechecked.is_none();
+        if with_names {
+            self.found.rechecked = self.named.last().cloned();
+            let after = self.named_after.max(crossing.until.minus(DAY));
+            let names = self.named.iter().map(String::as_str);
+            queries.extend(presence::named_sql(names, 1, after, crossing.until).0);
+        }
+        self.step = Step::Range { range, with_names, with_sampling };
+        Next::Query(queries)
+    }
+
+    fn after_range(
+        &mut self,
+        range: Range,
+        with_names: bool,
+        with_sampling: bool,
+        answers: &[String],
+    ) -> Result<Next, UnexpectedAnswer> {
+        let expected = 1 + usize::from(with_sampling) + usize::from(with_names);
+        if answers.len() != expected {
+            return Err(UnexpectedAnswer::count());
+        }
+        let mut answers = answers.iter();
+        let mut next = || answers.next().ok_or_else(UnexpectedAnswer::count);
+        let crossing = self.crossing();
+        let rows = presence::read_sightings(next()?)?;
+        let sampled = if with_sampling { presence::read_sampling(next()?)? } else { 0 };
+        if with_names {
+            self.found.seen.extend(presence::read_sightings(next()?)?);
+        }
+        let last = rows.last().filter(|_| rows.len() >= PAGE).map(|row| row.sandbox_id.clone());
+        for row in rows {
+            if self.found.silent.len() + self.found.seen.len() >= MAX_SIGHTINGS {
+                break;
+            }
+            if row.last_seen <= crossing.heard_since {
+                self.found.silent.push(row);
+            } else {
+                self.found.seen.push(row);
+            }
+        }
+        if let Some(after) = last {
+            return Ok(self.query_range(Range { after, until: range.until }, false));
+        }
+        if sampled > 1 {
+            let position = self.sandboxes / self.parts / 2;
+            if position > 0 && self.parts <= MAX_SPLITS {
+                self.step = Step::Split;
+                return Ok(Next::Query(vec![crossing.split_sql(&range, position)]));
+            }
+        }
+        Ok(self.next_range())
+    }
+
+    /// Asks candidates for silence again, over a day: under sampling, a sandbox can seem silent, and its good-bye
+    /// explains a silence only together with its earlier check-ins.
+    fn begin_confirmation(&mut self) -> Next {
+        let crossing = self.crossing();
+        let ids = self.found.silent.iter().map(|row| row.sandbox_id.as_str());
+        let after = crossing.after.min(crossing.until.minus(DAY));
+        let (mut queries, _) = presence::named_sql(ids, MAX_CONFIRMATIONS, after, crossing.until);
+        queries.reverse();
+        self.confirmation(queries)
+    }
+
+    fn confirmation(&mut self, mut remaining: Vec<String>) -> Next {
+        if remaining.is_empty() {
+            return self.regions();
+        }
+        let rest = remaining.len().saturating_sub(AT_ONCE);
+        let queries = remaining.split_off(rest);
+        self.step = Step::Confirm { remaining };
+        Next::Query(queries)
+    }
+
+    fn confirm(&mut self, rows: Vec<Sighting>) {
+        // Both are in the order of ids.
+        let silent = &mut self.found.silent;
+        for row in rows {
+            let found = silent.binary_search_by(|other| other.sandbox_id.cmp(&row.sandbox_id));
+            if let Ok(index) = found
+                && let Some(candidate) = silent.get_mut(index)
+            {
+                *candidate = row;
+            }
+        }
+    }
+
+    fn regions(&mut self) -> Next {
+        let Crossing { heard_since, until, .. } = self.crossing();
+        self.found.silent.retain(|row| row.last_seen <= heard_since);
+        if !self.asks_for_regions(self.found.silent.len()) {
+            return self.survey();
+        }
+        self.step = Step::Regions;
+        let after = heard_since.minus(HOUR.max(self.silent_after));
+        Next::Query(vec![presence::regions_sql(after, until)])
+    }
+
+    /// Which side broke depends on who else checks in.
+    const fn asks_for_regions(&self, silent: usize) -> bool {
+        self.survey_due || silent > 0
+    }
+
+    fn survey(&mut self) -> Next {
+        if !self.survey_due {
+            return self.done();
+        }
+        self.step = Step::Patterns;
+        Next::Query(self.patterns().queries())
+    }
+
+    const fn patterns(&self) -> Patterns<'static> {
+        Patterns {
+            scope: QueryScope { now: self.now, only: None },
+            window: HOUR,
+            heard_since: self.now.minus(self.silent_after),
+        }
+    }
+}
+
+/// Maximum number of names in a query: the shortest ids, in quotes and with a comma, take 5 characters of 10,000.
+const MAX_NAMES: usize = 256;
+
+/// The ranges between splits, the first one last.
+fn ranges(splits: &[String]) -> Vec<Range> {
+    let ends = splits.iter().cloned().chain([String::new()]);
+    let starts = [String::new()].into_iter().chain(splits.iter().cloned());
+    let mut ranges: Vec<_> =
+        starts.zip(ends).map(|(after, until)| Range { after, until }).collect();
+    ranges.reverse();
+    ranges
+}
+
+#[cfg(test)]
+impl Tick {
+    /// The crossing that this canary leads to, if it leads to one.
+    pub(crate) fn crossing_after(&mut self, canary: Canary) -> Option<Crossing> {
+        if let Next::Done(found) = self.after_canary(canary) {
+            self.found = *found;
+        }
+        self.found.advance.map(|_| self.crossing())
+    }
+
+    pub(crate) fn found(&mut self) -> Observation {
+        std::mem::take(&mut self.found)
+    }
+
+    pub(crate) fn wants_regions(&self, found: &Observation) -> bool {
+        self.asks_for_regions(found.silent.len())
+    }
+
+    pub(crate) const fn is_survey(&self) -> bool {
+        self.survey_due
+    }
+
+    pub(crate) fn named(&self) -> &[String] {
+        &self.named
+    }
+}
