@@ -86,19 +86,19 @@ test('refuses a second start in the same folder, and the first one keeps running
 
 test('counts a seeded fleet instead of printing it point by point', async (t) => {
   const { npm, mark, output } = await start(t, 'start');
-  const seeded = spawnSync('npm', ['run', 'history'], { encoding: 'utf8' });
+  const seeded = spawnSync('npm', ['run', 'seed'], { encoding: 'utf8' });
   // Neither port is the usual one.
-  assert.match(seeded.stderr, new RegExp(`check-ins of 100 sandboxes within 24 h are at http://127.0.0.1:${STORE}`));
+  assert.match(seeded.stderr, new RegExp(`check-ins of 100 sandboxes over 24 h to http://127.0.0.1:${STORE}`));
   assert.match(seeded.stderr, new RegExp(`http://127.0.0.1:${WORKER}/api/`));
-  const [, count] = /history: ([\d,]+) check-ins/.exec(seeded.stderr)!;
+  const [, count] = /seed: wrote ([\d,]+) check-ins/.exec(seeded.stderr)!;
   const least = Number(count!.replaceAll(',', ''));
-  const counted = /([\d,]+) data points came at once/g;
+  const counted = /([\d,]+) data points arrived at once/g;
   const sum = () => [...output().matchAll(counted)].reduce((sum, [, n]) => sum + Number(n!.replaceAll(',', '')), 0);
   await until(() => sum() >= least, `${count} points are counted`, 60_000);
   assert.ok(output().split('\n').length < 500, 'few lines');
   // For a known sandbox, only the changed fields are printed.
   await until(() => /^data point .*fields as before\n  uptimeSeconds/m.test(output()), 'a short one', 60_000);
-  assert.equal(spawnSync('npm', ['run', 'history', '--', '--clear']).status, 0);
+  assert.equal(spawnSync('npm', ['run', 'seed', '--', '--clear']).status, 0);
   npm.kill('SIGTERM');
   await mark.gone();
 });
