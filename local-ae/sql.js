@@ -47,11 +47,11 @@ export class SqlEngine {
   query(sql, now, stored) {
     initSync({ module });
     try {
-      const answer = this.#upToDate(stored).query(sql, now);
-      const { ok, contentType, warnings } = answer;
-      return { ok, contentType, warnings, body: answer.intoBody() };
+      const outcome = this.#upToDate(stored).query(sql, now);
+      const { ok, contentType, warnings } = outcome;
+      return { ok, contentType, warnings, body: outcome.intoBody() };
     } catch (error) {
-      // An invalid query has an answer, too. An exception is a bug or exhausted memory. Either may have
+      // An invalid query has an outcome, too. An exception is a bug or exhausted memory. Either may have
       // corrupted the engine's memory, so the next query starts with a new engine.
       this.#engine = undefined;
       restart();

@@ -44,7 +44,7 @@ declare module 'cloudflare:workers' {
 
 /** Built from `engine/` by `tools/engine`. */
 declare module 'engine.js' {
-  export class Answer {
+  export class QueryOutcome {
     readonly ok: boolean;
     readonly contentType: string;
     readonly warnings: string;
@@ -54,7 +54,7 @@ declare module 'engine.js' {
   export class Engine {
     append(lines: string, skip: number): void;
     dropOldest(points: number): void;
-    query(sql: string, now: number): Answer;
+    query(sql: string, now: number): QueryOutcome;
     bytes(): number;
   }
 

@@ -1,21 +1,21 @@
 /**
- * What Cloudflare Access needs of the runtime, which has all of it: in wasm it would be a tenth of the
- * bundle.
+ * Key fetching and RS256 verification for Cloudflare Access. The runtime provides both; in wasm they would be a
+ * tenth of the bundle.
  */
 
 const RS256 = { name: 'RSASSA-PKCS1-v1_5', hash: 'SHA-256' };
 
 /**
- * Fetches the keys for RS256 of a set of keys (RFC 7517).
+ * Fetches the RS256 keys of a JSON Web Key Set (RFC 7517).
  *
  * @param {string} url
- * @param {number} deadline in milliseconds, for all of it
- * @returns {Promise<string[]>} of each key `kid`, `n` and `e`; rejected, and logged, if there is none: a
- *   team always has keys, so that is an error of its server's
+ * @param {number} deadline in milliseconds, for the whole request
+ * @returns {Promise<string[]>} `kid`, `n` and `e` of each key; rejected, and logged, if there is no key: a team
+ *   always has keys, so their absence is the server's error
  */
 export async function load(url, deadline) {
   try {
-    // Keys come from where they are said to be: a redirect leads elsewhere.
+    // A redirect could lead to anyone's keys.
     const options = { redirect: 'manual', signal: AbortSignal.timeout(deadline) };
     const response = await fetch(url, options);
     if (response.status !== 200) {
@@ -36,13 +36,13 @@ export async function load(url, deadline) {
 }
 
 /**
- * Whether a text was signed with an RSA key by RS256.
+ * Verifies an RS256 signature.
  *
- * @param {string} n of the public key
- * @param {string} e likewise
+ * @param {string} n the public key's modulus
+ * @param {string} e the public key's exponent
  * @param {string} text
  * @param {Uint8Array} signature
- * @returns {Promise<boolean>} rejected if there can be no such key
+ * @returns {Promise<boolean>} rejected if the key is invalid
  */
 export async function verify(n, e, text, signature) {
   const jwk = { kty: 'RSA', alg: 'RS256', n, e };

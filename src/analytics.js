@@ -1,24 +1,24 @@
 /**
- * Asking Analytics Engine, for which the runtime has all that is needed: fetching, waiting and giving up
- * in wasm would be larger than the rest of the client.
+ * Queries to Analytics Engine. The runtime provides fetch and timers; in wasm they would be larger than the rest of
+ * the client.
  */
 
 /**
  * @typedef {object} Outcome
  * @property {Uint8Array[]} [answers] to all queries, in their order
- * @property {'limited' | 'refused' | 'timeout' | 'too_large' | 'unreachable'} [failure] the first one
+ * @property {'limited' | 'refused' | 'timeout' | 'too_large' | 'unreachable'} [failure] of the query that failed first
  * @property {number} [status] of a refusal
- * @property {string} [detail] what a refusal or the runtime says, or how long to wait
+ * @property {string} [detail] the text of a refusal or of the runtime's error, or a limit's `retry-after`
  */
 
 /**
- * Sends queries, all at a time. One that fails ends them all.
+ * Sends queries concurrently. The first failure aborts all of them.
  *
  * @param {string} url
  * @param {string} token
  * @param {string[]} queries
- * @param {number} limit of all answers together, in bytes; no more is read
- * @param {number} deadline in milliseconds, for all of it
+ * @param {number} limit total size of the answers, in bytes; no more is read
+ * @param {number} deadline in milliseconds, for all queries
  * @returns {Promise<Outcome>} never rejected
  */
 export async function query(url, token, queries, limit, deadline) {
@@ -47,9 +47,9 @@ export async function query(url, token, queries, limit, deadline) {
     }
     return bytes;
   };
-  const ask = async (body) => {
+  const send = async (body) => {
     const headers = { authorization: `Bearer ${token}`, 'content-type': 'text/plain;charset=utf-8' };
-    // The token goes nowhere else.
+    // The token must not follow a redirect.
     const options = { method: 'POST', headers, body, redirect: 'manual', signal };
     const response = await fetch(url, options);
     const { status } = response;
@@ -60,13 +60,45 @@ export async function query(url, token, queries, limit, deadline) {
     if (status === 200) return bytes;
     throw { failure: 'refused', status, detail: new TextDecoder().decode(bytes) };
   };
-  const asking = Promise.all(queries.map(ask)).then(
+  const all = Promise.all(queries.map(send)).then(
     (answers) => ({ answers }),
     (error) => (error.failure ? error : { failure: 'unreachable', detail: String(error?.message) }),
   );
-  const outcome = await Promise.race([asking, timeout]);
+  const outcome = await Promise.race([all, timeout]);
   clearTimeout(timer);
-  // What is still on its way is not wanted any more.
+  // The answers of other queries are no longer needed.
   abort.abort();
   return outcome;
+}
+
+/** What a query is answered with before its dataset exists. */
+const NO_ROWS = new TextEncoder().encode('{"data":[]}');
+
+/**
+ * The same with queries of several datasets: one whose dataset does not exist yet has no rows. The text of the refusal
+ * may not name the dataset, so the list of datasets decides.
+ *
+ * @param {string} url
+ * @param {string} token
+ * @param {string[]} queries
+ * @param {number} limit
+ * @param {number} deadline
+ * @param {string[]} datasets that the queries may name; what machines sent comes after it
+ * @returns {Promise<Outcome>} never rejected
+ */
+export async function queryExisting(url, token, queries, limit, deadline, datasets) {
+  const send = (queries) => query(url, token, queries, limit, deadline);
+  const outcome = await send(queries);
+  if (outcome.failure !== 'refused' || ![400, 404, 422].includes(outcome.status)) return outcome;
+  const listed = await send(['SHOW TABLES']);
+  const tables = new TextDecoder().decode(listed.answers?.[0]);
+  if (!tables.includes('"data"')) return outcome;
+  const any = new RegExp(datasets.join('|'));
+  const exists = (sql) => tables.includes(`"${any.exec(sql)?.[0]}"`);
+  const others = queries.filter(exists);
+  if (others.length === queries.length) return outcome;
+  const existing = await send(others);
+  const answers = existing.answers?.values();
+  if (answers === undefined) return existing;
+  return { answers: queries.map((sql) => (exists(sql) ? answers.next().value : NO_ROWS)) };
 }

@@ -1,10 +1,10 @@
 /**
- * A check-in's way through JavaScript: moves bytes between the runtime and the contract, and decides nothing.
- * Crossings between JavaScript and wasm are what a check-in costs, so each one carries all that is needed at a
- * time, never a single header or value. `tests/budget.test.ts` counts them.
+ * The JavaScript side of a check-in: moves data between the runtime and the contract, and decides nothing.
+ * Most of a check-in's CPU time is spent crossing between JavaScript and wasm, so each crossing carries everything
+ * that the next step needs, never a single header or value. `tests/budget.test.ts` counts them.
  */
 
-// A Headers object is copied inside the runtime; a plain one would be converted for each check-in.
+// The runtime copies a Headers object natively; it would convert a plain object for each check-in.
 const ACCEPTED = { status: 204, headers: new Headers({ 'x-content-type-options': 'nosniff' }) };
 
 /**
@@ -13,7 +13,7 @@ const ACCEPTED = { status: 204, headers: new Headers({ 'x-content-type-options':
  * @param {string[]} names the check-in's path, the query parameter for a dry run, the gateway token's header
  * @param {number} limit maximum size of the body, in bytes
  * @param {(request: Request, env: object) => Promise<Response>} route answers everything else
- * @param {(env: object) => void} configure reads the bindings; called when they change
+ * @param {(env: object) => void} configure reads the bindings; called when `env` changes
  * @param {(post: boolean, authorization?: string, token?: string, dryRun?: string, size?: number) =>
  *   boolean | Response} authenticate checks what needs no body; returns whether it is a dry run, or a refusal
  * @param {(body: string, size: number, token: string | undefined, region: string | undefined,
@@ -99,7 +99,7 @@ export async function limit(limiter, key) {
  *
  * @param {{ writeDataPoint(point: object): void }} dataset
  * @param {string} text the index and the blobs, concatenated
- * @param {Uint32Array} ends where each of them ends in `text`, in UTF-16 code units
+ * @param {Uint32Array} ends the end of each in `text`, in UTF-16 code units
  * @param {Float64Array} doubles
  */
 export function write(dataset, text, ends, doubles) {

@@ -1,12 +1,12 @@
 /**
- * Logs an error and builds its response, in one crossing: a caller with a wrong key must not cost more
- * than one with the right one.
+ * Logs an error and builds its response, in one crossing: a request with a wrong key must not cost more than one
+ * with the right key.
  *
  * @param {number} status
  * @param {string} body JSON
  * @param {string} line for the log
- * @param {string} [name] of the header that belongs to the status
- * @param {string} [value] of that header
+ * @param {string} [name] the name of a header that the status requires
+ * @param {string} [value] the header's value
  * @returns {Response}
  */
 export function refuse(status, body, line, name, value) {

@@ -1,17 +1,17 @@
 /**
- * The decoded parameters of a URL's query, names and values in turn. Rust's own parser of URLs would
- * bring tables for international domain names along, which are larger than the rest of the Worker.
+ * The decoded parameters of a URL's query, names and values in turn. Rust's URL parser contains tables for
+ * international domain names, which are larger than the rest of the Worker.
  *
  * @param {string} url
  * @returns {string[]}
  */
 export const parameters = (url) => [...new URL(url).searchParams].flat();
 
-/** When a cached answer was made, in seconds since 1970. */
+/** Header with the time of a cached response, in seconds since 1970. */
 const MADE_AT = 'x-kiloclaw-made-at';
 
 /**
- * Looks an answer up in the Cache API. Where there is none, or it fails, nothing is cached.
+ * Looks a response up in the Cache API. Without a cache, or if it fails, nothing is found.
  *
  * @param {string} key a URL
  * @returns {Promise<{ body: string, madeAt: string } | undefined>} never rejected
@@ -28,12 +28,12 @@ export async function cached(key) {
 }
 
 /**
- * Puts an answer into the Cache API, or else does nothing.
+ * Stores a response in the Cache API. Without a cache, or if it fails, nothing is stored.
  *
  * @param {string} key
  * @param {string} body JSON
  * @param {string} madeAt in seconds since 1970
- * @param {string} fresh how long it is good for, in seconds
+ * @param {string} fresh how long it is fresh for, in seconds
  * @returns {Promise<void>} never rejected
  */
 export async function keep(key, body, madeAt, fresh) {
@@ -47,7 +47,7 @@ export async function keep(key, body, madeAt, fresh) {
 
 let isReported = false;
 
-/** Once in an isolate: where there is no cache, every question would. */
+/** Once per isolate: without a cache, every request fails this way. */
 function report(error) {
   if (isReported) return;
   isReported = true;

@@ -13,6 +13,7 @@ import { AGENT } from '../harness/agent.ts';
 import { RUN } from '../harness/processes.ts';
 import { API_KEY, CHECK_IN_PATH, gatewayToken } from '../harness/check-in.ts';
 import { startWorker, type Worker } from '../harness/worker.ts';
+import { until } from './support/fleet.ts';
 
 const SANDBOX_ID = 'sandbox-7';
 
@@ -132,14 +133,6 @@ async function stop(agent: ChildProcess, signal: NodeJS.Signals = 'SIGKILL'): Pr
 async function reported(worker: Worker): Promise<number[]> {
   const points = await worker.points(1);
   return [0, 4, 5].map((slot) => points.reduce((sum, { doubles }) => sum + Number(doubles[slot]), 0));
-}
-
-async function until(so: () => Promise<boolean> | boolean, what: string) {
-  const deadline = Date.now() + 30_000;
-  while (!(await so())) {
-    assert.ok(Date.now() < deadline, `in time: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
 }
 
 const worker = await startWorker();

@@ -385,7 +385,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_listed_is_told_and_no_secrets() {
+    fn an_event_has_only_the_listed_members_and_no_secrets() {
         let full = Event {
             message: Some("hunter2 is wrong".to_owned()),
             fingerprint: fingerprint(["panic", "hunter2"]),
@@ -397,7 +397,7 @@ mod tests {
                 integrations: vec!["panic".to_owned()],
                 packages: Vec::new(),
             })),
-            // All of this is for Sentry's client to add, or for a later version of it.
+            // Members that this or a later version of Sentry's client may add.
             culprit: Some("culprit".to_owned()),
             modules: tags([("module", "1")]),
             platform: "native".into(),
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_is_a_word() {
+    fn a_code_is_one_word_or_other() {
         for code in ["wrong_api_key", "http_502", "agent_defect", "E2"] {
             assert_eq!(fit_code(code), code);
         }
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn a_location_does_not_tell_where_it_was_compiled() {
+    fn a_location_hides_the_build_directory() {
         for (path, public) in [
             ("agent/src/config.rs", "agent/src/config.rs"),
             (
@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dsn_tells_where_events_go() {
+    fn a_dsn_gives_the_url_for_events() {
         let url_of_1 = Some("https://sentry.example.com/api/1/envelope/".to_owned());
         assert_eq!(url("https://key@sentry.example.com/1"), url_of_1);
         assert_eq!(url("https://key:secret@sentry.example.com/1"), url_of_1);
@@ -472,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_on_its_way_is_nothing_to_wait_for() {
+    fn wait_returns_when_no_event_is_in_flight() {
         let in_flight = Arc::new(InFlight::default());
         assert!(in_flight.wait(Duration::ZERO));
         let flight = InFlight::start(&in_flight);

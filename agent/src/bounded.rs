@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_read_up_to_its_largest_size() {
+    fn reads_a_file_up_to_the_size_limit() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");
         let deadline = Instant::now() + PATIENCE;
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_is_read_to_its_end_which_has_to_come() {
+    fn reads_a_pipe_that_ends_before_the_deadline() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pipe");
         assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(read(&path, 1024, deadline).unwrap(), b"in pieces");
         writes.join().unwrap();
 
-        // Else the writer could find the pipe closed between two looks.
+        // Otherwise the writer could find the pipe closed between two reads.
         let flags = OFlags::NONBLOCK.bits().cast_signed();
         let _reader = OpenOptions::new().read(true).custom_flags(flags).open(&path).unwrap();
         let (sender, open) = mpsc::channel::<()>();
@@ -132,7 +132,7 @@ mod tests {
                 let _ = open.recv();
             }
         });
-        // Until the writer has come, there is nothing.
+        // Until the writer opens the pipe, there is nothing to read.
         loop {
             let error = read(&path, 1024, soon()).unwrap_err().to_string();
             if error == "it did not end within 5 s" {

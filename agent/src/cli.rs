@@ -35,7 +35,6 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Supervise a command and check in regularly
@@ -111,7 +110,6 @@ Sends one request, without a retry. If the machine does not check in, it counts 
 Example:
   kiloclaw-agent back";
 
-/// Arguments of `run`.
 #[derive(Debug, Args)]
 pub struct RunArguments {
     #[command(flatten)]
@@ -134,7 +132,6 @@ pub struct RunArguments {
     pub command: Vec<OsString>,
 }
 
-/// Arguments of `watch`.
 #[derive(Debug, Args)]
 pub struct WatchArguments {
     #[command(flatten)]
@@ -145,7 +142,6 @@ pub struct WatchArguments {
     pub daemon: DaemonArguments,
 }
 
-/// Arguments of `once`.
 #[derive(Debug, Args)]
 pub struct OnceArguments {
     /// Print the body without sending it; requires only the sandbox id, and reads the state of the
@@ -164,7 +160,6 @@ pub struct OnceArguments {
     pub source: SourceArguments,
 }
 
-/// Arguments of `away`.
 #[derive(Debug, Args)]
 pub struct AwayArguments {
     /// Time until the machine is back, 1s to 30d, such as 2h, 90m or 1d12h; if it is not back by
@@ -180,7 +175,6 @@ pub struct AwayArguments {
     pub settings: Settings,
 }
 
-/// Arguments of `back`.
 #[derive(Debug, Args)]
 pub struct BackArguments {
     #[command(flatten)]
@@ -210,7 +204,6 @@ fn hide_what_only_check_ins_need(argument: clap::Arg) -> clap::Arg {
     if hide { argument.hide(true) } else { argument }
 }
 
-/// Arguments of `doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArguments {
     /// Print JSON
@@ -224,7 +217,6 @@ pub struct DoctorArguments {
     pub state: StateArguments,
 }
 
-/// Arguments of `status`.
 #[derive(Debug, Args)]
 pub struct StatusArguments {
     /// Print JSON
@@ -234,7 +226,6 @@ pub struct StatusArguments {
     pub state: StateArguments,
 }
 
-/// Arguments of `gateway-token`.
 #[derive(Debug, Args)]
 pub struct GatewayTokenArguments {
     /// Id of the sandbox, 1 to 96 bytes
@@ -246,14 +237,12 @@ pub struct GatewayTokenArguments {
     pub gateway_token_secret: Option<Secret>,
 }
 
-/// Arguments of `completions`.
 #[derive(Debug, Args)]
 pub struct CompletionsArguments {
     /// The shell
     pub shell: Shell,
 }
 
-/// Arguments of `man`.
 #[derive(Debug, Args)]
 pub struct ManArguments {
     /// Directory to write one page for each command to [default: print the program's own page]
@@ -413,8 +402,8 @@ pub struct DaemonArguments {
     )]
     pub interval: u64,
 
-    /// Random jitter of both, in percent, 0 to 50, so that machines that start together do not check
-    /// in together
+    /// Random jitter of delay and interval, in percent, 0 to 50, so that machines that start together
+    /// do not check in together
     #[arg(
         long,
         value_name = "PERCENT",

@@ -56,7 +56,6 @@ pub struct Readings {
     /// The [boot] that the counters belong to.
     pub boot: Option<String>,
     pub openclaw: Option<openclaw::Version>,
-    /// The health of the process.
     pub process: ProcessHealth,
     /// Number of restarts of the process, if known.
     pub restarts: Option<u64>,

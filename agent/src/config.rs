@@ -111,15 +111,12 @@ pub enum ConfigError {
 pub struct Config {
     /// The sandbox's id, 1 to 96 bytes.
     pub sandbox_id: String,
-    /// The machine's id.
+    /// `None` if it is not reported.
     pub machine_id: Option<String>,
-    /// The controller's version to report.
     pub controller_version: String,
-    /// The controller's commit to report.
     pub controller_commit: String,
     /// The network interfaces to count.
     pub interfaces: Interfaces,
-    /// The sources of readings.
     pub sources: Sources,
     /// Timeout of each request.
     pub timeout: Duration,
@@ -258,7 +255,7 @@ impl<'a> Checked<'a> {
         let url = settings.check_in_url.as_deref().filter(|_| sent);
         let url = url.map(|text| url_of(text, env_vars::CHECKIN_URL, settings));
         let url = url.and_then(|url| valid(url, &mut problems));
-        if url.as_ref().is_some_and(is_dry_run) {
+        if url.as_ref().is_some_and(asks_for_dry_runs) {
             problems.push(ConfigError::DryRun);
         }
         let client =
@@ -358,7 +355,7 @@ fn valid<T>(result: Result<T, ConfigError>, problems: &mut Vec<ConfigError>) -> 
     None
 }
 
-fn is_dry_run(url: &Uri) -> bool {
+fn asks_for_dry_runs(url: &Uri) -> bool {
     url.query().is_some_and(|query| {
         query.split('&').any(|pair| pair.split('=').next() == Some(DRY_RUN_PARAMETER))
     })
@@ -549,7 +546,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_full_http_urls() {
+    fn accepts_full_http_urls() {
         for text in [
             "http://127.0.0.1:8787/api/controller/checkin",
             "https://telemetry.example.com/api/controller/checkin",
@@ -561,7 +558,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_no_other_urls() {
+    fn rejects_other_urls() {
         for text in [
             "",
             "/api/controller/checkin",
@@ -589,7 +586,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_free_of_what_came_along_by_accident() {
+    fn rejects_a_sandbox_id_with_stray_characters() {
         for id in ["s", "sandbox-1", "a b", "J\u{fc}rgen's", "a\"b"] {
             assert!(check_sandbox_id(id).is_ok(), "{id:?}");
         }
@@ -610,12 +607,12 @@ mod tests {
     }
 
     #[test]
-    fn a_url_that_asks_for_dry_runs_is_noticed() {
+    fn detects_a_dry_run_parameter_in_the_url() {
         for url in ["http://h/?dry_run=1", "http://h/?a=b&dry_run", "http://h/?dry_run=0"] {
-            assert!(is_dry_run(&url.parse().unwrap()), "{url}");
+            assert!(asks_for_dry_runs(&url.parse().unwrap()), "{url}");
         }
         for url in ["http://h/", "http://h/?a=dry_run", "http://h/dry_run=1?adry_run=1"] {
-            assert!(!is_dry_run(&url.parse().unwrap()), "{url}");
+            assert!(!asks_for_dry_runs(&url.parse().unwrap()), "{url}");
         }
     }
 
@@ -639,7 +636,7 @@ mod tests {
         let (config, target) = checked.config_and_target().unwrap();
         assert!(target.proxy.is_some());
         let shown = format!("{shown} {config:?} {target:?}");
-        // Nor as the header to the proxy: `me:hunter2-proxy` in base64.
+        // `me:hunter2-proxy` in base64, as in the proxy's header, is a secret, too.
         for secret in ["hunter2", "bWU6aHVudGVyMi1wcm94eQ"] {
             assert!(!shown.contains(secret), "{shown}");
         }
@@ -662,7 +659,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_taken_from_its_file_then_its_value_then_systemd() {
+    fn a_secret_is_read_from_its_file_then_its_value_then_systemd() {
         let directory = tempfile::tempdir().unwrap();
         let names = (env_vars::API_KEY, env_vars::API_KEY_FILE);
         let file = directory.path().join("file");
@@ -681,7 +678,7 @@ mod tests {
         assert_eq!(read(None, None, systemd).unwrap(), text("from-systemd"));
         assert_eq!(read(None, None, Some(Path::new("/nowhere"))).unwrap(), None);
         assert_eq!(read(None, None, None).unwrap(), None);
-        // A file that was asked for and is not there is an error, and no reason to go on without.
+        // A configured file that does not exist is an error, and nothing else is tried.
         let error = read(Some(Path::new("/nowhere")), Some(&value), None).unwrap_err();
         assert!(error.to_string().starts_with("KILOCODE_API_KEY_FILE: cannot read /nowhere: "));
         fs::write(&file, "\n").unwrap();
@@ -690,7 +687,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_url_panics(text: String) {
+        fn parsing_a_url_never_panics(text: String) {
             let _ = parse_url(&text);
             let _ = proxy(&text);
         }

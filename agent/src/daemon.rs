@@ -18,10 +18,9 @@ use crate::daemon::supervisor::{Action, CommandExit, Supervisor};
 /// Timeout of the last check-in, from the request to stop: somebody waits for the agent to end.
 pub const LAST_CHECK_IN: Duration = Duration::from_secs(3);
 
-/// An event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Time passed.
+    /// The [deadline](Daemon::deadline) has passed.
     Tick,
     /// The command started, as the process with this id.
     Spawned(u32),
@@ -37,13 +36,12 @@ pub enum Event {
     CheckedIn(Completion),
     /// The configuration was reloaded.
     Reloaded,
-    /// The command shall restart.
+    /// SIGUSR1: restart the command.
     Restart,
-    /// The agent shall stop.
+    /// A signal that stops the agent, after a last check-in.
     Stop,
 }
 
-/// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Act on the command.
@@ -52,7 +50,6 @@ pub enum Effect {
     CheckIn,
     /// Check in for the last time, and send [`Event::CheckedIn`] by this time.
     LastCheckIn(Instant),
-    /// Exit.
     Quit,
 }
 
@@ -179,7 +176,6 @@ impl Daemon {
         self.failures
     }
 
-    /// Whether the agent is stopping.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stopping.is_some()
@@ -279,12 +275,12 @@ mod tests {
         CommandExit { reason: reason.to_owned(), clean: reason == "code:0" }
     }
 
-    /// A daemon on a clock of its own, with a command or without.
+    /// A daemon with a simulated clock, with or without a command.
     struct World {
         daemon: Daemon,
         start: Instant,
         now: Instant,
-        /// Its effects, and when, in seconds since the start.
+        /// Its effects, with their times in seconds since the start.
         done: Vec<(u64, Effect)>,
     }
 
@@ -307,7 +303,7 @@ mod tests {
             world
         }
 
-        /// Something happens now: what comes of it.
+        /// Handles an event now; returns its effects.
         fn send(&mut self, event: Event) -> Vec<Effect> {
             let effects = self.daemon.handle(event, self.now);
             let at = (self.now - self.start).as_secs();
@@ -315,7 +311,7 @@ mod tests {
             effects
         }
 
-        /// Time goes by, with a tick whenever the daemon asked for one.
+        /// Advances the clock, with a tick at each deadline of the daemon.
         fn pass(&mut self, duration: Duration) {
             let end = self.now + duration;
             while let Some(at) = self.daemon.deadline().filter(|&at| at <= end) {
@@ -328,7 +324,7 @@ mod tests {
             self.now = end;
         }
 
-        /// The time goes by, and all check-ins end at once and like this.
+        /// Advances the clock; every check-in completes at once, as `completion` says.
         fn pass_with(&mut self, duration: Duration, completion: impl Fn(u64) -> Completion) {
             let end = self.now + duration;
             loop {
@@ -344,7 +340,7 @@ mod tests {
             }
         }
 
-        /// What was done since the last time.
+        /// Takes the effects since the last call.
         fn take(&mut self) -> Vec<(u64, Effect)> {
             std::mem::take(&mut self.done)
         }
@@ -373,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sleep_or_a_jump_of_the_clock_makes_no_burst() {
+    fn a_suspend_or_a_clock_jump_causes_no_burst() {
         let mut world = World::watching();
         world.pass_with(seconds(500), |_| Completion::Accepted);
         world.take();
@@ -387,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_come_sooner_and_refusals_do_not() {
+    fn failures_are_retried_sooner_and_refusals_are_not() {
         let mut world = World::watching();
         world.pass_with(seconds(120), |_| Completion::TryLater(None));
         assert_eq!(world.daemon.failures(), 1);
@@ -400,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_is_down_for_a_day_is_asked_now_and_then_and_found_again_soon() {
+    fn an_outage_is_retried_with_jitter_and_recovery_is_noticed_within_an_interval() {
         let mut world = World::watching();
         world.pass_with(seconds(86_400), |_| Completion::TryLater(None));
         let tries = world.take().len();
@@ -411,12 +407,12 @@ mod tests {
     }
 
     #[test]
-    fn new_keys_are_tried_at_once_where_the_old_ones_failed() {
+    fn a_reload_after_a_failure_retries_at_once() {
         let mut world = World::watching();
         world.pass_with(seconds(120), |_| Completion::Refused);
         world.send(Event::Reloaded);
         assert!(world.daemon.next_check_in().unwrap() <= world.now + seconds(5));
-        // And where they did not, there is no hurry.
+        // After a success, a reload does not change the schedule.
         world.pass_with(seconds(5), |_| Completion::Accepted);
         let due = world.daemon.next_check_in();
         world.send(Event::Reloaded);
@@ -424,20 +420,20 @@ mod tests {
     }
 
     #[test]
-    fn new_keys_are_tried_at_once_where_the_old_ones_are_refused_meanwhile() {
+    fn a_reload_during_a_check_in_that_is_then_refused_retries_at_once() {
         let mut world = World::watching();
         world.pass(seconds(120));
         assert_eq!(world.take(), [(120, Effect::CheckIn)]);
         world.send(Event::Reloaded);
         world.send(Event::CheckedIn(Completion::Refused));
         assert!(world.daemon.next_check_in().unwrap() <= world.now + seconds(5));
-        // Those are refused for themselves.
+        // The refusal of the new keys is not retried at once.
         world.pass_with(seconds(5), |_| Completion::Refused);
         assert!(world.daemon.next_check_in().unwrap() > world.now + seconds(5));
     }
 
     #[test]
-    fn a_crash_loop_does_not_disturb_the_check_ins() {
+    fn a_crash_loop_does_not_delay_check_ins() {
         let mut world = World::running();
         let mut check_ins = Vec::new();
         for _ in 0..3_000 {
@@ -464,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn to_stop_is_to_tell_the_command_and_to_check_in_once_more() {
+    fn stop_terminates_the_command_and_checks_in_once_more() {
         let mut world = World::running();
         let by = world.now + LAST_CHECK_IN;
         let effects = world.send(Event::Stop);
@@ -481,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_does_not_end_is_killed_after_ten_seconds() {
+    fn kills_a_command_that_does_not_exit_within_ten_seconds() {
         let mut world = World::running();
         world.send(Event::Stop);
         world.send(Event::CheckedIn(Completion::Accepted));
@@ -492,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_cannot_be_killed_is_given_up() {
+    fn gives_up_on_a_command_that_cannot_be_killed() {
         let mut world = World::running();
         world.send(Event::Stop);
         world.send(Event::CheckedIn(Completion::Accepted));
@@ -504,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_check_in_is_given_three_seconds_and_no_more() {
+    fn the_last_check_in_has_three_seconds() {
         let mut world = World::watching();
         world.send(Event::Stop);
         world.take();
@@ -535,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn asked_to_stop_again_it_passes_that_on_and_checks_in_no_more() {
+    fn a_second_stop_terminates_the_command_again_without_another_check_in() {
         let mut world = World::running();
         world.send(Event::Stop);
         assert_eq!(world.send(Event::Stop), [Effect::Command(Action::Terminate)]);
@@ -544,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn to_stop_while_the_command_is_down_does_not_wait_for_it() {
+    fn stop_does_not_wait_for_a_command_that_is_down() {
         let mut world = World::running();
         world.send(Event::Exited(exit("code:3")));
         world.send(Event::Stop);
@@ -552,7 +548,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_is_asked_for_and_counted() {
+    fn a_requested_restart_is_counted() {
         let mut world = World::running();
         assert_eq!(world.send(Event::Restart), [Effect::Command(Action::Terminate)]);
         assert_eq!(world.state(), "stopping");

@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_certificates_is_no_file_of_authorities() {
+    fn a_file_without_certificates_has_no_roots() {
         for pem in ["", "hello", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"] {
             assert!(roots_in(pem.as_bytes()).is_none(), "{pem}");
         }

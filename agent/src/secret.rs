@@ -22,7 +22,6 @@ impl Secret {
         &self.0
     }
 
-    /// Whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -131,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_around_a_secret_does_not_count() {
+    fn trims_white_space_around_a_secret() {
         assert_eq!(Secret::new(" \thunter2\r\n").expose(), "hunter2");
         assert!(Secret::new(" \n").is_empty());
     }
@@ -145,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_secret_eats_no_letters_of_other_words() {
+    fn a_short_secret_is_redacted_only_as_a_whole_word() {
         let redactor = Redactor::new(["1", "ab", "none"].map(Secret::new));
         let text = "status 401 in 12 ms: about none of the nonesuch, ab=1 äab 'ab'";
         let clean = "status 401 in 12 ms: about [redacted] of the nonesuch, \
@@ -155,10 +154,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_holds_neither_secrets_nor_escape_codes() {
+    fn clean_text_has_neither_secrets_nor_escape_codes() {
         let redactor = Redactor::new([Secret::new("hunter2"), Secret::new("")]);
         assert_eq!(redactor.clean("you sent hunter2\x1b[2J"), "you sent [redacted] [2J");
-        // Cut after redacting: a secret across the limit must not show its first half.
+        // Truncated after redaction: a secret across the limit must not show its first half.
         let long = "x".repeat(Redactor::MAX_CHARS - 3) + "hunter2" + &"y".repeat(50);
         assert!(!redactor.clean(&long).contains("hun"));
         assert_eq!(redactor.clean(&long).chars().count(), Redactor::MAX_CHARS + 1);

@@ -590,7 +590,7 @@ mod tests {
 
     use super::*;
 
-    /// Where the file cannot be locked because none can be there, the latter is reported by itself.
+    /// No warning about the lock is expected: a path that cannot hold a file is reported separately.
     fn unwarned(why: &str) {
         panic!("{why}");
     }
@@ -632,7 +632,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_file_is_read_as_it_was_written() {
+    fn a_state_file_round_trips() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.json");
         assert_eq!(State::load(&path).unwrap(), None);
@@ -644,7 +644,7 @@ mod tests {
     }
 
     #[test]
-    fn only_its_owner_can_read_it() {
+    fn only_the_owner_can_read_a_state_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.json");
         full().save(&path).unwrap();
@@ -652,7 +652,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_file_that_cannot_be_written_stays_as_it_was() {
+    fn an_unwritable_state_file_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         assert!(full().save(&directory.path().join("missing/state.json")).is_err());
         // A directory cannot be replaced by a file.
@@ -660,7 +660,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_of_ones_own_is_neither_read_nor_replaced() {
+    fn anything_but_a_regular_file_is_neither_read_nor_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         let made = process::Command::new("mkfifo").arg(path("fifo")).status().unwrap();
@@ -675,7 +675,7 @@ mod tests {
             ["fifo", "link", "dangling", "device", "directory", "socket"].map(path).to_vec();
         paths.extend(["/dev/null", "/dev/zero", "/dev/tty"].map(PathBuf::from));
         for path in paths {
-            // It hangs on none, reads no device to its end, and leaves each as it is.
+            // No hang, no endless read of a device, and no change.
             let before = fs::symlink_metadata(&path).unwrap().file_type();
             assert!(matches!(State::load(&path), Err(LoadError::Read(_))), "{path:?}");
             assert!(matches!(State::load_own(&path), Err(LoadError::Read(_))), "{path:?}");
@@ -690,7 +690,7 @@ mod tests {
     }
 
     #[test]
-    fn what_other_users_made_is_not_used() {
+    fn files_and_directories_of_other_users_are_not_used() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.json");
         // Such as /tmp, or a volume in a container.
@@ -699,7 +699,7 @@ mod tests {
         assert!(State::load_own(&path).unwrap().is_some());
         let foreign = |path: &Path| chown(path, Some(54_321), None);
         if foreign(&path).is_err() {
-            // Only root can give files away; the rest has to be believed.
+            // Only root can change the owner of a file; other users skip the rest.
             return;
         }
         let denied = |result: io::Result<()>| {
@@ -708,7 +708,7 @@ mod tests {
         assert!(matches!(State::load_own(&path), Err(LoadError::Read(_))));
         denied(full().save(&path));
         assert!(lock(&path, unwarned).unwrap().is_none());
-        // Who only looks may look.
+        // `load` reads it, since it only displays the state.
         assert!(State::load(&path).unwrap().is_some());
         fs::remove_file(&path).unwrap();
         full().save(&path).unwrap();
@@ -721,7 +721,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_file_has_one_agent_at_a_time() {
+    fn one_agent_at_a_time_locks_a_state_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.json");
         let held = lock(&path, unwarned).unwrap();
@@ -735,7 +735,7 @@ mod tests {
     }
 
     #[test]
-    fn where_none_can_be_written_can_be_told_without_trying() {
+    fn unwritable_reports_a_missing_directory_without_writing() {
         let directory = tempfile::tempdir().unwrap();
         assert!(unwritable(&directory.path().join("state.json")).is_none());
         let missing = unwritable(&directory.path().join("missing/state.json")).unwrap();
@@ -759,7 +759,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_runs_while_its_process_does_and_no_other() {
+    fn an_agent_runs_only_while_its_own_process_does() {
         let agent = Agent::starting(None, SystemTime::now());
         assert_eq!(agent.runs(), Ok(()));
         let reused = Agent { pid_started_ticks: Some(1), ..agent.clone() };
@@ -768,7 +768,7 @@ mod tests {
         assert_eq!(gone.runs(), Err(Gone::Ended(u32::MAX)));
         let rebooted = Agent { boot_id: full().agent.unwrap().boot_id, ..agent.clone() };
         assert_eq!(rebooted.runs(), Err(Gone::Rebooted));
-        // One of an older version is known by its id alone.
+        // An older version recorded only the process id.
         assert_eq!(Agent { pid_started_ticks: None, boot_id: None, ..agent }.runs(), Ok(()));
     }
 
@@ -783,7 +783,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_place_is_the_services_then_the_users_then_the_systems() {
+    fn the_default_directory_is_the_services_then_the_users_then_the_systems() {
         let paths = |runtime: Option<&str>, xdg: Option<&str>| {
             default_paths(runtime.map(Path::new), xdg.map(Path::new))
         };
@@ -806,7 +806,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_time_of_ten_thousand_years_is_read_as_it_was_written(
+        fn every_time_until_the_year_10000_round_trips(
             seconds in 0_u64..253_402_300_799,
         ) {
             prop_assert_eq!(time(seconds).to_string().parse(), Ok(time(seconds)));

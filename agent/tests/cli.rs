@@ -4,31 +4,24 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
-use std::thread;
 
 use kiloclaw_check_in::limits::MAX_SANDBOX_ID_BYTES;
 use kiloclaw_check_in::{CHECK_IN_PATH, CheckIn, Refusal};
-use tempfile::TempDir;
 
-const API_KEY: &str = "key-that-must-not-show";
-const GATEWAY_TOKEN: &str = "token-that-must-not-show";
+mod stage;
+
+use stage::{API_KEY, Machine, Run, Server, accepted, answer};
+
+/// `printf %s sandbox-1 | openssl dgst -sha256 -hmac secret-that-must-not-show`
+const GATEWAY_TOKEN: &str = "d66bc92596a1f22485d48b2674fb97263bd3c336bd9a60fd19fec8f646e5c364";
 const TOKEN_SECRET: &str = "current-secret";
 
 /// `printf %s sandbox-1 | openssl dgst -sha256 -hmac current-secret`
 const TOKEN_OF_SANDBOX_1: &str = "761eea8f95464ed192a728536f140c157e887fe47d7bc6d67b02f163e615a4ae";
-
-/// Exit code and output.
-struct Run {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
 
 /// The program with an empty environment.
 fn agent(arguments: &[&str]) -> Command {
@@ -39,141 +32,28 @@ fn agent(arguments: &[&str]) -> Command {
 
 /// Runs the program, and asserts that it prints no secret.
 fn run(command: &mut Command) -> Run {
-    let output = command.output().unwrap();
-    let run = Run {
-        code: output.status.code().unwrap(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    };
-    for secret in [API_KEY, GATEWAY_TOKEN, TOKEN_SECRET] {
-        assert!(!run.stdout.contains(secret), "{secret} in {}", run.stdout);
-        assert!(!run.stderr.contains(secret), "{secret} in {}", run.stderr);
-    }
+    let run = stage::run(command);
+    assert!(!run.stdout.contains(TOKEN_SECRET) && !run.stderr.contains(TOKEN_SECRET));
     run
 }
 
-/// A machine: its `/proc` files and its state file.
-struct Machine {
-    directory: TempDir,
-}
-
-impl Machine {
-    fn new() -> Self {
-        let machine = Self { directory: tempfile::tempdir().unwrap() };
-        fs::create_dir(machine.path("net")).unwrap();
-        fs::write(machine.path("loadavg"), "0.50 0.07 1.42 3/4280 2496732\n").unwrap();
-        machine.transfer(1_000, 2_000);
-        machine
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    /// Sets the counters of eth0.
-    fn transfer(&self, bytes_in: u64, bytes_out: u64) {
-        let text = format!(
-            "Inter-| Receive | Transmit\n face |bytes\n    \
-             lo: 5 5 0 0 0 0 0 0 5 5 0 0 0 0 0 0\n  \
-             eth0: {bytes_in} 9 0 0 0 0 0 0 {bytes_out} 9 0 0 0 0 0 0\n"
-        );
-        fs::write(self.path("net/dev"), text).unwrap();
-    }
-
-    /// `once` on this machine, with valid settings.
-    fn once(&self, url: &str) -> Command {
-        let mut command = agent(&["once"]);
-        command
-            .env("KILOCLAW_TIMEOUT_SECONDS", "30") // for busy machines
-            .env("KILOCLAW_CHECKIN_URL", url)
-            .env("KILOCODE_API_KEY", API_KEY)
-            .env("OPENCLAW_GATEWAY_TOKEN", GATEWAY_TOKEN)
-            .env("KILOCLAW_SANDBOX_ID", "sandbox-1")
-            .env("FLY_MACHINE_ID", "machine-1")
-            .env("KILOCLAW_PROC_ROOT", self.directory.path())
-            .env("KILOCLAW_OPENCLAW_COMMAND", fixture("openclaw"));
-        command
-    }
-}
-
-/// A fixture. A program that a test writes itself cannot run while another test's child still has it
-/// open for writing.
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
-}
-
-struct Request {
-    head: String,
-    body: String,
-}
-
-impl Request {
-    fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().find_map(|line| {
-            let (key, value) = line.split_once(':')?;
-            key.eq_ignore_ascii_case(name).then_some(value.trim())
-        })
-    }
-}
-
-/// Answers one request after the other, each on its own connection.
-struct Server {
-    address: String,
-    requests: Receiver<Request>,
-}
-
-impl Server {
-    fn answering(answers: impl IntoIterator<Item = String>) -> Self {
-        let answers: Vec<_> = answers.into_iter().collect();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let (sender, requests) = mpsc::channel();
-        thread::spawn(move || {
-            for answer in answers {
-                let (stream, _) = listener.accept().unwrap();
-                let mut reader = BufReader::new(stream);
-                let mut head = String::new();
-                while !head.ends_with("\r\n\r\n") {
-                    if reader.read_line(&mut head).unwrap_or(0) == 0 {
-                        return; // not HTTP
-                    }
-                }
-                let mut request = Request { head, body: String::new() };
-                let length = request.header("content-length").map_or(0, |n| n.parse().unwrap());
-                reader.by_ref().take(length).read_to_string(&mut request.body).unwrap();
-                sender.send(request).unwrap();
-                reader.into_inner().write_all(answer.as_bytes()).unwrap();
-            }
-        });
-        Self { address, requests }
-    }
-
-    fn url(&self) -> String {
-        format!("http://{}{CHECK_IN_PATH}", self.address)
-    }
-}
-
-fn answer(status: &str, headers: &str, body: &str) -> String {
-    let length = body.len();
-    format!(
-        "HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n{body}"
-    )
-}
-
-fn accepted() -> String {
-    "HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n".to_owned()
+/// `once` on this machine, with valid settings and no state file.
+fn once(machine: &Machine, url: &str) -> Command {
+    let mut command = machine.agent("once", url);
+    command.env_remove("KILOCLAW_STATE_FILE").env("FLY_MACHINE_ID", "machine-1");
+    command
 }
 
 /// Runs `once` against a server that gives one answer.
 fn once_against(answer: String) -> Run {
-    let server = Server::answering([answer]);
-    run(&mut Machine::new().once(&server.url()))
+    let server = Server::answering_each([answer]);
+    run(&mut once(&Machine::new(), &server.url()))
 }
 
 #[test]
 fn an_accepted_check_in_exits_0_and_prints_what_was_sent() {
-    let server = Server::answering([accepted()]);
-    let run = run(&mut Machine::new().once(&server.url()));
+    let server = Server::answering_each([accepted()]);
+    let run = run(&mut once(&Machine::new(), &server.url()));
     assert_eq!((run.code, run.stderr.as_str()), (0, ""));
 
     let request = server.requests.recv().unwrap();
@@ -262,7 +142,7 @@ fn a_page_in_place_of_the_server_is_no_acceptance_and_loses_no_bytes() {
     let machine = Machine::new();
     let state_file = machine.path("state.json");
     let page = |status, headers| answer(status, headers, "<html>Please sign in</html>");
-    let server = Server::answering([
+    let server = Server::answering_each([
         accepted(),
         page("200 OK", ""),
         page("302 Found", "location: https://login.example.net/cdn-cgi/access\r\n"),
@@ -272,7 +152,7 @@ fn a_page_in_place_of_the_server_is_no_acceptance_and_loses_no_bytes() {
     ]);
     let check_in = |bytes_in| {
         machine.transfer(bytes_in, 0);
-        let run = run(machine.once(&server.url()).arg("--state-file").arg(&state_file));
+        let run = run(once(&machine, &server.url()).arg("--state-file").arg(&state_file));
         let body: serde_json::Value =
             serde_json::from_str(&server.requests.recv().unwrap().body).unwrap();
         (run.code, body["bandwidthBytesIn"].as_u64().unwrap(), run.stdout)
@@ -300,7 +180,7 @@ fn a_server_that_hangs_exits_69_after_the_timeout() {
     // Nobody accepts, but the kernel completes the connection.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
-    let run = run(Machine::new().once(&url).args(["--timeout", "1"]));
+    let run = run(once(&Machine::new(), &url).args(["--timeout", "1"]));
     assert_eq!(run.code, 69);
     assert!(run.stdout.contains("unreachable: no answer within 1 s\n"), "{}", run.stdout);
 }
@@ -308,15 +188,15 @@ fn a_server_that_hangs_exits_69_after_the_timeout() {
 #[test]
 fn a_closed_port_exits_69() {
     // Nobody uses port 1; a port that was free a moment ago may be in use by now.
-    let run = run(&mut Machine::new().once("http://127.0.0.1:1/"));
+    let run = run(&mut once(&Machine::new(), "http://127.0.0.1:1/"));
     assert_eq!(run.code, 69);
     assert!(run.stdout.contains("unreachable: Connection refused"), "{}", run.stdout);
 }
 
 #[test]
 fn a_server_that_speaks_no_tls_exits_69() {
-    let server = Server::answering([accepted()]);
-    let run = run(&mut Machine::new().once(&server.url().replace("http:", "https:")));
+    let server = Server::answering_each([accepted()]);
+    let run = run(&mut once(&Machine::new(), &server.url().replace("http:", "https:")));
     assert_eq!(run.code, 69);
     assert!(run.stdout.contains("unreachable: "), "{}", run.stdout);
 }
@@ -346,9 +226,9 @@ fn secrets_that_a_server_sends_back_are_not_printed() {
 
 #[test]
 fn a_proxy_in_the_environment_is_not_used() {
-    let server = Server::answering([accepted()]);
+    let server = Server::answering_each([accepted()]);
     let machine = Machine::new();
-    let mut once = machine.once(&server.url());
+    let mut once = once(&machine, &server.url());
     for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"] {
         once.env(name, "http://127.0.0.1:1/");
     }
@@ -358,22 +238,22 @@ fn a_proxy_in_the_environment_is_not_used() {
 #[test]
 fn plain_http_to_another_host_must_be_allowed() {
     // 0.0.0.0 is this host to Linux, but no loopback address.
-    let server = Server::answering([accepted()]);
+    let server = Server::answering_each([accepted()]);
     let url = server.url().replace("127.0.0.1", "0.0.0.0");
     let machine = Machine::new();
-    let refused = run(&mut machine.once(&url));
+    let refused = run(&mut once(&machine, &url));
     assert_eq!((refused.code, refused.stdout.as_str()), (64, ""));
     let expected = "error: KILOCLAW_CHECKIN_URL would send credentials unencrypted: use https, ";
     assert!(refused.stderr.starts_with(expected), "{}", refused.stderr);
     // clap takes these values of a flag's variable as off.
     for no in ["", "0", "false", "no"] {
         assert_eq!(
-            run(machine.once(&url).env("KILOCLAW_ALLOW_INSECURE_HTTP", no)).code,
+            run(once(&machine, &url).env("KILOCLAW_ALLOW_INSECURE_HTTP", no)).code,
             64,
             "{no}"
         );
     }
-    let allowed = run(machine.once(&url).env("KILOCLAW_ALLOW_INSECURE_HTTP", "1"));
+    let allowed = run(once(&machine, &url).env("KILOCLAW_ALLOW_INSECURE_HTTP", "1"));
     assert_eq!((allowed.code, allowed.stderr.as_str()), (0, ""));
 }
 
@@ -389,7 +269,7 @@ fn all_missing_settings_are_reported_at_once() {
 #[test]
 fn all_wrong_settings_are_reported_at_once() {
     let machine = Machine::new();
-    let mut once = machine.once("http://127.0.0.1:1/?dry_run=1");
+    let mut once = once(&machine, "http://127.0.0.1:1/?dry_run=1");
     once.env("KILOCODE_API_KEY", "").env("FLY_MACHINE_ID", "m\r");
     once.env("KILOCLAW_NET_INTERFACE", "a b").env("KILOCLAW_STATUS_URL", "nonsense");
     let run = run(&mut once);
@@ -409,14 +289,14 @@ fn all_wrong_settings_are_reported_at_once() {
 fn an_empty_variable_counts_as_unset() {
     let machine = Machine::new();
     for name in ["KILOCLAW_CHECKIN_URL", "KILOCODE_API_KEY", "KILOCLAW_SANDBOX_ID"] {
-        let run = run(machine.once("http://127.0.0.1:1/").env(name, ""));
+        let run = run(once(&machine, "http://127.0.0.1:1/").env(name, ""));
         assert_eq!(run.code, 64, "{name}");
         assert_eq!(run.stderr, format!("error: not set: {name}\n"));
     }
 
     // An empty optional variable means the default.
     let mut once = agent(&["once", "--dry-run", "--sandbox-id", "sandbox-1"]);
-    once.env("KILOCLAW_PROC_ROOT", machine.directory.path());
+    once.env("KILOCLAW_PROC_ROOT", machine.path(""));
     let unset = run(&mut once);
     for name in [
         "FLY_MACHINE_ID",
@@ -447,7 +327,7 @@ fn bad_settings_exit_64_and_name_the_variable_but_not_its_value() {
         ("KILOCLAW_CHECKIN_URL", "/api/controller/checkin"),
         ("KILOCLAW_STATUS_URL", &broken_url),
     ] {
-        let run = run(machine.once("http://127.0.0.1:1/").env(name, value));
+        let run = run(once(&machine, "http://127.0.0.1:1/").env(name, value));
         assert_eq!((run.code, run.stdout.as_str()), (64, ""), "{name}");
         assert!(run.stderr.starts_with(&format!("error: {name} must")), "{}", run.stderr);
         assert!(!run.stderr.contains(value), "{}", run.stderr);
@@ -460,7 +340,7 @@ fn bad_settings_exit_64_and_name_the_variable_but_not_its_value() {
         ("FLY_MACHINE_ID", "\"m\"", "FLY_MACHINE_ID has quotation marks"),
         ("FLY_MACHINE_ID", &"m".repeat(1025), "machineId must be"),
     ] {
-        let run = run(machine.once("http://127.0.0.1:1/").env(name, value));
+        let run = run(once(&machine, "http://127.0.0.1:1/").env(name, value));
         assert_eq!((run.code, run.stdout.as_str()), (64, ""), "{name}");
         assert!(run.stderr.contains(expected), "{}", run.stderr);
     }
@@ -483,7 +363,7 @@ fn bad_flags_exit_64_and_help_and_version_exit_0() {
 #[test]
 fn a_variable_that_is_not_utf8_is_named() {
     let odd = OsStr::from_bytes(b"key-\xff");
-    let mut once = Machine::new().once("http://127.0.0.1:1/");
+    let mut once = once(&Machine::new(), "http://127.0.0.1:1/");
     // A program's path may have any bytes.
     once.env("KILOCODE_API_KEY", odd).env("FLY_MACHINE_ID", odd);
     once.env("KILOCLAW_OPENCLAW_COMMAND", odd);
@@ -543,9 +423,9 @@ fn help_names_every_variable_and_shows_no_value() {
 
 #[test]
 fn a_flag_wins_over_its_variable() {
-    let server = Server::answering([accepted()]);
+    let server = Server::answering_each([accepted()]);
     let machine = Machine::new();
-    let mut once = machine.once("http://127.0.0.1:1/");
+    let mut once = once(&machine, "http://127.0.0.1:1/");
     once.args(["--checkin-url", &server.url(), "--api-key", "other", "--sandbox-id", "sandbox-2"]);
     assert_eq!(run(&mut once).code, 0);
     let request = server.requests.recv().unwrap();
@@ -558,7 +438,7 @@ fn a_dry_run_prints_only_the_body_and_sends_nothing() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let machine = Machine::new();
-    let mut once = machine.once(&format!("http://{}/", listener.local_addr().unwrap()));
+    let mut once = once(&machine, &format!("http://{}/", listener.local_addr().unwrap()));
     let state_file = machine.path("state.json");
     let run = run(once.arg("--dry-run").env("KILOCLAW_STATE_FILE", &state_file));
     assert_eq!((run.code, run.stderr.as_str()), (0, ""));
@@ -584,11 +464,11 @@ fn a_dry_run_needs_only_a_sandbox_id() {
 
 #[test]
 fn a_failed_reading_is_a_warning_and_affects_nothing_else() {
-    let server = Server::answering([accepted()]);
+    let server = Server::answering_each([accepted()]);
     let machine = Machine::new();
     fs::write(machine.path("loadavg"), "nonsense").unwrap();
     fs::remove_file(machine.path("net/dev")).unwrap();
-    let run = run(&mut machine.once(&server.url()));
+    let run = run(&mut once(&machine, &server.url()));
     assert_eq!(run.code, 0);
     let warnings: Vec<_> = run.stderr.lines().collect();
     assert_eq!(warnings.len(), 2, "{}", run.stderr);
@@ -602,7 +482,7 @@ fn a_failed_reading_is_a_warning_and_affects_nothing_else() {
 #[test]
 fn a_missing_interface_is_a_warning() {
     let machine = Machine::new();
-    let mut once = machine.once("http://127.0.0.1:1/");
+    let mut once = once(&machine, "http://127.0.0.1:1/");
     let run = run(once.args(["--dry-run", "--net-interface", "eth0", "--net-interface", "wg7"]));
     assert_eq!(run.code, 0);
     assert_eq!(run.stderr, "warning: there is no network interface wg7, counting without it\n");
@@ -611,12 +491,12 @@ fn a_missing_interface_is_a_warning() {
 #[test]
 fn deltas_are_since_the_last_accepted_check_in() {
     let unavailable = || answer("503 Service Unavailable", "", &Refusal::WriteFailed.body());
-    let server = Server::answering([accepted(), unavailable(), accepted(), accepted()]);
+    let server = Server::answering_each([accepted(), unavailable(), accepted(), accepted()]);
     let machine = Machine::new();
     let state_file = machine.path("state.json");
     let check_in = |bytes_in, bytes_out| {
         machine.transfer(bytes_in, bytes_out);
-        let run = run(machine.once(&server.url()).arg("--state-file").arg(&state_file));
+        let run = run(once(&machine, &server.url()).arg("--state-file").arg(&state_file));
         assert_eq!(run.stderr, "");
         let request = server.requests.recv().unwrap();
         let body: serde_json::Value = serde_json::from_str(&request.body).unwrap();
@@ -633,23 +513,23 @@ fn deltas_are_since_the_last_accepted_check_in() {
 
 #[test]
 fn a_corrupt_state_file_is_a_warning_and_is_replaced() {
-    let server = Server::answering([accepted(), accepted()]);
+    let server = Server::answering_each([accepted(), accepted()]);
     let machine = Machine::new();
     let state_file = machine.path("state.json");
     fs::write(&state_file, "not JSON").unwrap();
-    let first = run(machine.once(&server.url()).env("KILOCLAW_STATE_FILE", &state_file));
+    let first = run(once(&machine, &server.url()).env("KILOCLAW_STATE_FILE", &state_file));
     assert_eq!(first.code, 0);
     assert!(first.stderr.starts_with("warning: starting over without the state file "));
-    let second = run(machine.once(&server.url()).env("KILOCLAW_STATE_FILE", &state_file));
+    let second = run(once(&machine, &server.url()).env("KILOCLAW_STATE_FILE", &state_file));
     assert_eq!((second.code, second.stderr.as_str()), (0, ""));
 }
 
 #[test]
 fn a_state_file_that_cannot_be_written_does_not_undo_acceptance() {
-    let server = Server::answering([accepted()]);
+    let server = Server::answering_each([accepted()]);
     let machine = Machine::new();
     let missing = machine.path("missing/state.json");
-    let run = run(machine.once(&server.url()).arg("--state-file").arg(missing));
+    let run = run(once(&machine, &server.url()).arg("--state-file").arg(missing));
     assert_eq!(run.code, 0);
     assert!(run.stderr.starts_with("warning: cannot write the state file "), "{}", run.stderr);
 }
@@ -658,9 +538,9 @@ fn a_state_file_that_cannot_be_written_does_not_undo_acceptance() {
 fn the_supervisor_is_queried_with_the_gateway_token() {
     let status = r#"{"state":"running","pid":42,"uptime":12.5,"restarts":3,
         "lastExit":{"code":1,"signal":null,"at":"2026-01-01T00:00:00.000Z"}}"#;
-    let supervisor = Server::answering([answer("200 OK", "", status)]);
+    let supervisor = Server::answering_each([answer("200 OK", "", status)]);
     let machine = Machine::new();
-    let mut once = machine.once("http://127.0.0.1:1/");
+    let mut once = once(&machine, "http://127.0.0.1:1/");
     let url = format!("http://{}/_kilo/gateway/status", supervisor.address);
     let run = run(once.args(["--dry-run", "--status-url", &url]));
     assert_eq!((run.code, run.stderr.as_str()), (0, ""));
@@ -684,9 +564,9 @@ fn a_supervisor_without_a_valid_status_is_reported_as_unknown() {
         (redirect, "answered 302 Found"),
         (echo, "did not answer with a status"),
     ] {
-        let supervisor = Server::answering([reply]);
+        let supervisor = Server::answering_each([reply]);
         let machine = Machine::new();
-        let mut once = machine.once("http://127.0.0.1:1/");
+        let mut once = once(&machine, "http://127.0.0.1:1/");
         let url = format!("http://{}/", supervisor.address);
         let run = run(once.args(["--dry-run", "--status-url", &url]));
         assert_eq!(run.code, 0);
@@ -702,9 +582,9 @@ fn a_supervisor_without_a_valid_status_is_reported_as_unknown() {
 fn a_state_with_secrets_or_control_characters_is_reported_as_unknown() {
     for state in [&format!("Bearer {GATEWAY_TOKEN}"), GATEWAY_TOKEN, "running\\nWATCHDOG=trigger"] {
         let status = format!(r#"{{"state":"{state}","pid":42,"uptime":-1,"restarts":3.0}}"#);
-        let supervisor = Server::answering([answer("200 OK", "", &status)]);
+        let supervisor = Server::answering_each([answer("200 OK", "", &status)]);
         let machine = Machine::new();
-        let mut once = machine.once("http://127.0.0.1:1/");
+        let mut once = once(&machine, "http://127.0.0.1:1/");
         let url = format!("http://{}/", supervisor.address);
         // `run` asserts that the printed body, which would be sent, has no secrets.
         let run = run(once.args(["--dry-run", "--status-url", &url]));
@@ -771,10 +651,10 @@ fn a_token_that_cannot_be_printed_exits_74() {
 
 #[test]
 fn a_full_standard_output_does_not_prevent_a_check_in() {
-    let server = Server::answering([accepted()]);
+    let server = Server::answering_each([accepted()]);
     let full = File::options().write(true).open("/dev/full").unwrap();
     let machine = Machine::new();
-    assert_eq!(machine.once(&server.url()).stdout(full).status().unwrap().code(), Some(0));
+    assert_eq!(once(&machine, &server.url()).stdout(full).status().unwrap().code(), Some(0));
     assert!(server.requests.recv().unwrap().body.contains("sandbox-1"));
 }
 

@@ -171,7 +171,8 @@ fn a_unit_is_reported_as_systemd_sees_it() {
         ("forking", "running", None, 2, None),
         ("openclaw-gateway", "running", Some(813), 0, Some("")), // a unit of `systemctl --user`
     ] {
-        let source = Source::SystemdUnit(Unit::new(unit).unwrap().asked_with(fixture("systemctl")));
+        let source =
+            Source::SystemdUnit(Unit::new(unit).unwrap().with_systemctl(fixture("systemctl")));
         let (readings, warnings) =
             collect(&mut collector("fly", source), None, Instant::now(), None);
         let ProcessHealth::Known(status) = readings.process else { panic!("{unit}: {warnings:?}") };
@@ -192,7 +193,8 @@ fn an_unreadable_unit_is_unknown_with_a_reason() {
         ("no-bus", "failed: exit status: 1: Failed to connect to bus: Host is down"),
     ];
     for (unit, reason) in reasons {
-        let source = Source::SystemdUnit(Unit::new(unit).unwrap().asked_with(fixture("systemctl")));
+        let source =
+            Source::SystemdUnit(Unit::new(unit).unwrap().with_systemctl(fixture("systemctl")));
         let (readings, warnings) =
             collect(&mut collector("fly", source), None, Instant::now(), None);
         assert_eq!(readings.process, ProcessHealth::Unknown);
@@ -200,7 +202,7 @@ fn an_unreadable_unit_is_unknown_with_a_reason() {
         assert!(warnings[0].contains("reporting `unknown`"), "{warnings:?}");
         assert!(warnings[0].contains(reason), "{warnings:?}");
     }
-    let source = Unit::new("a").unwrap().asked_with("/does/not/exist");
+    let source = Unit::new("a").unwrap().with_systemctl("/does/not/exist");
     let mut collector = collector("fly", Source::SystemdUnit(source));
     let (readings, warnings) = collect(&mut collector, None, Instant::now(), None);
     assert_eq!(readings.process, ProcessHealth::Unknown);
@@ -293,7 +295,7 @@ fn a_passed_deadline_queries_nothing_but_keeps_cached_readings() {
     let (readings, warnings) = collect(&mut known, Some(supervised(0, 2.0)), now, Some(now));
     assert!(readings.openclaw.is_some() && warnings.is_empty(), "{warnings:?}");
 
-    let unit = Unit::new("running").unwrap().asked_with(fixture("systemctl"));
+    let unit = Unit::new("running").unwrap().with_systemctl(fixture("systemctl"));
     let mut unit = collector("fly", Source::SystemdUnit(unit));
     let (readings, warnings) = collect(&mut unit, None, now, Some(now));
     assert_eq!(readings.process, ProcessHealth::Unknown);

@@ -184,7 +184,7 @@ fn an_agent_ends_without_a_command_that_it_may_not_signal() {
     let pid = agent.line("pid ").split_whitespace().last().unwrap().to_owned();
     agent.signal(Signal::TERM);
     server.check_in(|check_in| check_in["supervisorState"] == "shutting_down");
-    agent.line("the command cannot be ended");
+    agent.line("cannot kill the command");
     agent.line("ended");
     assert!(is_there(&pid), "it was not this test's subject");
     let pid = Pid::from_raw(pid.parse().unwrap()).unwrap();

@@ -40,7 +40,7 @@ pub fn jwks(data: &[u8]) {
         };
         let url = usize::from(what >> 7);
         if what.is_multiple_of(2) {
-            ask(&mut keys, &mut history, url, which % 8, now);
+            look_up(&mut keys, &mut history, url, which % 8, now);
         } else {
             settle(&mut keys, &mut history, url, (what & 4 == 0).then_some(which), now);
         }
@@ -51,7 +51,7 @@ fn key(kid: u8) -> Key {
     Key { kid: kid.to_string(), n: format!("n{kid}"), e: "AQAB".to_owned() }
 }
 
-fn ask(keys: &mut KeySet, history: &mut History, url: usize, kid: u8, now: Milliseconds) {
+fn look_up(keys: &mut KeySet, history: &mut History, url: usize, kid: u8, now: Milliseconds) {
     if history.url != Some(url) {
         *history = History { url: Some(url), ..History::default() };
     }

@@ -65,7 +65,7 @@ fn fleet() -> BTreeMap<String, Table> {
 }
 
 /// Runs a query; asserts that the answer contains no point outside every possible time range.
-fn ask(sql: &str) -> String {
+fn run_query(sql: &str) -> String {
     is_bounded(sql);
     let query = Query::parse(sql, &Limits::default());
     let answer = query.and_then(|query| query.run(&*FLEET, 0)?.write(Format::Json));
@@ -97,7 +97,7 @@ fn is_bounded(sql: &str) {
 fn reply(report: &mut dyn Report, only: Option<&str>) -> Option<Value> {
     let mut queries = report.queries();
     loop {
-        let answers: Vec<_> = queries.iter().map(|sql| ask(sql)).collect();
+        let answers: Vec<_> = queries.iter().map(|sql| run_query(sql)).collect();
         for (id, n) in IDS.iter().zip(0..).filter(|(id, _)| only.is_some_and(|only| only != **id)) {
             assert!(
                 !answers.iter().any(|answer| answer.contains(&format!("#{n}#"))),
@@ -127,30 +127,30 @@ pub fn parameters(data: &[u8]) {
     let sandbox = lines.next().unwrap_or_default();
     let pairs: Vec<_> = lines.map(pair).collect();
     let parameters = Parameters::new(pairs.clone());
-    let asked = QueryScope { now: Time(NOW), only };
+    let scope = QueryScope { now: Time(NOW), only };
 
     type Made<'a> = Result<Box<dyn Report + 'a>, InvalidParameter>;
     fn made<'a, R: Report + 'a>(report: Result<R, InvalidParameter>) -> Made<'a> {
         report.map(|report| Box::new(report) as Box<dyn Report + 'a>)
     }
     let reports = [
-        (only, made(FleetReport::new(&parameters, asked))),
-        (only, made(IncidentsReport::new(&parameters, asked))),
-        (Some(sandbox), made(SandboxReport::new(sandbox, &parameters, asked.now))),
-        (Some(sandbox), made(HistoryReport::new(sandbox, &parameters, asked.now))),
+        (only, made(FleetReport::new(&parameters, scope))),
+        (only, made(IncidentsReport::new(&parameters, scope))),
+        (Some(sandbox), made(SandboxReport::new(sandbox, &parameters, scope.now))),
+        (Some(sandbox), made(HistoryReport::new(sandbox, &parameters, scope.now))),
     ];
     for (only, report) in reports {
         match report {
             Ok(mut report) => drop(reply(&mut *report, only)),
-            Err(invalid) => is_told(&invalid, &pairs, sandbox),
+            Err(invalid) => check_refusal(&invalid, &pairs, sandbox),
         }
     }
-    match SandboxesReport::new(&parameters, asked) {
+    match SandboxesReport::new(&parameters, scope) {
         Ok(mut report) => {
             let found = reply(&mut report, only).unwrap_or_default();
-            listing(&pairs, asked, &found);
+            listing(&pairs, scope, &found);
         }
-        Err(invalid) => is_told(&invalid, &pairs, sandbox),
+        Err(invalid) => check_refusal(&invalid, &pairs, sandbox),
     }
 }
 
@@ -163,7 +163,7 @@ fn pair(line: &str) -> (String, String) {
 }
 
 /// A refusal names a parameter of the request or the path, and its length is bounded, whatever the parameter.
-fn is_told(invalid: &InvalidParameter, pairs: &[(String, String)], sandbox: &str) {
+fn check_refusal(invalid: &InvalidParameter, pairs: &[(String, String)], sandbox: &str) {
     let is_there = pairs.iter().any(|(name, _)| name.starts_with(&invalid.name));
     let is_path = invalid.name == "sandboxId" && !(1..=96).contains(&sandbox.len());
     assert!(is_there || is_path, "{invalid}");
@@ -171,17 +171,17 @@ fn is_told(invalid: &InvalidParameter, pairs: &[(String, String)], sandbox: &str
 }
 
 /// A filtered list equals the unfiltered list, filtered here.
-fn listing(pairs: &[(String, String)], asked: QueryScope<'_>, found: &Value) {
+fn listing(pairs: &[(String, String)], scope: QueryScope<'_>, found: &Value) {
     let get = |name: &str| pairs.iter().find(|(found, _)| found == name).map(|(_, value)| &**value);
     if ["cursor", "limit"].into_iter().any(|name| get(name).is_some()) {
         return;
     }
     let spans = ["window", "silent_after"];
     let spans = pairs.iter().filter(|(name, _)| spans.contains(&&**name)).cloned();
-    let Ok(mut report) = SandboxesReport::new(&Parameters::new(spans), asked) else {
+    let Ok(mut report) = SandboxesReport::new(&Parameters::new(spans), scope) else {
         panic!("{pairs:?}")
     };
-    let all = reply(&mut report, asked.only).unwrap_or_default();
+    let all = reply(&mut report, scope.only).unwrap_or_default();
     let text = |sandbox: &Value, name: &str| sandbox[name].as_str().unwrap_or_default().to_owned();
     let is_wanted = |sandbox: &&Value| {
         let equals = |parameter, columns: &[&str]| {
@@ -208,15 +208,15 @@ fn listing(pairs: &[(String, String)], asked: QueryScope<'_>, found: &Value) {
 pub fn answers(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let lines: Vec<_> = text.split('\n').map(str::to_owned).collect();
-    let (none, asked) = (Parameters::new([]), QueryScope { now: Time(NOW), only: None });
-    let only = QueryScope { only: Some("a"), ..asked };
+    let (none, scope) = (Parameters::new([]), QueryScope { now: Time(NOW), only: None });
+    let one = QueryScope { only: Some("a"), ..scope };
     let made = (
-        FleetReport::new(&none, asked),
-        SandboxesReport::new(&Parameters::new([pair("sort=-load"), pair("limit=1")]), asked),
-        SandboxReport::new("a", &none, asked.now),
-        HistoryReport::new("a", &none, asked.now),
-        IncidentsReport::new(&none, asked),
-        IncidentsReport::new(&none, only),
+        FleetReport::new(&none, scope),
+        SandboxesReport::new(&Parameters::new([pair("sort=-load"), pair("limit=1")]), scope),
+        SandboxReport::new("a", &none, scope.now),
+        HistoryReport::new("a", &none, scope.now),
+        IncidentsReport::new(&none, scope),
+        IncidentsReport::new(&none, one),
     );
     let (
         Ok(mut fleet),
@@ -262,8 +262,8 @@ pub fn answers(data: &[u8]) {
     if let Some(next) = page.ok().and_then(|page| page.next) {
         let next = [("sort", "-load".to_owned()), ("cursor", next)];
         let pairs = next.map(|(name, value)| (name.to_owned(), value));
-        match SandboxesReport::new(&Parameters::new(pairs), asked) {
-            Ok(report) => report.queries().iter().for_each(|sql| drop(ask(sql))),
+        match SandboxesReport::new(&Parameters::new(pairs), scope) {
+            Ok(report) => report.queries().iter().for_each(|sql| drop(run_query(sql))),
             Err(invalid) => panic!("{invalid}"),
         }
     }

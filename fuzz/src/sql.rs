@@ -1,9 +1,9 @@
-//! The SQL dialect: any text is a query or an error at a place in the text; any query has an answer or an error.
+//! The SQL dialect: any text is a query or an error at a place in the text; any query has a result or an error.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use aesql::{Answer, Error, Format, Limits, Query, Table};
+use aesql::{Error, Format, Limits, Query, QueryResult, Table};
 use proptest::strategy::{BoxedStrategy, Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::Value;
@@ -39,13 +39,13 @@ pub fn parse(data: &[u8]) {
     }
 }
 
-/// Any text: a query has an answer in every format, or an error.
+/// Any text: a query has a result in every format, or an error.
 pub fn evaluate(data: &[u8]) {
     let sql = String::from_utf8_lossy(data);
     let Ok(queries) = Query::parse_all(&sql, &LIMITS) else { return };
     for query in queries.into_iter().flatten() {
         match query.run(&*TABLES, NOW_MS) {
-            Ok(answer) => is_written(&answer),
+            Ok(result) => is_written(&result),
             Err(error) => is_inside(&sql, &error),
         }
     }
@@ -74,10 +74,10 @@ fn is_inside(sql: &str, error: &Error) {
 }
 
 /// Every format has every row, and JSON is valid.
-fn is_written(answer: &Answer) {
-    let rows = answer.rows();
+fn is_written(result: &QueryResult) {
+    let rows = result.rows();
     let json = |text: &str| serde_json::from_str::<Value>(text);
-    if let Ok(text) = answer.write(Format::Json) {
+    if let Ok(text) = result.write(Format::Json) {
         let value = json(&text);
         assert!(value.is_ok(), "{text}");
         let Ok(value) = value else { return };
@@ -86,11 +86,11 @@ fn is_written(answer: &Answer) {
         assert!(number("rows_before_limit_at_least") >= Some(rows as u64));
         assert_eq!(value.get("data").and_then(Value::as_array).map(Vec::len), Some(rows));
     }
-    if let Ok(text) = answer.write(Format::JsonEachRow) {
+    if let Ok(text) = result.write(Format::JsonEachRow) {
         assert_eq!(text.lines().count(), rows);
         assert!(text.lines().all(|line| json(line).is_ok_and(|row| row.is_object())), "{text}");
     }
-    if let Ok(text) = answer.write(Format::TabSeparated) {
+    if let Ok(text) = result.write(Format::TabSeparated) {
         assert_eq!(text.split_terminator('\n').count(), rows, "{text}");
         let mut tabs = text.split_terminator('\n').map(|line| line.matches('\t').count());
         let first = tabs.next();

@@ -24,7 +24,6 @@ pub struct Policy {
     patience: Duration,
     /// When check-ins began to fail.
     failing_since: Option<Instant>,
-    /// The last alert.
     last: Option<Instant>,
     /// The last alert of each code within [`SAME_CODE`]. With one per [`ANY_CODE`], these are at most 24 failures and a panic.
     by_code: BTreeMap<String, Instant>,
@@ -82,7 +81,7 @@ mod tests {
         start: Instant,
         now: Instant,
         failures: u64,
-        /// When there was an alert, in minutes since the start.
+        /// The alerts, with their times in minutes since the start.
         alerts: Vec<(u64, String)>,
     }
 
@@ -101,7 +100,7 @@ mod tests {
             }
         }
 
-        /// Fails every five minutes for so long.
+        /// Fails every five minutes for `duration`.
         fn fail_for(&mut self, duration: Duration, code: impl Fn(u64) -> String) {
             let end = self.now + duration;
             while self.now < end {
@@ -116,14 +115,14 @@ mod tests {
     }
 
     #[test]
-    fn the_third_failure_in_a_row_is_an_alert_and_the_next_is_a_day_later() {
+    fn alerts_on_the_third_failure_in_a_row_and_again_a_day_later() {
         let mut world = World::new();
         world.fail_for(Duration::from_hours(48), |_| "timeout".to_owned());
         assert_eq!(world.alerts(), [(10, "timeout"), (24 * 60 + 10, "timeout")]);
     }
 
     #[test]
-    fn failures_that_are_made_up_for_are_no_alert() {
+    fn two_failures_before_a_success_cause_no_alert() {
         let mut world = World::new();
         for _ in 0..100 {
             world.failures = 0;
@@ -133,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn quick_tries_are_no_alert_before_an_interval_is_over() {
+    fn quick_retries_cause_no_alert_within_an_interval() {
         let mut world = World::new();
         for seconds in [0, 5, 10, 20, 40, 80, 140] {
             world.now += Duration::from_secs(seconds);
@@ -143,7 +142,7 @@ mod tests {
         world.now += Duration::from_secs(5);
         world.fail("connection_refused");
         assert_eq!(world.alerts(), [(5, "connection_refused")]);
-        // The next row of failures has its own beginning, and its code its own day.
+        // The next series of failures starts its own interval and its own day.
         world.now += Duration::from_hours(24);
         world.failures = 0;
         for _ in 0..3 {
@@ -153,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn another_code_is_another_alert_but_only_an_hour_later() {
+    fn another_code_causes_an_alert_an_hour_later() {
         let mut world = World::new();
         world.fail_for(2 * INTERVAL, |_| "timeout".to_owned());
         world.fail_for(INTERVAL, |_| "timeout".to_owned());
@@ -164,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_with_ever_new_codes_makes_an_alert_an_hour_and_no_more_memory() {
+    fn ever_new_codes_cause_one_alert_an_hour_and_bounded_memory() {
         let mut world = World::new();
         world.fail_for(Duration::from_hours(24 * 10), |n| format!("code_{n}"));
         assert_eq!(world.alerts.len(), 240);
@@ -172,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_an_alert_at_once_and_the_failures_that_it_makes_are_not_another() {
+    fn a_panic_causes_an_alert_at_once_and_its_failures_cause_none() {
         let mut world = World::new();
         world.fail_for(3 * INTERVAL, |_| "timeout".to_owned());
         assert_eq!(world.alerts.len(), 1);
@@ -185,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_did_not_get_through_is_tried_again_an_hour_later() {
+    fn an_unsent_alert_is_retried_an_hour_later() {
         let mut world = World::new();
         world.fail_for(3 * INTERVAL, |_| "timeout".to_owned());
         world.policy.not_sent("timeout");

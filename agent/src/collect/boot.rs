@@ -62,7 +62,7 @@ mod tests {
     const BOOT: &str = "192c5281-bf1e-4712-86d7-3448f8fb3f2d";
 
     #[test]
-    fn what_can_be_read_identifies_the_life() {
+    fn combines_the_readable_parts() {
         let root = tempfile::tempdir().unwrap();
         let path = |name: &str| root.path().join(name);
         assert_eq!(read(root.path()), None);
@@ -77,14 +77,14 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_has_an_epoch_that_stays() {
+    fn the_boot_of_this_machine_is_stable() {
         let boot = read(Path::new("/proc"));
         assert!(boot.is_some());
         assert_eq!(read(Path::new("/proc")), boot);
     }
 
     #[test]
-    fn what_is_no_id_is_left_out() {
+    fn an_invalid_id_is_left_out() {
         assert_eq!(parse_boot_id(&format!("{BOOT}\n")), Some(BOOT));
         for text in [
             "",
@@ -110,7 +110,7 @@ mod tests {
         }
 
         #[test]
-        fn an_id_is_taken_as_it_is(id in "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}") {
+        fn a_valid_boot_id_is_unchanged(id in "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}") {
             let text = format!("{id}\n");
             prop_assert_eq!(parse_boot_id(&text), Some(id.as_str()));
         }

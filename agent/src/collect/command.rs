@@ -44,7 +44,6 @@ pub enum CommandError {
 /// Only output before its end counts. It runs in its own process group, which is killed at its end, so processes that it
 /// left behind neither delay the result nor remain. Those that left the group may remain, but no thread or descriptor waits
 /// for them. If the agent is killed, so is the command.
-/// meanwhile, so is the command.
 pub fn output(
     children: &Children,
     command: &Command,
@@ -70,9 +69,9 @@ pub fn output(
         Some(status) if status.success() => Ok(output.text),
         Some(status) => {
             // Some programs print errors to standard output.
-            let said = [errors.telling_line(), output.telling_line()];
-            let said = said.into_iter().find(|line| !line.is_empty()).unwrap_or_default();
-            Err(CommandError::Failed(status, said))
+            let lines = [errors.most_useful_line(), output.most_useful_line()];
+            let message = lines.into_iter().find(|line| !line.is_empty()).unwrap_or_default();
+            Err(CommandError::Failed(status, message))
         }
         None => Err(CommandError::TimedOut(timeout)),
     }
@@ -155,15 +154,15 @@ impl Output {
         Ok(())
     }
 
-    fn telling_line(&self) -> String {
-        telling_line(&String::from_utf8_lossy(&self.text))
+    fn most_useful_line(&self) -> String {
+        most_useful_line(&String::from_utf8_lossy(&self.text))
     }
 }
 
 /// The line with the error: the first one with a word such as `Error:`, as Node and Python print among the lines of a
 /// trace; else the first one that is not blank.
 #[must_use]
-pub fn telling_line(text: &str) -> String {
+pub fn most_useful_line(text: &str) -> String {
     let is_error = |word: &str| word.trim_end_matches(':').to_ascii_lowercase().ends_with("error");
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let first = lines.clone().next();
@@ -189,19 +188,19 @@ mod tests {
     }
 
     #[test]
-    fn takes_what_a_command_prints() {
+    fn returns_the_output_of_a_command() {
         assert_eq!(run(&mut sh("echo 2026.3.13"), AMPLE).unwrap(), b"2026.3.13\n");
-        // Written long after the first look, and in pieces.
+        // Written in pieces, long after the first read.
         let pieces = "printf 2026; sleep 0.1; printf .3.13; exec >&-; sleep 0.1";
         assert_eq!(run(&mut sh(pieces), AMPLE).unwrap(), b"2026.3.13");
     }
 
     #[test]
-    fn a_command_sees_what_it_needs_of_the_environment() {
+    fn a_command_inherits_only_the_listed_environment_variables() {
         let output = String::from_utf8(run(&mut sh("env"), AMPLE).unwrap()).unwrap();
         let names: Vec<_> = output.lines().filter_map(|line| line.split_once('=')).collect();
         assert!(names.iter().any(|&(name, _)| name == "PATH"), "{output}");
-        // Of all that cargo and the user have set.
+        // None of the other variables that cargo and the user have set.
         let of_the_shell = ["PWD", "OLDPWD", "SHLVL", "_"];
         for (name, _) in names {
             let needed = env_vars::FOR_PROBES.contains(&name) || name == env_vars::NO_RESPAWN;
@@ -216,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_fails_is_not_believed_and_quoted() {
+    fn the_output_of_a_failed_command_is_quoted_in_the_error() {
         let error = run(&mut sh("exit 3"), AMPLE).unwrap_err();
         assert_eq!(error.to_string(), "failed: exit status: 3");
         let error = run(&mut sh("echo 2026.3.13; exit 3"), AMPLE).unwrap_err();
@@ -226,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_that_matters_is_quoted() {
+    fn the_line_with_the_error_is_quoted() {
         let node = "node:internal/modules/cjs/loader:1228\n  throw err;\n  ^\n\n\
                     Error: Cannot find module '/opt/openclaw.mjs'\n    at Module._resolve\n\n\
                     Node.js v22.1.0\n";
@@ -239,9 +238,9 @@ mod tests {
             ("\nsh: 1: openclaw: not found\n", "sh: 1: openclaw: not found"),
             (" \n", ""),
         ] {
-            assert_eq!(telling_line(text), line);
+            assert_eq!(most_useful_line(text), line);
         }
-        // Behind a source line that is a whole program.
+        // After a source line of 300 kB, as in a minified program.
         let script =
             "head -c 300000 /dev/zero | tr '\\0' x >&2; printf '\nTypeError: b\n' >&2; exit 1";
         let error = run(&mut sh(script), AMPLE).unwrap_err();
@@ -251,14 +250,14 @@ mod tests {
     }
 
     #[test]
-    fn warnings_cost_nothing_however_long() {
+    fn long_warnings_do_not_affect_the_output() {
         let script = "head -c 300000 /dev/zero >&2; echo 2026.3.13";
         assert_eq!(run(&mut sh(script), AMPLE).unwrap(), b"2026.3.13\n");
     }
 
     #[test]
-    fn a_command_that_hangs_is_killed_with_all_that_it_started() {
-        // Would `sleep` survive its shell, it would keep the fifo open, and `cat` would not end.
+    fn a_hung_command_is_killed_with_its_descendants() {
+        // If `sleep` survived its shell, it would keep the FIFO open, and `cat` would not end.
         let directory = tempfile::tempdir().unwrap();
         let fifo = directory.path().join("fifo");
         assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
@@ -272,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_behind_neither_delays_the_answer_nor_is_waited_for() {
+    fn background_processes_do_not_delay_the_result() {
         for script in ["sleep 600 & echo 2026.3.13", "setsid sleep 20 & echo 2026.3.13"] {
             let started = Instant::now();
             assert_eq!(run(&mut sh(script), AMPLE).unwrap(), b"2026.3.13\n", "{script}");
@@ -281,8 +280,8 @@ mod tests {
     }
 
     #[test]
-    fn neither_threads_nor_descriptors_add_up() {
-        // `setsid` takes what it starts out of the group, and that keeps both outputs open.
+    fn timeouts_leak_neither_threads_nor_descriptors() {
+        // `setsid` moves `sleep` out of the process group, where it keeps both outputs open.
         let hangs = || run(&mut sh("setsid sleep 20 & wait"), Duration::from_millis(50));
         let count = |what: &str| std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
         assert!(matches!(hangs(), Err(CommandError::TimedOut(_))));
@@ -291,12 +290,12 @@ mod tests {
             assert!(matches!(hangs(), Err(CommandError::TimedOut(_))));
         }
         let after = (count("task"), count("fd"));
-        // Other tests come and go meanwhile, each with a thread and a few descriptors.
+        // Other tests run meanwhile, each with a thread and a few descriptors.
         assert!(after.0 < before.0 + 15 && after.1 < before.1 + 30, "{before:?} {after:?}");
     }
 
     #[test]
-    fn a_command_that_prints_without_end_is_cut_off() {
+    fn endless_output_is_cut_off() {
         assert!(matches!(run(&mut sh("exec yes"), AMPLE), Err(CommandError::Failed(..))));
         let error = run(&mut sh("exec yes >&2"), Duration::from_millis(300)).unwrap_err();
         assert!(matches!(error, CommandError::TimedOut(_)));

@@ -6,7 +6,7 @@ use std::path::Path;
 use procfs_core::{FromRead, LoadAverage};
 
 #[derive(Debug, thiserror::Error)]
-pub enum LoadError {
+pub enum LoadAverageError {
     /// The file is missing or unreadable.
     #[error("{0}")]
     Read(#[from] std::io::Error),
@@ -19,17 +19,17 @@ pub enum LoadError {
 }
 
 /// Reads the load: runnable tasks, averaged over 5 minutes.
-pub fn read(proc_root: &Path) -> Result<f64, LoadError> {
+pub fn read(proc_root: &Path) -> Result<f64, LoadAverageError> {
     parse(&fs::read_to_string(proc_root.join("loadavg"))?)
 }
 
 /// Parses the 5-minute figure of `0.50 0.07 1.42 3/4280 2496732`.
-pub fn parse(text: &str) -> Result<f64, LoadError> {
+pub fn parse(text: &str) -> Result<f64, LoadAverageError> {
     // The parser's own errors speak of bugs in it.
-    let load = LoadAverage::from_read(text.as_bytes()).map_err(|_| LoadError::Parse)?;
+    let load = LoadAverage::from_read(text.as_bytes()).map_err(|_| LoadAverageError::Parse)?;
     let load = f64::from(load.five);
     if !load.is_finite() || load < 0.0 {
-        return Err(LoadError::OutOfRange);
+        return Err(LoadAverageError::OutOfRange);
     }
     // The kernel prints hundredths, and the parser returns f32; as f64, 0.07 would be 0.07000000029802322.
     Ok((load * 100.0).round() / 100.0)
@@ -42,14 +42,14 @@ mod tests {
     use super::*;
 
     #[test]
-    #[expect(clippy::float_cmp, reason = "the very number that the text says is the claim")]
-    fn takes_the_five_minute_figure_as_printed() {
+    #[expect(clippy::float_cmp, reason = "the parsed number is exact")]
+    fn reads_the_five_minute_average_as_printed() {
         assert_eq!(parse("0.50 0.07 1.42 3/4280 2496732\n").unwrap(), 0.07);
         assert_eq!(parse("1.00 1234.56 0.00 1/2 3\n").unwrap(), 1234.56);
     }
 
     #[test]
-    fn what_is_no_load_is_an_error() {
+    fn an_invalid_load_is_an_error() {
         let long = format!("0 {} 0 1/2 3", "9".repeat(400));
         for text in [
             "",
@@ -69,12 +69,12 @@ mod tests {
     #[test]
     fn a_missing_file_is_an_error() {
         let root = tempfile::tempdir().unwrap();
-        assert!(matches!(read(root.path()), Err(LoadError::Read(_))));
+        assert!(matches!(read(root.path()), Err(LoadAverageError::Read(_))));
     }
 
     proptest! {
         #[test]
-        fn never_panics_and_never_yields_what_the_contract_refuses(text: String) {
+        fn never_panics_and_returns_only_valid_loads(text: String) {
             if let Ok(load) = parse(&text) {
                 prop_assert!(load.is_finite() && load >= 0.0);
             }

@@ -203,7 +203,7 @@ Inter-|   Receive                                                |  Transmit
     }
 
     #[test]
-    fn reads_below_the_root_that_it_is_given() {
+    fn reads_below_the_given_root() {
         let root = tempfile::tempdir().unwrap();
         assert!(matches!(read(root.path()), Err(NetworkError::Read(_))));
         fs::create_dir(root.path().join("net")).unwrap();
@@ -217,7 +217,7 @@ Inter-|   Receive                                                |  Transmit
     }
 
     #[test]
-    fn what_is_no_list_is_an_error_and_not_an_empty_machine() {
+    fn an_invalid_list_is_an_error_and_not_an_empty_one() {
         for text in ["", "\n", "garbage", "garbage\ngarbage\n", "a\nb\nc\n"] {
             assert!(matches!(parse(text), Err(NetworkError::Parse)), "{text:?}");
         }
@@ -228,7 +228,7 @@ Inter-|   Receive                                                |  Transmit
     }
 
     #[test]
-    fn a_name_ends_at_the_last_colon() {
+    fn an_interface_name_ends_at_the_last_colon() {
         for (line, name, bytes_in) in [
             ("eth0: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16", "eth0", 1),
             ("eth0:1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16", "eth0:1", 1),
@@ -240,7 +240,7 @@ Inter-|   Receive                                                |  Transmit
     }
 
     #[test]
-    fn eth0_alone_counts_where_there_is_one() {
+    fn by_default_only_eth0_counts() {
         assert_eq!(counted(&[], &counters(&["docker0", "eth0", "lo"])), ["eth0"]);
     }
 
@@ -250,15 +250,15 @@ Inter-|   Receive                                                |  Transmit
     }
 
     #[test]
-    fn those_that_were_asked_for_count_even_loopback() {
+    fn named_interfaces_count_even_loopback() {
         let counters = counters(&["eth0", "lo", "wg0"]);
         assert_eq!(counted(&["lo", "wg0", "gone"], &counters), ["lo", "wg0"]);
     }
 
     #[test]
-    fn what_is_left_out_never_counts() {
+    fn an_excluded_interface_never_counts() {
         let machine = counters(&["docker0", "eth0", "lo", "veth1", "veth2"]);
-        // The default choice is made among the rest.
+        // The default applies to the remaining interfaces.
         assert_eq!(counted(&["!docker0"], &machine), ["eth0"]);
         assert_eq!(counted(&["!eth0"], &machine), ["docker0", "veth1", "veth2"]);
         assert_eq!(counted(&["!eth*", "!veth*"], &machine), ["docker0"]);
@@ -271,7 +271,7 @@ Inter-|   Receive                                                |  Transmit
     }
 
     #[test]
-    fn what_was_named_and_is_not_there_is_missing() {
+    fn named_interfaces_that_do_not_exist_are_missing() {
         let machine = counters(&["eth0", "lo"]);
         let missing = |names: &[&str]| -> Vec<String> {
             let interfaces = Interfaces::new(names).unwrap();
@@ -282,7 +282,7 @@ Inter-|   Receive                                                |  Transmit
     }
 
     #[test]
-    fn a_choice_is_checked_and_the_flag_named() {
+    fn an_invalid_selection_is_an_error_that_names_the_flag() {
         for name in
             ["eth0", "!eth0", "eth0.100", "eth0:1", "a23456789012345", "a23456789012345*", "*"]
         {
@@ -310,7 +310,7 @@ Inter-|   Receive                                                |  Transmit
     }
 
     #[test]
-    fn a_choice_is_told_as_it_works() {
+    fn a_selection_is_displayed_with_its_default() {
         let shown = |names: &[&str]| Interfaces::new(names).unwrap().to_string();
         assert_eq!(shown(&[]), "eth0 if there is one, else all but lo");
         assert_eq!(shown(&["wg0", "eth*"]), "wg0, eth*");

@@ -95,7 +95,7 @@ fn is_a_limit(error: &io::Error) -> bool {
 pub fn probe(program: &OsStr, children: &Children) -> Result<Version, ProbeError> {
     let output = command::output(children, Command::new(program).arg("--version"), TIMEOUT)?;
     let output = String::from_utf8_lossy(&output);
-    parse(&output).ok_or_else(|| ProbeError::NotAVersion(command::telling_line(&output)))
+    parse(&output).ok_or_else(|| ProbeError::NotAVersion(command::most_useful_line(&output)))
 }
 
 /// Identifies a file of the program: device, inode, and the time of the last change, which package managers do not set.
@@ -134,7 +134,6 @@ pub struct VersionCache {
 /// The result for a check-in.
 #[derive(Debug)]
 pub struct Known {
-    /// The version.
     pub version: Option<Version>,
     /// Why the last attempt failed, if there was one now.
     pub error: Option<ProbeError>,
@@ -297,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_is_told_from_a_program_that_is_not_there() {
+    fn hints_distinguish_a_resource_limit_from_a_missing_program() {
         let hint = |errno: Errno| ProbeError::Command(CommandError::Run(errno.into())).hint();
         for errno in [Errno::AGAIN, Errno::MFILE, Errno::NFILE] {
             let hint = hint(errno);
@@ -307,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_is_found_wherever_it_stands() {
+    fn finds_a_version_anywhere_in_the_output() {
         let sha = "9325318d0c992f1e5395a7274f98220ca7999336";
         for (output, commit) in [
             ("\u{1f99e} OpenClaw 2026.3.13 (def5678) \u{2014} The only bot.\n", Some("def5678")),
@@ -325,7 +324,7 @@ mod tests {
             ("2026.3.13 (unknown)", None),
             ("2026.3.13 (def567)", None),
             ("2026.3.13 (def5678) linux", Some("def5678")),
-            // In colours.
+            // With escape sequences.
             ("2026.3.13\u{1b}[0m", None),
             ("\u{1b}[1m\u{1b}[38;5;208mOpenClaw 2026.3.13\u{1b}[0m", None),
             (
@@ -338,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_quite_a_version_is_none() {
+    fn rejects_output_without_a_version() {
         for output in [
             "",
             "\n \n",
@@ -376,7 +375,7 @@ mod tests {
 
     const PROGRAM: Option<Identity> = Some((1, 1, 1, 1));
 
-    /// A probe that must not be run.
+    /// A probe that must not run.
     fn unasked() -> Result<Version, ProbeError> {
         panic!("asked again")
     }
@@ -405,13 +404,13 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_fails_is_run_again_later_each_time() {
+    fn a_failing_program_is_retried_with_backoff() {
         let mut cache = VersionCache::default();
         let start = Instant::now();
         let mut runs = Vec::new();
         for minute in (0..24 * 60).step_by(5) {
             let now = start + Duration::from_mins(minute);
-            // Not at once where the process crashes now and then, either.
+            // A restarted process does not shorten the backoff.
             let known = cache.version(PROGRAM, &known(minute, 1.0), now, || {
                 runs.push(minute);
                 fails()
@@ -425,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn another_program_is_run_at_once_whether_or_not_the_old_one_failed() {
+    fn a_replaced_program_is_run_at_once() {
         let now = Instant::now();
         let mut cache = VersionCache::default();
         let version = |cache: &mut VersionCache, program, probe: fn() -> _| {
@@ -433,7 +432,7 @@ mod tests {
         };
         assert_eq!(version(&mut cache, None, fails), None);
         assert_eq!(version(&mut cache, None, unasked), None);
-        // It was installed, and then updated.
+        // The program is installed, then updated.
         let installed = || prints("1.0")();
         assert_eq!(version(&mut cache, PROGRAM, installed), Some("1.0".to_owned()));
         assert_eq!(version(&mut cache, PROGRAM, unasked), Some("1.0".to_owned()));
@@ -443,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn the_program_is_the_one_that_would_be_run() {
+    fn identity_follows_path_lookup_and_replacement() {
         assert_eq!(identity(OsStr::new("/does/not/exist")), None);
         assert!(identity(OsStr::new("/bin/sh")).is_some());
         assert_eq!(identity(OsStr::new("sh")).is_some(), identity(OsStr::new("/bin/sh")).is_some());
@@ -458,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_not_run_for_lack_of_time_is_run_the_next_time() {
+    fn a_probe_skipped_for_lack_of_time_runs_the_next_time() {
         let mut cache = VersionCache::default();
         let now = Instant::now();
         let first = cache.version(PROGRAM, &known(0, 1.0), now, || Err(ProbeError::NoTime));
@@ -468,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn another_process_is_asked_anew_and_inherits_nothing() {
+    fn a_restarted_process_is_probed_again_without_the_old_version() {
         let now = Instant::now();
         for restarted in [known(1, 400.0), known(0, 3.0)] {
             let mut cache = VersionCache::default();
@@ -484,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_goes_on_keeps_its_version_when_asking_fails() {
+    fn a_running_process_keeps_its_version_when_a_probe_fails() {
         let mut cache = VersionCache::default();
         let start = Instant::now();
         assert!(cache.version(PROGRAM, &known(0, 1.0), start, prints("1.0")).version.is_some());
@@ -492,7 +491,7 @@ mod tests {
         let kept = cache.version(PROGRAM, &known(0, 2.0), later, fails);
         assert_eq!(kept.version, Some(version("1.0", None)));
         assert!(kept.error.is_some());
-        // And it is asked again, not after another six hours.
+        // The next probe follows the retry delay, not another six hours.
         let again = later + FIRST_RETRY;
         assert_eq!(
             cache.version(PROGRAM, &known(0, 3.0), again, prints("1.1")).version,
@@ -501,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_known_process_an_old_version_is_not_reported_when_asking_fails() {
+    fn without_a_known_process_a_failed_probe_discards_the_old_version() {
         let start = Instant::now();
         for process in [ProcessHealth::NotWatched, ProcessHealth::Unknown] {
             let mut cache = VersionCache::default();
@@ -513,13 +512,13 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_without_an_answer_does_not_make_another_process() {
+    fn an_unknown_process_state_does_not_discard_the_version() {
         let mut cache = VersionCache::default();
         let now = Instant::now();
         assert!(cache.version(PROGRAM, &known(0, 1.0), now, prints("1.0")).version.is_some());
         assert!(cache.version(PROGRAM, &ProcessHealth::Unknown, now, unasked).version.is_some());
         assert!(cache.version(PROGRAM, &known(0, 2.0), now, unasked).version.is_some());
-        // It restarted while its state was unknown.
+        // The process restarted while its state was unknown.
         assert!(cache.version(PROGRAM, &ProcessHealth::Unknown, now, unasked).version.is_some());
         assert!(cache.version(PROGRAM, &known(1, 3.0), now, fails).version.is_none());
     }
@@ -531,7 +530,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_believed_is_short_and_printable(
+        fn an_accepted_version_is_short_and_printable(
             output in "(OpenClaw )?[v0-9.a-z+-]{0,80}( [(]?(build_sha=)?[0-9a-f]{0,50}[)]?)?"
         ) {
             if let Some(Version { version, commit }) = parse(&output) {

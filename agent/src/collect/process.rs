@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_exit_is_told_by_code_or_by_the_name_of_the_signal() {
+    fn an_exit_reason_is_a_code_or_the_name_of_a_signal() {
         // As wait(2) encodes them.
         for (status, reason) in [
             (0, "code:0"),
@@ -113,7 +113,7 @@ mod tests {
         assert!(!Status { pid: Some(8), ..later.clone() }.continues(&earlier));
         assert!(!Status { pid: None, ..later.clone() }.continues(&earlier));
         assert!(!Status { restarts: 3, ..later.clone() }.continues(&earlier));
-        // A supervisor that started over.
+        // The supervisor restarted.
         assert!(!Status { restarts: 0, ..later }.continues(&earlier));
     }
 }

@@ -19,7 +19,6 @@ const MAX_WORD_BYTES: usize = 32;
 /// A controller that reports the state of the process.
 #[derive(Clone, Debug)]
 pub struct StatusSource {
-    /// The status URL.
     pub url: Uri,
     /// The `authorization` header; `None` without a gateway token.
     pub authorization: Option<HeaderValue>,
@@ -189,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pid_that_is_none_costs_nothing() {
+    fn an_invalid_pid_is_ignored() {
         for pid in ["null", "-1", "1.5", "\"1\"", "4294967296", "{}"] {
             let answer = format!(r#"{{"state":"stopped","pid":{pid},"uptime":0,"restarts":0}}"#);
             let StatusResponse { status, invalid, .. } = parsed(&answer);
@@ -198,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn one_bad_member_does_not_cost_the_others() {
+    fn an_invalid_member_does_not_affect_the_others() {
         let good = [
             ("state", r#""crashed""#),
             ("uptime", "7"),
@@ -236,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_an_error() {
+    fn a_response_that_is_no_object_is_an_error() {
         for answer in ["", "[]", "7", "<html>", "{"] {
             let error = parse(answer.as_bytes(), &Redactor::default()).unwrap_err();
             assert!(matches!(error, StatusError::Parse(_)), "{answer}");
@@ -244,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_is_a_plain_word_and_no_credential() {
+    fn a_state_is_a_plain_word_without_credentials() {
         let redactor = Redactor::new(["hunter2", "run"].map(Secret::new));
         let state = |text: &str| {
             let answer = serde_json::json!({ "state": text }).to_string();
@@ -273,7 +272,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_passed_on_keeps_the_contract(
+        fn a_parsed_status_satisfies_the_contract(
             state: String,
             number in "-?[0-9]{1,30}([.][0-9]{1,3})?(e[0-9]{1,3})?|null|true",
             signal: String,

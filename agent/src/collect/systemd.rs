@@ -114,7 +114,7 @@ impl Unit {
 
     /// The same unit, read by another program.
     #[must_use]
-    pub fn asked_with(self, systemctl: impl Into<OsString>) -> Self {
+    pub fn with_systemctl(self, systemctl: impl Into<OsString>) -> Self {
         Self { systemctl: systemctl.into(), ..self }
     }
 
@@ -263,12 +263,12 @@ ActiveEnterTimestampMonotonic=5000000
         parse(RUNNING).unwrap().unwrap()
     }
 
-    /// The process that ran ended, and this is before systemd starts it again.
+    /// The process has ended, and systemd has not restarted it yet.
     fn ended(service: &Service, reason: &str) -> Service {
         Service { pid: None, exit_reason: Some(reason.to_owned()), ..service.clone() }
     }
 
-    /// systemd started it again.
+    /// systemd has restarted the process.
     fn restarted(service: &Service) -> Service {
         Service {
             pid: service.pid.map_or(Some(900), |pid| Some(pid + 1)),
@@ -296,7 +296,7 @@ ActiveEnterTimestampMonotonic=5000000
     }
 
     #[test]
-    fn a_name_is_one_unit_and_no_option() {
+    fn a_unit_name_is_neither_a_pattern_nor_an_option() {
         for name in ["openclaw", "openclaw.service", "a@b:c_d-e\\x2d.service", "7up"] {
             assert_eq!(Unit::new(name).unwrap().to_string(), name);
         }
@@ -336,7 +336,7 @@ ActiveEnterTimestampMonotonic=5000000
     }
 
     #[test]
-    fn a_process_that_is_gone_is_not_up() {
+    fn a_process_that_has_ended_has_no_uptime() {
         let status =
             Unit::new("a").unwrap().status(&ended(&running(), "code:1"), Duration::from_mins(1));
         assert!(status.uptime_seconds.abs() < f64::EPSILON);
@@ -344,7 +344,7 @@ ActiveEnterTimestampMonotonic=5000000
     }
 
     #[test]
-    fn states_are_put_into_the_words_of_the_contract() {
+    fn states_map_to_the_words_of_the_contract() {
         for (active, sub, expected) in [
             ("active", "running", "running"),
             ("active", "exited", "stopped"),
@@ -369,7 +369,7 @@ ActiveEnterTimestampMonotonic=5000000
     }
 
     #[test]
-    fn an_end_is_told_by_code_or_by_signal() {
+    fn an_exit_reason_is_a_code_or_a_signal() {
         for (code, status, expected) in [
             ("0", "0", None),
             ("1", "0", Some("code:0")),
@@ -390,7 +390,7 @@ ActiveEnterTimestampMonotonic=5000000
     }
 
     #[test]
-    fn a_unit_whose_file_is_gone_is_what_it_does() {
+    fn a_unit_without_its_file_still_reports_its_state() {
         let shown = with("LoadState", "not-found");
         assert_eq!(parse(&shown).unwrap().unwrap(), running());
         let failed = shown.replace("ActiveState=active", "ActiveState=failed");
@@ -405,7 +405,7 @@ ActiveEnterTimestampMonotonic=5000000
         assert_eq!((service.state, service.pid), ("running", None));
         let status = Unit::new("a").unwrap().status(&service, Duration::from_secs(65));
         assert!((status.uptime_seconds - 60.0).abs() < f64::EPSILON);
-        // One that is done is not up.
+        // An exited service has no uptime.
         let done = shown.replace("SubState=running", "SubState=exited");
         let status = Unit::new("a")
             .unwrap()
@@ -414,8 +414,8 @@ ActiveEnterTimestampMonotonic=5000000
     }
 
     #[test]
-    fn what_is_missing_or_no_number_is_named() {
-        // The last one matters where there is no main process.
+    fn a_missing_or_invalid_property_is_named() {
+        // The last property matters only without a main process.
         let properties = RUNNING.lines().filter_map(|line| line.split('=').next());
         for property in properties.filter(|name| *name != "ActiveEnterTimestampMonotonic") {
             let without: Vec<_> =
@@ -432,13 +432,13 @@ ActiveEnterTimestampMonotonic=5000000
     }
 
     #[test]
-    fn before_any_end_there_is_no_reason_and_on_a_first_look_it_is_not_known() {
+    fn the_exit_reason_is_empty_before_any_restart_and_unknown_on_a_first_reading() {
         assert_eq!(last_exits([&Service { restarts: 0, ..running() }]), [Some(String::new())]);
         assert_eq!(last_exits([&running()]), [None]);
     }
 
     #[test]
-    fn an_end_that_was_seen_is_remembered_while_the_next_process_runs() {
+    fn a_seen_exit_reason_is_kept_while_the_next_process_runs() {
         let (first, reason) = (running(), Some("code:1".to_owned()));
         let crashed = ended(&first, "code:1");
         let second = restarted(&crashed);
@@ -446,21 +446,21 @@ ActiveEnterTimestampMonotonic=5000000
             last_exits([&first, &crashed, &second, &second]),
             [None, reason.clone(), reason.clone(), reason.clone()]
         );
-        // Started by hand, which sets the count back.
+        // A manual start resets the restart count.
         let by_hand = Service { restarts: 0, ..second };
         assert_eq!(last_exits([&crashed, &by_hand]), [reason.clone(), reason]);
     }
 
     #[test]
-    fn an_end_that_was_not_seen_is_not_known() {
+    fn an_unseen_exit_reason_is_unknown() {
         let crashed = ended(&running(), "code:1");
         let second = restarted(&crashed);
         let third = restarted(&second);
-        // Between two looks at running processes.
+        // The exit was between two readings of running processes.
         assert_eq!(last_exits([&crashed, &second, &third])[2], None);
-        // Between an end and a process that is not the next one.
+        // A whole run was between two readings.
         assert_eq!(last_exits([&crashed, &third])[1], None);
-        // Without a restart by systemd.
+        // A manual start, not a restart by systemd.
         let by_hand = Service { restarts: 0, ..third.clone() };
         assert_eq!(last_exits([&crashed, &third, &by_hand])[2], None);
     }

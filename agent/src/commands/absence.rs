@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_url_for_absences_is_beside_that_of_check_ins() {
+    fn the_absence_url_is_derived_from_the_check_in_url() {
         for (check_in, absence) in [
             ("https://h/api/controller/checkin", Some("https://h/api/controller/absence")),
             (

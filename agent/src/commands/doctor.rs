@@ -124,7 +124,7 @@ impl Examination<'_> {
             self.skip_server(report, Name::Configuration);
             return;
         };
-        let (asked, started) = (SystemTime::now(), Instant::now());
+        let (sent_at, started) = (SystemTime::now(), Instant::now());
         let outcome = send_to(target, &url, "", Duration::MAX);
         let took = started.elapsed();
         if let Some(gap) = way(target, &outcome, report) {
@@ -143,7 +143,7 @@ impl Examination<'_> {
         };
         match &outcome {
             Outcome::Unreachable(_) => report.skip(&[Name::Clock], Name::Server),
-            _ => report.put(Name::Clock, server::clock(date, asked, took)),
+            _ => report.put(Name::Clock, server::clock(date, sent_at, took)),
         }
         if failed {
             self.skip_credentials(report, Name::Server);

@@ -30,7 +30,6 @@ struct Status<'a> {
     summary: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     sandbox_id: Option<&'a str>,
-    /// The state file.
     #[serde(skip_serializing_if = "Option::is_none")]
     state_file: Option<&'a Path>,
     /// Why the state file cannot be written; then the rest may be outdated.
@@ -49,7 +48,6 @@ struct Status<'a> {
 enum Verdict {
     /// No agent reports.
     CannotReport,
-    /// The process is unhealthy.
     ProcessUnhealthy,
     Healthy,
 }
@@ -358,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wall_clock_that_is_set_makes_no_agent_hang_and_hides_none_that_does() {
+    fn a_wall_clock_change_neither_causes_nor_hides_a_hang() {
         let (now, uptime) = (SystemTime::now(), Uptime::now());
         let agent = due(now, Some(uptime));
         for wall in [now - 6 * HOUR, now, now + 6 * HOUR] {
@@ -372,14 +370,14 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_from_before_the_uptime_is_assessed_by_the_wall_clock() {
+    fn without_a_recorded_uptime_the_wall_clock_decides() {
         let now = SystemTime::now();
         let agent = due(now, None);
         assert_eq!(late(&agent, now + HOUR, Uptime::now()), HOUR);
     }
 
     #[test]
-    fn an_agent_that_cannot_write_is_not_said_to_hang() {
+    fn an_unwritable_state_file_is_not_reported_as_a_hang() {
         let agent = due(SystemTime::now(), Some(Uptime::now()));
         let (now, full) = (SystemTime::now(), ErrorKind::StorageFull.into());
         let (verdict, summary) = assess(&agent, &observed(HOUR), now, Some(&full));
@@ -389,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_crashes_again_and_again_is_not_well_while_it_is_up() {
+    fn a_process_in_a_crash_loop_is_unhealthy_until_it_is_up_for_30_seconds() {
         let now = SystemTime::now();
         let mut agent = due(now, Some(Uptime::now()));
         for (crashes, up_for, expected) in [
@@ -406,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn the_process_is_up_until_now_and_not_until_it_was_seen() {
+    fn uptime_extends_from_the_last_reading_to_now() {
         let now = SystemTime::now();
         let status = crate::collect::process::Status {
             state: "running".to_owned(),

@@ -53,7 +53,6 @@ pub enum Task {
 pub struct Done {
     /// The unreported counters after the job.
     pub ledger: Ledger,
-    /// The health of the process.
     pub process: ProcessHealth,
     /// The outcome of the check-in, if there was one; or a defect.
     pub outcome: Result<Option<Outcome>, Broken>,

@@ -111,7 +111,7 @@ mod tests {
         jitter_percent: 10,
     };
 
-    /// The delays that follow each of `completions`, and the initial one.
+    /// The initial delay, and the delay after each completion, in seconds.
     fn delays(timing: Timing, seed: u64, completions: &[Completion]) -> Vec<f64> {
         let mut now = Instant::now();
         let mut schedule = Schedule::new(timing, Rng::with_seed(seed), now);
@@ -129,14 +129,14 @@ mod tests {
     }
 
     #[test]
-    fn without_jitter_the_rhythm_is_exact() {
+    fn without_jitter_the_interval_is_exact() {
         let timing = Timing { jitter_percent: 0, ..TIMING };
         let delays = delays(timing, 1, &[Completion::Accepted, Completion::Refused]);
         assert_eq!(delays, [120.0, 300.0, 300.0]);
     }
 
     #[test]
-    fn jitter_uses_all_of_its_range_and_no_more() {
+    fn jitter_covers_exactly_its_range() {
         let all: Vec<_> =
             (0..2_000).map(|seed| delays(TIMING, seed, &[Completion::Accepted])).collect();
         for (index, (low, high)) in [(108.0, 132.0), (270.0, 330.0)].into_iter().enumerate() {
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_under_the_first_backoff_is_the_ceiling() {
+    fn an_interval_below_the_first_backoff_is_the_ceiling() {
         let timing = Timing { interval: Duration::from_secs(2), ..TIMING };
         for seed in 0..200 {
             let delays = delays(timing, seed, &[Completion::TryLater(None); 4]);
@@ -186,18 +186,18 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_not_asked_before_it_wants_nor_by_all_at_once() {
+    fn retry_after_is_honoured_with_jitter_up_to_an_hour() {
         let later = |seconds| [Completion::TryLater(Some(Duration::from_secs(seconds)))];
         let delays_of =
             |seconds| (0..200).map(move |seed| delays(TIMING, seed, &later(seconds))[1]);
         assert!(delays_of(30).all(|delay| (30.0..=35.0).contains(&delay)));
         assert!(delays_of(30).any(|delay| delay > 34.0));
-        // Nobody is made silent for a day.
+        // A server cannot silence agents for a day.
         assert!(delays_of(86_400).all(|delay| (3_600.0..=3_605.0).contains(&delay)));
     }
 
     #[test]
-    fn a_check_in_can_be_brought_forward_but_not_put_off() {
+    fn hasten_brings_a_check_in_forward_and_never_delays_it() {
         let now = Instant::now();
         let mut schedule = Schedule::new(TIMING, Rng::with_seed(1), now);
         schedule.hasten(now);
@@ -209,7 +209,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_rhythm_and_any_answer_make_a_delay_within_bounds(
+        fn delays_stay_within_bounds_for_any_timing_and_completion(
             interval in 1_u32..86_400,
             jitter_percent in 0_u8..=50,
             seed: u64,

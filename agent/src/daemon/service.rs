@@ -250,7 +250,7 @@ impl Service<'_> {
                 None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             let event = match message {
-                Ok(message) => self.take(message),
+                Ok(message) => self.handle_message(message),
                 Err(RecvTimeoutError::Timeout) => Some(Event::Tick),
                 // Unreachable: the signal thread holds a sender.
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -297,7 +297,7 @@ impl Service<'_> {
         quit
     }
 
-    fn take(&mut self, message: Message) -> Option<Event> {
+    fn handle_message(&mut self, message: Message) -> Option<Event> {
         match message {
             Message::Signal(SIGCHLD) => self.look_after_children(),
             Message::Signal(SIGHUP) => self.reload(),
@@ -377,7 +377,7 @@ impl Service<'_> {
                 Some(Event::Suspended(true))
             }
             Standing::Continued => {
-                tracing::info!("the command goes on");
+                tracing::info!("the command resumed");
                 Some(Event::Suspended(false))
             }
             Standing::LeftBehind(orphans) => {
@@ -401,11 +401,11 @@ impl Service<'_> {
     fn give_up(&mut self) -> Vec<Effect> {
         let exit = self.process.as_ref().and_then(SupervisedProcess::exit).cloned();
         if let Some(exit) = exit {
-            tracing::error!("what the command left behind cannot be ended, going on without that");
+            tracing::error!("cannot kill leftover processes; continuing");
             self.process = None;
             self.react(Event::Exited(exit), "the command has ended")
         } else {
-            tracing::error!("the command cannot be ended; is it another user's?");
+            tracing::error!("cannot kill the command; is it another user's?");
             self.react(Event::CannotEnd, "")
         }
     }
@@ -423,7 +423,7 @@ impl Service<'_> {
                     alerts.reloaded(&mut setup.config);
                 }
                 self.setup = Arc::new(setup);
-                tracing::info!("the configuration was read again");
+                tracing::info!("configuration reloaded");
                 Some(Event::Reloaded)
             }
             Err(error) => {
@@ -491,9 +491,12 @@ impl Service<'_> {
             let failures = self.daemon.failures();
             match (self.reported_code.take(), self.agent.last_accepted) {
                 (Some(_), _) => {
-                    tracing::info!(failures, "accepted again, with all that was unreported");
+                    tracing::info!(
+                        failures,
+                        "check-ins are accepted again; nothing is left unreported"
+                    );
                 }
-                (None, None) => tracing::info!("accepted for the first time"),
+                (None, None) => tracing::info!("first check-in accepted"),
                 (None, Some(_)) => tracing::debug!("{summary}"),
             }
             self.agent.last_accepted = Some(Time::new(now));

@@ -34,7 +34,6 @@ pub enum SupervisorState {
     Stopped,
     /// About to start.
     Starting,
-    /// Running.
     Running,
     /// Asked to end for a restart.
     Stopping,
@@ -66,7 +65,6 @@ pub enum Action {
     Spawn,
     /// Send the stop signal.
     Terminate,
-    /// Kill it.
     Kill,
     /// It did not end when killed. Call [`exited`](Supervisor::exited) if only left-behind processes exist, else
     /// [`cannot_end`](Supervisor::cannot_end).
@@ -334,7 +332,7 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    /// A command that is up, and the time at which it came up.
+    /// A running command, and its start time.
     fn running() -> (Supervisor, Instant) {
         let now = Instant::now();
         let mut supervisor = Supervisor::new(0, STOP_TIMEOUT);
@@ -378,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn thirty_seconds_of_health_end_a_backoff() {
+    fn thirty_seconds_of_uptime_end_a_backoff() {
         let (mut supervisor, mut now) = running();
         let mut crash = |up_for: u64| {
             now += seconds(up_for);
@@ -417,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_has_nothing_to_do_does_not_spin() {
+    fn repeated_quick_clean_exits_back_off() {
         let (mut supervisor, now) = running();
         for _ in 0..MAX_QUICK_CLEAN_EXITS {
             assert_eq!(supervisor.exited(exit("code:0"), now), Some(Action::Spawn));
@@ -426,13 +424,13 @@ mod tests {
         assert_eq!(supervisor.exited(exit("code:0"), now), None);
         assert_eq!(supervisor.deadline(), Some(now + seconds(1)));
         assert_eq!(supervisor.tick(now + seconds(1)), Some(Action::Spawn));
-        // One that took its time is trusted again.
+        // A run of a second resets the count.
         supervisor.spawned(42, now + seconds(1));
         assert_eq!(supervisor.exited(exit("code:0"), now + seconds(2)), Some(Action::Spawn));
     }
 
     #[test]
-    fn a_command_that_cannot_be_started_has_crashed_with_code_1() {
+    fn a_command_that_cannot_be_started_counts_as_a_crash_with_code_1() {
         let now = Instant::now();
         let mut supervisor = Supervisor::new(0, STOP_TIMEOUT);
         assert_eq!(supervisor.start(), Action::Spawn);
@@ -449,11 +447,11 @@ mod tests {
     }
 
     #[test]
-    fn shutting_down_asks_then_kills_and_never_starts_again() {
+    fn a_shutdown_terminates_then_kills_and_never_restarts() {
         let (mut supervisor, now) = running();
         assert_eq!(supervisor.shut_down(now), Action::Terminate);
         assert_eq!(supervisor.status(now).state, "shutting_down");
-        // Asked again: the request is passed on, and the deadline stays.
+        // A second request terminates again and keeps the deadline.
         assert_eq!(supervisor.shut_down(now + seconds(4)), Action::Terminate);
         assert_eq!(supervisor.deadline(), Some(now + STOP_TIMEOUT));
         assert_eq!(supervisor.tick(now + STOP_TIMEOUT), Some(Action::Kill));
@@ -466,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn shutting_down_while_it_is_down_is_done_at_once() {
+    fn a_shutdown_while_the_command_is_down_finishes_at_once() {
         let (mut supervisor, now) = running();
         supervisor.exited(exit("code:3"), now);
         assert_eq!(supervisor.shut_down(now), Action::Finish);
@@ -474,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_on_request_stops_first_and_counts() {
+    fn a_requested_restart_terminates_first_and_is_counted() {
         let (mut supervisor, now) = running();
         assert_eq!(supervisor.restart(now), Some(Action::Terminate));
         assert_eq!(supervisor.status(now).state, "stopping");
@@ -486,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_on_request_cuts_a_backoff_short() {
+    fn a_requested_restart_ends_a_backoff() {
         let (mut supervisor, now) = running();
         supervisor.exited(exit("code:3"), now);
         assert_eq!(supervisor.restart(now), Some(Action::Spawn));
@@ -494,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_that_turns_into_a_shutdown_keeps_its_deadline() {
+    fn a_shutdown_during_a_restart_keeps_its_deadline() {
         let (mut supervisor, now) = running();
         assert_eq!(supervisor.restart(now), Some(Action::Terminate));
         assert_eq!(supervisor.shut_down(now + seconds(3)), Action::Terminate);
@@ -503,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_ended_does_not_keep_the_agent() {
+    fn an_unkillable_command_does_not_block_shutdown() {
         let (mut supervisor, now) = running();
         let _ = supervisor.shut_down(now);
         let killed = now + STOP_TIMEOUT;
@@ -516,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_ended_is_not_restarted_and_goes_on() {
+    fn an_unkillable_command_is_not_restarted_and_keeps_running() {
         let (mut supervisor, now) = running();
         let _ = supervisor.restart(now);
         assert_eq!(supervisor.tick(now + STOP_TIMEOUT), Some(Action::Kill));
@@ -527,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_command_leaves_behind_is_ended_before_the_next_start() {
+    fn leftover_processes_are_terminated_before_the_next_start() {
         let (mut supervisor, now) = running();
         supervisor.left_behind(now);
         supervisor.left_behind(now + seconds(5));
@@ -537,14 +535,14 @@ mod tests {
         supervisor.left_behind(now + STOP_TIMEOUT);
         let given_up = now + STOP_TIMEOUT + KILL_GRACE;
         assert_eq!(supervisor.tick(given_up), Some(Action::GiveUp));
-        // It still counts as what it is: a crash.
+        // The exit still counts as a crash.
         assert_eq!(supervisor.exited(exit("code:1"), given_up), None);
         assert_eq!(supervisor.next_start(), Some(given_up + seconds(1)));
         assert_eq!(supervisor.status(given_up).state, "crashed");
     }
 
     #[test]
-    fn a_command_that_a_signal_stopped_does_not_run() {
+    fn a_command_suspended_by_a_signal_is_stopped() {
         let (mut supervisor, now) = running();
         supervisor.suspended(true);
         assert_eq!(supervisor.status(now).state, "stopped");
@@ -553,7 +551,7 @@ mod tests {
     }
 
     #[test]
-    fn the_count_goes_on_from_where_it_was() {
+    fn the_restart_count_continues_from_its_initial_value() {
         let mut supervisor = Supervisor::new(7, STOP_TIMEOUT);
         let _ = supervisor.start();
         let now = Instant::now();

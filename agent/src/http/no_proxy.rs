@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_of_writing_it_is_honoured() {
+    fn every_no_proxy_notation_is_honoured() {
         for (list, inside, outside) in [
             ("*", "example.com", None),
             ("example.com", "EXAMPLE.com", Some("a.example.com")),
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_named_by_its_number() {
+    fn invalid_entries_are_reported_by_number() {
         assert_eq!(
             not_understood("a,10.0.0.0/33,,<local>,b:port,*a*,http://h/,::1"),
             [2, 3, 4, 5, 6]
@@ -143,7 +143,7 @@ mod tests {
         }
 
         #[test]
-        fn a_network_covers_what_shares_its_prefix(a: u32, b: u32, length in 0_u32..=32) {
+        fn a_network_covers_addresses_with_its_prefix(a: u32, b: u32, length in 0_u32..=32) {
             let [a, b] = [a, b].map(std::net::Ipv4Addr::from);
             let mask = u32::MAX.checked_shl(32 - length).unwrap_or(0);
             let same = u32::from(a) & mask == u32::from(b) & mask;

@@ -190,7 +190,6 @@ impl Registry {
 }
 
 impl Child {
-    /// Its process id.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()
@@ -306,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_is_waited_for_with_and_without_a_descriptor() {
+    fn waits_for_an_exit_with_and_without_a_pidfd() {
         for described in [true, false] {
             let mut child = sh(&Children::default(), "exit 7");
             if !described {
@@ -319,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_ends_the_wait_and_a_signal_the_process() {
+    fn a_deadline_ends_the_wait_and_a_signal_ends_the_process() {
         for described in [true, false] {
             let mut child = sh(&Children::default(), "sleep 600");
             if !described {
@@ -331,13 +330,13 @@ mod tests {
             child.signal_group(Signal::KILL);
             let status = child.wait_until(Instant::now() + AMPLE).unwrap().unwrap();
             assert_eq!(status.signal(), Some(9));
-            // Its id may be another's by now.
+            // By now, another process may have its id.
             child.signal_group(Signal::KILL);
         }
     }
 
     #[test]
-    fn what_is_dropped_is_reaped_when_the_next_one_starts() {
+    fn a_dropped_child_is_reaped_when_the_next_one_starts() {
         let children = Children::default();
         let child = sh(&children, "sleep 600");
         let (id, group) = (child.id(), child.pid);
@@ -353,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_somebody_else_reaped_is_an_end() {
+    fn a_child_reaped_elsewhere_has_ended() {
         for described in [true, false] {
             let mut child = sh(&Children::default(), "exit 7");
             if !described {
@@ -361,13 +360,13 @@ mod tests {
             }
             waitpid(Some(child.pid), WaitOptions::empty()).unwrap();
             assert!(child.has_ended());
-            // How it ended, nobody knows.
+            // Its exit status is lost.
             assert!(child.wait_until(Instant::now() + AMPLE).is_err());
         }
     }
 
     #[test]
-    fn a_process_is_read_whatever_it_is_called() {
+    fn parses_stat_whatever_the_process_name() {
         let pid = |pid| Pid::from_raw(pid).unwrap();
         let parse = |stat: &str| Orphan::parse(pid(7), pid(1), stat);
         let orphan = Orphan { pid: pid(7), group: 6, name: "a) (b".to_owned() };
@@ -378,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_started_is_no_child() {
+    fn a_command_that_cannot_be_started_leaves_no_child() {
         let children = Children::default();
         assert!(children.spawn(&mut Command::new("/does/not/exist")).is_err());
         assert!(children.lock().ours.is_empty());

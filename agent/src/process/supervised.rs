@@ -25,8 +25,8 @@ pub struct SupervisedProcess {
     exit: Option<CommandExit>,
     /// Whether its group was asked to end.
     stopping: bool,
-    /// Left-behind processes outside of the group that were asked to end.
-    asked: HashSet<Pid>,
+    /// Left-behind processes outside of the group that got SIGTERM.
+    terminated: HashSet<Pid>,
     /// Whether to kill it.
     killed: bool,
 }
@@ -55,12 +55,11 @@ impl SupervisedProcess {
             children: children.clone(),
             exit: None,
             stopping: false,
-            asked: HashSet::new(),
+            terminated: HashSet::new(),
             killed: false,
         })
     }
 
-    /// Its process id.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -101,8 +100,8 @@ impl SupervisedProcess {
             });
         }
         let group = self.child.id().cast_signed();
-        let (asked, killed) = (&self.asked, self.killed);
-        let is_new = |orphan: &Orphan| orphan.group != group && !asked.contains(&orphan.pid);
+        let (terminated, killed) = (&self.terminated, self.killed);
+        let is_new = |orphan: &Orphan| orphan.group != group && !terminated.contains(&orphan.pid);
         let mut remains = self.signal_remains(|orphan| {
             if killed { Some(Signal::KILL) } else { is_new(orphan).then_some(Signal::TERM) }
         });
@@ -110,7 +109,7 @@ impl SupervisedProcess {
             return Standing::Ended(exit);
         }
         remains.retain(is_new);
-        self.asked.extend(remains.iter().map(|orphan| orphan.pid));
+        self.terminated.extend(remains.iter().map(|orphan| orphan.pid));
         Standing::LeftBehind(remains)
     }
 

@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_beyond_their_bounds_are_sent_as_the_bounds() {
+    fn numbers_out_of_bounds_are_clamped() {
         let config = config();
         let readings = Readings {
             load_avg_5m: Some(1e308),
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_check_in_without_any_reading_keeps_the_contract() {
+    fn a_check_in_without_any_reading_satisfies_the_contract() {
         let config = config();
         for (process, state, reason) in [
             (ProcessHealth::Unknown, "unknown", None),

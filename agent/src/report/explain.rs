@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_told_with_its_reason_and_a_hint() {
+    fn a_refusal_is_explained_with_its_reason_and_a_hint() {
         let response = refusal(Refusal::InvalidBody(InvalidBody::Field(Field::MachineId)));
         assert_eq!(
             outcome(&Outcome::Refused(response), &Redactor::default()),
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn each_wrong_credential_is_told_from_the_other() {
+    fn hints_distinguish_the_two_wrong_credentials() {
         assert!(hint_of_the_server(&refusal(Refusal::WrongApiKey)).contains(env_vars::API_KEY));
         assert!(
             !hint_of_the_server(&refusal(Refusal::WrongApiKey)).contains(env_vars::GATEWAY_TOKEN)
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn what_answers_in_place_of_the_server_never_gets_advice_about_keys() {
+    fn responses_of_a_proxy_or_portal_get_no_hint_about_keys() {
         for status in [200, 202, 301, 302, 401, 403] {
             let hint = hint_of_the_server(&response(StatusCode::from_u16(status).unwrap()));
             assert!(hint.contains(env_vars::CHECKIN_URL), "{status}: {hint}");
@@ -356,7 +356,7 @@ mod tests {
                 assert!(!hint.contains(key), "{status}: {hint}");
             }
         }
-        // A code that the contract does not know is none of the server's.
+        // A code outside the contract does not come from the server.
         for status in [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN] {
             let body = r#"{"error":"Forbidden","code":"waf_blocked"}"#;
             let blocked =
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_without_absences_is_named_as_such() {
+    fn a_server_without_planned_absences_is_reported() {
         let older = |status, code: &str| ErrorResponse {
             refusal: serde_json::from_value(serde_json::json!({ "error": "x", "code": code })).ok(),
             ..response(status)
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_sends_back_is_redacted() {
+    fn values_from_the_server_are_redacted() {
         let echo = |text: &str| Some(format!("you sent hunter2 \x1b[31m {text}"));
         let response = ErrorResponse {
             location: echo("location"),

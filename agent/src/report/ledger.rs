@@ -21,6 +21,7 @@ const MAX_INTERFACES: usize = 256;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ledger {
+    // The names in state files of earlier versions: another one would lose their counters.
     #[serde(rename = "owed")]
     unreported: Unreported,
     /// `None` if never known.
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_readings_claim_nothing() {
+    fn the_first_readings_report_nothing() {
         assert_eq!(observe(&mut Ledger::default(), &eth0(1_000, 2_000, 7)), (0, 0, 0));
     }
 
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_owed_adds_up_until_it_is_settled() {
+    fn unreported_counts_accumulate_until_settled() {
         let mut ledger = Ledger::default();
         observe(&mut ledger, &eth0(100, 100, 1));
         assert_eq!(observe(&mut ledger, &eth0(150, 101, 2)), (1, 50, 1));
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_that_went_backwards_counts_from_zero_and_loses_nothing() {
+    fn a_reset_counter_counts_from_zero_and_loses_nothing() {
         let mut ledger = Ledger::default();
         observe(&mut ledger, &eth0(1_000, 10, 5));
         observe(&mut ledger, &eth0(5_000, 20, 8));
@@ -200,14 +201,14 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_that_dips_counts_on_from_where_it_was() {
+    fn a_counter_that_dips_continues_from_its_maximum() {
         let gigabytes = 5_000_000_000;
         let mut ledger = Ledger::default();
         observe(&mut ledger, &eth0(gigabytes, gigabytes, 0));
         assert_eq!(observe(&mut ledger, &eth0(gigabytes - 4_096, gigabytes + 1, 0)), (0, 0, 1));
         assert_eq!(observe(&mut ledger, &eth0(gigabytes - 1, gigabytes + 2, 0)), (0, 0, 2));
         assert_eq!(observe(&mut ledger, &eth0(gigabytes + 7, gigabytes + 2, 0)), (0, 7, 2));
-        // In another life, a counter near the old one is still one that started at zero.
+        // After a reboot, a counter near the old one still started at zero.
         let (old, new) = (eth0(gigabytes, 0, 0), eth0(gigabytes - 1, 0, 0));
         let mut ledger = Ledger::default();
         observe(&mut ledger, &at("boot 1", old));
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_that_comes_back_tells_only_what_is_new() {
+    fn an_interface_that_returns_adds_only_new_bytes() {
         let gigabytes = 5_000_000_000;
         let machine = |wg0: Option<u64>| {
             let mut counters = counters([("ens5", 1, 1)]);
@@ -226,13 +227,13 @@ mod tests {
         observe(&mut ledger, &machine(Some(gigabytes)));
         assert_eq!(observe(&mut ledger, &machine(None)), (0, 0, 0));
         assert_eq!(observe(&mut ledger, &machine(Some(gigabytes + 3))), (0, 3, 0));
-        // One that was made anew counts from zero.
+        // A recreated interface counts from zero.
         observe(&mut ledger, &machine(None));
         assert_eq!(observe(&mut ledger, &machine(Some(40))), (0, 43, 0));
     }
 
     #[test]
-    fn interfaces_that_are_gone_are_not_remembered_without_end() {
+    fn the_number_of_remembered_interfaces_is_bounded() {
         let mut ledger = Ledger::default();
         for n in 0..10_000 {
             let name = format!("veth{n}");
@@ -245,25 +246,25 @@ mod tests {
     }
 
     #[test]
-    fn another_life_counts_from_zero_even_where_it_has_gone_further() {
+    fn after_a_reboot_counters_count_from_zero_even_if_they_are_higher() {
         let mut ledger = Ledger::default();
         observe(&mut ledger, &at("boot 1", eth0(1_000, 10, 5)));
         assert_eq!(observe(&mut ledger, &at("boot 2", eth0(1_500, 11, 6))), (6, 1_500, 11));
-        // The same life, and one that is unknown, continues.
+        // With the same boot id or none, counters continue.
         assert_eq!(observe(&mut ledger, &at("boot 2", eth0(1_501, 11, 6))), (6, 1_501, 11));
         assert_eq!(observe(&mut ledger, &eth0(1_502, 11, 6)), (6, 1_502, 11));
         assert_eq!(observe(&mut ledger, &at("boot 2", eth0(1_503, 11, 6))), (6, 1_503, 11));
     }
 
     #[test]
-    fn another_life_of_what_was_never_seen_claims_nothing() {
+    fn a_reboot_before_the_first_reading_reports_nothing() {
         let mut ledger = Ledger::default();
         observe(&mut ledger, &at("boot 1", readings(None, None)));
         assert_eq!(observe(&mut ledger, &at("boot 2", eth0(1_000, 10, 5))), (0, 0, 0));
     }
 
     #[test]
-    fn a_supervisor_goes_on_from_what_was_seen_in_this_life() {
+    fn a_supervisor_continues_the_restart_count_of_the_same_boot() {
         let mut ledger = Ledger::default();
         assert_eq!(ledger.restarts_seen_in(None), 0);
         observe(&mut ledger, &at("boot 1", eth0(0, 0, 5)));
@@ -273,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn readings_that_failed_are_made_up_for_by_the_next() {
+    fn the_reading_after_a_failed_one_includes_its_delta() {
         let mut ledger = Ledger::default();
         observe(&mut ledger, &eth0(100, 100, 1));
         assert_eq!(observe(&mut ledger, &readings(None, None)), (0, 0, 0));
@@ -282,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn interfaces_come_and_go_without_disturbing_others() {
+    fn added_and_removed_interfaces_do_not_affect_others() {
         let mut ledger = Ledger::default();
         let before = counters([("ens5", 100, 100), ("lo", 5, 5), ("wg0", 900, 900)]);
         let now = counters([("ens5", 110, 101), ("lo", 50, 50), ("tun0", 3, 4)]);
@@ -291,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn another_choice_of_interfaces_is_measured_against_its_own_counters() {
+    fn a_changed_interface_selection_uses_its_own_baselines() {
         let mut ledger = Ledger::default();
         let before = counters([("eth0", 100, 100), ("wg0", 900, 900)]);
         observe(&mut ledger, &readings(Some(before), None));
@@ -302,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_beyond_all_bounds_do_not_overflow() {
+    fn extreme_counters_do_not_overflow() {
         let mut ledger = Ledger::default();
         observe(&mut ledger, &readings(Some(Counters::new()), Some(0)));
         let full = counters([("a", u64::MAX, 0), ("b", u64::MAX, 0)]);
@@ -311,10 +312,10 @@ mod tests {
     }
 
     proptest! {
-        /// However often counters dip and interfaces come and go: what is reported is how far the counters
-        /// ever went, to the byte.
+        /// However often counters dip and interfaces come and go, the reported bytes are exactly the increase
+        /// to the highest counter.
         #[test]
-        fn within_one_life_no_byte_is_made_up(
+        fn within_one_boot_dips_add_no_bytes(
             start in 1_000_000_u64..1 << 50,
             steps in proptest::collection::vec(
                 (0_u64..1_000_000, 0_u64..10_000, any::<bool>(), any::<bool>()),
@@ -340,10 +341,9 @@ mod tests {
             }
         }
 
-        /// Whatever is accepted, refused or reset: what was reported and what is still unreported
-        /// is what the counters went through.
+        /// Whatever is accepted, refused or reset, the reported and the unreported counts add up to the events.
         #[test]
-        fn nothing_is_lost_and_nothing_is_told_twice(
+        fn every_count_is_reported_exactly_once(
             steps in proptest::collection::vec(
                 (0_u64..1_000, 0_u64..1_000, 0_u64..10, any::<bool>(), any::<bool>()),
                 0..50,
@@ -356,7 +356,7 @@ mod tests {
             let (mut bytes_in, mut bytes_out, mut restarts) = (17, 4, 2);
             for (more_in, more_out, more_restarts, reset, accepted) in steps {
                 if reset {
-                    // A reset can be seen by the counter itself only where it is below what it was.
+                    // Observed at zero, since only a counter below its last value shows a reset.
                     (bytes_in, bytes_out, restarts) = (0, 0, 0);
                     observe(&mut ledger, &eth0(0, 0, 0));
                 }

@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_decides() {
+    fn the_status_decides_the_exit_code() {
         for (status, exit) in [
             (200, Exit::Refused),
             (202, Exit::Refused),
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_body_of_every_refusal_of_the_contract_is_understood() {
+    fn parses_the_body_of_a_refusal() {
         use kiloclaw_check_in::{Field, InvalidBody};
 
         let refusal = Refusal::InvalidBody(InvalidBody::Field(Field::UptimeSeconds));
@@ -241,14 +241,14 @@ mod tests {
     }
 
     #[test]
-    fn a_server_can_say_when_in_seconds_or_by_date() {
+    fn retry_after_is_seconds_or_a_date() {
         let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
         let wait = |retry_after, date| response(retry_after, date).retry_after(now);
         assert_eq!(wait("30", None), Some(Duration::from_secs(30)));
         assert_eq!(wait(" 0 ", None), Some(Duration::ZERO));
         let later = "Sun, 06 Nov 1994 08:50:37 GMT";
         assert_eq!(wait(later, None), Some(Duration::from_mins(1)));
-        // Our clock may be wrong; the server's answers are consistent with its own.
+        // The local clock may be wrong; the `Date` header shows the server's.
         let date = Some("Sun, 06 Nov 1994 08:50:27 GMT");
         assert_eq!(wait(later, date), Some(Duration::from_secs(10)));
         assert_eq!(wait("Sun, 06 Nov 1994 08:40:00 GMT", None), Some(Duration::ZERO));
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_location_only_scheme_and_host_are_kept() {
+    fn only_scheme_and_host_of_a_location_are_kept() {
         for (location, kept) in [
             ("https://me:pw@login.example.net/pw?token=pw#pw", "https://login.example.net"),
             ("http://[::1]:8080/", "http://[::1]:8080"),
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_has_a_code() {
+    fn every_failure_has_a_code() {
         let refused = outcome_of(403, &Refusal::WrongApiKey.body());
         assert_eq!(refused.code().as_deref(), Some("wrong_api_key"));
         assert_eq!(outcome_of(502, "<html>").code().as_deref(), Some("http_502"));
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_of_another_form_is_no_reason() {
+    fn ignores_a_refusal_body_of_another_format() {
         for body in ["", "<html>", "[]", "{}", r#"{"error":{}}"#, r#"{"error":"Forbidden"}"#] {
             let Outcome::Refused(response) = outcome_of(403, body) else {
                 panic!("a 403 is a refusal");

@@ -1,4 +1,5 @@
-//! Shared by the daemon tests: a server that takes check-ins, and a running agent.
+//! For tests of the daemon (`run` and `watch`): an agent that keeps running, whose log a test follows, and a server that
+//! records its check-ins. `stage` is for tests of commands that run to their end.
 
 #![expect(unreachable_pub, reason = "public to the tests that share it")]
 #![allow(dead_code, reason = "not every test needs all of it")]

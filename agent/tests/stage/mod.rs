@@ -1,4 +1,5 @@
-//! The program's surroundings in tests: a machine, servers with and without TLS, a proxy.
+//! For tests of commands that run to their end, such as `once` and `doctor`: a machine, and servers that answer as the test
+//! says, with and without TLS or a proxy. `harness` is for tests of the daemon.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
@@ -62,11 +63,7 @@ impl Machine {
     pub(crate) fn new() -> Self {
         let machine = Self { directory: tempfile::tempdir().unwrap() };
         machine.put("loadavg", "0.50 0.07 1.42 3/4280 2496732\n");
-        machine.put(
-            "net/dev",
-            "Inter-| Receive | Transmit\n face |bytes\n  \
-             eth0: 1000 9 0 0 0 0 0 0 2000 9 0 0 0 0 0 0\n",
-        );
+        machine.transfer(1_000, 2_000);
         machine
     }
 
@@ -79,6 +76,16 @@ impl Machine {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, text).unwrap();
         path
+    }
+
+    /// Sets the counters of eth0.
+    pub(crate) fn transfer(&self, bytes_in: u64, bytes_out: u64) {
+        let text = format!(
+            "Inter-| Receive | Transmit\n face |bytes\n    \
+             lo: 5 5 0 0 0 0 0 0 5 5 0 0 0 0 0 0\n  \
+             eth0: {bytes_in} 9 0 0 0 0 0 0 {bytes_out} 9 0 0 0 0 0 0\n"
+        );
+        self.put("net/dev", &text);
     }
 
     /// The program on this machine, with valid settings.
@@ -155,7 +162,7 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start(
         tls: Option<Arc<ServerConfig>>,
-        answer: impl Fn(&Request) -> String + Send + 'static,
+        mut answer: impl FnMut(&Request) -> String + Send + 'static,
     ) -> Self {
         let (sender, requests) = mpsc::channel();
         let address = listen(move |stream| {
@@ -179,6 +186,12 @@ impl Server {
         Self::start(None, move |_| answer.clone())
     }
 
+    /// Gives these answers, one after the other.
+    pub(crate) fn answering_each<const N: usize>(answers: [String; N]) -> Self {
+        let mut answers = answers.into_iter();
+        Self::start(None, move |_| answers.next().unwrap())
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("http://{}{CHECK_IN_PATH}", self.address)
     }
@@ -199,7 +212,7 @@ trait Stream: Read + Write {}
 impl<S: Read + Write> Stream for S {}
 
 /// Takes connections until the test ends, one at a time; returns the address.
-pub(crate) fn listen(take: impl Fn(TcpStream) + Send + 'static) -> String {
+pub(crate) fn listen(mut take: impl FnMut(TcpStream) + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     thread::spawn(move || {

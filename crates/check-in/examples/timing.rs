@@ -4,15 +4,14 @@
 //! cargo run --release -p kiloclaw-check-in --example timing [MEASUREMENTS]
 //! ```
 //!
-//! After dudect (Reparaz, Balasch, Verbauwhede: "Dude, is my code constant time?", 2017). A check is timed
-//! with inputs of two classes in random order, and Welch's t-test asks whether the two differ in their mean
-//! time. It is asked of all measurements and of those below each of [`CROPS`] thresholds, since what
-//! interrupts a check from outside makes a long tail; the greatest |t| counts. Beyond [`LEAKS`] the classes
-//! differ for certain.
+//! After dudect (Reparaz, Balasch, Verbauwhede: "Dude, is my code constant time?", 2017). It times a check
+//! with inputs of two classes in random order, and Welch's t-test decides whether their mean times differ.
+//! The test runs over all measurements, and over those below each of [`CROPS`] thresholds, since interrupts
+//! make a long tail; the greatest |t| counts. Beyond [`LEAKS`] the classes certainly differ.
 //!
-//! Comparisons that do leak are measured the same way: a test that does not find them would prove nothing.
+//! Controls are comparisons that do leak: a test that did not detect them would prove nothing.
 
-#![expect(clippy::print_stdout, reason = "that is what it is for")]
+#![expect(clippy::print_stdout, reason = "prints its results")]
 
 use std::hint::black_box;
 use std::process::ExitCode;
@@ -24,22 +23,22 @@ use kiloclaw_check_in::{AcceptedKeys, GatewaySecrets};
 /// Default number of measurements for each pair of classes.
 const MEASUREMENTS: usize = 2_000_000;
 
-/// Measurements before the first one that counts: they find the thresholds.
+/// Measurements that determine the thresholds, before the first one that counts.
 const WARM_UP: usize = 20_000;
 
-/// How many thresholds there are.
+/// The number of thresholds.
 const CROPS: usize = 100;
 
 /// Beyond this |t| there is a leak; below 4.5 there is no sign of one.
 const LEAKS: f64 = 10.0;
 
-/// A test of fewer measurements than this in a class is not counted.
-const FEWEST: f64 = 5_000.0;
+/// Fewest measurements in each class for a test to count.
+const MIN_CLASS_SIZE: f64 = 5_000.0;
 
 const KEY: &str = "k7Qw2mZp9Xc4Vb6Nn1Ls8Dj3Hf5Gt0Ry-k7Qw2mZp9Xc4Vb6Nn1Ls8Dj3Hf5Gt0";
 const SANDBOX: &str = "sandbox-1";
 
-/// Mean and variance of a class, as it grows (Welford).
+/// Running mean and variance of a class (Welford).
 #[derive(Clone, Copy, Default)]
 struct Class {
     count: f64,
@@ -56,28 +55,28 @@ impl Class {
     }
 
     /// The squared standard error of the mean.
-    fn error(&self) -> f64 {
+    fn squared_error(&self) -> f64 {
         self.squares / (self.count - 1.0) / self.count
     }
 }
 
-/// Welch's test of two classes.
+/// Welch's t-test of two classes.
 #[derive(Clone, Copy, Default)]
 struct Welch([Class; 2]);
 
 impl Welch {
-    /// |t|, if there is enough to say it.
+    /// |t|, if both classes have enough measurements.
     fn t(&self) -> Option<f64> {
         let Self([a, b]) = self;
-        (a.count >= FEWEST && b.count >= FEWEST)
-            .then(|| (a.mean - b.mean).abs() / (a.error() + b.error()).sqrt())
+        (a.count >= MIN_CLASS_SIZE && b.count >= MIN_CLASS_SIZE)
+            .then(|| (a.mean - b.mean).abs() / (a.squared_error() + b.squared_error()).sqrt())
     }
 }
 
-/// A generator of bits that need not be good, only independent of the clock (xorshift64).
-struct Chance(u64);
+/// A random bit generator (xorshift64). The bits need not be good, only independent of the clock.
+struct Xorshift(u64);
 
-impl Chance {
+impl Xorshift {
     fn class(&mut self) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -86,45 +85,46 @@ impl Chance {
     }
 }
 
-/// What a measurement says.
-struct Finding {
+struct TestResult {
+    /// The greatest |t|.
     t: f64,
-    /// Nanoseconds: the mean of all of class A, and by how much B's is greater.
+    /// The mean of class A, in nanoseconds.
     mean: f64,
+    /// The mean of class B less that of class A, in nanoseconds.
     difference: f64,
 }
 
-/// Times `check` of what is presented, by who is asked, in either class.
+/// Times `check(verifier, credential)` for the verifiers and credentials of the two classes.
 ///
-/// Both are copied to the same place first, so that nothing but their contents differs.
+/// Copies both to the same address first, so that only their contents differ.
 fn measure<S: Clone>(
     measurements: usize,
-    asked: [&S; 2],
-    presented: [&str; 2],
+    verifiers: [&S; 2],
+    credentials: [&str; 2],
     check: impl Fn(&S, &str) -> bool,
-) -> Finding {
-    let mut chance = Chance(0x9e37_79b9_7f4a_7c15);
-    let mut asks = asked[0].clone();
-    let mut place = vec![0; presented.iter().map(|class| class.len()).max().unwrap_or_default()];
+) -> TestResult {
+    let mut random = Xorshift(0x9e37_79b9_7f4a_7c15);
+    let mut verifier = verifiers[0].clone();
+    let mut buffer = vec![0; credentials.iter().map(|class| class.len()).max().unwrap_or_default()];
     let mut time = || {
-        let class = chance.class();
-        let from = presented.get(class).copied().unwrap_or_default().as_bytes();
-        let (to, _) = place.split_at_mut(from.len());
-        to.copy_from_slice(from);
-        let to = std::str::from_utf8(to).unwrap_or_default();
-        if let Some(asked) = asked.get(class) {
-            asks = (*asked).clone();
+        let class = random.class();
+        let source = credentials.get(class).copied().unwrap_or_default().as_bytes();
+        let (credential, _) = buffer.split_at_mut(source.len());
+        credential.copy_from_slice(source);
+        let credential = std::str::from_utf8(credential).unwrap_or_default();
+        if let Some(source) = verifiers.get(class) {
+            verifier = (*source).clone();
         }
-        // What is still on its way to memory is no part of the check.
+        // The pending writes to memory are not part of the check.
         fence(Ordering::SeqCst);
         let start = Instant::now();
-        black_box(check(black_box(&asks), black_box(to)));
+        black_box(check(black_box(&verifier), black_box(credential)));
         (class, start.elapsed().as_nanos())
     };
 
-    let mut first: Vec<_> = (0..WARM_UP).map(|_| time().1).collect();
-    first.sort_unstable();
-    // Closer to each other the closer they come to the top, as dudect has them.
+    let mut warm_up: Vec<_> = (0..WARM_UP).map(|_| time().1).collect();
+    warm_up.sort_unstable();
+    // Denser towards the top, as in dudect.
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
@@ -133,7 +133,7 @@ fn measure<S: Clone>(
     )]
     let thresholds: Vec<_> = (1..=CROPS)
         .map(|crop| 1.0 - 0.5_f64.powf(10.0 * crop as f64 / CROPS as f64))
-        .filter_map(|share| first.get((share * first.len() as f64) as usize).copied())
+        .filter_map(|share| warm_up.get((share * warm_up.len() as f64) as usize).copied())
         .collect();
 
     let mut all = Welch::default();
@@ -150,12 +150,12 @@ fn measure<S: Clone>(
         }
     }
     let t = cropped.iter().chain([&all]).filter_map(Welch::t).fold(0.0, f64::max);
-    // What interrupts has no say in the means that are shown.
+    // The printed means exclude interrupted measurements.
     let Welch([a, b]) = cropped.last().copied().unwrap_or(all);
-    Finding { t, mean: a.mean, difference: b.mean - a.mean }
+    TestResult { t, mean: a.mean, difference: b.mean - a.mean }
 }
 
-/// The text with the character at `at` replaced by another one.
+/// `text` with another character at `at`.
 fn changed(text: &str, at: usize) -> String {
     let change = |(i, c)| {
         if i != at {
@@ -169,49 +169,49 @@ fn changed(text: &str, at: usize) -> String {
     text.chars().enumerate().map(change).collect()
 }
 
-/// Measures, prints and evaluates.
+/// Measures each check, prints the result and compares it with the expectation.
 struct Report {
     measurements: usize,
-    is_right: bool,
+    passed: bool,
 }
 
 impl Report {
     fn report<S: Clone>(
         &mut self,
         (name, should_leak): (&str, Option<bool>),
-        asked: [&S; 2],
-        presented: [&str; 2],
+        verifiers: [&S; 2],
+        credentials: [&str; 2],
         check: impl Fn(&S, &str) -> bool,
     ) {
-        let found = measure(self.measurements, asked, presented, check);
-        let is_right = should_leak.is_none_or(|should| should == (found.t > LEAKS));
-        self.is_right &= is_right;
-        let Finding { t, mean, difference } = found;
-        let verdict = if is_right { "" } else { "  <-- WRONG" };
+        let result = measure(self.measurements, verifiers, credentials, check);
+        let passed = should_leak.is_none_or(|should| should == (result.t > LEAKS));
+        self.passed &= passed;
+        let TestResult { t, mean, difference } = result;
+        let verdict = if passed { "" } else { "  <-- WRONG" };
         println!("| {name} | {t:.1} | {mean:.0} | {difference:+.2} |{verdict}");
     }
 
-    fn api_key(&mut self, name: &str, asked: [&AcceptedKeys; 2], presented: [&str; 2]) {
-        let check = |keys: &AcceptedKeys, presented: &str| keys.accept(presented);
-        self.report((&format!("API key: {name}"), Some(false)), asked, presented, check);
+    fn api_key(&mut self, name: &str, keys: [&AcceptedKeys; 2], credentials: [&str; 2]) {
+        let check = |keys: &AcceptedKeys, key: &str| keys.accept(key);
+        self.report((&format!("API key: {name}"), Some(false)), keys, credentials, check);
     }
 
-    fn gateway_token(&mut self, name: &str, asked: &GatewaySecrets, presented: [&str; 2]) {
-        // How long a token is says the contract, and how long a wrong one is knows who sends it.
-        let is_known = presented[0].len() != presented[1].len();
-        let check = |secrets: &GatewaySecrets, presented: &str| secrets.accept(SANDBOX, presented);
-        let should_leak = (!is_known).then_some(false);
-        self.report((&format!("gateway token: {name}"), should_leak), [asked; 2], presented, check);
+    fn gateway_token(&mut self, name: &str, secrets: &GatewaySecrets, tokens: [&str; 2]) {
+        // Lengths are no secret: the contract says how long a token is, and the sender knows what it sent.
+        let lengths_differ = tokens[0].len() != tokens[1].len();
+        let check = |secrets: &GatewaySecrets, token: &str| secrets.accept(SANDBOX, token);
+        let should_leak = (!lengths_differ).then_some(false);
+        self.report((&format!("gateway token: {name}"), should_leak), [secrets; 2], tokens, check);
     }
 
     fn control<S: Clone>(
         &mut self,
         name: &str,
-        asked: &S,
-        presented: [&str; 2],
+        verifier: &S,
+        credentials: [&str; 2],
         check: impl Fn(&S, &str) -> bool,
     ) {
-        self.report((&format!("control: {name}"), Some(true)), [asked; 2], presented, check);
+        self.report((&format!("control: {name}"), Some(true)), [verifier; 2], credentials, check);
     }
 }
 
@@ -219,14 +219,14 @@ fn keys(secret: &str) -> Option<AcceptedKeys> {
     AcceptedKeys::new(secret, &[7; 32]).ok()
 }
 
-/// Everything that is measured; `None` if a secret of its own were empty.
+/// Measures every check; `None` if one of its own secrets were empty.
 fn run(report: &mut Report) -> Option<()> {
     let (first, last) = (changed(KEY, 0), changed(KEY, KEY.len() - 1));
     let one = keys(KEY)?;
     report.api_key("the same wrong one twice", [&one; 2], [&first, &first]);
     report.api_key("its first byte is wrong, or its last", [&one; 2], [&first, &last]);
     report.api_key("its first byte is wrong, or none", [&one; 2], [&first, KEY]);
-    // What is presented keeps its length, which is no secret; the accepted key has it or another one.
+    // The presented key keeps its length, which is no secret; the accepted key is as long, or shorter.
     let short = keys("short")?;
     report.api_key("the accepted one is as long, or shorter", [&one, &short], [&first, &first]);
     let many: Vec<_> = (0..8).map(|at| changed(KEY, at)).collect();
@@ -259,7 +259,7 @@ fn run(report: &mut Report) -> Option<()> {
 
     let (first, last) = (changed(KEY, 0), changed(KEY, KEY.len() - 1));
     let bytewise =
-        |key: &&str, presented: &str| key.bytes().zip(presented.bytes()).all(|(a, b)| a == b);
+        |key: &&str, candidate: &str| key.bytes().zip(candidate.bytes()).all(|(a, b)| a == b);
     report.control(
         "byte by byte, the first is wrong, or the last",
         &KEY,
@@ -268,7 +268,7 @@ fn run(report: &mut Report) -> Option<()> {
     );
     let long = KEY.repeat(64);
     let (first, last) = (changed(&long, 0), changed(&long, long.len() - 1));
-    let equal = |key: &&str, presented: &str| *key == presented;
+    let equal = |key: &&str, candidate: &str| *key == candidate;
     report.control(
         "`==` of 4 KiB, the first byte is wrong, or the last",
         &long.as_str(),
@@ -276,8 +276,7 @@ fn run(report: &mut Report) -> Option<()> {
         equal,
     );
     let each: Vec<_> = many.iter().filter_map(|key| keys(key)).collect();
-    let until =
-        |each: &Vec<AcceptedKeys>, presented: &str| each.iter().any(|keys| keys.accept(presented));
+    let until = |each: &Vec<AcceptedKeys>, key: &str| each.iter().any(|keys| keys.accept(key));
     let (of_first, of_last) = (many.first()?, many.last()?);
     report.control(
         "eight API keys until one is right, the first or the last",
@@ -297,9 +296,9 @@ fn main() -> ExitCode {
     };
     println!("| {measurements} measurements each | greatest \\|t\\| | mean, ns | difference, ns |");
     println!("| --- | ---: | ---: | ---: |");
-    let mut report = Report { measurements, is_right: true };
+    let mut report = Report { measurements, passed: true };
     match run(&mut report) {
-        Some(()) if report.is_right => ExitCode::SUCCESS,
+        Some(()) if report.passed => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     }
 }

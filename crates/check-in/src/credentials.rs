@@ -48,7 +48,6 @@ fn digest(keyed: &HmacSha256, message: &[u8]) -> [u8; 32] {
 pub struct Presented<'a> {
     /// The API key, without its scheme.
     pub api_key: &'a str,
-    /// The gateway token.
     pub gateway_token: &'a str,
 }
 
@@ -221,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_any_listed_secret_is_accepted_and_the_first_one_derives() {
+    fn accepts_tokens_of_every_listed_secret_and_derives_with_the_first() {
         let secrets = GatewaySecrets::new("new,old").unwrap();
         let old = GatewaySecrets::new("old").unwrap().token("s");
         assert!(secrets.accept("s", old.expose()));
@@ -246,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_without_a_value_is_no_secret() {
+    fn a_list_without_a_value_is_an_error() {
         for empty in ["", " ", ",", " , ,\n"] {
             assert_eq!(AcceptedKeys::new(empty, &BLINDING).unwrap_err(), EmptySecret);
             assert_eq!(GatewaySecrets::new(empty).unwrap_err(), EmptySecret);
@@ -254,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_the_bearer_scheme_in_any_case_and_no_other() {
+    fn accepts_the_bearer_scheme_in_any_case_and_no_other() {
         for good in ["Bearer k", "bearer k", "BEARER k", "Bearer  k "] {
             assert_eq!(bearer(good), Some("k"), "{good:?}");
         }
@@ -264,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn says_which_credential_is_missing() {
+    fn names_the_missing_credential() {
         let missing = |authorization, token| match Presented::from_headers(authorization, token) {
             Err(Refusal::MissingCredential(which)) => which,
             other => panic!("{other:?}"),
@@ -287,14 +286,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn only_the_key_itself_is_accepted(key in "[!-+\\--~]{1,64}", other in "\\PC{0,80}") {
+        fn accepts_only_the_key_itself(key in "[!-+\\--~]{1,64}", other in "\\PC{0,80}") {
             let keys = keys(&key);
             prop_assert!(keys.accept(&key));
             prop_assert_eq!(keys.accept(&other), key == other);
         }
 
         #[test]
-        fn a_flipped_digit_is_rejected(id in "\\PC{1,40}", at in 0..64usize) {
+        fn rejects_a_token_with_a_changed_digit(id in "\\PC{1,40}", at in 0..64usize) {
             let secrets = GatewaySecrets::new("secret").unwrap();
             let mut token = secrets.token(&id).expose().to_owned().into_bytes();
             prop_assert!(secrets.accept(&id, std::str::from_utf8(&token).unwrap()));
@@ -303,7 +302,7 @@ mod tests {
         }
 
         #[test]
-        fn no_header_panics(authorization in "\\PC{0,80}", id in "\\PC{0,100}", token in "\\PC{0,80}") {
+        fn headers_never_panic(authorization in "\\PC{0,80}", id in "\\PC{0,100}", token in "\\PC{0,80}") {
             let _ = Presented::from_headers(Some(&authorization), Some(&token));
             prop_assert!(!GatewaySecrets::new("secret").unwrap().accept(&id, &token));
         }

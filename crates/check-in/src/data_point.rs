@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_region_with_control_characters_is_none() {
+    fn a_region_with_control_characters_is_stored_as_empty() {
         let check_in = CheckIn::parse(FULL.as_bytes()).unwrap();
         for region in ["\u{202e}fra", "\u{9b}31m", "f\tra"] {
             assert_eq!(DataPoint::new(&check_in, region).blobs[6], "");
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn every_column_is_found_by_its_name() {
+    fn every_column_is_looked_up_by_name() {
         for (slot, name) in slots().filter(|(slot, _)| slot != "blob1") {
             assert_eq!(Column::of(name).to_string(), slot);
         }
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "no column of this name")]
-    fn a_name_that_is_not_in_the_layout_is_no_column() {
+    fn a_name_outside_the_layout_panics() {
         let _ = Column::of("loadAvg5");
     }
 
@@ -248,8 +248,8 @@ mod tests {
         assert_eq!(point.blobs[6].len(), MAX_STRING_BYTES);
     }
 
-    /// `UPDATE=1 cargo test -p kiloclaw-check-in` writes what is compared here.
-    fn is_up_to_date(path: &str, expected: impl FnOnce(&str) -> String) {
+    /// `UPDATE=1 cargo test -p kiloclaw-check-in` rewrites the file.
+    fn assert_up_to_date(path: &str, expected: impl FnOnce(&str) -> String) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
         let found = std::fs::read_to_string(&path).unwrap_or_default();
         let expected = expected(&found);
@@ -262,12 +262,12 @@ mod tests {
 
     #[test]
     fn the_layout_for_other_languages_is_up_to_date() {
-        is_up_to_date("data-point.json", |_| layout_json());
+        assert_up_to_date("data-point.json", |_| layout_json());
     }
 
     #[test]
     fn the_layout_in_the_documentation_is_up_to_date() {
-        is_up_to_date("../../docs/contract.md", |found| {
+        assert_up_to_date("../../docs/contract.md", |found| {
             let (before, rest) = found.split_once("<!-- layout -->\n").unwrap();
             let (_, after) = rest.split_once("<!-- /layout -->").unwrap();
             format!("{before}<!-- layout -->\n{}<!-- /layout -->{after}", layout_markdown())

@@ -25,7 +25,7 @@ mod tests {
     use crate::refusal::DRY_RUN_PARAMETER;
 
     #[test]
-    fn the_query_is_the_parameter_with_its_one_value() {
+    fn the_query_is_the_parameter_with_its_only_value() {
         assert_eq!(DRY_RUN_QUERY, format!("{DRY_RUN_PARAMETER}={YES}"));
     }
 

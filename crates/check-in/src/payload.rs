@@ -150,7 +150,6 @@ impl Field {
 pub enum InvalidBody {
     /// The body is not JSON in UTF-8.
     NotJson,
-    /// The body is not an object.
     NotAnObject,
     /// This field is missing or breaks its [rule](Field::rule).
     Field(Field),
@@ -550,7 +549,7 @@ mod tests {
     }
 
     #[test]
-    fn names_the_field_that_is_missing_or_of_a_wrong_type() {
+    fn names_a_field_that_is_missing_or_has_the_wrong_type() {
         for field in Field::CHECK_IN {
             if !matches!(field, Field::MachineId | Field::LastExitReason) {
                 assert_eq!(parse(&without(field)), Err(InvalidBody::Field(field)));
@@ -564,7 +563,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_are_limited_in_bytes_not_in_characters() {
+    fn limits_strings_in_bytes_not_in_characters() {
         for field in Field::CHECK_IN.into_iter().filter(|field| full()[field.name()].is_string()) {
             let max = if field == Field::SandboxId { 96 } else { 1024 };
             let fits = "é".repeat(max / 2);
@@ -582,7 +581,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_within_their_bounds() {
+    fn rejects_numbers_out_of_bounds() {
         for field in Field::CHECK_IN.into_iter().filter(|field| full()[field.name()].is_number()) {
             let (_, highest) = field.rule().rsplit_once(' ').unwrap();
             let above = [
@@ -592,7 +591,7 @@ mod tests {
                 u64::MAX.to_string(),
             ];
             let wrong = ["-1", "-0.5", "1e999", "-1e999", "null", "NaN", "\"1\""];
-            // 2^53 and a half is 2^53, as a double.
+            // As a double, 2^53 + 0.5 is 2^53.
             let above =
                 above.iter().map(String::as_str).filter(|n| n.parse() != highest.parse::<f64>());
             for wrong in wrong.into_iter().chain(above) {
@@ -617,7 +616,7 @@ mod tests {
     }
 
     #[test]
-    fn identifiers_hold_no_control_characters() {
+    fn rejects_control_characters_except_in_the_exit_reason() {
         for field in Field::CHECK_IN.into_iter().filter(|field| full()[field.name()].is_string()) {
             for text in
                 ["a\0", "\u{1b}[2J", "a\nb", "\u{7f}", "\u{9b}2J", "\u{202e}cod", "\u{2066}"]
@@ -636,7 +635,7 @@ mod tests {
     }
 
     #[test]
-    fn lone_surrogates_break_a_rule_that_names_them() {
+    fn rejects_lone_surrogates_and_the_rule_names_them() {
         for field in Field::CHECK_IN.into_iter().filter(|field| full()[field.name()].is_string()) {
             for text in [r"\ud800", r"a\udfffb", r"\udc00\ud800"] {
                 let old = format!("\"{}\":{}", field.name(), full()[field.name()]);
@@ -653,7 +652,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_what_is_not_json_from_what_is_not_an_object() {
+    fn distinguishes_invalid_json_from_json_that_is_no_object() {
         for body in [
             "",
             " ",
@@ -676,7 +675,7 @@ mod tests {
     }
 
     #[test]
-    fn ignores_unknown_fields_and_a_byte_order_mark_and_takes_the_last_of_equal_keys() {
+    fn ignores_unknown_fields_and_a_byte_order_mark_and_takes_the_last_duplicate_key() {
         let mut body = full();
         body["disk"] = json!({"deep": [[["x"]], null, 1e300]});
         let text =
@@ -686,13 +685,13 @@ mod tests {
     }
 
     #[test]
-    fn deep_nesting_is_refused_not_recursed_into() {
+    fn rejects_deep_nesting() {
         let body = format!("{{\"x\":{}", "[".repeat(16_000));
         assert_eq!(CheckIn::parse(body.as_bytes()), Err(InvalidBody::NotJson));
     }
 
     #[test]
-    fn whole_numbers_are_written_without_a_fraction() {
+    fn writes_whole_numbers_without_a_fraction() {
         let body = full().to_string();
         let written = serde_json::to_string(&CheckIn::parse(body.as_bytes()).unwrap()).unwrap();
         assert!(written.contains("\"bandwidthBytesOut\":1000,"), "{written}");
@@ -749,18 +748,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(check_in in check_in()) {
+        fn a_written_check_in_is_read_back(check_in in check_in()) {
             let body = serde_json::to_vec(&check_in).unwrap();
             prop_assert_eq!(CheckIn::parse(&body), Ok(check_in));
         }
 
         #[test]
-        fn no_bytes_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn parsing_never_panics(body in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = CheckIn::parse(&body);
         }
 
         #[test]
-        fn no_damage_panics_or_breaks_a_rule(at in 0..400usize, byte in any::<u8>()) {
+        fn a_changed_byte_never_panics_or_breaks_a_rule(at in 0..400usize, byte in any::<u8>()) {
             let mut body = full().to_string().into_bytes();
             let at = at % body.len();
             body[at] = byte;

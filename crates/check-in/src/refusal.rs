@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_rule_names_its_field_and_what_is_expected() {
+    fn an_invalid_field_is_named_with_its_rule() {
         assert_eq!(
             Refusal::InvalidBody(InvalidBody::Field(Field::LoadAvg5m)).body(),
             r#"{"error":"Invalid body","code":"invalid_field","field":"loadAvg5m","expected":"a number from 0 to 4194304"}"#
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_go_with_their_status() {
+    fn each_status_has_its_header() {
         let header = |refusal: Refusal| refusal.header();
         assert_eq!(header(Refusal::MethodNotAllowed), Some(("allow", "POST")));
         assert_eq!(

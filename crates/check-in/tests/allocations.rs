@@ -1,6 +1,6 @@
-//! How much the contract allocates for an accepted check-in: nothing, unless a string is escaped.
+//! Accepting a check-in allocates nothing, unless a string is escaped.
 
-#![expect(clippy::unwrap_used, reason = "clippy does not know helpers of tests from other code")]
+#![expect(clippy::unwrap_used, reason = "test helpers")]
 
 use kiloclaw_check_in::{AcceptedKeys, CheckIn, DataPoint, GatewaySecrets, Presented};
 
@@ -30,7 +30,7 @@ fn an_accepted_check_in_allocates_nothing() {
 }
 
 #[test]
-fn an_escaped_string_costs_itself_and_the_buffer_it_is_unescaped_in() {
+fn an_escaped_string_allocates_itself_and_its_unescape_buffer() {
     let escaped = BODY.replace("signal:SIGTERM", "signal:\\u0053IGTERM");
     assert!((1..=3).contains(&allocations(&escaped)), "{}", allocations(&escaped));
 }

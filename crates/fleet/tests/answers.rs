@@ -1,8 +1,7 @@
-//! Every question, asked of a fleet in memory through the dialect's own interpreter, which refuses
-//! what Analytics Engine would refuse; the answers are compared with ones that were worked out without
-//! SQL.
+//! Every report over an in-memory fleet, queried through the dialect's interpreter, which refuses what
+//! Analytics Engine would refuse. The expected values are computed without SQL.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "test helpers")]
 #![expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -27,50 +26,51 @@ fn ago(seconds: u64) -> Time {
 }
 
 fn fleet(
-    of: &FleetInMemory,
+    data: &FleetInMemory,
     pairs: &[(&str, &str)],
-    asked: QueryScope<'_>,
+    scope: QueryScope<'_>,
 ) -> kiloclaw_fleet::Fleet {
-    let question = FleetReport::new(&parameters(pairs), asked).unwrap();
+    let report = FleetReport::new(&parameters(pairs), scope).unwrap();
     let [sandboxes, totals, groups] =
-        [question.sandboxes_sql(), question.totals_sql(), question.groups_sql()]
-            .map(|sql| of.ask(&sql));
-    question.report(&sandboxes, &totals, &groups).unwrap()
+        [report.sandboxes_sql(), report.totals_sql(), report.groups_sql()]
+            .map(|sql| data.query(&sql));
+    report.report(&sandboxes, &totals, &groups).unwrap()
 }
 
-fn sandbox(of: &FleetInMemory, id: &str) -> Option<kiloclaw_fleet::SandboxAnswer> {
-    let question = SandboxReport::new(id, &parameters(&[]), Time(NOW)).unwrap();
-    question.answer(&of.ask(&question.sandbox_sql()), &of.ask(&question.machines_sql())).unwrap()
+fn sandbox(data: &FleetInMemory, id: &str) -> Option<kiloclaw_fleet::SandboxAnswer> {
+    let report = SandboxReport::new(id, &parameters(&[]), Time(NOW)).unwrap();
+    report.answer(&data.query(&report.sandbox_sql()), &data.query(&report.machines_sql())).unwrap()
 }
 
-fn incidents(of: &FleetInMemory, pairs: &[(&str, &str)], asked: QueryScope<'_>) -> Value {
-    in_memory::ask(of, IncidentsReport::new(&parameters(pairs), asked).unwrap()).unwrap()
+fn incidents(data: &FleetInMemory, pairs: &[(&str, &str)], scope: QueryScope<'_>) -> Value {
+    in_memory::run(data, IncidentsReport::new(&parameters(pairs), scope).unwrap()).unwrap()
 }
 
-/// The incidents of a kind.
-fn of_kind<'a>(report: &'a Value, kind: &str) -> Vec<&'a Value> {
-    report["incidents"].as_array().unwrap().iter().filter(|one| one["kind"] == kind).collect()
+fn incidents_of_kind<'a>(response: &'a Value, kind: &str) -> Vec<&'a Value> {
+    let incidents = response["incidents"].as_array().unwrap();
+    incidents.iter().filter(|incident| incident["kind"] == kind).collect()
 }
 
-/// All pages of a listing, as the ids on them.
-fn pages(of: &FleetInMemory, pairs: &[(&str, &str)]) -> Vec<Vec<String>> {
+/// The sandbox ids on each page of a listing.
+fn pages(data: &FleetInMemory, pairs: &[(&str, &str)]) -> Vec<Vec<String>> {
     let mut pages = Vec::new();
     let mut cursor: Option<String> = None;
     loop {
         let mut pairs = pairs.to_vec();
         pairs.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-        let question = SandboxesReport::new(&parameters(&pairs), ALL).unwrap();
-        let answer = question.answer(&of.ask(&question.sql())).unwrap();
-        pages.push(answer.sandboxes.into_iter().map(|sandbox| sandbox.sandbox_id).collect());
-        cursor = answer.next;
+        let report = SandboxesReport::new(&parameters(&pairs), ALL).unwrap();
+        let page = report.answer(&data.query(&report.sql())).unwrap();
+        pages.push(page.sandboxes.into_iter().map(|sandbox| sandbox.sandbox_id).collect());
+        cursor = page.next;
         if cursor.is_none() {
             return pages;
         }
     }
 }
 
-/// Three sandboxes: one that is well, one that crashes and lost its region, one that shut down.
-fn three() -> FleetInMemory {
+/// Three sandboxes within the window: a healthy one, one that crashed and has no region, and one that shut
+/// down. The fourth, `d`, last reported before it.
+fn three_sandboxes() -> FleetInMemory {
     FleetInMemory::new(&[
         CheckIn { ago: 10 * MINUTE, load: 0.1, weight: 3, ..CHECK_IN },
         CheckIn { ago: 5 * MINUTE, load: 0.2, machine: "m2", controller: "1.1.0", ..CHECK_IN },
@@ -94,12 +94,12 @@ fn three() -> FleetInMemory {
 }
 
 #[test]
-fn the_fleet_is_counted_weighed_and_bounded() {
-    let fleet = fleet(&three(), &[], ALL);
+fn the_fleet_report_counts_weights_and_bounds_check_ins() {
+    let fleet = fleet(&three_sandboxes(), &[], ALL);
     assert_eq!((fleet.as_of, fleet.from), (ago(0), ago(24 * HOUR)));
     assert_eq!((fleet.sandboxes, fleet.reporting, fleet.silent), (3, 1, 2));
     assert_eq!(fleet.silent_after_shutdown, 1);
-    assert_eq!(fleet.machines, 2, "those without a name are none");
+    assert_eq!(fleet.machines, 2, "check-ins without a machine id do not count");
     assert_eq!(fleet.check_ins, 3 + 1 + 1 + 2 + 1);
     assert_eq!((fleet.restarts, fleet.restarted_sandboxes), (1 + 2 * 2, 1));
     assert_eq!((fleet.bandwidth_bytes_in, fleet.bandwidth_bytes_out), (80, 160));
@@ -125,7 +125,7 @@ fn the_fleet_is_counted_weighed_and_bounded() {
 }
 
 #[test]
-fn a_fleet_that_nobody_saw_is_empty() {
+fn a_fleet_without_check_ins_is_empty() {
     let fleet = fleet(&FleetInMemory::new(&[]), &[], ALL);
     assert_eq!((fleet.sandboxes, fleet.silent, fleet.machines, fleet.check_ins), (0, 0, 0, 0));
     assert_eq!((fleet.load_avg_5m.p50, fleet.load_avg_5m.p95), (None, None));
@@ -134,31 +134,31 @@ fn a_fleet_that_nobody_saw_is_empty() {
 }
 
 #[test]
-fn silence_and_window_are_asked_for() {
-    let fleet = fleet(&three(), &[("window", "2h"), ("silent_after", "20m")], ALL);
+fn window_and_silent_after_set_the_bounds() {
+    let fleet = fleet(&three_sandboxes(), &[("window", "2h"), ("silent_after", "20m")], ALL);
     assert_eq!((fleet.sandboxes, fleet.reporting, fleet.silent), (2, 2, 0));
     assert_eq!((fleet.from, fleet.silent_after_seconds), (ago(2 * HOUR), 1_200));
 }
 
 #[test]
-fn an_operator_of_one_sandbox_sees_that_one() {
+fn an_operator_of_one_sandbox_sees_only_that_one() {
     let only = QueryScope { only: Some("b"), ..ALL };
-    let fleet = fleet(&three(), &[], only);
+    let fleet = fleet(&three_sandboxes(), &[], only);
     assert_eq!((fleet.sandboxes, fleet.check_ins, fleet.machines), (1, 3, 0));
-    let question = SandboxesReport::new(&parameters(&[]), only).unwrap();
-    let answer = question.answer(&three().ask(&question.sql())).unwrap();
-    assert_eq!(answer.sandboxes.len(), 1);
-    assert_eq!(answer.sandboxes[0].sandbox_id, "b");
-    let incidents = incidents(&three(), &[], only);
+    let report = SandboxesReport::new(&parameters(&[]), only).unwrap();
+    let page = report.answer(&three_sandboxes().query(&report.sql())).unwrap();
+    assert_eq!(page.sandboxes.len(), 1);
+    assert_eq!(page.sandboxes[0].sandbox_id, "b");
+    let incidents = incidents(&three_sandboxes(), &[], only);
     assert_eq!(incidents["totals"], json!({ "clones": 0, "crashLoops": 1, "silent": 1 }));
-    // It cannot know whether the others are silent, too.
-    assert!(of_kind(&incidents, "no_check_ins").is_empty());
+    // The scope does not show whether the other sandboxes are silent, too.
+    assert!(incidents_of_kind(&incidents, "no_check_ins").is_empty());
 }
 
 #[test]
-fn one_sandbox_is_told_in_full() {
-    let answer = sandbox(&three(), "b").unwrap();
-    let b = answer.sandbox;
+fn the_sandbox_report_has_every_field() {
+    let response = sandbox(&three_sandboxes(), "b").unwrap();
+    let b = response.sandbox;
     assert_eq!((b.first_seen, b.last_seen), (ago(20 * MINUTE), ago(16 * MINUTE)));
     assert!(b.silent);
     assert_eq!((b.supervisor_state.as_str(), b.controller_version.as_str()), ("crashed", "1.0.0"));
@@ -169,16 +169,16 @@ fn one_sandbox_is_told_in_full() {
     assert_eq!(b.last_exit_reason.as_deref(), Some("signal:SIGKILL"));
     assert_eq!((b.check_ins, b.restarts.to_bits(), b.total_restarts), (3, 5_f64.to_bits(), 7));
     assert_eq!((b.bandwidth_bytes_in, b.bandwidth_bytes_out), (30, 60));
-    assert_eq!((answer.load.p50, answer.load.p95), (Some(8.0), Some(8.0)));
-    assert_eq!(answer.load.highest, Some(8.0));
+    assert_eq!((response.load.p50, response.load.p95), (Some(8.0), Some(8.0)));
+    assert_eq!(response.load.highest, Some(8.0));
     let ids = |id| -> Vec<_> {
-        let machines = sandbox(&three(), id).unwrap().machines;
+        let machines = sandbox(&three_sandboxes(), id).unwrap().machines;
         machines.into_iter().map(|machine| (machine.machine_id, machine.check_ins)).collect()
     };
-    assert_eq!(ids("b"), [(None, 3)], "the one without an id");
+    assert_eq!(ids("b"), [(None, 3)], "the machine without an id");
     assert_eq!(ids("a"), [(Some("m2".into()), 1), (Some("m1".into()), 3)]);
-    assert_eq!(sandbox(&three(), "d"), None, "not within the window");
-    assert_eq!(sandbox(&three(), "x"), None);
+    assert_eq!(sandbox(&three_sandboxes(), "d"), None, "last seen before the window");
+    assert_eq!(sandbox(&three_sandboxes(), "x"), None);
     for id in ["", &"x".repeat(97)] {
         let error = SandboxReport::new(id, &parameters(&[]), Time(NOW)).unwrap_err();
         assert_eq!(error.to_string(), "sandboxId: expected 1 to 96 bytes");
@@ -186,12 +186,12 @@ fn one_sandbox_is_told_in_full() {
 }
 
 #[test]
-fn history_has_every_step_and_silence_among_them() {
-    let question =
+fn history_includes_steps_without_check_ins() {
+    let report =
         HistoryReport::new("b", &parameters(&[("window", "20m"), ("step", "5m")]), Time(NOW))
             .unwrap();
-    let history = question.answer(&three().ask(&question.sql())).unwrap().unwrap();
-    // 03:04:05: steps start at 02:40.
+    let history = report.answer(&three_sandboxes().query(&report.sql())).unwrap().unwrap();
+    // It is 03:04:05; the first step starts at 02:40.
     assert_eq!(history.from.to_string(), "2026-01-02T02:40:00Z");
     let counts: Vec<_> = history.steps.iter().map(|step| (step.check_ins, step.restarts)).collect();
     assert_eq!(counts, [(1, 1), (2, 4), (0, 0), (0, 0), (0, 0)]);
@@ -200,12 +200,12 @@ fn history_has_every_step_and_silence_among_them() {
     assert_eq!(history.steps[1].supervisor_state.as_deref(), Some("crashed"));
     assert_eq!(history.steps[1].last_exit_reason.as_deref(), Some("signal:SIGKILL"));
     assert_eq!((history.steps[2].load_avg_5m, history.steps[2].uptime_seconds), (None, None));
-    let question = HistoryReport::new("x", &parameters(&[]), Time(NOW)).unwrap();
-    assert_eq!(question.answer(&three().ask(&question.sql())).unwrap(), None);
+    let report = HistoryReport::new("x", &parameters(&[]), Time(NOW)).unwrap();
+    assert_eq!(report.answer(&three_sandboxes().query(&report.sql())).unwrap(), None);
 }
 
 #[test]
-fn history_is_bounded() {
+fn history_has_at_most_2016_steps() {
     let new = |pairs: &[_]| HistoryReport::new("a", &parameters(pairs), Time(NOW));
     for window in ["1m", "1h", "7d", "90d"] {
         assert!(new(&[("window", window)]).is_ok(), "the default step fits {window}");
@@ -220,14 +220,14 @@ fn history_is_bounded() {
 
 #[test]
 fn sandboxes_are_filtered_and_sorted() {
-    let ids = |pairs: &[_]| pages(&three(), pairs).concat();
+    let ids = |pairs: &[_]| pages(&three_sandboxes(), pairs).concat();
     assert_eq!(ids(&[]), ["a", "b", "c"]);
     assert_eq!(ids(&[("window", "90d")]), ["a", "b", "c", "d"]);
     assert_eq!(ids(&[("state", "crashed")]), ["b"]);
     assert_eq!(ids(&[("region", "")]), ["b"]);
     assert_eq!(ids(&[("region", "fra")]), ["a", "c"]);
-    assert_eq!(ids(&[("version", "1.1.0")]), ["a"], "the controller's");
-    assert_eq!(ids(&[("version", "2.0.0")]), ["a", "c"], "OpenClaw's");
+    assert_eq!(ids(&[("version", "1.1.0")]), ["a"], "the controller version");
+    assert_eq!(ids(&[("version", "2.0.0")]), ["a", "c"], "the OpenClaw version");
     assert_eq!(ids(&[("silent", "true")]), ["b", "c"]);
     assert_eq!(ids(&[("silent", "false")]), ["a"]);
     assert_eq!(ids(&[("restarted", "true")]), ["b"]);
@@ -240,31 +240,31 @@ fn sandboxes_are_filtered_and_sorted() {
 }
 
 #[test]
-fn pages_show_the_fleet_as_it_was_for_the_first() {
+fn later_pages_show_the_fleet_as_of_the_first_page() {
     let names = ["a", "b", "c", "d", "e", "f", "g"];
     let check_in = |ago| move |sandbox| CheckIn { ago, sandbox, ..CHECK_IN };
     let mut check_ins: Vec<_> = names.map(check_in(10 * MINUTE)).into();
     let before = FleetInMemory::new(&check_ins);
-    let parameters_of =
+    let with_cursor =
         |cursor: &str| parameters(&[("sort", "-last_seen"), ("limit", "3"), ("cursor", cursor)]);
     let first = SandboxesReport::new(
         &parameters(&[("sort", "-last_seen"), ("limit", "3")]),
         QueryScope { now: ago(5 * MINUTE), only: None },
     )
     .unwrap();
-    let page = first.answer(&before.ask(&first.sql())).unwrap();
+    let page = first.answer(&before.query(&first.sql())).unwrap();
     assert_eq!(
-        page.sandboxes.iter().map(|one| &*one.sandbox_id).collect::<Vec<_>>(),
+        page.sandboxes.iter().map(|sandbox| &*sandbox.sandbox_id).collect::<Vec<_>>(),
         ["a", "b", "c"]
     );
 
-    // All check in again before the second page is asked for.
+    // All sandboxes check in again before the second page is requested.
     check_ins.extend(names.map(check_in(MINUTE)));
     let after = FleetInMemory::new(&check_ins);
-    let second = SandboxesReport::new(&parameters_of(&page.next.unwrap()), ALL).unwrap();
-    let page = second.answer(&after.ask(&second.sql())).unwrap();
+    let second = SandboxesReport::new(&with_cursor(&page.next.unwrap()), ALL).unwrap();
+    let page = second.answer(&after.query(&second.sql())).unwrap();
     assert_eq!(
-        page.sandboxes.iter().map(|one| &*one.sandbox_id).collect::<Vec<_>>(),
+        page.sandboxes.iter().map(|sandbox| &*sandbox.sandbox_id).collect::<Vec<_>>(),
         ["d", "e", "f"]
     );
     assert_eq!(page.as_of, ago(5 * MINUTE));
@@ -272,13 +272,13 @@ fn pages_show_the_fleet_as_it_was_for_the_first() {
 }
 
 #[test]
-fn cursors_are_for_what_they_were_given_for() {
-    let page = |pairs: &[_], now| {
+fn a_cursor_is_valid_for_an_hour_and_for_its_sort() {
+    let report = |pairs: &[_], now| {
         SandboxesReport::new(&parameters(pairs), QueryScope { now: Time(now), only: None })
     };
-    let question = page(&[("limit", "1")], NOW).unwrap();
-    let next = question.answer(&three().ask(&question.sql())).unwrap().next.unwrap();
-    assert!(page(&[("cursor", &next)], NOW + HOUR).is_ok());
+    let first = report(&[("limit", "1")], NOW).unwrap();
+    let next = first.answer(&three_sandboxes().query(&first.sql())).unwrap().next.unwrap();
+    assert!(report(&[("cursor", &next)], NOW + HOUR).is_ok());
     for (pairs, now, expected) in [
         (vec![("cursor", "x")], NOW, "the `next` of an answer"),
         (vec![("cursor", "e30")], NOW, "the `next` of an answer"),
@@ -286,11 +286,11 @@ fn cursors_are_for_what_they_were_given_for() {
         (vec![("cursor", &*next)], NOW + HOUR + 1, "of the last hour"),
         (vec![("cursor", &*next)], NOW - 1, "of the last hour"),
     ] {
-        let error = page(&pairs, now).unwrap_err();
+        let error = report(&pairs, now).unwrap_err();
         assert_eq!(error.name, "cursor");
         assert!(error.expected.contains(expected), "{error}");
     }
-    let error = page(&[("sort", "name")], NOW).unwrap_err();
+    let error = report(&[("sort", "name")], NOW).unwrap_err();
     assert!(error.expected.contains("sandbox_id, last_seen, restarts, load, uptime"), "{error}");
 }
 
@@ -301,29 +301,31 @@ fn crash(sandbox: &'static str, minutes_ago: u64, restarts: u32) -> CheckIn {
 #[test]
 fn a_crash_loop_is_three_restarts_within_any_hour() {
     let check_ins = [
-        // Over, and across the start of an hour.
+        // Over; spans the start of an hour.
         crash("over", 150, 1),
         crash("over", 130, 1),
         crash("over", 100, 1),
         crash("over", 0, 0),
-        // Going on.
+        // Ongoing.
         crash("now", 55, 1),
         crash("now", 30, 1),
         crash("now", 5, 2),
-        // At once.
+        // All restarts in one check-in.
         crash("once", 3, 3),
-        // The first and the last are an hour apart.
+        // The first and the last restart are an hour apart.
         crash("slow", 61, 1),
         crash("slow", 31, 1),
         crash("slow", 1, 1),
-        // Points that stand for more.
+        // A point that represents three check-ins.
         CheckIn { weight: 3, ..crash("sampled", 2, 1) },
         crash("well", 1, 2),
     ];
     let found = incidents(&FleetInMemory::new(&check_ins), &[], ALL);
-    let loops: Vec<_> = of_kind(&found, "crash_loop")
+    let loops: Vec<_> = incidents_of_kind(&found, "crash_loop")
         .into_iter()
-        .map(|one| json!([one["severity"], one["sandboxId"], one["restarts"], one["mostInAnHour"]]))
+        .map(|found| {
+            json!([found["severity"], found["sandboxId"], found["restarts"], found["mostInAnHour"]])
+        })
         .collect();
     assert_eq!(
         loops,
@@ -341,51 +343,51 @@ fn a_crash_loop_is_three_restarts_within_any_hour() {
     assert_eq!(first["lastExitReason"], "code:1");
 }
 
-fn on(sandbox: &'static str, machine: &'static str, minutes_ago: u64) -> CheckIn {
+fn from_machine(sandbox: &'static str, machine: &'static str, minutes_ago: u64) -> CheckIn {
     CheckIn { ago: minutes_ago * MINUTE, sandbox, machine, ..CHECK_IN }
 }
 
 #[test]
-fn a_clone_is_a_machine_that_goes_on_after_another_began() {
+fn a_clone_is_a_machine_that_continues_after_another_started() {
     let check_ins = [
-        // One after the other.
-        on("moved", "m1", 60),
-        on("moved", "m1", 50),
-        on("moved", "m2", 45),
-        on("moved", "m2", 0),
-        // The old one says good-bye when the new one is there.
-        on("rolled", "m1", 60),
-        on("rolled", "m2", 50),
-        CheckIn { state: "shutting_down", ..on("rolled", "m1", 49) },
-        on("rolled", "m2", 0),
-        // Two at a time.
-        on("cloned", "m1", 60),
-        on("cloned", "m2", 50),
-        on("cloned", "m1", 5),
-        on("cloned", "m2", 4),
-        // Two of three, a while ago.
-        on("was", "m1", 300),
-        on("was", "m2", 290),
-        on("was", "m1", 280),
-        on("was", "m2", 270),
-        on("was", "m3", 20),
-        on("was", "m3", 0),
-        // Three, one after the other.
-        on("moves", "m1", 30),
-        on("moves", "m2", 20),
-        on("moves", "m3", 0),
-        // What does not name its machine is one machine more.
-        on("unnamed", "m1", 10),
-        on("unnamed", "", 5),
-        on("unnamed", "m1", 0),
-        // Good-byes alone are a machine, too, but not where the window has just begun.
-        on("good-byes", "m1", 60),
-        CheckIn { state: "shutting_down", ..on("good-byes", "m2", 50) },
-        CheckIn { state: "shutting_down", ..on("good-byes", "m2", 40) },
-        on("good-byes", "m1", 1),
-        CheckIn { state: "shutting_down", ..on("before", "m1", 24 * 60 - 5) },
-        on("before", "m2", 24 * 60 - 6),
-        on("before", "m2", 0),
+        // The sandbox moved from one machine to another.
+        from_machine("moved", "m1", 60),
+        from_machine("moved", "m1", 50),
+        from_machine("moved", "m2", 45),
+        from_machine("moved", "m2", 0),
+        // The old machine announces its shutdown after the new one started.
+        from_machine("rolled", "m1", 60),
+        from_machine("rolled", "m2", 50),
+        CheckIn { state: "shutting_down", ..from_machine("rolled", "m1", 49) },
+        from_machine("rolled", "m2", 0),
+        // Two machines at the same time.
+        from_machine("cloned", "m1", 60),
+        from_machine("cloned", "m2", 50),
+        from_machine("cloned", "m1", 5),
+        from_machine("cloned", "m2", 4),
+        // Two of three machines, in the past.
+        from_machine("was", "m1", 300),
+        from_machine("was", "m2", 290),
+        from_machine("was", "m1", 280),
+        from_machine("was", "m2", 270),
+        from_machine("was", "m3", 20),
+        from_machine("was", "m3", 0),
+        // Three machines in succession.
+        from_machine("moves", "m1", 30),
+        from_machine("moves", "m2", 20),
+        from_machine("moves", "m3", 0),
+        // Check-ins without a machine id count as one more machine.
+        from_machine("unnamed", "m1", 10),
+        from_machine("unnamed", "", 5),
+        from_machine("unnamed", "m1", 0),
+        // A machine that only announces shutdowns counts, too, except at the start of the window.
+        from_machine("good-byes", "m1", 60),
+        CheckIn { state: "shutting_down", ..from_machine("good-byes", "m2", 50) },
+        CheckIn { state: "shutting_down", ..from_machine("good-byes", "m2", 40) },
+        from_machine("good-byes", "m1", 1),
+        CheckIn { state: "shutting_down", ..from_machine("before", "m1", 24 * 60 - 5) },
+        from_machine("before", "m2", 24 * 60 - 6),
+        from_machine("before", "m2", 0),
     ];
     let found = incidents(&FleetInMemory::new(&check_ins), &[], ALL);
     let clone = |severity, sandbox, since, until, machines: [Option<&str>; 2]| {
@@ -414,13 +416,13 @@ fn a_clone_is_a_machine_that_goes_on_after_another_began() {
 }
 
 #[test]
-fn silence_is_an_incident_unless_it_was_announced() {
-    let found = incidents(&three(), &[], ALL);
+fn silence_is_critical_unless_it_was_announced() {
+    let found = incidents(&three_sandboxes(), &[], ALL);
     let listed: Vec<_> = found["incidents"]
         .as_array()
         .unwrap()
         .iter()
-        .map(|one| json!([one["kind"], one["severity"], one["sandboxId"]]))
+        .map(|incident| json!([incident["kind"], incident["severity"], incident["sandboxId"]]))
         .collect();
     assert_eq!(
         listed,
@@ -432,15 +434,15 @@ fn silence_is_an_incident_unless_it_was_announced() {
     );
     assert_eq!(found["incidents"][1]["supervisorState"], "crashed");
     assert_eq!(found["incidents"][2]["since"], json!(ago(3 * HOUR)));
-    let found = incidents(&three(), &[("limit", "1")], ALL);
+    let found = incidents(&three_sandboxes(), &[("limit", "1")], ALL);
     assert_eq!(found["incidents"].as_array().unwrap().len(), 1);
     assert_eq!(found["totals"], json!({ "clones": 0, "crashLoops": 1, "silent": 2 }));
 }
 
-/// Sandboxes that are silent, by what their last check-ins say; whether it was on purpose.
-fn good_byes() -> Vec<(CheckIn, CheckIn, bool)> {
-    let before = |sandbox| on(sandbox, "m1", 60);
-    let last = |sandbox, machine, state| CheckIn { state, ..on(sandbox, machine, 50) };
+/// Silent sandboxes: an earlier check-in, the last one, and whether the silence is on purpose.
+fn silent_sandboxes() -> Vec<(CheckIn, CheckIn, bool)> {
+    let before = |sandbox| from_machine(sandbox, "m1", 60);
+    let last = |sandbox, machine, state| CheckIn { state, ..from_machine(sandbox, machine, 50) };
     vec![
         (before("shut-down"), last("shut-down", "m1", "shutting_down"), true),
         (before("stopped"), last("stopped", "m1", "stopped"), true),
@@ -449,7 +451,7 @@ fn good_byes() -> Vec<(CheckIn, CheckIn, bool)> {
         (before("crashed"), last("crashed", "m1", "crashed"), false),
         (before("stranger"), last("stranger", "m2", "shutting_down"), false),
         (before("nobody"), last("nobody", "", "stopped"), false),
-        // It says so twice, the second time as another machine's.
+        // Two announcements.
         (
             CheckIn { state: "stopping", ..before("twice") },
             last("twice", "m1", "shutting_down"),
@@ -459,45 +461,45 @@ fn good_byes() -> Vec<(CheckIn, CheckIn, bool)> {
 }
 
 #[test]
-fn only_the_machine_that_was_there_can_be_off_on_purpose() {
-    let sandboxes = good_byes();
+fn only_a_machine_seen_before_can_announce_a_shutdown() {
+    let sandboxes = silent_sandboxes();
     let check_ins: Vec<_> =
         sandboxes.iter().flat_map(|(before, last, _)| [before.clone(), last.clone()]).collect();
-    let of = FleetInMemory::new(&check_ins);
-    let found = incidents(&of, &[], ALL);
-    let severities: BTreeMap<_, _> = of_kind(&found, "silent")
+    let data = FleetInMemory::new(&check_ins);
+    let response = incidents(&data, &[], ALL);
+    let found: BTreeMap<_, _> = incidents_of_kind(&response, "silent")
         .into_iter()
-        .map(|one| (one["sandboxId"].as_str().unwrap(), one["severity"] == "info"))
+        .map(|silent| (silent["sandboxId"].as_str().unwrap(), silent["severity"] == "info"))
         .collect();
     let expected: BTreeMap<_, _> =
         sandboxes.iter().map(|(before, _, on_purpose)| (before.sandbox, *on_purpose)).collect();
-    assert_eq!(severities, expected);
-    // The fleet's count is by the same rule.
+    assert_eq!(found, expected);
+    // The fleet report counts by the same rule.
     let on_purpose = expected.values().filter(|on_purpose| **on_purpose).count() as u64;
-    assert_eq!(fleet(&of, &[], ALL).silent_after_shutdown, on_purpose);
+    assert_eq!(fleet(&data, &[], ALL).silent_after_shutdown, on_purpose);
 }
 
 #[test]
-fn the_cookbook_and_the_dashboard_have_the_same_rule() {
-    let squeezed = |text: &str| text.replace("\\n", "").replace([' ', '\n'], "");
-    let rule = squeezed(&kiloclaw_fleet::on_purpose());
+fn the_cookbook_and_the_dashboard_decide_silence_by_the_same_rule() {
+    let without_spaces = |text: &str| text.replace("\\n", "").replace([' ', '\n'], "");
+    let rule = without_spaces(&kiloclaw_fleet::on_purpose());
     for (file, queries) in [("docs/queries.md", 2), ("grafana/dashboards/fleet.json", 2)] {
         let path = format!("{}/../../{file}", env!("CARGO_MANIFEST_DIR"));
-        let text = squeezed(&std::fs::read_to_string(path).unwrap());
+        let text = without_spaces(&std::fs::read_to_string(path).unwrap());
         let mut parts = text.split("ASon_purpose,").collect::<Vec<_>>();
         parts.pop();
         assert_eq!(parts.len(), queries, "{file}");
         assert!(parts.iter().all(|before| before.ends_with(&rule)), "{file}");
-        // Nothing else lists these states to decide by them.
+        // No other rule lists these states.
         assert_eq!(text.matches("'shutting_down'").count(), 2 * queries, "{file}");
     }
 }
 
 #[test]
-fn whoever_only_seems_silent_is_asked_for_again() {
-    // What an engine answers that looked at one point of ten, and then at all of two sandboxes'.
+fn sandboxes_that_sampling_makes_look_silent_are_queried_again() {
+    // The results of an engine that read one point in `interval`.
     let first_round = |interval: u32, silent: usize| {
-        let rows = ["heard", "silent"].map(|id| {
+        let rows = ["reporting", "silent"].map(|id| {
             json!({
                 "sandboxId": id,
                 "lastSeen": NOW - HOUR,
@@ -516,36 +518,38 @@ fn whoever_only_seems_silent_is_asked_for_again() {
         [totals, json!(rows[..silent.min(2)]), json!([]), json!([])]
             .map(|data| json!({ "data": data }).to_string())
     };
-    let question = || IncidentsReport::new(&parameters(&[]), ALL).unwrap();
-    let report = |next| match next {
+    let report = || IncidentsReport::new(&parameters(&[]), ALL).unwrap();
+    let response = |progress| match progress {
         Progress::Done(Some(json)) => serde_json::from_str::<Value>(&json).unwrap(),
         other => panic!("{other:?}"),
     };
-    let unsampled = report(question().read(&first_round(1, 2)).unwrap());
+    let unsampled = response(report().read(&first_round(1, 2)).unwrap());
     assert_eq!(unsampled["totals"]["silent"], 2);
-    assert_eq!(report(question().read(&first_round(10, 0)).unwrap())["totals"]["silent"], 0);
+    assert_eq!(response(report().read(&first_round(10, 0)).unwrap())["totals"]["silent"], 0);
 
-    let mut question = question();
-    let Progress::Query(queries) = question.read(&first_round(10, 5)).unwrap() else { panic!() };
+    let mut report = report();
+    let Progress::Query(queries) = report.read(&first_round(10, 5)).unwrap() else { panic!() };
     let [sql] = &queries[..] else { panic!("{queries:?}") };
-    assert!(sql.contains("index1 IN ('heard', 'silent')"), "{sql}");
-    // Just those who reported within 15 minutes, to the second.
+    assert!(sql.contains("index1 IN ('reporting', 'silent')"), "{sql}");
+    // One reported within 15 minutes; the other missed them by a second.
     let fleet = FleetInMemory::new(&[
-        CheckIn { ago: 15 * MINUTE, sandbox: "heard", ..CHECK_IN },
+        CheckIn { ago: 15 * MINUTE, sandbox: "reporting", ..CHECK_IN },
         CheckIn { ago: 15 * MINUTE + 1, sandbox: "silent", ..CHECK_IN },
     ]);
-    let found = report(question.read(&[fleet.ask(sql)]).unwrap());
-    let silent: Vec<_> =
-        of_kind(&found, "silent").into_iter().map(|one| &one["sandboxId"]).collect();
+    let found = response(report.read(&[fleet.query(sql)]).unwrap());
+    let silent: Vec<_> = incidents_of_kind(&found, "silent")
+        .into_iter()
+        .map(|silent| &silent["sandboxId"])
+        .collect();
     assert_eq!(silent, ["silent"]);
-    // Three more were counted and not asked for again.
+    // The first round counted three more, which are not queried again.
     assert_eq!(found["totals"]["silent"], 4);
     assert_eq!((&found["complete"], &found["missing"]), (&json!(false), &json!(["silent"])));
 }
 
 #[test]
-fn a_fleet_that_is_silent_as_a_whole_is_one_incident_more() {
-    let silent = [on("a", "m1", 16), on("b", "m1", 20)];
+fn a_fully_silent_fleet_is_an_incident_of_its_own() {
+    let silent = [from_machine("a", "m1", 16), from_machine("b", "m1", 20)];
     let found = incidents(&FleetInMemory::new(&silent), &[], ALL);
     assert_eq!(
         found["incidents"][0],
@@ -554,7 +558,7 @@ fn a_fleet_that_is_silent_as_a_whole_is_one_incident_more() {
     assert_eq!(found["totals"]["silent"], 2);
 }
 
-/// What somebody would send who wants the query to be another one.
+/// SQL injection attempts.
 const HOSTILE: [&str; 8] = [
     "' OR 1 = 1 --",
     "\\' OR 1 = 1 --",
@@ -567,12 +571,12 @@ const HOSTILE: [&str; 8] = [
 ];
 
 #[test]
-fn no_text_becomes_sql() {
+fn no_text_is_interpreted_as_sql() {
     let fleet =
         FleetInMemory::new(&HOSTILE.map(|sandbox| CheckIn { sandbox, state: sandbox, ..CHECK_IN }));
     for text in HOSTILE {
-        let answer = sandbox(&fleet, text).unwrap();
-        assert_eq!((answer.sandbox.sandbox_id.as_str(), answer.sandbox.check_ins), (text, 1));
+        let found = sandbox(&fleet, text).unwrap().sandbox;
+        assert_eq!((found.sandbox_id.as_str(), found.check_ins), (text, 1));
         assert_eq!(pages(&fleet, &[("state", text)]), [[text]]);
         for name in ["region", "version"] {
             assert_eq!(pages(&fleet, &[(name, text)]).concat(), [""; 0], "{name}");
@@ -580,19 +584,24 @@ fn no_text_becomes_sql() {
         let only = QueryScope { only: Some(text), ..ALL };
         assert_eq!(self::fleet(&fleet, &[], only).sandboxes, 1);
     }
-    // Cursors carry ids, too.
+    // Cursors contain ids.
     let mut expected = HOSTILE;
     expected.sort_unstable();
     assert_eq!(pages(&fleet, &[("limit", "1")]).concat(), expected);
     assert_eq!(pages(&fleet, &[("limit", "3"), ("sort", "-last_seen")]).concat(), expected);
-    // Clones' ids go into a query of their own.
-    let twice: Vec<_> = HOSTILE
+    // A separate query contains the ids of clones.
+    let clones: Vec<_> = HOSTILE
         .into_iter()
         .flat_map(|sandbox| {
-            [on(sandbox, "m1", 9), on(sandbox, "m2", 8), on(sandbox, "m1", 7), on(sandbox, "m2", 6)]
+            [
+                from_machine(sandbox, "m1", 9),
+                from_machine(sandbox, "m2", 8),
+                from_machine(sandbox, "m1", 7),
+                from_machine(sandbox, "m2", 6),
+            ]
         })
         .collect();
-    let found = incidents(&FleetInMemory::new(&twice), &[], ALL);
+    let found = incidents(&FleetInMemory::new(&clones), &[], ALL);
     assert_eq!(found["totals"]["clones"], HOSTILE.len());
 }
 
@@ -606,7 +615,7 @@ fn check_ins() -> impl Strategy<Value = Vec<CheckIn>> {
         prop::sample::select(vec!["", "fra", "ams"]),
     );
     let numbers = (0..3_u32, 0..8_u32, 0..1_000_u32, 1..4_u32);
-    let one = (texts, numbers).prop_map(|(texts, (restarts, load, bytes, weight))| {
+    let check_in = (texts, numbers).prop_map(|(texts, (restarts, load, bytes, weight))| {
         let (sandbox, machine, controller, openclaw, state, region) = texts;
         let load = f64::from(load) / 8.0;
         CheckIn {
@@ -623,20 +632,19 @@ fn check_ins() -> impl Strategy<Value = Vec<CheckIn>> {
             ..CHECK_IN
         }
     });
-    // Not two at the same time: which one would be the latest?
-    (prop::collection::vec(one, 0..40), prop::collection::btree_set(0..10_000_u64, 40)).prop_map(
-        |(check_ins, times)| {
+    // Times are distinct, so that one check-in is the latest.
+    (prop::collection::vec(check_in, 0..40), prop::collection::btree_set(0..10_000_u64, 40))
+        .prop_map(|(check_ins, times)| {
             let times = times.into_iter().map(|time| time * 13);
             check_ins
                 .into_iter()
                 .zip(times)
                 .map(|(check_in, ago)| CheckIn { ago, ..check_in })
                 .collect()
-        },
-    )
+        })
 }
 
-/// The weighted quantile of `ClickHouse`: the first value at which that share of the weight is reached.
+/// `ClickHouse`'s weighted quantile: the first value at which the cumulative weight reaches `level`.
 fn quantile(values: &[(f64, u32)], level: f64) -> Option<f64> {
     let mut all: Vec<_> =
         values.iter().flat_map(|(value, weight)| vec![*value; *weight as usize]).collect();
@@ -653,18 +661,18 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_fleet_is_told_as_it_is(check_ins in check_ins()) {
-        let of = FleetInMemory::new(&check_ins);
+    fn the_fleet_report_matches_a_direct_computation(check_ins in check_ins()) {
+        let data = FleetInMemory::new(&check_ins);
         let seen: Vec<_> = check_ins.iter().filter(|one| one.ago < 24 * HOUR).collect();
-        // The generator's times ascend: the first of a sandbox is its latest.
+        // Ages ascend: the first check-in of a sandbox is its latest.
         let mut latest = BTreeMap::new();
         for one in &seen {
             latest.entry(one.sandbox).or_insert(*one);
         }
-        let sum = |of: fn(&CheckIn) -> u32| -> u64 {
-            seen.iter().map(|one| u64::from(of(one)) * u64::from(one.weight)).sum()
+        let sum = |value: fn(&CheckIn) -> u32| -> u64 {
+            seen.iter().map(|one| u64::from(value(one)) * u64::from(one.weight)).sum()
         };
-        let fleet = fleet(&of, &[], ALL);
+        let fleet = fleet(&data, &[], ALL);
         prop_assert_eq!(fleet.sandboxes, latest.len() as u64);
         let reporting = latest.values().filter(|one| one.ago <= 15 * MINUTE).count() as u64;
         prop_assert_eq!((fleet.reporting, fleet.silent), (reporting, latest.len() as u64 - reporting));
@@ -698,39 +706,39 @@ proptest! {
     }
 
     #[test]
-    fn pages_are_the_whole_list_once(
+    fn pages_concatenate_to_the_whole_list(
         check_ins in check_ins(),
         limit in 1..4_usize,
         sort in prop::sample::select(vec![
             "sandbox_id", "-sandbox_id", "last_seen", "-last_seen", "restarts", "-restarts", "load", "-load",
         ]),
     ) {
-        let of = FleetInMemory::new(&check_ins);
-        let whole = pages(&of, &[("sort", sort)]);
+        let data = FleetInMemory::new(&check_ins);
+        let whole = pages(&data, &[("sort", sort)]);
         prop_assert_eq!(whole.len(), 1);
         let limit = limit.to_string();
-        let parts = pages(&of, &[("sort", sort), ("limit", &limit)]);
+        let parts = pages(&data, &[("sort", sort), ("limit", &limit)]);
         prop_assert_eq!(parts.concat(), whole.concat());
     }
 
     #[test]
-    fn history_adds_up_to_the_summary(check_ins in check_ins()) {
-        let of = FleetInMemory::new(&check_ins);
-        let question = HistoryReport::new("a", &parameters(&[("step", "1h")]), Time(NOW)).unwrap();
+    fn history_matches_a_direct_computation(check_ins in check_ins()) {
+        let data = FleetInMemory::new(&check_ins);
+        let report = HistoryReport::new("a", &parameters(&[("step", "1h")]), Time(NOW)).unwrap();
         // The first step starts before the window.
         let from = NOW - 24 * HOUR - (NOW - 24 * HOUR) % HOUR;
         let seen = || check_ins.iter().filter(|one| one.sandbox == "a" && NOW - one.ago >= from);
-        let history = question.answer(&of.ask(&question.sql())).unwrap();
+        let history = report.answer(&data.query(&report.sql())).unwrap();
         prop_assert_eq!(history.is_some(), seen().next().is_some());
         let Some(history) = history else { return Ok(()) };
         prop_assert_eq!(history.steps.len(), 25);
         for step in &history.steps {
             let within = || seen().filter(|one| Time(NOW - one.ago).start_of(HOUR) == step.start);
-            let sum = |of: fn(&CheckIn) -> u32| -> u64 {
-                within().map(|one| u64::from(of(one) * one.weight)).sum()
+            let sum = |value: fn(&CheckIn) -> u32| -> u64 {
+                within().map(|one| u64::from(value(one) * one.weight)).sum()
             };
             prop_assert_eq!((step.check_ins, step.restarts), (sum(|_| 1), sum(|one| one.restarts)));
-            // Eighths: their sum is exact.
+            // Loads are multiples of 1/8, so sums are exact.
             let load: f64 = within().map(|one| one.load * f64::from(one.weight)).sum();
             let mean = (step.check_ins > 0).then(|| load / step.check_ins as f64);
             prop_assert_eq!(step.load_avg_5m, mean);
@@ -740,39 +748,40 @@ proptest! {
     }
 
     #[test]
-    fn clones_are_those_of_every_pair_tried(check_ins in check_ins()) {
-        let of = FleetInMemory::new(&check_ins);
-        let report = incidents(&of, &[("limit", "1000")], ALL);
-        let found: BTreeMap<_, _> = of_kind(&report, "clone").into_iter()
-            .map(|one| {
+    fn clones_match_a_check_of_every_pair_of_machines(check_ins in check_ins()) {
+        let data = FleetInMemory::new(&check_ins);
+        let response = incidents(&data, &[("limit", "1000")], ALL);
+        let found: BTreeMap<_, _> = incidents_of_kind(&response, "clone").into_iter()
+            .map(|clone| {
                 let machines: BTreeSet<_> =
-                    one["machineIds"].as_array().unwrap().iter().map(Value::as_str).collect();
-                (one["sandboxId"].as_str().unwrap(), (one["since"].clone(), one["until"].clone(), machines))
+                    clone["machineIds"].as_array().unwrap().iter().map(Value::as_str).collect();
+                let (since, until) = (clone["since"].clone(), clone["until"].clone());
+                (clone["sandboxId"].as_str().unwrap(), (since, until, machines))
             })
             .collect();
         let mut expected = BTreeMap::new();
         for sandbox in ["a", "b", "c", "d"] {
             let mut machines = Vec::new();
             for machine in ["", "m1", "m2", "m3"] {
-                let of: Vec<_> = check_ins.iter()
+                let own: Vec<_> = check_ins.iter()
                     .filter(|one| one.sandbox == sandbox && one.machine == machine && one.ago < 24 * HOUR)
                     .collect();
-                let Some(first) = of.iter().map(|one| one.ago).max() else { continue };
-                let heard = of.iter().map(|one| one.ago).min().unwrap();
-                let stays = |one: &&&CheckIn| one.state != "shutting_down";
-                let last = match of.iter().filter(stays).map(|one| one.ago).min() {
-                    // A good-bye, but not good-byes that go on.
-                    Some(last) if last - heard <= 15 * MINUTE => last,
-                    // Good-byes alone, but not at the start of the window.
-                    None if heard >= 24 * HOUR - 15 * MINUTE => continue,
-                    _ => heard,
+                let Some(first) = own.iter().map(|one| one.ago).max() else { continue };
+                let last_seen = own.iter().map(|one| one.ago).min().unwrap();
+                let stays_up = |one: &&&CheckIn| one.state != "shutting_down";
+                let last = match own.iter().filter(stays_up).map(|one| one.ago).min() {
+                    // It announced its shutdown, and sent nothing 15 minutes later.
+                    Some(last) if last - last_seen <= 15 * MINUTE => last,
+                    // It only announced its shutdown, at the start of the window.
+                    None if last_seen >= 24 * HOUR - 15 * MINUTE => continue,
+                    _ => last_seen,
                 };
                 machines.push((machine, first, last));
             }
             let (mut since, mut until, mut together) = (None, None, BTreeSet::new());
             for (one, first, last) in &machines {
                 for (other, other_first, other_last) in &machines {
-                    // The other begins later, while the one goes on.
+                    // `other` starts while `one` continues.
                     if other_first < first && other_first > last {
                         since = since.max(Some(*other_first));
                         let end = *last.max(other_last);
@@ -789,16 +798,16 @@ proptest! {
     }
 
     #[test]
-    fn crash_loops_are_those_of_every_hour_tried(check_ins in check_ins()) {
-        let of = FleetInMemory::new(&check_ins);
-        let report = incidents(&of, &[("limit", "1000")], ALL);
-        let found: BTreeMap<_, _> = of_kind(&report, "crash_loop").into_iter()
-            .map(|one| (one["sandboxId"].as_str().unwrap(), one["mostInAnHour"].as_u64().unwrap()))
+    fn crash_loops_match_a_check_of_every_hour(check_ins in check_ins()) {
+        let data = FleetInMemory::new(&check_ins);
+        let response = incidents(&data, &[("limit", "1000")], ALL);
+        let found: BTreeMap<_, _> = incidents_of_kind(&response, "crash_loop").into_iter()
+            .map(|found| (found["sandboxId"].as_str().unwrap(), found["mostInAnHour"].as_u64().unwrap()))
             .collect();
         let mut expected = BTreeMap::new();
         for sandbox in ["a", "b", "c", "d"] {
-            let of: Vec<_> = check_ins.iter().filter(|one| one.sandbox == sandbox && one.ago < 24 * HOUR).collect();
-            let most = of.iter().map(|end| of.iter()
+            let own: Vec<_> = check_ins.iter().filter(|one| one.sandbox == sandbox && one.ago < 24 * HOUR).collect();
+            let most = own.iter().map(|end| own.iter()
                 .filter(|one| one.ago >= end.ago && one.ago - end.ago < HOUR)
                 .map(|one| u64::from(one.restarts * one.weight)).sum::<u64>()).max();
             if let Some(most) = most.filter(|most| *most >= 3) {
@@ -810,14 +819,14 @@ proptest! {
 }
 
 #[test]
-fn a_sandbox_is_found_whose_id_no_literal_can_have() {
+fn finds_sandboxes_whose_ids_need_escaping() {
     let ids = ["a'b", "a''b", "a\\b", "a\\'", "b"];
-    let of = FleetInMemory::new(&ids.map(|sandbox| CheckIn { sandbox, ..CHECK_IN }));
+    let data = FleetInMemory::new(&ids.map(|sandbox| CheckIn { sandbox, ..CHECK_IN }));
     for id in ids {
-        assert!(sandbox(&of, id).is_some(), "{id}");
+        assert!(sandbox(&data, id).is_some(), "{id}");
     }
-    assert!(sandbox(&of, "a\\\\b").is_none());
+    assert!(sandbox(&data, "a\\\\b").is_none());
     let mut sorted = ids.to_vec();
     sorted.sort_unstable();
-    assert_eq!(pages(&of, &[("limit", "1")]).concat(), sorted);
+    assert_eq!(pages(&data, &[("limit", "1")]).concat(), sorted);
 }

@@ -93,10 +93,10 @@ fn main() -> Result<(), aesql::Error> {
     for (name, sql) in QUERIES {
         let query = Query::parse(sql, &Limits::default())?;
         let start = Instant::now();
-        let answer = query.run(&tables, now)?;
+        let result = query.run(&tables, now)?;
         let ran = start.elapsed().as_secs_f64() * 1e3;
-        let bytes = answer.write(query.format())?.len();
-        println!("{ran:7.0} ms  {name}: {} rows, {bytes} bytes", answer.rows());
+        let bytes = result.write(query.format())?.len();
+        println!("{ran:7.0} ms  {name}: {} rows, {bytes} bytes", result.rows());
     }
     Ok(())
 }

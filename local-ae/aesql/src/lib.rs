@@ -14,8 +14,8 @@
 //! let tables = BTreeMap::from([("weather".to_owned(), table)]);
 //!
 //! let sql = "SELECT blob1 AS city, min(double1) AS coldest FROM weather GROUP BY city";
-//! let answer = Query::parse(sql, &Limits::default())?.run(&tables, 0)?;
-//! assert_eq!(answer.write(Format::TabSeparated)?, "Oslo\t-3.5\n");
+//! let result = Query::parse(sql, &Limits::default())?.run(&tables, 0)?;
+//! assert_eq!(result.write(Format::TabSeparated)?, "Oslo\t-3.5\n");
 //!
 //! let error = Query::parse("SELECT DISTINCT blob1 FROM weather", &Limits::default()).unwrap_err();
 //! assert_eq!(error.help.as_deref(), Some("write SELECT x … GROUP BY x"));
@@ -44,7 +44,7 @@ mod value;
 
 pub use error::{Error, Kind, Location};
 pub use limits::Limits;
-pub use output::{Answer, Format};
+pub use output::{Format, QueryResult};
 pub use point::{Point, SLOTS};
 pub use table::{Table, Tables};
 pub use time::parse_rfc_3339;
@@ -96,7 +96,7 @@ impl Query {
     }
 
     /// Evaluates the query. `now_ms`, in milliseconds since 1970, is the time of `now()` and `today()`.
-    pub fn run(&self, tables: &dyn Tables, now_ms: i64) -> Result<Answer, Error> {
+    pub fn run(&self, tables: &dyn Tables, now_ms: i64) -> Result<QueryResult, Error> {
         run::run(&self.plan, tables, now_ms, &self.limits)
     }
 }

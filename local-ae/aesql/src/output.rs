@@ -1,4 +1,4 @@
-//! Answers and their output formats.
+//! Query results and their output formats.
 
 use std::fmt::{self, Write};
 
@@ -8,7 +8,6 @@ use crate::memory::{Charge, Memory};
 use crate::value::Field;
 use crate::value::{Type, Value};
 
-/// An output format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// One object with the column types, the rows and the row count.
@@ -49,19 +48,18 @@ impl Format {
     }
 }
 
-/// The result of a query.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct QueryResult {
     pub(crate) fields: Vec<Field>,
     pub(crate) columns: Vec<Column>,
     pub(crate) rows: usize,
     pub(crate) rows_before_limit: usize,
     pub(crate) format: Format,
-    /// The query's account: the columns and the serialized answer count towards its limit.
+    /// The query's account: the columns and the serialized result count towards its limit.
     pub(crate) memory: Memory,
 }
 
-impl Answer {
+impl QueryResult {
     /// The format in the query's `FORMAT` clause; JSON if it has none.
     #[must_use]
     pub fn format(&self) -> Format {
@@ -74,7 +72,7 @@ impl Answer {
         self.rows
     }
 
-    /// Serializes the answer. Fails if that takes more memory than the query has left.
+    /// Serializes the result. Fails if that takes more memory than the query has left.
     pub fn write(&self, format: Format) -> Result<String> {
         let charge = self.memory.charge(0)?;
         let mut out = Out { text: String::new(), charge, memory: &self.memory };

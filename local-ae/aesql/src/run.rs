@@ -13,7 +13,7 @@ use crate::column::{Column, Interner, LAST};
 use crate::error::{Error, Result};
 use crate::limits::{Budget, Limits};
 use crate::memory::{Charge, Held, Memory};
-use crate::output::Answer;
+use crate::output::QueryResult;
 use crate::plan::{Expr, Groups, Members, Node, Plan, Select, Sort, Source, Statement};
 use crate::scalar::Call;
 use crate::table::{Segment, Slot, Table, Tables};
@@ -22,13 +22,18 @@ use crate::value::Field;
 use crate::value::{Type, Value};
 
 /// `now` is in milliseconds since 1970.
-pub(crate) fn run(plan: &Plan, tables: &dyn Tables, now: i64, limits: &Limits) -> Result<Answer> {
+pub(crate) fn run(
+    plan: &Plan,
+    tables: &dyn Tables,
+    now: i64,
+    limits: &Limits,
+) -> Result<QueryResult> {
     let memory = Memory::new(limits.memory);
     memory.keep(plan.bytes)?;
-    let list = |name: &str, values: Vec<String>| -> Result<Answer> {
+    let list = |name: &str, values: Vec<String>| -> Result<QueryResult> {
         let rows = values.len();
         let texts = values.into_iter().map(|text| Ok(Value::Text(text.into())));
-        Ok(Answer {
+        Ok(QueryResult {
             fields: vec![Field { name: name.into(), ty: Type::String }],
             columns: vec![Column::of(&memory, &Type::String, rows, texts)?],
             rows,
@@ -45,7 +50,7 @@ pub(crate) fn run(plan: &Plan, tables: &dyn Tables, now: i64, limits: &Limits) -
             let budget = Budget::new(limits.steps, memory.clone());
             let run = Run { tables, now: now.div_euclid(1000), budget };
             let found = run.select(select, Some(limits.rows))?;
-            Ok(Answer {
+            Ok(QueryResult {
                 fields: select.columns.iter().map(|(field, _)| field.clone()).collect(),
                 columns: found.columns,
                 rows: found.rows,

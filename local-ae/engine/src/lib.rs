@@ -24,9 +24,9 @@ struct Run {
     points: usize,
 }
 
-/// The response to a query.
+/// The result of a query, or its error message.
 #[wasm_bindgen]
-pub struct Answer {
+pub struct QueryOutcome {
     /// Whether the body is the result; otherwise it is the error message.
     pub ok: bool,
     content_type: &'static str,
@@ -35,7 +35,7 @@ pub struct Answer {
 }
 
 #[wasm_bindgen]
-impl Answer {
+impl QueryOutcome {
     #[must_use]
     #[wasm_bindgen(getter, js_name = contentType)]
     pub fn content_type(&self) -> String {
@@ -120,15 +120,15 @@ impl Engine {
     /// Runs a query. `now` is in milliseconds since 1970.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "JavaScript's times are whole numbers")]
-    pub fn query(&self, sql: &str, now: f64) -> Answer {
-        let answer = Query::parse(sql, &Limits::default()).and_then(|query| {
+    pub fn query(&self, sql: &str, now: f64) -> QueryOutcome {
+        let outcome = Query::parse(sql, &Limits::default()).and_then(|query| {
             let format = query.format();
             let body = query.run(&self.tables, now as i64)?.write(format)?.into();
             let warnings: Vec<_> = query.warnings().iter().map(ToString::to_string).collect();
             let warnings = warnings.join("\n");
-            Ok(Answer { ok: true, content_type: format.content_type(), body, warnings })
+            Ok(QueryOutcome { ok: true, content_type: format.content_type(), body, warnings })
         });
-        answer.unwrap_or_else(|error| Answer {
+        outcome.unwrap_or_else(|error| QueryOutcome {
             ok: false,
             content_type: "text/plain; charset=UTF-8",
             // The cloud's prefix.
@@ -224,12 +224,12 @@ mod tests {
         engine.append(&format!("{skipped}\n{line}"), 1).unwrap();
         let sql = "SELECT timestamp, _sample_interval, dataset, index1, blob2, blob3, double1, \
                    double2, double3, double4 FROM d FORMAT TabSeparated";
-        let answer = String::from_utf8(engine.query(sql, 0.0).into_body()).unwrap();
-        assert_eq!(answer, "2023-11-14 22:13:20\t3\td\ti\\0\té\t\t1.5\t-inf\t2\t0\n");
+        let text = String::from_utf8(engine.query(sql, 0.0).into_body()).unwrap();
+        assert_eq!(text, "2023-11-14 22:13:20\t3\td\ti\\0\té\t\t1.5\t-inf\t2\t0\n");
     }
 
     #[test]
-    fn an_answer_has_warnings_and_an_error_has_the_clouds_prefix() {
+    fn a_result_has_warnings_and_an_error_has_the_clouds_prefix() {
         let mut engine = Engine::new();
         engine.append(r#"[0,1,"d","",[],[]]"#, 0).unwrap();
         let doubtful = engine.query("SELECT 1 AS a FROM d ORDER BY blob1", 0.0);

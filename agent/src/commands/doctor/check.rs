@@ -91,16 +91,12 @@ impl Name {
     }
 }
 
-/// The verdict of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
 pub enum Verdict {
-    /// Passed.
     Passed {
-        /// What the check found.
         found: String,
     },
-    /// Failed.
     Failed {
         /// The code for programs.
         code: String,
@@ -236,7 +232,6 @@ impl Report {
         }
     }
 
-    /// Ends the report.
     #[must_use]
     pub fn end(self) -> Exit {
         let ok = !self.checks.iter().any(|check| check.verdict.is_failed());
@@ -296,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_line_counts_what_was_checked() {
+    fn the_summary_counts_the_checks() {
         let passed = check(Name::Dns, Verdict::passed(""));
         let failed = check(Name::Tls, Verdict::failed("", "", ""));
         let skipped = check(Name::Body, Verdict::skipped(""));
@@ -311,14 +306,14 @@ mod tests {
     }
 
     #[test]
-    fn programs_get_the_same_names() {
+    fn json_has_the_same_names() {
         for name in Name::ALL {
             assert_eq!(serde_json::to_value(name).unwrap(), name.text());
         }
     }
 
     #[test]
-    fn programs_get_a_status_and_what_belongs_to_it() {
+    fn json_has_a_status_and_its_members() {
         let json = |verdict| serde_json::to_value(check(Name::Tls, verdict)).unwrap();
         assert_eq!(
             json(Verdict::passed("f")),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::cli::{Settings, StateArguments};
 use crate::collect::network::{Counters, Interfaces};
 use crate::collect::process::{ProcessHealth, Status};
-use crate::collect::status_url::{StatusResponse, StatusError};
+use crate::collect::status_url::{StatusError, StatusResponse};
 use crate::collect::systemd::SystemdError;
 use crate::collect::{Readings, Source, boot, load, network, openclaw, status_url};
 use crate::commands::doctor::check::{Name, Report, Verdict};
@@ -290,7 +290,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_directory_may_have_to_be_made() {
+    fn a_missing_default_directory_passes() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("a/b/state.json");
         assert_eq!(place(&path, true), root.path());
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_file_is_told_by_what_it_holds() {
+    fn a_state_file_is_reported_by_its_contents() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("state.json");
         State::new("sandbox-1").save(&path).unwrap();

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_telling_failure_decides() {
+    fn the_most_informative_failure_decides() {
         use io::ErrorKind::{
             ConnectionRefused, HostUnreachable, NetworkUnreachable, PermissionDenied, TimedOut,
         };

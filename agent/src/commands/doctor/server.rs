@@ -125,9 +125,9 @@ pub fn describe(outcome: &Outcome) -> String {
     let response = match outcome {
         Outcome::Accepted(status) => return format!("{status}"),
         Outcome::Unreachable(no_answer) => return no_answer.reason.clone(),
-        Outcome::Redirected(response) | Outcome::TryLater(response) | Outcome::Refused(response) => {
-            response
-        }
+        Outcome::Redirected(response)
+        | Outcome::TryLater(response)
+        | Outcome::Refused(response) => response,
     };
     let body = response.refusal.as_ref();
     let details = [
@@ -186,7 +186,9 @@ impl DryRun {
         let wrong_token = Refusal::WrongGatewayToken.code();
         match outcome {
             Outcome::Accepted(_) => Self::Accepted,
-            Outcome::Refused(ErrorResponse { refusal: Some(body), .. }) if body.code == wrong_token => {
+            Outcome::Refused(ErrorResponse { refusal: Some(body), .. })
+                if body.code == wrong_token =>
+            {
                 Self::WrongToken
             }
             _ => Self::Otherwise,
@@ -261,15 +263,15 @@ pub fn with_query(url: &Uri, parameter: &str) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-/// The verdict on this machine's clock. `asked` is its time before the request, `took` the duration.
+/// The verdict on this machine's clock. `sent_at` is its time before the request, `took` the duration.
 #[must_use]
-pub fn clock(date: Option<SystemTime>, asked: SystemTime, took: Duration) -> Verdict {
+pub fn clock(date: Option<SystemTime>, sent_at: SystemTime, took: Duration) -> Verdict {
     let Some(date) = date else {
         return Verdict::skipped("the answer does not say what time it is at the server");
     };
     // The date has no fractions: on average it is half a second behind.
     let half_a_second = Duration::from_millis(500);
-    let (ours, theirs) = (asked + took / 2, date + half_a_second);
+    let (ours, theirs) = (sent_at + took / 2, date + half_a_second);
     let uncertain = took / 2 + half_a_second;
     let (direction, skew) = match ours.duration_since(theirs) {
         Ok(ahead) => ("ahead of", ahead),
@@ -299,9 +301,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_minute_apart_is_apart() {
+    fn fails_on_a_clock_skew_over_a_minute() {
         let asked = SystemTime::UNIX_EPOCH + Duration::from_hours(24);
-        // The server's clock stood at the date's second and a half on average, ours half way.
+        // The server's clock is half a second past its date on average, ours halfway through the request.
         let took = Duration::from_secs(1);
         for (seconds, fails) in [(0, false), (60, false), (61, false), (62, true), (3_600, true)] {
             let skew = Duration::from_secs(seconds);
@@ -315,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parameter_comes_first() {
+    fn the_query_parameter_comes_first() {
         let url = |text: &str| with_query(&text.parse().unwrap(), "dry_run=1").unwrap().to_string();
         assert_eq!(url("https://h:1/a/b"), "https://h:1/a/b?dry_run=1");
         assert_eq!(url("https://h"), "https://h/?dry_run=1");
@@ -324,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn candidates_are_others_each_once_and_valid() {
+    fn candidates_are_valid_distinct_and_not_the_configured_id() {
         let text = |text: &str| Some(text.to_owned());
         let none = [None, None, None];
         assert_eq!(candidates(Some(" A\n"), none.clone()), ["A", "a"]);
@@ -342,7 +344,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_malformed_is_told_with_a_fault(token in "[0-9a-fA-Fxü \"]{0,70}") {
+        fn a_malformed_token_is_reported_with_its_fault(token in "[0-9a-fA-Fxü \"]{0,70}") {
             let fault = malformed(&token);
             let fine = token.len() == 64 && token.chars().all(|c| "0123456789abcdef".contains(c));
             prop_assert_eq!(fault.is_none(), fine);
@@ -350,7 +352,7 @@ mod tests {
         }
 
         #[test]
-        fn no_clock_panics(ours in 0_u64..1 << 33, theirs in 0_u64..1 << 33, took in 0_u64..1 << 20) {
+        fn clock_never_panics(ours in 0_u64..1 << 33, theirs in 0_u64..1 << 33, took in 0_u64..1 << 20) {
             let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
             let _ = clock(Some(at(theirs)), at(ours), Duration::from_secs(took));
         }

@@ -1,7 +1,7 @@
-//! A fleet in memory, asked through the dialect's own interpreter, which refuses what Analytics Engine
-//! would refuse.
+//! An in-memory fleet, queried through the dialect's interpreter, which refuses what Analytics Engine would
+//! refuse.
 
-#![allow(dead_code, reason = "not every test needs all of it")]
+#![allow(dead_code, reason = "each test crate uses a part of it")]
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ pub(crate) const NOW: u64 = 1_767_323_045;
 pub(crate) const MINUTE: u64 = 60;
 pub(crate) const HOUR: u64 = 3_600;
 
-/// A check-in, as its data point has it.
+/// A check-in as stored in its data point.
 #[derive(Clone, Debug)]
 pub(crate) struct CheckIn {
     /// Seconds before [`NOW`].
@@ -29,7 +29,7 @@ pub(crate) struct CheckIn {
     pub(crate) restarts: u32,
     pub(crate) load: f64,
     pub(crate) bytes: u32,
-    /// How many check-ins the point stands for.
+    /// The number of check-ins that the point represents: its sample interval.
     pub(crate) weight: u32,
 }
 
@@ -79,11 +79,11 @@ impl FleetInMemory {
     pub(crate) fn new(check_ins: &[CheckIn]) -> Self {
         let mut sorted = check_ins.to_vec();
         sorted.sort_by_key(|check_in| std::cmp::Reverse(check_in.ago));
-        Self::of(sorted.into_iter().map(CheckIn::into_point))
+        Self::from_points(sorted.into_iter().map(CheckIn::into_point))
     }
 
-    /// The fleet that made these points, which come in the order of their times.
-    pub(crate) fn of(points: impl IntoIterator<Item = Point>) -> Self {
+    /// `points` are in order of time.
+    pub(crate) fn from_points(points: impl IntoIterator<Item = Point>) -> Self {
         let mut table = Table::new(DATASET);
         for point in points {
             table.push(&point).unwrap();
@@ -91,12 +91,12 @@ impl FleetInMemory {
         Self(BTreeMap::from([(DATASET.into(), table)]))
     }
 
-    pub(crate) fn ask(&self, sql: &str) -> String {
+    pub(crate) fn query(&self, sql: &str) -> String {
         let query =
             Query::parse(sql, &Limits::default()).unwrap_or_else(|error| panic!("{error}\n{sql}"));
         assert_eq!(query.warnings(), [], "{sql}");
         assert!(sql.contains("WHERE timestamp > toDateTime("), "not bounded: {sql}");
-        // Nothing may depend on the engine's own clock.
+        // No report may depend on the engine's clock.
         query.run(&self.0, 0).unwrap().write(Format::Json).unwrap()
     }
 }
@@ -107,14 +107,14 @@ pub(crate) fn parameters(pairs: &[(&str, &str)]) -> Parameters {
 
 pub(crate) const ALL: QueryScope<'_> = QueryScope { now: Time(NOW), only: None };
 
-/// Asks a question as the Worker does; `None` if the subject was not found.
-pub(crate) fn ask(of: &FleetInMemory, mut question: impl Report) -> Option<Value> {
-    let mut queries = question.queries();
+/// Runs a report as the Worker does; `None` if the subject was not found.
+pub(crate) fn run(fleet: &FleetInMemory, mut report: impl Report) -> Option<Value> {
+    let mut queries = report.queries();
     loop {
-        let answers: Vec<_> = queries.iter().map(|sql| of.ask(sql)).collect();
-        match question.read(&answers).unwrap() {
+        let results: Vec<_> = queries.iter().map(|sql| fleet.query(sql)).collect();
+        match report.read(&results).unwrap() {
             Progress::Query(more) => queries = more,
-            Progress::Done(reply) => return reply.map(|json| serde_json::from_str(&json).unwrap()),
+            Progress::Done(json) => return json.map(|json| serde_json::from_str(&json).unwrap()),
         }
     }
 }

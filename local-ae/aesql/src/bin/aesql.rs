@@ -141,9 +141,9 @@ fn query(
         for warning in query.warnings() {
             eprint!("{}", report(file, warning));
         }
-        let answer = query.run(&tables, now).map_err(failed)?;
+        let result = query.run(&tables, now).map_err(failed)?;
         let format = format.unwrap_or(query.format());
-        print(&answer.write(format).map_err(failed)?)?;
+        print(&result.write(format).map_err(failed)?)?;
         if format == Format::Json {
             print("\n")?;
         }
