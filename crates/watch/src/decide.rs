@@ -1,7 +1,5 @@
 //! From what Analytics Engine shows and what was known to what changed.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use kiloclaw_fleet::presence::{Region, Sighting};
 use kiloclaw_fleet::{FoundPatterns, Incident, Severity, Time};
 
@@ -59,14 +57,8 @@ pub fn decide(
     now: Time,
     observation: Observation,
 ) -> Outcome {
-    let mut decision = Decision {
-        settings,
-        now,
-        state,
-        changed: BTreeSet::new(),
-        transitions: Vec::new(),
-        messages: Messages::default(),
-    };
+    let mut decision =
+        Decision { settings, now, state, transitions: Vec::new(), messages: Messages::default() };
     decision.watch(&observation);
     if let Some((horizon, cut)) = observation.advance {
         decision.advance(horizon, cut, observation);
@@ -78,8 +70,6 @@ struct Decision<'a> {
     settings: &'a Settings,
     now: Time,
     state: &'a mut State,
-    /// The sandboxes whose rows are to be written.
-    changed: BTreeSet<String>,
     transitions: Vec<Transition>,
     messages: Messages,
 }
@@ -239,7 +229,7 @@ impl Decision<'_> {
                 (Status::Absent, Some(absence)) => {
                     if row.absent_until != absence.ends {
                         row.absent_until = absence.ends;
-                        self.changed.insert(id.clone());
+                        row.is_changed = true;
                     }
                     None
                 }
@@ -260,7 +250,7 @@ impl Decision<'_> {
             };
             if row.absence.as_ref().is_some_and(|absence| absence.is_over(horizon)) {
                 row.absence = None;
-                self.changed.insert(id.clone());
+                row.is_changed = true;
             }
             turns.extend(turn.map(|turn| (id.clone(), turn)));
         }
@@ -281,6 +271,7 @@ impl Decision<'_> {
         row.since = since;
         row.opened = self.now;
         row.reason = shorten(reason);
+        row.transition = Some(self.transitions.len());
         if let Some(kind) = status.kind() {
             let (region, reason) = (row.region.clone(), row.reason.clone());
             self.sandbox_transition(id, kind, Event::Opened, since, None, region, reason);
@@ -328,7 +319,9 @@ impl Decision<'_> {
         region: String,
         reason: String,
     ) {
-        self.changed.insert(id.to_owned());
+        if let Some(row) = self.state.sandboxes.get_mut(id) {
+            row.is_changed = true;
+        }
         self.transitions.push(Transition {
             at: self.now,
             kind,
@@ -353,29 +346,27 @@ impl Decision<'_> {
         if let Some(regions) = regions {
             self.open_outages(horizon, regions);
         }
-        let scopes: Vec<_> =
-            self.state.watcher.outages.iter().map(|outage| outage.scope.clone()).collect();
-        if scopes.is_empty() {
+        let outages = &self.state.watcher.outages;
+        if outages.is_empty() {
             return;
         }
-        let mut members = BTreeMap::<String, u64>::new();
-        for (id, row) in &mut self.state.sandboxes {
-            if row.status != Status::Silent {
-                continue;
-            }
+        let mut members = vec![0; outages.len()];
+        for row in self.state.sandboxes.values_mut().filter(|row| row.status == Status::Silent) {
             if row.outage.is_none() && row.announced.is_none() && row.flapping.is_none() {
                 let own = scope_key(Some(&row.region));
-                let scope = scopes.iter().find(|scope| **scope == own || *scope == "*");
-                row.outage = scope.cloned();
-                self.changed.insert(id.clone());
+                let outage = outages.iter().find(|open| open.scope == own || open.scope == "*");
+                row.outage = outage.map(|outage| outage.scope.clone());
+                row.is_changed = true;
             }
-            if let Some(scope) = &row.outage {
-                *members.entry(scope.clone()).or_default() += 1;
+            let index = outages.iter().position(|open| row.outage.as_ref() == Some(&open.scope));
+            if let Some(count) = index.and_then(|index| members.get_mut(index)) {
+                *count += 1;
             }
         }
         let mut open = Vec::new();
-        for mut outage in std::mem::take(&mut self.state.watcher.outages) {
-            let out = members.get(&outage.scope).copied().unwrap_or_default();
+        for (mut outage, out) in
+            std::mem::take(&mut self.state.watcher.outages).into_iter().zip(members)
+        {
             if out != outage.members {
                 outage.changed = self.now;
                 outage.members = out;
@@ -399,12 +390,14 @@ impl Decision<'_> {
         let enough = |silences: u64, sandboxes: u64| {
             silences >= settings.quiet_least && silences * 100 >= sandboxes * settings.quiet_percent
         };
-        let mut recent = BTreeMap::<&str, (u64, Time)>::new();
-        let (mut silences, mut since) = (0, Time(u64::MAX));
-        let mut outside = 0;
+        // For each region, the number of silences and the earliest last check-in.
+        let mut recent = vec![(0, Time(u64::MAX)); regions.len()];
+        let (mut silences, mut since, mut outside) = (0, Time(u64::MAX), 0);
         for (_, row) in self.state.recently_silent(settings, self.now) {
-            let of_region = recent.entry(&row.region).or_insert((0, Time(u64::MAX)));
-            *of_region = (of_region.0 + 1, of_region.1.min(row.since));
+            let index = regions.iter().position(|region| region.fly_region == row.region);
+            if let Some(of_region) = index.and_then(|index| recent.get_mut(index)) {
+                *of_region = (of_region.0 + 1, of_region.1.min(row.since));
+            }
             (silences, since) = (silences + 1, since.min(row.since));
             outside += u64::from(row.outage.is_none());
         }
@@ -413,31 +406,26 @@ impl Decision<'_> {
         let last_seen = regions.iter().map(|region| region.last_seen).max().unwrap_or_default();
         let nobody = horizon.since(last_seen) > settings.silent_after / 2;
         self.messages.nobody_checks_in = Some(nobody);
-        let sandboxes_of = |name: &str| {
-            let region = regions.iter().find(|region| region.fly_region == name);
-            region.map_or(0, |region| region.sandboxes)
-        };
-        let quiet: Vec<_> = recent
+        let mut opened: Vec<_> = regions
             .iter()
+            .zip(recent)
             .filter(|(region, (count, _))| {
-                !region.is_empty() && enough(*count, sandboxes_of(region))
+                !region.fly_region.is_empty() && enough(*count, region.sandboxes)
             })
-            .map(|(region, (_, since))| ((*region).to_owned(), *since))
+            .map(|(region, (count, since))| {
+                let name = region.fly_region.clone();
+                (Some(name), since, Verdict::Region, count, region.sandboxes)
+            })
             .collect();
-        let mut opened = Vec::new();
-        if enough(silences, total) && !is_open("*") && outside > 0 && (nobody || quiet.len() != 1) {
+        if is_open("*") {
+            return;
+        }
+        if enough(silences, total) && outside > 0 && (nobody || opened.len() != 1) {
             let fleet = (None, since, Verdict::Fleet, silences, total);
             let ingest = (None, last_seen, Verdict::Ingest, silences, total);
-            opened.push(if nobody { ingest } else { fleet });
-        } else if !is_open("*") {
-            for (region, since) in quiet {
-                if !is_open(&scope_key(Some(&region))) {
-                    let count = recent.get(&*region).map_or(0, |(count, _)| *count);
-                    let sandboxes = sandboxes_of(&region);
-                    opened.push((Some(region), since, Verdict::Region, count, sandboxes));
-                }
-            }
+            opened = vec![if nobody { ingest } else { fleet }];
         }
+        opened.retain(|(region, ..)| !is_open(&scope_key(region.as_deref())));
         for (region, since, verdict, silences, sandboxes) in opened {
             if self.state.watcher.outages.len() >= MAX_OUTAGES {
                 break;
@@ -492,7 +480,7 @@ impl Decision<'_> {
         for (id, row) in &mut self.state.sandboxes {
             if row.outage.as_ref() == Some(&outage.scope) {
                 row.outage = None;
-                self.changed.insert(id.clone());
+                row.is_changed = true;
                 if named.len() < MAX_NAMED {
                     named.push(Entry::of(id, row));
                 }
@@ -510,23 +498,18 @@ impl Decision<'_> {
 
     /// Announces statuses that nobody was notified of and for which no outage speaks.
     fn announce(&mut self) {
-        let mut announced = BTreeSet::new();
         for (id, row) in &mut self.state.sandboxes {
+            let transition = row.transition.take();
             let (Status::Silent | Status::Overdue) = row.status else { continue };
             if row.announced.is_some() || row.outage.is_some() || row.flapping.is_some() {
                 continue;
             }
             row.announced = Some(self.now);
-            self.changed.insert(id.clone());
-            let entry = Entry::of(id, row);
+            row.is_changed = true;
             if let Some(kind) = row.status.kind() {
-                self.messages.opened(kind, entry);
-                announced.insert((id.clone(), kind));
+                self.messages.opened(kind, Entry::of(id, row));
             }
-        }
-        for transition in &mut self.transitions {
-            let key = (transition.subject.clone(), transition.kind);
-            if transition.event == Event::Opened && announced.contains(&key) {
+            if let Some(transition) = transition.and_then(|index| self.transitions.get_mut(index)) {
                 transition.sent = true;
             }
         }
@@ -540,7 +523,7 @@ impl Decision<'_> {
             let before = row.flips.len();
             row.flips.retain(|flip| self.now.since(Time(*flip)) < FLAP_WINDOW);
             if row.flips.len() != before {
-                self.changed.insert(id.clone());
+                row.is_changed = true;
             }
             let flips = row.flips.len() as u64;
             if row.flapping.is_none() && flips >= self.settings.flaps {
@@ -560,18 +543,19 @@ impl Decision<'_> {
 
     /// Forgets who does not report for a very long time.
     fn forget(&mut self, horizon: Time) {
-        let rows = self.state.sandboxes.iter();
-        let mut out: Vec<_> = rows
-            .filter(|(_, row)| row.status != Status::Up)
-            .map(|(id, row)| (row.last_seen, id.clone()))
-            .collect();
-        let oldest = horizon.minus(self.settings.forget_after);
+        let mut oldest = horizon.minus(self.settings.forget_after);
+        let out = |row: &&Sandbox| row.status != Status::Up;
         let excess = self.state.sandboxes.len().saturating_sub(crate::state::MAX_SANDBOXES);
-        out.sort_unstable();
-        for (index, (last_seen, id)) in out.into_iter().enumerate() {
-            if last_seen > oldest && index >= excess {
-                break;
-            }
+        if excess > 0 {
+            let rows = self.state.sandboxes.values().filter(out);
+            let mut times: Vec<_> = rows.map(|row| row.last_seen.0).collect();
+            times.sort_unstable();
+            oldest = oldest.max(Time(times.get(excess - 1).copied().unwrap_or_default()));
+        }
+        let rows = self.state.sandboxes.iter().filter(|(_, row)| out(row));
+        let forgotten: Vec<_> =
+            rows.filter(|(_, row)| row.last_seen <= oldest).map(|(id, _)| id.clone()).collect();
+        for id in forgotten {
             self.close_status(&id, self.now, "it did not check in for too long and is forgotten");
             if let Some(row) = self.state.sandboxes.get_mut(&id) {
                 row.absence = None;
@@ -583,7 +567,6 @@ impl Decision<'_> {
     /// Opens and closes crash loops and clones.
     fn survey(&mut self, found: FoundPatterns) {
         self.state.watcher.surveyed = self.now;
-        let mut current = BTreeMap::new();
         for incident in found.crash_loops.into_iter().chain(found.clones) {
             match incident {
                 Incident::CrashLoop {
@@ -597,7 +580,7 @@ impl Decision<'_> {
                     let exit = last_exit_reason.map(|exit| format!(", last exit: {exit}"));
                     let exit = exit.unwrap_or_default();
                     let reason = format!("{restarts} restarts within an hour{exit}");
-                    current.insert((sandbox_id, Kind::CrashLoop), (since, reason));
+                    self.surveyed(&sandbox_id, Kind::CrashLoop, since, &reason);
                 }
                 Incident::Clone {
                     severity: Severity::Critical,
@@ -607,29 +590,37 @@ impl Decision<'_> {
                     ..
                 } => {
                     let reason = format!("{machines} machines check in under its id");
-                    current.insert((sandbox_id, Kind::Clone), (since, reason));
+                    self.surveyed(&sandbox_id, Kind::Clone, since, &reason);
                 }
                 _ => {}
             }
         }
         let mut closed = Vec::new();
-        for (id, row) in &self.state.sandboxes {
-            for (kind, is_open, is_cut) in [
-                (Kind::CrashLoop, row.crash_loop.is_some(), found.crash_loops_cut),
-                (Kind::Clone, row.clone.is_some(), found.clones_cut),
-            ] {
-                if is_open && current.remove(&(id.clone(), kind)).is_none() && !is_cut {
-                    closed.push((id.clone(), kind));
-                }
+        for (id, row) in &mut self.state.sandboxes {
+            let [is_loop, is_clone] = std::mem::take(&mut row.surveyed);
+            if row.crash_loop.is_some() && !is_loop && !found.crash_loops_cut {
+                closed.push((id.clone(), Kind::CrashLoop));
             }
-        }
-        for ((id, kind), (since, reason)) in current {
-            if self.state.sandboxes.len() < crate::state::MAX_SANDBOXES {
-                self.open_incident(&id, kind, since, &reason);
+            if row.clone.is_some() && !is_clone && !found.clones_cut {
+                closed.push((id.clone(), Kind::Clone));
             }
         }
         for (id, kind) in closed {
             self.close_incident(&id, kind);
+        }
+    }
+
+    /// A survey shows this incident; it opens, unless it is open.
+    fn surveyed(&mut self, id: &str, kind: Kind, since: Time, reason: &str) {
+        let is_full = self.state.sandboxes.len() >= crate::state::MAX_SANDBOXES;
+        if is_full && !self.state.sandboxes.contains_key(id) {
+            return;
+        }
+        let row = self.state.sandboxes.entry(id.to_owned()).or_default();
+        let [is_loop, is_clone] = &mut row.surveyed;
+        *(if kind == Kind::CrashLoop { is_loop } else { is_clone }) = true;
+        if row.incident(kind).is_some_and(|incident| incident.is_none()) {
+            self.open_incident(id, kind, since, reason);
         }
     }
 
@@ -663,11 +654,10 @@ impl Decision<'_> {
         self.mark_sent();
     }
 
-    fn finish(mut self, channels: &[Channel]) -> Outcome {
+    fn finish(self, channels: &[Channel]) -> Outcome {
         let still_announced = self.state.announced();
         let outbox = self.messages.outbox(self.settings, channels, self.now, &still_announced);
-        let ids = std::mem::take(&mut self.changed);
-        let mut changes: Vec<_> = ids.iter().map(|id| self.state.change(id)).collect();
+        let mut changes = self.state.changes();
         changes.push(self.state.watcher_change());
         let watcher = &self.state.watcher;
         let good = watcher.degraded.is_none() && watcher.failure.is_empty();

@@ -1,13 +1,11 @@
 //! What channels are sent, and in which words.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use kiloclaw_fleet::Time;
 use serde_json::{Map, Value, json};
 
 use crate::delivery::{Channel, OutboxRow};
 use crate::settings::Settings;
-use crate::state::{Outage, Sandbox, Verdict};
+use crate::state::{Outage, Sandbox, Verdict, announced_kind, announcement};
 use crate::transition::Kind;
 
 /// Maximum number of sandboxes that a message names. With 3.2 kB each (id, region and reason in JSON, of control
@@ -69,7 +67,7 @@ impl MessageType {
     }
 
     /// What happened to these sandboxes.
-    fn headline(self, entries: &[(Kind, Entry)]) -> String {
+    fn headline(self, entries: &[&(Kind, Entry)]) -> String {
         let (subject, is, s) = match entries {
             [(_, entry)] => (format!("Sandbox {}", entry.sandbox_id), "is", "s"),
             _ => (format!("{} sandboxes", entries.len()), "are", ""),
@@ -196,10 +194,10 @@ impl OutageNotice {
 /// What a tick has to say.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Messages {
-    opened: BTreeMap<MessageType, Vec<(Kind, Entry)>>,
+    opened: Vec<(Kind, Entry)>,
     closed: Vec<(Kind, Entry)>,
-    /// The announcements whose sandboxes closed.
-    resolved: BTreeSet<(Kind, Time)>,
+    /// The announcements of which a sandbox closed.
+    resolved: Vec<u64>,
     pub(crate) outages: Vec<OutageNotice>,
     watcher: Option<(MessageType, Time, String)>,
     /// Whether no sandbox at all checks in, if that is known.
@@ -208,19 +206,17 @@ pub(crate) struct Messages {
 
 impl Messages {
     pub(crate) fn opened(&mut self, kind: Kind, entry: Entry) {
-        self.opened.entry(MessageType::of(kind)).or_default().push((kind, entry));
+        self.opened.push((kind, entry));
     }
 
     pub(crate) fn closed(&mut self, kind: Kind, announced: Time, entry: Entry) {
         self.closed.push((kind, entry));
-        self.resolved.insert((kind, announced));
+        self.resolved.push(announcement(kind, announced));
     }
 
     /// Takes back what was opened in the same tick.
     pub(crate) fn withdraw(&mut self, kind: Kind, id: &str) {
-        if let Some(entries) = self.opened.get_mut(&MessageType::of(kind)) {
-            entries.retain(|(_, entry)| entry.sandbox_id != id);
-        }
+        self.opened.retain(|(other, entry)| *other != kind || entry.sandbox_id != id);
     }
 
     pub(crate) fn watcher(&mut self, message_type: MessageType, since: Time, reason: &str) {
@@ -229,13 +225,13 @@ impl Messages {
 
     /// Rows for every channel: one message of a type, and for `PagerDuty` one event of an incident.
     ///
-    /// `announced` are the announcements that still have an open sandbox.
+    /// `announced` are the announcements that still have an open sandbox, in order.
     pub(crate) fn outbox(
-        self,
+        mut self,
         settings: &Settings,
         channels: &[Channel],
         now: Time,
-        announced: &BTreeSet<(Kind, Time)>,
+        announced: &[u64],
     ) -> Vec<OutboxRow> {
         let mut messages = Vec::new();
         for is_open in [true, false] {
@@ -246,13 +242,20 @@ impl Messages {
         if let Some((message_type, since, reason)) = &self.watcher {
             messages.push(watcher_message(*message_type, *since, reason, now));
         }
-        for (message_type, entries) in self.opened {
+        for kind in Kind::ALL {
+            let entries: Vec<_> = self.opened.iter().filter(|(other, _)| *other == kind).collect();
+            let message_type = MessageType::of(kind);
             messages.extend(sandbox_message(message_type, &entries, now, self.nobody_checks_in));
         }
-        let recovered = sandbox_message(MessageType::SandboxRecovered, &self.closed, now, None);
+        let closed: Vec<_> = self.closed.iter().collect();
+        let recovered = sandbox_message(MessageType::SandboxRecovered, &closed, now, None);
         if let Some(mut message) = recovered {
-            let resolved = self.resolved.difference(announced).take(MAX_RESOLVED);
-            message.pages = resolved.map(|(kind, at)| Page::resolve(kind.name(), *at)).collect();
+            self.resolved.sort_unstable();
+            self.resolved.dedup();
+            let is_over = |resolved: &&u64| announced.binary_search(resolved).is_err();
+            let resolved = self.resolved.iter().filter(is_over).take(MAX_RESOLVED);
+            let resolved = resolved.filter_map(|resolved| announced_kind(*resolved));
+            message.pages = resolved.map(|(kind, at)| Page::resolve(kind.name(), at)).collect();
             messages.push(message);
         }
         messages.iter().flat_map(|message| message.rows(settings, channels, now)).collect()
@@ -361,7 +364,7 @@ impl Message {
 
 fn sandbox_message(
     message_type: MessageType,
-    entries: &[(Kind, Entry)],
+    entries: &[&(Kind, Entry)],
     now: Time,
     nobody_checks_in: Option<bool>,
 ) -> Option<Message> {
@@ -482,17 +485,6 @@ pub fn test_messages(settings: &Settings, channels: &[Channel], now: Time) -> Ve
     message.rows(settings, channels, now)
 }
 
-impl Verdict {
-    /// As a message has it.
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Ingest => "ingest",
-            Self::Region => "region",
-            Self::Fleet => "fleet",
-        }
-    }
-}
-
 /// A text from a machine as code, so that a chat finds no link, mention or markup in it.
 fn code(text: &str) -> String {
     format!("`{}`", plain(text))
@@ -538,8 +530,9 @@ mod tests {
                 (Kind::Silent, Entry::new(&id, Time(60), "\u{1}".repeat(96), &"\u{2}".repeat(300)))
             })
             .collect();
+        let references: Vec<_> = entries.iter().collect();
         let message =
-            sandbox_message(MessageType::SandboxSilent, &entries, Time(1_000), Some(false))
+            sandbox_message(MessageType::SandboxSilent, &references, Time(1_000), Some(false))
                 .unwrap();
         let rows = message.rows(&Settings::default(), &Channel::ALL, Time(1_000));
         assert_eq!(rows.len(), 3);

@@ -1,11 +1,12 @@
 //! What the watcher keeps: one row for each sandbox that is not simply healthy, and one for itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use kiloclaw_check_in::limits::{MAX_ABSENCE_SECONDS, MAX_REASON_CHARACTERS, MAX_SANDBOX_ID_BYTES};
 use kiloclaw_fleet::Time;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::delivery::Target;
 use crate::settings::Settings;
@@ -46,7 +47,7 @@ pub struct StateChange {
 }
 
 /// Whether a sandbox reports.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Status {
     /// It reports.
@@ -76,7 +77,7 @@ impl Status {
 }
 
 /// An open incident beside the status: a crash loop, a clone, or flapping.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct OpenIncident {
     #[serde(serialize_with = "seconds")]
     pub(crate) since: Time,
@@ -86,8 +87,7 @@ pub(crate) struct OpenIncident {
 }
 
 /// A sandbox that is not simply healthy.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Sandbox {
     pub(crate) status: Status,
     /// Its last check-in before the status.
@@ -126,6 +126,15 @@ pub(crate) struct Sandbox {
     pub(crate) crash_loop: Option<OpenIncident>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) clone: Option<OpenIncident>,
+    /// Within a tick: whether the row is to be written.
+    #[serde(skip)]
+    pub(crate) is_changed: bool,
+    /// Within a tick: index of the transition that opened the status.
+    #[serde(skip)]
+    pub(crate) transition: Option<usize>,
+    /// Within a tick: whether a survey shows a crash loop and a clone.
+    #[serde(skip)]
+    pub(crate) surveyed: [bool; 2],
 }
 
 impl Sandbox {
@@ -141,7 +150,7 @@ impl Sandbox {
 }
 
 /// A planned absence.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Absence {
     /// When it was declared.
     #[serde(serialize_with = "seconds")]
@@ -155,7 +164,7 @@ pub(crate) struct Absence {
 }
 
 /// A planned absence of a region, or of all sandboxes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct WideAbsence {
     /// `None` for all.
     pub(crate) region: Option<String>,
@@ -163,7 +172,7 @@ pub(crate) struct WideAbsence {
 }
 
 /// Which side broke.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Verdict {
     /// No sandbox checks in: suspect the ingest path.
@@ -174,8 +183,21 @@ pub(crate) enum Verdict {
     Fleet,
 }
 
+impl Verdict {
+    const ALL: [Self; 3] = [Self::Ingest, Self::Region, Self::Fleet];
+
+    /// As rows and messages have it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Ingest => "ingest",
+            Self::Region => "region",
+            Self::Fleet => "fleet",
+        }
+    }
+}
+
 /// A quiet region or fleet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Outage {
     /// [`scope_key`].
     pub(crate) scope: String,
@@ -200,15 +222,14 @@ pub(crate) fn scope_key(region: Option<&str>) -> String {
 }
 
 /// The number of a region's sandboxes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Population {
     pub(crate) region: String,
     pub(crate) sandboxes: u64,
 }
 
 /// The row of the watcher itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Watcher {
     /// When it last ticked, by its own clock.
     #[serde(serialize_with = "seconds")]
@@ -345,15 +366,16 @@ impl State {
         let mut state = Self::default();
         let mut unreadable = Vec::new();
         for (key, value) in rows {
+            let value = serde_json::from_str(&value).unwrap_or_default();
             if key == WATCHER_KEY {
-                match serde_json::from_str(&value) {
-                    Ok(watcher) => state.watcher = watcher,
-                    Err(_) => unreadable.push(key),
+                match Watcher::from_json(&value) {
+                    Some(watcher) => state.watcher = watcher,
+                    None => unreadable.push(key),
                 }
             } else {
-                match serde_json::from_str(&value) {
-                    Ok(sandbox) => drop(state.sandboxes.insert(key, sandbox)),
-                    Err(_) => unreadable.push(key),
+                match Sandbox::from_json(&value) {
+                    Some(sandbox) => drop(state.sandboxes.insert(key, sandbox)),
+                    None => unreadable.push(key),
                 }
             }
         }
@@ -367,16 +389,21 @@ impl State {
         StateChange { key: WATCHER_KEY.to_owned(), value: Some(value) }
     }
 
-    /// A sandbox's row, as it is now; a healthy one loses it.
-    pub(crate) fn change(&mut self, id: &str) -> StateChange {
-        let healthy = self.sandboxes.get(id).is_none_or(Sandbox::is_healthy);
-        if healthy {
-            self.sandboxes.remove(id);
+    /// The rows that are marked as changed; healthy ones are removed.
+    pub(crate) fn changes(&mut self) -> Vec<StateChange> {
+        let mut changes = Vec::new();
+        for (id, row) in &mut self.sandboxes {
+            if std::mem::take(&mut row.is_changed) {
+                // Numbers and texts serialize.
+                let value =
+                    (!row.is_healthy()).then(|| serde_json::to_string(row).unwrap_or_default());
+                changes.push(StateChange { key: id.clone(), value });
+            }
         }
-        // Numbers and texts serialize.
-        let value =
-            self.sandboxes.get(id).map(|row| serde_json::to_string(row).unwrap_or_default());
-        StateChange { key: id.to_owned(), value }
+        for change in changes.iter().filter(|change| change.value.is_none()) {
+            self.sandboxes.remove(&change.key);
+        }
+        changes
     }
 
     /// Plans an absence; one that is planned already for the same scope is replaced. The next tick acts on
@@ -411,9 +438,11 @@ impl State {
                     return Err(AbsenceError::Full);
                 }
                 for id in ids {
-                    self.sandboxes.entry(id.clone()).or_default().absence = Some(absence.clone());
+                    let row = self.sandboxes.entry(id.clone()).or_default();
+                    row.absence = Some(absence.clone());
+                    row.is_changed = true;
                 }
-                Ok(ids.iter().map(|id| self.change(id)).collect())
+                Ok(self.changes())
             }
             Scope::Region(_) | Scope::All => {
                 let region = match scope {
@@ -443,12 +472,12 @@ impl State {
     pub fn end_absence(&mut self, scope: &Scope) -> Vec<StateChange> {
         match scope {
             Scope::Sandboxes(ids) => {
-                let mut changes = Vec::new();
                 for id in ids {
-                    let absence = self.sandboxes.get_mut(id).and_then(|row| row.absence.take());
-                    changes.extend(absence.map(|_| self.change(id)));
+                    if let Some(row) = self.sandboxes.get_mut(id) {
+                        row.is_changed = row.absence.take().is_some();
+                    }
                 }
-                changes
+                self.changes()
             }
             Scope::Region(_) | Scope::All => {
                 let region = if let Scope::Region(region) = scope { Some(region) } else { None };
@@ -550,19 +579,23 @@ impl State {
         surveyed.max(self.statuses(None).count() as u64)
     }
 
-    /// The announcements that have an open sandbox.
-    pub(crate) fn announced(&self) -> BTreeSet<(Kind, Time)> {
-        let mut announced = BTreeSet::new();
+    /// The announcements that have an open sandbox, as [`announcement`]s in order.
+    pub(crate) fn announced(&self) -> Vec<u64> {
+        let mut announced = Vec::new();
         for row in self.sandboxes.values() {
-            announced.extend(row.status.kind().zip(row.announced));
+            let status = row.status.kind().zip(row.announced);
+            announced.extend(status.map(|(kind, at)| announcement(kind, at)));
             for (kind, incident) in [
                 (Kind::Flapping, &row.flapping),
                 (Kind::CrashLoop, &row.crash_loop),
                 (Kind::Clone, &row.clone),
             ] {
-                announced.extend(incident.as_ref().map(|incident| (kind, incident.announced)));
+                let incident = incident.as_ref();
+                announced.extend(incident.map(|open| announcement(kind, open.announced)));
             }
         }
+        announced.sort_unstable();
+        announced.dedup();
         announced
     }
 
@@ -573,6 +606,17 @@ impl State {
         // A clock that was set back must not stop the watcher.
         if due.0 > now.0.saturating_add(settings.tick) || due.0 < now.0 { now } else { due }
     }
+}
+
+/// A message about a kind of incident: a tick sends one at most. [`announced_kind`] is its inverse.
+pub(crate) const fn announcement(kind: Kind, at: Time) -> u64 {
+    at.0.saturating_mul(16).saturating_add(kind as u64)
+}
+
+/// The kind and the time of an [`announcement`].
+pub(crate) fn announced_kind(announcement: u64) -> Option<(Kind, Time)> {
+    let kind = Kind::ALL.into_iter().find(|kind| *kind as u64 == announcement % 16)?;
+    Some((kind, Time(announcement / 16)))
 }
 
 /// Incidents that are open, by kind.
@@ -626,12 +670,137 @@ fn listed<'a>(sandbox_id: Option<&'a str>, absence: &'a Absence) -> PlannedAbsen
     }
 }
 
+// Rows are parsed by hand: code that serde derives for them would take 8 kB of the gzipped bundle.
+
+fn time(value: &Value, name: &str) -> Time {
+    maybe_time(value, name).unwrap_or_default()
+}
+
+fn maybe_time(value: &Value, name: &str) -> Option<Time> {
+    value.get(name)?.as_u64().map(Time)
+}
+
+fn number(value: &Value, name: &str) -> u64 {
+    time(value, name).0
+}
+
+fn maybe_text(value: &Value, name: &str) -> Option<String> {
+    value.get(name)?.as_str().map(str::to_owned)
+}
+
+fn text(value: &Value, name: &str) -> String {
+    maybe_text(value, name).unwrap_or_default()
+}
+
+fn list<T>(value: &Value, name: &str, parse: impl Fn(&Value) -> Option<T>) -> Vec<T> {
+    let values = value.get(name).and_then(Value::as_array);
+    values.into_iter().flatten().filter_map(parse).collect()
+}
+
+fn texts(value: &Value, name: &str) -> Vec<String> {
+    list(value, name, |value| value.as_str().map(str::to_owned))
+}
+
+impl Sandbox {
+    fn from_json(value: &Value) -> Option<Self> {
+        let incident = |name| {
+            let value = value.get(name)?;
+            Some(OpenIncident { since: time(value, "since"), announced: time(value, "announced") })
+        };
+        Some(Self {
+            status: Status::from_json(value.get("status")?)?,
+            last_seen: time(value, "last_seen"),
+            since: time(value, "since"),
+            opened: time(value, "opened"),
+            region: text(value, "region"),
+            reason: text(value, "reason"),
+            on_purpose: value.get("on_purpose").is_some_and(|flag| *flag == Value::Bool(true)),
+            absent_until: maybe_time(value, "absent_until"),
+            announced: maybe_time(value, "announced"),
+            outage: maybe_text(value, "outage"),
+            flips: list(value, "flips", Value::as_u64),
+            flapping: incident("flapping"),
+            absence: value.get("absence").map(Absence::from_json),
+            crash_loop: incident("crash_loop"),
+            clone: incident("clone"),
+            is_changed: false,
+            transition: None,
+            surveyed: [false; 2],
+        })
+    }
+}
+
+impl Status {
+    fn from_json(value: &Value) -> Option<Self> {
+        let name = value.as_str()?;
+        if name == "up" {
+            return Some(Self::Up);
+        }
+        let all = [Self::Silent, Self::Stopped, Self::Absent, Self::Overdue];
+        all.into_iter().find(|status| status.kind().is_some_and(|kind| kind.name() == name))
+    }
+}
+
+impl Absence {
+    fn from_json(value: &Value) -> Self {
+        Self {
+            declared: time(value, "declared"),
+            ends: maybe_time(value, "ends"),
+            reason: text(value, "reason"),
+            by: text(value, "by"),
+        }
+    }
+}
+
+impl Outage {
+    fn from_json(value: &Value) -> Option<Self> {
+        let name = value.get("verdict")?.as_str()?;
+        Some(Self {
+            scope: text(value, "scope"),
+            since: time(value, "since"),
+            opened: time(value, "opened"),
+            verdict: Verdict::ALL.into_iter().find(|verdict| verdict.name() == name)?,
+            members: number(value, "members"),
+            peak: number(value, "peak"),
+            changed: time(value, "changed"),
+        })
+    }
+}
+
+impl Watcher {
+    fn from_json(value: &Value) -> Option<Self> {
+        value.is_object().then(|| Self {
+            ticked: time(value, "ticked"),
+            answered: time(value, "answered"),
+            horizon: time(value, "horizon"),
+            cut: time(value, "cut"),
+            canaries: list(value, "canaries", Value::as_u64),
+            lag: number(value, "lag"),
+            degraded: maybe_time(value, "degraded"),
+            failure: text(value, "failure"),
+            surveyed: time(value, "surveyed"),
+            splits: texts(value, "splits"),
+            rechecked: text(value, "rechecked"),
+            outages: list(value, "outages", Outage::from_json),
+            absences: list(value, "absences", |wide| {
+                let absence = Absence::from_json(wide.get("absence")?);
+                Some(WideAbsence { region: maybe_text(wide, "region"), absence })
+            }),
+            population: list(value, "population", |region| {
+                let (region, sandboxes) = (text(region, "region"), number(region, "sandboxes"));
+                Some(Population { region, sandboxes })
+            }),
+            gone: texts(value, "gone"),
+        })
+    }
+}
+
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
 fn is_false(flag: &bool) -> bool {
     !flag
 }
 
-/// Rows hold seconds: `Time` reads them, but writes RFC 3339.
+/// Rows hold seconds, but `Time` serializes as RFC 3339.
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
 fn seconds<S: serde::Serializer>(time: &Time, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(time.0)
