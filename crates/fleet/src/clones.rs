@@ -6,11 +6,9 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-
 use crate::incident::{Incident, Severity};
 use crate::parameters::DAY;
-use crate::rows::{self, UnexpectedAnswer};
+use crate::rows::{self, UnexpectedAnswer, row};
 use crate::sql::{
     FIRST_SEEN, LAST_SEEN, MACHINE_ID, SANDBOX_ID, SUPERVISOR_STATE, in_pieces, start_of,
 };
@@ -72,29 +70,26 @@ pub(crate) fn sums_sql(scope: QueryScope<'_>, window: u64, heard_since: Time) ->
     )
 }
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Sum {
-    sandbox_id: String,
-    #[serde(deserialize_with = "rows::whole")]
-    machines: u64,
-    /// Machines that still check in.
-    #[serde(deserialize_with = "rows::whole")]
-    current: u64,
-    since: Time,
-    until: Time,
-    #[serde(deserialize_with = "rows::known")]
-    latest_machine: Option<String>,
+row! {
+    #[derive(Clone, Debug)]
+    struct Sum {
+        sandbox_id: String = "sandboxId",
+        machines: u64 = "machines",
+        /// Machines that still check in.
+        current: u64 = "current",
+        since: Time = "since",
+        until: Time = "until",
+        latest_machine: Option<String> = "latestMachine",
+    }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Row {
-    sandbox_id: String,
-    #[serde(deserialize_with = "rows::known")]
-    machine_id: Option<String>,
-    first_seen: Time,
-    last_seen: Time,
+row! {
+    struct Row {
+        sandbox_id: String = "sandboxId",
+        machine_id: Option<String> = "machineId",
+        first_seen: Time = "firstSeen",
+        last_seen: Time = "lastSeen",
+    }
 }
 
 /// Sandboxes that may be cloned.

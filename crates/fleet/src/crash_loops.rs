@@ -5,12 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-
 use crate::QueryScope;
 use crate::incident::{Incident, Severity};
 use crate::parameters::{DAY, HOUR};
-use crate::rows::{self, UnexpectedAnswer};
+use crate::rows::{self, UnexpectedAnswer, row};
 use crate::sql::{LAST_EXIT_REASON, RESTARTS, SANDBOX_ID, in_pieces, latest, sum, weighed};
 use crate::time::Time;
 
@@ -51,20 +49,17 @@ pub(crate) fn sums_sql(scope: QueryScope<'_>, window: u64) -> String {
     )
 }
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Sum {
-    sandbox_id: String,
-    #[serde(deserialize_with = "rows::number")]
-    restarts: f64,
-    #[serde(deserialize_with = "rows::number")]
-    lately: f64,
-    #[serde(deserialize_with = "rows::whole")]
-    check_ins: u64,
-    first_restart: Time,
-    last_restart: Time,
-    #[serde(deserialize_with = "rows::known")]
-    last_exit_reason: Option<String>,
+row! {
+    #[derive(Clone, Debug)]
+    struct Sum {
+        sandbox_id: String = "sandboxId",
+        restarts: f64 = "restarts",
+        lately: f64 = "lately",
+        check_ins: u64 = "checkIns",
+        first_restart: Time = "firstRestart",
+        last_restart: Time = "lastRestart",
+        last_exit_reason: Option<String> = "lastExitReason",
+    }
 }
 
 impl Sum {
@@ -73,13 +68,12 @@ impl Sum {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Row {
-    sandbox_id: String,
-    time: Time,
-    #[serde(deserialize_with = "rows::number")]
-    restarts: f64,
+row! {
+    struct Row {
+        sandbox_id: String = "sandboxId",
+        time: Time = "time",
+        restarts: f64 = "restarts",
+    }
 }
 
 /// Sandboxes that may be in a crash loop.

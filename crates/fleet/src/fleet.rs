@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::parameters::{InvalidParameter, Parameters};
-use crate::rows::{self, UnexpectedAnswer};
+use crate::rows::{self, UnexpectedAnswer, row};
 use crate::sql::{
     BYTES_IN, BYTES_OUT, CHECK_INS, CONTROLLER_VERSION, FLY_REGION, LAST_SEEN, LOAD, MACHINE_ID,
     OPENCLAW_VERSION, RESTARTS, SAMPLE_INTERVAL, SANDBOX_ID, SUPERVISOR_STATE, latest, on_purpose,
@@ -137,59 +137,40 @@ impl Report for FleetReport<'_> {
     }
 }
 
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Counts {
-    #[serde(deserialize_with = "rows::whole")]
-    sandboxes: u64,
-    #[serde(deserialize_with = "rows::whole")]
-    reporting: u64,
-    #[serde(deserialize_with = "rows::whole")]
-    off_on_purpose: u64,
-    #[serde(deserialize_with = "rows::whole")]
-    restarted: u64,
+row! {
+    struct Counts {
+        sandboxes: u64 = "sandboxes",
+        reporting: u64 = "reporting",
+        off_on_purpose: u64 = "offOnPurpose",
+        restarted: u64 = "restarted",
+    }
 }
 
-/// Number of sandboxes with this combination.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Group {
-    #[serde(deserialize_with = "rows::known")]
-    supervisor_state: Option<String>,
-    #[serde(deserialize_with = "rows::known")]
-    controller_version: Option<String>,
-    #[serde(deserialize_with = "rows::known")]
-    openclaw_version: Option<String>,
-    #[serde(deserialize_with = "rows::known")]
-    fly_region: Option<String>,
-    #[serde(deserialize_with = "rows::whole")]
-    sandboxes: u64,
-    #[serde(deserialize_with = "rows::whole")]
-    reporting: u64,
+row! {
+    /// Number of sandboxes with this combination.
+    struct Group {
+        supervisor_state: Option<String> = "supervisorState",
+        controller_version: Option<String> = "controllerVersion",
+        openclaw_version: Option<String> = "openclawVersion",
+        fly_region: Option<String> = "flyRegion",
+        sandboxes: u64 = "sandboxes",
+        reporting: u64 = "reporting",
+    }
 }
 
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Totals {
-    #[serde(deserialize_with = "rows::whole")]
-    check_ins: u64,
-    /// Includes `""` if some check-ins have no machine id.
-    #[serde(deserialize_with = "rows::whole")]
-    machines: u64,
-    #[serde(deserialize_with = "rows::whole")]
-    without_machine: u64,
-    #[serde(deserialize_with = "rows::whole")]
-    sample_interval: u64,
-    #[serde(deserialize_with = "rows::whole")]
-    restarts: u64,
-    #[serde(deserialize_with = "rows::whole")]
-    bandwidth_bytes_in: u64,
-    #[serde(deserialize_with = "rows::whole")]
-    bandwidth_bytes_out: u64,
-    #[serde(deserialize_with = "rows::maybe")]
-    p50: Option<f64>,
-    #[serde(deserialize_with = "rows::maybe")]
-    p95: Option<f64>,
+row! {
+    struct Totals {
+        check_ins: u64 = "checkIns",
+        /// Includes `""` if some check-ins have no machine id.
+        machines: u64 = "machines",
+        without_machine: u64 = "withoutMachine",
+        sample_interval: u64 = "sampleInterval",
+        restarts: u64 = "restarts",
+        bandwidth_bytes_in: u64 = "bandwidthBytesIn",
+        bandwidth_bytes_out: u64 = "bandwidthBytesOut",
+        p50: Option<f64> = "p50",
+        p95: Option<f64> = "p95",
+    }
 }
 
 /// The state of the fleet.
@@ -206,7 +187,7 @@ pub struct Fleet {
     pub sandboxes: u64,
     /// Their machines, as far as they report ids.
     pub machines: u64,
-    /// Check-ins.
+    /// Check-ins within the window.
     pub check_ins: u64,
     /// Sandboxes that still check in.
     pub reporting: u64,

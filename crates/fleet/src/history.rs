@@ -1,9 +1,9 @@
 //! `GET /api/sandboxes/{sandboxId}/history`: one sandbox over time.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::parameters::{self, InvalidParameter, Parameters, text};
-use crate::rows::{self, UnexpectedAnswer};
+use crate::rows::{self, UnexpectedAnswer, row};
 use crate::sql::{
     self, BYTES_IN, BYTES_OUT, CHECK_INS, LAST_EXIT_REASON, LOAD, RESTARTS, SUPERVISOR_STATE,
     UPTIME, highest, latest, sum,
@@ -122,60 +122,40 @@ pub struct History {
     pub from: Time,
     /// Length of a step in seconds.
     pub step_seconds: u64,
-    /// The sandbox.
     pub sandbox_id: String,
     /// All steps, including those without a check-in.
     pub steps: Vec<Step>,
 }
 
-/// The sums of one step. Without check-ins, all but the counts are null.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Step {
-    /// Start of the step.
-    pub start: Time,
-    /// Check-ins.
-    #[serde(deserialize_with = "rows::whole")]
-    pub check_ins: u64,
-    /// Restarts of the supervised process.
-    #[serde(deserialize_with = "rows::whole")]
-    pub restarts: u64,
-    /// The mean load average.
-    #[serde(deserialize_with = "rows::maybe")]
-    pub load_avg_5m: Option<f64>,
-    /// The highest.
-    #[serde(deserialize_with = "rows::maybe")]
-    pub load_max: Option<f64>,
-    /// Received bytes.
-    #[serde(deserialize_with = "rows::whole")]
-    pub bandwidth_bytes_in: u64,
-    /// Sent bytes.
-    #[serde(deserialize_with = "rows::whole")]
-    pub bandwidth_bytes_out: u64,
-    /// State at the end of the step.
-    #[serde(deserialize_with = "rows::known")]
-    pub supervisor_state: Option<String>,
-    /// Uptime of the supervised process at the end of the step, in seconds.
-    #[serde(deserialize_with = "rows::maybe")]
-    pub uptime_seconds: Option<f64>,
-    /// Last exit reason of the supervised process.
-    #[serde(deserialize_with = "rows::known")]
-    pub last_exit_reason: Option<String>,
+row! {
+    /// Aggregates of one step; without check-ins, everything except counts is null.
+    #[derive(Clone, Debug, PartialEq, Serialize)]
+    #[serde(rename_all = "camelCase")]
+    pub struct Step {
+        /// Start of the step.
+        pub start: Time = "start",
+        pub check_ins: u64 = "checkIns",
+        /// Restarts of the supervised process.
+        pub restarts: u64 = "restarts",
+        /// The mean load average.
+        pub load_avg_5m: Option<f64> = "loadAvg5m",
+        /// The highest.
+        pub load_max: Option<f64> = "loadMax",
+        /// Received bytes.
+        pub bandwidth_bytes_in: u64 = "bandwidthBytesIn",
+        /// Sent bytes.
+        pub bandwidth_bytes_out: u64 = "bandwidthBytesOut",
+        /// State at the end of the step.
+        pub supervisor_state: Option<String> = "supervisorState",
+        /// Uptime of the supervised process at the end of the step, in seconds.
+        pub uptime_seconds: Option<f64> = "uptimeSeconds",
+        /// Last exit reason of the supervised process.
+        pub last_exit_reason: Option<String> = "lastExitReason",
+    }
 }
 
 impl Step {
-    const fn silent(start: Time) -> Self {
-        Self {
-            start,
-            check_ins: 0,
-            restarts: 0,
-            load_avg_5m: None,
-            load_max: None,
-            bandwidth_bytes_in: 0,
-            bandwidth_bytes_out: 0,
-            supervisor_state: None,
-            uptime_seconds: None,
-            last_exit_reason: None,
-        }
+    fn silent(start: Time) -> Self {
+        Self { start, ..Self::default() }
     }
 }

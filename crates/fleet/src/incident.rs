@@ -22,7 +22,7 @@ pub enum Severity {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case", rename_all_fields = "camelCase")]
 pub enum Incident {
-    /// No sandbox checks in: suspect the ingest path, not every machine.
+    /// No check-ins at all: suspect the ingest path.
     NoCheckIns {
         /// Critical.
         severity: Severity,
@@ -33,7 +33,6 @@ pub enum Incident {
     Clone {
         /// Critical if all machines still check in.
         severity: Severity,
-        /// The sandbox.
         sandbox_id: String,
         /// Start of the first overlap.
         since: Time,
@@ -49,7 +48,6 @@ pub enum Incident {
     CrashLoop {
         /// Critical if it still does.
         severity: Severity,
-        /// The sandbox.
         sandbox_id: String,
         /// The first check-in within the window that reports a restart.
         since: Time,
@@ -66,7 +64,6 @@ pub enum Incident {
     Silent {
         /// Info if it is off on purpose.
         severity: Severity,
-        /// The sandbox.
         sandbox_id: String,
         /// Its last check-in.
         since: Time,

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::incident::{Incident, Severity};
 use crate::parameters::{InvalidParameter, Parameters};
 use crate::patterns::{self, FoundPatterns, PatternCandidates, Patterns};
-use crate::rows::{self, UnexpectedAnswer};
+use crate::rows::{self, UnexpectedAnswer, row};
 use crate::sql::{
     CHECK_INS, FLY_REGION, LAST_SEEN, MACHINE_ID, SAMPLE_INTERVAL, SANDBOX_ID, SUPERVISOR_STATE,
     in_pieces, latest, on_purpose, points,
@@ -209,30 +209,26 @@ struct Candidates {
     pattern_queries: usize,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Totals {
-    #[serde(deserialize_with = "rows::whole")]
-    check_ins: u64,
-    last_seen: Time,
-    #[serde(deserialize_with = "rows::whole")]
-    sample_interval: u64,
-    #[serde(deserialize_with = "rows::whole")]
-    silent: u64,
+row! {
+    #[derive(Clone, Debug)]
+    struct Totals {
+        check_ins: u64 = "checkIns",
+        last_seen: Time = "lastSeen",
+        sample_interval: u64 = "sampleInterval",
+        silent: u64 = "silent",
+    }
 }
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct SilentRow {
-    sandbox_id: String,
-    last_seen: Time,
-    supervisor_state: String,
-    #[serde(deserialize_with = "rows::known")]
-    machine_id: Option<String>,
-    #[serde(deserialize_with = "rows::known")]
-    fly_region: Option<String>,
-    #[serde(deserialize_with = "rows::whole")]
-    on_purpose: u64,
+row! {
+    #[derive(Clone, Debug)]
+    struct SilentRow {
+        sandbox_id: String = "sandboxId",
+        last_seen: Time = "lastSeen",
+        supervisor_state: String = "supervisorState",
+        machine_id: Option<String> = "machineId",
+        fly_region: Option<String> = "flyRegion",
+        on_purpose: u64 = "onPurpose",
+    }
 }
 
 impl SilentRow {
@@ -248,13 +244,12 @@ impl SilentRow {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct IdRow {
-    sandbox_id: String,
+row! {
+    struct IdRow {
+        sandbox_id: String = "sandboxId",
+    }
 }
 
-/// The incidents of the fleet.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Incidents {

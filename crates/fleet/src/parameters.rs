@@ -212,7 +212,7 @@ mod tests {
         Parameters::new(pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())))
     }
 
-    fn expected<T: fmt::Debug>(result: Result<T, InvalidParameter>) -> String {
+    fn error<T: fmt::Debug>(result: Result<T, InvalidParameter>) -> String {
         result.unwrap_err().to_string()
     }
 
@@ -242,31 +242,31 @@ mod tests {
         assert_eq!(parameters(&[("window", "90d")]).window(), Ok(RETENTION));
         for wrong in ["91d", "59s", "0h", "1w", ""] {
             assert_eq!(
-                expected(parameters(&[("window", wrong)]).window()),
+                error(parameters(&[("window", wrong)]).window()),
                 "window: expected a duration from 1m to 90d, such as 90s, 15m, 24h or 7d"
             );
         }
     }
 
     #[test]
-    fn silence_is_shorter_than_the_window() {
+    fn silent_after_is_shorter_than_the_window() {
         assert_eq!(parameters(&[]).silent_after(60), Ok(900));
         assert_eq!(parameters(&[("silent_after", "59s")]).silent_after(60), Ok(59));
         assert_eq!(
-            expected(parameters(&[("silent_after", "60s")]).silent_after(60)),
+            error(parameters(&[("silent_after", "60s")]).silent_after(60)),
             "silent_after: expected less than window"
         );
     }
 
     #[test]
-    fn unknown_and_repeated_parameters_are_refused() {
+    fn rejects_unknown_and_repeated_parameters() {
         assert_eq!(parameters(&[("a", "1"), ("b", "")]).only(&["a", "b"]), Ok(()));
         assert_eq!(
-            expected(parameters(&[("windo", "1h")]).only(&["window", "step"])),
+            error(parameters(&[("windo", "1h")]).only(&["window", "step"])),
             "windo: expected one of the parameters window, step"
         );
         assert_eq!(
-            expected(parameters(&[("a", "1"), ("a", "1")]).only(&["a"])),
+            error(parameters(&[("a", "1"), ("a", "1")]).only(&["a"])),
             "a: expected the parameter once"
         );
         let long = "ü".repeat(1_000);
@@ -274,22 +274,22 @@ mod tests {
     }
 
     #[test]
-    fn integers_and_flags_are_what_they_say() {
+    fn integers_and_flags_are_validated() {
         let limit = |text| parameters(&[("limit", text)]).integer("limit", 100, 1_000);
         assert_eq!(parameters(&[]).integer("limit", 100, 1_000), Ok(100));
         assert_eq!((limit("1"), limit("1000")), (Ok(1), Ok(1_000)));
         for wrong in ["0", "1001", "-1", "+1", "1e2", "", "99999999999999999999"] {
-            assert_eq!(expected(limit(wrong)), "limit: expected an integer from 1 to 1000");
+            assert_eq!(error(limit(wrong)), "limit: expected an integer from 1 to 1000");
         }
         assert_eq!(parameters(&[("silent", "false")]).flag("silent"), Ok(Some(false)));
         assert_eq!(
-            expected(parameters(&[("silent", "TRUE")]).flag("silent")),
+            error(parameters(&[("silent", "TRUE")]).flag("silent")),
             "silent: expected true or false"
         );
     }
 
     #[test]
-    fn durations_are_told_in_their_largest_unit() {
+    fn durations_are_printed_in_their_largest_unit() {
         for (seconds, expected) in
             [(10, "10s"), (60, "1m"), (90, "90s"), (7_200, "2h"), (RETENTION, "90d")]
         {

@@ -3,9 +3,7 @@
 //! A watcher never asks who is silent, which costs more the longer it lasts. It asks whose first or last check-in lies
 //! in the time that has become known since it last looked.
 
-use serde::Deserialize;
-
-use crate::rows::{self, UnexpectedAnswer};
+use crate::rows::{self, UnexpectedAnswer, row};
 use crate::sql::{
     FIRST_SEEN, FLY_REGION, LAST_SEEN, SAMPLE_INTERVAL, SANDBOX_ID, SUPERVISOR_STATE, compare,
     in_pieces, latest, on_purpose, points,
@@ -19,39 +17,37 @@ pub const PAGE: usize = 4_000;
 /// Maximum number of regions: 200 x (576 B and two numbers) = 130 kB.
 const MAX_REGIONS: usize = 200;
 
-/// A sandbox's check-ins within the span of a query.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Sighting {
-    /// The sandbox.
-    pub sandbox_id: String,
-    /// Its first check-in within the span.
-    pub first_seen: Time,
-    /// Its last check-in.
-    pub last_seen: Time,
-    /// The state in its last check-in, at most 96 characters.
-    pub supervisor_state: String,
-    /// The region of its last check-in, at most 96 characters; empty if unknown.
-    pub fly_region: String,
-    /// 1 if it is [off on purpose](crate::on_purpose), else 0.
-    #[serde(deserialize_with = "rows::whole")]
-    pub on_purpose: u64,
-    /// Its highest sampling interval: 1 if no check-in was sampled away.
-    #[serde(deserialize_with = "rows::whole")]
-    pub sample_interval: u64,
+row! {
+    /// A sandbox's check-ins within the span of a query.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Sighting {
+        pub sandbox_id: String = "sandboxId",
+        /// Its first check-in within the span.
+        pub first_seen: Time = "firstSeen",
+        /// Its last check-in.
+        pub last_seen: Time = "lastSeen",
+        /// The state in its last check-in, at most 96 characters.
+        pub supervisor_state: String = "supervisorState",
+        /// The region of its last check-in, at most 96 characters; empty if unknown.
+        pub fly_region: String = "flyRegion",
+        /// 1 if it is [off on purpose](crate::on_purpose), else 0.
+        pub on_purpose: u64 = "onPurpose",
+        /// Its highest sampling interval: 1 if no check-in was sampled away.
+        pub sample_interval: u64 = "sampleInterval",
+    }
 }
 
-/// The sandboxes of a region.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Region {
-    /// The region, at most 96 characters; empty if unknown.
-    pub fly_region: String,
-    /// Number of sandboxes that checked in within the span.
-    #[serde(deserialize_with = "rows::whole")]
-    pub sandboxes: u64,
-    /// The last check-in of any of them.
-    pub last_seen: Time,
+row! {
+    /// The sandboxes of a region.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Region {
+        /// The region, at most 96 characters; empty if unknown.
+        pub fly_region: String = "flyRegion",
+        /// Number of sandboxes that checked in within the span.
+        pub sandboxes: u64 = "sandboxes",
+        /// The last check-in of any of them.
+        pub last_seen: Time = "lastSeen",
+    }
 }
 
 /// A range of sandboxes by id, both ends excluded and included: `after < id <= until`. Empty ends are open.
@@ -170,13 +166,15 @@ pub fn canary_sql(dataset: &str, after: Time) -> String {
     )
 }
 
-/// A canary: a data point that shows until when Analytics Engine is complete.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct Canary {
-    /// When it was written, by the writer's clock; 0 without a canary.
-    pub number: Time,
-    /// When it was written, by Analytics Engine's clock.
-    pub time: Time,
+row! {
+    /// A canary: a data point that shows until when Analytics Engine is complete.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Canary {
+        /// When it was written, by the writer's clock; 0 without a canary.
+        pub number: Time = "number",
+        /// When it was written, by Analytics Engine's clock.
+        pub time: Time = "time",
+    }
 }
 
 /// Parses the answer to [`canary_sql`].
@@ -194,20 +192,24 @@ pub fn read_regions(answer: &str) -> Result<Vec<Region>, UnexpectedAnswer> {
     rows::read(answer)
 }
 
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Detail {
-    #[serde(deserialize_with = "rows::whole")]
-    sample_interval: u64,
-    sandbox_id: String,
+row! {
+    struct Sampling {
+        sample_interval: u64 = "sampleInterval",
+    }
 }
 
 /// Parses the answer to [`Crossing::sampling_sql`].
 pub fn read_sampling(answer: &str) -> Result<u64, UnexpectedAnswer> {
-    rows::read_one(answer).map(|detail: Detail| detail.sample_interval)
+    rows::read_one(answer).map(|sampling: Sampling| sampling.sample_interval)
+}
+
+row! {
+    struct Split {
+        sandbox_id: String = "sandboxId",
+    }
 }
 
 /// Parses the answer to [`Crossing::split_sql`]: an empty id if the range has fewer sandboxes.
 pub fn read_split(answer: &str) -> Result<String, UnexpectedAnswer> {
-    rows::read_one(answer).map(|detail: Detail| detail.sandbox_id)
+    rows::read_one(answer).map(|split: Split| split.sandbox_id)
 }

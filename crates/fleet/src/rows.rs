@@ -2,8 +2,10 @@
 
 use std::fmt;
 
-use serde::de::{DeserializeOwned, Unexpected, Visitor};
-use serde::{Deserialize, Deserializer, Serializer};
+use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
+use serde::{Deserializer, Serializer};
+
+use crate::time::Time;
 
 /// An answer has an unexpected form; the text, for the log, says where.
 #[derive(Debug)]
@@ -31,75 +33,281 @@ impl fmt::Display for UnexpectedAnswer {
 
 impl std::error::Error for UnexpectedAnswer {}
 
-#[derive(Deserialize)]
-struct ResultSet<R> {
-    data: Vec<R>,
+/// A row of an answer, or another JSON object; [`row!`] implements it.
+///
+/// `#[derive(Deserialize)]` would compile a parser per type, 3 to 6 kB of WebAssembly each. Here, one parser fills rows of
+/// all types.
+pub(crate) trait Row {
+    fn columns(&self) -> &'static [&'static str];
+
+    /// The target of a column, by its position in [`columns`](Self::columns).
+    fn target(&mut self, column: usize) -> Target<'_>;
+}
+
+/// Declares a struct with a default and implements [`Row`] for it. Each field names its column; one without a column keeps
+/// its default. The type of a field decides what it accepts: see [`Target`].
+macro_rules! row {
+    (
+        $(#[$attribute:meta])*
+        $visibility:vis struct $name:ident {
+            $(
+                $(#[$field_attribute:meta])*
+                $field_visibility:vis $field:ident: $type:ty $(= $column:literal)?,
+            )*
+        }
+    ) => {
+        $(#[$attribute])*
+        #[derive(Default)]
+        $visibility struct $name {
+            $($(#[$field_attribute])* $field_visibility $field: $type,)*
+        }
+
+        impl $crate::rows::Row for $name {
+            fn columns(&self) -> &'static [&'static str] {
+                const COLUMNS: &[&str] = &[$($($column,)?)*];
+                const { assert!(COLUMNS.len() < 32, "the parser notes seen columns in 32 bits") };
+                COLUMNS
+            }
+
+            fn target(&mut self, column: usize) -> $crate::rows::Target<'_> {
+                // Counts instead of comparing names, which compiles to a jump table.
+                let mut columns = 0..;
+                $($(
+                    let _: &str = $column; // Without it, fields without a column would not be skipped.
+                    if columns.next() == Some(column) {
+                        return $crate::rows::Target::from(&mut self.$field);
+                    }
+                )?)*
+                $crate::rows::Target::Ignored
+            }
+        }
+    };
+}
+pub(crate) use row;
+
+/// Rows of any type.
+pub(crate) trait Rows {
+    /// Appends a row, and returns it to be filled.
+    fn add(&mut self) -> Target<'_>;
+}
+
+impl<R: Row + Default> Rows for Vec<R> {
+    fn add(&mut self) -> Target<'_> {
+        self.push(R::default());
+        self.last_mut().map_or(Target::Ignored, |row| Target::Row(row))
+    }
+}
+
+/// The answer itself, of which only the rows matter.
+struct ResultSet<'a>(&'a mut dyn Rows);
+
+impl Row for ResultSet<'_> {
+    fn columns(&self) -> &'static [&'static str] {
+        &["data"]
+    }
+
+    fn target(&mut self, column: usize) -> Target<'_> {
+        if column == 0 { Target::Rows(self.0) } else { Target::Ignored }
+    }
 }
 
 /// The rows of an answer.
-pub(crate) fn read<R: DeserializeOwned>(answer: &str) -> Result<Vec<R>, UnexpectedAnswer> {
-    Ok(serde_json::from_str::<ResultSet<R>>(answer)?.data)
+pub(crate) fn read<R: Row + Default>(answer: &str) -> Result<Vec<R>, UnexpectedAnswer> {
+    let mut rows = Vec::new();
+    parse(answer, &mut rows)?;
+    Ok(rows)
 }
 
 /// The only row of an answer; the default if there is none.
-pub(crate) fn read_one<R: DeserializeOwned + Default>(answer: &str) -> Result<R, UnexpectedAnswer> {
+pub(crate) fn read_one<R: Row + Default>(answer: &str) -> Result<R, UnexpectedAnswer> {
     Ok(read(answer)?.pop().unwrap_or_default())
 }
 
-/// A number: 64-bit integers are strings, and values that are not finite are null.
-struct Number;
+#[inline(never)]
+fn parse(answer: &str, rows: &mut dyn Rows) -> Result<(), UnexpectedAnswer> {
+    let mut json = serde_json::Deserializer::from_str(answer);
+    Target::Row(&mut ResultSet(rows)).deserialize(&mut json)?;
+    Ok(json.end()?)
+}
 
-impl Visitor<'_> for Number {
-    type Value = Option<f64>;
+/// Where a JSON value goes, which decides the values that are accepted.
+///
+/// Numbers: 64-bit integers are strings, and values that are not finite are null.
+pub(crate) enum Target<'a> {
+    /// A number; 0 if it is not finite.
+    Number(&'a mut f64),
+    /// An optional number: a quantile over nothing.
+    Maybe(&'a mut Option<f64>),
+    /// A whole number, which may come as a double.
+    Whole(&'a mut u64),
+    Text(&'a mut String),
+    /// A text; an empty one means unknown.
+    Known(&'a mut Option<String>),
+    Row(&'a mut dyn Row),
+    Rows(&'a mut dyn Rows),
+    /// Nowhere.
+    Ignored,
+}
+
+macro_rules! target_of {
+    ($($type:ty: $variant:ident,)*) => {$(
+        impl<'a> From<&'a mut $type> for Target<'a> {
+            fn from(field: &'a mut $type) -> Self {
+                Self::$variant(field)
+            }
+        }
+    )*};
+}
+
+target_of! {
+    f64: Number,
+    Option<f64>: Maybe,
+    u64: Whole,
+    String: Text,
+    Option<String>: Known,
+}
+
+impl<'a> From<&'a mut Time> for Target<'a> {
+    fn from(Time(seconds): &'a mut Time) -> Self {
+        Self::Whole(seconds)
+    }
+}
+
+impl Target<'_> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
+    fn set<E: Error>(self, number: Option<f64>, value: Unexpected<'_>) -> Result<(), E> {
+        match self {
+            Self::Number(target) => *target = number.unwrap_or_default(),
+            Self::Maybe(target) => *target = number,
+            Self::Whole(target) => *target = number.unwrap_or_default().round() as u64,
+            _ => return Err(E::invalid_type(value, &self)),
+        }
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Target<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        match self {
+            Self::Ignored => deserializer.deserialize_ignored_any(IgnoredAny).map(drop),
+            target => deserializer.deserialize_any(target),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for Target<'_> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a number, a string that holds an integer, or null")
+        f.write_str(match self {
+            Self::Number(_) | Self::Maybe(_) | Self::Whole(_) => {
+                "a number, a string that holds an integer, or null"
+            }
+            Self::Text(_) | Self::Known(_) => "a string",
+            Self::Row(_) => "an object",
+            Self::Rows(_) => "an array of rows",
+            Self::Ignored => "anything",
+        })
     }
 
     #[expect(
         clippy::cast_precision_loss,
         reason = "counts; beyond 2^53 the last digits do not matter"
     )]
-    fn visit_u64<E>(self, value: u64) -> Result<Option<f64>, E> {
-        Ok(Some(value as f64))
+    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
+        self.set(Some(value as f64), Unexpected::Unsigned(value))
     }
 
     #[expect(clippy::cast_precision_loss, reason = "likewise")]
-    fn visit_i64<E>(self, value: i64) -> Result<Option<f64>, E> {
-        Ok(Some(value as f64))
+    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
+        self.set(Some(value as f64), Unexpected::Signed(value))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Option<f64>, E> {
-        Ok(Some(value))
+    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
+        self.set(Some(value), Unexpected::Float(value))
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        self.set(None, Unexpected::Unit)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "likewise")]
-    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Option<f64>, E> {
-        // Only integers are strings. Parsing floats here would need much more code.
-        let number = value.parse().ok().map(|number: i64| number as f64);
-        let number = number.or_else(|| value.parse().ok().map(|number: u64| number as f64));
-        number.map(Some).ok_or_else(|| E::invalid_value(Unexpected::Str(value), &self))
+    fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
+        match self {
+            Self::Text(target) => value.clone_into(target),
+            Self::Known(target) => *target = (!value.is_empty()).then(|| value.to_owned()),
+            _ => {
+                // Only integers are strings. Parsing floats here would need much more code.
+                let number = value.parse().ok().map(|number: i64| number as f64);
+                let number = number.or_else(|| value.parse().ok().map(|number: u64| number as f64));
+                if number.is_none() {
+                    return Err(E::invalid_value(Unexpected::Str(value), &self));
+                }
+                return self.set(number, Unexpected::Str(value));
+            }
+        }
+        Ok(())
     }
 
-    fn visit_unit<E>(self) -> Result<Option<f64>, E> {
-        Ok(None)
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+        let Self::Rows(rows) = self else {
+            return Err(A::Error::invalid_type(Unexpected::Seq, &self));
+        };
+        while elements.next_element_seed(NextRow(rows))?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        let Self::Row(row) = self else {
+            return Err(A::Error::invalid_type(Unexpected::Map, &self));
+        };
+        let columns = row.columns();
+        let mut seen = 0_u32;
+        while let Some(column) = members.next_key_seed(Name(columns))? {
+            members.next_value_seed(row.target(column))?;
+            seen |= 1 << column;
+        }
+        match columns.get(seen.trailing_ones() as usize) {
+            Some(column) => Err(A::Error::missing_field(column)),
+            None => Ok(()),
+        }
     }
 }
 
-/// An optional number: a quantile over nothing.
-pub(crate) fn maybe<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
-    deserializer.deserialize_any(Number)
+/// Appends a row only if there is another one.
+struct NextRow<'a>(&'a mut dyn Rows);
+
+impl<'de> DeserializeSeed<'de> for NextRow<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        self.0.add().deserialize(deserializer)
+    }
 }
 
-/// A number; 0 if it is not finite.
-pub(crate) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    maybe(deserializer).map(Option::unwrap_or_default)
+/// A name becomes its position in the list; the length of the list if it is not in there.
+struct Name(&'static [&'static str]);
+
+impl<'de> DeserializeSeed<'de> for Name {
+    type Value = usize;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<usize, D::Error> {
+        deserializer.deserialize_str(self)
+    }
 }
 
-/// A whole number, which may come as a double.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
-pub(crate) fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    number(deserializer).map(|number| number.round() as u64)
+impl Visitor<'_> for Name {
+    type Value = usize;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a column")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<usize, E> {
+        Ok(self.0.iter().take_while(|column| **column != name).count())
+    }
 }
 
 /// Serializes a whole number.
@@ -109,55 +317,60 @@ pub(crate) fn in_ones<S: Serializer>(number: &f64, serializer: S) -> Result<S::O
     serializer.serialize_u64(number.round() as u64)
 }
 
-/// A text; an empty one means unknown.
-pub(crate) fn known<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<String>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    Ok(Some(text).filter(|text| !text.is_empty()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[derive(Debug, Default, PartialEq, Deserialize)]
-    struct Row {
-        #[serde(deserialize_with = "whole")]
-        n: u64,
-        #[serde(deserialize_with = "maybe")]
-        q: Option<f64>,
-        #[serde(deserialize_with = "known")]
-        s: Option<String>,
+    row! {
+        #[derive(Debug, PartialEq)]
+        struct Numbers {
+            n: u64 = "n",
+            unread: bool,
+            q: Option<f64> = "q",
+            s: Option<String> = "s",
+        }
+    }
+
+    fn numbers(n: u64, q: Option<f64>, s: Option<&str>) -> Numbers {
+        Numbers { n, unread: false, q, s: s.map(ToOwned::to_owned) }
     }
 
     #[test]
-    fn rows_are_read_with_integers_as_strings() {
+    fn reads_rows_with_integers_as_strings() {
         let answer = r#"{"meta":[{"name":"n","type":"UInt64"}],"data":[
             {"n":"18446744073709551615","q":null,"s":""},{"n":3,"q":0.5,"s":"a"},
-            {"n":2.0,"q":"1","s":"b"}],"rows":3,"rows_before_limit_at_least":3}"#;
+            {"s":"b","x":{"n":[4]},"q":"1","n":2.0}],"rows":3,"rows_before_limit_at_least":3}"#;
         assert_eq!(
-            read::<Row>(answer).unwrap(),
+            read::<Numbers>(answer).unwrap(),
             [
-                Row { n: u64::MAX, q: None, s: None },
-                Row { n: 3, q: Some(0.5), s: Some("a".into()) },
-                Row { n: 2, q: Some(1.0), s: Some("b".into()) },
+                numbers(u64::MAX, None, None),
+                numbers(3, Some(0.5), Some("a")),
+                numbers(2, Some(1.0), Some("b")),
             ]
         );
-        assert_eq!(read_one::<Row>(r#"{"data":[]}"#).unwrap(), Row::default());
+        assert_eq!(read_one::<Numbers>(r#"{"data":[]}"#).unwrap(), Numbers::default());
     }
 
     #[test]
-    fn what_is_no_answer_is_told_with_its_place() {
+    fn an_unexpected_answer_is_an_error_with_its_location() {
         for (answer, why) in [
             ("", "EOF"),
             (
                 r#"{"data":[{"n":"x","q":1,"s":""}]}"#,
                 r#"invalid value: string "x", expected a number"#,
             ),
-            (r#"{"data":[{"n":1,"s":""}]}"#, "missing field `q`"),
+            (
+                r#"{"data":[{"n":1,"q":1,"s":2}]}"#,
+                "invalid type: integer `2`, expected a string at line 1 column 27",
+            ),
+            (r#"{"data":[{"n":[],"q":1,"s":""}]}"#, "invalid type: sequence, expected a number"),
+            (r#"{"data":[{"n":1,"s":""}]}"#, "missing field `q` at line 1 column 23"),
+            (r#"{"data":[[1,2,""]]}"#, "invalid type: sequence, expected an object"),
+            (r#"{"data":{}}"#, "invalid type: map, expected an array of rows"),
+            (r#"{"rows":0}"#, "missing field `data`"),
+            (r#"{"data":[]}x"#, "trailing characters"),
         ] {
-            let error = read::<Row>(answer).unwrap_err().to_string();
+            let error = read::<Numbers>(answer).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
         }
     }

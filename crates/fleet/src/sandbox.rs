@@ -1,9 +1,9 @@
 //! `GET /api/sandboxes/{sandboxId}`: one sandbox, its latest state and the sums of its check-ins.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::parameters::{self, InvalidParameter, Parameters};
-use crate::rows::{self, UnexpectedAnswer};
+use crate::rows::{self, UnexpectedAnswer, row};
 use crate::sql::{
     self, BYTES_IN, BYTES_OUT, CHECK_INS, CONTROLLER_COMMIT, CONTROLLER_VERSION, FIRST_SEEN,
     FLY_REGION, LAST_EXIT_REASON, LAST_SEEN, LOAD, MACHINE_ID, OPENCLAW_COMMIT, OPENCLAW_VERSION,
@@ -125,7 +125,7 @@ pub struct SandboxAnswer {
     pub machines: Vec<Machine>,
 }
 
-/// The columns of a sandbox in any query; [`Row`] parses them.
+/// The columns of a sandbox in any query, as [`Sandbox`] names them.
 pub(crate) fn columns() -> String {
     format!(
         "{SANDBOX_ID} AS sandboxId, {FIRST_SEEN} AS firstSeen, {LAST_SEEN} AS lastSeen, \
@@ -151,60 +151,48 @@ pub(crate) fn columns() -> String {
     )
 }
 
-/// A sandbox: its latest state, and its sums over the window. Unknown values are null.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Sandbox {
-    pub sandbox_id: String,
-    /// Whether it is silent.
-    #[serde(skip_deserializing)]
-    pub silent: bool,
-    /// The first check-in within the window.
-    pub first_seen: Time,
-    /// The last one.
-    pub last_seen: Time,
-    /// The state of the supervised process.
-    pub supervisor_state: String,
-    /// Its machine.
-    #[serde(deserialize_with = "rows::known")]
-    pub machine_id: Option<String>,
-    /// The region of its last check-in.
-    #[serde(deserialize_with = "rows::known")]
-    pub fly_region: Option<String>,
-    /// Version of the controller.
-    pub controller_version: String,
-    /// Commit of the controller.
-    pub controller_commit: String,
-    /// Version of OpenClaw, the supervised process.
-    #[serde(deserialize_with = "rows::known")]
-    pub openclaw_version: Option<String>,
-    /// Commit of OpenClaw.
-    #[serde(deserialize_with = "rows::known")]
-    pub openclaw_commit: Option<String>,
-    /// Last exit reason of the supervised process: `signal:<NAME>` or `code:<N>`.
-    #[serde(deserialize_with = "rows::known")]
-    pub last_exit_reason: Option<String>,
-    /// Uptime of the supervised process in seconds.
-    #[serde(deserialize_with = "rows::number")]
-    pub uptime_seconds: f64,
-    /// The latest load average.
-    #[serde(deserialize_with = "rows::number")]
-    pub load_avg_5m: f64,
-    /// The machine's own count of restarts, which starts at 0 with the machine.
-    #[serde(deserialize_with = "rows::whole")]
-    pub total_restarts: u64,
-    /// Check-ins within the window.
-    #[serde(deserialize_with = "rows::whole")]
-    pub check_ins: u64,
-    /// Restarts within the window. Exact, as a cursor continues after them; serialized as a whole number.
-    #[serde(deserialize_with = "rows::number", serialize_with = "rows::in_ones")]
-    pub restarts: f64,
-    /// Received bytes within the window.
-    #[serde(deserialize_with = "rows::whole")]
-    pub bandwidth_bytes_in: u64,
-    /// Sent bytes within the window.
-    #[serde(deserialize_with = "rows::whole")]
-    pub bandwidth_bytes_out: u64,
+row! {
+    /// A sandbox: its latest state, and its sums over the window. Unknown values are null.
+    #[derive(Clone, Debug, PartialEq, Serialize)]
+    #[serde(rename_all = "camelCase")]
+    pub struct Sandbox {
+        pub sandbox_id: String = "sandboxId",
+        /// Whether it is silent.
+        pub silent: bool,
+        /// The first check-in within the window.
+        pub first_seen: Time = "firstSeen",
+        /// The last one.
+        pub last_seen: Time = "lastSeen",
+        /// The state of the supervised process.
+        pub supervisor_state: String = "supervisorState",
+        /// Its machine.
+        pub machine_id: Option<String> = "machineId",
+        /// The region of its last check-in.
+        pub fly_region: Option<String> = "flyRegion",
+        pub controller_version: String = "controllerVersion",
+        pub controller_commit: String = "controllerCommit",
+        /// Version of OpenClaw, the supervised process.
+        pub openclaw_version: Option<String> = "openclawVersion",
+        /// Commit of OpenClaw.
+        pub openclaw_commit: Option<String> = "openclawCommit",
+        /// Last exit reason of the supervised process: `signal:<NAME>` or `code:<N>`.
+        pub last_exit_reason: Option<String> = "lastExitReason",
+        /// Uptime of the supervised process in seconds.
+        pub uptime_seconds: f64 = "uptimeSeconds",
+        /// The latest load average.
+        pub load_avg_5m: f64 = "loadAvg5m",
+        /// The machine's own count of restarts, which starts at 0 with the machine.
+        pub total_restarts: u64 = "totalRestarts",
+        /// Check-ins within the window.
+        pub check_ins: u64 = "checkIns",
+        /// Restarts within the window. Exact, as a cursor continues after them; serialized as a whole number.
+        #[serde(serialize_with = "rows::in_ones")]
+        pub restarts: f64 = "restarts",
+        /// Received bytes within the window.
+        pub bandwidth_bytes_in: u64 = "bandwidthBytesIn",
+        /// Sent bytes within the window.
+        pub bandwidth_bytes_out: u64 = "bandwidthBytesOut",
+    }
 }
 
 impl Sandbox {
@@ -215,32 +203,32 @@ impl Sandbox {
     }
 }
 
-/// A machine that a sandbox ran on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Machine {
-    /// Its id; null if unknown.
-    #[serde(deserialize_with = "rows::known")]
-    pub machine_id: Option<String>,
-    /// Its first check-in within the window.
-    pub first_seen: Time,
-    /// Its last check-in.
-    pub last_seen: Time,
-    /// Its check-ins within the window.
-    #[serde(deserialize_with = "rows::whole")]
-    pub check_ins: u64,
+row! {
+    /// A machine that a sandbox ran on.
+    #[derive(Clone, Debug, PartialEq, Serialize)]
+    #[serde(rename_all = "camelCase")]
+    pub struct Machine {
+        /// Its id; null if unknown.
+        pub machine_id: Option<String> = "machineId",
+        /// Its first check-in within the window.
+        pub first_seen: Time = "firstSeen",
+        /// Its last check-in.
+        pub last_seen: Time = "lastSeen",
+        /// Its check-ins within the window.
+        pub check_ins: u64 = "checkIns",
+    }
 }
 
-/// Load average over the window.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Load {
-    /// The median.
-    #[serde(deserialize_with = "rows::maybe")]
-    pub p50: Option<f64>,
-    /// The 95th percentile.
-    #[serde(deserialize_with = "rows::maybe")]
-    pub p95: Option<f64>,
-    /// The maximum.
-    #[serde(rename(serialize = "max"), deserialize_with = "rows::maybe")]
-    pub highest: Option<f64>,
+row! {
+    /// Load average over the window.
+    #[derive(Clone, Debug, PartialEq, Serialize)]
+    pub struct Load {
+        /// The median.
+        pub p50: Option<f64> = "p50",
+        /// The 95th percentile.
+        pub p95: Option<f64> = "p95",
+        /// The maximum.
+        #[serde(rename = "max")]
+        pub highest: Option<f64> = "highest",
+    }
 }

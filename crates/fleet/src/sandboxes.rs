@@ -79,7 +79,6 @@ impl Key {
     }
 }
 
-/// An order of sandboxes.
 #[derive(Clone, Copy, Debug)]
 struct Order {
     key: Key,

@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_stays_one_literal() {
+    fn a_text_becomes_one_literal() {
         for (text, sql) in [
             ("", "index1 = ''"),
             ("sandbox-1", "index1 = 'sandbox-1'"),
@@ -231,9 +231,9 @@ mod tests {
     }
 
     #[test]
-    fn a_query_that_is_too_long_is_split() {
+    fn ids_beyond_the_query_length_limit_are_split_across_queries() {
         let make = |condition: &str| format!("SELECT 1 FROM t WHERE {condition}");
-        let named =
+        let id_count =
             |queries: &[String]| queries.iter().map(|sql| sql.matches("00").count()).sum::<usize>();
         for id in ["x00", "'00", "x00xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'x"] {
             let ids = vec![id; 3_000];
@@ -244,7 +244,7 @@ mod tests {
             let (queries, covered) = in_pieces(ids.iter().copied(), 2, make);
             assert_eq!(queries.len(), 2);
             if id == "x00" {
-                assert_eq!(named(&queries), covered);
+                assert_eq!(id_count(&queries), covered);
             }
         }
         assert_eq!(in_pieces([], 2, make), (vec![], 0));
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_found_by_their_names() {
+    fn columns_are_looked_up_by_name() {
         assert_eq!(SANDBOX_ID.to_string(), "index1");
         assert_eq!(SUPERVISOR_STATE.to_string(), "blob6");
         assert_eq!(BYTES_OUT.to_string(), "double6");

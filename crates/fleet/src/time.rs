@@ -3,13 +3,14 @@
 use std::fmt;
 
 use chrono::{DateTime, SecondsFormat};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::de::DeserializeSeed;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::rows;
+use crate::rows::Target;
 
 /// Seconds since 1970 in UTC, the resolution of Analytics Engine's timestamps. Serialized in RFC 3339.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-pub struct Time(#[serde(deserialize_with = "rows::whole")] pub u64);
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time(pub u64);
 
 impl Time {
     /// The time this many seconds earlier, at least 1970.
@@ -51,6 +52,14 @@ impl Serialize for Time {
     }
 }
 
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut time = Self::default();
+        Target::from(&mut time).deserialize(deserializer)?;
+        Ok(time)
+    }
+}
+
 /// The span of a query: after `after`, up to and including `until`, which is the time of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span {
@@ -77,14 +86,14 @@ mod tests {
     }
 
     #[test]
-    fn times_are_read_from_numbers_and_from_strings() {
+    fn reads_times_from_numbers_and_from_strings() {
         for text in ["1767323045", r#""1767323045""#, "1767323045.0"] {
             assert_eq!(serde_json::from_str::<Time>(text).unwrap(), Time(1_767_323_045), "{text}");
         }
     }
 
     #[test]
-    fn steps_start_at_multiples() {
+    fn steps_start_at_multiples_of_their_length() {
         assert_eq!(Time(1_000).start_of(300), Time(900));
         assert_eq!(Time(900).start_of(300), Time(900));
         assert_eq!(Time(5).minus(10), Time(0));

@@ -35,7 +35,7 @@ fn share<S: serde::Serializer>(share: &Option<u64>, serializer: S) -> Result<S::
 }
 
 /// Sums up a window, which ends at `until`, of one sandbox or of all. `closed` are the rows of
-/// [`CLOSED_SECONDS`](crate::schema::CLOSED_SECONDS).
+/// [`closed_seconds`](crate::schema::closed_seconds).
 pub fn availability(
     state: &State,
     after: Time,
