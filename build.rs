@@ -1,4 +1,5 @@
-//! Compiles the git commit into the program as `BUILD_COMMIT`: `unknown` outside a checkout.
+//! Compiles the git commit into the program as `BUILD_COMMIT`: `unknown` outside a checkout. Minifies what the Worker
+//! embeds.
 //!
 //! Shared by the Worker and the agent. `KILOCLAW_BUILD_COMMIT` overrides it, for builds from an
 //! exported tree.
@@ -25,4 +26,16 @@ fn main() {
         .or_else(|| git(&["rev-parse", "--short=12", "HEAD"]))
         .unwrap_or_else(|| "unknown".to_owned());
     println!("cargo:rustc-env=BUILD_COMMIT={commit}");
+    minify("src/openapi.json");
+}
+
+/// Writes a JSON file without its indentation to `OUT_DIR`, if this package has it. A string of JSON holds no line end.
+fn minify(file: &str) {
+    let (Ok(text), Some(out)) = (std::fs::read_to_string(file), std::env::var_os("OUT_DIR")) else {
+        return;
+    };
+    println!("cargo:rerun-if-changed={file}");
+    let text: String = text.lines().map(str::trim_start).collect();
+    let name = std::path::Path::new(file).file_name().unwrap_or_default();
+    std::fs::write(std::path::Path::new(&out).join(name), text).expect("OUT_DIR can be written");
 }

@@ -1,7 +1,7 @@
 /** Operators' tokens. */
 import { SignJWT } from 'jose';
 
-/** As in the Worker, where JWT_AUDIENCE is not set. */
+/** The Worker's audience if JWT_AUDIENCE is not set. */
 const DEFAULT_AUDIENCE = 'kiloclaw-telemetry';
 
 export type Vars = Readonly<Record<string, string | undefined>>;
@@ -12,10 +12,12 @@ export interface Token {
   readonly ttl: number;
   /** The only sandbox that the principal may see. */
   readonly sandbox?: string;
+  /** What the principal may change: names, separated by spaces. */
+  readonly scope?: string;
 }
 
-/** Signs a token with the current value of JWT_SECRET. */
-export async function mint({ sub, ttl, sandbox }: Token, vars: Vars): Promise<string> {
+/** Signs a token with the first value of JWT_SECRET. */
+export async function mint({ sub, ttl, sandbox, scope }: Token, vars: Vars): Promise<string> {
   const [secret] = values(vars.JWT_SECRET);
   const issuer = vars.JWT_ISSUER?.trim();
   const audience = vars.JWT_AUDIENCE?.trim() || DEFAULT_AUDIENCE;
@@ -27,6 +29,7 @@ export async function mint({ sub, ttl, sandbox }: Token, vars: Vars): Promise<st
     iat: now,
     exp: now + ttl,
     ...(sandbox === undefined ? {} : { sandbox_id: sandbox }),
+    ...(scope === undefined ? {} : { scope }),
   })
     .setProtectedHeader({ alg: 'HS256', typ: 'JWT' })
     .sign(new TextEncoder().encode(secret));

@@ -1,4 +1,4 @@
-/** The built Worker in real workerd, with the local Analytics Engine, and a client for both. */
+/** Runs the built Worker in real workerd with the local Analytics Engine; a client for both. */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after } from 'node:test';
@@ -15,7 +15,7 @@ import {
   JWT_SECRET,
   SANDBOX_ID,
 } from './check-in.ts';
-import { COMPATIBILITY_DATE } from './workerd.ts';
+import { CANARY_DATASET, COMPATIBILITY_DATE } from './workerd.ts';
 import layout from '../crates/check-in/data-point.json' with { type: 'json' };
 import { freePort, read, stored, type JsonPoint } from '../local-ae/support/instance.js';
 
@@ -24,15 +24,19 @@ type Binding = NonNullable<WorkerOptions['config']['env']>[string];
 export interface Options {
   /** Secrets and variables; `undefined` leaves one out. */
   readonly vars?: Readonly<Record<string, string | undefined>>;
-  /** `throws`: the binding is there, but writing to it throws. */
+  /** `throws`: the binding exists, but writing to it throws. */
   readonly dataset?: 'local' | 'missing' | 'throws';
-  /** How many check-ins a sandbox has within 60 s. */
+  /** Maximum check-ins per sandbox within 60 s. */
   readonly checkInLimit?: number;
-  /** How many points the local dataset keeps. */
+  /** Maximum points in the local dataset. */
   readonly maxRows?: number;
-  /** The folder under `build/`, or `.` for what is deployed. */
+  /** Whether there is the watcher's object; by default there is, unless `modules` are given. */
+  readonly watcher?: boolean;
+  /** Keeps the points and the watcher's object; by default they are gone with the Worker. */
+  readonly folder?: string;
+  /** A folder under `build/`; `.` is the deployed build. */
   readonly build?: string;
-  /** A JavaScript module to start with instead of the Worker's own, and what else it imports. */
+  /** A main module that replaces the Worker's own, and further modules that it imports. */
   readonly modules?: { readonly main: string } & Readonly<Record<string, string>>;
 }
 
@@ -52,18 +56,18 @@ export interface Refusal {
 
 export interface Worker {
   readonly url: URL;
-  /** Where its points are. */
+  /** URL of the local Analytics Engine. */
   readonly store: string;
-  /** What the Worker logged so far. */
+  /** All log lines so far. */
   readonly logs: readonly Log[];
   fetch(path: string, init?: RequestInit): Promise<Response>;
-  /** Posts a check-in; `headers` override the right ones, `undefined` leaves one out. */
+  /** Posts a check-in with valid headers; `headers` override them, and `undefined` leaves one out. */
   checkIn(body: Body, headers?: Headers): Promise<Response>;
-  /** The stored points, oldest first, once there are `count` since the last `clear`. */
+  /** Waits for `count` points since the last `clear`; returns all of them, oldest first. */
   points(count: number): Promise<JsonPoint[]>;
-  /** Stores points with times of their own, by the names of their slots. */
+  /** Stores points by slot name, with their own timestamps. */
   insert(points: readonly object[]): Promise<void>;
-  /** Forgets the stored points. */
+  /** Removes all stored points. */
   clear(): Promise<void>;
 }
 
@@ -73,19 +77,29 @@ type Headers = Readonly<Record<string, string | undefined>>;
 const entries = <T>(record: Readonly<Record<string, T | undefined>>): [string, T][] =>
   Object.entries(record).filter((entry): entry is [string, T] => entry[1] !== undefined);
 
-function datasetBinding({ dataset, maxRows }: Options, port: number): Binding | undefined {
+function datasetBinding({ dataset, maxRows }: Options, port: number, name = layout.dataset): Binding | undefined {
   switch (dataset ?? 'local') {
     case 'local': {
       const plugin = { package: 'local-ae', name: 'local-ae' };
-      const options = { dataset: layout.dataset, port, token: AE_API_TOKEN, ...(maxRows ? { maxRows } : {}) };
+      const options = { dataset: name, port, token: AE_API_TOKEN, ...(maxRows ? { maxRows } : {}) };
       return { type: 'unsafe:analytics_engine', dev: { plugin, options } } as Binding;
     }
     case 'missing':
       return undefined;
     case 'throws':
-      // A variable has no `writeDataPoint`, so calling it throws.
+      // A text binding has no `writeDataPoint`, so the call throws.
       return { type: 'text', value: 'not a dataset' } as Binding;
   }
+}
+
+/** The name of the Worker, and of its class of Durable Objects. */
+const NAME = 'kiloclaw-telemetry';
+const WATCHER = 'Watcher';
+
+function watcherBinding({ watcher = true, modules }: Options): Binding | undefined {
+  // A main module of a test's own does not export the class.
+  if (!watcher || modules !== undefined) return undefined;
+  return { type: 'durable-object', worker: NAME, exportName: WATCHER } as Binding;
 }
 
 function limiter({ checkInLimit: limit }: Options): Binding | undefined {
@@ -93,7 +107,7 @@ function limiter({ checkInLimit: limit }: Options): Binding | undefined {
   return { type: 'rate-limit', namespace: 'check-ins', simple: { limit, period: 60 } };
 }
 
-/** Starts the Worker; it stops when `context` ends: a test, or the whole file. */
+/** Starts the Worker; it stops with `context`: a test, or by default the whole file. */
 export async function startWorker(
   options: Options = {},
   context: { after(stop: () => Promise<void>): void } = { after },
@@ -116,17 +130,21 @@ export async function startWorker(
       entries(variables).map(([name, value]) => [name, { type: 'text', value } as Binding]),
     ),
     KILOCLAW_CONTROLLER_AE: datasetBinding(options, port),
+    KILOCLAW_WATCHER_AE: datasetBinding(options, port, CANARY_DATASET),
+    WATCHER: watcherBinding(options),
     CHECKIN_RATE_LIMITER: limiter(options),
   };
   const miniflare = new Miniflare({
     port: 0,
     enableDevRegistry: false,
     cf: false,
+    unsafeTriggerHandlers: true,
+    ...(options.folder === undefined ? {} : { resourcePersistencePath: options.folder }),
     handleStructuredLogs: ({ level, message }: Log) => void logs.push({ level, message }),
     workers: [
       {
         config: {
-          name: 'kiloclaw-telemetry',
+          name: NAME,
           compatibilityDate: COMPATIBILITY_DATE,
           manifest: {
             mainModule: modules === undefined ? 'index.js' : 'main',
@@ -140,6 +158,7 @@ export async function startWorker(
             },
           },
           env: Object.fromEntries(entries(env)),
+          ...(env.WATCHER === undefined ? {} : { exports: { [WATCHER]: { type: 'durable-object', storage: 'sqlite' } } }),
         },
       },
     ],
@@ -189,7 +208,7 @@ export async function startWorker(
 export const refusal = async (response: Response): Promise<Refusal> =>
   (await response.json()) as Refusal;
 
-/** All that a Worker logged, once it matches: lines may come after the answers that they are about. */
+/** Waits until the log matches, as lines can arrive after their responses; returns the log. */
 export async function logged({ logs }: Worker, pattern: RegExp): Promise<string> {
   const deadline = Date.now() + 30_000;
   while (Date.now() < deadline && !pattern.test(JSON.stringify(logs))) await delay(20);
@@ -198,7 +217,7 @@ export async function logged({ logs }: Worker, pattern: RegExp): Promise<string>
   return text;
 }
 
-/** Asserts that somebody was not let in, for this reason. */
+/** Asserts a 401 with this code. */
 export async function assertUnauthorized(
   response: Response,
   code: string,

@@ -1,7 +1,6 @@
 /**
- * The built Worker and the local Analytics Engine in a plain workerd. Miniflare's own Worker stands in
- * front of the one under test: it answers some requests itself, and what it passes on are not the bytes
- * that came. Here there is nothing in between.
+ * Runs the built Worker and the local Analytics Engine in a plain workerd. Miniflare puts its own Worker in
+ * front, which answers some requests itself and changes the bytes of the others.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -15,12 +14,12 @@ import layout from '../crates/check-in/data-point.json' with { type: 'json' };
 
 const ROOT = path.resolve(import.meta.dirname, '..');
 
-/** The program itself: `node_modules/.bin/workerd` may be a script, which would be killed in its place. */
+/** The executable itself: `node_modules/.bin/workerd` may be a script, and a kill would only hit the script. */
 export const WORKERD = (
   createRequire(createRequire(import.meta.url).resolve('miniflare'))('workerd') as { default: string }
 ).default;
 
-/** The deployed configuration is the one place for it. */
+/** From the deployed configuration, its only source. */
 export const [, COMPATIBILITY_DATE] =
   /^compatibility_date = "(.+)"$/m.exec(readFileSync(path.join(ROOT, 'wrangler.toml'), 'utf8')) ?? [];
 
@@ -28,37 +27,56 @@ const START_DEADLINE_MS = 60_000;
 
 export interface Workerd {
   readonly pid: number;
-  /** Where the Worker listens. */
+  /** The Worker's port. */
   readonly port: number;
-  /** Where the local Analytics Engine is asked. */
+  /** The local Analytics Engine's port. */
   readonly store: number;
-  /** All that it has written to its standard error so far: the Worker's log lines and workerd's own. */
+  /** The output so far: the Worker's log lines and workerd's own. */
   log(): string;
   stop(): Promise<void>;
 }
 
-/** Where it runs, if not just anywhere and once. */
+/** The dataset of the watcher's canaries, from the deployed configuration. */
+export const [, CANARY_DATASET = ''] =
+  /^binding = "KILOCLAW_WATCHER_AE"\ndataset = "(.+)"$/m.exec(
+    readFileSync(path.join(ROOT, 'wrangler.toml'), 'utf8'),
+  ) ?? [];
+
+/** By default: the deployed build, a new folder and free ports. */
 export interface Site {
-  /** The folder under `build/`, or `.` for what is deployed. */
+  /** A folder under `build/`; `.` is the deployed build. */
   readonly build?: string;
-  /** Where points are kept; it outlives this workerd. */
+  /** Keeps the points; `stop` does not remove it. */
   readonly folder?: string;
-  /** Where the Worker and the local Analytics Engine are to listen. */
+  /** Listen addresses of the Worker and of the local Analytics Engine. */
   readonly worker?: string;
   readonly store?: string;
 }
 
-/** Text in Cap'n Proto's notation, which has JSON's escapes. */
+/** A string in Cap'n Proto's notation, which has JSON's escapes. */
 export const text = JSON.stringify;
 
-/** Variables as bindings, in Cap'n Proto's notation. */
 export const textBindings = (vars: Readonly<Record<string, string | undefined>>): string[] =>
   Object.entries(vars)
     .filter(([, value]) => value !== undefined)
     .map(([name, value]) => `(name = ${text(name)}, text = ${text(value)})`);
 
-/** The built Worker as a service; `store` designates the service that its data points go to. */
-export const workerService = (vars: Readonly<Record<string, string>>, store: string, build = '.'): string =>
+const datasetBinding = (name: string, store: string): string =>
+  `(name = ${text(name)}, wrapped = (
+          moduleName = "local-ae:dataset",
+          innerBindings = [(name = "native", analyticsEngine = ${store})]
+        ))`;
+
+/**
+ * The built Worker as a service; `store` is the designator of the service that receives its data points. With
+ * `canaries`, likewise for the watcher's, it has the watcher's object, which the service `watcher:disk` keeps.
+ */
+export const workerService = (
+  vars: Readonly<Record<string, string>>,
+  store: string,
+  build = '.',
+  canaries?: string,
+): string =>
   `(name = "worker", worker = (
       modules = [
         (name = "index.js", esModule = embed ${text(path.posix.join('/build', build, 'index.js'))}),
@@ -67,19 +85,22 @@ export const workerService = (vars: Readonly<Record<string, string>>, store: str
       compatibilityDate = ${text(COMPATIBILITY_DATE)},
       bindings = [
         ${textBindings(vars).map((binding) => `${binding},`).join('\n        ')}
-        (name = "KILOCLAW_CONTROLLER_AE", wrapped = (
-          moduleName = "local-ae:dataset",
-          innerBindings = [(name = "native", analyticsEngine = ${store})]
-        ))
-      ]
+        ${datasetBinding('KILOCLAW_CONTROLLER_AE', store)}${canaries === undefined ? '' : `,
+        ${datasetBinding('KILOCLAW_WATCHER_AE', canaries)},
+        (name = "WATCHER", durableObjectNamespace = (className = "Watcher"))`}
+      ]${canaries === undefined ? '' : `,
+      durableObjectNamespaces = [(className = "Watcher", uniqueKey = "watcher", enableSql = true)],
+      durableObjectStorage = (localDisk = "watcher:disk")`}
     ))`;
 
-/** The local Analytics Engine's service for data points of the contract's dataset. */
-export const INGEST = `(
+const ingest = (dataset: string): string => `(
   name = "local-ae:service",
   entrypoint = "ingest",
-  props = (json = ${text(JSON.stringify({ dataset: layout.dataset }))})
+  props = (json = ${text(JSON.stringify({ dataset }))})
 )`;
+
+/** Designates the local Analytics Engine's service for data points, with the contract's dataset. */
+export const INGEST = ingest(layout.dataset);
 
 const configuration = (vars: Readonly<Record<string, string>>, build: string) => `
 using Workerd = import "/workerd/workerd.capnp";
@@ -87,8 +108,9 @@ using LocalAe = import "/local-ae/workerd.capnp";
 
 const config :Workerd.Config = (
   services = [
-    ${workerService(vars, INGEST, build)},
-    # Where a Worker's own requests go: to this machine, too.
+    ${workerService(vars, INGEST, build, ingest(CANARY_DATASET))},
+    (name = "watcher:disk", disk = (writable = true)),
+    # The Worker's own requests may go to this machine, too.
     (name = "internet", network = (allow = ["public", "private"])),
     LocalAe.service,
     LocalAe.disk
@@ -101,14 +123,14 @@ const config :Workerd.Config = (
 );
 `;
 
-/** Starts workerd; it stops when `context` ends: by SIGKILL, as everything must survive that. */
+/** Starts workerd; it stops with `context`, by SIGKILL, because stored data has to survive that. */
 export async function startWorkerd(
   vars: Readonly<Record<string, string>>,
   context: { after(stop: () => Promise<void>): void },
   site: Site = {},
 ): Promise<Workerd> {
   const folder = site.folder ?? mkdtempSync(path.join(tmpdir(), 'kiloclaw-workerd-'));
-  mkdirSync(path.join(folder, 'points'), { recursive: true });
+  for (const name of ['points', 'watcher']) mkdirSync(path.join(folder, name), { recursive: true });
   writeFileSync(path.join(folder, 'config.capnp'), configuration(vars, site.build ?? '.'));
   const args = [
     'serve',
@@ -116,6 +138,7 @@ export async function startWorkerd(
     '--control-fd=3',
     `--import-path=${ROOT}`,
     `--directory-path=local-ae:disk=${path.join(folder, 'points')}`,
+    `--directory-path=watcher:disk=${path.join(folder, 'watcher')}`,
     `--socket-addr=worker=${site.worker ?? '127.0.0.1:0'}`,
     `--socket-addr=local-ae:read=${site.store ?? '127.0.0.1:0'}`,
     path.join(folder, 'config.capnp'),
@@ -145,7 +168,7 @@ export async function startWorkerd(
   };
 }
 
-/** Waits until workerd, with its control messages on descriptor 3, listens on all these sockets; their ports. */
+/** Waits until a workerd with `--control-fd=3` listens on all these sockets; returns their ports. */
 export function listening(
   child: ChildProcess,
   sockets: readonly string[],

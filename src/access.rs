@@ -6,11 +6,11 @@ use std::iter;
 use kiloclaw_auth::access::{ALGORITHM, Settings, verify_claims};
 use kiloclaw_auth::{Key, KeySet, Lookup, MissingKey, Principal, Token, TokenError};
 use worker::Date;
-use worker::js_sys::{Array, Error, Promise};
+use worker::js_sys::{Array, Promise};
 use worker::wasm_bindgen::prelude::*;
 use worker::wasm_bindgen_futures::JsFuture;
 
-use crate::error::ApiError;
+use crate::error::{ApiError, message};
 
 #[wasm_bindgen(module = "/src/access.js")]
 extern "C" {
@@ -95,10 +95,4 @@ async fn find(url: &str, kid: &str) -> Result<Key, MissingKey> {
 fn keys(texts: &JsValue) -> Vec<Key> {
     let mut texts = Array::from(texts).into_iter().filter_map(|text| text.as_string());
     iter::from_fn(|| Some(Key { kid: texts.next()?, n: texts.next()?, e: texts.next()? })).collect()
-}
-
-/// The message of what JavaScript threw.
-fn message(thrown: &JsValue) -> String {
-    let message = thrown.dyn_ref::<Error>().map(|error| String::from(error.message()));
-    message.unwrap_or_else(|| "it threw no Error".to_owned())
 }

@@ -1,8 +1,11 @@
 //! Queries Analytics Engine in SQL: the cloud, or the endpoint that `AE_SQL_URL` names.
 
+use std::fmt;
+
 use kiloclaw_check_in::data_point::DATASET;
+use kiloclaw_watch::CANARY_DATASET;
 use worker::Env;
-use worker::js_sys::{self, Promise, Uint8Array};
+use worker::js_sys::{self, Array, Promise, Uint8Array};
 use worker::wasm_bindgen::prelude::*;
 use worker::wasm_bindgen_futures::JsFuture;
 
@@ -58,6 +61,9 @@ pub(crate) struct Analytics {
     pub(crate) token: String,
 }
 
+/// The answer to a query before its dataset exists.
+pub(crate) const NO_ROWS: &str = r#"{"data":[]}"#;
+
 /// Why a query failed. The texts are for the log.
 #[derive(Debug)]
 pub(crate) enum QueryError {
@@ -78,9 +84,22 @@ pub(crate) enum QueryError {
     Unexpected(String),
 }
 
+impl fmt::Display for QueryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(reason) => write!(f, "it cannot be reached: {reason}"),
+            Self::Timeout => write!(f, "no answer within {} s", TIMEOUT_MS / 1_000),
+            Self::TooLarge => f.write_str("the answers are too large"),
+            Self::Limited { retry_after } => write!(f, "it limits the rate, for {retry_after} s"),
+            Self::Refused { status, reason } => write!(f, "it refuses a query: {status}: {reason}"),
+            Self::Unexpected(reason) => f.write_str(reason),
+        }
+    }
+}
+
 impl Analytics {
     /// Reads the token and the endpoint: `AE_SQL_URL`, or the cloud's for the account.
-    pub(crate) fn read(env: &Env) -> Result<Self, ConfigError> {
+    pub(crate) fn new(env: &Env) -> Result<Self, ConfigError> {
         let token = bindings::text(env, AE_API_TOKEN)?;
         let url = match bindings::text(env, AE_SQL_URL) {
             Ok(url) if bindings::is_secret_url(&url) => url,
@@ -108,14 +127,31 @@ impl Analytics {
             {
                 Ok(None)
             }
-            Err(unanswered) => Err(unanswered),
+            Err(error) => Err(error),
         }
     }
 
+    /// The arguments of `queryExisting` in `analytics.js`, which sends queries of several datasets. What it resolves to
+    /// is for [`read`](Self::read).
+    pub(crate) fn arguments(&self, queries: Vec<String>) -> Array {
+        let texts = |texts: Vec<String>| {
+            JsValue::from(texts.into_iter().map(JsValue::from).collect::<Array>())
+        };
+        let datasets = [DATASET, CANARY_DATASET].map(str::to_owned).into();
+        let (limit, deadline) = (MAX_ANSWER_BYTES.into(), TIMEOUT_MS.into());
+        let (url, token) = ((&*self.url).into(), (&*self.token).into());
+        [url, token, texts(queries), limit, deadline, texts(datasets)].into_iter().collect()
+    }
+
     async fn query(&self, queries: Vec<String>) -> Result<Vec<String>, QueryError> {
-        let asking = query(&self.url, &self.token, queries, MAX_ANSWER_BYTES, TIMEOUT_MS);
-        let outcome = JsFuture::from(asking).await;
-        let outcome: Outcome = outcome.unwrap_or_default().unchecked_into();
+        let promise = query(&self.url, &self.token, queries, MAX_ANSWER_BYTES, TIMEOUT_MS);
+        let outcome = JsFuture::from(promise).await;
+        self.read(outcome.unwrap_or_default())
+    }
+
+    /// The answers to queries, or the first failure.
+    pub(crate) fn read(&self, outcome: JsValue) -> Result<Vec<String>, QueryError> {
+        let outcome: Outcome = outcome.unchecked_into();
         if let Some(answers) = outcome.answers() {
             return Ok(answers.iter().map(|bytes| text(bytes.to_vec())).collect());
         }
@@ -123,7 +159,10 @@ impl Analytics {
         Err(match outcome.failure().as_deref() {
             Some("timeout") => QueryError::Timeout,
             Some("too_large") => QueryError::TooLarge,
-            Some("limited") => QueryError::Limited { retry_after: retry_after(&detail) },
+            Some("limited") => {
+                let seconds = retry_after(&detail).filter(|seconds| *seconds <= MAX_RETRY_AFTER);
+                QueryError::Limited { retry_after: seconds.unwrap_or(DEFAULT_RETRY_AFTER) }
+            }
             Some("refused") => QueryError::Refused {
                 status: outcome.status().unwrap_or_default(),
                 reason: self.for_log(detail),
@@ -184,12 +223,10 @@ fn text(bytes: Vec<u8>) -> String {
         .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
-/// The seconds of a `retry-after` that holds seconds or a date (RFC 9110, 10.2.3). One that is neither, or longer
-/// than the maximum, counts as missing.
-fn retry_after(value: &str) -> u64 {
+/// The seconds of a `retry-after` that holds seconds or a date (RFC 9110, 10.2.3), if it holds either.
+pub(crate) fn retry_after(value: &str) -> Option<u64> {
     let is_seconds = value.bytes().all(|byte| byte.is_ascii_digit());
-    let seconds = if is_seconds { value.parse().ok() } else { seconds_until(value) };
-    seconds.filter(|seconds| *seconds <= MAX_RETRY_AFTER).unwrap_or(DEFAULT_RETRY_AFTER)
+    if is_seconds { value.parse().ok() } else { seconds_until(value) }
 }
 
 /// The seconds until an HTTP date, 0 when it is past.

@@ -54,7 +54,12 @@ pub(crate) async fn authenticate(request: &Request, env: &Env) -> Result<Princip
             return Err(ApiError::WrongInternalKey);
         }
         let sub = Some("internal".to_owned());
-        return Ok(Principal { sub, sandbox: None, method: AuthMethod::Internal });
+        return Ok(Principal {
+            sub,
+            sandbox: None,
+            scope: String::new(),
+            method: AuthMethod::Internal,
+        });
     }
     // 3.
     if let Some(jwt) = jwt

@@ -6,6 +6,8 @@ use std::fmt;
 
 use kiloclaw_auth::{access, jwt};
 use kiloclaw_check_in::{AcceptedKeys, GatewaySecrets};
+use kiloclaw_watch::{Settings, Target, TargetError, VARIABLES, is_safe_url};
+use serde::Serialize;
 use serde_json::json;
 use worker::js_sys::Reflect;
 use worker::wasm_bindgen::JsValue;
@@ -22,6 +24,14 @@ const JWT_AUDIENCE: &str = "JWT_AUDIENCE";
 const INTERNAL_API_SECRET: &str = "INTERNAL_API_SECRET";
 const ACCESS_TEAM_DOMAIN: &str = "ACCESS_TEAM_DOMAIN";
 const ACCESS_AUD: &str = "ACCESS_AUD";
+const WATCHER: &str = "WATCHER";
+const WATCHER_DATASET: &str = "KILOCLAW_WATCHER_AE";
+const ALERT_WEBHOOK_URL: &str = "ALERT_WEBHOOK_URL";
+const ALERT_WEBHOOK_SECRET: &str = "ALERT_WEBHOOK_SECRET";
+const ALERT_SLACK_URL: &str = "ALERT_SLACK_URL";
+const ALERT_PAGERDUTY_KEY: &str = "ALERT_PAGERDUTY_KEY";
+const ALERT_PAGERDUTY_URL: &str = "ALERT_PAGERDUTY_URL";
+const WATCHER_HEARTBEAT_URL: &str = "WATCHER_HEARTBEAT_URL";
 
 pub(crate) const AE_ACCOUNT_ID: &str = "AE_ACCOUNT_ID";
 pub(crate) const AE_API_TOKEN: &str = "AE_API_TOKEN";
@@ -81,8 +91,7 @@ impl Ingest {
         let dataset =
             env.analytics_engine(DATASET).map_err(|_| ConfigError::missing(DATASET))?.into();
         let revoked = revoked(&optional(env, REVOKED_SANDBOXES).unwrap_or_default())?;
-        let limiter = Reflect::get(env, &RATE_LIMITER.into()).ok();
-        let limiter = limiter.filter(|limiter| !limiter.is_undefined());
+        let limiter = binding(env, RATE_LIMITER);
         Ok(Self { api_keys, gateway, dataset, revoked, limiter })
     }
 }
@@ -114,6 +123,85 @@ impl AuthSettings {
         }
         Ok(Self { internal, jwt, access })
     }
+}
+
+/// What the watcher needs besides Analytics Engine.
+pub(crate) struct WatcherConfig {
+    pub(crate) settings: Settings,
+    /// The channels that are configured.
+    pub(crate) targets: Vec<Target>,
+    /// The dead-man URL, if there is one.
+    pub(crate) heartbeat: Option<String>,
+    /// The dataset of canaries.
+    pub(crate) canaries: Result<JsValue, ConfigError>,
+    /// Settings that cannot be used, and what they are to hold. They hold no value.
+    pub(crate) errors: Vec<WatcherSettingError>,
+}
+
+/// A setting that cannot be used, and what it is to hold.
+#[derive(Serialize)]
+pub(crate) struct WatcherSettingError {
+    name: &'static str,
+    expected: String,
+}
+
+impl fmt::Display for WatcherSettingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is not used: expected {}", self.name, self.expected)
+    }
+}
+
+impl WatcherConfig {
+    /// Reads what is set.
+    pub(crate) fn read(env: &Env) -> Self {
+        let (settings, errors) = Settings::read(|name| {
+            let known = VARIABLES.into_iter().find(|known| *known == name);
+            known.and_then(|name| optional(env, name))
+        });
+        let error =
+            |name, expected: &str| WatcherSettingError { name, expected: expected.to_owned() };
+        let mut errors: Vec<_> = errors.iter().map(|bad| error(bad.name, &bad.expected)).collect();
+        let mut targets = Vec::new();
+        for target in targets_of(env).into_iter().flatten() {
+            match target {
+                Ok(target) => targets.push(target),
+                Err(bad) => errors.push(error(bad.name, bad.expected)),
+            }
+        }
+        let heartbeat = optional(env, WATCHER_HEARTBEAT_URL);
+        let is_safe = heartbeat.as_deref().is_none_or(is_safe_url);
+        if !is_safe {
+            errors.push(error(WATCHER_HEARTBEAT_URL, "a URL with https://"));
+        }
+        let canaries = binding(env, WATCHER_DATASET).ok_or(ConfigError::missing(WATCHER_DATASET));
+        let heartbeat = heartbeat.filter(|_| is_safe);
+        Self { settings, targets, heartbeat, canaries, errors }
+    }
+}
+
+/// The channels of which a setting is set.
+fn targets_of(env: &Env) -> [Option<Result<Target, TargetError>>; 3] {
+    let get = |name| optional(env, name);
+    let webhook = (get(ALERT_WEBHOOK_URL), get(ALERT_WEBHOOK_SECRET));
+    let pagerduty = (get(ALERT_PAGERDUTY_KEY), get(ALERT_PAGERDUTY_URL));
+    let or_empty = Option::unwrap_or_default;
+    [
+        (webhook != (None, None))
+            .then(|| Target::webhook(&or_empty(webhook.0), &or_empty(webhook.1))),
+        get(ALERT_SLACK_URL).map(|url| Target::slack(&url)),
+        (pagerduty != (None, None))
+            .then(|| Target::pagerduty(&or_empty(pagerduty.0), pagerduty.1.as_deref())),
+    ]
+}
+
+/// The namespace of the watcher's object.
+pub(crate) fn watcher_namespace(env: &Env) -> Result<JsValue, ConfigError> {
+    binding(env, WATCHER).ok_or(ConfigError::missing(WATCHER))
+}
+
+/// A binding that is an object, if there is one.
+fn binding(env: &Env, name: &str) -> Option<JsValue> {
+    Reflect::get(env, &name.into()).ok().filter(|binding| !binding.is_undefined())
 }
 
 fn jwt_settings(env: &Env, secret: &str) -> Result<jwt::Settings, ConfigError> {

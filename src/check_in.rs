@@ -95,7 +95,7 @@ thread_local! {
     static INGEST: RefCell<Option<Result<Ingest, ConfigError>>> = const { RefCell::new(None) };
 }
 
-fn configure(env: Env) {
+pub(crate) fn configure(env: Env) {
     INGEST.set(Some(Ingest::read(&env)));
 }
 
@@ -115,7 +115,7 @@ fn authenticate_js(
 
 /// Steps 1 to 6, as far as they do not need the body. `size` is the declared size of the body in bytes, if there
 /// is one. Returns whether the check-in is a dry run.
-fn authenticate(
+pub(crate) fn authenticate(
     post: bool,
     authorization: Option<&str>,
     gateway_token: Option<&str>,
@@ -188,14 +188,8 @@ fn record(
     let check_in = CheckIn::parse_str(body).map_err(Refusal::from)?;
 
     let recorded = with_ingest(|ingest| {
-        // 8.
-        if !ingest.gateway.accept(&check_in.sandbox_id, gateway_token) {
-            return Err(Refusal::WrongGatewayToken.into());
-        }
-        // 9.
-        if ingest.revoked.contains(&*check_in.sandbox_id) {
-            return Err(Refusal::Revoked.into());
-        }
+        // 8. and 9.
+        check_sandbox(ingest, &check_in.sandbox_id, gateway_token)?;
         let point = (!is_dry_run).then(|| PackedPoint::new(&DataPoint::new(&check_in, region)));
         // 10.
         if let Some(limiter) = &ingest.limiter {
@@ -212,6 +206,45 @@ fn record(
     recorded
 }
 
+/// Steps 8 and 9.
+fn check_sandbox(ingest: &Ingest, sandbox_id: &str, gateway_token: &str) -> Result<(), ApiError> {
+    // 8.
+    if !ingest.gateway.accept(sandbox_id, gateway_token) {
+        return Err(Refusal::WrongGatewayToken.into());
+    }
+    // 9.
+    if ingest.revoked.contains(sandbox_id) {
+        return Err(Refusal::Revoked.into());
+    }
+    Ok(())
+}
+
+/// Steps 8 to 10 for a planned absence, which has a limit of its own.
+pub(crate) async fn authorize(sandbox_id: &str, gateway_token: &str) -> Result<(), ApiError> {
+    let limiter = with_ingest(|ingest| {
+        // 8. and 9.
+        check_sandbox(ingest, sandbox_id, gateway_token)?;
+        Ok(ingest.limiter.clone())
+    })?;
+    // 10. No sandbox's id has a line end.
+    match limiter {
+        Some(limiter) if !is_within_limit(&limiter, &format!("{sandbox_id}\nabsence")).await => {
+            Err(Refusal::RateLimited.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether the limiter lets a request pass.
+async fn is_within_limit(limiter: &JsValue, key: &str) -> bool {
+    let within = JsFuture::from(limit(limiter, key)).await.unwrap_or_else(|_| {
+        // A failing limiter must not lose check-ins.
+        console_warn!(r#"{{"code":"rate_limiter_failed"}}"#);
+        JsValue::TRUE
+    });
+    within.is_truthy()
+}
+
 /// Steps 10 and 11 with a limiter. Both credentials were verified before, so nobody can use up the limit of
 /// another sandbox.
 fn record_within_limit(
@@ -222,14 +255,10 @@ fn record_within_limit(
 ) -> Promise {
     future_to_promise(async move {
         // 10.
-        let within = JsFuture::from(limit(&limiter, &id)).await.unwrap_or_else(|_| {
-            // A failing limiter must not lose check-ins.
-            console_warn!(r#"{{"code":"rate_limiter_failed"}}"#);
-            JsValue::TRUE
-        });
+        let within = is_within_limit(&limiter, &id).await;
         // 11.
         let written = match point {
-            _ if within.is_falsy() => Err(Refusal::RateLimited.into()),
+            _ if !within => Err(Refusal::RateLimited.into()),
             Some(point) => point.write(&dataset),
             None => Ok(()),
         };

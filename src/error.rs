@@ -7,6 +7,7 @@ use kiloclaw_check_in::Refusal;
 use kiloclaw_fleet::InvalidParameter;
 use serde::Serialize;
 use serde_json::json;
+use worker::js_sys::Error;
 use worker::wasm_bindgen::prelude::*;
 use worker::{Response, web_sys};
 
@@ -51,6 +52,19 @@ pub(crate) enum ApiError {
     UnknownSandbox,
     /// The principal may not see this sandbox.
     OtherSandbox,
+    /// The principal's token lacks the scope for changes.
+    MissingScope,
+    /// The body is not what the route takes.
+    InvalidBody { field: Option<&'static str>, expected: String },
+    /// There are too many planned absences.
+    TooManyAbsences,
+    /// The watcher is asked too often.
+    WatcherBusy {
+        /// In seconds.
+        retry_after: u64,
+    },
+    /// The watcher's object failed, for this reason.
+    WatcherUnavailable(String),
     /// A query to Analytics Engine failed.
     Query(QueryError),
     /// The runtime failed, for this reason.
@@ -147,6 +161,29 @@ impl ApiError {
                 ErrorResponse::new(404, "Not seen within the window", "unknown_sandbox")
             }
             Self::OtherSandbox => ErrorResponse::new(403, "Forbidden", "other_sandbox"),
+            Self::MissingScope => ErrorResponse::new(403, "Forbidden", "missing_scope"),
+            Self::InvalidBody { field: Some(field), expected } => {
+                let (error, code) = ("Invalid body", "invalid_field");
+                let body =
+                    json!({ "error": error, "code": code, "field": field, "expected": expected });
+                ErrorResponse { status: 400, code, header: None, body: body.to_string() }
+            }
+            Self::InvalidBody { field: None, expected } => {
+                let (error, code) = ("Invalid body", "invalid_body");
+                let body = json!({ "error": error, "code": code, "expected": expected });
+                ErrorResponse { status: 400, code, header: None, body: body.to_string() }
+            }
+            Self::TooManyAbsences => {
+                ErrorResponse::new(409, "Too many planned absences", "too_many_absences")
+            }
+            Self::WatcherBusy { retry_after } => {
+                ErrorResponse::new(429, "Too many requests", "rate_limited")
+                    .with("retry-after", retry_after.to_string())
+            }
+            Self::WatcherUnavailable(_) => {
+                ErrorResponse::new(503, "Watcher unavailable", "watcher_unavailable")
+                    .with("retry-after", "5")
+            }
             Self::Query(error) => match error {
                 QueryError::Limited { retry_after } => {
                     ErrorResponse::new(429, "Too many queries", "analytics_limited")
@@ -185,6 +222,8 @@ impl ApiError {
             Self::InvalidToken(error) => Some(error.to_string()),
             Self::InvalidAssertion(error) => Some(format!("Access: {error}")),
             Self::AccessUnavailable(reason) => Some(format!("Access: {reason}")),
+            Self::WatcherUnavailable(reason) => Some(format!("WATCHER: {reason}")),
+            Self::InvalidBody { field, .. } => field.map(str::to_owned),
             Self::InvalidParameter(invalid) => Some(invalid.name.clone()),
             Self::Query(QueryError::Refused { status, reason }) => {
                 Some(format!("{status}: {reason}"))
@@ -196,6 +235,9 @@ impl ApiError {
             | Self::WrongInternalKey
             | Self::UnknownSandbox
             | Self::OtherSandbox
+            | Self::MissingScope
+            | Self::TooManyAbsences
+            | Self::WatcherBusy { .. }
             | Self::NotFound
             | Self::MethodNotAllowed(_) => None,
         }
@@ -211,6 +253,14 @@ impl ApiError {
         into_js(self.into_response_for(sandbox_id))
     }
 
+    /// The line in the log.
+    pub(crate) fn line(&self) -> String {
+        let ErrorResponse { status, code, .. } = self.response();
+        let line = LogLine { status, code, sandbox_id: None, detail: self.detail() };
+        // Numbers and texts serialize.
+        serde_json::to_string(&line).unwrap_or_default()
+    }
+
     fn into_response_for(self, sandbox_id: Option<&str>) -> worker::Result<Response> {
         let ErrorResponse { status, code, header, body } = self.response();
         let line = LogLine { status, code, sandbox_id, detail: self.detail() };
@@ -218,6 +268,12 @@ impl ApiError {
         let (name, value) = header.unzip();
         Ok(refuse(status, &body, &line, name, value.as_deref()).into())
     }
+}
+
+/// The message of what JavaScript threw.
+pub(crate) fn message(thrown: &JsValue) -> String {
+    let message = thrown.dyn_ref::<Error>().map(|error| String::from(error.message()));
+    message.unwrap_or_else(|| "it threw no Error".to_owned())
 }
 
 /// A handler's result for the runtime.

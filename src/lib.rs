@@ -11,9 +11,12 @@ mod error;
 mod operators;
 mod response;
 mod routing;
+mod watcher;
 
 use kiloclaw_auth::Principal;
+use kiloclaw_check_in::absence::ABSENCE_PATH;
 use serde_json::json;
+use worker::js_sys::Promise;
 use worker::wasm_bindgen::prelude::*;
 use worker::wasm_bindgen_futures::future_to_promise;
 use worker::{Env, Request, Response};
@@ -42,15 +45,27 @@ pub fn fetch(request: &JsValue, env: &Env) -> JsValue {
     })
 }
 
+/// The entry point of the cron trigger: sets the watcher's alarm, if it is lost.
+#[wasm_bindgen]
+#[expect(clippy::needless_pass_by_value, reason = "the boundary hands over owned values")]
+pub fn scheduled(_event: JsValue, env: Env) -> Promise {
+    watcher::wake(&env)
+}
+
 /// Answers every request but a check-in:
 ///
-/// 1. its path [requires authentication](auth::requires_auth), and that [fails](auth::authenticate) → 401, 403
+/// 1. it is a machine's planned absence, exactly at its path → [that](watcher::plan_own_absence) handler's response
+/// 2. its path [requires authentication](auth::requires_auth), and that [fails](auth::authenticate) → 401, 403
 ///    or 503
-/// 2. no route has its path → 404
-/// 3. otherwise → the handler's response
+/// 3. no route has its path → 404
+/// 4. otherwise → the handler's response
 async fn route(request: Request, env: Env) -> Result<Response, ApiError> {
+    let path = request.path();
+    if path == ABSENCE_PATH {
+        return watcher::plan_own_absence(request, env).await;
+    }
     // Ahead of the router: a stranger gets the same answer whether a route exists or not.
-    let principal = if auth::requires_auth(&request.path()) {
+    let principal = if auth::requires_auth(&path) {
         Some(auth::authenticate(&request, &env).await?)
     } else {
         None
@@ -58,7 +73,7 @@ async fn route(request: Request, env: Env) -> Result<Response, ApiError> {
     routes(principal).run(request, env).await
 }
 
-/// Every route except [the check-in](check_in::handle). Those below `/api` require authentication.
+/// Every route except those of machines: [the check-in](check_in::handle) and [absences](watcher::plan_own_absence). Those below `/api` require authentication.
 fn routes(principal: Option<Principal>) -> Routes {
     let routes = Routes::new(principal)
         .at("/health", |call| now(health(&call)))
@@ -70,9 +85,14 @@ fn routes(principal: Option<Principal>) -> Routes {
         .at("/api/sandboxes/:sandboxId/history", |call| {
             operators::respond(call, operators::history)
         })
-        .at("/api/incidents", |call| operators::respond(call, operators::incidents));
+        .at("/api/incidents", |call| operators::respond(call, operators::incidents))
+        .at("/api/alerts", watcher::forward)
+        .at("/api/availability", watcher::forward)
+        .at("/api/absences", watcher::forward)
+        .at("/api/watcher", watcher::forward)
+        .at("/api/watcher/test", watcher::forward);
     #[cfg(feature = "panic-route")]
-    let routes = routes.at("/panic", |_| panic_route());
+    let routes = routes.at("/panic", |_| panic_route()).at("/api/watcher/panic", watcher::forward);
     routes
 }
 
@@ -89,7 +109,7 @@ fn health(call: &Call) -> Result<Response, ApiError> {
 /// `GET /api/whoami`: the principal, what it may see and how it authenticated.
 fn whoami(call: &Call) -> Result<Response, ApiError> {
     call.only_get()?;
-    let Principal { sub, sandbox, method } = call.principal()?;
+    let Principal { sub, sandbox, method, .. } = call.principal()?;
     Ok(response::json(&json!({ "sub": sub, "sandboxId": sandbox, "via": method }))?)
 }
 

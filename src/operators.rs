@@ -15,7 +15,7 @@ use worker::wasm_bindgen::prelude::*;
 use worker::wasm_bindgen_futures::JsFuture;
 use worker::{Date, Response, console_warn};
 
-use crate::analytics::{Analytics, QueryError};
+use crate::analytics::{Analytics, NO_ROWS, QueryError};
 use crate::error::ApiError;
 use crate::response;
 use crate::routing::{Call, Pending};
@@ -42,9 +42,6 @@ extern "C" {
 /// How long a report is fresh, in seconds.
 const MAX_AGE: u64 = 15;
 
-/// The answer to a query before the dataset exists.
-const NO_ROWS: &str = r#"{"data":[]}"#;
-
 /// The first field of a report before the dataset exists.
 const NO_CHECK_INS_YET: &str = r#""noCheckInsYet":true,"#;
 
@@ -53,7 +50,7 @@ const NO_DATASET: &str = "Analytics Engine has no dataset kiloclaw_controller_te
      creates it. If there were check-ins, AE_ACCOUNT_ID or AE_SQL_URL names another account";
 
 /// The description of the API, in the `OpenAPI` format.
-const OPENAPI: &str = include_str!("openapi.json");
+const OPENAPI: &str = include_str!(concat!(env!("OUT_DIR"), "/openapi.json"));
 
 /// `GET /api/openapi.json`: the description of the API.
 pub(crate) fn openapi(call: &Call) -> Result<Response, ApiError> {
@@ -116,7 +113,13 @@ pub(crate) fn incidents<'a>(
     Ok(Box::new(IncidentsReport::new(&request.parameters, request.scope())?))
 }
 
-/// A request for a report.
+/// The parameters of a URL's query.
+pub(crate) fn parameters(url: &str) -> Parameters {
+    let flat = parameters_of(url);
+    let (pairs, _) = flat.as_chunks();
+    Parameters::new(pairs.iter().cloned().map(<(String, String)>::from))
+}
+
 pub(crate) struct ReportRequest<'a> {
     call: &'a Call,
     /// The only sandbox that the principal may see, if there is one.
@@ -128,9 +131,7 @@ pub(crate) struct ReportRequest<'a> {
 impl<'a> ReportRequest<'a> {
     fn new(call: &'a Call) -> Result<Self, ApiError> {
         call.only_get()?;
-        let flat = parameters_of(&call.request.inner().url());
-        let (pairs, _) = flat.as_chunks();
-        let parameters = Parameters::new(pairs.iter().cloned().map(<(String, String)>::from));
+        let parameters = parameters(&call.request.inner().url());
         let only = call.principal()?.sandbox.as_deref();
         Ok(Self { call, only, parameters, now: Time(Date::now().as_millis() / 1_000) })
     }
@@ -153,7 +154,7 @@ impl<'a> ReportRequest<'a> {
     /// Steps 3 to 7 of [`respond`].
     async fn run_cached(&self, report: &mut dyn Report) -> Result<Response, ApiError> {
         // 3.
-        let analytics = Analytics::read(self.call.env()).map_err(ApiError::ReportsMisconfigured)?;
+        let analytics = Analytics::new(self.call.env()).map_err(ApiError::ReportsMisconfigured)?;
         // 4.
         let key = self.cache_key(&analytics);
         let found = JsFuture::from(cached(&key)).await.unwrap_or_default();

@@ -1,6 +1,6 @@
 /**
- * `npm start`: the whole path on this machine. The real agent checks in with the real Worker in real
- * workerd, and every data point is read back from the local Analytics Engine and shown.
+ * `npm start`: runs the whole path on this machine. The real agent checks in with the real Worker in real
+ * workerd; every data point is read back from the local Analytics Engine and printed.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -21,7 +21,9 @@ import { mint } from '../harness/token.ts';
 const HELP = `Usage: npm start [-- OPTIONS]
 
 Builds the Worker and the agent. Runs the Worker in \`wrangler dev\` with a local Analytics Engine, and the
-agent with a command that only sleeps. Prints every stored data point, from any client.
+agent with a command that only sleeps. Prints every stored data point, from any client, and what the watcher
+finds. With --interval 5, a machine counts as silent after 20 s; SILENT_AFTER and WATCH_TICK in .dev.vars say
+otherwise.
 
 Options:
   --once           one check-in; exit 0 if the point read back is the one that was sent
@@ -37,19 +39,22 @@ const STATE_FOLDER = '.wrangler';
 /** Keeps the agent's unreported counters, and what `status` shows. */
 const STATE_FILE = `${STATE_FOLDER}/agent-state.json`;
 const INSPECTOR_PORT = 9229;
-/** If more points arrive at a time, only their number is printed, as with `npm run seed`. */
+/** If more points arrive at once, as with `npm run seed`, only their number is printed. */
 const MOST_SHOWN = 10;
-/** As in the cloud, below `https://api.cloudflare.com`; locally, any account and token are accepted. */
+/** The path at `https://api.cloudflare.com`, too; locally, any account and token are accepted. */
 const SQL_PATH = '/client/v4/accounts/local/analytics_engine/sql';
 const SQL_TOKEN = 'local';
 const SQL_AUTHORIZATION = `Bearer ${SQL_TOKEN}`;
 /** Lifetime of the printed operator's token: more than a working day. */
 const TOKEN_HOURS = 12;
-/** A cold build takes about a minute; this only ends a hang. */
+/** Far more than a cold build, which takes about a minute: this only ends a hang. */
 const READY_DEADLINE_MS = 15 * 60_000;
 const STORED_DEADLINE_MS = 15_000;
-/** Lines of wrangler that are noise: empty ones, and the polling below. */
-const NOISE = /^(\[custom build\]\s*)?$|GET \/health/;
+/** Lines of wrangler that are not shown: empty ones, and those about requests of this program. */
+const NOISE = /^(\[custom build\]\s*)?$|GET \/(health|api\/(alerts|watcher)) /;
+/** How often the watcher looks, and is asked. */
+const TICK_SECONDS = 5;
+const ALERTS_EVERY_MS = 2_000;
 
 interface Point {
   readonly id: number;
@@ -60,10 +65,10 @@ interface Point {
   readonly doubles: readonly number[];
 }
 
-/** A row of an answer in SQL. */
+/** A row of a query result. */
 type Row = Readonly<Record<string, string | number>>;
 
-/** Plain where the output is not a terminal. */
+/** Without effect if the output is not a terminal. */
 const dim = (text: string) => styleText('dim', text);
 
 const say = (text: string) => console.log(`${dim('start:')} ${text}`);
@@ -101,7 +106,7 @@ function integer(name: string, text: string | undefined, highest: number): numbe
   return value;
 }
 
-/** The secrets of local development; made up if there are none yet. */
+/** The secrets of local development, random ones the first time. */
 function devVars(): Record<string, string> {
   if (!existsSync('.dev.vars')) {
     const lines = SECRETS.map((name) => `${name}="${randomBytes(24).toString('base64url')}"\n`);
@@ -110,7 +115,7 @@ function devVars(): Record<string, string> {
   }
   const vars = parseEnv(readFileSync('.dev.vars', 'utf8'));
   const another = 'set it to what `openssl rand -hex 32` prints, or remove the file for a new one';
-  // Some of the examples are comments.
+  // Some examples are commented out.
   const examples = parseEnv(readFileSync('.dev.vars.example', 'utf8').replaceAll(/^# (?=[A-Z_]+=)/gm, ''));
   for (const [name, value] of Object.entries(vars)) {
     if (value === examples[name]) {
@@ -123,7 +128,7 @@ function devVars(): Record<string, string> {
   return vars as Record<string, string>;
 }
 
-/** Runs a program to its end and returns what it printed; its errors go to the terminal. */
+/** Runs a program to its end; returns its output. Its stderr goes to the terminal. */
 async function run(
   command: string,
   args: readonly string[],
@@ -157,7 +162,7 @@ interface Ports {
   readonly inspectorPort: number;
 }
 
-/** The usual port, or another one, which is said: documents have the usual one. */
+/** The usual port, or a free one with a message, because the documentation has the usual one. */
 async function portFor(what: string, usual: number): Promise<number> {
   const port = await freePort(usual);
   if (port !== usual) say(`port ${usual} is taken: ${what} gets ${port}; use it where the documentation has ${usual}`);
@@ -168,47 +173,49 @@ async function portFor(what: string, usual: number): Promise<number> {
 function startWorker(
   { port, storePort, inspectorPort }: Ports,
   interactive: boolean,
+  watcher: Readonly<Record<string, string>>,
 ): ChildProcess {
   say('building and starting the Worker and the local Analytics Engine (some minutes the first time)');
   const args = ['dev', '--config', 'wrangler.dev.toml', '--ip', '127.0.0.1', '--port', `${port}`];
   args.push('--inspector-port', `${inspectorPort}`);
-  // With these the Worker asks the local Analytics Engine what it asks the cloud when it is deployed.
+  // With these, the Worker queries the local Analytics Engine as a deployed Worker queries the cloud.
   const vars = {
     AE_SQL_URL: `http://127.0.0.1:${storePort}${SQL_PATH}`,
     AE_ACCOUNT_ID: 'local',
     AE_API_TOKEN: SQL_TOKEN,
+    ...watcher,
   };
   for (const [name, value] of Object.entries(vars)) args.push('--var', `${name}:${value}`);
   const child = spawn('wrangler', args, {
     env: {
       ...process.env,
       LOCAL_AE_PORT: String(storePort),
-      // Other Workers on this machine have no business with this one.
+      // Its own registry, so that no other Worker on this machine connects to this one.
       WRANGLER_REGISTRY_PATH: path.resolve(STATE_FOLDER, 'registry'),
     },
     stdio: interactive ? 'inherit' : ['ignore', 'pipe', 'pipe'],
-    // A group of its own, so that it can be ended together with the workerd that it starts.
+    // Its own process group, so that `stop` ends the workerd that it starts, too.
     detached: !interactive,
   });
   showOutput('worker', child);
   return child;
 }
 
-/** Starts the agent as it runs on a machine, but more often, and with nothing to run. */
+/** Starts the agent as on a machine, but with a shorter interval and a command that only sleeps. */
 function startAgent(agent: string, env: Record<string, string>, interval: number): ChildProcess {
   const rhythm = ['--initial-delay', '0', '--interval', `${interval}`, '--jitter', '0'];
   const args = ['run', ...rhythm, '--state-file', STATE_FILE, '--', 'sleep', '86400'];
   const child = spawn(agent, args, {
     env: { ...process.env, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
-    // In a group of its own, Ctrl-C ends it in order: while there still is a Worker.
+    // Its own process group, because Ctrl-C must not end it: `stop` does, while the Worker still runs.
     detached: true,
   });
   showOutput('agent', child);
   return child;
 }
 
-/** Shows what a program prints, line by line, under its name. */
+/** Prints a program's output line by line, prefixed with `name`. */
 function showOutput(name: string, child: ChildProcess): void {
   for (const stream of [child.stdout, child.stderr]) {
     let rest = '';
@@ -222,7 +229,7 @@ function showOutput(name: string, child: ChildProcess): void {
   }
 }
 
-/** Ends a process that was started here, and what it started, and waits until it is gone. */
+/** Ends a process, or its group if `detached`, and waits until it is gone. */
 async function stop(child: ChildProcess, detached: boolean): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return;
   const gone = new Promise((resolve) => child.once('exit', resolve));
@@ -243,7 +250,7 @@ async function healthy(url: string, worker: ChildProcess): Promise<void> {
   throw new Failure(`the Worker did not answer at ${url}/health`);
 }
 
-/** Asks the local Analytics Engine as one asks the cloud; undefined if it refuses the query. */
+/** Queries the local Analytics Engine through the cloud's API; undefined if it refuses the query. */
 async function query(store: string, sql: string): Promise<Row[] | undefined> {
   const response = await fetch(`${store}${SQL_PATH}`, {
     method: 'POST',
@@ -253,21 +260,20 @@ async function query(store: string, sql: string): Promise<Row[] | undefined> {
   return response.ok ? ((await response.json()) as { data: Row[] }).data : undefined;
 }
 
-/** A command that shows the state of the fleet, ready to be pasted into a shell. */
+/** A shell command that prints the state of the fleet. */
 function curl(store: string): string {
   const lines = readFileSync('tools/latest.sql', 'utf8').split('\n');
   const sql = lines.filter((line) => !line.startsWith('--')).join(' ').replaceAll(/\s+/g, ' ').trim();
   return `curl -H 'authorization: ${SQL_AUTHORIZATION}' ${store}${SQL_PATH} -d "${sql} FORMAT JSONEachRow"`;
 }
 
-/** A command that asks the operators' API, with a token for it. */
-async function operatorCurl(url: string, vars: Record<string, string>): Promise<string> {
-  const token = await mint({ sub: 'local', ttl: TOKEN_HOURS * 3_600 }, vars);
+/** A shell command that queries the operators' API with a valid token. */
+function operatorCurl(url: string, token: string): string {
   return `curl -w '\\n' -H "authorization: Bearer ${token}" ${url}/api/fleet`;
 }
 
 async function readPoints(store: string, after: number): Promise<Point[]> {
-  const response = await fetch(`${store}/points?after=${after}`);
+  const response = await fetch(`${store}/points?after=${after}&dataset=${layout.dataset}`);
   if (!response.ok) throw new Failure(`the store answered ${response.status}`);
   return ((await response.json()) as { points: Point[] }).points;
 }
@@ -277,13 +283,14 @@ async function lastId(store: string): Promise<number> {
   return ((await response.json()) as { last: number }).last;
 }
 
-/** Shows each point that is stored from now on; of a sandbox that was shown before, what has changed. */
+/** Prints each new point; for a sandbox that was printed before, only the changed fields. */
 async function showPoints(store: string, signal: AbortSignal): Promise<void> {
   const shown = new Map<string, Row>();
   let last = await lastId(store);
   let skipped = 0;
   while (!signal.aborted) {
-    const points = await readPoints(store, last);
+    // wrangler restarts workerd after a rebuild. If that fails, it ends, and so does this program.
+    const points = await readPoints(store, last).catch(() => []);
     if (points.length > MOST_SHOWN) {
       const before = last;
       last = await lastId(store);
@@ -302,7 +309,51 @@ async function showPoints(store: string, signal: AbortSignal): Promise<void> {
   }
 }
 
-/** What the slots of a point hold, under the names of the contract. */
+/** A transition of the watcher. */
+interface Alert {
+  readonly id: number;
+  readonly at: string;
+  readonly kind: string;
+  readonly event: string;
+  readonly scope: string;
+  readonly sandboxId: string | null;
+  readonly region: string | null;
+  readonly since: string;
+  readonly reason: string;
+}
+
+/** Asks the operators' API; undefined if it does not answer, as while wrangler restarts the Worker. */
+async function ask<T>(url: string, token: string): Promise<T | undefined> {
+  const response = await fetch(url, { headers: { authorization: `Bearer ${token}` } }).catch(() => undefined);
+  return response?.ok ? ((await response.json()) as T) : undefined;
+}
+
+/** Prints each new transition of the watcher. A request wakes it as well: `wrangler dev` fires no cron trigger. */
+async function showAlerts(url: string, token: string, signal: AbortSignal): Promise<void> {
+  let last: number | undefined;
+  while (!signal.aborted) {
+    const page = await ask<{ alerts: Alert[] }>(`${url}/api/alerts`, token);
+    const alerts = page?.alerts.filter(({ id }) => id > (last ?? 0)) ?? [];
+    if (page !== undefined) {
+      // Those of an earlier run are not news.
+      if (last !== undefined) {
+        for (const alert of alerts.slice(0, MOST_SHOWN).reverse()) showAlert(alert);
+        const more = alerts.length - MOST_SHOWN;
+        if (more > 0) say(`${more} more transitions at once; see /api/alerts`);
+      }
+      last = Math.max(last ?? 0, ...alerts.map(({ id }) => id));
+    }
+    await delay(ALERTS_EVERY_MS, undefined, { signal }).catch(() => {});
+  }
+}
+
+function showAlert({ at, kind, event, scope, sandboxId, region, since, reason }: Alert): void {
+  const subject = sandboxId ?? (scope === 'region' ? `region ${region}` : `the ${scope}`);
+  const why = reason === '' ? '' : `: ${reason}`;
+  console.log(`\n${styleText('bold', `${kind} ${event}`)}  ${at}  ${visible(`${subject}, since ${since}${why}`)}`);
+}
+
+/** A point's values by their contract names. */
 function named(point: Point): Row {
   const slots = Object.entries(layout as Record<string, string>);
   return Object.fromEntries(
@@ -315,7 +366,7 @@ function named(point: Point): Row {
   );
 }
 
-/** A value with what could change the terminal written out: a machine may send what it likes. */
+/** Escapes control characters: a machine may send anything, including terminal escape sequences. */
 const visible = (value: string | number): string =>
   `${value}`.replaceAll(
     /[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu,
@@ -334,13 +385,13 @@ function show(title: string, timestamp: string, row: Row, before: Row = {}): voi
   }
 }
 
-/** What a check-in should be stored as: what is not known is "". */
+/** The row that a check-in should be stored as: a missing value is "". */
 function expected(body: Record<string, string | number | null>): Row {
   const names = Object.entries(layout).filter(([slot]) => /^(blob|double)/.test(slot));
   return Object.fromEntries(names.map(([, name]) => [name, body[name] ?? '']));
 }
 
-/** Sends a check-in and asks for it in SQL; throws unless what is stored is what was sent. */
+/** Sends a check-in and reads it back in SQL; throws unless both are equal. */
 async function roundTrip(agent: string, env: Record<string, string>, store: string) {
   // Timestamps in SQL are whole seconds.
   const since = new Date().toISOString().slice(0, 19).replace('T', ' ');
@@ -353,7 +404,7 @@ async function roundTrip(agent: string, env: Record<string, string>, store: stri
   const sql = readFileSync('tools/check-ins.sql', 'utf8');
   const deadline = Date.now() + STORED_DEADLINE_MS;
   while (Date.now() < deadline) {
-    // Refused until the first data point is there: then the dataset begins.
+    // The query is refused until the first data point creates the dataset.
     for (const { timestamp, ...row } of (await query(store, sql)) ?? []) {
       if (row.sandboxId !== sent.sandboxId || String(timestamp) < since) continue;
       show('data point', `${timestamp}`, row);
@@ -375,7 +426,7 @@ async function main(): Promise<void> {
   if (!(await lockFolder(STATE_FOLDER))) {
     throw new Failure('`npm start` or `npm run dev` already runs in this folder: stop it first');
   }
-  // What an earlier one left there when it was killed.
+  // A killed run leaves its temporary files there.
   rmSync(`${STATE_FOLDER}/tmp`, { recursive: true, force: true });
 
   const agent = noAgent ? undefined : await buildAgent();
@@ -384,7 +435,7 @@ async function main(): Promise<void> {
     // Ctrl-C arrives twice: from the terminal, and forwarded by npm.
     process.on(signal, () => interrupted.abort());
   }
-  // The reader is gone, as in `npm start | head`.
+  // An error means that the reader is gone, as in `npm start | head`.
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => interrupted.abort());
 
   const port = ports.port ?? (await portFor('the Worker', WORKER_PORT));
@@ -396,20 +447,25 @@ async function main(): Promise<void> {
   let daemon: ChildProcess | undefined;
   const seed = 'to see a larger fleet, write a day of made-up check-ins: npm run seed';
   writeFileSync(RUNNING_FILE, `${JSON.stringify({ worker: url, store } satisfies Running)}\n`);
-  const fleet = `to see the fleet as operators do (the token is valid for ${TOKEN_HOURS} h):\n\n${await operatorCurl(url, vars)}\n`;
-  // On a terminal, wrangler takes over input and output, so everything is printed before that.
+  const operator = await mint({ sub: 'local', ttl: TOKEN_HOURS * 3_600 }, vars);
+  const fleet = `to see the fleet as operators do (the token is valid for ${TOKEN_HOURS} h):\n\n${operatorCurl(url, operator)}\n`;
+  const times = { SILENT_AFTER: `${Math.max(20, 4 * interval)}s`, WATCH_TICK: `${TICK_SECONDS}s` };
+  const watcher = Object.fromEntries(Object.entries(times).filter(([name]) => !(name in vars)));
+  // On a terminal, wrangler takes over input and output, so all messages are printed before.
   const interactive = noAgent && process.stdin.isTTY && process.stdout.isTTY;
   if (noAgent) {
     say(`the Worker will be at ${url}, its data points at ${store}/points`);
     say(fleet);
     say(seed);
   }
-  const worker = startWorker({ port, storePort, inspectorPort }, interactive);
+  const worker = startWorker({ port, storePort, inspectorPort }, interactive, watcher);
   const stopped = new Promise<void>((resolve) => {
     interrupted.signal.addEventListener('abort', () => resolve());
   });
   try {
     if (agent === undefined) {
+      // The watcher is awake after its first request.
+      void healthy(url, worker).then(() => ask(`${url}/api/watcher`, operator), () => {});
       // wrangler may end by itself.
       await Promise.race([new Promise((resolve) => worker.once('exit', resolve)), stopped]);
       return;
@@ -447,10 +503,13 @@ async function main(): Promise<void> {
     say(seed);
     say(`checking in every ${interval} s; Ctrl-C stops everything`);
     daemon = startAgent(agent!, env, interval);
-    await showPoints(store, interrupted.signal);
+    await Promise.all([
+      showPoints(store, interrupted.signal),
+      showAlerts(url, operator, interrupted.signal),
+    ]);
   }
 }
 
 await command('start', main);
-// Whatever still holds a handle has nothing more to say.
+// Open handles would keep the process alive.
 process.exit();

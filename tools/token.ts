@@ -14,6 +14,7 @@ Options:
   --sub NAME          the operator's name
   --ttl TIME          lifetime: a number and s, m, h or d, at most 90d [default: 1h]
   --sandbox ID        the only sandbox that the token may see [default: the whole fleet]
+  --scope NAMES       what the token may change, separated by spaces: absences:write [default: nothing]
   --secret-file FILE  read JWT_SECRET from this file
   --issuer NAME       issuer [default: JWT_ISSUER, from the same place as JWT_SECRET or the environment]
   --audience NAME     audience [default: JWT_AUDIENCE, likewise, else kiloclaw-telemetry]
@@ -23,7 +24,9 @@ To use it:
   curl -H "authorization: Bearer $(npm run --silent token -- --sub ops)" https://<your worker>/api/whoami
 `;
 
-/** As in the Worker: no sandbox has a longer id. */
+/** The scopes that the Worker knows. */
+const SCOPES = ['absences:write'];
+/** The contract's limit. */
 const MAX_SANDBOX_ID_BYTES = 96;
 const UNITS = { s: 1, m: 60, h: 3_600, d: 86_400 };
 const MAX_TTL_SECONDS = 90 * UNITS.d;
@@ -35,6 +38,7 @@ function options() {
         sub: { type: 'string' },
         ttl: { type: 'string', default: '1h' },
         sandbox: { type: 'string' },
+        scope: { type: 'string' },
         'secret-file': { type: 'string' },
         issuer: { type: 'string' },
         audience: { type: 'string' },
@@ -56,7 +60,7 @@ function seconds(ttl: string): number {
   return value;
 }
 
-/** JWT_SECRET and related variables, and their source. */
+/** JWT_SECRET and related variables, and where JWT_SECRET is from. */
 function settings(file: string | undefined): Vars & { readonly source: string } {
   if (file !== undefined) {
     let secret;
@@ -82,23 +86,28 @@ function settings(file: string | undefined): Vars & { readonly source: string } 
 }
 
 async function main(): Promise<void> {
-  const { sub, ttl, sandbox, issuer, audience, help, ...files } = options();
+  const { sub, ttl, sandbox, scope, issuer, audience, help, ...files } = options();
   if (help) return void console.log(HELP);
   if (!sub) throw new Failure("--sub is missing: give the operator's name, such as '--sub ops'");
   if (sandbox !== undefined) {
     const bytes = Buffer.byteLength(sandbox);
     if (bytes < 1 || bytes > MAX_SANDBOX_ID_BYTES) {
-      throw new Failure(`--sandbox must be of 1 to ${MAX_SANDBOX_ID_BYTES} bytes, not ${bytes}`);
+      throw new Failure(`--sandbox must have 1 to ${MAX_SANDBOX_ID_BYTES} bytes, not ${bytes}`);
     }
+  }
+  const unknown = scope?.split(' ').find((name) => !SCOPES.includes(name));
+  if (unknown !== undefined) {
+    throw new Failure(`--scope must be ${SCOPES.join(', ')}, separated by spaces; not '${unknown}'`);
   }
   const lifetime = seconds(ttl);
   const { source, ...vars } = settings(files['secret-file']);
   const JWT_ISSUER = issuer ?? vars.JWT_ISSUER;
   const JWT_AUDIENCE = audience ?? vars.JWT_AUDIENCE;
-  const token = await mint({ sub, ttl: lifetime, sandbox }, { ...vars, JWT_ISSUER, JWT_AUDIENCE });
+  const token = await mint({ sub, ttl: lifetime, sandbox, scope }, { ...vars, JWT_ISSUER, JWT_AUDIENCE });
   const sees = sandbox === undefined ? 'the whole fleet' : `sandbox ${sandbox} only`;
   const until = new Date(Date.now() + lifetime * 1_000).toISOString().slice(0, 19);
-  console.error(`token: for ${sub}, who sees ${sees} until ${until}Z; signed with JWT_SECRET of ${source}`);
+  const changes = scope === undefined ? '' : ` and has ${scope}`;
+  console.error(`token: for ${sub}, who sees ${sees}${changes} until ${until}Z; signed with JWT_SECRET of ${source}`);
   console.log(token);
 }
 

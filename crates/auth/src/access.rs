@@ -43,14 +43,14 @@ pub fn verify_claims(
     claims.check_audience(&settings.audience)?;
     // 3.
     claims.check_look_alikes()?;
-    let Known { email, common_name, sub, sandbox_id, custom, .. } = claims;
-    let custom = match custom {
-        Some(Custom::Claims { sandbox_id, others }) => {
+    let Known { email, common_name, sub, sandbox_id, scope, custom, .. } = claims;
+    let (custom, custom_scope) = match custom {
+        Some(Custom::Claims { sandbox_id, scope, others }) => {
             others.check()?;
-            sandbox_id
+            (sandbox_id, scope)
         }
         Some(Custom::Other(_)) => return Err(TokenError::Claims),
-        None => None,
+        None => (None, None),
     };
     let sandbox = |claim: Option<ClaimText>| claim.map(ClaimText::sandbox).transpose();
     let sandbox = match (sandbox(sandbox_id)?, sandbox(custom)?) {
@@ -60,5 +60,7 @@ pub fn verify_claims(
     // A service token has an empty `sub`.
     let names = [email, common_name].into_iter().flatten().filter_map(ClaimText::text);
     let sub = names.chain(sub).find(|name| !name.is_empty());
-    Ok(Principal { sub, sandbox, method: AuthMethod::Access })
+    let (scope, custom_scope) = (ClaimText::scope(scope)?, ClaimText::scope(custom_scope)?);
+    let scope = if scope.is_empty() { custom_scope } else { scope };
+    Ok(Principal { sub, sandbox, scope, method: AuthMethod::Access })
 }

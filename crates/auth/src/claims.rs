@@ -25,6 +25,8 @@ pub(crate) struct Known {
     pub(crate) email: Option<ClaimText>,
     /// With Access: a service token's name.
     pub(crate) common_name: Option<ClaimText>,
+    /// What the bearer may change: names, separated by spaces (RFC 8693, 4.2).
+    pub(crate) scope: Option<ClaimText>,
     /// With Access: claims from the identity provider.
     pub(crate) custom: Option<Custom>,
     #[serde(flatten)]
@@ -83,6 +85,15 @@ impl ClaimText {
         }
     }
 
+    /// The value of `scope`. One that is not a text grants nothing.
+    pub(crate) fn scope(claim: Option<Self>) -> Result<String, TokenError> {
+        match claim {
+            Some(Self::Text(text)) => Ok(text),
+            Some(Self::Other(others)) => others.check().map(|()| String::new()),
+            None => Ok(String::new()),
+        }
+    }
+
     /// The value of `sandbox_id`: the only sandbox that the token may see. A token is unlimited only if it has
     /// no such claim, so any other value is an error.
     pub(crate) fn sandbox(self) -> Result<String, TokenError> {
@@ -98,6 +109,7 @@ pub(crate) enum Custom {
     Claims {
         #[serde(default, deserialize_with = "present")]
         sandbox_id: Option<ClaimText>,
+        scope: Option<ClaimText>,
         #[serde(flatten)]
         others: OtherClaims,
     },

@@ -44,14 +44,19 @@ pub fn verify(settings: &Settings, token: &str, now: u64) -> Result<Principal, T
     claims.check_audience(&settings.audience)?;
     // 5.
     claims.check_look_alikes()?;
-    let Known { sub, sandbox_id, custom, .. } = claims;
+    let Known { sub, sandbox_id, scope, custom, .. } = claims;
     match custom {
         Some(Custom::Claims { sandbox_id: Some(_), .. }) => return Err(TokenError::LookAlike),
-        Some(Custom::Claims { others, .. } | Custom::Other(others)) => others.check()?,
+        Some(Custom::Claims { scope, others, .. }) => {
+            others.check()?;
+            ClaimText::scope(scope)?;
+        }
+        Some(Custom::Other(others)) => others.check()?,
         None => {}
     }
     let sandbox = sandbox_id.map(ClaimText::sandbox).transpose()?;
-    Ok(Principal { sub, sandbox, method: AuthMethod::Jwt })
+    let scope = ClaimText::scope(scope)?;
+    Ok(Principal { sub, sandbox, scope, method: AuthMethod::Jwt })
 }
 
 /// The claims of a token that one of the secrets signed.

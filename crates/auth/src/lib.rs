@@ -28,8 +28,21 @@ pub struct Principal {
     pub sub: Option<String>,
     /// The only sandbox that the principal may see; `None` means the whole fleet.
     pub sandbox: Option<String>,
+    /// What the principal may change: names, separated by spaces (RFC 8693, 4.2).
+    pub scope: String,
     /// How the principal authenticated.
     pub method: AuthMethod,
+}
+
+/// The scope that planning and ending absences needs.
+pub const ABSENCES_WRITE: &str = "absences:write";
+
+impl Principal {
+    /// Whether the principal has a scope. A backend's key has all.
+    #[must_use]
+    pub fn has_scope(&self, name: &str) -> bool {
+        self.method == AuthMethod::Internal || self.scope.split(' ').any(|scope| scope == name)
+    }
 }
 
 /// The ways to authenticate.
@@ -42,4 +55,25 @@ pub enum AuthMethod {
     Access,
     /// A value of `INTERNAL_API_SECRET`.
     Internal,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_is_one_of_the_names() {
+        let has = |scope: &str, method| {
+            let scope = scope.to_owned();
+            Principal { sub: None, sandbox: None, scope, method }.has_scope(ABSENCES_WRITE)
+        };
+        for scope in ["absences:write", "a absences:write", "absences:write b"] {
+            assert!(has(scope, AuthMethod::Jwt), "{scope}");
+        }
+        for scope in ["", " ", "absences", "absences:writes", "ABSENCES:WRITE", "a,absences:write"]
+        {
+            assert!(!has(scope, AuthMethod::Access), "{scope}");
+        }
+        assert!(has("", AuthMethod::Internal));
+    }
 }

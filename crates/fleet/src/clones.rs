@@ -3,7 +3,6 @@
 //! A first query sums up each sandbox in one row; a second one reads the machines of possible clones.
 //! Very many machines of one sandbox, from an attack or a broken deployment, are an incident by themselves.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use crate::incident::{Incident, Severity};
@@ -178,8 +177,10 @@ struct Overlap {
 }
 
 /// Finds the machines of a sandbox whose check-ins overlap in time with another machine's. O(n log n).
-fn overlap(mut rows: Vec<Row>) -> Option<Overlap> {
-    rows.sort_by_key(|row| (row.first_seen, Reverse(row.last_seen)));
+fn overlap(rows: Vec<Row>) -> Option<Overlap> {
+    let rows = rows::sorted(rows, |row| {
+        ([row.first_seen.0, u64::MAX - row.last_seen.0, 0], String::new())
+    });
     let mut found: Option<Overlap> = None;
     // The latest check-in of the machines so far, and the first check-in of the next machine.
     let mut last_seen = Time(0);

@@ -251,11 +251,12 @@ fn facets(groups: &[Group], by: fn(&Group) -> &Option<String>) -> Vec<Facet> {
         *sandboxes += group.sandboxes;
         *reporting += group.reporting;
     }
-    let mut facets: Vec<_> = counts
+    let facets: Vec<_> = counts
         .into_iter()
         .map(|(value, (sandboxes, reporting))| Facet { value: value.clone(), sandboxes, reporting })
         .collect();
-    facets
-        .sort_unstable_by(|a, b| b.sandboxes.cmp(&a.sandboxes).then_with(|| a.value.cmp(&b.value)));
-    facets
+    rows::sorted(facets, |facet| {
+        let value = facet.value.clone().unwrap_or_default();
+        ([u64::MAX - facet.sandboxes, 0, 0], value)
+    })
 }

@@ -1,7 +1,5 @@
 //! One incident, of any kind.
 
-use std::cmp::Reverse;
-
 use serde::Serialize;
 
 use crate::time::Time;
@@ -77,19 +75,20 @@ pub enum Incident {
 }
 
 impl Incident {
-    /// Sort key: severity, kind, extent.
-    pub(crate) fn rank(&self) -> (Severity, u8, Reverse<u64>, Time, &str) {
-        match self {
-            Self::NoCheckIns { severity, since } => (*severity, 0, Reverse(0), *since, ""),
+    /// Sort key: severity and kind, extent, time, sandbox.
+    pub(crate) fn rank(&self) -> ([u64; 3], String) {
+        let (severity, kind, extent, since, sandbox) = match self {
+            Self::NoCheckIns { severity, since } => (severity, 0, 0, since, ""),
             Self::Clone { severity, sandbox_id, since, machines, .. } => {
-                (*severity, 1, Reverse(*machines), *since, sandbox_id)
+                (severity, 1, *machines, since, &**sandbox_id)
             }
             Self::CrashLoop { severity, sandbox_id, since, most_in_an_hour, .. } => {
-                (*severity, 2, Reverse(*most_in_an_hour), *since, sandbox_id)
+                (severity, 2, *most_in_an_hour, since, &**sandbox_id)
             }
             Self::Silent { severity, sandbox_id, since, .. } => {
-                (*severity, 3, Reverse(0), *since, sandbox_id)
+                (severity, 3, 0, since, &**sandbox_id)
             }
-        }
+        };
+        ([*severity as u64 * 4 + kind, u64::MAX - extent, since.0], sandbox.to_owned())
     }
 }

@@ -164,7 +164,7 @@ impl<'a> IncidentsReport<'a> {
                 since: totals.last_seen,
             });
         }
-        incidents.sort_unstable_by(|a, b| a.rank().cmp(&b.rank()));
+        let mut incidents = rows::sorted(incidents, Incident::rank);
         incidents.truncate(self.limit);
         Ok(Incidents {
             as_of: self.scope.now,

@@ -52,9 +52,12 @@ impl Parameters {
     /// All pairs, sorted.
     #[must_use]
     pub fn sorted(&self) -> Vec<(&str, &str)> {
-        let mut pairs: Vec<_> =
-            self.pairs.iter().map(|(name, value)| (&**name, &**value)).collect();
-        pairs.sort_unstable();
+        let mut pairs = Vec::new();
+        for pair in self.pairs.iter().map(|(name, value)| (&**name, &**value)) {
+            // They are few, and a sort would compile to 4 kB of WebAssembly.
+            let index = pairs.partition_point(|other| *other <= pair);
+            pairs.insert(index, pair);
+        }
         pairs
     }
 

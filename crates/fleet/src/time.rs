@@ -3,10 +3,7 @@
 use std::fmt;
 
 use chrono::{DateTime, SecondsFormat};
-use serde::de::DeserializeSeed;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-use crate::rows::Target;
+use serde::{Serialize, Serializer};
 
 /// Seconds since 1970 in UTC, the resolution of Analytics Engine's timestamps. Serialized in RFC 3339.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,14 +49,6 @@ impl Serialize for Time {
     }
 }
 
-impl<'de> Deserialize<'de> for Time {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut time = Self::default();
-        Target::from(&mut time).deserialize(deserializer)?;
-        Ok(time)
-    }
-}
-
 /// The span of a query: after `after`, up to and including `until`, which is the time of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span {
@@ -83,13 +72,6 @@ mod tests {
         assert_eq!(Time(1_767_323_045).to_string(), "2026-01-02T03:04:05Z");
         assert_eq!(serde_json::to_string(&Time(86_400)).unwrap(), r#""1970-01-02T00:00:00Z""#);
         assert_eq!(Time(u64::MAX).to_string(), "1970-01-01T00:00:00Z");
-    }
-
-    #[test]
-    fn reads_times_from_numbers_and_from_strings() {
-        for text in ["1767323045", r#""1767323045""#, "1767323045.0"] {
-            assert_eq!(serde_json::from_str::<Time>(text).unwrap(), Time(1_767_323_045), "{text}");
-        }
     }
 
     #[test]

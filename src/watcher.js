@@ -1,0 +1,175 @@
+/**
+ * What the watcher needs of the runtime: its object's storage and alarm, requests to it, and requests to
+ * channels. It waits where Rust would have to, and Rust decides what is next: a future in Rust that waits while anything
+ * in the isolate panics is never settled, and the runtime would not ring again.
+ */
+import { queryExisting } from './analytics.js';
+
+/** There is one object, of this name. */
+const NAME = 'watcher';
+
+/**
+ * Sends a request to the object.
+ *
+ * @param {{ idFromName(name: string): object, get(id: object): { fetch: typeof fetch } }} namespace
+ * @param {unknown[]} parts of the request
+ * @returns {Promise<Response>}
+ */
+export const ask = (namespace, parts) =>
+  namespace
+    .get(namespace.idFromName(NAME))
+    .fetch('https://watcher/', { method: 'POST', body: JSON.stringify(parts) });
+
+/**
+ * A request's body as text; reads no more of it than `limit`.
+ *
+ * @param {Request} request
+ * @param {number} limit in bytes
+ * @returns {Promise<string | undefined>} undefined beyond the limit, and empty if it breaks off or is not UTF-8
+ */
+export async function readBody(request, limit) {
+  const decoder = new TextDecoder('utf-8', { fatal: true });
+  let length = 0;
+  let text = '';
+  try {
+    for await (const chunk of request.body ?? []) {
+      length += chunk.length;
+      if (length > limit) return undefined;
+      text += decoder.decode(chunk, { stream: true });
+    }
+    return text + decoder.decode();
+  } catch {
+    return '';
+  }
+}
+
+/**
+ * The absence that a body plans, by its form: its values are for the contract to check. A derived parser of it in Rust
+ * would be larger than all of this file.
+ *
+ * @param {string} body JSON
+ * @returns {(string | number | undefined)[]} the region, seconds, the reason, then the sandboxes' ids; neither region
+ *   nor ids stands for all
+ */
+export function absence(body) {
+  const value = JSON.parse(body);
+  const { sandboxIds, region, all, forSeconds = null, reason = '', ...others } = Object(value);
+  const isText = (text) => typeof text === 'string';
+  const scopes = [
+    Array.isArray(sandboxIds) && sandboxIds.length > 0 && sandboxIds.every(isText),
+    isText(region),
+    all === true,
+  ];
+  const given = [sandboxIds, region, all].filter((scope) => scope !== undefined);
+  if (Array.isArray(value) || Object.keys(others).length > 0 || given.length !== 1 || !scopes.includes(true)) {
+    throw new Error(
+      'an object with one of "sandboxIds": [id, ...], "region": "..." and "all": true, and with "forSeconds" and "reason"',
+    );
+  }
+  if (forSeconds !== null && !Number.isSafeInteger(forSeconds)) {
+    throw new Error('forSeconds is an integer, or null');
+  }
+  if (!isText(reason)) throw new Error('reason is a string');
+  return [region, forSeconds ?? undefined, reason, ...(sandboxIds ?? [])];
+}
+
+/**
+ * Runs statements in one transaction.
+ *
+ * @param {{ sql: { exec(sql: string, ...params: unknown[]): { raw(): Iterable<unknown[]> } },
+ *   transactionSync<T>(run: () => T): T }} storage
+ * @param {[string, ...(string | number)[]][]} statements each with its parameters
+ * @returns {string[]} all values of all rows of all statements, in their order
+ */
+export const transact = (storage, statements) =>
+  storage.transactionSync(() =>
+    statements.flatMap(([sql, ...params]) =>
+      [...storage.sql.exec(sql, ...params).raw()].flat().map((value) => String(value ?? '')),
+    ),
+  );
+
+/**
+ * Sends a message, or pings. What the runtime says of a failure may hold the URL, which is a secret: it is dropped.
+ *
+ * @param {string} url
+ * @param {string[]} headers names and values in turn
+ * @param {string | undefined} body of a POST; without one it is a GET
+ * @param {number} limit in milliseconds
+ * @returns {Promise<[number, string]>} the answer's status and `retry-after`; the status is 0 if there is none in
+ *   time, and -1 if there is none at all. Never rejected
+ */
+async function send(url, headers, body, limit) {
+  try {
+    const response = await fetch(url, {
+      method: body === undefined ? 'GET' : 'POST',
+      headers: Object.fromEntries(headers.flatMap((name, i) => (i % 2 === 0 ? [[name, headers[i + 1]]] : []))),
+      body,
+      redirect: 'manual',
+      signal: AbortSignal.timeout(limit),
+    });
+    await response.body?.cancel();
+    return [response.status, response.headers.get('retry-after') ?? ''];
+  } catch (error) {
+    return [error?.name === 'TimeoutError' ? 0 : -1, ''];
+  }
+}
+
+/**
+ * Writes a canary.
+ *
+ * @param {{ writeDataPoint(point: object): void }} dataset
+ * @param {number} number
+ */
+export const writeCanary = (dataset, number) =>
+  dataset.writeDataPoint({ indexes: ['canary'], doubles: [number] });
+
+/**
+ * Drives the object.
+ *
+ * @param {{ getAlarm(): Promise<number | null>, setAlarm(at: number): Promise<void> }} storage
+ * @param {(name: string, argument?: unknown) => any} step a synchronous step in Rust; throws if it fails, and always
+ *   after a panic in the isolate
+ * @returns {{ alarm(): Promise<void>, fetch(request: Request): Promise<Response> }}
+ */
+export function drive(storage, step) {
+  /** Sets the alarm to `at` in milliseconds since 1970, unless that is undefined or it rings earlier. */
+  const arm = async (at) => {
+    const set = await storage.getAlarm();
+    if (at !== undefined && (set === null || set > at)) await storage.setAlarm(at);
+  };
+  /** Sends messages, all at a time. One that fails does not keep the others from being recorded. */
+  const sendAll = async (messages) => {
+    const one = async ([message, ...request]) => step('sent', [...message, ...(await send(...request))]);
+    const results = await Promise.allSettled(messages.map(one));
+    const failed = results.find(({ status }) => status === 'rejected');
+    if (failed) throw failed.reason;
+    return results.map(({ value }) => value);
+  };
+  const tick = async () => {
+    let queries = step('tick');
+    while (queries !== undefined) queries = step('answers', await queryExisting(...queries));
+  };
+  const ping = async () => {
+    const request = step('ping');
+    if (request !== undefined) step('pinged', await send(...request));
+  };
+
+  return {
+    async alarm() {
+      // First: whatever happens below, the watcher goes on.
+      await arm(step('next tick'));
+      await tick();
+      await Promise.all([ping(), sendAll(step('due messages'))]);
+      await arm(step('next'));
+    },
+    async fetch(request) {
+      const parts = await request.json();
+      await arm(step('next'));
+      const answer = step('answer', parts);
+      if (answer instanceof Response) return answer;
+      const results = await sendAll(answer);
+      await arm(step('next'));
+      return step('tested', results);
+    },
+  };
+}

@@ -1,0 +1,236 @@
+//! What the object keeps: the state in memory, tables on disk, and its alarm.
+
+use std::cell::{Cell, RefCell};
+use std::iter;
+
+use kiloclaw_fleet::Time;
+use kiloclaw_watch::{Channel, State, StateChange, Target, Tick, schema};
+use serde::Serialize;
+use serde_json::json;
+use worker::js_sys::{Array, Reflect};
+use worker::wasm_bindgen::prelude::*;
+use worker::{Date, Env, console_error, console_warn};
+
+use crate::analytics::Analytics;
+use crate::bindings::{ConfigError, WatcherConfig};
+use crate::error::{ApiError, message};
+
+#[wasm_bindgen(module = "/src/watcher.js")]
+extern "C" {
+    #[wasm_bindgen(catch)]
+    fn transact(storage: &JsValue, statements: Vec<Array>) -> Result<Vec<String>, JsValue>;
+}
+
+/// Rows of the state that are read or written at a time: 500 x 1 kB is below the 2 MB that SQLite takes.
+const ROWS: u16 = 500;
+
+const READ_STATE: &str =
+    "SELECT key, value FROM state WHERE ?1 IS NULL OR key > ?1 ORDER BY key LIMIT ?2";
+
+/// The object. It is used by one step at a time.
+pub(super) struct Object {
+    pub(super) storage: JsValue,
+    pub(super) config: WatcherConfig,
+    pub(super) analytics: Result<Analytics, ConfigError>,
+    /// Read from the table at first, and again after a transaction failed.
+    state: Cell<Option<State>>,
+    /// The tick whose answers are awaited.
+    pub(super) tick: Cell<Option<Round>>,
+    /// Whether the last tick found that all is well with the watcher, until that is used.
+    pub(super) is_good: Cell<bool>,
+    /// Of each channel, and then of the dead-man URL: when and why it last failed, unless it worked since.
+    pub(super) failures: RefCell<[Option<Failure>; Channel::ALL.len() + 1]>,
+    /// Of principals who see all sandboxes, and of those who see one.
+    pub(super) buckets: [Bucket; 2],
+    #[cfg(feature = "panic-route")]
+    pub(super) panics: Cell<bool>,
+}
+
+impl Object {
+    /// Reads the settings, and logs what is wrong with them.
+    pub(super) fn new(context: &JsValue, env: &Env) -> Self {
+        let object = Self {
+            storage: Reflect::get(context, &"storage".into()).unwrap_or_default(),
+            config: WatcherConfig::read(env),
+            analytics: Analytics::new(env),
+            state: Cell::default(),
+            tick: Cell::default(),
+            is_good: Cell::default(),
+            failures: RefCell::default(),
+            buckets: <[Bucket; 2]>::default(),
+            #[cfg(feature = "panic-route")]
+            panics: Cell::default(),
+        };
+        for error in &object.config.errors {
+            console_warn!("{}", json!({ "code": "watcher_setting", "detail": error.to_string() }));
+        }
+        if let Some(reason) = object.off() {
+            console_warn!("{}", json!({ "code": "watcher_off", "detail": reason.to_string() }));
+        }
+        object
+    }
+
+    /// Why the watcher does not tick, if it does not.
+    pub(super) fn off(&self) -> Option<ConfigError> {
+        self.analytics.as_ref().err().or(self.config.canaries.as_ref().err()).copied()
+    }
+
+    /// The channel's address and secrets, if it is configured.
+    pub(super) fn target(&self, channel: Channel) -> Option<&Target> {
+        self.config.targets.iter().find(|target| target.channel() == channel)
+    }
+
+    /// Runs statements in one transaction; returns all values of all rows. If it fails, the state in memory is thrown
+    /// away: it may be ahead of the table.
+    pub(super) fn run(&self, statements: Vec<Array>) -> Result<Vec<String>, ApiError> {
+        transact(&self.storage, statements).map_err(|thrown| {
+            self.state.set(None);
+            ApiError::Internal(format!("the watcher's storage: {}", message(&thrown)))
+        })
+    }
+
+    /// Reads or changes the state. Whoever changes it writes the change before awaiting anything.
+    pub(super) fn with_state<T>(&self, f: impl FnOnce(&mut State) -> T) -> Result<T, ApiError> {
+        let mut state = match self.state.take() {
+            Some(state) => state,
+            None => self.load()?,
+        };
+        let result = f(&mut state);
+        self.state.set(Some(state));
+        Ok(result)
+    }
+
+    /// Creates missing tables, and reads the state.
+    fn load(&self) -> Result<State, ApiError> {
+        let mut statements: Vec<_> = schema::TABLES.map(|sql| statement(sql, [])).into();
+        for channel in Channel::ALL {
+            if self.target(channel).is_none() {
+                statements.push(statement(schema::DROP_CHANNEL, [channel.name().into()]));
+            }
+        }
+        self.run(statements)?;
+        let mut last = JsValue::NULL;
+        let mut failed = None;
+        // Page by page: a fleet that is out has 100,000 rows.
+        let pages = iter::from_fn(|| {
+            let page = [statement(READ_STATE, [last.clone(), ROWS.into()])].into();
+            let page = self.run(page).map_err(|error| failed = Some(error)).ok()?;
+            let (pairs, _) = page.as_chunks::<2>();
+            last = pairs.last().map(|[key, _]| key.into())?;
+            Some(pairs.to_vec())
+        });
+        let (state, unreadable) = State::load(pages.flatten().map(<(String, String)>::from));
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        for key in unreadable {
+            console_error!("{}", json!({ "code": "watcher_state_unreadable", "sandboxId": key }));
+        }
+        Ok(state)
+    }
+
+    /// When the alarm is to ring at the latest, in milliseconds since 1970: a tick from now. Undefined if the watcher is
+    /// off.
+    pub(super) fn next_tick(&self) -> JsValue {
+        match self.off() {
+            Some(_) => JsValue::UNDEFINED,
+            None => milliseconds(Time(now().0 + self.config.settings.tick)),
+        }
+    }
+
+    /// When anything is due next, likewise.
+    pub(super) fn next(&self) -> Result<JsValue, ApiError> {
+        let now = now();
+        let tick = self.with_state(|state| state.next_tick(&self.config.settings, now))?;
+        let tick = self.off().is_none().then_some(tick);
+        let message = self.run(vec![statement("SELECT min(next_at) FROM outbox", [])])?;
+        let message = message.first().and_then(|at| at.parse().ok()).map(Time);
+        Ok(tick.into_iter().chain(message).min().map_or(JsValue::UNDEFINED, milliseconds))
+    }
+}
+
+/// When and why a channel failed.
+#[derive(Clone, Serialize)]
+pub(super) struct Failure {
+    pub(super) at: Time,
+    pub(super) reason: String,
+}
+
+/// A tick that is under way.
+pub(super) struct Round {
+    pub(super) now: Time,
+    pub(super) tick: Tick,
+    /// Rounds of queries so far.
+    pub(super) rounds: u32,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "exact up to the year 287396")]
+fn milliseconds(time: Time) -> JsValue {
+    (time.0 as f64 * 1_000.0).into()
+}
+
+/// A statement with its parameters.
+pub(super) fn statement(sql: &str, parameters: impl IntoIterator<Item = JsValue>) -> Array {
+    iter::once(sql.into()).chain(parameters).collect()
+}
+
+/// A time as a parameter.
+pub(super) fn at(time: Time) -> JsValue {
+    #[expect(clippy::cast_precision_loss, reason = "exact up to the year 285428751")]
+    JsValue::from(time.0 as f64)
+}
+
+/// The statements that write changes of the state.
+pub(super) fn write_changes(changes: &[StateChange]) -> Vec<Array> {
+    let mut statements = Vec::new();
+    for chunk in changes.chunks(ROWS.into()) {
+        let put: Vec<_> =
+            chunk.iter().filter_map(|row| Some((&row.key, row.value.as_ref()?))).collect();
+        let delete: Vec<_> =
+            chunk.iter().filter(|row| row.value.is_none()).map(|row| &row.key).collect();
+        for (sql, count, rows) in [
+            (schema::PUT_STATE, put.len(), serde_json::to_string(&put)),
+            (schema::DELETE_STATE, delete.len(), serde_json::to_string(&delete)),
+        ] {
+            if let Ok(rows) = rows
+                && count > 0
+            {
+                statements.push(statement(sql, [rows.into()]));
+            }
+        }
+    }
+    statements
+}
+
+pub(super) fn now() -> Time {
+    Time(Date::now().as_millis() / 1_000)
+}
+
+/// A token bucket.
+#[derive(Default)]
+pub(super) struct Bucket {
+    /// When it is full again, in milliseconds since 1970.
+    full_at: Cell<u64>,
+}
+
+impl Bucket {
+    /// Tokens of a full bucket.
+    const SIZE: u64 = 60;
+
+    /// The time in which it gets another token, in milliseconds.
+    const REFILL_MS: u64 = 500;
+
+    /// Takes tokens, or returns in how many seconds there are enough.
+    pub(super) fn take(&self, tokens: u64) -> Result<(), u64> {
+        let now = Date::now().as_millis();
+        let empty = now + Self::SIZE * Self::REFILL_MS;
+        // The clock may have been set back.
+        let full_at = self.full_at.get().clamp(now, empty) + tokens * Self::REFILL_MS;
+        let wait = full_at.saturating_sub(empty);
+        if wait > 0 {
+            return Err(wait.div_ceil(1_000));
+        }
+        self.full_at.set(full_at);
+        Ok(())
+    }
+}

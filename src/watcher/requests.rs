@@ -1,0 +1,499 @@
+//! The object's answers to requests: the log of transitions, planned absences, and how the watcher is.
+
+use kiloclaw_check_in::Refusal;
+use kiloclaw_check_in::absence::{ABSENCE_PATH, Absence};
+use kiloclaw_fleet::{InvalidParameter, Parameters, Time};
+use kiloclaw_watch::{
+    AbsenceError, AbsenceRequest, Availability, Channel, Health, KEEP_TRANSITIONS, Kind,
+    PlannedAbsence, Scope, StateChange, Target, availability, schema, test_messages,
+};
+use serde::Serialize;
+use worker::Response;
+use worker::js_sys::Array;
+use worker::wasm_bindgen::prelude::*;
+
+use super::delivery::begin;
+use super::object::{Failure, Object, at, now, statement, write_changes};
+use super::parts::Parts;
+use super::tick::put_message;
+use crate::bindings::WatcherSettingError;
+use crate::error::{self, ApiError, message};
+use crate::{operators, response};
+
+#[wasm_bindgen(module = "/src/watcher.js")]
+extern "C" {
+    #[wasm_bindgen(catch)]
+    fn absence(body: &str) -> Result<Array, JsValue>;
+}
+
+const TEST_PATH: &str = "/api/watcher/test";
+
+const DEFAULT_LIMIT: usize = 100;
+const MAX_LIMIT: usize = 1_000;
+
+/// Rows of the log that a page looks at: scanning all 2,000,000 for a rare kind would take a second.
+const SPAN: u32 = 20_000;
+
+/// A page of the log as JSON: after `?1`, before the id `?2` if that is not null, of the kind `?3` likewise, of the
+/// sandbox `?4` if `{filter}` asks for it; at most `?5` rows of the `?6` newest ones.
+const PAGE: &str = "WITH bounds AS (SELECT coalesce(?2, (SELECT max(id) FROM transitions) + 1) AS top), \
+     page AS (SELECT transitions.* FROM transitions, bounds WHERE id < top AND id >= top - ?6 AND at >= ?1 \
+       AND (?3 IS NULL OR kind = ?3) {filter} ORDER BY id DESC LIMIT ?5) \
+     SELECT json_object('alerts', json_group_array(json_object('id', id, 'at', {at}, 'kind', kind, 'event', event, \
+       'scope', CASE WHEN kind = 'degraded' THEN 'watcher' WHEN kind <> 'quiet' THEN 'sandbox' \
+         WHEN subject = '*' THEN 'fleet' ELSE 'region' END, \
+       'sandboxId', iif(kind IN ('quiet', 'degraded'), NULL, subject), \
+       'region', iif(kind = 'quiet', iif(subject = '*', NULL, substr(subject, 2)), nullif(region, '')), \
+       'since', {since}, 'until', {until}, 'reason', reason, \
+       'sent', json(iif(sent, 'true', 'false'))) ORDER BY id DESC), \
+     'next', '' || CASE WHEN count(*) = ?5 THEN min(id) \
+       WHEN (SELECT at FROM transitions, bounds WHERE id < top - ?6 ORDER BY id DESC LIMIT 1) >= ?1 \
+       THEN (SELECT CAST(top - ?6 AS INTEGER) FROM bounds) END) FROM page";
+
+/// Undelivered messages as JSON, the newest first.
+const UNDELIVERED: &str = "SELECT json_group_array(json_object('id', id, 'channel', channel, 'type', type, \
+       'createdAt', {created_at}, 'attempts', attempts, 'nextAt', {next_at}, 'failure', nullif(failure, ''))) \
+     FROM (SELECT * FROM outbox ORDER BY created_at DESC, id LIMIT 50)";
+
+/// Replaces `{column}` by its time in RFC 3339.
+fn with_times(sql: &str, columns: &[&str]) -> String {
+    columns.iter().fold(sql.to_owned(), |sql, column| {
+        let time = format!("strftime('%Y-%m-%dT%H:%M:%SZ', {column}, 'unixepoch')");
+        sql.replace(&format!("{{{column}}}"), &time)
+    })
+}
+
+/// Answers a request, before which the alarm is set if it is lost:
+///
+/// 1. principals of its kind ask too often → 429
+/// 2. otherwise → the response of the route's handler, below; of a [test], the messages to send first
+pub(super) fn answer(object: &Object, parts: &JsValue) -> JsValue {
+    match route(object, &Parts::from_js(parts)) {
+        Ok(Answer::Response(response)) => error::into_js(Ok(response)),
+        Ok(Answer::Send(messages)) => messages.into(),
+        Err(error) => error.into_js(None),
+    }
+}
+
+enum Answer {
+    Response(Response),
+    /// Messages to send before [`tested`] answers.
+    Send(Array),
+}
+
+fn route(object: &Object, request: &Parts) -> Result<Answer, ApiError> {
+    let path = &*request.path;
+    if !matches!(path, "" | ABSENCE_PATH) {
+        // 1.
+        let [all, one] = &object.buckets;
+        let bucket = if request.only.is_some() { one } else { all };
+        let tokens = if path == TEST_PATH { 20 } else { 1 };
+        bucket.take(tokens).map_err(|retry_after| ApiError::WatcherBusy { retry_after })?;
+    }
+    // 2.
+    let response = match path {
+        "/api/alerts" => alerts(object, request),
+        "/api/availability" => report_availability(object, request),
+        "/api/absences" => absences(object, request),
+        "/api/watcher" => watcher(object, request),
+        TEST_PATH => return test(object, request).map(Answer::Send),
+        ABSENCE_PATH => plan_own_absence(object, request),
+        #[cfg(feature = "panic-route")]
+        "/api/watcher/panic" => panic(object, request),
+        // The cron trigger.
+        _ => no_content(),
+    };
+    response.map(Answer::Response)
+}
+
+fn no_content() -> Result<Response, ApiError> {
+    Ok(Response::empty()?.with_status(204))
+}
+
+fn is_get(request: &Parts) -> bool {
+    matches!(&*request.method, "GET" | "HEAD")
+}
+
+/// `GET /api/alerts`: a page of transitions, the newest first.
+///
+/// 1. the method is not GET or HEAD → 405
+/// 2. a parameter is invalid → 400; the principal may see only another sandbox → 403
+/// 3. otherwise → 200
+fn alerts(object: &Object, request: &Parts) -> Result<Response, ApiError> {
+    // 1.
+    if !is_get(request) {
+        return Err(ApiError::MethodNotAllowed("GET, HEAD"));
+    }
+    // 2.
+    let parameters = operators::parameters(&request.url);
+    parameters.only(&["window", "kind", "sandbox", "limit", "before"])?;
+    let after = now().minus(parameters.window_of(KEEP_TRANSITIONS)?);
+    let kind = match parameters.get("kind") {
+        Some(name) => Some(Kind::of(name).ok_or_else(|| invalid("kind", kinds()))?.name()),
+        None => None,
+    };
+    let before = match parameters.get("before") {
+        Some(id) => {
+            let id = id.parse().ok().filter(|id| *id < 1_u64 << 53);
+            Some(Time(id.ok_or_else(|| invalid("before", "next of the previous page"))?))
+        }
+        None => None,
+    };
+    let sandbox = sandbox(&parameters, request)?;
+    let limit = parameters.integer("limit", DEFAULT_LIMIT, MAX_LIMIT)?;
+    // 3.
+    let (filter, span) = match sandbox {
+        // An index has one sandbox's rows together.
+        Some(_) => ("AND subject = ?4 AND kind NOT IN ('quiet', 'degraded')", u32::MAX),
+        None => ("", SPAN),
+    };
+    let text = |text: Option<&str>| text.map_or(JsValue::NULL, JsValue::from);
+    let page = statement(
+        &with_times(PAGE, &["at", "since", "until"]).replace("{filter}", filter),
+        [
+            at(after),
+            before.map_or(JsValue::NULL, at),
+            text(kind),
+            text(sandbox.as_deref()),
+            limit.into(),
+            span.into(),
+        ],
+    );
+    let page = object.run(vec![page])?;
+    Ok(response::json_text(&page.concat(), "no-store")?)
+}
+
+/// `GET /api/availability`: the share of time in which a sandbox, or the fleet, reported.
+///
+/// 1. the method is not GET or HEAD → 405
+/// 2. a parameter is invalid → 400; the principal may see only another sandbox → 403
+/// 3. otherwise → 200
+fn report_availability(object: &Object, request: &Parts) -> Result<Response, ApiError> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Report<'a> {
+        as_of: Time,
+        from: Time,
+        sandbox_id: Option<&'a str>,
+        #[serde(flatten)]
+        availability: Availability,
+    }
+
+    // 1.
+    if !is_get(request) {
+        return Err(ApiError::MethodNotAllowed("GET, HEAD"));
+    }
+    // 2.
+    let parameters = operators::parameters(&request.url);
+    parameters.only(&["window", "sandbox"])?;
+    let as_of = now();
+    let from = as_of.minus(parameters.window_of(KEEP_TRANSITIONS)?);
+    let sandbox = sandbox(&parameters, request)?;
+    // 3.
+    let sandbox_id = sandbox.as_deref();
+    let mut bounds = vec![at(from), at(as_of)];
+    bounds.extend(sandbox_id.map(JsValue::from));
+    let sums = statement(&schema::closed_seconds(sandbox_id.is_some()), bounds);
+    let sums = object.run(vec![sums])?;
+    let (sums, _) = sums.as_chunks::<2>();
+    let closed = sums.iter().filter_map(|[kind, sum]| Some((Kind::of(kind)?, sum.parse().ok()?)));
+    let availability =
+        object.with_state(|state| availability(state, from, as_of, sandbox_id, closed))?;
+    Ok(response::json(&Report { as_of, from, sandbox_id, availability })?)
+}
+
+fn kinds() -> String {
+    Kind::ALL.map(Kind::name).join(", ")
+}
+
+fn invalid(name: &str, expected: impl Into<String>) -> ApiError {
+    InvalidParameter { name: name.to_owned(), expected: expected.into() }.into()
+}
+
+/// The only sandbox that is asked for or may be seen.
+fn sandbox(parameters: &Parameters, request: &Parts) -> Result<Option<String>, ApiError> {
+    match (parameters.get("sandbox"), &request.only) {
+        (Some(asked), Some(only)) if asked != only => Err(ApiError::OtherSandbox),
+        (Some(asked), _) => Ok(Some(asked.to_owned())),
+        (None, only) => Ok(only.clone()),
+    }
+}
+
+/// `/api/absences`: planned absences.
+///
+/// 1. the method is not GET, HEAD, POST or DELETE → 405
+/// 2. POST and DELETE: the principal lacks the scope `absences:write` → 403
+/// 3. a parameter or the body is invalid → 400; a principal who may see one sandbox names another one → 403
+/// 4. POST: there are too many absences → 409
+/// 5. otherwise → 200
+fn absences(object: &Object, request: &Parts) -> Result<Response, ApiError> {
+    // 1.
+    if is_get(request) {
+        return list_absences(object, request);
+    }
+    if !matches!(&*request.method, "POST" | "DELETE") {
+        return Err(ApiError::MethodNotAllowed("GET, HEAD, POST, DELETE"));
+    }
+    // 2.
+    if !request.writes {
+        return Err(ApiError::MissingScope);
+    }
+    // 3.
+    let ends = request.method == "DELETE";
+    let change = if ends { named_scope(request)? } else { planned(request)? };
+    let is_own = |only: &String| match &change.scope {
+        Scope::Sandboxes(ids) => ids.iter().all(|id| id == only),
+        Scope::Region(_) | Scope::All => false,
+    };
+    if !request.only.as_ref().is_none_or(is_own) {
+        return Err(ApiError::OtherSandbox);
+    }
+    // 4. and 5.
+    let changes = if ends {
+        object.with_state(|state| state.end_absence(&change.scope))?
+    } else {
+        plan(object, &change)?
+    };
+    object.run(write_changes(&changes))?;
+    let done = if ends { "ended" } else { "planned" };
+    Ok(response::json_text(&format!("{{\"{done}\":{}}}", changes.len()), "no-store")?)
+}
+
+/// A page of planned absences: of all and of regions first, then of sandboxes by their ids.
+fn list_absences(object: &Object, request: &Parts) -> Result<Response, ApiError> {
+    #[derive(Serialize)]
+    struct Page<'a> {
+        absences: Vec<PlannedAbsence<'a>>,
+        /// The last id of the page, if there are more.
+        next: Option<&'a str>,
+    }
+
+    let parameters = operators::parameters(&request.url);
+    parameters.only(&["after", "limit"])?;
+    let limit = parameters.integer("limit", DEFAULT_LIMIT, MAX_LIMIT)?;
+    let after = parameters.get("after").unwrap_or_default();
+    let page = object.with_state(|state| {
+        let may_see = |absence: &PlannedAbsence<'_>| {
+            request.only.is_none() || absence.sandbox_id == request.only.as_deref()
+        };
+        let mut absences: Vec<_> = state.absences(after).filter(may_see).take(limit + 1).collect();
+        let is_last = absences.len() <= limit;
+        absences.truncate(limit);
+        let next = absences.last().and_then(|last| last.sandbox_id).filter(|_| !is_last);
+        serde_json::to_string(&Page { absences, next })
+    })?;
+    let page = page.map_err(worker::Error::from)?;
+    Ok(response::json_text(&page, "no-store")?)
+}
+
+/// The absence that a body plans.
+fn planned(request: &Parts) -> Result<AbsenceRequest, ApiError> {
+    let invalid = |expected: String| ApiError::InvalidBody { field: None, expected };
+    let body = absence(&request.body).map_err(|thrown| invalid(message(&thrown)))?;
+    let (seconds, reason) = (body.get(1), body.get(2).as_string().unwrap_or_default());
+    let ids: Vec<_> = body.iter().skip(3).filter_map(|id| id.as_string()).collect();
+    let scope = match (body.get(0).as_string(), ids) {
+        (None, ids) if ids.is_empty() => Scope::All,
+        (None, ids) => Scope::Sandboxes(ids),
+        (Some(region), _) => Scope::Region(region),
+    };
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
+    let for_seconds = seconds.as_f64().map(|seconds| seconds as u64);
+    Ok(AbsenceRequest { scope, for_seconds, reason, by: request.by.clone() })
+}
+
+/// The scope that the parameters name: `sandbox`, once or several times, `region` or `all=true`.
+fn named_scope(request: &Parts) -> Result<AbsenceRequest, ApiError> {
+    let parameters = operators::parameters(&request.url);
+    let pairs = parameters.sorted();
+    let scope = match &*pairs {
+        [("region", region)] => Scope::Region((*region).to_owned()),
+        [("all", "true")] => Scope::All,
+        [("sandbox", _), ..] if pairs.iter().all(|(name, _)| *name == "sandbox") => {
+            Scope::Sandboxes(pairs.iter().map(|(_, id)| (*id).to_owned()).collect())
+        }
+        _ => {
+            return Err(invalid(
+                "sandbox",
+                "sandbox, once or several times, or region, or all=true",
+            ));
+        }
+    };
+    Ok(AbsenceRequest { scope, for_seconds: None, reason: String::new(), by: String::new() })
+}
+
+/// Plans an absence in memory; the changes are to be written at once.
+fn plan(object: &Object, absence: &AbsenceRequest) -> Result<Vec<StateChange>, ApiError> {
+    let planned = object.with_state(|state| state.plan_absence(now(), absence))?;
+    planned.map_err(|error| match error {
+        AbsenceError::Full => ApiError::TooManyAbsences,
+        _ => ApiError::InvalidBody { field: error.field(), expected: error.to_string() },
+    })
+}
+
+/// A machine plans or ends its own absence. The Worker has checked the request.
+fn plan_own_absence(object: &Object, request: &Parts) -> Result<Response, ApiError> {
+    let absence = Absence::parse_str(&request.body).map_err(Refusal::from)?;
+    let scope = Scope::Sandboxes(vec![request.by.clone()]);
+    let changes = if absence.for_seconds == Some(0) {
+        object.with_state(|state| state.end_absence(&scope))?
+    } else {
+        let (by, reason) = (request.by.clone(), absence.reason.into_owned());
+        plan(object, &AbsenceRequest { scope, for_seconds: absence.for_seconds, reason, by })?
+    };
+    object.run(write_changes(&changes))?;
+    no_content()
+}
+
+/// How the watcher is.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct WatcherReport<'a> {
+    as_of: Time,
+    /// `on` or `off`.
+    state: &'static str,
+    /// Why it is off.
+    reason: Option<String>,
+    silent_after_seconds: u64,
+    tick_seconds: u64,
+    watch: Health<'a>,
+    channels: Vec<ChannelReport>,
+    heartbeat: ChannelReport,
+    setting_errors: &'a [WatcherSettingError],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ChannelReport {
+    channel: &'static str,
+    /// `on`, `off` (it answered 410) or `not_configured`.
+    state: &'static str,
+    undelivered: u64,
+    last_failure: Option<Failure>,
+}
+
+fn state_name(is_on: bool) -> &'static str {
+    if is_on { "on" } else { "off" }
+}
+
+/// `GET /api/watcher`: how the watcher is, and what it could not deliver.
+///
+/// 1. the method is not GET or HEAD → 405
+/// 2. the principal may see only one sandbox → 403
+/// 3. a parameter is given → 400
+/// 4. otherwise → 200
+fn watcher(object: &Object, request: &Parts) -> Result<Response, ApiError> {
+    // 1.
+    if !is_get(request) {
+        return Err(ApiError::MethodNotAllowed("GET, HEAD"));
+    }
+    // 2.
+    if request.only.is_some() {
+        return Err(ApiError::OtherSandbox);
+    }
+    // 3.
+    operators::parameters(&request.url).only(&[])?;
+    // 4.
+    let counts = "SELECT channel, count(*) FROM outbox GROUP BY channel";
+    let counts = object.run(vec![statement(counts, [])])?;
+    let (counts, _) = counts.as_chunks::<2>();
+    let undelivered = with_times(UNDELIVERED, &["created_at", "next_at"]);
+    let undelivered = object.run(vec![statement(&undelivered, [])])?.concat();
+    let off = object.off();
+    let failures = object.failures.borrow();
+    let failure = |place: usize| failures.get(place).cloned().flatten();
+    let body = object.with_state(|state| {
+        let mut places = 0..;
+        let channels = Channel::ALL.map(|channel| {
+            let count = counts.iter().find(|[name, _]| name == channel.name());
+            let is_on = |target| state_name(!state.is_off(target));
+            ChannelReport {
+                channel: channel.name(),
+                state: object.target(channel).map_or("not_configured", is_on),
+                undelivered: count.and_then(|[_, n]| n.parse().ok()).unwrap_or_default(),
+                last_failure: places.next().and_then(failure),
+            }
+        });
+        serde_json::to_string(&WatcherReport {
+            as_of: now(),
+            state: state_name(off.is_none()),
+            reason: off.map(|reason| reason.to_string()),
+            silent_after_seconds: object.config.settings.silent_after,
+            tick_seconds: object.config.settings.tick,
+            watch: state.health(),
+            channels: channels.into(),
+            heartbeat: ChannelReport {
+                channel: "heartbeat",
+                state: if object.config.heartbeat.is_some() { "on" } else { "not_configured" },
+                undelivered: 0,
+                last_failure: failure(Channel::ALL.len()),
+            },
+            setting_errors: &object.config.errors,
+        })
+    })?;
+    let mut body = body.map_err(worker::Error::from)?;
+    // The database made this part.
+    body.truncate(body.len() - 1);
+    let body = format!("{body},\"undelivered\":{undelivered}}}");
+    Ok(response::json_text(&body, "no-store")?)
+}
+
+/// `POST /api/watcher/test`: sends a test message to every configured channel. One that answered 410 is on again when it
+/// arrives.
+///
+/// 1. the method is not POST → 405
+/// 2. the principal may see only one sandbox → 403
+/// 3. otherwise → 200, with [what came](tested) of each message
+fn test(object: &Object, request: &Parts) -> Result<Array, ApiError> {
+    // 1.
+    if request.method != "POST" {
+        return Err(ApiError::MethodNotAllowed("POST"));
+    }
+    // 2.
+    if request.only.is_some() {
+        return Err(ApiError::OtherSandbox);
+    }
+    // 3.
+    let targets = &object.config.targets;
+    let channels: Vec<_> = targets.iter().map(Target::channel).collect();
+    let rows = test_messages(&object.config.settings, &channels, now());
+    object.run(rows.iter().map(put_message).collect())?;
+    let messages = Array::new();
+    for row in &rows {
+        if let Some(target) = object.target(row.channel)
+            && let Some(message) = begin(object, target, &row.id, row.attempts, &row.body)?
+        {
+            messages.push(&message);
+        }
+    }
+    Ok(messages)
+}
+
+/// The response to a [test], from what [`record`](super::delivery::record) returned for each message.
+pub(super) fn tested(results: &JsValue) -> JsValue {
+    #[derive(Serialize)]
+    struct Test {
+        channel: Option<String>,
+        delivered: bool,
+        failure: Option<String>,
+    }
+
+    let test = |result: JsValue| {
+        let result = Array::<JsValue>::from(&result);
+        let (channel, failure) = (result.get(0).as_string(), result.get(1).as_string());
+        Test { channel, delivered: failure.is_none(), failure }
+    };
+    let tests: Vec<_> = Array::from(results).iter().map(test).collect();
+    error::into_js(response::json(&tests))
+}
+
+/// `GET /api/watcher/panic`: panics now, or with `?alarm=1` in each alarm of this instance.
+#[cfg(feature = "panic-route")]
+#[expect(clippy::panic, reason = "that is what this route is for")]
+fn panic(object: &Object, request: &Parts) -> Result<Response, ApiError> {
+    if request.url.ends_with("?alarm=1") {
+        object.panics.set(true);
+        return no_content();
+    }
+    panic!("requested of the watcher")
+}

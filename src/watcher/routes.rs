@@ -1,0 +1,129 @@
+//! The Worker's side: passes requests on to the object.
+
+use kiloclaw_auth::{ABSENCES_WRITE, Principal};
+use kiloclaw_check_in::absence::Absence;
+use kiloclaw_check_in::{GATEWAY_TOKEN_HEADER, Refusal};
+use worker::js_sys::{Array, Promise};
+use worker::wasm_bindgen::prelude::*;
+use worker::wasm_bindgen_futures::JsFuture;
+use worker::{Env, Request, Response, web_sys};
+
+use super::parts::Parts;
+use crate::bindings::watcher_namespace;
+use crate::check_in;
+use crate::error::{ApiError, message};
+use crate::response;
+use crate::routing::{Call, Pending};
+
+#[wasm_bindgen(module = "/src/watcher.js")]
+extern "C" {
+    #[wasm_bindgen(catch)]
+    fn ask(namespace: &JsValue, parts: &Array) -> Result<Promise, JsValue>;
+
+    #[wasm_bindgen(js_name = readBody)]
+    fn read_body(request: &web_sys::Request, limit: u32) -> Promise;
+}
+
+/// Maximum size of an operator's body, in bytes: 1,000 ids of 96 bytes, each of which JSON may escape with six.
+const MAX_BODY_BYTES: u32 = 640 * 1_024;
+
+/// Maximum size of a machine's body, in bytes.
+#[expect(clippy::cast_possible_truncation, reason = "16 KiB")]
+const MAX_OWN_BODY_BYTES: u32 = kiloclaw_check_in::limits::MAX_BODY_BYTES as u32;
+
+/// Passes a request on to the object, which [answers](super::requests::answer) it:
+///
+/// 1. the body is over 640 KiB → 413
+/// 2. the binding `WATCHER` is missing → 503; the object fails → 503
+pub(crate) fn forward(call: Call) -> Pending {
+    Box::pin(async move {
+        let Principal { sub, sandbox, .. } = call.principal()?;
+        let request = call.request.inner();
+        // 1.
+        let body = body(request, MAX_BODY_BYTES).await?;
+        // 2.
+        let parts = Parts {
+            method: request.method(),
+            path: call.request.path(),
+            url: request.url(),
+            by: sub.clone().unwrap_or_default(),
+            only: sandbox.clone(),
+            writes: call.principal()?.has_scope(ABSENCES_WRITE),
+            body,
+        };
+        ask_object(call.env(), parts).await
+    })
+}
+
+/// `POST /api/controller/absence`: a machine plans its absence. The checks are those of a check-in, in their order:
+///
+/// 1. another method than POST → 405
+/// 2. a credential header is missing, or the scheme is not Bearer → 401
+/// 3. a secret or binding that a check-in needs is missing or empty → 503
+/// 4. the API key is wrong → 403, before the body is read; the binding `WATCHER` is missing → 503
+/// 5. the body is over 16 KiB → 413
+/// 6. the body is not an absence → 400
+/// 7. the gateway token is not this sandbox's → 403
+/// 8. the sandbox is revoked → 403
+/// 9. the rate limiter, where one is bound, refuses the sandbox → 429
+/// 10. the absence cannot be stored → 503
+/// 11. otherwise → 204
+pub(crate) async fn plan_own_absence(request: Request, env: Env) -> Result<Response, ApiError> {
+    let headers = request.headers();
+    let header = |name| headers.get(name).ok().flatten();
+    let (authorization, token) = (header("authorization"), header(GATEWAY_TOKEN_HEADER));
+    let is_post = request.inner().method() == "POST";
+    // Not `f64`, whose parser is large. What is longer than `u32` cannot arrive.
+    let size = header("content-length").and_then(|size| size.parse::<u32>().ok().map(f64::from));
+    // 1. to 5.
+    check_in::configure(env.clone());
+    check_in::authenticate(is_post, authorization.as_deref(), token.as_deref(), None, size)?;
+    let namespace = watcher_namespace(&env)?;
+    let body = body(request.inner(), MAX_OWN_BODY_BYTES).await?;
+    // 6.
+    let absence = Absence::parse_str(&body).map_err(Refusal::from)?;
+    let sandbox_id = absence.sandbox_id.into_owned();
+    // 7. to 9.
+    check_in::authorize(&sandbox_id, token.as_deref().unwrap_or_default()).await?;
+    // 10.
+    let parts = Parts {
+        method: "POST".to_owned(),
+        path: request.path(),
+        url: String::new(),
+        by: sandbox_id.clone(),
+        only: Some(sandbox_id),
+        writes: true,
+        body,
+    };
+    let response = ask_named(&namespace, parts).await?;
+    match response.status_code() {
+        // 11.
+        204 => Ok(response::no_sniff(Response::empty()?.with_status(204))?),
+        status => Err(ApiError::WriteFailed(format!("the watcher answered {status}"))),
+    }
+}
+
+/// A request to the object without any effect but that it sets its alarm, if that is lost.
+pub(crate) fn wake(env: &Env) -> Promise {
+    let asked = watcher_namespace(env)
+        .map_err(|error| error.to_string().into())
+        .and_then(|namespace| ask(&namespace, &Parts::default().into_js()));
+    asked.unwrap_or_else(|error| Promise::reject(&error))
+}
+
+async fn body(request: &web_sys::Request, limit: u32) -> Result<String, ApiError> {
+    let body = JsFuture::from(read_body(request, limit)).await.unwrap_or_default();
+    body.as_string().ok_or_else(|| Refusal::BodyTooLarge.into())
+}
+
+async fn ask_object(env: &Env, parts: Parts) -> Result<Response, ApiError> {
+    let namespace = watcher_namespace(env).map_err(ApiError::ReportsMisconfigured)?;
+    ask_named(&namespace, parts).await
+}
+
+async fn ask_named(namespace: &JsValue, parts: Parts) -> Result<Response, ApiError> {
+    let failed = |thrown: JsValue| ApiError::WatcherUnavailable(message(&thrown));
+    let asking = ask(namespace, &parts.into_js()).map_err(failed)?;
+    let response = JsFuture::from(asking).await.map_err(failed)?;
+    Ok(response.unchecked_into::<web_sys::Response>().into())
+}
