@@ -29,13 +29,21 @@ fn main() {
     minify("src/openapi.json");
 }
 
-/// Writes a JSON file without its indentation to `OUT_DIR`, if this package has it. A string of JSON holds no line end.
+/// Writes a JSON file without white space between its tokens to `OUT_DIR`, if this package has it.
 fn minify(file: &str) {
     let (Ok(text), Some(out)) = (std::fs::read_to_string(file), std::env::var_os("OUT_DIR")) else {
         return;
     };
     println!("cargo:rerun-if-changed={file}");
-    let text: String = text.lines().map(str::trim_start).collect();
+    let (mut in_string, mut is_escaped) = (false, false);
+    let is_needed = |char: &char| {
+        if *char == '"' && !is_escaped {
+            in_string = !in_string;
+        }
+        is_escaped = *char == '\\' && !is_escaped;
+        in_string || !char.is_ascii_whitespace()
+    };
+    let text: String = text.chars().filter(is_needed).collect();
     let name = std::path::Path::new(file).file_name().unwrap_or_default();
     std::fs::write(std::path::Path::new(&out).join(name), text).expect("OUT_DIR can be written");
 }

@@ -6,13 +6,13 @@ use kiloclaw_auth::TokenError;
 use kiloclaw_check_in::Refusal;
 use kiloclaw_fleet::InvalidParameter;
 use serde::Serialize;
-use serde_json::json;
 use worker::js_sys::Error;
 use worker::wasm_bindgen::prelude::*;
 use worker::{Response, web_sys};
 
 use crate::analytics::QueryError;
 use crate::bindings::ConfigError;
+use crate::log::LogLine;
 
 #[wasm_bindgen(module = "/src/error.js")]
 extern "C" {
@@ -96,7 +96,7 @@ impl From<Refusal> for ErrorResponse {
 
 impl ErrorResponse {
     fn new(status: u16, error: &'static str, code: &'static str) -> Self {
-        let body = json!({ "error": error, "code": code }).to_string();
+        let body = Body { error, code, ..Body::default() }.to_json();
         Self { status, code, header: None, body }
     }
 
@@ -113,16 +113,24 @@ impl ErrorResponse {
     }
 }
 
-/// A line in the log. It holds no secret and no credential.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct LogLine<'a> {
-    status: u16,
-    code: &'static str,
+/// The body of an error.
+#[derive(Default, Serialize)]
+struct Body<'a> {
+    error: &'a str,
+    code: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    sandbox_id: Option<&'a str>,
+    setting: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<String>,
+    field: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expected: Option<&'a str>,
+}
+
+impl Body<'_> {
+    fn to_json(&self) -> String {
+        // Texts serialize.
+        serde_json::to_string(self).unwrap_or_default()
+    }
 }
 
 impl ApiError {
@@ -132,8 +140,9 @@ impl ApiError {
             Self::Misconfigured(_) => Refusal::Misconfigured.into(),
             Self::ReportsMisconfigured(error) => {
                 let (text, code) = (Refusal::Misconfigured.error(), Refusal::Misconfigured.code());
-                let body = json!({ "error": text, "code": code, "setting": error.name });
-                ErrorResponse { body: body.to_string(), ..Refusal::Misconfigured.into() }
+                let setting = Some(error.name);
+                let body = Body { error: text, code, setting, ..Body::default() };
+                ErrorResponse { body: body.to_json(), ..Refusal::Misconfigured.into() }
             }
             Self::WriteFailed(_) => Refusal::WriteFailed.into(),
             Self::MissingToken => ErrorResponse::unauthorized("missing_token"),
@@ -153,25 +162,20 @@ impl ApiError {
             }
             Self::InvalidParameter(InvalidParameter { name, expected, .. }) => {
                 let (text, code) = (Refusal::InvalidQuery.error(), Refusal::InvalidQuery.code());
-                let body =
-                    json!({ "error": text, "code": code, "field": name, "expected": expected });
-                ErrorResponse { body: body.to_string(), ..Refusal::InvalidQuery.into() }
+                let (field, expected) = (Some(&**name), Some(&**expected));
+                let body = Body { error: text, code, field, expected, ..Body::default() };
+                ErrorResponse { body: body.to_json(), ..Refusal::InvalidQuery.into() }
             }
             Self::UnknownSandbox => {
                 ErrorResponse::new(404, "Not seen within the window", "unknown_sandbox")
             }
             Self::OtherSandbox => ErrorResponse::new(403, "Forbidden", "other_sandbox"),
             Self::MissingScope => ErrorResponse::new(403, "Forbidden", "missing_scope"),
-            Self::InvalidBody { field: Some(field), expected } => {
-                let (error, code) = ("Invalid body", "invalid_field");
-                let body =
-                    json!({ "error": error, "code": code, "field": field, "expected": expected });
-                ErrorResponse { status: 400, code, header: None, body: body.to_string() }
-            }
-            Self::InvalidBody { field: None, expected } => {
-                let (error, code) = ("Invalid body", "invalid_body");
-                let body = json!({ "error": error, "code": code, "expected": expected });
-                ErrorResponse { status: 400, code, header: None, body: body.to_string() }
+            Self::InvalidBody { field, expected } => {
+                let code = if field.is_some() { "invalid_field" } else { "invalid_body" };
+                let (error, expected) = ("Invalid body", Some(&**expected));
+                let body = Body { error, code, field: *field, expected, ..Body::default() };
+                ErrorResponse { status: 400, code, header: None, body: body.to_json() }
             }
             Self::TooManyAbsences => {
                 ErrorResponse::new(409, "Too many planned absences", "too_many_absences")
@@ -255,16 +259,19 @@ impl ApiError {
 
     /// The line in the log.
     pub(crate) fn line(&self) -> String {
+        self.line_for(None)
+    }
+
+    fn line_for(&self, sandbox_id: Option<&str>) -> String {
         let ErrorResponse { status, code, .. } = self.response();
-        let line = LogLine { status, code, sandbox_id: None, detail: self.detail() };
-        // Numbers and texts serialize.
-        serde_json::to_string(&line).unwrap_or_default()
+        let detail = self.detail();
+        let (status, detail) = (Some(status), detail.as_deref());
+        LogLine { status, code, sandbox_id, detail, ..LogLine::default() }.to_json()
     }
 
     fn into_response_for(self, sandbox_id: Option<&str>) -> worker::Result<Response> {
-        let ErrorResponse { status, code, header, body } = self.response();
-        let line = LogLine { status, code, sandbox_id, detail: self.detail() };
-        let line = serde_json::to_string(&line)?;
+        let line = self.line_for(sandbox_id);
+        let ErrorResponse { status, header, body, .. } = self.response();
         let (name, value) = header.unzip();
         Ok(refuse(status, &body, &line, name, value.as_deref()).into())
     }

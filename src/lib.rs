@@ -8,14 +8,15 @@ mod auth;
 mod bindings;
 mod check_in;
 mod error;
+mod log;
 mod operators;
 mod response;
 mod routing;
 mod watcher;
 
-use kiloclaw_auth::Principal;
+use kiloclaw_auth::{AuthMethod, Principal};
 use kiloclaw_check_in::absence::ABSENCE_PATH;
-use serde_json::json;
+use serde::Serialize;
 use worker::js_sys::Promise;
 use worker::wasm_bindgen::prelude::*;
 use worker::wasm_bindgen_futures::future_to_promise;
@@ -98,19 +99,32 @@ fn routes(principal: Option<Principal>) -> Routes {
 
 /// `GET /health`: the version and commit that run. Public.
 fn health(call: &Call) -> Result<Response, ApiError> {
+    #[derive(Serialize)]
+    struct Health {
+        status: &'static str,
+        version: &'static str,
+        commit: &'static str,
+    }
+
     call.only_get()?;
-    Ok(response::json(&json!({
-        "status": "ok",
-        "version": env!("CARGO_PKG_VERSION"),
-        "commit": env!("BUILD_COMMIT"),
-    }))?)
+    let (version, commit) = (env!("CARGO_PKG_VERSION"), env!("BUILD_COMMIT"));
+    Ok(response::json(&Health { status: "ok", version, commit })?)
 }
 
 /// `GET /api/whoami`: the principal, what it may see and how it authenticated.
 fn whoami(call: &Call) -> Result<Response, ApiError> {
+    #[derive(Serialize)]
+    struct Whoami<'a> {
+        sub: Option<&'a str>,
+        #[serde(rename = "sandboxId")]
+        sandbox_id: Option<&'a str>,
+        via: AuthMethod,
+    }
+
     call.only_get()?;
     let Principal { sub, sandbox, method, .. } = call.principal()?;
-    Ok(response::json(&json!({ "sub": sub, "sandboxId": sandbox, "via": method }))?)
+    let (sub, sandbox_id) = (sub.as_deref(), sandbox.as_deref());
+    Ok(response::json(&Whoami { sub, sandbox_id, via: *method })?)
 }
 
 #[cfg(feature = "panic-route")]

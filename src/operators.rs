@@ -9,7 +9,6 @@ use kiloclaw_fleet::{
     FleetReport, HistoryReport, IncidentsReport, Parameters, Progress, QueryScope, Report,
     SandboxReport, SandboxesReport, Time,
 };
-use serde_json::json;
 use worker::js_sys::{self, Promise};
 use worker::wasm_bindgen::prelude::*;
 use worker::wasm_bindgen_futures::JsFuture;
@@ -17,6 +16,7 @@ use worker::{Date, Response, console_warn};
 
 use crate::analytics::{Analytics, NO_ROWS, QueryError};
 use crate::error::ApiError;
+use crate::log;
 use crate::response;
 use crate::routing::{Call, Pending};
 
@@ -242,7 +242,7 @@ async fn run(analytics: &Analytics, report: &mut dyn Report) -> Result<Option<St
         if !has_dataset {
             // A report is a JSON object with at least one field.
             body.insert_str(1, NO_CHECK_INS_YET);
-            console_warn!("{}", json!({ "code": "no_check_ins_yet", "detail": NO_DATASET }));
+            console_warn!("{}", log::event("no_check_ins_yet", NO_DATASET));
         }
         body
     }))

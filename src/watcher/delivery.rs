@@ -4,7 +4,6 @@ use kiloclaw_fleet::Time;
 use kiloclaw_watch::{
     Attempt, Channel, Delivery, TIMEOUT_MS, Target, after_attempt, before_attempt, schema,
 };
-use serde_json::json;
 use worker::js_sys::{Array, Math};
 use worker::wasm_bindgen::prelude::*;
 use worker::{console_error, console_warn};
@@ -12,6 +11,7 @@ use worker::{console_error, console_warn};
 use super::object::{Failure, Object, at, now, statement, write_changes};
 use crate::analytics;
 use crate::error::ApiError;
+use crate::log::{event, message_event};
 
 /// Timeout of a ping, in milliseconds.
 const PING_TIMEOUT_MS: u32 = 10_000;
@@ -159,7 +159,7 @@ fn give_up(object: &Object, channel: &str, id: &str, why: &str) -> Result<(), Ap
 
 /// Logs what happened to a message. Neither URLs nor bodies are logged.
 pub(super) fn log(code: &str, channel: &str, id: &str, detail: &str) {
-    console_error!("{}", json!({ "code": code, "channel": channel, "id": id, "detail": detail }));
+    console_error!("{}", message_event(code, channel, id, detail));
 }
 
 /// The parts of a request to the dead-man URL, if there is one and the last tick was good.
@@ -185,7 +185,7 @@ pub(super) fn pinged(object: &Object, answer: &JsValue) -> JsValue {
     };
     if note(object, None, failure.as_deref()) {
         let detail = failure.as_deref().unwrap_or("works again");
-        console_warn!("{}", json!({ "code": "heartbeat", "detail": detail }));
+        console_warn!("{}", event("heartbeat", detail));
     }
     JsValue::UNDEFINED
 }

@@ -6,7 +6,6 @@ use std::iter;
 use kiloclaw_fleet::Time;
 use kiloclaw_watch::{Channel, State, StateChange, Target, Tick, schema};
 use serde::Serialize;
-use serde_json::json;
 use worker::js_sys::{Array, Reflect};
 use worker::wasm_bindgen::prelude::*;
 use worker::{Date, Env, console_error, console_warn};
@@ -14,6 +13,7 @@ use worker::{Date, Env, console_error, console_warn};
 use crate::analytics::Analytics;
 use crate::bindings::{ConfigError, WatcherConfig};
 use crate::error::{ApiError, message};
+use crate::log::event;
 
 #[wasm_bindgen(module = "/src/watcher.js")]
 extern "C" {
@@ -62,10 +62,10 @@ impl Object {
             panics: Cell::default(),
         };
         for error in &object.config.errors {
-            console_warn!("{}", json!({ "code": "watcher_setting", "detail": error.to_string() }));
+            console_warn!("{}", event("watcher_setting", &error.to_string()));
         }
         if let Some(reason) = object.off() {
-            console_warn!("{}", json!({ "code": "watcher_off", "detail": reason.to_string() }));
+            console_warn!("{}", event("watcher_off", &reason.to_string()));
         }
         object
     }
@@ -124,7 +124,7 @@ impl Object {
             return Err(error);
         }
         for key in unreadable {
-            console_error!("{}", json!({ "code": "watcher_state_unreadable", "sandboxId": key }));
+            console_error!("{}", event("watcher_state_unreadable", &key));
         }
         Ok(state)
     }

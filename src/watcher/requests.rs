@@ -34,34 +34,56 @@ const MAX_LIMIT: usize = 1_000;
 /// Rows of the log that a page looks at: scanning all 2,000,000 for a rare kind would take a second.
 const SPAN: u32 = 20_000;
 
+/// A column's time in RFC 3339.
+macro_rules! time {
+    ($column:literal) => {
+        concat!("strftime('%Y-%m-%dT%H:%M:%SZ', ", $column, ", 'unixepoch')")
+    };
+}
+
 /// A page of the log as JSON: after `?1`, before the id `?2` if that is not null, of the kind `?3` likewise, of the
-/// sandbox `?4` if `{filter}` asks for it; at most `?5` rows of the `?6` newest ones.
-const PAGE: &str = "WITH bounds AS (SELECT coalesce(?2, (SELECT max(id) FROM transitions) + 1) AS top), \
-     page AS (SELECT transitions.* FROM transitions, bounds WHERE id < top AND id >= top - ?6 AND at >= ?1 \
-       AND (?3 IS NULL OR kind = ?3) {filter} ORDER BY id DESC LIMIT ?5) \
-     SELECT json_object('alerts', json_group_array(json_object('id', id, 'at', {at}, 'kind', kind, 'event', event, \
-       'scope', CASE WHEN kind = 'degraded' THEN 'watcher' WHEN kind <> 'quiet' THEN 'sandbox' \
-         WHEN subject = '*' THEN 'fleet' ELSE 'region' END, \
-       'sandboxId', iif(kind IN ('quiet', 'degraded'), NULL, subject), \
-       'region', iif(kind = 'quiet', iif(subject = '*', NULL, substr(subject, 2)), nullif(region, '')), \
-       'since', {since}, 'until', {until}, 'reason', reason, \
-       'sent', json(iif(sent, 'true', 'false'))) ORDER BY id DESC), \
-     'next', '' || CASE WHEN count(*) = ?5 THEN min(id) \
-       WHEN (SELECT at FROM transitions, bounds WHERE id < top - ?6 ORDER BY id DESC LIMIT 1) >= ?1 \
-       THEN (SELECT CAST(top - ?6 AS INTEGER) FROM bounds) END) FROM page";
+/// sandbox `?4` if the condition asks for it; at most `?5` rows of the `?6` newest ones.
+macro_rules! page {
+    ($condition:literal) => {
+        concat!(
+            "WITH bounds AS (SELECT coalesce(?2, (SELECT max(id) FROM transitions) + 1) AS top), \
+             page AS (SELECT transitions.* FROM transitions, bounds WHERE id < top AND id >= top - ?6 AND at >= ?1 \
+             AND (?3 IS NULL OR kind = ?3) ",
+            $condition,
+            " ORDER BY id DESC LIMIT ?5) \
+             SELECT json_object('alerts', json_group_array(json_object('id', id, 'at', ",
+            time!("at"),
+            ", 'kind', kind, 'event', event, \
+             'scope', CASE WHEN kind = 'degraded' THEN 'watcher' WHEN kind <> 'quiet' THEN 'sandbox' \
+             WHEN subject = '*' THEN 'fleet' ELSE 'region' END, \
+             'sandboxId', iif(kind IN ('quiet', 'degraded'), NULL, subject), \
+             'region', iif(kind = 'quiet', iif(subject = '*', NULL, substr(subject, 2)), nullif(region, '')), \
+             'since', ",
+            time!("since"),
+            ", 'until', ",
+            time!("until"),
+            ", 'reason', reason, 'sent', json(iif(sent, 'true', 'false'))) ORDER BY id DESC), \
+             'next', '' || CASE WHEN count(*) = ?5 THEN min(id) \
+             WHEN (SELECT at FROM transitions, bounds WHERE id < top - ?6 ORDER BY id DESC LIMIT 1) >= ?1 \
+             THEN (SELECT CAST(top - ?6 AS INTEGER) FROM bounds) END) FROM page"
+        )
+    };
+}
+
+const PAGE: &str = page!("");
+
+/// An index has one sandbox's rows together.
+const PAGE_OF_SANDBOX: &str = page!("AND subject = ?4 AND kind NOT IN ('quiet', 'degraded')");
 
 /// Undelivered messages as JSON, the newest first.
-const UNDELIVERED: &str = "SELECT json_group_array(json_object('id', id, 'channel', channel, 'type', type, \
-       'createdAt', {created_at}, 'attempts', attempts, 'nextAt', {next_at}, 'failure', nullif(failure, ''))) \
-     FROM (SELECT * FROM outbox ORDER BY created_at DESC, id LIMIT 50)";
-
-/// Replaces `{column}` by its time in RFC 3339.
-fn with_times(sql: &str, columns: &[&str]) -> String {
-    columns.iter().fold(sql.to_owned(), |sql, column| {
-        let time = format!("strftime('%Y-%m-%dT%H:%M:%SZ', {column}, 'unixepoch')");
-        sql.replace(&format!("{{{column}}}"), &time)
-    })
-}
+const UNDELIVERED: &str = concat!(
+    "SELECT json_group_array(json_object('id', id, 'channel', channel, 'type', type, 'createdAt', ",
+    time!("created_at"),
+    ", 'attempts', attempts, 'nextAt', ",
+    time!("next_at"),
+    ", 'failure', nullif(failure, ''))) \
+     FROM (SELECT * FROM outbox ORDER BY created_at DESC, id LIMIT 50)"
+);
 
 /// Answers a request, before which the alarm is set if it is lost:
 ///
@@ -142,14 +164,10 @@ fn alerts(object: &Object, request: &Parts) -> Result<Response, ApiError> {
     let sandbox = sandbox(&parameters, request)?;
     let limit = parameters.integer("limit", DEFAULT_LIMIT, MAX_LIMIT)?;
     // 3.
-    let (filter, span) = match sandbox {
-        // An index has one sandbox's rows together.
-        Some(_) => ("AND subject = ?4 AND kind NOT IN ('quiet', 'degraded')", u32::MAX),
-        None => ("", SPAN),
-    };
+    let (sql, span) = if sandbox.is_some() { (PAGE_OF_SANDBOX, u32::MAX) } else { (PAGE, SPAN) };
     let text = |text: Option<&str>| text.map_or(JsValue::NULL, JsValue::from);
     let page = statement(
-        &with_times(PAGE, &["at", "since", "until"]).replace("{filter}", filter),
+        sql,
         [
             at(after),
             before.map_or(JsValue::NULL, at),
@@ -175,8 +193,11 @@ fn report_availability(object: &Object, request: &Parts) -> Result<Response, Api
         as_of: Time,
         from: Time,
         sandbox_id: Option<&'a str>,
-        #[serde(flatten)]
-        availability: Availability,
+        sandboxes: u64,
+        reporting_seconds: u64,
+        silent_seconds: u64,
+        absent_seconds: u64,
+        share: Option<f64>,
     }
 
     // 1.
@@ -197,9 +218,19 @@ fn report_availability(object: &Object, request: &Parts) -> Result<Response, Api
     let sums = object.run(vec![sums])?;
     let (sums, _) = sums.as_chunks::<2>();
     let closed = sums.iter().filter_map(|[kind, sum]| Some((Kind::of(kind)?, sum.parse().ok()?)));
-    let availability =
-        object.with_state(|state| availability(state, from, as_of, sandbox_id, closed))?;
-    Ok(response::json(&Report { as_of, from, sandbox_id, availability })?)
+    let found = object.with_state(|state| availability(state, from, as_of, sandbox_id, closed))?;
+    let Availability { sandboxes, reporting_seconds, silent_seconds, absent_seconds, share } =
+        found;
+    Ok(response::json(&Report {
+        as_of,
+        from,
+        sandbox_id,
+        sandboxes,
+        reporting_seconds,
+        silent_seconds,
+        absent_seconds,
+        share,
+    })?)
 }
 
 fn kinds() -> String {
@@ -397,8 +428,7 @@ fn watcher(object: &Object, request: &Parts) -> Result<Response, ApiError> {
     let counts = "SELECT channel, count(*) FROM outbox GROUP BY channel";
     let counts = object.run(vec![statement(counts, [])])?;
     let (counts, _) = counts.as_chunks::<2>();
-    let undelivered = with_times(UNDELIVERED, &["created_at", "next_at"]);
-    let undelivered = object.run(vec![statement(&undelivered, [])])?.concat();
+    let undelivered = object.run(vec![statement(UNDELIVERED, [])])?.concat();
     let off = object.off();
     let failures = object.failures.borrow();
     let failure = |place: usize| failures.get(place).cloned().flatten();

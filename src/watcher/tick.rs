@@ -5,7 +5,6 @@ use kiloclaw_watch::{
     Channel, KEEP_TRANSITIONS, Next, Observation, OutboxRow, Outcome, Target, Tick, decide, schema,
     transition_rows,
 };
-use serde_json::json;
 use worker::console_error;
 use worker::js_sys::Array;
 use worker::wasm_bindgen::prelude::*;
@@ -15,6 +14,7 @@ use super::object::{Object, Round, at, now, statement, write_changes};
 use crate::analytics::QueryError;
 use crate::bindings::WatcherConfig as Config;
 use crate::error::{ApiError, message};
+use crate::log::event;
 
 #[wasm_bindgen(module = "/src/watcher.js")]
 extern "C" {
@@ -75,7 +75,7 @@ pub(super) fn read(object: &Object, outcome: JsValue) -> Result<JsValue, ApiErro
 }
 
 fn failed(why: &str) -> Observation {
-    console_error!("{}", json!({ "code": "watcher_not_answered", "detail": why }));
+    console_error!("{}", event("watcher_not_answered", why));
     Observation::failed(why)
 }
 

@@ -3,8 +3,6 @@
 //! A first query sums up each sandbox in one row; a second one reads the machines of possible clones.
 //! Very many machines of one sandbox, from an attack or a broken deployment, are an incident by themselves.
 
-use std::collections::BTreeMap;
-
 use crate::incident::{Incident, Severity};
 use crate::parameters::DAY;
 use crate::rows::{self, UnexpectedAnswer, row};
@@ -140,21 +138,27 @@ impl Candidates {
         let severity = |until| {
             if until >= heard_since { Severity::Critical } else { Severity::Info }
         };
-        let mut by_sandbox = BTreeMap::<String, Vec<Row>>::new();
+        let mut rows = Vec::new();
         for answer in answers {
-            for row in rows::read::<Row>(answer)? {
-                by_sandbox.entry(row.sandbox_id.clone()).or_default().push(row);
-            }
+            rows.extend(rows::read::<Row>(answer)?);
         }
-        let mut found: Vec<_> = by_sandbox
-            .into_iter()
-            .filter_map(|(sandbox_id, rows)| {
-                let Overlap { since, until, machine_ids } = overlap(rows)?;
-                let machines = machine_ids.len() as u64;
-                let severity = severity(until);
-                Some(Incident::Clone { severity, sandbox_id, since, until, machines, machine_ids })
-            })
-            .collect();
+        let rows = rows::sorted(rows, |row| {
+            let times = [row.first_seen.0, u64::MAX - row.last_seen.0];
+            ([0; 3], row.sandbox_id.clone(), times)
+        });
+        let mut found = Vec::new();
+        for rows in rows.chunk_by(|a, b| a.sandbox_id == b.sandbox_id) {
+            let (Some(row), Some(overlap)) = (rows.first(), overlap(rows)) else { continue };
+            let Overlap { since, until, machine_ids } = overlap;
+            found.push(Incident::Clone {
+                severity: severity(until),
+                sandbox_id: row.sandbox_id.clone(),
+                since,
+                until,
+                machines: machine_ids.len() as u64,
+                machine_ids,
+            });
+        }
         found.extend(self.crowded.into_iter().map(|sum| Incident::Clone {
             severity: if sum.current > 1 { Severity::Critical } else { Severity::Info },
             sandbox_id: sum.sandbox_id,
@@ -176,15 +180,13 @@ struct Overlap {
     machine_ids: Vec<Option<String>>,
 }
 
-/// Finds the machines of a sandbox whose check-ins overlap in time with another machine's. O(n log n).
-fn overlap(rows: Vec<Row>) -> Option<Overlap> {
-    let rows = rows::sorted(rows, |row| {
-        ([row.first_seen.0, u64::MAX - row.last_seen.0, 0], String::new())
-    });
+/// Finds the machines of a sandbox whose check-ins overlap in time with another machine's. `rows` are sorted by their first
+/// check-ins.
+fn overlap(rows: &[Row]) -> Option<Overlap> {
     let mut found: Option<Overlap> = None;
     // The latest check-in of the machines so far, and the first check-in of the next machine.
     let mut last_seen = Time(0);
-    let mut firsts = rows.iter().map(|row| row.first_seen).collect::<Vec<_>>().into_iter();
+    let mut firsts = rows.iter().map(|row| row.first_seen);
     firsts.next();
     for row in rows {
         let goes_on = firsts.next().is_some_and(|next| next < row.last_seen);
@@ -199,7 +201,7 @@ fn overlap(rows: Vec<Row>) -> Option<Overlap> {
                 overlap.since = overlap.since.min(row.first_seen);
                 overlap.until = overlap.until.max(row.last_seen.min(last_seen));
             }
-            overlap.machine_ids.push(row.machine_id);
+            overlap.machine_ids.push(row.machine_id.clone());
         }
         last_seen = last_seen.max(row.last_seen);
     }

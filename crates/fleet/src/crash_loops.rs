@@ -3,8 +3,6 @@
 //! A first query sums up each sandbox in one row, so that one sandbox's restarts cannot hide others. A second one reads
 //! the check-ins behind the sums, which show how close together the restarts were.
 
-use std::collections::BTreeMap;
-
 use crate::QueryScope;
 use crate::incident::{Incident, Severity};
 use crate::parameters::{DAY, HOUR};
@@ -138,16 +136,19 @@ impl Candidates {
         self,
         answers: &[String],
     ) -> Result<(Vec<Incident>, bool), UnexpectedAnswer> {
-        let mut by_sandbox = BTreeMap::<String, Vec<(Time, f64)>>::new();
+        let mut rows = Vec::new();
         for answer in answers {
-            for Row { sandbox_id, time, restarts } in rows::read(answer)? {
-                by_sandbox.entry(sandbox_id).or_default().push((time, restarts));
-            }
+            rows.extend(rows::read::<Row>(answer)?);
         }
+        let rows = rows::sorted(rows, |row| ([0; 3], row.sandbox_id.clone(), [0; 2]));
+        let by_sandbox: Vec<_> = rows.chunk_by(|a, b| a.sandbox_id == b.sandbox_id).collect();
         let mut cut = self.cut;
         let mut found = Vec::new();
         for sum in self.sums {
-            let rows = by_sandbox.get(&sum.sandbox_id).map_or(&[][..], Vec::as_slice);
+            let id = Some(&*sum.sandbox_id);
+            let index = by_sandbox.partition_point(|rows| id_of(rows) < id);
+            let rows = by_sandbox.get(index).filter(|rows| id_of(rows) == id);
+            let rows = rows.copied().unwrap_or_default();
             let most = most_in_an_hour(rows).max(sum.lately);
             if most < f64::from(CRASH_LOOP) {
                 // It may have been in a crash loop before the last day.
@@ -169,14 +170,19 @@ impl Candidates {
     }
 }
 
+/// The sandbox of rows that have the same one.
+fn id_of<'a>(rows: &&'a [Row]) -> Option<&'a str> {
+    rows.first().map(|row| &*row.sandbox_id)
+}
+
 /// The most restarts within an hour. `rows` are of one sandbox, the latest first.
-fn most_in_an_hour(rows: &[(Time, f64)]) -> f64 {
+fn most_in_an_hour(rows: &[Row]) -> f64 {
     // The hour that ends with each row; `earlier` is the first row before that hour.
     let (mut within, mut most) = (0.0, 0.0_f64);
     let mut earlier = rows.iter().peekable();
-    for (time, restarts) in rows {
-        while let Some((_, more)) = earlier.next_if(|(other, _)| time.since(*other) < HOUR) {
-            within += more;
+    for Row { time, restarts, .. } in rows {
+        while let Some(other) = earlier.next_if(|other| time.since(other.time) < HOUR) {
+            within += other.restarts;
         }
         most = most.max(within);
         within -= restarts;

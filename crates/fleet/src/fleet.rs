@@ -1,7 +1,5 @@
 //! `GET /api/fleet`: the state of the fleet at a glance.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 
 use crate::parameters::{InvalidParameter, Parameters};
@@ -245,18 +243,18 @@ pub struct Facet {
 
 /// Counts by one property; the largest first.
 fn facets(groups: &[Group], by: fn(&Group) -> &Option<String>) -> Vec<Facet> {
-    let mut counts = BTreeMap::<_, (u64, u64)>::new();
-    for group in groups {
-        let (sandboxes, reporting) = counts.entry(by(group)).or_default();
-        *sandboxes += group.sandboxes;
-        *reporting += group.reporting;
-    }
-    let facets: Vec<_> = counts
-        .into_iter()
-        .map(|(value, (sandboxes, reporting))| Facet { value: value.clone(), sandboxes, reporting })
-        .collect();
+    let groups = rows::sorted(groups.iter().collect(), |group| {
+        ([0; 3], by(group).clone().unwrap_or_default(), [0; 2])
+    });
+    let same = groups.chunk_by(|a, b| by(a) == by(b));
+    let facets = same.map(|groups| Facet {
+        value: groups.first().and_then(|group| by(group).clone()),
+        sandboxes: groups.iter().map(|group| group.sandboxes).sum(),
+        reporting: groups.iter().map(|group| group.reporting).sum(),
+    });
+    let facets = facets.collect();
     rows::sorted(facets, |facet| {
         let value = facet.value.clone().unwrap_or_default();
-        ([u64::MAX - facet.sandboxes, 0, 0], value)
+        ([u64::MAX - facet.sandboxes, 0, 0], value, [0; 2])
     })
 }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::rows::SortKey;
 use crate::time::Time;
 
 /// How urgent an incident is.
@@ -76,7 +77,7 @@ pub enum Incident {
 
 impl Incident {
     /// Sort key: severity and kind, extent, time, sandbox.
-    pub(crate) fn rank(&self) -> ([u64; 3], String) {
+    pub(crate) fn rank(&self) -> SortKey {
         let (severity, kind, extent, since, sandbox) = match self {
             Self::NoCheckIns { severity, since } => (severity, 0, 0, since, ""),
             Self::Clone { severity, sandbox_id, since, machines, .. } => {
@@ -89,6 +90,6 @@ impl Incident {
                 (severity, 3, 0, since, &**sandbox_id)
             }
         };
-        ([*severity as u64 * 4 + kind, u64::MAX - extent, since.0], sandbox.to_owned())
+        ([*severity as u64 * 4 + kind, u64::MAX - extent, since.0], sandbox.to_owned(), [0; 2])
     }
 }

@@ -35,7 +35,7 @@ pub use incident::{Incident, Severity};
 pub use incidents::{IncidentTotals, Incidents, IncidentsReport};
 pub use parameters::{InvalidParameter, Parameters};
 pub use patterns::{FoundPatterns, PatternCandidates, Patterns};
-pub use rows::UnexpectedAnswer;
+pub use rows::{SortKey, UnexpectedAnswer, sorted};
 pub use sandbox::{Load, Machine, Sandbox, SandboxAnswer, SandboxReport};
 pub use sandboxes::{Sandboxes, SandboxesReport};
 pub use sql::on_purpose;

@@ -310,9 +310,12 @@ impl Visitor<'_> for Name {
     }
 }
 
-/// Sorts by a key: three numbers, then a text. All sorting goes through one type of keys, as each type that is sorted
-/// compiles to 4 kB of WebAssembly.
-pub(crate) fn sorted<T>(items: Vec<T>, key: impl Fn(&T) -> ([u64; 3], String)) -> Vec<T> {
+/// What rows are sorted by: numbers, then a text, then numbers.
+pub type SortKey = ([u64; 3], String, [u64; 2]);
+
+/// Sorts; equal rows stay in their order. There is one type of keys, as each type that is sorted compiles to 4 kB of
+/// WebAssembly.
+pub fn sorted<T>(items: Vec<T>, key: impl Fn(&T) -> SortKey) -> Vec<T> {
     let mut order: Vec<_> =
         items.iter().enumerate().map(|(index, item)| (key(item), index)).collect();
     order.sort_unstable();

@@ -1,14 +1,12 @@
 //! Which share of the time sandboxes reported.
 
 use kiloclaw_fleet::Time;
-use serde::Serialize;
 
 use crate::state::State;
 use crate::transition::Kind;
 
 /// How long sandboxes reported within a window, in seconds, summed up over them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Availability {
     /// Number of sandboxes: of the fleet, those that checked in during the last hour or do not report.
     pub sandboxes: u64,
@@ -19,19 +17,7 @@ pub struct Availability {
     /// They did not, as planned or on purpose. This is no part of the share.
     pub absent_seconds: u64,
     /// Reporting seconds of reporting and silent ones, 0 to 1; `None` if they were absent all the time.
-    #[serde(serialize_with = "share")]
-    pub share: Option<u64>,
-}
-
-/// The share is kept in millionths, so that it can be compared.
-#[allow(
-    clippy::ref_option,
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde passes fields by reference"
-)]
-#[expect(clippy::cast_precision_loss, reason = "up to a million")]
-fn share<S: serde::Serializer>(share: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
-    share.map(|share| share as f64 / 1e6).serialize(serializer)
+    pub share: Option<f64>,
 }
 
 /// Sums up a window, which ends at `until`, of one sandbox or of all. `closed` are the rows of
@@ -60,9 +46,9 @@ pub fn availability(
     let absent_seconds = absent.min(all);
     let silent_seconds = silent.min(all - absent_seconds);
     let reporting_seconds = all - absent_seconds - silent_seconds;
-    let counted = u128::from(reporting_seconds + silent_seconds);
-    let share = (u128::from(reporting_seconds) * 1_000_000).checked_div(counted);
-    let share = share.and_then(|share| u64::try_from(share).ok());
+    let counted = reporting_seconds + silent_seconds;
+    #[expect(clippy::cast_precision_loss, reason = "digits that nobody reads")]
+    let share = (counted > 0).then(|| reporting_seconds as f64 / counted as f64);
     Availability { sandboxes, reporting_seconds, silent_seconds, absent_seconds, share }
 }
 
@@ -84,12 +70,11 @@ mod tests {
         let one = window(Some("a"), &[(Kind::Silent, 50), (Kind::Absent, 100)]);
         assert_eq!(
             (one.reporting_seconds, one.silent_seconds, one.absent_seconds, one.share),
-            (250, 150, 100, Some(625_000)),
+            (250, 150, 100, Some(0.625)),
         );
         assert_eq!(window(Some("b"), &[]).share, None);
         let all = window(None, &[]);
         assert_eq!((all.sandboxes, all.silent_seconds, all.absent_seconds), (4, 100, 500));
-        assert!(serde_json::to_string(&one).unwrap().ends_with(r#""share":0.625}"#));
         // Overlaps that should not be cannot make a negative time.
         assert_eq!(window(Some("a"), &[(Kind::Absent, 9_999)]).reporting_seconds, 0);
     }

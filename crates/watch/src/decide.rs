@@ -1,7 +1,7 @@
 //! From what Analytics Engine shows and what was known to what changed.
 
 use kiloclaw_fleet::presence::{Region, Sighting};
-use kiloclaw_fleet::{FoundPatterns, Incident, Severity, Time};
+use kiloclaw_fleet::{FoundPatterns, Incident, Severity, Time, sorted};
 
 use crate::delivery::{Channel, OutboxRow};
 use crate::message::{Entry, MAX_NAMED, MessageType, Messages, OutageNotice};
@@ -301,8 +301,8 @@ impl Decision<'_> {
             Some(at) if at == self.now => self.messages.withdraw(kind, id),
             Some(at) => {
                 self.mark_sent();
-                let entry = Entry::new(id, since, region, reason).until(until);
-                self.messages.closed(kind, at, entry);
+                let entry = Entry::new(kind, id, since, region, reason).until(until);
+                self.messages.closed(at, entry);
             }
             None => {}
         }
@@ -506,9 +506,7 @@ impl Decision<'_> {
             }
             row.announced = Some(self.now);
             row.is_changed = true;
-            if let Some(kind) = row.status.kind() {
-                self.messages.opened(kind, Entry::of(id, row));
-            }
+            self.messages.opened(Entry::of(id, row));
             if let Some(transition) = transition.and_then(|index| self.transitions.get_mut(index)) {
                 transition.sent = true;
             }
@@ -548,9 +546,10 @@ impl Decision<'_> {
         let excess = self.state.sandboxes.len().saturating_sub(crate::state::MAX_SANDBOXES);
         if excess > 0 {
             let rows = self.state.sandboxes.values().filter(out);
-            let mut times: Vec<_> = rows.map(|row| row.last_seen.0).collect();
-            times.sort_unstable();
-            oldest = oldest.max(Time(times.get(excess - 1).copied().unwrap_or_default()));
+            let times = sorted(rows.map(|row| row.last_seen).collect(), |time| {
+                ([time.0, 0, 0], String::new(), [0; 2])
+            });
+            oldest = oldest.max(times.get(excess - 1).copied().unwrap_or_default());
         }
         let rows = self.state.sandboxes.iter().filter(|(_, row)| out(row));
         let forgotten: Vec<_> =
@@ -630,7 +629,7 @@ impl Decision<'_> {
         *incident = Some(OpenIncident { since, announced: self.now });
         let region = row.region.clone();
         let reason = shorten(reason);
-        self.messages.opened(kind, Entry::new(id, since, region.clone(), &reason));
+        self.messages.opened(Entry::new(kind, id, since, region.clone(), &reason));
         self.sandbox_transition(id, kind, Event::Opened, since, None, region, reason);
         self.mark_sent();
     }
@@ -640,8 +639,8 @@ impl Decision<'_> {
         let Some(incident) = row.incident(kind).and_then(Option::take) else { return };
         let OpenIncident { since, announced } = incident;
         let region = row.region.clone();
-        let entry = Entry::new(id, since, region.clone(), "").until(self.now);
-        self.messages.closed(kind, announced, entry);
+        let entry = Entry::new(kind, id, since, region.clone(), "").until(self.now);
+        self.messages.closed(announced, entry);
         self.sandbox_transition(
             id,
             kind,

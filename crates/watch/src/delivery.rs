@@ -207,11 +207,17 @@ impl Target {
         if !is_safe_url(url) {
             return Err(TargetError { name: "ALERT_WEBHOOK_URL", expected: URL });
         }
-        let keys: Option<Vec<_>> = secret.split(',').map(|text| webhook_key(text.trim())).collect();
-        let keys = keys.filter(|keys| keys.len() <= 2).ok_or(TargetError {
+        let unusable = TargetError {
             name: "ALERT_WEBHOOK_SECRET",
             expected: "whsec_ and 24 to 64 bytes in base64, or two such secrets and a comma between them",
-        })?;
+        };
+        let mut keys = Vec::new();
+        for text in secret.split(',') {
+            keys.push(webhook_key(text.trim()).ok_or(unusable)?);
+        }
+        if keys.len() > 2 {
+            return Err(unusable);
+        }
         Ok(Self { channel: Channel::Webhook, url: url.to_owned(), keys })
     }
 
@@ -264,11 +270,14 @@ impl Target {
         let mut body = body.to_owned();
         match self.channel {
             Channel::Webhook => {
-                let signatures: Vec<_> =
-                    self.keys.iter().map(|key| sign(key, id, now, &body)).collect();
+                let mut signatures = String::new();
+                for key in &self.keys {
+                    signatures += if signatures.is_empty() { "" } else { " " };
+                    signatures += &sign(key, id, now, &body);
+                }
                 headers.push(("webhook-id", id.to_owned()));
                 headers.push(("webhook-timestamp", now.0.to_string()));
-                headers.push(("webhook-signature", signatures.join(" ")));
+                headers.push(("webhook-signature", signatures));
             }
             Channel::Slack => {}
             Channel::PagerDuty => {

@@ -4,6 +4,7 @@
 mod availability;
 mod decide;
 mod delivery;
+mod json;
 mod message;
 pub mod schema;
 mod settings;

@@ -1,11 +1,11 @@
 //! What channels are sent, and in which words.
 
 use kiloclaw_fleet::Time;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
 use crate::delivery::{Channel, OutboxRow};
 use crate::settings::Settings;
-use crate::state::{Outage, Sandbox, Verdict, announced_kind, announcement};
+use crate::state::{Outage, Sandbox, Verdict, announced_kind, announcement, in_order};
 use crate::transition::Kind;
 
 /// Maximum number of sandboxes that a message names. With 3.2 kB each (id, region and reason in JSON, of control
@@ -67,9 +67,9 @@ impl MessageType {
     }
 
     /// What happened to these sandboxes.
-    fn headline(self, entries: &[&(Kind, Entry)]) -> String {
+    fn headline(self, entries: &[&Entry]) -> String {
         let (subject, is, s) = match entries {
-            [(_, entry)] => (format!("Sandbox {}", entry.sandbox_id), "is", "s"),
+            [entry] => (format!("Sandbox {}", entry.sandbox_id), "is", "s"),
             _ => (format!("{} sandboxes", entries.len()), "are", ""),
         };
         match self {
@@ -90,7 +90,8 @@ impl MessageType {
 /// A sandbox in a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
-    pub(crate) sandbox_id: String,
+    kind: Kind,
+    sandbox_id: String,
     since: Time,
     until: Option<Time>,
     region: String,
@@ -98,13 +99,15 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    pub(crate) fn new(id: &str, since: Time, region: String, reason: &str) -> Self {
-        Self { sandbox_id: id.to_owned(), since, until: None, region, reason: reason.to_owned() }
+    pub(crate) fn new(kind: Kind, id: &str, since: Time, region: String, reason: &str) -> Self {
+        let (sandbox_id, reason) = (id.to_owned(), reason.to_owned());
+        Self { kind, sandbox_id, since, until: None, region, reason }
     }
 
     /// The entry of a status that is open.
     pub(crate) fn of(id: &str, row: &Sandbox) -> Self {
-        Self::new(id, row.since, row.region.clone(), &row.reason)
+        let kind = row.status.kind().unwrap_or(Kind::Silent);
+        Self::new(kind, id, row.since, row.region.clone(), &row.reason)
     }
 
     pub(crate) const fn until(mut self, until: Time) -> Self {
@@ -112,25 +115,21 @@ impl Entry {
         self
     }
 
-    fn json(&self, kind: Kind) -> Value {
-        let mut entry = Map::new();
-        entry.insert("sandboxId".into(), self.sandbox_id.clone().into());
-        entry.insert("kind".into(), kind.name().into());
-        entry.insert("since".into(), self.since.to_string().into());
-        if let Some(until) = self.until {
-            entry.insert("until".into(), until.to_string().into());
+    fn json(&self) -> Named {
+        let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        Named {
+            sandbox_id: self.sandbox_id.clone(),
+            kind: self.kind,
+            since: self.since,
+            until: self.until,
+            region: text(&self.region),
+            reason: text(&self.reason),
         }
-        for (name, text) in [("region", &self.region), ("reason", &self.reason)] {
-            if !text.is_empty() {
-                entry.insert(name.into(), text.clone().into());
-            }
-        }
-        Value::Object(entry)
     }
 
     /// One line of a text.
-    fn line(&self, kind: Kind) -> String {
-        let (id, since) = (code(&self.sandbox_id), self.since);
+    fn line(&self) -> String {
+        let (id, since, kind) = (code(&self.sandbox_id), self.since, self.kind);
         let mut line = match (self.until, kind) {
             (Some(until), _) => format!("{id}: {} from {since} to {until}", kind.phrase()),
             (None, Kind::Silent) => format!("{id}: last check-in {since}"),
@@ -165,19 +164,14 @@ impl OutageNotice {
         self.outage.scope.strip_prefix('=')
     }
 
-    fn json(&self) -> Value {
-        let mut scope = Map::new();
-        if let Some(region) = self.region() {
-            scope.insert("region".into(), region.into());
+    fn json(&self) -> Scope {
+        Scope {
+            region: self.region().map(str::to_owned),
+            since: self.outage.since,
+            silent: self.silent,
+            sandboxes: self.sandboxes,
+            reason: self.is_open.then(|| self.outage.verdict.why(self.silent, self.sandboxes)),
         }
-        scope.insert("since".into(), self.outage.since.to_string().into());
-        scope.insert("silent".into(), self.silent.into());
-        scope.insert("sandboxes".into(), self.sandboxes.into());
-        if self.is_open {
-            let reason = self.outage.verdict.why(self.silent, self.sandboxes);
-            scope.insert("reason".into(), reason.into());
-        }
-        Value::Object(scope)
     }
 
     fn line(&self) -> String {
@@ -194,8 +188,8 @@ impl OutageNotice {
 /// What a tick has to say.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Messages {
-    opened: Vec<(Kind, Entry)>,
-    closed: Vec<(Kind, Entry)>,
+    opened: Vec<Entry>,
+    closed: Vec<Entry>,
     /// The announcements of which a sandbox closed.
     resolved: Vec<u64>,
     pub(crate) outages: Vec<OutageNotice>,
@@ -205,18 +199,18 @@ pub(crate) struct Messages {
 }
 
 impl Messages {
-    pub(crate) fn opened(&mut self, kind: Kind, entry: Entry) {
-        self.opened.push((kind, entry));
+    pub(crate) fn opened(&mut self, entry: Entry) {
+        self.opened.push(entry);
     }
 
-    pub(crate) fn closed(&mut self, kind: Kind, announced: Time, entry: Entry) {
-        self.closed.push((kind, entry));
-        self.resolved.push(announcement(kind, announced));
+    pub(crate) fn closed(&mut self, announced: Time, entry: Entry) {
+        self.resolved.push(announcement(entry.kind, announced));
+        self.closed.push(entry);
     }
 
     /// Takes back what was opened in the same tick.
     pub(crate) fn withdraw(&mut self, kind: Kind, id: &str) {
-        self.opened.retain(|(other, entry)| *other != kind || entry.sandbox_id != id);
+        self.opened.retain(|entry| entry.kind != kind || entry.sandbox_id != id);
     }
 
     pub(crate) fn watcher(&mut self, message_type: MessageType, since: Time, reason: &str) {
@@ -227,7 +221,7 @@ impl Messages {
     ///
     /// `announced` are the announcements that still have an open sandbox, in order.
     pub(crate) fn outbox(
-        mut self,
+        self,
         settings: &Settings,
         channels: &[Channel],
         now: Time,
@@ -243,18 +237,16 @@ impl Messages {
             messages.push(watcher_message(*message_type, *since, reason, now));
         }
         for kind in Kind::ALL {
-            let entries: Vec<_> = self.opened.iter().filter(|(other, _)| *other == kind).collect();
+            let entries: Vec<_> = self.opened.iter().filter(|entry| entry.kind == kind).collect();
             let message_type = MessageType::of(kind);
             messages.extend(sandbox_message(message_type, &entries, now, self.nobody_checks_in));
         }
         let closed: Vec<_> = self.closed.iter().collect();
         let recovered = sandbox_message(MessageType::SandboxRecovered, &closed, now, None);
         if let Some(mut message) = recovered {
-            self.resolved.sort_unstable();
-            self.resolved.dedup();
-            let is_over = |resolved: &&u64| announced.binary_search(resolved).is_err();
-            let resolved = self.resolved.iter().filter(is_over).take(MAX_RESOLVED);
-            let resolved = resolved.filter_map(|resolved| announced_kind(*resolved));
+            let mut resolved = in_order(self.resolved);
+            resolved.retain(|resolved| announced.binary_search(resolved).is_err());
+            let resolved = resolved.into_iter().take(MAX_RESOLVED).filter_map(announced_kind);
             message.pages = resolved.map(|(kind, at)| Page::resolve(kind.name(), at)).collect();
             messages.push(message);
         }
@@ -279,13 +271,59 @@ impl Page {
     }
 }
 
+/// The part of a message that depends on its type, as receivers see it.
+#[derive(Clone, Debug, Default, Serialize)]
+struct Data {
+    summary: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verdict: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    scopes: Vec<Scope>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    sandboxes: Vec<Named>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+}
+
+/// A sandbox as receivers see it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Named {
+    sandbox_id: String,
+    kind: Kind,
+    since: Time,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    region: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+/// A quiet region, or the fleet, as receivers see it.
+#[derive(Clone, Debug, Serialize)]
+struct Scope {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    region: Option<String>,
+    since: Time,
+    silent: u64,
+    sandboxes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
 /// A message before it has the form of a channel.
 #[derive(Clone, Debug)]
 struct Message {
     of_type: MessageType,
-    headline: String,
     lines: Vec<String>,
-    data: Map<String, Value>,
+    data: Data,
     severity: &'static str,
     pages: Vec<Page>,
 }
@@ -296,7 +334,7 @@ impl Message {
         for channel in channels {
             let bodies = match channel {
                 Channel::Webhook => vec![self.webhook(settings, now)],
-                Channel::Slack => vec![json!({ "text": self.text(settings) })],
+                Channel::Slack => vec![to_json(&Slack { text: self.text(settings) })],
                 Channel::PagerDuty => {
                     self.pages.iter().map(|page| self.pagerduty(page, settings, now)).collect()
                 }
@@ -310,7 +348,7 @@ impl Message {
                     created_at: now,
                     attempts: 0,
                     next_at: now,
-                    body: body.to_string(),
+                    body,
                     failure: String::new(),
                 });
             }
@@ -318,17 +356,14 @@ impl Message {
         rows
     }
 
-    fn webhook(&self, settings: &Settings, now: Time) -> Value {
+    fn webhook(&self, settings: &Settings, now: Time) -> String {
         let mut data = self.data.clone();
-        data.insert("summary".into(), self.headline.clone().into());
-        if !settings.page_url.is_empty() {
-            data.insert("url".into(), settings.page_url.clone().into());
-        }
-        json!({ "type": self.of_type.name(), "timestamp": now.to_string(), "data": data })
+        data.url = Some(settings.page_url.clone()).filter(|url| !url.is_empty());
+        to_json(&Webhook { of_type: self.of_type.name(), timestamp: now, data })
     }
 
     fn text(&self, settings: &Settings) -> String {
-        let mut text = plain(&self.headline);
+        let mut text = plain(&self.data.summary);
         for line in &self.lines {
             text += "\n• ";
             text += line;
@@ -340,39 +375,80 @@ impl Message {
         text
     }
 
-    fn pagerduty(&self, page: &Page, settings: &Settings, now: Time) -> Value {
-        let mut event = json!({ "event_action": page.action, "dedup_key": page.key });
-        if page.action == "trigger"
-            && let Some(event) = event.as_object_mut()
-        {
-            let payload = json!({
-                "summary": self.headline,
-                "source": "kiloclaw-telemetry",
-                "severity": self.severity,
-                "timestamp": now.to_string(),
-                "custom_details": self.data,
-            });
-            event.insert("payload".into(), payload);
-            if !settings.page_url.is_empty() {
-                let link = json!([{ "href": settings.page_url, "text": "Fleet" }]);
-                event.insert("links".into(), link);
-            }
-        }
-        event
+    fn pagerduty(&self, page: &Page, settings: &Settings, now: Time) -> String {
+        let payload = (page.action == "trigger").then(|| Payload {
+            summary: &self.data.summary,
+            source: "kiloclaw-telemetry",
+            severity: self.severity,
+            timestamp: now,
+            custom_details: &self.data,
+        });
+        let link = Link { href: &settings.page_url, text: "Fleet" };
+        let has_link = payload.is_some() && !settings.page_url.is_empty();
+        let links = has_link.then_some([link]);
+        to_json(&PagerDuty { event_action: page.action, dedup_key: &page.key, payload, links })
     }
+}
+
+/// The body of a webhook.
+#[derive(Serialize)]
+struct Webhook {
+    #[serde(rename = "type")]
+    of_type: &'static str,
+    timestamp: Time,
+    data: Data,
+}
+
+/// The body of a Slack-compatible webhook.
+#[derive(Serialize)]
+struct Slack {
+    text: String,
+}
+
+/// An event of `PagerDuty`'s Events API v2. Delivery adds the routing key.
+#[derive(Serialize)]
+struct PagerDuty<'a> {
+    event_action: &'static str,
+    dedup_key: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<Payload<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    links: Option<[Link<'a>; 1]>,
+}
+
+#[derive(Serialize)]
+struct Payload<'a> {
+    summary: &'a str,
+    source: &'static str,
+    severity: &'static str,
+    timestamp: Time,
+    custom_details: &'a Data,
+}
+
+#[derive(Serialize)]
+struct Link<'a> {
+    href: &'a str,
+    text: &'static str,
+}
+
+fn to_json(body: &impl Serialize) -> String {
+    // Numbers and texts serialize.
+    serde_json::to_string(body).unwrap_or_default()
 }
 
 fn sandbox_message(
     message_type: MessageType,
-    entries: &[&(Kind, Entry)],
+    entries: &[&Entry],
     now: Time,
     nobody_checks_in: Option<bool>,
 ) -> Option<Message> {
-    let (first_kind, _) = entries.first()?;
-    let mut data = Map::new();
-    data.insert("count".into(), entries.len().into());
-    data.insert("sandboxes".into(), named(entries.iter().map(|(kind, entry)| (*kind, entry))));
-    let mut headline = message_type.headline(entries);
+    let first = entries.first()?;
+    let mut data = Data {
+        summary: message_type.headline(entries),
+        count: Some(entries.len() as u64),
+        sandboxes: named(entries),
+        ..Data::default()
+    };
     if message_type == MessageType::SandboxSilent
         && let Some(nobody) = nobody_checks_in
     {
@@ -381,27 +457,27 @@ fn sandbox_message(
         } else {
             ("machine", "others check in: suspect the machine or its network")
         };
-        data.insert("verdict".into(), verdict.into());
-        headline = format!("{headline}; {why}");
+        data.verdict = Some(verdict);
+        data.summary = format!("{}; {why}", data.summary);
     }
-    let lines = listed(entries.len(), entries.iter().map(|(kind, entry)| (*kind, entry)));
+    let lines = listed(entries.len() as u64, entries);
     let severity =
         if message_type == MessageType::SandboxFlapping { "warning" } else { "critical" };
-    let pages = vec![Page::trigger(first_kind.name(), now)];
-    Some(Message { of_type: message_type, headline, lines, data, severity, pages })
+    let pages = vec![Page::trigger(first.kind.name(), now)];
+    Some(Message { of_type: message_type, lines, data, severity, pages })
 }
 
 /// The sandboxes that a message names.
-fn named<'a>(entries: impl Iterator<Item = (Kind, &'a Entry)>) -> Value {
-    entries.take(MAX_NAMED).map(|(kind, entry)| entry.json(kind)).collect::<Vec<_>>().into()
+fn named(entries: &[&Entry]) -> Vec<Named> {
+    entries.iter().take(MAX_NAMED).map(|entry| entry.json()).collect()
 }
 
 /// The lines of a text about some of `count` sandboxes.
-fn listed<'a>(count: usize, entries: impl Iterator<Item = (Kind, &'a Entry)>) -> Vec<String> {
-    let mut lines: Vec<_> =
-        entries.take(MAX_LISTED).map(|(kind, entry)| entry.line(kind)).collect();
-    if count > lines.len() {
-        lines.push(format!("and {} more", count - lines.len()));
+fn listed(count: u64, entries: &[&Entry]) -> Vec<String> {
+    let mut lines: Vec<_> = entries.iter().take(MAX_LISTED).map(|entry| entry.line()).collect();
+    let more = count.saturating_sub(lines.len() as u64);
+    if more > 0 {
+        lines.push(format!("and {more} more"));
     }
     lines
 }
@@ -429,24 +505,28 @@ fn outage_message(outages: &[&OutageNotice], is_open: bool) -> Option<Message> {
         let headline = format!("{silent} of {sandboxes} sandboxes of {place} stopped checking in");
         (MessageType::FleetQuiet, headline)
     };
-    let scopes: Vec<_> = outages.iter().map(|notice| notice.json()).collect();
-    let entries =
-        || outages.iter().flat_map(|notice| &notice.named).map(|entry| (Kind::Silent, entry));
-    let mut data = Map::new();
-    data.insert("count".into(), silent.into());
-    data.insert("sandboxes".into(), named(entries()));
-    data.insert("verdict".into(), first.outage.verdict.name().into());
-    data.insert("scopes".into(), scopes.into());
+    let mut entries = Vec::new();
+    for notice in outages {
+        entries.extend(&notice.named);
+    }
+    let data = Data {
+        summary: headline,
+        count: Some(silent),
+        verdict: Some(first.outage.verdict.name()),
+        scopes: outages.iter().map(|notice| notice.json()).collect(),
+        sandboxes: named(&entries),
+        ..Data::default()
+    };
     let mut lines: Vec<_> = outages.iter().map(|notice| notice.line()).collect();
     if !is_open {
-        lines.extend(listed(usize::try_from(silent).unwrap_or(usize::MAX), entries()));
+        lines.extend(listed(silent, &entries));
     }
     let page = if is_open { Page::trigger } else { Page::resolve };
     let pages = outages
         .iter()
         .map(|OutageNotice { outage, .. }| page(&format!("quiet:{}", outage.scope), outage.opened));
     let pages = pages.collect();
-    Some(Message { of_type, headline, lines, data, severity: "critical", pages })
+    Some(Message { of_type, lines, data, severity: "critical", pages })
 }
 
 fn watcher_message(message_type: MessageType, since: Time, reason: &str, now: Time) -> Message {
@@ -456,19 +536,18 @@ fn watcher_message(message_type: MessageType, since: Time, reason: &str, now: Ti
     } else {
         format!("The watcher sees again, after {} min", now.since(since).div_ceil(60))
     };
-    let mut data = Map::new();
-    data.insert("since".into(), since.to_string().into());
-    let mut lines = Vec::new();
-    if !reason.is_empty() {
-        data.insert("reason".into(), reason.into());
-        lines.push(plain(reason));
-    }
-    if is_degraded {
-        data.insert("verdict".into(), "analytics_engine".into());
-    }
+    let reason = Some(reason.to_owned()).filter(|reason| !reason.is_empty());
+    let lines = reason.iter().map(|reason| plain(reason)).collect();
+    let data = Data {
+        summary: headline,
+        verdict: is_degraded.then_some("analytics_engine"),
+        since: Some(since),
+        reason,
+        ..Data::default()
+    };
     let page = if is_degraded { Page::trigger } else { Page::resolve };
     let pages = vec![page("degraded", since)];
-    Message { of_type: message_type, headline, lines, data, severity: "error", pages }
+    Message { of_type: message_type, lines, data, severity: "error", pages }
 }
 
 /// A test message for each of these channels. It opens no incident that stays open.
@@ -476,9 +555,11 @@ fn watcher_message(message_type: MessageType, since: Time, reason: &str, now: Ti
 pub fn test_messages(settings: &Settings, channels: &[Channel], now: Time) -> Vec<OutboxRow> {
     let message = Message {
         of_type: MessageType::WatcherTest,
-        headline: "Test message of Kiloclaw telemetry: this channel works".to_owned(),
         lines: Vec::new(),
-        data: Map::new(),
+        data: Data {
+            summary: "Test message of Kiloclaw telemetry: this channel works".to_owned(),
+            ..Data::default()
+        },
         severity: "info",
         pages: vec![Page::trigger("test", now), Page::resolve("test", now)],
     };
@@ -513,6 +594,8 @@ fn plain(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
@@ -527,7 +610,7 @@ mod tests {
         let entries: Vec<_> = (0..9_999)
             .map(|number| {
                 let id = format!("{number:0>96}");
-                (Kind::Silent, Entry::new(&id, Time(60), "\u{1}".repeat(96), &"\u{2}".repeat(300)))
+                Entry::new(Kind::Silent, &id, Time(60), "\u{1}".repeat(96), &"\u{2}".repeat(300))
             })
             .collect();
         let references: Vec<_> = entries.iter().collect();

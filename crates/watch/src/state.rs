@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use kiloclaw_check_in::limits::{MAX_ABSENCE_SECONDS, MAX_REASON_CHARACTERS, MAX_SANDBOX_ID_BYTES};
-use kiloclaw_fleet::Time;
+use kiloclaw_fleet::{Time, sorted};
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::delivery::Target;
+use crate::json::Value;
 use crate::settings::Settings;
 use crate::transition::Kind;
 
@@ -366,7 +366,7 @@ impl State {
         let mut state = Self::default();
         let mut unreadable = Vec::new();
         for (key, value) in rows {
-            let value = serde_json::from_str(&value).unwrap_or_default();
+            let value = Value::parse(&value);
             if key == WATCHER_KEY {
                 match Watcher::from_json(&value) {
                     Some(watcher) => state.watcher = watcher,
@@ -594,9 +594,7 @@ impl State {
                 announced.extend(incident.map(|open| announcement(kind, open.announced)));
             }
         }
-        announced.sort_unstable();
-        announced.dedup();
-        announced
+        in_order(announced)
     }
 
     /// When a tick is due, so that the alarm can be set again after a restart.
@@ -606,6 +604,13 @@ impl State {
         // A clock that was set back must not stop the watcher.
         if due.0 > now.0.saturating_add(settings.tick) || due.0 < now.0 { now } else { due }
     }
+}
+
+/// The numbers in their order, each once.
+pub(crate) fn in_order(numbers: Vec<u64>) -> Vec<u64> {
+    let mut numbers = sorted(numbers, |number| ([*number, 0, 0], String::new(), [0; 2]));
+    numbers.dedup();
+    numbers
 }
 
 /// A message about a kind of incident: a tick sends one at most. [`announced_kind`] is its inverse.
@@ -693,7 +698,7 @@ fn text(value: &Value, name: &str) -> String {
 }
 
 fn list<T>(value: &Value, name: &str, parse: impl Fn(&Value) -> Option<T>) -> Vec<T> {
-    let values = value.get(name).and_then(Value::as_array);
+    let values = value.get(name).and_then(Value::as_list);
     values.into_iter().flatten().filter_map(parse).collect()
 }
 
@@ -714,7 +719,7 @@ impl Sandbox {
             opened: time(value, "opened"),
             region: text(value, "region"),
             reason: text(value, "reason"),
-            on_purpose: value.get("on_purpose").is_some_and(|flag| *flag == Value::Bool(true)),
+            on_purpose: value.get("on_purpose").is_some_and(Value::is_true),
             absent_until: maybe_time(value, "absent_until"),
             announced: maybe_time(value, "announced"),
             outage: maybe_text(value, "outage"),
@@ -769,7 +774,7 @@ impl Outage {
 
 impl Watcher {
     fn from_json(value: &Value) -> Option<Self> {
-        value.is_object().then(|| Self {
+        value.is_map().then(|| Self {
             ticked: time(value, "ticked"),
             answered: time(value, "answered"),
             horizon: time(value, "horizon"),
