@@ -3,7 +3,7 @@
 use std::fmt;
 
 use kiloclaw_check_in::data_point::DATASET;
-use kiloclaw_watch::CANARY_DATASET;
+use kiloclaw_watch::{CANARY_DATASET, is_safe_url};
 use worker::Env;
 use worker::js_sys::{self, Array, Promise, Uint8Array};
 use worker::wasm_bindgen::prelude::*;
@@ -102,7 +102,7 @@ impl Analytics {
     pub(crate) fn new(env: &Env) -> Result<Self, ConfigError> {
         let token = bindings::text(env, AE_API_TOKEN)?;
         let url = match bindings::text(env, AE_SQL_URL) {
-            Ok(url) if bindings::is_secret_url(&url) => url,
+            Ok(url) if is_safe_url(&url) => url,
             Ok(_) => {
                 let fault = "is not the https:// URL of an SQL endpoint";
                 return Err(ConfigError { name: AE_SQL_URL, fault });

@@ -230,16 +230,6 @@ fn access_settings(env: &Env) -> Result<Option<access::Settings>, ConfigError> {
     }
 }
 
-/// Whether a secret may be sent to this URL: only by HTTPS or to this machine.
-pub(crate) fn is_secret_url(url: &str) -> bool {
-    let host = |rest: &str| rest.split(['/', '?', '#']).next().unwrap_or_default().to_owned();
-    match url.split_once("://") {
-        Some(("https", rest)) => !host(rest).is_empty(),
-        Some(("http", rest)) => is_loopback(&host(rest)),
-        _ => false,
-    }
-}
-
 /// Whether this host, with or without a port, is this machine.
 fn is_loopback(host: &str) -> bool {
     let (name, port) = host.split_once(':').unwrap_or((host, "80"));
@@ -390,27 +380,6 @@ mod tests {
             "é.com",
         ] {
             assert_eq!(origin(domain), None, "{domain}");
-        }
-    }
-
-    #[test]
-    fn a_secret_is_sent_by_https_or_to_this_machine() {
-        for url in
-            ["https://x.y/sql", "https://x:1", "http://127.0.0.1:9310/sql?a", "http://localhost"]
-        {
-            assert!(is_secret_url(url), "{url}");
-        }
-        for url in [
-            "",
-            "sql",
-            "https://",
-            "https:///sql",
-            "http://x.y/sql",
-            "http://127.0.0.1@x.y",
-            "ftp://x.y",
-            "http://",
-        ] {
-            assert!(!is_secret_url(url), "{url}");
         }
     }
 
