@@ -25,6 +25,7 @@ import {
   GATEWAY_TOKEN_SECRET,
   JWT_SECRET,
 } from '../harness/check-in.ts';
+import { AGENT } from '../harness/agent.ts';
 import openapi from '../src/openapi.json' with { type: 'json' };
 import { mint } from '../harness/token.ts';
 import { logged, startWorker, type Options, type Worker } from '../harness/worker.ts';
@@ -204,6 +205,17 @@ test('a machine that falls silent is announced once on every channel, and so is 
   const second = await ask(worker, `/api/alerts?limit=1&kind=silent&before=${first.next}`);
   assert.deepEqual([...first.alerts, ...second.alerts], alerts, 'page by page');
   assert.deepEqual((await ask(worker, '/api/alerts', tenant)).alerts, [], 'not the alerts of others');
+
+  const one = await ask(worker, '/api/availability?sandbox=a&window=1h');
+  assertDescribed('Availability', one);
+  const { since, until: back } = alerts[0];
+  assert.equal(one.silentSeconds, (Date.parse(back) - Date.parse(since)) / 1_000);
+  assert.equal(one.reportingSeconds + one.silentSeconds, 3_600);
+  assert.ok(Math.abs(one.share - one.reportingSeconds / 3_600) < 1e-9);
+  assert.equal((await ask(worker, '/api/availability?window=1h')).silentSeconds, one.silentSeconds);
+  assert.equal((await ask(worker, '/api/availability?window=1h', tenant)).silentSeconds, 0, 'its own');
+  await assertRefused(await worker.fetch('/api/availability?sandbox=a', { headers: tenant }), 403, 'other_sandbox');
+  await assertRefused(await worker.fetch('/api/availability?window=401d', { headers: reader }), 400, 'invalid_query');
 
   const watcher = await ask(worker, '/api/watcher');
   assert.equal(watcher.state, 'on');
@@ -455,6 +467,37 @@ test('a machine plans its own absence by the checks of a check-in, in their orde
   for (const odd of ['/api//controller/absence', '/api/controller/absence/', '/api/controller/%61bsence']) {
     await assertRefused(await plan({ headers, body: body('a') }, odd), 401, 'invalid_token');
   }
+});
+
+test('a real agent goes away and comes back, and alarms nobody meanwhile', async (t) => {
+  const worker = await start(t);
+  keepAlive(t, worker, 'b');
+  await wake(worker);
+  const { authorization, 'x-kiloclaw-gateway-token': token } = credentials('a') as Record<string, string>;
+  const agent = (...args: string[]) => {
+    const { status, stdout, stderr } = spawnSync(AGENT, args, {
+      encoding: 'utf8',
+      env: {
+        KILOCLAW_CHECKIN_URL: String(new URL('/api/controller/checkin', worker.url)),
+        KILOCLAW_SANDBOX_ID: 'a',
+        KILOCODE_API_KEY: authorization.replace('Bearer ', ''),
+        OPENCLAW_GATEWAY_TOKEN: token,
+      },
+    });
+    assert.equal(status, 0, stderr);
+    return stdout;
+  };
+  await worker.checkIn(well('a'));
+  assert.match(agent('away', '--for', '1h', '--reason', 'kernel upgrade'), /^away until .*: kernel upgrade/);
+  const { absences } = await ask(worker, '/api/absences');
+  assert.deepEqual(absences.map(({ sandboxId, reason, by }: any) => ({ sandboxId, reason, by })), [
+    { sandboxId: 'a', reason: 'kernel upgrade', by: 'a' },
+  ]);
+  const kinds = async () => (await ask(worker, '/api/alerts?sandbox=a')).alerts.map(({ kind, event, sent }: any) => `${kind} ${event} ${sent}`);
+  await until('the absence explains the silence', async () => (await kinds()).includes('absent opened false'));
+  agent('back');
+  await until('it is silent without an absence', async () => (await kinds()).includes('silent opened true'));
+  assert.deepEqual((await ask(worker, '/api/absences')).absences, []);
 });
 
 test('who asks too often is told when to ask again, and stops nobody else', async (t) => {

@@ -25,7 +25,7 @@ const BEGIN: &str = "UPDATE outbox SET attempts = ?2, next_at = ?3 WHERE id = ?1
 
 const RETRY: &str = "UPDATE outbox SET next_at = ?2, failure = ?3 WHERE id = ?1";
 
-const DELETE: &str = "DELETE FROM outbox WHERE id = ?1";
+pub(super) const DELETE: &str = "DELETE FROM outbox WHERE id = ?1";
 
 /// The requests for some of the messages that are due.
 pub(super) fn due_messages(object: &Object) -> Result<JsValue, ApiError> {

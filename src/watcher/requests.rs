@@ -489,7 +489,7 @@ fn test(object: &Object, request: &Parts) -> Result<Array, ApiError> {
     let rows = test_messages(&object.config.settings, &channels, now());
     object.run(rows.iter().map(put_message).collect())?;
     let messages = Array::new();
-    for row in &rows {
+    for row in rows.iter().filter(|row| row.next_at == row.created_at) {
         if let Some(target) = object.target(row.channel)
             && let Some(message) = begin(object, target, &row.id, row.attempts, &row.body)?
         {

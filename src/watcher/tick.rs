@@ -9,6 +9,7 @@ use worker::console_error;
 use worker::js_sys::Array;
 use worker::wasm_bindgen::prelude::*;
 
+use super::delivery::DELETE;
 use super::delivery::log;
 use super::object::{Object, Round, at, now, statement, write_changes};
 use crate::analytics::QueryError;
@@ -104,6 +105,8 @@ fn write(object: &Object, now: Time, outcome: &Outcome) -> Result<(), ApiError> 
     for rows in outcome.transitions.chunks(TRANSITIONS) {
         statements.push(statement(schema::PUT_TRANSITIONS, [transition_rows(rows).into()]));
     }
+    let superseded = outcome.outbox.iter().filter_map(|row| row.supersedes.as_deref());
+    statements.extend(superseded.map(|id| statement(DELETE, [id.into()])));
     statements.extend(outcome.outbox.iter().map(put_message));
     let oldest = now.minus(KEEP_TRANSITIONS);
     #[expect(clippy::cast_precision_loss, reason = "2,000,000")]

@@ -60,6 +60,8 @@ pub struct OutboxRow {
     pub body: String,
     /// Why the last try failed; empty before.
     pub failure: String,
+    /// A row that is to be deleted: a `PagerDuty` incident that is over must not be opened by a late trigger.
+    pub supersedes: Option<String>,
 }
 
 /// The delays before the second and each further try, in seconds.

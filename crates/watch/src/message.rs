@@ -254,6 +254,9 @@ impl Messages {
     }
 }
 
+const TRIGGER: &str = "trigger";
+const RESOLVE: &str = "resolve";
+
 /// A `PagerDuty` event.
 #[derive(Clone, Debug)]
 struct Page {
@@ -263,11 +266,11 @@ struct Page {
 
 impl Page {
     fn trigger(kind: &str, at: Time) -> Self {
-        Self { action: "trigger", key: format!("kiloclaw:{kind}:{}", at.0) }
+        Self { action: TRIGGER, key: format!("kiloclaw:{kind}:{}", at.0) }
     }
 
     fn resolve(kind: &str, at: Time) -> Self {
-        Self { action: "resolve", ..Self::trigger(kind, at) }
+        Self { action: RESOLVE, ..Self::trigger(kind, at) }
     }
 }
 
@@ -318,6 +321,16 @@ struct Scope {
     reason: Option<String>,
 }
 
+/// The id of a page's row.
+fn id_of(page: &Page) -> String {
+    format!("{}:{}", page.key, page.action)
+}
+
+/// The row of the trigger that a resolution supersedes.
+fn superseded(page: &Page) -> Option<String> {
+    (page.action == RESOLVE).then(|| format!("{}:{TRIGGER}", page.key))
+}
+
 /// A message before it has the form of a channel.
 #[derive(Clone, Debug)]
 struct Message {
@@ -332,17 +345,20 @@ impl Message {
     fn rows(&self, settings: &Settings, channels: &[Channel], now: Time) -> Vec<OutboxRow> {
         let mut rows = Vec::new();
         for channel in channels {
+            let id = format!("msg_{}_{}", now.0, self.of_type.name().replace('.', "_"));
+            let id = format!("{id}_{}", channel.name());
             let bodies = match channel {
-                Channel::Webhook => vec![self.webhook(settings, now)],
-                Channel::Slack => vec![to_json(&Slack { text: self.text(settings) })],
+                Channel::Webhook => vec![(id, None, self.webhook(settings, now))],
+                Channel::Slack => vec![(id, None, to_json(&Slack { text: self.text(settings) }))],
                 Channel::PagerDuty => {
-                    self.pages.iter().map(|page| self.pagerduty(page, settings, now)).collect()
+                    let event =
+                        |page| (id_of(page), superseded(page), self.pagerduty(page, settings, now));
+                    self.pages.iter().map(event).collect()
                 }
             };
-            for (index, body) in bodies.into_iter().enumerate() {
-                let name = self.of_type.name().replace('.', "_");
+            for (id, supersedes, body) in bodies {
                 rows.push(OutboxRow {
-                    id: format!("msg_{}_{name}_{}_{index}", now.0, channel.name()),
+                    id,
                     channel: *channel,
                     message_type: self.of_type.name(),
                     created_at: now,
@@ -350,6 +366,7 @@ impl Message {
                     next_at: now,
                     body,
                     failure: String::new(),
+                    supersedes,
                 });
             }
         }
@@ -376,7 +393,7 @@ impl Message {
     }
 
     fn pagerduty(&self, page: &Page, settings: &Settings, now: Time) -> String {
-        let payload = (page.action == "trigger").then(|| Payload {
+        let payload = (page.action == TRIGGER).then(|| Payload {
             summary: &self.data.summary,
             source: "kiloclaw-telemetry",
             severity: self.severity,
@@ -550,7 +567,7 @@ fn watcher_message(message_type: MessageType, since: Time, reason: &str, now: Ti
     Message { of_type: message_type, lines, data, severity: "error", pages }
 }
 
-/// A test message for each of these channels. It opens no incident that stays open.
+/// A test message for each of these channels; `PagerDuty`'s incident is resolved half a minute later.
 #[must_use]
 pub fn test_messages(settings: &Settings, channels: &[Channel], now: Time) -> Vec<OutboxRow> {
     let message = Message {
@@ -563,7 +580,14 @@ pub fn test_messages(settings: &Settings, channels: &[Channel], now: Time) -> Ve
         severity: "info",
         pages: vec![Page::trigger("test", now), Page::resolve("test", now)],
     };
-    message.rows(settings, channels, now)
+    let mut rows = message.rows(settings, channels, now);
+    for row in &mut rows {
+        if row.supersedes.take().is_some() {
+            // After its trigger.
+            row.next_at = now.plus(30);
+        }
+    }
+    rows
 }
 
 /// A text from a machine as code, so that a chat finds no link, mention or markup in it.

@@ -53,10 +53,6 @@ pub const MAX_OUTBOX: u64 = 300;
 pub const TRIM_OUTBOX: &str = "DELETE FROM outbox WHERE channel = ?1 AND id NOT IN \
      (SELECT id FROM outbox WHERE channel = ?1 ORDER BY created_at DESC, id DESC LIMIT ?2) RETURNING id";
 
-/// The messages that are due at `?1`, some of them.
-pub const DUE: &str = "SELECT id, channel, type, created_at, attempts, next_at, body, failure \
-     FROM outbox WHERE next_at <= ?1 ORDER BY next_at, id LIMIT 20";
-
 /// Deletes the messages of a channel that is gone or not configured any more: `?1` is its name.
 pub const DROP_CHANNEL: &str = "DELETE FROM outbox WHERE channel = ?1";
 

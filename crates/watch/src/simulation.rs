@@ -362,6 +362,8 @@ impl Simulation {
         let mut ids = BTreeSet::new();
         for row in &self.outbox {
             assert!(ids.insert(&row.id), "sent twice: {row:?}");
+            // A late trigger of an incident that is over is known by its id.
+            assert!(row.supersedes.iter().all(|trigger| ids.contains(trigger)), "{row:?}");
             assert!(row.body.len() < 100_000);
             if row.channel == Channel::Webhook {
                 let body: Value = serde_json::from_str(&row.body).unwrap();

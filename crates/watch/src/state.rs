@@ -310,7 +310,7 @@ impl AbsenceError {
     #[must_use]
     pub const fn field(self) -> Option<&'static str> {
         match self {
-            Self::Sandboxes => Some("sandboxes"),
+            Self::Sandboxes => Some("sandboxIds"),
             Self::Duration => Some("forSeconds"),
             Self::Reason => Some("reason"),
             Self::Full => None,
