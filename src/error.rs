@@ -248,13 +248,13 @@ impl ApiError {
     }
 
     /// Logs the error as one line of JSON and builds the response.
-    pub(crate) fn into_response(self) -> worker::Result<Response> {
-        self.into_response_for(None)
+    pub(crate) fn into_response(self) -> Response {
+        self.into_response_for(None).into()
     }
 
     /// The same for the runtime, with the sandbox that sent the request where it is known.
     pub(crate) fn into_js(self, sandbox_id: Option<&str>) -> JsValue {
-        into_js(self.into_response_for(sandbox_id))
+        self.into_response_for(sandbox_id).into()
     }
 
     /// The line in the log.
@@ -269,11 +269,11 @@ impl ApiError {
         LogLine { status, code, sandbox_id, detail, ..LogLine::default() }.to_json()
     }
 
-    fn into_response_for(self, sandbox_id: Option<&str>) -> worker::Result<Response> {
+    fn into_response_for(self, sandbox_id: Option<&str>) -> web_sys::Response {
         let line = self.line_for(sandbox_id);
         let ErrorResponse { status, header, body, .. } = self.response();
         let (name, value) = header.unzip();
-        Ok(refuse(status, &body, &line, name, value.as_deref()).into())
+        refuse(status, &body, &line, name, value.as_deref())
     }
 }
 
@@ -285,9 +285,8 @@ pub(crate) fn message(thrown: &JsValue) -> String {
 
 /// A handler's result for the runtime.
 pub(crate) fn into_js(result: worker::Result<Response>) -> JsValue {
-    let response = result.or_else(|error| ApiError::from(error).into_response());
-    // If even the error's response fails, the runtime answers 500.
-    response.map_or(JsValue::UNDEFINED, |response| web_sys::Response::from(response).into())
+    let response = result.unwrap_or_else(|error| ApiError::from(error).into_response());
+    web_sys::Response::from(response).into()
 }
 
 impl From<Refusal> for ApiError {

@@ -41,7 +41,7 @@ pub fn fetch(request: &JsValue, env: &Env) -> JsValue {
     check_in::handle(request, env, |request, env| {
         future_to_promise(async move {
             let response = route(request.into(), env).await;
-            Ok(error::into_js(response.or_else(ApiError::into_response)))
+            Ok(error::into_js(Ok(response.unwrap_or_else(ApiError::into_response))))
         })
     })
 }

@@ -78,7 +78,7 @@ impl Routes {
     pub(crate) fn at(mut self, path: &str, handler: Handler) -> Self {
         self.router = self.router.on_async(path, move |request, context| async move {
             context.data.is_routed.set(true);
-            handler(Call { request, context }).await.or_else(ApiError::into_response)
+            Ok(handler(Call { request, context }).await.unwrap_or_else(ApiError::into_response))
         });
         self
     }

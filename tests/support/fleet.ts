@@ -178,7 +178,7 @@ export class Machine {
 
   /** Number of accepted check-ins whose answer the agent received. */
   get heard(): number {
-    const acceptance = /: accepted|accepted (for the first time|again)/;
+    const acceptance = /: accepted|check-in accepted|accepted again/;
     return this.log.split('\n').filter((line) => acceptance.test(line)).length;
   }
 

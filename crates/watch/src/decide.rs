@@ -1,14 +1,14 @@
 //! From what Analytics Engine shows and what was known to what changed.
 
 use kiloclaw_fleet::presence::{Region, Sighting};
-use kiloclaw_fleet::{FoundPatterns, Incident, Severity, Time, sorted};
+use kiloclaw_fleet::{FoundPatterns, Incident, Severity, Time};
 
 use crate::delivery::{Channel, OutboxRow};
 use crate::message::{Entry, MAX_NAMED, MessageType, Messages, OutageNotice};
 use crate::settings::{HOUR, Settings};
 use crate::state::{
     Absence, OpenIncident, Outage, Population, Sandbox, State, StateChange, Status, Verdict,
-    scope_key,
+    in_order, scope_key,
 };
 use crate::tick::Observation;
 use crate::transition::{Event, Kind, Transition};
@@ -546,10 +546,8 @@ impl Decision<'_> {
         let excess = self.state.sandboxes.len().saturating_sub(crate::state::MAX_SANDBOXES);
         if excess > 0 {
             let rows = self.state.sandboxes.values().filter(out);
-            let times = sorted(rows.map(|row| row.last_seen).collect(), |time| {
-                ([time.0, 0, 0], String::new(), [0; 2])
-            });
-            oldest = oldest.max(times.get(excess - 1).copied().unwrap_or_default());
+            let times = in_order(rows.map(|row| row.last_seen.0).collect());
+            oldest = oldest.max(Time(times.get(excess - 1).copied().unwrap_or_default()));
         }
         let rows = self.state.sandboxes.iter().filter(|(_, row)| out(row));
         let forgotten: Vec<_> =

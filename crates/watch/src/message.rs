@@ -245,6 +245,7 @@ impl Messages {
         let recovered = sandbox_message(MessageType::SandboxRecovered, &closed, now, None);
         if let Some(mut message) = recovered {
             let mut resolved = in_order(self.resolved);
+            resolved.dedup();
             resolved.retain(|resolved| announced.binary_search(resolved).is_err());
             let resolved = resolved.into_iter().take(MAX_RESOLVED).filter_map(announced_kind);
             message.pages = resolved.map(|(kind, at)| Page::resolve(kind.name(), at)).collect();
@@ -345,8 +346,9 @@ impl Message {
     fn rows(&self, settings: &Settings, channels: &[Channel], now: Time) -> Vec<OutboxRow> {
         let mut rows = Vec::new();
         for channel in channels {
-            let id = format!("msg_{}_{}", now.0, self.of_type.name().replace('.', "_"));
-            let id = format!("{id}_{}", channel.name());
+            // Standard Webhooks allows no full stop in an id.
+            let name = self.of_type.name().replace('.', "_");
+            let id = format!("{name}:{}:{}", channel.name(), now.0);
             let bodies = match channel {
                 Channel::Webhook => vec![(id, None, self.webhook(settings, now))],
                 Channel::Slack => vec![(id, None, to_json(&Slack { text: self.text(settings) }))],
@@ -643,6 +645,7 @@ mod tests {
                 .unwrap();
         let rows = message.rows(&Settings::default(), &Channel::ALL, Time(1_000));
         assert_eq!(rows.len(), 3);
+        assert_eq!(rows[0].id, "sandbox_silent:webhook:1000");
         for row in &rows {
             assert!(row.body.len() < 200_000, "{} {}", row.id, row.body.len());
             assert!(row.body.contains("9999 sandboxes stopped checking in"), "{}", row.id);

@@ -606,11 +606,9 @@ impl State {
     }
 }
 
-/// The numbers in their order, each once.
+/// The numbers in their order.
 pub(crate) fn in_order(numbers: Vec<u64>) -> Vec<u64> {
-    let mut numbers = sorted(numbers, |number| ([*number, 0, 0], String::new(), [0; 2]));
-    numbers.dedup();
-    numbers
+    sorted(numbers, |number| ([*number, 0, 0], String::new(), [0; 2]))
 }
 
 /// A message about a kind of incident: a tick sends one at most. [`announced_kind`] is its inverse.
