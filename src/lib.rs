@@ -20,7 +20,7 @@ use serde::Serialize;
 use worker::js_sys::Promise;
 use worker::wasm_bindgen::prelude::*;
 use worker::wasm_bindgen_futures::future_to_promise;
-use worker::{Env, Request, Response};
+use worker::{Env, Request, Response, web_sys};
 
 use error::ApiError;
 use routing::{Call, Routes, now};
@@ -41,7 +41,8 @@ pub fn fetch(request: &JsValue, env: &Env) -> JsValue {
     check_in::handle(request, env, |request, env| {
         future_to_promise(async move {
             let response = route(request.into(), env).await;
-            Ok(error::into_js(Ok(response.unwrap_or_else(ApiError::into_response))))
+            let response = response.unwrap_or_else(ApiError::into_response);
+            Ok(web_sys::Response::from(response).into())
         })
     })
 }

@@ -18,9 +18,10 @@ const BUDGET = { intoWasm: 3, outOfWasm: 2, allocations: 5 };
  * The uploaded bundle, gzipped, in bytes. Of these, 79 kB are the operators' reports with the client that
  * queries Analytics Engine, 6 kB their OpenAPI description, and 8 kB Cloudflare Access: token claims, awaiting
  * the runtime from Rust, and the timing of key fetches. The runtime implements RS256.
- * 40 kB are the watcher's: its rules, its messages, and the Durable Object that runs them.
+ * The bundle had 208,708 bytes before the watcher, which may take 40,000: its rules, its messages, and the
+ * Durable Object that runs them.
  */
-const BUNDLE_BUDGET = 248_700;
+const BUNDLE_BUDGET = 248_708;
 
 /** wasm-bindgen's allocator, by its own names or, in a stripped module, by short ones. */
 const ALLOCATOR = /^in __wbindgen_(malloc|realloc|export\d*)$/;

@@ -8,9 +8,9 @@ use kiloclaw_watch::{
     PlannedAbsence, Scope, StateChange, Target, availability, schema, test_messages,
 };
 use serde::Serialize;
-use worker::Response;
 use worker::js_sys::Array;
 use worker::wasm_bindgen::prelude::*;
+use worker::{Response, web_sys};
 
 use super::delivery::begin;
 use super::object::{Failure, Object, at, now, statement, write_changes};
@@ -91,7 +91,7 @@ const UNDELIVERED: &str = concat!(
 /// 2. otherwise → the response of the route's handler, below; of a [test], the messages to send first
 pub(super) fn answer(object: &Object, parts: &JsValue) -> JsValue {
     match route(object, &Parts::from_js(parts)) {
-        Ok(Answer::Response(response)) => error::into_js(Ok(response)),
+        Ok(Answer::Response(response)) => web_sys::Response::from(response).into(),
         Ok(Answer::Send(messages)) => messages.into(),
         Err(error) => error.into_js(None),
     }
