@@ -5,6 +5,7 @@
  * The fleet's points are in another process, so that only the Worker's own memory counts. A proxy in between sends
  * queries about canaries to the Worker's own store, and counts.
  */
+import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -47,7 +48,11 @@ async function measure(sandboxes: number, silent: number): Promise<string[]> {
     const insert = async () => {
       const body = batch.join('\n');
       batch = [];
-      const response = await fetch(`http://127.0.0.1:${fleet.store}/points`, { method: 'POST', body });
+      const response = await fetch(`http://127.0.0.1:${fleet.store}/points`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/x-ndjson' },
+        body,
+      });
       if (!response.ok) throw new Error(await response.text());
     };
     for (const point of points(sandboxes, silent, Date.now())) {
@@ -67,6 +72,7 @@ async function measure(sandboxes: number, silent: number): Promise<string[]> {
       counts.bytes += body.length;
       response.writeHead(answer.status, { 'content-type': 'application/json' }).end(body);
     }).listen(0, '127.0.0.1');
+    await once(proxy, 'listening');
     context.after(async () => void proxy.close());
     const vars = {
       KILOCODE_API_KEY: API_KEY,

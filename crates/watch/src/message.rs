@@ -131,7 +131,7 @@ impl Entry {
     fn line(&self) -> String {
         let (id, since, kind) = (code(&self.sandbox_id), self.since, self.kind);
         let mut line = match (self.until, kind) {
-            (Some(until), _) => format!("{id}: {} from {since} to {until}", kind.phrase()),
+            (Some(until), _) => format!("{id}: {} from {since} to {until}", kind.name()),
             (None, Kind::Silent) => format!("{id}: last check-in {since}"),
             (None, Kind::Overdue) => format!("{id}: due back {since}"),
             (None, _) => format!("{id}: since {since}"),
@@ -322,14 +322,9 @@ struct Scope {
     reason: Option<String>,
 }
 
-/// The id of a page's row.
-fn id_of(page: &Page) -> String {
-    format!("{}:{}", page.key, page.action)
-}
-
-/// The row of the trigger that a resolution supersedes.
-fn superseded(page: &Page) -> Option<String> {
-    (page.action == RESOLVE).then(|| format!("{}:{TRIGGER}", page.key))
+/// The id of the row of a page, which is known without the row.
+fn page_id(page: &Page, action: &str) -> String {
+    [&page.key, ":", action].concat()
 }
 
 /// A message before it has the form of a channel.
@@ -353,8 +348,11 @@ impl Message {
                 Channel::Webhook => vec![(id, None, self.webhook(settings, now))],
                 Channel::Slack => vec![(id, None, to_json(&Slack { text: self.text(settings) }))],
                 Channel::PagerDuty => {
-                    let event =
-                        |page| (id_of(page), superseded(page), self.pagerduty(page, settings, now));
+                    let event = |page: &Page| {
+                        let is_over = page.action == RESOLVE;
+                        let trigger = is_over.then(|| page_id(page, TRIGGER));
+                        (page_id(page, page.action), trigger, self.pagerduty(page, settings, now))
+                    };
                     self.pages.iter().map(event).collect()
                 }
             };

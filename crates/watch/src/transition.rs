@@ -62,15 +62,6 @@ impl Kind {
         }
     }
 
-    /// What a sandbox is meanwhile, in a sentence.
-    pub(crate) const fn phrase(self) -> &'static str {
-        match self {
-            Self::CrashLoop => "in a crash loop",
-            Self::Clone => "cloned",
-            _ => self.name(),
-        }
-    }
-
     /// The kind with this name.
     #[must_use]
     pub fn of(name: &str) -> Option<Self> {

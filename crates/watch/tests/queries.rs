@@ -204,6 +204,24 @@ fn a_large_silence_is_read_in_pages() {
     assert!(watch.open.contains(&("quiet", "*".to_owned())));
 }
 
+#[test]
+fn a_very_large_silence_is_found_in_several_ticks() {
+    let points = (0..25_000).map(|number| {
+        let id = format!("sandbox-{number:05}");
+        check_in(START + number % 300, &id, "m1", "running", 0)
+    });
+    let mut watch = Watch::new(points.collect());
+    let silent = |watch: &Watch| watch.open.iter().filter(|(kind, _)| *kind == "silent").count();
+    let mut found = Vec::new();
+    for now in [300, 360, 2_000, 2_060, 2_120, 2_180] {
+        watch.tick(START + now);
+        found.push(silent(&watch));
+    }
+    assert_eq!(found.last(), Some(&25_000), "{found:?}");
+    let most = found.iter().zip([0].iter().chain(&found)).map(|(now, before)| now - before).max();
+    assert!(most <= Some(20_000), "{found:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
