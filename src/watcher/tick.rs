@@ -29,7 +29,7 @@ const MAX_ROUNDS: u32 = 50;
 /// Transitions that are written at a time: 500 x 1 kB is below the 2 MB that SQLite takes.
 const TRANSITIONS: usize = 500;
 
-const PUT_MESSAGE: &str = "INSERT INTO outbox \
+const PUT_MESSAGE: &str = "INSERT OR IGNORE INTO outbox \
      (id, channel, type, created_at, attempts, next_at, body, failure) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
 

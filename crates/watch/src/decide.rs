@@ -8,7 +8,7 @@ use crate::message::{Entry, MAX_NAMED, MessageType, Messages, OutageNotice};
 use crate::settings::{HOUR, Settings};
 use crate::state::{
     Absence, OpenIncident, Outage, Population, Sandbox, State, StateChange, Status, Verdict,
-    in_order, scope_key,
+    WideAbsence, in_order, scope_key,
 };
 use crate::tick::Observation;
 use crate::transition::{Event, Kind, Transition};
@@ -156,12 +156,12 @@ impl Decision<'_> {
         for sighting in observation.silent {
             // It returned since it was found, and left again.
             self.seen(&sighting);
-            self.candidate(sighting);
+            self.candidate(horizon, sighting);
         }
-        self.absences(horizon);
+        self.absences(horizon, cut);
         self.outages(horizon, observation.regions.as_deref());
-        self.announce();
         self.flapping();
+        self.announce();
         self.forget(horizon);
         if let Some(patterns) = observation.patterns {
             self.survey(patterns);
@@ -191,7 +191,7 @@ impl Decision<'_> {
     }
 
     /// Opens a status for a sandbox that does not report.
-    fn candidate(&mut self, sighting: Sighting) {
+    fn candidate(&mut self, horizon: Time, sighting: Sighting) {
         let id = sighting.sandbox_id;
         let row = self.state.sandboxes.entry(id.clone()).or_default();
         if row.status != Status::Up {
@@ -200,28 +200,32 @@ impl Decision<'_> {
         row.last_seen = sighting.last_seen;
         row.region = sighting.fly_region;
         row.on_purpose = sighting.on_purpose == 1;
-        let reason = format!("last state: {}", sighting.supervisor_state);
-        let status = if row.on_purpose { Status::Stopped } else { Status::Silent };
-        if status == Status::Silent {
-            row.flip(self.now);
-        }
         let since = row.last_seen;
-        self.open_status(&id, status, since, &reason);
+        let over = row.absence.as_ref().and_then(|absence| absence.ends.zip(Some(absence.why())));
+        let state = format!("last state: {}", sighting.supervisor_state);
+        if let Some(absence) = absence_of(row, &self.state.watcher.absences, horizon) {
+            let (reason, until) = (absence.why(), absence.ends);
+            row.absent_until = until;
+            self.open_status(&id, Status::Absent, since, &reason);
+        } else if let Some((ends, reason)) = over
+            && since <= ends
+        {
+            // The absence ended before the silence was long enough to be found.
+            self.open_status(&id, Status::Overdue, ends, &reason);
+        } else if row.on_purpose {
+            self.open_status(&id, Status::Stopped, since, &state);
+        } else {
+            row.flip(self.now);
+            self.open_status(&id, Status::Silent, since, &state);
+        }
     }
 
     /// Planned absences that explain a status, began, ended, or are over.
-    fn absences(&mut self, horizon: Time) {
+    fn absences(&mut self, horizon: Time, cut: Time) {
         let wide = self.state.watcher.absences.clone();
         let mut turns = Vec::new();
         for (id, row) in &mut self.state.sandboxes {
-            let own = row.absence.as_ref().filter(|absence| !absence.is_over(horizon));
-            let absence = own.or_else(|| {
-                let covers = |region: &Option<String>| {
-                    region.as_ref().is_none_or(|region| *region == row.region)
-                };
-                let mut wide = wide.iter().filter(|wide| covers(&wide.region));
-                wide.find(|wide| !wide.absence.is_over(horizon)).map(|wide| &wide.absence)
-            });
+            let absence = absence_of(row, &wide, horizon);
             let turn = match (row.status, absence) {
                 (Status::Silent | Status::Stopped | Status::Overdue, Some(absence)) => {
                     Some((Status::Absent, row.last_seen, absence.why(), absence.ends))
@@ -248,7 +252,14 @@ impl Decision<'_> {
                 },
                 _ => None,
             };
-            if row.absence.as_ref().is_some_and(|absence| absence.is_over(horizon)) {
+            // Who reports may have left just before the end, which shows only after `silent_after`. An absence without an end
+            // is over when the sandbox still reports by then.
+            let is_out = row.status != Status::Up;
+            if row.absence.as_ref().is_some_and(|absence| {
+                let ends =
+                    absence.ends.unwrap_or(absence.declared.plus(self.settings.silent_after));
+                if is_out { absence.is_over(horizon) } else { ends < cut }
+            }) {
                 row.absence = None;
                 row.is_changed = true;
             }
@@ -354,7 +365,11 @@ impl Decision<'_> {
         for row in self.state.sandboxes.values_mut().filter(|row| row.status == Status::Silent) {
             if row.outage.is_none() && row.announced.is_none() && row.flapping.is_none() {
                 let own = scope_key(Some(&row.region));
-                let outage = outages.iter().find(|open| open.scope == own || open.scope == "*");
+                // Who stopped later has another cause.
+                let last = |open: &Outage| open.since.plus(self.settings.silent_after);
+                let outage = outages.iter().find(|open| {
+                    (open.scope == own || open.scope == "*") && row.since <= last(open)
+                });
                 row.outage = outage.map(|outage| outage.scope.clone());
                 row.is_changed = true;
             }
@@ -420,7 +435,9 @@ impl Decision<'_> {
         if is_open("*") {
             return;
         }
-        if enough(silences, total) && outside > 0 && (nobody || opened.len() != 1) {
+        // However small the fleet is, nobody at all has one cause.
+        let is_quiet = enough(silences, total) || (nobody && silences > 0 && total > 1);
+        if is_quiet && outside > 0 && (nobody || opened.len() != 1) {
             let fleet = (None, since, Verdict::Fleet, silences, total);
             let ingest = (None, last_seen, Verdict::Ingest, silences, total);
             opened = vec![if nobody { ingest } else { fleet }];
@@ -681,6 +698,14 @@ impl Sandbox {
     }
 }
 
+/// The planned absence that covers a sandbox: its own, or a region's or all sandboxes'.
+fn absence_of<'a>(row: &'a Sandbox, wide: &'a [WideAbsence], horizon: Time) -> Option<&'a Absence> {
+    let covers =
+        |wide: &&WideAbsence| wide.region.as_ref().is_none_or(|region| *region == row.region);
+    let wide = wide.iter().filter(covers).map(|wide| &wide.absence);
+    row.absence.iter().chain(wide).find(|absence| !absence.is_over(horizon))
+}
+
 impl Absence {
     fn is_over(&self, horizon: Time) -> bool {
         self.ends.is_some_and(|ends| ends <= horizon)
@@ -702,7 +727,7 @@ impl Verdict {
                 "other regions check in: suspect the hosts or the network of this region"
             }
             Self::Fleet => {
-                "several regions at once, while others check in: suspect what these machines share"
+                "many at once, and not in one region, while others check in: suspect what these machines share"
             }
         };
         format!("{silent} of {sandboxes} sandboxes are silent; {cause}")

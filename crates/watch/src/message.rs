@@ -82,6 +82,10 @@ impl MessageType {
                     "{subject} keep{s} falling silent and coming back: no more messages until an hour without a change"
                 )
             }
+            // A planned absence explains the silence, or it is forgotten.
+            _ if entries.iter().all(|entry| !entry.reason.is_empty()) => {
+                format!("{subject} {is} no longer an incident")
+            }
             _ => format!("{subject} recovered"),
         }
     }

@@ -322,10 +322,9 @@ impl Simulation {
     }
 
     fn no_silence_is_missed(&self) {
-        let mut opened = BTreeMap::<&str, Vec<(u64, u64)>>::new();
+        let mut opened = BTreeMap::<&str, Vec<&Transition>>::new();
         for transition in self.transitions.iter().filter(|row| row.event == Event::Opened) {
-            let of_machine = opened.entry(&transition.subject).or_default();
-            of_machine.push((transition.since.0, transition.at.0));
+            opened.entry(&transition.subject).or_default().push(transition);
         }
         let bound = self.settings.silent_after + 2 * (self.settings.tick + 1) + LAG;
         let end = self.canaries.last().copied().unwrap_or_default();
@@ -342,7 +341,15 @@ impl Simulation {
                     continue;
                 }
                 let found = opened.get(machine.id.as_str()).into_iter().flatten();
-                let at = found.filter(|(since, _)| *since == last).map(|(_, at)| *at).min();
+                let at = found
+                    .filter(|row| {
+                        // An absence that was over before the silence was found begins with its end.
+                        let is_overdue = row.kind == Kind::Overdue;
+                        row.since.0 == last
+                            || (is_overdue && row.since.0 > last && row.at.0 >= last)
+                    })
+                    .map(|row| row.at.0)
+                    .min();
                 match at {
                     Some(at) => {
                         assert!(is_hidden || at <= due, "late by {}: {machine:?}", at - due);
@@ -636,6 +643,116 @@ fn an_absence_that_is_ended_early_leaves_a_silence() {
     simulation.run(START + 3 * 3_600, START + 3 * 3_600 + 180);
     assert_eq!(simulation.state.health().open.silent, 15);
     assert_eq!(simulation.count("fleet.quiet"), 1);
+}
+
+/// Five sandboxes; the downtimes are seconds after the start of those that have some.
+fn five(down: &[&[(u64, u64, bool)]], absences: &[(u64, Option<u64>)]) -> Simulation {
+    let machines = (0..5)
+        .map(|number| {
+            let down = down.get(number).copied().unwrap_or_default();
+            let down: Vec<_> = down
+                .iter()
+                .map(|(from, until, stops)| (START + from, START + until, *stops))
+                .collect();
+            Machine::new(number, "", START + number as u64 - 100, START + DAY, &down)
+        })
+        .collect();
+    let mut simulation =
+        Simulation::new(Settings { quiet_least: 2, ..Settings::default() }, machines);
+    // All are of the first sandbox.
+    simulation.absences = absences
+        .iter()
+        .map(|(at, for_seconds)| {
+            let scope = Scope::Sandboxes(vec!["sandbox-000000".into()]);
+            let (reason, by) = ("kernel upgrade".into(), "test".into());
+            let request = AbsenceRequest { scope, for_seconds: *for_seconds, reason, by };
+            (START + at, request)
+        })
+        .collect();
+    simulation.run(START, START + 6 * 3_600);
+    simulation.check();
+    simulation
+}
+
+/// What is recorded of a sandbox, and what is sent of it.
+fn story(simulation: &Simulation, number: usize) -> Vec<String> {
+    let id = format!("sandbox-{number:06}");
+    let rows = simulation.transitions.iter().filter(|row| row.subject == id);
+    rows.map(|row| {
+        let sent = if row.sent { ", sent" } else { "" };
+        format!("{} {}{sent}", row.kind.name(), row.event.name())
+    })
+    .collect()
+}
+
+const NEVER: u64 = DAY - 1;
+
+#[test]
+fn all_of_a_small_fleet_is_one_message() {
+    let down = [(3_600, NEVER, false)];
+    let simulation = five(&[&down[..]; 5], &[]);
+    assert_eq!((simulation.count("fleet.quiet"), simulation.count("sandbox.silent")), (1, 0));
+    assert!(
+        simulation.outbox[0].body.contains(r#""verdict":"ingest""#),
+        "{}",
+        simulation.outbox[0].body
+    );
+}
+
+#[test]
+fn an_outage_speaks_for_no_later_silence() {
+    let (early, late) = ([(3_600, NEVER, false)], [(3 * 3_600, NEVER, false)]);
+    let simulation = five(&[&early, &early, &early, &late], &[]);
+    assert_eq!(simulation.count("fleet.quiet"), 1);
+    assert_eq!(story(&simulation, 3), ["silent opened, sent"]);
+}
+
+#[test]
+fn an_absence_explains_the_silence_without_another_transition() {
+    let down = [(3_600, 2 * 3_600, true)];
+    let simulation = five(&[&down], &[(3_500, Some(7_200))]);
+    assert_eq!(story(&simulation, 0), ["absent opened", "absent closed"]);
+}
+
+#[test]
+fn an_absence_without_an_end_is_over_when_the_machine_is_back_before_anybody_noticed() {
+    let down = [(3_600, 3_660, true), (3 * 3_600, NEVER, false)];
+    let simulation = five(&[&down], &[(3_590, None)]);
+    assert_eq!(story(&simulation, 0), ["silent opened, sent"]);
+}
+
+#[test]
+fn an_absence_that_is_shorter_than_the_silence_is_overdue() {
+    for stops in [true, false] {
+        let down = [(3_600, NEVER, stops)];
+        let simulation = five(&[&down], &[(3_590, Some(60))]);
+        assert_eq!(story(&simulation, 0), ["overdue opened, sent"], "{stops}");
+    }
+}
+
+#[test]
+fn flapping_silences_the_very_change_that_shows_it() {
+    let down = [3_600, 5_400].map(|from| (from, from + 1_200, false));
+    let simulation = five(&[&down], &[]);
+    let expected = [
+        "silent opened, sent",
+        "silent closed, sent",
+        "silent opened",
+        "flapping opened, sent",
+        "silent closed",
+        "flapping closed, sent",
+    ];
+    assert_eq!(story(&simulation, 0), expected);
+}
+
+#[test]
+fn an_absence_that_is_ended_twice_at_once_is_written() {
+    let mut state = State::default();
+    let scope = Scope::Sandboxes(vec!["a".into(), "a".into()]);
+    let (reason, by) = (String::new(), String::new());
+    let request = AbsenceRequest { scope: scope.clone(), for_seconds: Some(60), reason, by };
+    state.plan_absence(Time(START), &request).unwrap();
+    assert_eq!(state.end_absence(&scope).len(), 1);
 }
 
 #[test]

@@ -474,7 +474,7 @@ impl State {
             Scope::Sandboxes(ids) => {
                 for id in ids {
                     if let Some(row) = self.sandboxes.get_mut(id) {
-                        row.is_changed = row.absence.take().is_some();
+                        row.is_changed |= row.absence.take().is_some();
                     }
                 }
                 self.changes()
