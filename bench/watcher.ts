@@ -97,13 +97,12 @@ async function measure(sandboxes: number, silent: number): Promise<string[]> {
     const begin = { ...counts };
     const started = Date.now();
     let state = await watcher();
-    while (state.watch.horizon === null) {
+    while (state.watch.horizon === null || state.watch.open.silent < silent) {
       if (Date.now() - started > 120_000) throw new Error(`no verdict: ${JSON.stringify(state)}\n${worker.log()}`);
       await delay(250);
       state = await watcher();
     }
     const used = cpuSeconds(worker.pid) - cpu;
-    if (state.watch.open.silent !== silent) throw new Error(`${state.watch.open.silent} silent, not ${silent}\n${worker.log()}`);
     return [
       sandboxes.toLocaleString('en'),
       silent.toLocaleString('en'),

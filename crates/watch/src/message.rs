@@ -668,4 +668,68 @@ mod tests {
         assert_eq!(bodies[2]["links"][0]["href"], "https://fleet.example/");
         assert_eq!(bodies[3]["event_action"], "resolve");
     }
+
+    /// A body of each type of messages.
+    fn examples() -> Vec<String> {
+        let settings =
+            Settings { page_url: "https://fleet.example.com/".into(), ..Settings::default() };
+        let now = Time(1_795_921_445);
+        let entry = |kind, ago, reason: &str| {
+            Entry::new(kind, "sandbox-7", now.minus(ago), "fra".into(), reason)
+        };
+        let outage = |is_open| OutageNotice {
+            outage: Outage {
+                scope: "=fra".into(),
+                since: now.minus(960),
+                opened: now,
+                verdict: Verdict::Region,
+                members: 0,
+                peak: 0,
+                changed: now,
+            },
+            is_open,
+            silent: if is_open { 118 } else { 1 },
+            sandboxes: 120,
+            named: vec![entry(Kind::Silent, 950, "last state: running")],
+        };
+        let mut all = [Messages::default(), Messages::default()];
+        let [first, second] = &mut all;
+        first.nobody_checks_in = Some(false);
+        first.outages = vec![outage(true)];
+        let late = "Analytics Engine is late: a data point is not visible after 305 s";
+        first.watcher(MessageType::WatcherDegraded, now, late);
+        first.opened(entry(Kind::Silent, 950, "last state: running"));
+        first.opened(entry(Kind::Overdue, 30, "planned by sandbox-7: kernel upgrade"));
+        first.opened(entry(
+            Kind::CrashLoop,
+            2_400,
+            "6 restarts within an hour, last exit: signal:SIGSEGV",
+        ));
+        first.opened(entry(Kind::Clone, 1_500, "2 machines check in under its id"));
+        first.opened(entry(Kind::Flapping, 3_000, "3 changes within an hour"));
+        second.outages = vec![outage(false)];
+        second.watcher(MessageType::WatcherRecovered, now.minus(1_200), "");
+        second.closed(now.minus(600), entry(Kind::Silent, 1_550, "").until(now.minus(40)));
+        let channels = [Channel::Webhook];
+        let rows =
+            all.into_iter().flat_map(|messages| messages.outbox(&settings, &channels, now, &[]));
+        let rows: Vec<_> = rows.chain(test_messages(&settings, &channels, now)).collect();
+        rows.into_iter().map(|row| row.body).collect()
+    }
+
+    #[test]
+    fn the_documentation_shows_each_message() {
+        let documentation = include_str!("../../../docs/alerts.md");
+        let mut missing = Vec::new();
+        for body in examples() {
+            let body: Value = serde_json::from_str(&body).unwrap();
+            let name = body["type"].as_str().unwrap();
+            let pretty = serde_json::to_string_pretty(&body).unwrap();
+            let section = format!("### `{name}`\n\n```json\n{pretty}\n```\n");
+            if !documentation.contains(&section) {
+                missing.push(section);
+            }
+        }
+        assert!(missing.is_empty(), "docs/alerts.md lacks:\n\n{}", missing.join("\n"));
+    }
 }
