@@ -99,7 +99,7 @@ async function measure(sandboxes: number, silent: number): Promise<string[]> {
     let state = await watcher();
     while (state.watch.horizon === null || state.watch.open.silent < silent) {
       if (Date.now() - started > 120_000) throw new Error(`no verdict: ${JSON.stringify(state)}\n${worker.log()}`);
-      await delay(250);
+      await delay(1_000);
       state = await watcher();
     }
     const used = cpuSeconds(worker.pid) - cpu;

@@ -396,7 +396,8 @@ test('operators plan, list and end absences, with the scope for it', async (t) =
     ],
   );
   assertDescribed('Absences', list);
-  const page = await ask(worker, '/api/absences?limit=2');
+  // Those of all and of regions are all on the first page.
+  const page = await ask(worker, '/api/absences?limit=1');
   assert.deepEqual([page.absences.length, page.next], [2, 'a']);
   assert.deepEqual((await ask(worker, '/api/absences?limit=2&after=a')).absences, list.absences.slice(2));
   assert.deepEqual((await ask(worker, '/api/absences', tenant)).absences, list.absences.slice(2));
