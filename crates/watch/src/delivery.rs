@@ -251,7 +251,7 @@ impl Target {
         self.channel
     }
 
-    /// Says, without telling them, whether address and secrets are the same as before.
+    /// A digest of address and secrets: the same as before if they are.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let mut digest = Sha256::new();

@@ -746,6 +746,23 @@ fn flapping_silences_the_very_change_that_shows_it() {
 }
 
 #[test]
+fn absences_name_only_what_can_check_in() {
+    let mut state = State::default();
+    for scope in [
+        Scope::Sandboxes(vec![]),
+        Scope::Sandboxes(vec![String::new()]),
+        Scope::Sandboxes(vec!["a\u{202e}".into()]),
+        Scope::Sandboxes(vec!["x".repeat(97)]),
+        Scope::Region("a\0".into()),
+    ] {
+        let (reason, by) = (String::new(), String::new());
+        let request = AbsenceRequest { scope, for_seconds: Some(60), reason, by };
+        assert!(state.plan_absence(Time(START), &request).is_err(), "{request:?}");
+    }
+    assert_eq!(state, State::default());
+}
+
+#[test]
 fn an_absence_that_is_ended_twice_at_once_is_written() {
     let mut state = State::default();
     let scope = Scope::Sandboxes(vec!["a".into(), "a".into()]);

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use kiloclaw_check_in::limits::{MAX_ABSENCE_SECONDS, MAX_REASON_CHARACTERS, MAX_SANDBOX_ID_BYTES};
+use kiloclaw_check_in::limits::{
+    MAX_ABSENCE_SECONDS, MAX_REASON_CHARACTERS, MAX_SANDBOX_ID_BYTES, has_control_characters,
+};
 use kiloclaw_fleet::{Time, sorted};
 use serde::Serialize;
 
@@ -417,7 +419,7 @@ impl State {
         if for_seconds.is_some_and(|seconds| !(1..=MAX_ABSENCE_SECONDS).contains(&seconds)) {
             return Err(AbsenceError::Duration);
         }
-        let strange = kiloclaw_check_in::limits::has_control_characters(reason);
+        let strange = has_control_characters(reason);
         if strange || reason.chars().count() > MAX_REASON_CHARACTERS {
             return Err(AbsenceError::Reason);
         }
@@ -429,7 +431,9 @@ impl State {
         };
         match scope {
             Scope::Sandboxes(ids) => {
-                let valid = |id: &String| (1..=MAX_SANDBOX_ID_BYTES).contains(&id.len());
+                let valid = |id: &String| {
+                    (1..=MAX_SANDBOX_ID_BYTES).contains(&id.len()) && !has_control_characters(id)
+                };
                 if !(1..=MAX_NAMED).contains(&ids.len()) || !ids.iter().all(valid) {
                     return Err(AbsenceError::Sandboxes);
                 }
@@ -446,7 +450,9 @@ impl State {
             }
             Scope::Region(_) | Scope::All => {
                 let region = match scope {
-                    Scope::Region(region) if region.chars().count() > 96 => {
+                    Scope::Region(region)
+                        if region.chars().count() > 96 || has_control_characters(region) =>
+                    {
                         return Err(AbsenceError::Sandboxes);
                     }
                     Scope::Region(region) => Some(region.clone()),

@@ -100,7 +100,7 @@ fn describe((address, error): &(SocketAddr, io::Error)) -> String {
     format!("{address}: {error}")
 }
 
-/// By the most telling error: a host that refuses exists, one that is silent may not.
+/// By the most specific error: a host that refuses exists, one that is silent may not.
 fn refused(peer: &Peer, failures: &[(SocketAddr, io::Error)]) -> Verdict {
     let any = |kind| failures.iter().any(|(_, error)| error.kind() == kind);
     let Peer { variable, .. } = peer;
