@@ -123,9 +123,9 @@ async function start(t: TestContext): Promise<Site> {
     let [unanswered, excess]: [number, Deltas] = [0, [0, 0, 0]];
     for (const machine of machines) {
       const own = all.filter(({ index1 }) => index1 === machine.sandboxId).map(deltasOf);
-      const { owed, seen } = machine.ledger;
+      const { unreported, seen } = machine.ledger;
       const happened: Deltas = [machine.restarts, seen[0] - before[0], seen[1] - before[1]];
-      const over = minus(plus(sum(own), owed), happened);
+      const over = minus(plus(sum(own), unreported), happened);
       const notHeard = own.length - machine.heard;
       const name = `${machine.sandboxId}: ${own.length} points, ${machine.heard} answers received, ${over} reported twice`;
       assert.ok(notHeard >= 0, `accepted is stored: ${name}`);

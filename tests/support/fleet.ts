@@ -113,8 +113,8 @@ export class Machine {
   /** Starts the agent, which by default checks in at once and every second. */
   start(url: string, command: readonly string[] = ['sh', '-c', COMMAND, this.#starts]) {
     const { by = [], env = {}, args = [], interval = 1, initialDelay = 0, realCounters } = this.#options;
-    const rhythm = [`--initial-delay=${initialDelay}`, `--interval=${interval}`, '--jitter=0'];
-    const options = ['run', ...rhythm, '--log-level=debug'];
+    const timing = [`--initial-delay=${initialDelay}`, `--interval=${interval}`, '--jitter=0'];
+    const options = ['run', ...timing, '--log-level=debug'];
     const whole = [...by, AGENT, ...options, ...args, '--', ...command];
     const [program, ...rest] = whole as [string, ...string[]];
     this.#agent = spawn(program, rest, {
@@ -154,7 +154,7 @@ export class Machine {
   }
 
   /** From the state file: the unreported deltas, and the counters that they include. */
-  get ledger(): { readonly owed: Deltas; readonly seen: readonly [number, number] } {
+  get ledger(): { readonly unreported: Deltas; readonly seen: readonly [number, number] } {
     const { ledger } = JSON.parse(readFileSync(this.stateFile, 'utf8')) as {
       ledger: {
         owed: { restarts: number; bytesIn: number; bytesOut: number };
@@ -163,7 +163,7 @@ export class Machine {
     };
     const { restarts, bytesIn, bytesOut } = ledger.owed;
     const { eth0 } = ledger.seenNetwork;
-    return { owed: [restarts, bytesIn, bytesOut], seen: [eth0.bytesIn, eth0.bytesOut] };
+    return { unreported: [restarts, bytesIn, bytesOut], seen: [eth0.bytesIn, eth0.bytesOut] };
   }
 
   /** Restarts of the command, as it recorded them itself. */
