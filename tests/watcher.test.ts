@@ -501,7 +501,7 @@ test('a real agent goes away and comes back, and alarms nobody meanwhile', async
   assert.deepEqual((await ask(worker, '/api/absences')).absences, []);
 });
 
-test('who asks too often is told when to ask again, and stops nobody else', async (t) => {
+test('refuses too many requests with retry-after, and does not affect other principals', async (t) => {
   const worker = await start(t);
   const statuses = await Promise.all(
     Array.from({ length: 80 }, async () => {

@@ -8,28 +8,20 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use kiloclaw_check_in::absence::{ABSENCE_PATH, Absence};
-use kiloclaw_check_in::{CHECK_IN_PATH, GatewaySecrets, Presented, Refusal};
+use kiloclaw_check_in::{CHECK_IN_PATH, Refusal};
 
 use stage::{
-    AMPLE, API_KEY, AUTHORITY, Machine, Request, Run, SANDBOX_ID, Server, TOKEN_SECRET, accepted,
-    answer, refuse, run, token,
+    AMPLE, API_KEY, AUTHORITY, Machine, Request, Run, SANDBOX_ID, Server, accepted, answer,
+    authenticate, authorize, refuse, run, token,
 };
 
 /// Answers like the Worker: the contract's checks in the same order.
 fn worker(request: &Request) -> String {
     let check = || {
         assert_eq!(request.target(), ("POST", ABSENCE_PATH));
-        let presented = Presented::from_headers(
-            request.header("authorization"),
-            request.header("x-kiloclaw-gateway-token"),
-        )?;
-        if presented.api_key != API_KEY {
-            return Err(Refusal::WrongApiKey);
-        }
+        let presented = authenticate(request)?;
         let absence = Absence::parse_str(&request.body)?;
-        let secrets = GatewaySecrets::new(TOKEN_SECRET).unwrap();
-        let accepted = secrets.accept(&absence.sandbox_id, presented.gateway_token);
-        accepted.then_some(()).ok_or(Refusal::WrongGatewayToken)
+        authorize(&absence.sandbox_id, &presented)
     };
     check().map_or_else(refuse, |()| accepted())
 }

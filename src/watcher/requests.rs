@@ -495,7 +495,7 @@ fn test(object: &Object, request: &Parts) -> Result<Array, ApiError> {
     let messages = Array::new();
     for row in rows.iter().filter(|row| row.next_at == row.created_at) {
         if let Some(target) = object.target(row.channel)
-            && let Some(message) = begin(object, target, &row.id, row.attempts, &row.body)?
+            && let Some(message) = begin(object, target, &row.id, 0, &row.body)?
         {
             messages.push(&message);
         }

@@ -9,8 +9,7 @@ use worker::console_error;
 use worker::js_sys::Array;
 use worker::wasm_bindgen::prelude::*;
 
-use super::delivery::DELETE;
-use super::delivery::log;
+use super::delivery::{DELETE, log};
 use super::object::{Object, Round, at, now, statement, write_changes};
 use crate::analytics::QueryError;
 use crate::bindings::WatcherConfig as Config;
@@ -31,7 +30,7 @@ const TRANSITIONS: usize = 500;
 
 const PUT_MESSAGE: &str = "INSERT OR IGNORE INTO outbox \
      (id, channel, type, created_at, attempts, next_at, body, failure) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+     VALUES (?1, ?2, ?3, ?4, 0, ?5, ?6, '')";
 
 /// Starts a tick, if one is due. Returns its first queries.
 pub(super) fn start(object: &Object) -> Result<JsValue, ApiError> {
@@ -134,10 +133,8 @@ pub(super) fn put_message(row: &OutboxRow) -> Array {
         row.channel.name().into(),
         row.message_type.into(),
         at(row.created_at),
-        row.attempts.into(),
         at(row.next_at),
         (&*row.body).into(),
-        (&*row.failure).into(),
     ];
     statement(PUT_MESSAGE, parameters)
 }

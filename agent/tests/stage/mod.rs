@@ -259,21 +259,26 @@ pub(crate) fn older_telemetry(request: &Request) -> String {
 }
 
 fn worker(request: &Request, dry_run: Option<&str>) -> Result<(), Refusal> {
+    let presented = authenticate(request)?;
+    is_dry_run(dry_run)?;
+    let check_in = CheckIn::parse_str(&request.body)?;
+    authorize(&check_in.sandbox_id, &presented)
+}
+
+/// The contract's checks ahead of the body.
+pub(crate) fn authenticate(request: &Request) -> Result<Presented<'_>, Refusal> {
     let presented = Presented::from_headers(
         request.header("authorization"),
         request.header("x-kiloclaw-gateway-token"),
     )?;
-    if presented.api_key != API_KEY {
-        return Err(Refusal::WrongApiKey);
-    }
-    is_dry_run(dry_run)?;
-    let check_in = CheckIn::parse_str(&request.body)?;
+    if presented.api_key == API_KEY { Ok(presented) } else { Err(Refusal::WrongApiKey) }
+}
+
+/// The contract's check of the gateway token.
+pub(crate) fn authorize(sandbox_id: &str, presented: &Presented<'_>) -> Result<(), Refusal> {
     let secrets = GatewaySecrets::new(TOKEN_SECRET).unwrap();
-    if secrets.accept(&check_in.sandbox_id, presented.gateway_token) {
-        Ok(())
-    } else {
-        Err(Refusal::WrongGatewayToken)
-    }
+    let is_accepted = secrets.accept(sandbox_id, presented.gateway_token);
+    is_accepted.then_some(()).ok_or(Refusal::WrongGatewayToken)
 }
 
 /// The tests' own certificate authority.

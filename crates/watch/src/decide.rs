@@ -10,7 +10,7 @@ use crate::state::{
     Absence, OpenIncident, Outage, Population, Sandbox, State, StateChange, Status, Verdict,
     WideAbsence, in_order, scope_key,
 };
-use crate::tick::Observation;
+use crate::tick::{MAX_SPLITS, Observation};
 use crate::transition::{Event, Kind, Transition};
 
 /// Flips that are older than this do not count, in seconds.
@@ -24,9 +24,6 @@ const MAX_OUTAGES: usize = 32;
 
 /// Maximum number of regions whose size is remembered.
 const MAX_POPULATION: usize = 100;
-
-/// Maximum number of splits that are kept.
-const MAX_SPLITS: usize = 63;
 
 /// Longest reason, in characters.
 const MAX_REASON: usize = 300;
@@ -81,10 +78,8 @@ impl Decision<'_> {
         let watcher = &mut self.state.watcher;
         watcher.ticked = now;
         watcher.failure = observation.failure.clone().unwrap_or_default();
-        if observation.failure.is_none() {
-            watcher.answered = now;
-        } else if watcher.answered == Time(0) {
-            // The first tick of all failed: the time without answers begins now.
+        // If the first tick of all fails, the time without answers begins now.
+        if observation.failure.is_none() || watcher.answered == Time(0) {
             watcher.answered = now;
         }
         if let Some(Time(seen)) = observation.canary {
@@ -205,18 +200,17 @@ impl Decision<'_> {
         let state = format!("last state: {}", sighting.supervisor_state);
         if let Some(absence) = absence_of(row, &self.state.watcher.absences, horizon) {
             let (reason, until) = (absence.why(), absence.ends);
-            row.absent_until = until;
-            self.open_status(&id, Status::Absent, since, &reason);
+            self.open_status(&id, Status::Absent, since, &reason, until);
         } else if let Some((ends, reason)) = over
             && since <= ends
         {
             // The absence ended before the silence was long enough to be found.
-            self.open_status(&id, Status::Overdue, ends, &reason);
+            self.open_status(&id, Status::Overdue, ends, &reason, None);
         } else if row.on_purpose {
-            self.open_status(&id, Status::Stopped, since, &state);
+            self.open_status(&id, Status::Stopped, since, &state, None);
         } else {
             row.flip(self.now);
-            self.open_status(&id, Status::Silent, since, &state);
+            self.open_status(&id, Status::Silent, since, &state, None);
         }
     }
 
@@ -241,13 +235,10 @@ impl Decision<'_> {
                     Some(ends) if ends <= horizon => {
                         Some((Status::Overdue, ends, row.reason.clone(), None))
                     }
-                    _ if row.on_purpose => {
-                        let reason = "its planned absence was ended".to_owned();
-                        Some((Status::Stopped, row.last_seen, reason, None))
-                    }
                     _ => {
+                        let status = if row.on_purpose { Status::Stopped } else { Status::Silent };
                         let reason = "its planned absence was ended".to_owned();
-                        Some((Status::Silent, row.last_seen, reason, None))
+                        Some((status, row.last_seen, reason, None))
                     }
                 },
                 _ => None,
@@ -255,32 +246,38 @@ impl Decision<'_> {
             // Who reports may have left just before the end, which shows only after `silent_after`. An absence without an end
             // is over when the sandbox still reports by then.
             let is_out = row.status != Status::Up;
-            if row.absence.as_ref().is_some_and(|absence| {
+            if let Some(absence) = &row.absence {
                 let ends =
                     absence.ends.unwrap_or(absence.declared.plus(self.settings.silent_after));
-                if is_out { absence.is_over(horizon) } else { ends < cut }
-            }) {
-                row.absence = None;
-                row.is_changed = true;
+                let is_over = if is_out { absence.is_over(horizon) } else { ends < cut };
+                if is_over {
+                    row.absence = None;
+                    row.is_changed = true;
+                }
             }
             turns.extend(turn.map(|turn| (id.clone(), turn)));
         }
         for (id, (status, since, reason, until)) in turns {
             let why = if status == Status::Absent { &*reason } else { "" };
             self.close_status(&id, self.now, why);
-            self.open_status(&id, status, since, &reason);
-            if let Some(row) = self.state.sandboxes.get_mut(&id) {
-                row.absent_until = until;
-            }
+            self.open_status(&id, status, since, &reason, until);
         }
     }
 
     /// Records a status that begins. [`announce`](Self::announce) sends it.
-    fn open_status(&mut self, id: &str, status: Status, since: Time, reason: &str) {
+    fn open_status(
+        &mut self,
+        id: &str,
+        status: Status,
+        since: Time,
+        reason: &str,
+        absent_until: Option<Time>,
+    ) {
         let Some(row) = self.state.sandboxes.get_mut(id) else { return };
         row.status = status;
         row.since = since;
         row.opened = self.now;
+        row.absent_until = absent_until;
         row.reason = shorten(reason);
         row.transition = Some(self.transitions.len());
         if let Some(kind) = status.kind() {

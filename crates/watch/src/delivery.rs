@@ -52,14 +52,10 @@ pub struct OutboxRow {
     pub message_type: &'static str,
     /// When it was written.
     pub created_at: Time,
-    /// How often it was tried.
-    pub attempts: u32,
-    /// When to try it next.
+    /// When to try it first.
     pub next_at: Time,
     /// The body; without any secret.
     pub body: String,
-    /// Why the last try failed; empty before.
-    pub failure: String,
     /// A row that is to be deleted: a `PagerDuty` incident that is over must not be opened by a late trigger.
     pub supersedes: Option<String>,
 }

@@ -20,8 +20,8 @@ pub use delivery::{
     Attempt, Channel, Delivery, OutboxRow, Request, TIMEOUT_MS, Target, TargetError, after_attempt,
     before_attempt, is_safe_url,
 };
-pub use message::{MessageType, test_messages};
-pub use settings::{SettingError, Settings, VARIABLES, seconds};
+pub use message::test_messages;
+pub use settings::{SettingError, Settings, VARIABLES};
 pub use state::{
     AbsenceError, AbsenceRequest, Health, MAX_NAMED, MAX_SANDBOXES, MAX_WIDE_ABSENCES, Open,
     PlannedAbsence, Scope, State, StateChange,

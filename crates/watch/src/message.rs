@@ -20,8 +20,7 @@ const MAX_RESOLVED: usize = 100;
 
 /// The types of messages, as receivers see them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum MessageType {
+pub(crate) enum MessageType {
     FleetQuiet,
     FleetRecovered,
     WatcherDegraded,
@@ -38,7 +37,7 @@ pub enum MessageType {
 impl MessageType {
     /// As the message has it.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::FleetQuiet => "fleet.quiet",
             Self::FleetRecovered => "fleet.recovered",
@@ -366,10 +365,8 @@ impl Message {
                     channel: *channel,
                     message_type: self.of_type.name(),
                     created_at: now,
-                    attempts: 0,
                     next_at: now,
                     body,
-                    failure: String::new(),
                     supersedes,
                 });
             }

@@ -160,7 +160,7 @@ fn digits(text: &str) -> Option<u64> {
 
 /// `15m` as seconds: a number and `s`, `m`, `h` or `d`.
 #[must_use]
-pub fn seconds(text: &str) -> Option<u64> {
+pub(crate) fn seconds(text: &str) -> Option<u64> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let unit = match unit {
         "s" => 1,

@@ -581,8 +581,12 @@ impl State {
 
     /// Number of sandboxes: those of the last survey, or more if more do not report.
     pub(crate) fn sandboxes_in_all(&self) -> u64 {
-        let surveyed: u64 = self.watcher.population.iter().map(|region| region.sandboxes).sum();
-        surveyed.max(self.statuses(None).count() as u64)
+        self.surveyed().max(self.statuses(None).count() as u64)
+    }
+
+    /// Number of sandboxes in the last survey.
+    pub(crate) fn surveyed(&self) -> u64 {
+        self.watcher.population.iter().map(|region| region.sandboxes).sum()
     }
 
     /// The announcements that have an open sandbox, as [`announcement`]s in order.

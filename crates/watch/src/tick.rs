@@ -35,7 +35,7 @@ const MAX_SIGHTINGS: usize = 100_000;
 const MAX_SILENCES: usize = 20_000;
 
 /// Maximum number of splits of the fleet.
-const MAX_SPLITS: u64 = 63;
+pub(crate) const MAX_SPLITS: usize = 63;
 
 /// A tick's queries, in rounds: each depends on the answers of the previous one.
 ///
@@ -137,7 +137,7 @@ impl Tick {
             oldest_canary: watcher.canaries.first().map(|number| Time(*number)),
             named: Vec::new(),
             named_after: Time(0),
-            sandboxes: watcher.population.iter().map(|region| region.sandboxes).sum(),
+            sandboxes: state.surveyed(),
             survey_due,
             parts: watcher.splits.len() as u64 + 1,
             ranges: ranges(&watcher.splits),
@@ -301,7 +301,7 @@ impl Tick {
         }
         if sampled > 1 {
             let position = self.sandboxes / self.parts / 2;
-            if position > 0 && self.parts <= MAX_SPLITS {
+            if position > 0 && self.parts <= MAX_SPLITS as u64 {
                 self.step = Step::Split;
                 return Ok(Next::Query(vec![crossing.split_sql(&range, position)]));
             }

@@ -1,4 +1,4 @@
-//! What event: the log behind `/api/alerts`, and behind availability.
+//! What happened: the log behind `/api/alerts`, and behind availability.
 
 use kiloclaw_fleet::Time;
 use serde::Serialize;
@@ -69,13 +69,11 @@ impl Kind {
     }
 }
 
-/// What event to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+/// What happened to an incident.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Event {
     Opened,
-    Changed,
     Closed,
 }
 
@@ -85,21 +83,19 @@ impl Event {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Opened => "opened",
-            Self::Changed => "changed",
             Self::Closed => "closed",
         }
     }
 }
 
 /// A row of the table `transitions`. Each that is opened is closed, by kind and subject.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transition {
     /// When the watcher found it.
     pub at: Time,
     /// What kind of incident.
     pub kind: Kind,
-    /// What event to it.
+    /// What happened to it.
     pub event: Event,
     /// The sandbox's id; for `quiet` the scope's key (`*` is the fleet, `=fra` a region); for `degraded` "".
     pub subject: String,

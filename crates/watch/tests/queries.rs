@@ -98,7 +98,6 @@ impl Watch {
             match transition.event {
                 Event::Opened => assert!(self.open.insert(key)),
                 Event::Closed => assert!(self.open.remove(&key)),
-                Event::Changed => {}
             }
         }
         let canary = Point {
