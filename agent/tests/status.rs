@@ -24,14 +24,17 @@ fn agent(arguments: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-/// Exit code, text and JSON of the same state: of a copy, as the agent may replace the file.
+/// Exit code, text and JSON of the same state: of a copy, as the agent may write or replace the
+/// file between the two commands. Without a state file, the copy is missing as well.
 fn status(state_file: &Path) -> (i32, String, Value) {
     let copy = state_file.with_extension("copy");
-    let path = if state_file.is_file() {
-        fs::copy(state_file, &copy).unwrap();
-        &copy
-    } else {
-        state_file
+    let path = match fs::symlink_metadata(state_file) {
+        Ok(metadata) if !metadata.is_file() => state_file,
+        Ok(_) => {
+            fs::copy(state_file, &copy).unwrap();
+            &copy
+        }
+        Err(_) => &copy,
     };
     let path = path.to_str().unwrap();
     let words = agent(&["status", "--state-file", path]);
@@ -252,7 +255,8 @@ fn without_a_valid_state_file_the_verdict_is_cannot_report() {
     let path = machine.path("state.json");
     let (code, text, json) = status(&path);
     assert_eq!(code, 1);
-    let expected = format!("there is no state file {}: no agent has run, or ", path.display());
+    let missing = path.with_extension("copy");
+    let expected = format!("there is no state file {}: no agent has run, or ", missing.display());
     assert!(text.starts_with(&expected), "{text}");
     assert_eq!(json["verdict"], "cannot_report");
     fs::write(&path, "nonsense").unwrap();
