@@ -6,7 +6,7 @@ use std::fmt;
 
 use kiloclaw_auth::{access, jwt};
 use kiloclaw_check_in::{AcceptedKeys, GatewaySecrets};
-use kiloclaw_watch::{Settings, Target, TargetError, VARIABLES, is_safe_url};
+use kiloclaw_watch::{Settings, Target, TargetError, is_safe_url};
 use serde::Serialize;
 use worker::js_sys::Reflect;
 use worker::wasm_bindgen::JsValue;
@@ -142,7 +142,7 @@ pub(crate) struct WatcherConfig {
 /// A setting that cannot be used, and what it is to hold.
 #[derive(Serialize)]
 pub(crate) struct WatcherSettingError {
-    name: &'static str,
+    pub(crate) name: &'static str,
     expected: String,
 }
 
@@ -152,13 +152,15 @@ impl fmt::Display for WatcherSettingError {
     }
 }
 
+/// `SILENT_AFTER` in seconds, for reports to agree with the watcher.
+pub(crate) fn silent_after(env: &Env) -> u64 {
+    Settings::read_silent_after(&|name| optional(env, name))
+}
+
 impl WatcherConfig {
     /// Reads what is set.
     pub(crate) fn read(env: &Env) -> Self {
-        let (settings, errors) = Settings::read(|name| {
-            let known = VARIABLES.into_iter().find(|known| *known == name);
-            known.and_then(|name| optional(env, name))
-        });
+        let (settings, errors) = Settings::read(&|name| optional(env, name));
         let error =
             |name, expected: &str| WatcherSettingError { name, expected: expected.to_owned() };
         let mut errors: Vec<_> = errors.iter().map(|bad| error(bad.name, &bad.expected)).collect();

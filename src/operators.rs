@@ -15,6 +15,7 @@ use worker::wasm_bindgen_futures::JsFuture;
 use worker::{Date, Response, console_warn};
 
 use crate::analytics::{Analytics, NO_ROWS, QueryError};
+use crate::bindings::silent_after;
 use crate::error::ApiError;
 use crate::log;
 use crate::response;
@@ -131,7 +132,8 @@ pub(crate) struct ReportRequest<'a> {
 impl<'a> ReportRequest<'a> {
     fn new(call: &'a Call) -> Result<Self, ApiError> {
         call.only_get()?;
-        let parameters = parameters(&call.request.inner().url());
+        let parameters =
+            parameters(&call.request.inner().url()).with_silent_after(silent_after(call.env()));
         let only = call.principal()?.sandbox.as_deref();
         Ok(Self { call, only, parameters, now: Time(Date::now().as_millis() / 1_000) })
     }

@@ -52,8 +52,13 @@ export async function readBody(request, limit) {
  *   nor ids stands for all
  */
 export function absence(body) {
-  const value = JSON.parse(body);
-  const { sandboxIds, region, all, forSeconds = null, reason = '', ...others } = Object(value);
+  let value;
+  try {
+    value = JSON.parse(body);
+  } catch {
+    throw new Error('JSON');
+  }
+  const { sandboxIds, region, all, forSeconds, reason = '', ...others } = Object(value);
   const isText = (text) => typeof text === 'string';
   const scopes = [
     Array.isArray(sandboxIds) && sandboxIds.length > 0 && sandboxIds.every(isText),
@@ -63,13 +68,13 @@ export function absence(body) {
   const given = [sandboxIds, region, all].filter((scope) => scope !== undefined);
   if (Array.isArray(value) || Object.keys(others).length > 0 || given.length !== 1 || !scopes.includes(true)) {
     throw new Error(
-      'an object with one of "sandboxIds": [id, ...], "region": "..." and "all": true, and with "forSeconds" and "reason"',
+      'an object with one of "sandboxIds": [id, ...], "region": "..." and "all": true, with "forSeconds", and with "reason" if you like',
     );
   }
   if (forSeconds !== null && !Number.isSafeInteger(forSeconds)) {
-    throw new Error('forSeconds is an integer, or null');
+    throw new Error('"forSeconds", an integer, or null for "until the next check-in"');
   }
-  if (!isText(reason)) throw new Error('reason is a string');
+  if (!isText(reason)) throw new Error('"reason", a string');
   return [region, forSeconds ?? undefined, reason, ...(sandboxIds ?? [])];
 }
 

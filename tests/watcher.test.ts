@@ -369,7 +369,11 @@ test('a setting that cannot be used is named, without its value', async (t) => {
   const names = watcher.settingErrors.map(({ name }: { name: string }) => name);
   assert.deepEqual(names, ['SILENT_AFTER', 'ALERT_WEBHOOK_URL', 'ALERT_SLACK_URL', 'WATCHER_HEARTBEAT_URL']);
   assert.equal(watcher.silentAfterSeconds, 900);
-  assert.equal(channel(watcher, 'webhook').state, 'not_configured');
+  assertDescribed('Watcher', watcher);
+  assert.deepEqual(
+    [...watcher.channels, watcher.heartbeat].map(({ channel, state }: any) => [channel, state]),
+    [['webhook', 'misconfigured'], ['slack', 'misconfigured'], ['pagerduty', 'not_configured'], ['heartbeat', 'misconfigured']],
+  );
   const shown = (await logged(worker, /watcher_setting.*WATCHER_HEARTBEAT_URL/)) + JSON.stringify(watcher);
   assert.doesNotMatch(shown, /15-minutes|secret-p|secret-h|whsec_Y/);
 });
@@ -414,12 +418,19 @@ test('operators plan, list and end absences, with the scope for it', async (t) =
     { sandboxIds: ['a'], forSeconds: 0 },
     { sandboxIds: ['a'], forSeconds: 60, reason: 'x'.repeat(201) },
     { sandboxIds: ['a'], forSecond: 60 },
+    { sandboxIds: ['a'] },
     'text',
   ]) {
     const response = await send(worker, 'POST', '/api/absences', body);
     assert.equal(response.status, 400, JSON.stringify(body));
     assert.equal(((await response.json()) as any).error, 'Invalid body');
   }
+  const long = await send(worker, 'POST', '/api/absences', { region: 'x'.repeat(97), forSeconds: 60 });
+  const { field, expected } = await assertRefused(long, 400, 'invalid_field');
+  assert.deepEqual([field, expected], ['region', 'at most 96 characters, and no control characters']);
+  const broken = await worker.fetch('/api/absences', { method: 'POST', headers: writer, body: '{' });
+  assert.equal((await assertRefused(broken, 400, 'invalid_body')).expected, 'JSON');
+  await assertRefused(await worker.fetch('/api/alerts?before=%2B5', { headers: reader }), 400, 'invalid_query');
   await assertRefused(await send(worker, 'DELETE', '/api/absences'), 400, 'invalid_query');
   const large = { sandboxIds: ['a'], forSeconds: 60, reason: 'x'.repeat(700_000) };
   await assertRefused(await send(worker, 'POST', '/api/absences', large), 413, 'body_too_large');

@@ -161,7 +161,7 @@ pub(super) struct Round {
     pub(super) now: Time,
     pub(super) tick: Tick,
     /// Rounds of queries so far.
-    pub(super) rounds: u32,
+    pub(super) rounds: usize,
 }
 
 #[expect(clippy::cast_precision_loss, reason = "exact up to the year 287396")]

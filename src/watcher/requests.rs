@@ -156,7 +156,9 @@ fn alerts(object: &Object, request: &Parts) -> Result<Response, ApiError> {
     };
     let before = match parameters.get("before") {
         Some(id) => {
-            let id = id.parse().ok().filter(|id| *id < 1_u64 << 53);
+            // `parse` would accept "+1".
+            let digits = id.bytes().all(|byte| byte.is_ascii_digit()).then_some(id);
+            let id = digits.and_then(|id| id.parse().ok()).filter(|id| *id < 1_u64 << 53);
             Some(Time(id.ok_or_else(|| invalid("before", "next of the previous page"))?))
         }
         None => None,
@@ -309,9 +311,10 @@ fn list_absences(object: &Object, request: &Parts) -> Result<Response, ApiError>
         };
         let is_wide = |absence: &PlannedAbsence<'_>| absence.sandbox_id.is_none();
         // Those of all and of regions are few, and all on the first page.
-        let wide = state.absences(after).filter(may_see).take_while(is_wide).count();
+        let wide = state.absences(now(), after).filter(may_see).take_while(is_wide).count();
         let limit = wide + limit;
-        let mut absences: Vec<_> = state.absences(after).filter(may_see).take(limit + 1).collect();
+        let mut absences: Vec<_> =
+            state.absences(now(), after).filter(may_see).take(limit + 1).collect();
         let is_last = absences.len() <= limit;
         absences.truncate(limit);
         let next = absences.last().and_then(|last| last.sandbox_id).filter(|_| !is_last);
@@ -401,7 +404,7 @@ struct WatcherReport<'a> {
 #[serde(rename_all = "camelCase")]
 struct ChannelReport {
     channel: &'static str,
-    /// `on`, `off` (it answered 410) or `not_configured`.
+    /// `on`, `off` (it answered 410), `not_configured` or `misconfigured`.
     state: &'static str,
     undelivered: u64,
     last_failure: Option<Failure>,
@@ -436,6 +439,12 @@ fn watcher(object: &Object, request: &Parts) -> Result<Response, ApiError> {
     let off = object.off();
     let failures = object.failures.borrow();
     let failure = |place: usize| failures.get(place).cloned().flatten();
+    // A channel without a target: its settings are missing or wrong.
+    let without = |prefix: &str| {
+        let errors = &object.config.errors;
+        let is_wrong = errors.iter().any(|error| error.name.starts_with(prefix));
+        if is_wrong { "misconfigured" } else { "not_configured" }
+    };
     let body = object.with_state(|state| {
         let mut places = 0..;
         let channels = Channel::ALL.map(|channel| {
@@ -443,7 +452,10 @@ fn watcher(object: &Object, request: &Parts) -> Result<Response, ApiError> {
             let is_on = |target| state_name(!state.is_off(target));
             ChannelReport {
                 channel: channel.name(),
-                state: object.target(channel).map_or("not_configured", is_on),
+                state: object.target(channel).map_or_else(
+                    || without(&format!("ALERT_{}_", channel.name().to_ascii_uppercase())),
+                    is_on,
+                ),
                 undelivered: count.and_then(|[_, n]| n.parse().ok()).unwrap_or_default(),
                 last_failure: places.next().and_then(failure),
             }
@@ -458,7 +470,10 @@ fn watcher(object: &Object, request: &Parts) -> Result<Response, ApiError> {
             channels: channels.into(),
             heartbeat: ChannelReport {
                 channel: "heartbeat",
-                state: if object.config.heartbeat.is_some() { "on" } else { "not_configured" },
+                state: match object.config.heartbeat {
+                    Some(_) => "on",
+                    None => without("WATCHER_HEARTBEAT_URL"),
+                },
                 undelivered: 0,
                 last_failure: failure(Channel::ALL.len()),
             },

@@ -2,8 +2,8 @@
 
 use kiloclaw_fleet::{Time, UnexpectedAnswer};
 use kiloclaw_watch::{
-    Channel, KEEP_TRANSITIONS, Next, Observation, OutboxRow, Outcome, Target, Tick, decide, schema,
-    transition_rows,
+    Channel, KEEP_TRANSITIONS, MAX_ROUNDS, Next, Observation, OutboxRow, Outcome, Target, Tick,
+    decide, schema, transition_rows,
 };
 use worker::console_error;
 use worker::js_sys::Array;
@@ -21,9 +21,6 @@ extern "C" {
     #[wasm_bindgen(catch, js_name = writeCanary)]
     fn write_canary(dataset: &JsValue, number: f64) -> Result<(), JsValue>;
 }
-
-/// Rounds of queries of a tick; the core needs about 30 at most.
-const MAX_ROUNDS: u32 = 50;
 
 /// Transitions that are written at a time: 500 x 1 kB is below the 2 MB that SQLite takes.
 const TRANSITIONS: usize = 500;

@@ -41,12 +41,20 @@ const LONGEST_NAME: usize = 100;
 #[derive(Clone, Debug)]
 pub struct Parameters {
     pairs: Vec<(String, String)>,
+    /// What `silent_after` is by default, in seconds.
+    silent_after: u64,
 }
 
 impl Parameters {
     /// Takes the decoded pairs of a query.
     pub fn new(pairs: impl IntoIterator<Item = (String, String)>) -> Self {
-        Self { pairs: pairs.into_iter().collect() }
+        Self { pairs: pairs.into_iter().collect(), silent_after: 15 * 60 }
+    }
+
+    /// Sets the default of `silent_after`, in seconds.
+    #[must_use]
+    pub fn with_silent_after(self, silent_after: u64) -> Self {
+        Self { silent_after, ..self }
     }
 
     /// All pairs, sorted.
@@ -136,10 +144,13 @@ impl Parameters {
         self.duration("window", DAY, Bounds { shortest: 60, longest })
     }
 
-    /// `silent_after` in seconds, by default three check-ins.
+    /// `silent_after` in seconds, by default what the watcher takes, or three check-ins.
     pub(crate) fn silent_after(&self, window: u64) -> Result<u64, InvalidParameter> {
-        let silent_after =
-            self.duration("silent_after", 15 * 60, Bounds { shortest: 10, longest: 7 * DAY })?;
+        let silent_after = self.duration(
+            "silent_after",
+            self.silent_after,
+            Bounds { shortest: 10, longest: 7 * DAY },
+        )?;
         // A sandbox that is silent for longer than the window is not in it.
         if self.get("silent_after").is_some() && silent_after >= window {
             return Err(InvalidParameter::new("silent_after", "less than window"));

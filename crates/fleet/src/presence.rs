@@ -32,8 +32,6 @@ row! {
         pub fly_region: String = "flyRegion",
         /// 1 if it is [off on purpose](crate::on_purpose), else 0.
         pub on_purpose: u64 = "onPurpose",
-        /// Its highest sampling interval: 1 if no check-in was sampled away.
-        pub sample_interval: u64 = "sampleInterval",
     }
 }
 
@@ -95,34 +93,53 @@ impl Crossing {
     pub fn sql(&self, range: &Range) -> String {
         let (Time(heard_since), Time(started_after)) = (self.heard_since, self.started_after);
         let having = format!(" HAVING lastSeen <= {heard_since} OR firstSeen > {started_after}");
-        sightings_sql(self.span(), &range.condition(), &having)
+        sightings_sql(self.span(), &range.condition(), &having, &first_page())
     }
 
-    /// Queries whether check-ins of a range were sampled: at most one row, the highest interval.
+    /// Queries whether check-ins of a range were sampled: at most one row.
     #[must_use]
     pub fn sampling_sql(&self, range: &Range) -> String {
-        let points = points(self.span(), None);
-        format!("SELECT {SAMPLE_INTERVAL} AS sampleInterval {points}{}", range.condition())
+        format!(
+            "SELECT {SAMPLE_INTERVAL} AS sampleInterval, count(DISTINCT {SANDBOX_ID}) AS sandboxes {}{}",
+            points(self.span(), None),
+            range.condition()
+        )
     }
 
-    /// Queries the id at a position of a range.
+    /// Queries the sandbox that is one too many if `most` may stop, and likewise of those that start: a shorter span that
+    /// ends before its [`last_seen`](Sighting::last_seen) and [`first_seen`](Sighting::first_seen) has no more of them.
+    #[must_use]
+    pub fn slices_sql(&self, most_stopped: usize, most_started: usize) -> [String; 2] {
+        let (Time(heard_since), Time(started_after)) = (self.heard_since, self.started_after);
+        let slice = |having: &str, order: &str, most: usize| {
+            sightings_sql(self.span(), "", having, &format!("{order} LIMIT 1 OFFSET {most}"))
+        };
+        let started = format!(" HAVING firstSeen > {started_after} AND lastSeen > {heard_since}");
+        [
+            slice(&format!(" HAVING lastSeen <= {heard_since}"), "lastSeen", most_stopped),
+            slice(&started, "firstSeen", most_started),
+        ]
+    }
+
+    /// Queries the sandbox at a position of a range.
     #[must_use]
     pub fn split_sql(&self, range: &Range, position: u64) -> String {
-        format!(
-            "SELECT {SANDBOX_ID} AS sandboxId {}{} GROUP BY sandboxId ORDER BY sandboxId \
-             LIMIT 1 OFFSET {position}",
-            points(self.span(), None),
-            range.condition(),
-        )
+        let tail = format!("sandboxId LIMIT 1 OFFSET {position}");
+        sightings_sql(self.span(), &range.condition(), "", &tail)
     }
 }
 
-fn sightings_sql(span: Span, condition: &str, having: &str) -> String {
+fn first_page() -> String {
+    format!("sandboxId LIMIT {PAGE}")
+}
+
+/// `order` is what follows `ORDER BY`.
+fn sightings_sql(span: Span, condition: &str, having: &str, order: &str) -> String {
     format!(
         "SELECT {SANDBOX_ID} AS sandboxId, {FIRST_SEEN} AS firstSeen, {LAST_SEEN} AS lastSeen, \
-         {} AS supervisorState, {} AS flyRegion, {} AS onPurpose, \
-         {SAMPLE_INTERVAL} AS sampleInterval {}{condition} GROUP BY sandboxId{having} \
-         ORDER BY sandboxId LIMIT {PAGE}",
+         {} AS supervisorState, {} AS flyRegion, {} AS onPurpose \
+         {}{condition} GROUP BY sandboxId{having} \
+         ORDER BY {order}",
         latest(SUPERVISOR_STATE),
         latest(FLY_REGION),
         on_purpose(),
@@ -139,7 +156,7 @@ pub fn named_sql<'a>(
     until: Time,
 ) -> (Vec<String>, usize) {
     in_pieces(ids, most, |condition| {
-        sightings_sql(Span { after, until }, &format!(" AND {condition}"), "")
+        sightings_sql(Span { after, until }, &format!(" AND {condition}"), "", &first_page())
     })
 }
 
@@ -193,23 +210,17 @@ pub fn read_regions(answer: &str) -> Result<Vec<Region>, UnexpectedAnswer> {
 }
 
 row! {
-    struct Sampling {
-        sample_interval: u64 = "sampleInterval",
+    /// How the check-ins of a range were sampled.
+    #[derive(Clone, Copy, Debug)]
+    pub struct Sampling {
+        /// The highest interval: 1 if nothing was sampled away.
+        pub sample_interval: u64 = "sampleInterval",
+        /// The number of sandboxes that remain.
+        pub sandboxes: u64 = "sandboxes",
     }
 }
 
 /// Parses the answer to [`Crossing::sampling_sql`].
-pub fn read_sampling(answer: &str) -> Result<u64, UnexpectedAnswer> {
-    rows::read_one(answer).map(|sampling: Sampling| sampling.sample_interval)
-}
-
-row! {
-    struct Split {
-        sandbox_id: String = "sandboxId",
-    }
-}
-
-/// Parses the answer to [`Crossing::split_sql`]: an empty id if the range has fewer sandboxes.
-pub fn read_split(answer: &str) -> Result<String, UnexpectedAnswer> {
-    rows::read_one(answer).map(|split: Split| split.sandbox_id)
+pub fn read_sampling(answer: &str) -> Result<Sampling, UnexpectedAnswer> {
+    rows::read_one(answer)
 }

@@ -10,7 +10,7 @@ use crate::state::{
     Absence, OpenIncident, Outage, Population, Sandbox, State, StateChange, Status, Verdict,
     WideAbsence, in_order, scope_key,
 };
-use crate::tick::{MAX_SPLITS, Observation};
+use crate::tick::Observation;
 use crate::transition::{Event, Kind, Transition};
 
 /// Flips that are older than this do not count, in seconds.
@@ -101,12 +101,14 @@ impl Decision<'_> {
         match watcher.degraded {
             None if is_late || is_unanswered => {
                 watcher.degraded = Some(now);
-                self.watcher_transition(Event::Opened, now, None, &reason);
+                self.record(Kind::Degraded, "", now, None, "", &reason);
+                self.mark_sent();
                 self.messages.watcher(MessageType::WatcherDegraded, now, &reason);
             }
             Some(since) if !is_late && observation.failure.is_none() => {
                 watcher.degraded = None;
-                self.watcher_transition(Event::Closed, since, Some(now), "");
+                self.record(Kind::Degraded, "", since, Some(now), "", "");
+                self.mark_sent();
                 self.messages.watcher(MessageType::WatcherRecovered, since, "");
             }
             _ => {}
@@ -117,31 +119,40 @@ impl Decision<'_> {
         }
     }
 
-    fn watcher_transition(&mut self, event: Event, since: Time, until: Option<Time>, reason: &str) {
+    /// Records that something opened, or with an end that it closed.
+    fn record(
+        &mut self,
+        kind: Kind,
+        subject: &str,
+        since: Time,
+        until: Option<Time>,
+        region: &str,
+        reason: &str,
+    ) {
         self.transitions.push(Transition {
             at: self.now,
-            kind: Kind::Degraded,
-            event,
-            subject: String::new(),
+            kind,
+            event: if until.is_some() { Event::Closed } else { Event::Opened },
+            subject: subject.to_owned(),
             since,
             until,
-            region: String::new(),
+            region: region.to_owned(),
             reason: shorten(reason),
-            sent: true,
+            sent: false,
         });
+    }
+
+    fn mark_sent(&mut self) {
+        if let Some(last) = self.transitions.last_mut() {
+            last.sent = true;
+        }
     }
 
     /// All check-ins until `horizon` are visible: who fell silent, who is back, what passed.
     fn advance(&mut self, horizon: Time, cut: Time, observation: Observation) {
         self.state.watcher.horizon = horizon;
         self.state.watcher.cut = cut;
-        let splits = &mut self.state.watcher.splits;
-        if let Some(split) = observation.split
-            && splits.len() < MAX_SPLITS
-            && let Err(index) = splits.binary_search(&split)
-        {
-            splits.insert(index, split);
-        }
+        self.state.watcher.splits = observation.splits;
         if let Some(rechecked) = observation.rechecked {
             self.state.watcher.rechecked = rechecked;
         }
@@ -164,7 +175,8 @@ impl Decision<'_> {
                 self.state.watcher.population = population(regions);
             }
         }
-        self.state.watcher.absences.retain(|wide| !wide.absence.is_over(horizon));
+        // Who left just before the end shows only after `silent_after`.
+        self.state.watcher.absences.retain(|wide| !wide.absence.is_over(cut));
     }
 
     /// Closes the status of a sandbox that checked in after it was found.
@@ -196,15 +208,14 @@ impl Decision<'_> {
         row.region = sighting.fly_region;
         row.on_purpose = sighting.on_purpose == 1;
         let since = row.last_seen;
-        let over = row.absence.as_ref().and_then(|absence| absence.ends.zip(Some(absence.why())));
         let state = format!("last state: {}", sighting.supervisor_state);
-        if let Some(absence) = absence_of(row, &self.state.watcher.absences, horizon) {
+        let wide = &self.state.watcher.absences;
+        if let Some(absence) = absence_of(row, wide, horizon) {
             let (reason, until) = (absence.why(), absence.ends);
             self.open_status(&id, Status::Absent, since, &reason, until);
-        } else if let Some((ends, reason)) = over
-            && since <= ends
-        {
-            // The absence ended before the silence was long enough to be found.
+        } else if let Some(absence) = absence_of(row, wide, since) {
+            // It ended before the silence was long enough to be found.
+            let (reason, ends) = (absence.why(), absence.ends.unwrap_or(since));
             self.open_status(&id, Status::Overdue, ends, &reason, None);
         } else if row.on_purpose {
             self.open_status(&id, Status::Stopped, since, &state, None);
@@ -249,7 +260,7 @@ impl Decision<'_> {
             if let Some(absence) = &row.absence {
                 let ends =
                     absence.ends.unwrap_or(absence.declared.plus(self.settings.silent_after));
-                let is_over = if is_out { absence.is_over(horizon) } else { ends < cut };
+                let is_over = if is_out { absence.is_over(horizon) } else { ends <= cut };
                 if is_over {
                     row.absence = None;
                     row.is_changed = true;
@@ -280,9 +291,10 @@ impl Decision<'_> {
         row.absent_until = absent_until;
         row.reason = shorten(reason);
         row.transition = Some(self.transitions.len());
+        row.is_changed = true;
         if let Some(kind) = status.kind() {
             let (region, reason) = (row.region.clone(), row.reason.clone());
-            self.sandbox_transition(id, kind, Event::Opened, since, None, region, reason);
+            self.record(kind, id, since, None, &region, &reason);
         }
     }
 
@@ -294,16 +306,9 @@ impl Decision<'_> {
         row.status = Status::Up;
         row.absent_until = None;
         row.outage = None;
+        row.is_changed = true;
         let announced = row.announced.take();
-        self.sandbox_transition(
-            id,
-            kind,
-            Event::Closed,
-            since,
-            Some(until),
-            region.clone(),
-            reason.to_owned(),
-        );
+        self.record(kind, id, since, Some(until), &region, reason);
         match announced {
             // Opened in this very tick: nobody was notified.
             Some(at) if at == self.now => self.messages.withdraw(kind, id),
@@ -313,39 +318,6 @@ impl Decision<'_> {
                 self.messages.closed(at, entry);
             }
             None => {}
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the columns of a row")]
-    fn sandbox_transition(
-        &mut self,
-        id: &str,
-        kind: Kind,
-        event: Event,
-        since: Time,
-        until: Option<Time>,
-        region: String,
-        reason: String,
-    ) {
-        if let Some(row) = self.state.sandboxes.get_mut(id) {
-            row.is_changed = true;
-        }
-        self.transitions.push(Transition {
-            at: self.now,
-            kind,
-            event,
-            subject: id.to_owned(),
-            since,
-            until,
-            region,
-            reason,
-            sent: false,
-        });
-    }
-
-    fn mark_sent(&mut self) {
-        if let Some(last) = self.transitions.last_mut() {
-            last.sent = true;
         }
     }
 
@@ -453,7 +425,9 @@ impl Decision<'_> {
                 peak: 0,
                 changed: self.now,
             };
-            self.outage_transition(&outage, Event::Opened, silences, sandboxes);
+            let (name, reason) = (region.as_deref(), verdict.why(silences, sandboxes));
+            self.record(Kind::Quiet, &outage.scope, since, None, name.unwrap_or_default(), &reason);
+            self.mark_sent();
             let recent = self.state.recently_silent(settings, self.now);
             let covered =
                 recent.filter(|(_, row)| region.as_ref().is_none_or(|name| *name == row.region));
@@ -469,25 +443,6 @@ impl Decision<'_> {
         }
     }
 
-    fn outage_transition(&mut self, outage: &Outage, event: Event, silent: u64, sandboxes: u64) {
-        let region = outage.scope.strip_prefix('=').unwrap_or_default().to_owned();
-        self.transitions.push(Transition {
-            at: self.now,
-            kind: Kind::Quiet,
-            event,
-            subject: outage.scope.clone(),
-            since: outage.since,
-            until: (event == Event::Closed).then_some(self.now),
-            region,
-            reason: if event == Event::Opened {
-                outage.verdict.why(silent, sandboxes)
-            } else {
-                String::new()
-            },
-            sent: true,
-        });
-    }
-
     /// Closes an outage. Its sandboxes that are still silent are announced one by one.
     fn close_outage(&mut self, outage: &Outage) {
         let mut named = Vec::new();
@@ -500,7 +455,9 @@ impl Decision<'_> {
                 }
             }
         }
-        self.outage_transition(outage, Event::Closed, outage.members, outage.peak);
+        let region = outage.scope.strip_prefix('=').unwrap_or_default();
+        self.record(Kind::Quiet, &outage.scope, outage.since, Some(self.now), region, "");
+        self.mark_sent();
         self.messages.outages.push(OutageNotice {
             outage: outage.clone(),
             is_open: false,
@@ -578,6 +535,7 @@ impl Decision<'_> {
     /// Opens and closes crash loops and clones.
     fn survey(&mut self, found: FoundPatterns) {
         self.state.watcher.surveyed = self.now;
+        self.state.watcher.surveyed_cut = self.state.watcher.cut;
         for incident in found.crash_loops.into_iter().chain(found.clones) {
             match incident {
                 Incident::CrashLoop {
@@ -639,30 +597,22 @@ impl Decision<'_> {
         let row = self.state.sandboxes.entry(id.to_owned()).or_default();
         let Some(incident) = row.incident(kind) else { return };
         *incident = Some(OpenIncident { since, announced: self.now });
+        row.is_changed = true;
         let region = row.region.clone();
-        let reason = shorten(reason);
-        self.messages.opened(Entry::new(kind, id, since, region.clone(), &reason));
-        self.sandbox_transition(id, kind, Event::Opened, since, None, region, reason);
+        self.record(kind, id, since, None, &region, reason);
         self.mark_sent();
+        self.messages.opened(Entry::new(kind, id, since, region, &shorten(reason)));
     }
 
     fn close_incident(&mut self, id: &str, kind: Kind) {
         let Some(row) = self.state.sandboxes.get_mut(id) else { return };
         let Some(incident) = row.incident(kind).and_then(Option::take) else { return };
         let OpenIncident { since, announced } = incident;
+        row.is_changed = true;
         let region = row.region.clone();
-        let entry = Entry::new(kind, id, since, region.clone(), "").until(self.now);
-        self.messages.closed(announced, entry);
-        self.sandbox_transition(
-            id,
-            kind,
-            Event::Closed,
-            since,
-            Some(self.now),
-            region,
-            String::new(),
-        );
+        self.record(kind, id, since, Some(self.now), &region, "");
         self.mark_sent();
+        self.messages.closed(announced, Entry::new(kind, id, since, region, "").until(self.now));
     }
 
     fn finish(self, channels: &[Channel]) -> Outcome {
@@ -695,12 +645,14 @@ impl Sandbox {
     }
 }
 
-/// The planned absence that covers a sandbox: its own, or a region's or all sandboxes'.
-fn absence_of<'a>(row: &'a Sandbox, wide: &'a [WideAbsence], horizon: Time) -> Option<&'a Absence> {
+/// The planned absence that covers a sandbox and is not over at a time: its own, or a region's or all sandboxes'. Of
+/// several, the one that ends last.
+fn absence_of<'a>(row: &'a Sandbox, wide: &'a [WideAbsence], at: Time) -> Option<&'a Absence> {
     let covers =
         |wide: &&WideAbsence| wide.region.as_ref().is_none_or(|region| *region == row.region);
     let wide = wide.iter().filter(covers).map(|wide| &wide.absence);
-    row.absence.iter().chain(wide).find(|absence| !absence.is_over(horizon))
+    let open = row.absence.iter().chain(wide).filter(|absence| !absence.is_over(at));
+    open.max_by_key(|absence| absence.ends.unwrap_or(Time(u64::MAX)))
 }
 
 impl Absence {

@@ -21,10 +21,10 @@ pub use delivery::{
     before_attempt, is_safe_url,
 };
 pub use message::test_messages;
-pub use settings::{SettingError, Settings, VARIABLES};
+pub use settings::{SettingError, Settings};
 pub use state::{
     AbsenceError, AbsenceRequest, Health, MAX_NAMED, MAX_SANDBOXES, MAX_WIDE_ABSENCES, Open,
     PlannedAbsence, Scope, State, StateChange,
 };
-pub use tick::{CANARY_DATASET, Next, Observation, Tick};
+pub use tick::{CANARY_DATASET, MAX_ROUNDS, Next, Observation, Tick};
 pub use transition::{Event, KEEP_TRANSITIONS, Kind, Transition, transition_rows};

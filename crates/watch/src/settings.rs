@@ -60,32 +60,23 @@ impl fmt::Display for SettingError {
 
 impl std::error::Error for SettingError {}
 
-/// Every variable that [`Settings::read`] asks for.
-pub const VARIABLES: [&str; 8] = [
-    "SILENT_AFTER",
-    "WATCH_TICK",
-    "WATCH_STALE_AFTER",
-    "WATCH_QUIET_LEAST",
-    "WATCH_QUIET_PERCENT",
-    "WATCH_FLAPS",
-    "WATCH_FORGET_AFTER",
-    "WATCH_PAGE_URL",
-];
-
 impl Settings {
     /// Reads the variables. A bad value does not stop the watcher: it is an error in the list, to be logged
     /// and shown in `/api/watcher`, and the default counts.
-    pub fn read(variable: impl Fn(&str) -> Option<String>) -> (Self, Vec<SettingError>) {
+    pub fn read(variable: &dyn Fn(&'static str) -> Option<String>) -> (Self, Vec<SettingError>) {
         let default = Self::default();
         let mut reader = Reader { variable, errors: Vec::new() };
         let tick = reader.duration("WATCH_TICK", default.tick, 5, HOUR);
         let settings = Self {
-            silent_after: reader.duration("SILENT_AFTER", default.silent_after, 10, 7 * DAY),
+            silent_after: reader.silent_after(),
             tick,
             // Two ticks are the least: a canary is looked for by the tick after the one that writes it.
-            stale_after: reader
-                .duration("WATCH_STALE_AFTER", default.stale_after, 10, DAY)
-                .max(2 * tick),
+            stale_after: reader.duration(
+                "WATCH_STALE_AFTER",
+                default.stale_after.max(2 * tick),
+                10.max(2 * tick),
+                DAY,
+            ),
             quiet_least: reader.integer("WATCH_QUIET_LEAST", default.quiet_least, 2, 1_000_000),
             quiet_percent: reader.integer("WATCH_QUIET_PERCENT", default.quiet_percent, 1, 100),
             flaps: reader.integer("WATCH_FLAPS", default.flaps, 2, 8),
@@ -99,17 +90,26 @@ impl Settings {
         };
         (settings, reader.errors)
     }
+
+    /// Reads `SILENT_AFTER` alone; the default counts for a bad value.
+    pub fn read_silent_after(variable: &dyn Fn(&'static str) -> Option<String>) -> u64 {
+        Reader { variable, errors: Vec::new() }.silent_after()
+    }
 }
 
-struct Reader<F> {
-    variable: F,
+struct Reader<'a> {
+    variable: &'a dyn Fn(&'static str) -> Option<String>,
     errors: Vec<SettingError>,
 }
 
-impl<F: Fn(&str) -> Option<String>> Reader<F> {
+impl Reader<'_> {
     /// The value, if it is set.
-    fn get(&self, name: &str) -> Option<String> {
+    fn get(&self, name: &'static str) -> Option<String> {
         (self.variable)(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+    }
+
+    fn silent_after(&mut self) -> u64 {
+        self.duration("SILENT_AFTER", Settings::default().silent_after, 10, 7 * DAY)
     }
 
     fn duration(&mut self, name: &'static str, default: u64, least: u64, most: u64) -> u64 {
@@ -195,8 +195,7 @@ mod tests {
     use super::*;
 
     fn read(pairs: &[(&str, &str)]) -> (Settings, Vec<SettingError>) {
-        Settings::read(|name| {
-            assert!(VARIABLES.contains(&name), "{name}");
+        Settings::read(&|name| {
             let found = pairs.iter().find(|(found, _)| *found == name);
             found.map(|(_, value)| (*value).to_owned())
         })
@@ -251,6 +250,9 @@ mod tests {
     #[test]
     fn a_canary_has_two_ticks() {
         assert_eq!(read(&[("WATCH_TICK", "10m")]).0.stale_after, 1_200);
+        let (settings, errors) = read(&[("WATCH_TICK", "10m"), ("WATCH_STALE_AFTER", "15m")]);
+        assert_eq!((settings.stale_after, errors[0].name), (1_200, "WATCH_STALE_AFTER"));
+        assert!(errors[0].expected.starts_with("a duration from 20 min to 1 d"), "{errors:?}");
     }
 
     #[test]

@@ -199,7 +199,6 @@ impl Simulation {
             supervisor_state: if run.on_purpose { "shutting_down" } else { "running" }.into(),
             fly_region: machine.region.into(),
             on_purpose: u64::from(run.on_purpose && until >= run.last),
-            sample_interval: 1,
         };
         let mut found = tick.found();
         let (after, cut, until) = (crossing.after.0, crossing.heard_since.0, crossing.until.0);
@@ -617,6 +616,13 @@ fn a_planned_absence_of_a_region_is_no_message_until_it_is_overdue() {
     let types: BTreeSet<_> = late.outbox.iter().map(|row| row.message_type).collect();
     assert_eq!(types, BTreeSet::from(["sandbox.overdue", "sandbox.recovered"]));
     assert_eq!(late.count("sandbox.overdue"), 1);
+    // It ends before the silence is long enough to be found.
+    let short = planned(1_000);
+    let types: BTreeSet<_> = short.outbox.iter().map(|row| row.message_type).collect();
+    assert_eq!(types, BTreeSet::from(["sandbox.overdue", "sandbox.recovered"]));
+    assert_eq!(short.count("sandbox.overdue"), 1);
+    // It ends before the first silence begins.
+    assert_eq!(planned(100).count("fleet.quiet"), 1);
 }
 
 #[test]
@@ -862,7 +868,11 @@ proptest! {
         simulation.absences = absences
             .into_iter()
             .map(|(at, number, for_seconds)| (START + at, AbsenceRequest {
-                scope: Scope::Sandboxes(vec![format!("sandbox-{number:06}")]),
+                scope: match (number, for_seconds) {
+                    (0, Some(_)) => Scope::All,
+                    (1, Some(_)) => Scope::Region(REGIONS[1].into()),
+                    _ => Scope::Sandboxes(vec![format!("sandbox-{number:06}")]),
+                },
                 for_seconds,
                 reason: String::new(),
                 by: "test".into(),

@@ -24,6 +24,9 @@ pub const MAX_WIDE_ABSENCES: usize = 100;
 /// The most sandboxes that one request may declare absent.
 pub const MAX_NAMED: usize = 1_000;
 
+/// Longest region, in characters: as much of it as queries return.
+const MAX_REGION_CHARACTERS: usize = 96;
+
 /// The most channels that are remembered as turned off.
 const MAX_GONE: usize = 8;
 
@@ -257,6 +260,9 @@ pub(crate) struct Watcher {
     /// When the survey was last made.
     #[serde(serialize_with = "seconds")]
     pub(crate) surveyed: Time,
+    /// The cut of that survey.
+    #[serde(serialize_with = "seconds")]
+    pub(crate) surveyed_cut: Time,
     /// Where the fleet is split, by id, so that no query is sampled.
     pub(crate) splits: Vec<String>,
     /// The last sandbox that was asked for by name.
@@ -299,6 +305,8 @@ pub struct AbsenceRequest {
 pub enum AbsenceError {
     /// No sandbox, too many, or an id that the contract does not allow.
     Sandboxes,
+    /// The region is too long, or has control characters.
+    Region,
     /// The duration is 0 or too long, or missing for a region or all.
     Duration,
     /// The reason is too long, or has control characters.
@@ -313,6 +321,7 @@ impl AbsenceError {
     pub const fn field(self) -> Option<&'static str> {
         match self {
             Self::Sandboxes => Some("sandboxIds"),
+            Self::Region => Some("region"),
             Self::Duration => Some("forSeconds"),
             Self::Reason => Some("reason"),
             Self::Full => None,
@@ -321,22 +330,23 @@ impl AbsenceError {
 }
 
 impl fmt::Display for AbsenceError {
+    /// What is expected instead.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sandboxes => {
-                write!(f, "expected 1 to {MAX_NAMED} ids of 1 to {MAX_SANDBOX_ID_BYTES} bytes")
+                write!(f, "1 to {MAX_NAMED} ids of 1 to {MAX_SANDBOX_ID_BYTES} bytes")
+            }
+            Self::Region => {
+                write!(f, "at most {MAX_REGION_CHARACTERS} characters, and no control characters")
             }
             Self::Duration => write!(
                 f,
-                "expected 1 to {MAX_ABSENCE_SECONDS} seconds, or null for named sandboxes: until the next check-in"
+                "1 to {MAX_ABSENCE_SECONDS} seconds, or null for named sandboxes: until the next check-in"
             ),
             Self::Reason => {
-                write!(
-                    f,
-                    "expected at most {MAX_REASON_CHARACTERS} characters, and no control characters"
-                )
+                write!(f, "at most {MAX_REASON_CHARACTERS} characters, and no control characters")
             }
-            Self::Full => write!(f, "too many planned absences: end some first"),
+            Self::Full => write!(f, "fewer planned absences: end some first"),
         }
     }
 }
@@ -451,9 +461,10 @@ impl State {
             Scope::Region(_) | Scope::All => {
                 let region = match scope {
                     Scope::Region(region)
-                        if region.chars().count() > 96 || has_control_characters(region) =>
+                        if region.chars().count() > MAX_REGION_CHARACTERS
+                            || has_control_characters(region) =>
                     {
-                        return Err(AbsenceError::Sandboxes);
+                        return Err(AbsenceError::Region);
                     }
                     Scope::Region(region) => Some(region.clone()),
                     _ => None,
@@ -498,8 +509,13 @@ impl State {
         }
     }
 
-    /// The planned absences: of all and of regions first, then of sandboxes by their ids after `after`.
-    pub fn absences<'a>(&'a self, after: &str) -> impl Iterator<Item = PlannedAbsence<'a>> {
+    /// The planned absences that are not over: of all and of regions first, then of sandboxes by their ids after
+    /// `after`.
+    pub fn absences<'a>(
+        &'a self,
+        now: Time,
+        after: &str,
+    ) -> impl Iterator<Item = PlannedAbsence<'a>> {
         let wide = self.watcher.absences.iter().filter(move |_| after.is_empty());
         let wide = wide.map(|wide| PlannedAbsence {
             region: wide.region.as_deref(),
@@ -507,9 +523,12 @@ impl State {
         });
         let bounds = (std::ops::Bound::Excluded(after.to_owned()), std::ops::Bound::Unbounded);
         let of_sandboxes = self.sandboxes.range::<String, _>(bounds);
-        wide.collect::<Vec<_>>().into_iter().chain(
-            of_sandboxes.filter_map(|(id, row)| Some(listed(Some(id), row.absence.as_ref()?))),
-        )
+        let of_sandboxes =
+            of_sandboxes.filter_map(|(id, row)| Some(listed(Some(id), row.absence.as_ref()?)));
+        wide.collect::<Vec<_>>()
+            .into_iter()
+            .chain(of_sandboxes)
+            .filter(move |absence| absence.until.is_none_or(|until| until > now))
     }
 
     /// Turns a channel off, or on again after a test message arrived. Another address or secret is another
@@ -581,12 +600,8 @@ impl State {
 
     /// Number of sandboxes: those of the last survey, or more if more do not report.
     pub(crate) fn sandboxes_in_all(&self) -> u64 {
-        self.surveyed().max(self.statuses(None).count() as u64)
-    }
-
-    /// Number of sandboxes in the last survey.
-    pub(crate) fn surveyed(&self) -> u64 {
-        self.watcher.population.iter().map(|region| region.sandboxes).sum()
+        let surveyed = self.watcher.population.iter().map(|region| region.sandboxes).sum::<u64>();
+        surveyed.max(self.statuses(None).count() as u64)
     }
 
     /// The announcements that have an open sandbox, as [`announcement`]s in order.
@@ -792,6 +807,7 @@ impl Watcher {
             degraded: maybe_time(value, "degraded"),
             failure: text(value, "failure"),
             surveyed: time(value, "surveyed"),
+            surveyed_cut: time(value, "surveyed_cut"),
             splits: texts(value, "splits"),
             rechecked: text(value, "rechecked"),
             outages: list(value, "outages", Outage::from_json),

@@ -34,8 +34,15 @@ const MAX_SIGHTINGS: usize = 100_000;
 /// `JavaScript` of each takes about 1.5 kB: 30 MB, of the 128 MiB that an isolate may use.
 const MAX_SILENCES: usize = 20_000;
 
+/// Maximum number of starts that a tick reads; the next ticks read the others.
+const MAX_STARTS: usize = 40_000;
+
 /// Maximum number of splits of the fleet.
-pub(crate) const MAX_SPLITS: usize = 63;
+const MAX_SPLITS: usize = 63;
+
+/// Maximum number of rounds of a tick: 64 ranges that were split in 63 x 2 rounds, 25 pages of [`MAX_SIGHTINGS`], and ten
+/// more.
+pub const MAX_ROUNDS: usize = 225;
 
 /// A tick's queries, in rounds: each depends on the answers of the previous one.
 ///
@@ -52,12 +59,15 @@ pub struct Tick {
     /// Sandboxes that do not report and are asked for by name, and the earliest of their last check-ins.
     named: Vec<String>,
     named_after: Time,
-    /// Number of sandboxes at the last survey, and of ranges.
-    sandboxes: u64,
-    parts: u64,
     survey_due: bool,
+    /// The cut of the last survey: since then, sampling may have hidden a silence.
+    surveyed_cut: Time,
+    splits: Vec<String>,
     /// The ranges that remain, the next one last.
     ranges: Vec<Range>,
+    /// Whether it looked for [slices](Crossing::slices_sql), and since the cut of the last survey.
+    is_sliced: bool,
+    is_widened: bool,
     step: Step,
     found: Observation,
 }
@@ -72,7 +82,10 @@ enum Step {
         with_names: bool,
         with_sampling: bool,
     },
-    Split,
+    /// Where to split a range.
+    Split(Range),
+    /// Where to end, as there are many sandboxes; and the rest of a range.
+    Slice(Option<Range>),
     /// Candidates by name; the queries that remain, the next one last.
     Confirm {
         remaining: Vec<String>,
@@ -110,8 +123,8 @@ pub struct Observation {
     pub(crate) regions: Option<Vec<Region>>,
     /// Crash loops and clones, in a survey.
     pub(crate) patterns: Option<FoundPatterns>,
-    /// A new split of the fleet, as a query was sampled.
-    pub(crate) split: Option<String>,
+    /// Where the fleet is split.
+    pub(crate) splits: Vec<String>,
 }
 
 impl Observation {
@@ -137,10 +150,12 @@ impl Tick {
             oldest_canary: watcher.canaries.first().map(|number| Time(*number)),
             named: Vec::new(),
             named_after: Time(0),
-            sandboxes: state.surveyed(),
             survey_due,
-            parts: watcher.splits.len() as u64 + 1,
-            ranges: ranges(&watcher.splits),
+            surveyed_cut: watcher.surveyed_cut,
+            splits: watcher.splits.clone(),
+            ranges: Vec::new(),
+            is_sliced: false,
+            is_widened: false,
             step: Step::Canary,
             found: Observation::default(),
         };
@@ -176,11 +191,16 @@ impl Tick {
             Step::Range { range, with_names, with_sampling } => {
                 self.after_range(range, with_names, with_sampling, answers)
             }
-            Step::Split => {
+            Step::Split(range) => {
                 let [answer] = answers else { return Err(UnexpectedAnswer::count()) };
-                self.found.split =
-                    Some(presence::read_split(answer)?).filter(|split| !split.is_empty());
-                Ok(self.next_range())
+                let split = presence::read_sightings(answer)?.pop().map(|row| row.sandbox_id);
+                Ok(self.after_split(range, split))
+            }
+            Step::Slice(rest) => {
+                let [stopped, started] = answers else { return Err(UnexpectedAnswer::count()) };
+                let stopped = presence::read_sightings(stopped)?.pop().map(|row| row.last_seen);
+                let started = presence::read_sightings(started)?.pop().map(|row| row.first_seen);
+                Ok(self.after_slices(stopped, started, rest))
             }
             Step::Confirm { remaining } => {
                 for answer in answers {
@@ -210,6 +230,7 @@ impl Tick {
     }
 
     fn done(&mut self) -> Next {
+        self.found.splits = std::mem::take(&mut self.splits);
         Next::Done(Box::new(std::mem::take(&mut self.found)))
     }
 
@@ -235,7 +256,7 @@ impl Tick {
             self.horizon = horizon;
         }
         self.found.advance = Some((horizon, cut));
-        self.next_range()
+        self.restart()
     }
 
     fn crossing(&self) -> Crossing {
@@ -245,8 +266,7 @@ impl Tick {
 
     fn next_range(&mut self) -> Next {
         let Some(range) = self.ranges.pop() else { return self.begin_confirmation() };
-        let with_sampling = self.survey_due && self.found.split.is_none();
-        self.query_range(range, with_sampling)
+        self.query_range(range, self.survey_due)
     }
 
     fn query_range(&mut self, range: Range, with_sampling: bool) -> Next {
@@ -281,9 +301,18 @@ impl Tick {
         let mut next = || answers.next().ok_or_else(UnexpectedAnswer::count);
         let crossing = self.crossing();
         let rows = presence::read_sightings(next()?)?;
-        let sampled = if with_sampling { presence::read_sampling(next()?)? } else { 0 };
+        let sampling = if with_sampling { Some(presence::read_sampling(next()?)?) } else { None };
         if with_names {
             self.found.seen.extend(presence::read_sightings(next()?)?);
+        }
+        if let Some(sampling) = sampling
+            && sampling.sample_interval > 1
+            && sampling.sandboxes > 1
+            && self.splits.len() < MAX_SPLITS
+        {
+            let middle = crossing.split_sql(&range, sampling.sandboxes / 2 - 1);
+            self.step = Step::Split(range);
+            return Ok(Next::Query(vec![middle]));
         }
         let last = rows.last().filter(|_| rows.len() >= PAGE).map(|row| row.sandbox_id.clone());
         for row in rows {
@@ -296,37 +325,78 @@ impl Tick {
                 self.found.seen.push(row);
             }
         }
-        if let Some(after) = last {
-            return Ok(self.query_range(Range { after, until: range.until }, false));
+        let rest = last.map(|after| Range { after, until: range.until });
+        if !self.is_sliced && self.found.silent.len() + self.found.seen.len() >= PAGE {
+            self.is_sliced = true;
+            self.step = Step::Slice(rest);
+            return Ok(Next::Query(crossing.slices_sql(MAX_SILENCES, MAX_STARTS).into()));
         }
-        if sampled > 1 {
-            let position = self.sandboxes / self.parts / 2;
-            if position > 0 && self.parts <= MAX_SPLITS as u64 {
-                self.step = Step::Split;
-                return Ok(Next::Query(vec![crossing.split_sql(&range, position)]));
-            }
-        }
-        Ok(self.next_range())
+        Ok(self.resume(rest))
     }
 
-    /// Halves the band until the rest is few enough. The next tick begins where this one ends.
-    fn limit_silences(&mut self) {
-        let Crossing { after, heard_since: mut cut, until, .. } = self.crossing();
-        while self.found.silent.len() > MAX_SILENCES && cut > after.plus(1) {
-            cut = after.plus(cut.since(after) / 2);
-            let before = self.found.silent.iter().filter(|row| row.last_seen <= cut).count();
-            if before <= MAX_SILENCES || cut == after.plus(1) {
-                self.found.silent.retain(|row| row.last_seen <= cut);
-                let horizon = until.min(cut.plus(self.silent_after));
-                self.found.advance = Some((horizon, cut));
-            }
+    fn resume(&mut self, rest: Option<Range>) -> Next {
+        // So many of one second: what is over the limit is lost.
+        if self.found.silent.len() + self.found.seen.len() >= MAX_SIGHTINGS {
+            return self.begin_confirmation();
         }
+        match rest {
+            Some(range) => self.query_range(range, false),
+            None => self.next_range(),
+        }
+    }
+
+    /// Splits a range. Its halves are queried at once, instead of what was sampled.
+    fn after_split(&mut self, range: Range, split: Option<String>) -> Next {
+        let Some(split) = split else { return self.next_range() };
+        let Err(index) = self.splits.binary_search(&split) else { return self.next_range() };
+        self.splits.insert(index, split.clone());
+        if self.is_widened || self.surveyed_cut == Time(0) {
+            let Range { after, until } = range;
+            self.ranges.push(Range { after: split.clone(), until });
+            self.ranges.push(Range { after, until: split });
+            return self.next_range();
+        }
+        // Sampling may have hidden what the last ticks looked for.
+        self.is_widened = true;
+        self.cut = self.cut.min(self.surveyed_cut);
+        self.restart()
+    }
+
+    /// Ends earlier, if there are too many sandboxes for one tick. The next tick begins where this one ends.
+    fn after_slices(
+        &mut self,
+        stopped: Option<Time>,
+        started: Option<Time>,
+        rest: Option<Range>,
+    ) -> Next {
+        if (stopped, started) == (None, None) {
+            return self.resume(rest);
+        }
+        let Crossing { after, heard_since: mut cut, started_after, until: mut horizon } =
+            self.crossing();
+        if let Some(started) = started {
+            horizon = started.minus(1).max(started_after.plus(1));
+            cut = cut.min(horizon.minus(self.silent_after)).max(after);
+        }
+        if let Some(stopped) = stopped {
+            cut = cut.min(stopped.minus(1).max(after.plus(1)));
+            horizon = horizon.min(cut.plus(self.silent_after));
+        }
+        self.found.advance = Some((horizon, cut));
+        self.restart()
+    }
+
+    /// Queries all ranges, for the first time or again.
+    fn restart(&mut self) -> Next {
+        let Observation { canary, advance, .. } = std::mem::take(&mut self.found);
+        self.found = Observation { canary, advance, ..Observation::default() };
+        self.ranges = ranges(&self.splits);
+        self.next_range()
     }
 
     /// Asks candidates for silence again, over a day: under sampling, a sandbox can seem silent, and its good-bye
     /// explains a silence only together with its earlier check-ins.
     fn begin_confirmation(&mut self) -> Next {
-        self.limit_silences();
         let crossing = self.crossing();
         let ids = self.found.silent.iter().map(|row| row.sandbox_id.as_str());
         let after = crossing.after.min(crossing.until.minus(DAY));

@@ -14,7 +14,7 @@ use aesql::{Format, Limits, Point, Query, Table};
 use kiloclaw_check_in::data_point::DATASET;
 use kiloclaw_fleet::{IncidentsReport, Parameters, Progress, QueryScope, Report, Time};
 use kiloclaw_watch::{
-    CANARY_DATASET, Channel, Event, Next, Observation, Settings, State, Tick, decide,
+    CANARY_DATASET, Channel, Event, MAX_ROUNDS, Next, Observation, Settings, State, Tick, decide,
 };
 use proptest::prelude::*;
 use serde_json::Value;
@@ -34,18 +34,46 @@ fn check_in(at: u64, sandbox: &str, machine: &str, state: &str, restarts: u32) -
 }
 
 /// Analytics Engine, which shows points until a time.
-struct Store(BTreeMap<String, Table>);
+struct Store {
+    points: BTreeMap<String, Table>,
+    /// Every third check-in, which stands for three.
+    sampled: BTreeMap<String, Table>,
+    /// A query of more check-ins than this is sampled.
+    unsampled: u64,
+}
 
 impl Store {
-    fn new(points: &[Point], until: u64) -> Self {
-        let mut tables = BTreeMap::new();
+    fn new(points: &[Point], until: u64, unsampled: u64) -> Self {
         let until = i64::try_from(until * 1_000).unwrap();
-        for point in points.iter().filter(|point| point.timestamp_ms <= until) {
-            let table =
-                tables.entry(point.dataset.clone()).or_insert_with(|| Table::new(&*point.dataset));
-            table.push(point).unwrap();
+        let shown = || points.iter().filter(|point| point.timestamp_ms <= until);
+        let tables = |points: &mut dyn Iterator<Item = Point>| {
+            let mut tables = BTreeMap::new();
+            for point in points {
+                let table = tables
+                    .entry(point.dataset.clone())
+                    .or_insert_with(|| Table::new(&*point.dataset));
+                table.push(&point).unwrap();
+            }
+            tables
+        };
+        let third = shown()
+            .filter(|point| point.dataset == CANARY_DATASET || point.timestamp_ms / 7_000 % 3 == 0);
+        Self {
+            points: tables(&mut shown().cloned()),
+            sampled: tables(&mut third.map(|point| Point { sample_interval: 3, ..point.clone() })),
+            unsampled,
         }
-        Self(tables)
+    }
+
+    /// The number of check-ins that a query reads.
+    fn reads(&self, sql: &str) -> u64 {
+        let (_, condition) = sql.split_once(&format!("FROM {DATASET} ")).unwrap_or_default();
+        let (condition, _) = condition.split_once(" GROUP BY").unwrap_or((condition, ""));
+        let count = format!("SELECT count() AS n FROM {DATASET} {condition}");
+        let query = Query::parse(&count, &Limits::default()).unwrap();
+        let answer = query.run(&self.points, 0).unwrap().write(Format::Json).unwrap();
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        answer["data"][0]["n"].as_str().unwrap().parse().unwrap()
     }
 
     fn query(&self, sql: &str) -> String {
@@ -54,10 +82,14 @@ impl Store {
             Query::parse(sql, &Limits::default()).unwrap_or_else(|error| panic!("{error}\n{sql}"));
         assert_eq!(query.warnings(), [], "{sql}");
         let dataset = if sql.contains(CANARY_DATASET) { CANARY_DATASET } else { DATASET };
-        if !self.0.contains_key(dataset) {
+        if !self.points.contains_key(dataset) {
             return r#"{"data":[]}"#.to_owned();
         }
-        query.run(&self.0, 0).unwrap().write(Format::Json).unwrap()
+        // Few indexes are not sampled, however many points they have.
+        let is_named = sql.contains(" IN (");
+        let is_sampled = dataset == DATASET && !is_named && self.reads(sql) > self.unsampled;
+        let tables = if is_sampled { &self.sampled } else { &self.points };
+        query.run(tables, 0).unwrap().write(Format::Json).unwrap()
     }
 }
 
@@ -67,24 +99,43 @@ struct Watch {
     state: State,
     /// Open incidents: kind and sandbox.
     open: BTreeSet<(&'static str, String)>,
+    /// How often one opened.
+    opened: usize,
     /// The most queries of a tick.
     queries: usize,
+    /// Queries of more check-ins than this are sampled.
+    unsampled: u64,
+    /// Characters of the answers of the last tick.
+    read: usize,
 }
 
 impl Watch {
     fn new(mut points: Vec<Point>) -> Self {
         points.sort_by_key(|point| point.timestamp_ms);
         let settings = Settings { silent_after: 900, ..Settings::default() };
-        Self { settings, points, state: State::default(), open: BTreeSet::new(), queries: 0 }
+        Self {
+            settings,
+            points,
+            state: State::default(),
+            open: BTreeSet::new(),
+            opened: 0,
+            queries: 0,
+            unsampled: u64::MAX,
+            read: 0,
+        }
     }
 
     fn tick(&mut self, now: u64) {
-        let store = Store::new(&self.points, now - 10);
+        let store = Store::new(&self.points, now - 10, self.unsampled);
         let (mut tick, mut queries) = Tick::start(&self.settings, &self.state, Time(now));
-        let mut count = 0;
+        let (mut count, mut rounds) = (0, 0);
+        self.read = 0;
         let observation: Observation = loop {
             count += queries.len();
+            rounds += 1;
+            assert!(rounds <= MAX_ROUNDS, "{queries:?}");
             let answers: Vec<_> = queries.iter().map(|sql| store.query(sql)).collect();
+            self.read += answers.iter().map(String::len).sum::<usize>();
             match tick.read(&answers).unwrap() {
                 Next::Query(more) => queries = more,
                 Next::Done(observation) => break *observation,
@@ -96,7 +147,10 @@ impl Watch {
         for transition in outcome.transitions {
             let key = (transition.kind.name(), transition.subject);
             match transition.event {
-                Event::Opened => assert!(self.open.insert(key)),
+                Event::Opened => {
+                    self.opened += 1;
+                    assert!(self.open.insert(key));
+                }
                 Event::Closed => assert!(self.open.remove(&key)),
             }
         }
@@ -115,7 +169,7 @@ impl Watch {
     /// What `/api/incidents` lists as of the watcher's horizon.
     fn incidents(&self) -> BTreeSet<(&'static str, String)> {
         let now = self.state.health().horizon.unwrap();
-        let store = Store::new(&self.points, now.0);
+        let store = Store::new(&self.points, now.0, self.unsampled);
         let parameters = Parameters::new([("silent_after".to_owned(), "15m".to_owned())]);
         let scope = QueryScope { now, only: None };
         let mut report = IncidentsReport::new(&parameters, scope).unwrap();
@@ -211,14 +265,54 @@ fn a_very_large_silence_is_found_in_several_ticks() {
     });
     let mut watch = Watch::new(points.collect());
     let silent = |watch: &Watch| watch.open.iter().filter(|(kind, _)| *kind == "silent").count();
-    let mut found = Vec::new();
+    let (mut found, mut read) = (Vec::new(), Vec::new());
     for now in [300, 360, 2_000, 2_060, 2_120, 2_180] {
         watch.tick(START + now);
         found.push(silent(&watch));
+        read.push(watch.read);
     }
     assert_eq!(found.last(), Some(&25_000), "{found:?}");
     let most = found.iter().zip([0].iter().chain(&found)).map(|(now, before)| now - before).max();
     assert!(most <= Some(20_000), "{found:?}");
+    assert!(read.iter().all(|read| *read < 6_000_000), "{read:?}");
+}
+
+#[test]
+fn sampling_neither_hides_a_silence_nor_invents_one() {
+    let end = START + 14_400;
+    let is_silent = |number: u64| number % 10 == 3;
+    let points = (0..400).flat_map(|number| {
+        let id = format!("sandbox-{:0>1$}", number, 3 + (number % 2) as usize);
+        let until = if is_silent(number) { START + 3_600 + number * 5 } else { end };
+        every_five_minutes(&id, START + number * 13 % 300, until)
+    });
+    let mut watch = Watch::new(points.collect());
+    for now in (START + 300..end).step_by(60) {
+        // The fleet's check-ins of a quarter of an hour are 1,200 and more. Sampling begins while silences are found.
+        if now > START + 4_920 {
+            watch.unsampled = 150;
+        }
+        watch.tick(now);
+    }
+    let silent = watch.open.iter().filter(|(kind, _)| *kind == "silent").count();
+    assert_eq!((silent, watch.open.len(), watch.opened), (40, 40, 40), "{:?}", watch.open);
+    assert!(watch.queries > 20, "{}", watch.queries);
+}
+
+#[test]
+fn a_silence_of_more_sandboxes_than_a_tick_reads_is_found() {
+    let points = (0..120_000).map(|number| {
+        let id = format!("sandbox-{number:06}");
+        check_in(START + number % 300, &id, "m1", "running", 0)
+    });
+    let mut watch = Watch::new(points.collect());
+    for now in [300, 360].into_iter().chain((2_000..2_600).step_by(60)) {
+        watch.tick(START + now);
+        assert!(watch.read < 10_000_000, "{}", watch.read);
+    }
+    let silent = watch.open.iter().filter(|(kind, _)| *kind == "silent").count();
+    // Whoever is off for the longest time is forgotten beyond 100,000.
+    assert_eq!(silent, 100_000);
 }
 
 proptest! {
