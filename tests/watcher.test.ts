@@ -4,13 +4,10 @@
  */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { createServer, type IncomingHttpHeaders, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { test, type TestContext } from 'node:test';
+import { suite, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 
 import { Ajv2020 } from 'ajv/dist/2020.js';
@@ -27,32 +24,13 @@ import {
 } from '../harness/check-in.ts';
 import { AGENT } from '../harness/agent.ts';
 import openapi from '../src/openapi.json' with { type: 'json' };
-import { mint } from '../harness/token.ts';
-import { logged, startWorker, type Options, type Worker } from '../harness/worker.ts';
+import { logged, type Worker } from '../harness/worker.ts';
 import { startWorkerd } from '../harness/workerd.ts';
+import { ask, bearer, keepAlive, QUICK, reader, receiver, SECRET, start, until, wake, well } from './support/watcher.ts';
 
-const SECRET = `whsec_${Buffer.from('a secret of the tests, long enough').toString('base64')}`;
 const KEY = '0123456789abcdef0123456789abcdef';
-const QUICK = { SILENT_AFTER: '10s', WATCH_TICK: '5s', WATCH_STALE_AFTER: '1h' };
 const ABSENCE_PATH = '/api/controller/absence';
-const DEADLINE_MS = 60_000;
 
-/** Waits, and asks no more often than the watcher lets. */
-async function until(what: string, so: () => Promise<boolean> | boolean): Promise<void> {
-  const deadline = Date.now() + DEADLINE_MS;
-  while (!(await so())) {
-    assert.ok(Date.now() < deadline, `in time: ${what}`);
-    await delay(500);
-  }
-}
-
-/** A check-in of a machine that is well. */
-const well = (sandboxId: string) => ({ ...FULL, sandboxId, restartsSinceLastCheckin: 0 });
-
-const bearer = async (claims: { sandbox?: string; scope?: string } = {}) => ({
-  authorization: `Bearer ${await mint({ sub: 'ops', ttl: 600, ...claims }, { JWT_SECRET })}`,
-});
-const reader = await bearer();
 const writer = await bearer({ scope: 'fleet:read absences:write' });
 const tenant = await bearer({ sandbox: 'b' });
 const tenantWriter = await bearer({ sandbox: 'b', scope: 'absences:write' });
@@ -67,69 +45,6 @@ function assertDescribed(schema: string, body: unknown): void {
   assert.ok(validate(body), `${schema}: ${ajv.errorsText(validate.errors)} ${JSON.stringify(body)}`);
 }
 
-interface Received {
-  readonly path: string;
-  readonly headers: IncomingHttpHeaders;
-  readonly text: string;
-  readonly body: any;
-}
-
-/** A server that notes what it receives. */
-interface Receiver {
-  readonly url: string;
-  readonly received: Received[];
-  /** Answers the next requests; 204 by default. */
-  answer: (response: ServerResponse, received: Received) => void;
-  /** The bodies of messages of a type. */
-  of(type: string): Received[];
-}
-
-async function receiver(t: TestContext): Promise<Receiver> {
-  const it: Receiver = {
-    url: '',
-    received: [],
-    answer: (response) => void response.writeHead(204).end(),
-    of: (type) => it.received.filter(({ body }) => body?.type === type),
-  };
-  const server = createServer((request, response) => {
-    let text = '';
-    request.setEncoding('utf8').on('data', (part: string) => (text += part));
-    request.on('end', () => {
-      const received = {
-        path: request.url ?? '',
-        headers: request.headers,
-        text,
-        body: text.startsWith('{') ? JSON.parse(text) : undefined,
-      };
-      it.received.push(received);
-      it.answer(response, received);
-    });
-  });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  t.after(() => {
-    server.closeAllConnections();
-    server.close();
-  });
-  return Object.assign(it, { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}` });
-}
-
-const start = (t: TestContext, vars: Options['vars'] = {}, options: Options = {}) =>
-  startWorker({ ...options, vars: { ...QUICK, ...vars } }, t);
-
-/** What the cron trigger does. */
-async function wake({ url }: Worker): Promise<void> {
-  const response = await fetch(new URL('/cdn-cgi/local/scheduled', url));
-  assert.equal(response.status, 200, await response.text());
-}
-
-async function ask<T = any>(worker: Worker, path: string, headers = reader): Promise<T> {
-  const response = await worker.fetch(path, { headers });
-  const body = (await response.json()) as T;
-  assert.equal(response.status, 200, `${path}: ${JSON.stringify(body)}`);
-  return body;
-}
-
 const send = (worker: Worker, method: string, path: string, body?: unknown, headers = writer) =>
   worker.fetch(path, { method, headers, ...(body === undefined ? {} : { body: JSON.stringify(body) }) });
 
@@ -142,429 +57,426 @@ async function assertRefused(response: Response, status: number, code: string): 
 const channel = (watcher: any, name: string) =>
   watcher.channels.find(({ channel }: { channel: string }) => channel === name);
 
-/** Checks in as these sandboxes every second until the test ends: without them, it is an outage of all. */
-function keepAlive(t: TestContext, worker: Worker, ...sandboxes: string[]): void {
-  const beat = () => {
-    for (const sandboxId of sandboxes) void worker.checkIn(well(sandboxId)).catch(() => {});
-  };
-  beat();
-  const timer = setInterval(beat, 1_000);
-  t.after(() => clearInterval(timer));
-}
+// They wait most of the time, so they run side by side.
+suite('the watcher', { concurrency: 8 }, () => {
+  test('a machine that falls silent is announced once on every channel, and so is its return', async (t) => {
+    const [hook, slack, pager, heartbeat] = await Promise.all([1, 2, 3, 4].map(() => receiver(t)));
+    const vars = {
+      ALERT_WEBHOOK_URL: `${hook.url}/hook-path`,
+      ALERT_WEBHOOK_SECRET: SECRET,
+      ALERT_SLACK_URL: `${slack.url}/slack-path`,
+      ALERT_PAGERDUTY_KEY: KEY,
+      ALERT_PAGERDUTY_URL: `${pager.url}/pager-path`,
+      WATCHER_HEARTBEAT_URL: `${heartbeat.url}/heartbeat-path`,
+    };
+    const worker = await start(t, vars);
+    keepAlive(t, worker, 'b', 'c');
+    await wake(worker);
+    await worker.checkIn(well('a'));
 
-test('a machine that falls silent is announced once on every channel, and so is its return', async (t) => {
-  const [hook, slack, pager, heartbeat] = await Promise.all([1, 2, 3, 4].map(() => receiver(t)));
-  const vars = {
-    ALERT_WEBHOOK_URL: `${hook.url}/hook-path`,
-    ALERT_WEBHOOK_SECRET: SECRET,
-    ALERT_SLACK_URL: `${slack.url}/slack-path`,
-    ALERT_PAGERDUTY_KEY: KEY,
-    ALERT_PAGERDUTY_URL: `${pager.url}/pager-path`,
-    WATCHER_HEARTBEAT_URL: `${heartbeat.url}/heartbeat-path`,
-  };
-  const worker = await start(t, vars);
-  keepAlive(t, worker, 'b', 'c');
-  await wake(worker);
-  await worker.checkIn(well('a'));
+    await until('the silence is announced', () => hook.of('sandbox.silent').length > 0);
+    await worker.checkIn(well('a'));
+    keepAlive(t, worker, 'a');
+    await until('the return is announced', () => hook.of('sandbox.recovered').length > 0);
+    await until('a ping', () => heartbeat.received.length > 0);
 
-  await until('the silence is announced', () => hook.of('sandbox.silent').length > 0);
-  await worker.checkIn(well('a'));
-  keepAlive(t, worker, 'a');
-  await until('the return is announced', () => hook.of('sandbox.recovered').length > 0);
-  await until('a ping', () => heartbeat.received.length > 0);
+    const verifier = new Webhook(SECRET);
+    for (const { text, headers } of hook.received) verifier.verify(text, headers as Record<string, string>);
+    const types = hook.received.map(({ body }) => body.type);
+    assert.deepEqual(types, ['sandbox.silent', 'sandbox.recovered']);
+    const [silent] = hook.received;
+    assert.deepEqual(silent.body.data.sandboxes.map((one: any) => one.sandboxId), ['a']);
+    assert.equal(silent.path, '/hook-path');
 
-  const verifier = new Webhook(SECRET);
-  for (const { text, headers } of hook.received) verifier.verify(text, headers as Record<string, string>);
-  const types = hook.received.map(({ body }) => body.type);
-  assert.deepEqual(types, ['sandbox.silent', 'sandbox.recovered']);
-  const [silent] = hook.received;
-  assert.deepEqual(silent.body.data.sandboxes.map((one: any) => one.sandboxId), ['a']);
-  assert.equal(silent.path, '/hook-path');
+    await until('Slack has both', () => slack.received.length >= 2);
+    await until('PagerDuty has both', () => pager.received.length >= 2);
+    const [trigger, resolve] = pager.received.map(({ body }) => body);
+    assert.deepEqual([trigger.event_action, resolve.event_action], ['trigger', 'resolve']);
+    assert.equal(trigger.routing_key, KEY);
+    assert.equal(trigger.dedup_key, resolve.dedup_key);
+    assert.equal(heartbeat.received[0].path, '/heartbeat-path');
 
-  await until('Slack has both', () => slack.received.length >= 2);
-  await until('PagerDuty has both', () => pager.received.length >= 2);
-  const [trigger, resolve] = pager.received.map(({ body }) => body);
-  assert.deepEqual([trigger.event_action, resolve.event_action], ['trigger', 'resolve']);
-  assert.equal(trigger.routing_key, KEY);
-  assert.equal(trigger.dedup_key, resolve.dedup_key);
-  assert.equal(heartbeat.received[0].path, '/heartbeat-path');
+    const { alerts, next } = await ask(worker, '/api/alerts?sandbox=a');
+    assert.deepEqual(
+      alerts.map(({ kind, event, sandboxId, scope, sent }: any) => ({ kind, event, sandboxId, scope, sent })),
+      [
+        { kind: 'silent', event: 'closed', sandboxId: 'a', scope: 'sandbox', sent: true },
+        { kind: 'silent', event: 'opened', sandboxId: 'a', scope: 'sandbox', sent: true },
+      ],
+    );
+    assert.equal(next, null);
+    assertDescribed('Alerts', await ask(worker, '/api/alerts'));
+    assert.match(alerts[0].until, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/);
 
-  const { alerts, next } = await ask(worker, '/api/alerts?sandbox=a');
-  assert.deepEqual(
-    alerts.map(({ kind, event, sandboxId, scope, sent }: any) => ({ kind, event, sandboxId, scope, sent })),
-    [
-      { kind: 'silent', event: 'closed', sandboxId: 'a', scope: 'sandbox', sent: true },
-      { kind: 'silent', event: 'opened', sandboxId: 'a', scope: 'sandbox', sent: true },
-    ],
-  );
-  assert.equal(next, null);
-  assertDescribed('Alerts', await ask(worker, '/api/alerts'));
-  assert.match(alerts[0].until, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/);
+    const first = await ask(worker, '/api/alerts?limit=1&kind=silent');
+    const second = await ask(worker, `/api/alerts?limit=1&kind=silent&before=${first.next}`);
+    assert.deepEqual([...first.alerts, ...second.alerts], alerts, 'page by page');
+    assert.deepEqual((await ask(worker, '/api/alerts', tenant)).alerts, [], 'not the alerts of others');
 
-  const first = await ask(worker, '/api/alerts?limit=1&kind=silent');
-  const second = await ask(worker, `/api/alerts?limit=1&kind=silent&before=${first.next}`);
-  assert.deepEqual([...first.alerts, ...second.alerts], alerts, 'page by page');
-  assert.deepEqual((await ask(worker, '/api/alerts', tenant)).alerts, [], 'not the alerts of others');
+    const one = await ask(worker, '/api/availability?sandbox=a&window=1h');
+    assertDescribed('Availability', one);
+    const { since, until: back } = alerts[0];
+    assert.equal(one.silentSeconds, (Date.parse(back) - Date.parse(since)) / 1_000);
+    assert.equal(one.reportingSeconds + one.silentSeconds, 3_600);
+    assert.ok(Math.abs(one.share - one.reportingSeconds / 3_600) < 1e-9);
+    assert.equal((await ask(worker, '/api/availability?window=1h')).silentSeconds, one.silentSeconds);
+    assert.equal((await ask(worker, '/api/availability?window=1h', tenant)).silentSeconds, 0, 'its own');
+    await assertRefused(await worker.fetch('/api/availability?sandbox=a', { headers: tenant }), 403, 'other_sandbox');
+    await assertRefused(await worker.fetch('/api/availability?window=401d', { headers: reader }), 400, 'invalid_query');
 
-  const one = await ask(worker, '/api/availability?sandbox=a&window=1h');
-  assertDescribed('Availability', one);
-  const { since, until: back } = alerts[0];
-  assert.equal(one.silentSeconds, (Date.parse(back) - Date.parse(since)) / 1_000);
-  assert.equal(one.reportingSeconds + one.silentSeconds, 3_600);
-  assert.ok(Math.abs(one.share - one.reportingSeconds / 3_600) < 1e-9);
-  assert.equal((await ask(worker, '/api/availability?window=1h')).silentSeconds, one.silentSeconds);
-  assert.equal((await ask(worker, '/api/availability?window=1h', tenant)).silentSeconds, 0, 'its own');
-  await assertRefused(await worker.fetch('/api/availability?sandbox=a', { headers: tenant }), 403, 'other_sandbox');
-  await assertRefused(await worker.fetch('/api/availability?window=401d', { headers: reader }), 400, 'invalid_query');
+    for (const report of ['fleet', 'incidents', 'sandboxes', 'sandboxes/a']) {
+      assert.equal((await ask(worker, `/api/${report}`)).silentAfterSeconds, 10, report);
+    }
+    assert.equal((await ask(worker, '/api/incidents?silent_after=20s')).silentAfterSeconds, 20);
+    const watcher = await ask(worker, '/api/watcher');
+    assert.equal(watcher.state, 'on');
+    assertDescribed('Watcher', watcher);
+    assert.deepEqual(watcher.undelivered, []);
+    assert.equal(watcher.watch.open.silent, 0);
 
-  const watcher = await ask(worker, '/api/watcher');
-  assert.equal(watcher.state, 'on');
-  assertDescribed('Watcher', watcher);
-  assert.deepEqual(watcher.undelivered, []);
-  assert.equal(watcher.watch.open.silent, 0);
-
-  const log = JSON.stringify(worker.logs);
-  for (const secret of ['hook-path', 'slack-path', 'pager-path', 'heartbeat-path', KEY, SECRET]) {
-    assert.ok(!log.includes(secret), secret);
-  }
-});
-
-test('a channel that fails is tried again, without its redirects; 410 turns it off until a test arrives', async (t) => {
-  const [hook, elsewhere] = await Promise.all([receiver(t), receiver(t)]);
-  const worker = await start(t, { ALERT_WEBHOOK_URL: `${hook.url}/hook-path`, ALERT_WEBHOOK_SECRET: SECRET });
-  const testMessage = async () => (await (await send(worker, 'POST', '/api/watcher/test')).json()) as any[];
-
-  hook.answer = (response) => void response.writeHead(302, { location: elsewhere.url }).end();
-  const failure = 'answered 302: redirects are not followed';
-  assert.deepEqual(await testMessage(), [{ channel: 'webhook', delivered: false, failure }]);
-  const { undelivered, channels } = await ask(worker, '/api/watcher');
-  assert.equal(undelivered.length, 1);
-  assertDescribed('Watcher', await ask(worker, '/api/watcher'));
-  assert.deepEqual([undelivered[0].type, undelivered[0].attempts, undelivered[0].failure], ['watcher.test', 1, failure]);
-  assert.equal(channels[0].lastFailure.reason, failure);
-
-  hook.answer = (response) => void response.writeHead(204).end();
-  await until('it is tried again', () => hook.received.length === 2);
-  const [first, second] = hook.received;
-  assert.equal(first.headers['webhook-id'], second.headers['webhook-id']);
-  assert.deepEqual(elsewhere.received, []);
-  new Webhook(SECRET).verify(second.text, second.headers as Record<string, string>);
-
-  hook.answer = (response) => void response.writeHead(410).end();
-  assert.equal((await testMessage())[0].delivered, false);
-  assert.equal(channel(await ask(worker, '/api/watcher'), 'webhook').state, 'off');
-  hook.answer = (response) => void response.writeHead(200).end();
-  assert.equal((await testMessage())[0].delivered, true);
-  const watcher = await ask(worker, '/api/watcher');
-  assert.equal(channel(watcher, 'webhook').state, 'on');
-  assert.deepEqual(watcher.undelivered, []);
-  const log = await logged(worker, /channel_turned_off/);
-  assert.ok(!log.includes('hook-path'));
-});
-
-test('Retry-After delays the next try', async (t) => {
-  const hook = await receiver(t);
-  const worker = await start(t, { ALERT_SLACK_URL: hook.url });
-  hook.answer = (response) => void response.writeHead(429, { 'retry-after': '3000' }).end();
-  const before = Date.now();
-  await send(worker, 'POST', '/api/watcher/test');
-  const { undelivered } = await ask(worker, '/api/watcher');
-  const delay = (Date.parse(undelivered[0].nextAt) - before) / 1_000;
-  assert.ok(delay >= 2_999 && delay < 3_060, `${delay} s`);
-});
-
-test('a channel that does not answer delays neither a tick nor another channel', async (t) => {
-  const [hook, slack] = await Promise.all([receiver(t), receiver(t)]);
-  const worker = await start(t, {
-    ALERT_WEBHOOK_URL: hook.url,
-    ALERT_WEBHOOK_SECRET: SECRET,
-    ALERT_SLACK_URL: slack.url,
+    const log = JSON.stringify(worker.logs);
+    for (const secret of ['hook-path', 'slack-path', 'pager-path', 'heartbeat-path', KEY, SECRET]) {
+      assert.ok(!log.includes(secret), secret);
+    }
   });
-  hook.answer = () => {};
-  const began = Date.now();
-  const tests = (await (await send(worker, 'POST', '/api/watcher/test')).json()) as any[];
-  assert.ok(Date.now() - began < 20_000);
-  assert.deepEqual(
-    tests.map(({ channel, delivered, failure }) => [channel, delivered, failure]),
-    [['webhook', false, 'no answer within 15 s'], ['slack', true, null]],
-  );
-  const { watch } = await ask(worker, '/api/watcher');
-  assert.ok(Date.parse(watch.lastTick) > began, 'it ticked meanwhile');
-});
 
-test('what is planned and found survives SIGKILL, and the alarm rings again without a request', async (t) => {
-  const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-watcher-'));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
-  const store = await start(t, {}, { watcher: false });
-  const vars = {
-    ...QUICK,
-    KILOCODE_API_KEY: API_KEY,
-    GATEWAY_TOKEN_SECRET,
-    JWT_SECRET,
-    AE_API_TOKEN,
-    AE_SQL_URL: `${store.store}/client/v4/accounts/local/analytics_engine/sql`,
-  };
-  const first = await startWorkerd(vars, t, { folder });
-  const absences = async (port: number) => {
-    const response = await fetch(`http://127.0.0.1:${port}/api/absences`, { headers: reader });
-    return ((await response.json()) as any).absences;
-  };
-  const planned = await fetch(`http://127.0.0.1:${first.port}/api/absences`, {
-    method: 'POST',
-    headers: writer,
-    body: JSON.stringify({ sandboxIds: ['a'], forSeconds: 3_600, reason: 'kernel' }),
+  test('a channel that fails is tried again, without its redirects; 410 turns it off until a test arrives', async (t) => {
+    const [hook, elsewhere] = await Promise.all([receiver(t), receiver(t)]);
+    const worker = await start(t, { ALERT_WEBHOOK_URL: `${hook.url}/hook-path`, ALERT_WEBHOOK_SECRET: SECRET });
+    const testMessage = async () => (await (await send(worker, 'POST', '/api/watcher/test')).json()) as any[];
+
+    hook.answer = (response) => void response.writeHead(302, { location: elsewhere.url }).end();
+    const failure = 'answered 302: redirects are not followed';
+    assert.deepEqual(await testMessage(), [{ channel: 'webhook', delivered: false, failure }]);
+    const { undelivered, channels } = await ask(worker, '/api/watcher');
+    assert.equal(undelivered.length, 1);
+    assertDescribed('Watcher', await ask(worker, '/api/watcher'));
+    assert.deepEqual([undelivered[0].type, undelivered[0].attempts, undelivered[0].failure], ['watcher.test', 1, failure]);
+    assert.equal(channels[0].lastFailure.reason, failure);
+
+    hook.answer = (response) => void response.writeHead(204).end();
+    await until('it is tried again', () => hook.received.length === 2);
+    const [first, second] = hook.received;
+    assert.equal(first.headers['webhook-id'], second.headers['webhook-id']);
+    assert.deepEqual(elsewhere.received, []);
+    new Webhook(SECRET).verify(second.text, second.headers as Record<string, string>);
+
+    hook.answer = (response) => void response.writeHead(410).end();
+    assert.equal((await testMessage())[0].delivered, false);
+    assert.equal(channel(await ask(worker, '/api/watcher'), 'webhook').state, 'off');
+    hook.answer = (response) => void response.writeHead(200).end();
+    assert.equal((await testMessage())[0].delivered, true);
+    const watcher = await ask(worker, '/api/watcher');
+    assert.equal(channel(watcher, 'webhook').state, 'on');
+    assert.deepEqual(watcher.undelivered, []);
+    const log = await logged(worker, /channel_turned_off/);
+    assert.ok(!log.includes('hook-path'));
   });
-  assert.equal(planned.status, 200, await planned.text());
-  const before = await absences(first.port);
-  await first.stop();
 
-  const second = await startWorkerd(vars, t, { folder });
-  assert.deepEqual(await absences(second.port), before);
-  const ticked = async () => {
-    const response = await fetch(`http://127.0.0.1:${second.port}/api/watcher`, { headers: reader });
-    return Date.parse(((await response.json()) as any).watch.lastTick);
-  };
-  await until('it ticks', async () => (await ticked()) > 0);
-  await second.stop();
-  const stopped = Date.now();
-  const third = await startWorkerd(vars, t, { folder });
-  // No request to the object: only the alarm can let it query.
-  await delay(8_000);
-  const response = await fetch(`http://127.0.0.1:${third.port}/api/watcher`, { headers: reader });
-  const { lastTick } = ((await response.json()) as any).watch;
-  assert.ok(Date.parse(lastTick) > stopped - 1_000, `${lastTick}: it ticked by itself`);
-});
-
-test('without access to Analytics Engine the watcher is off and says why, once', async (t) => {
-  const worker = await start(t, { AE_API_TOKEN: undefined });
-  await wake(worker);
-  const watcher = await ask(worker, '/api/watcher');
-  assert.deepEqual([watcher.state, watcher.reason], ['off', 'AE_API_TOKEN is missing or empty']);
-  assert.deepEqual((await ask(worker, '/api/alerts')).alerts, []);
-  const log = await logged(worker, /watcher_off/);
-  assert.equal(log.split('watcher_off').length, 2);
-});
-
-test('without the binding, its routes name it and everything else works', async (t) => {
-  const worker = await start(t, {}, { watcher: false });
-  for (const route of ['/api/alerts', '/api/absences', '/api/watcher']) {
-    const body = await assertRefused(await worker.fetch(route, { headers: reader }), 503, 'misconfigured');
-    assert.equal(body.setting, 'WATCHER');
-  }
-  const own = { method: 'POST', headers: credentials('a'), body: '{"sandboxId":"a","forSeconds":60}' };
-  await assertRefused(await worker.fetch(ABSENCE_PATH, own), 503, 'misconfigured');
-  assert.equal((await worker.checkIn(FULL)).status, 204);
-  assert.equal((await fetch(new URL('/cdn-cgi/local/scheduled', worker.url))).status, 500);
-});
-
-test('a setting that cannot be used is named, without its value', async (t) => {
-  const worker = await start(t, {
-    SILENT_AFTER: '15-minutes',
-    ALERT_WEBHOOK_URL: 'http://not-this-machine.example/secret-path',
-    ALERT_WEBHOOK_SECRET: SECRET,
-    ALERT_SLACK_URL: 'ftp://secret-place',
-    WATCHER_HEARTBEAT_URL: 'http://secret-heartbeat.example',
+  test('Retry-After delays the next try', async (t) => {
+    const hook = await receiver(t);
+    const worker = await start(t, { ALERT_SLACK_URL: hook.url });
+    hook.answer = (response) => void response.writeHead(429, { 'retry-after': '3000' }).end();
+    const before = Date.now();
+    await send(worker, 'POST', '/api/watcher/test');
+    const { undelivered } = await ask(worker, '/api/watcher');
+    const delay = (Date.parse(undelivered[0].nextAt) - before) / 1_000;
+    assert.ok(delay >= 2_999 && delay < 3_060, `${delay} s`);
   });
-  const watcher = await ask(worker, '/api/watcher');
-  const names = watcher.settingErrors.map(({ name }: { name: string }) => name);
-  assert.deepEqual(names, ['SILENT_AFTER', 'ALERT_WEBHOOK_URL', 'ALERT_SLACK_URL', 'WATCHER_HEARTBEAT_URL']);
-  assert.equal(watcher.silentAfterSeconds, 900);
-  assertDescribed('Watcher', watcher);
-  assert.deepEqual(
-    [...watcher.channels, watcher.heartbeat].map(({ channel, state }: any) => [channel, state]),
-    [['webhook', 'misconfigured'], ['slack', 'misconfigured'], ['pagerduty', 'not_configured'], ['heartbeat', 'misconfigured']],
-  );
-  const shown = (await logged(worker, /watcher_setting.*WATCHER_HEARTBEAT_URL/)) + JSON.stringify(watcher);
-  assert.doesNotMatch(shown, /15-minutes|secret-p|secret-h|whsec_Y/);
-});
 
-test('operators plan, list and end absences, with the scope for it', async (t) => {
-  const worker = await start(t, { INTERNAL_API_SECRET: 'a-backend-of-the-tests' });
-  const named = { sandboxIds: ['b', 'a'], forSeconds: null, reason: 'stopped' };
-  await assertRefused(await send(worker, 'POST', '/api/absences', named, reader), 403, 'missing_scope');
-  await assertRefused(await send(worker, 'DELETE', '/api/absences?all=true', undefined, reader), 403, 'missing_scope');
-  await assertRefused(await send(worker, 'PUT', '/api/absences', named), 405, 'method_not_allowed');
-
-  assert.deepEqual(await (await send(worker, 'POST', '/api/absences', named)).json(), { planned: 2 });
-  const region = { region: 'fra', forSeconds: 600, reason: 'planned work' };
-  const backend = { 'x-internal-api-key': 'a-backend-of-the-tests' } as unknown as typeof writer;
-  assert.equal((await send(worker, 'POST', '/api/absences', region, backend)).status, 200);
-
-  const list = await ask(worker, '/api/absences');
-  assert.deepEqual(
-    list.absences.map(({ sandboxId, region, until, reason, by }: any) => [sandboxId, region, until === null, reason, by]),
-    [
-      [null, 'fra', false, 'planned work', 'internal'],
-      ['a', null, true, 'stopped', 'ops'],
-      ['b', null, true, 'stopped', 'ops'],
-    ],
-  );
-  assertDescribed('Absences', list);
-  // Those of all and of regions are all on the first page.
-  const page = await ask(worker, '/api/absences?limit=1');
-  assert.deepEqual([page.absences.length, page.next], [2, 'a']);
-  assert.deepEqual((await ask(worker, '/api/absences?limit=2&after=a')).absences, list.absences.slice(2));
-  assert.deepEqual((await ask(worker, '/api/absences', tenant)).absences, list.absences.slice(2));
-
-  assert.deepEqual(await (await send(worker, 'DELETE', '/api/absences?sandbox=a&sandbox=x')).json(), { ended: 1 });
-  assert.deepEqual(await (await send(worker, 'DELETE', '/api/absences?region=fra')).json(), { ended: 1 });
-  assert.equal((await ask(worker, '/api/absences')).absences.length, 1);
-
-  for (const body of [
-    {},
-    { all: true, forSeconds: null },
-    { all: true, region: 'fra', forSeconds: 60 },
-    { sandboxIds: [], forSeconds: 60 },
-    { sandboxIds: ['a'], forSeconds: 0 },
-    { sandboxIds: ['a'], forSeconds: 60, reason: 'x'.repeat(201) },
-    { sandboxIds: ['a'], forSecond: 60 },
-    { sandboxIds: ['a'] },
-    'text',
-  ]) {
-    const response = await send(worker, 'POST', '/api/absences', body);
-    assert.equal(response.status, 400, JSON.stringify(body));
-    assert.equal(((await response.json()) as any).error, 'Invalid body');
-  }
-  const long = await send(worker, 'POST', '/api/absences', { region: 'x'.repeat(97), forSeconds: 60 });
-  const { field, expected } = await assertRefused(long, 400, 'invalid_field');
-  assert.deepEqual([field, expected], ['region', 'at most 96 characters, and no control characters']);
-  const broken = await worker.fetch('/api/absences', { method: 'POST', headers: writer, body: '{' });
-  assert.equal((await assertRefused(broken, 400, 'invalid_body')).expected, 'JSON');
-  await assertRefused(await worker.fetch('/api/alerts?before=%2B5', { headers: reader }), 400, 'invalid_query');
-  await assertRefused(await send(worker, 'DELETE', '/api/absences'), 400, 'invalid_query');
-  const large = { sandboxIds: ['a'], forSeconds: 60, reason: 'x'.repeat(700_000) };
-  await assertRefused(await send(worker, 'POST', '/api/absences', large), 413, 'body_too_large');
-});
-
-test('a principal who may see one sandbox plans only its absence, and sees nothing of the watcher', async (t) => {
-  const worker = await start(t);
-  const plan = (body: object) => send(worker, 'POST', '/api/absences', body, tenantWriter);
-  assert.equal((await plan({ sandboxIds: ['b'], forSeconds: 60 })).status, 200);
-  for (const body of [{ sandboxIds: ['a'] }, { sandboxIds: ['a', 'b'] }, { all: true }, { region: 'fra' }]) {
-    await assertRefused(await plan({ ...body, forSeconds: 60 }), 403, 'other_sandbox');
-  }
-  await assertRefused(await worker.fetch('/api/alerts?sandbox=a', { headers: tenant }), 403, 'other_sandbox');
-  await assertRefused(await worker.fetch('/api/watcher', { headers: tenant }), 403, 'other_sandbox');
-  await assertRefused(await send(worker, 'POST', '/api/watcher/test', undefined, tenant), 403, 'other_sandbox');
-});
-
-test('a machine plans its own absence by the checks of a check-in, in their order', async (t) => {
-  const worker = await start(t, { REVOKED_SANDBOXES: 'revoked' }, { checkInLimit: 2 });
-  const body = (sandboxId: string, more = {}) =>
-    JSON.stringify({ sandboxId, forSeconds: 600, reason: 'kernel upgrade', ...more });
-  const plan = (init: RequestInit, at = ABSENCE_PATH) => worker.fetch(at, { method: 'POST', ...init });
-  const headers = credentials('a');
-
-  await assertRefused(await plan({ method: 'PUT', headers, body: '' }), 405, 'method_not_allowed');
-  await assertRefused(await plan({ body: '' }), 401, 'missing_authorization');
-  await assertRefused(await plan({ headers: { authorization: 'Bearer x' }, body: '' }), 401, 'missing_gateway_token');
-  await assertRefused(await plan({ headers: credentials('a', 'wrong'), body: '' }), 403, 'wrong_api_key');
-  await assertRefused(await plan({ headers, body: 'x'.repeat(20_000) }), 413, 'body_too_large');
-  await assertRefused(await plan({ headers, body: 'x' }), 400, 'not_json');
-  const broken = await assertRefused(await plan({ headers, body: body('a', { forSeconds: -1 }) }), 400, 'invalid_field');
-  assert.equal(broken.field, 'forSeconds');
-  await assertRefused(await plan({ headers, body: body('b') }), 403, 'wrong_gateway_token');
-  await assertRefused(await plan({ headers: credentials('revoked'), body: body('revoked') }), 403, 'revoked');
-
-  const planned = await plan({ headers, body: body('a') });
-  assert.deepEqual([planned.status, await planned.text()], [204, '']);
-  const { absences } = await ask(worker, '/api/absences');
-  assert.deepEqual([absences[0].sandboxId, absences[0].by, absences[0].reason], ['a', 'a', 'kernel upgrade']);
-  assert.equal((await plan({ headers, body: body('a', { forSeconds: 0 }) })).status, 204);
-  assert.deepEqual((await ask(worker, '/api/absences')).absences, []);
-  const limited = await plan({ headers, body: body('a') });
-  await assertRefused(limited, 429, 'rate_limited');
-  assert.equal((await worker.checkIn(well('a'))).status, 204, 'a limit of its own');
-
-  for (const odd of ['/api//controller/absence', '/api/controller/absence/', '/api/controller/%61bsence']) {
-    await assertRefused(await plan({ headers, body: body('a') }, odd), 401, 'invalid_token');
-  }
-});
-
-test('a real agent goes away and comes back, and alarms nobody meanwhile', async (t) => {
-  const worker = await start(t);
-  keepAlive(t, worker, 'b');
-  await wake(worker);
-  const { authorization, 'x-kiloclaw-gateway-token': token } = credentials('a') as Record<string, string>;
-  const agent = (...args: string[]) => {
-    const { status, stdout, stderr } = spawnSync(AGENT, args, {
-      encoding: 'utf8',
-      env: {
-        KILOCLAW_CHECKIN_URL: String(new URL('/api/controller/checkin', worker.url)),
-        KILOCLAW_SANDBOX_ID: 'a',
-        KILOCODE_API_KEY: authorization.replace('Bearer ', ''),
-        OPENCLAW_GATEWAY_TOKEN: token,
-      },
+  test('a channel that does not answer delays neither a tick nor another channel', async (t) => {
+    const [hook, slack] = await Promise.all([receiver(t), receiver(t)]);
+    const worker = await start(t, {
+      ALERT_WEBHOOK_URL: hook.url,
+      ALERT_WEBHOOK_SECRET: SECRET,
+      ALERT_SLACK_URL: slack.url,
     });
-    assert.equal(status, 0, stderr);
-    return stdout;
-  };
-  await worker.checkIn(well('a'));
-  assert.match(agent('away', '--for', '1h', '--reason', 'kernel upgrade'), /^away until .*: kernel upgrade/);
-  const { absences } = await ask(worker, '/api/absences');
-  assert.deepEqual(absences.map(({ sandboxId, reason, by }: any) => ({ sandboxId, reason, by })), [
-    { sandboxId: 'a', reason: 'kernel upgrade', by: 'a' },
-  ]);
-  const kinds = async () => (await ask(worker, '/api/alerts?sandbox=a')).alerts.map(({ kind, event, sent }: any) => `${kind} ${event} ${sent}`);
-  await until('the absence explains the silence', async () => (await kinds()).includes('absent opened false'));
-  agent('back');
-  await until('it is silent without an absence', async () => (await kinds()).includes('silent opened true'));
-  assert.deepEqual((await ask(worker, '/api/absences')).absences, []);
-});
+    hook.answer = () => {};
+    const began = Date.now();
+    const tests = (await (await send(worker, 'POST', '/api/watcher/test')).json()) as any[];
+    assert.ok(Date.now() - began < 20_000);
+    assert.deepEqual(
+      tests.map(({ channel, delivered, failure }) => [channel, delivered, failure]),
+      [['webhook', false, 'no answer within 15 s'], ['slack', true, null]],
+    );
+    const { watch } = await ask(worker, '/api/watcher');
+    assert.ok(Date.parse(watch.lastTick) > began, 'it ticked meanwhile');
+  });
 
-test('refuses too many requests with retry-after, and does not affect other principals', async (t) => {
-  const worker = await start(t);
-  const statuses = await Promise.all(
-    Array.from({ length: 80 }, async () => {
-      const response = await worker.fetch('/api/alerts', { headers: tenant });
-      await response.text();
-      return response.status === 429 ? `429 ${Number(response.headers.get('retry-after')) >= 1}` : response.status;
-    }),
-  );
-  assert.deepEqual(new Set(statuses), new Set([200, '429 true']));
-  await ask(worker, '/api/alerts');
-});
-
-test('Analytics Engine that refuses is reported, and silences nobody', async (t) => {
-  const worker = await start(t, { AE_API_TOKEN: 'a-wrong-token' });
-  await wake(worker);
-  await until('a tick fails', async () => (await ask(worker, '/api/watcher')).watch.failure !== null);
-  const { watch } = await ask(worker, '/api/watcher');
-  assert.match(watch.failure, /refuses/);
-  assert.equal(watch.open.silent, 0);
-  assert.ok(!JSON.stringify(worker.logs).includes('a-wrong-token'));
-});
-
-test('a panic in the object touches no check-in, and the watcher goes on', async (t) => {
-  const worker = await start(t, {}, { build: 'panic' });
-  await wake(worker);
-  const panic = (query = '') => worker.fetch(`/api/watcher/panic${query}`, { headers: reader });
-  const statuses = await Promise.all(
-    Array.from({ length: 40 }, async (_, i) => {
-      if (i === 20) void panic().catch(() => {});
-      return (await worker.checkIn(FULL)).status;
-    }),
-  );
-  assert.ok(statuses.every((status) => status === 204 || status === 500), `${statuses}`);
-  const accepted = statuses.filter((status) => status === 204).length;
-  assert.ok(accepted >= 30, `${accepted} of 40 were accepted`);
-
-  assert.equal((await panic('?alarm=1')).status, 204);
-  await logged(worker, /requested of the watcher's alarm/);
-  const panicked = Date.now();
-  const ticked = async () => Date.parse((await ask(worker, '/api/watcher')).watch.lastTick) > panicked;
-  await until('it ticks again', ticked);
-  assert.equal((await worker.checkIn(FULL)).status, 204);
-});
-
-test('npm run token mints a token with the scope', () => {
-  const mintWith = (scope: string) =>
-    spawnSync(process.execPath, ['tools/token.ts', '--sub', 'ops', '--scope', scope], {
-      env: { ...process.env, JWT_SECRET },
-      encoding: 'utf8',
+  test('what is planned and found survives SIGKILL, and the alarm rings again without a request', async (t) => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-watcher-'));
+    t.after(() => rmSync(folder, { recursive: true, force: true }));
+    const store = await start(t, {}, { watcher: false });
+    const vars = {
+      ...QUICK,
+      KILOCODE_API_KEY: API_KEY,
+      GATEWAY_TOKEN_SECRET,
+      JWT_SECRET,
+      AE_API_TOKEN,
+      AE_SQL_URL: `${store.store}/client/v4/accounts/local/analytics_engine/sql`,
+    };
+    const first = await startWorkerd(vars, t, { folder });
+    const absences = async (port: number) => {
+      const response = await fetch(`http://127.0.0.1:${port}/api/absences`, { headers: reader });
+      return ((await response.json()) as any).absences;
+    };
+    const planned = await fetch(`http://127.0.0.1:${first.port}/api/absences`, {
+      method: 'POST',
+      headers: writer,
+      body: JSON.stringify({ sandboxIds: ['a'], forSeconds: 3_600, reason: 'kernel' }),
     });
-  const { stdout } = mintWith('absences:write');
-  const claims = JSON.parse(Buffer.from(stdout.split('.')[1], 'base64url').toString());
-  assert.equal(claims.scope, 'absences:write');
-  assert.match(mintWith('absence:write').stderr, /--scope must be absences:write/);
+    assert.equal(planned.status, 200, await planned.text());
+    const before = await absences(first.port);
+    await first.stop();
+
+    const second = await startWorkerd(vars, t, { folder });
+    assert.deepEqual(await absences(second.port), before);
+    const ticked = async () => {
+      const response = await fetch(`http://127.0.0.1:${second.port}/api/watcher`, { headers: reader });
+      return Date.parse(((await response.json()) as any).watch.lastTick);
+    };
+    await until('it ticks', async () => (await ticked()) > 0);
+    await second.stop();
+    const stopped = Date.now();
+    const third = await startWorkerd(vars, t, { folder });
+    // No request to the object: only the alarm can let it query.
+    await delay(8_000);
+    const response = await fetch(`http://127.0.0.1:${third.port}/api/watcher`, { headers: reader });
+    const { lastTick } = ((await response.json()) as any).watch;
+    assert.ok(Date.parse(lastTick) > stopped - 1_000, `${lastTick}: it ticked by itself`);
+  });
+
+  test('without access to Analytics Engine the watcher is off and says why, once', async (t) => {
+    const worker = await start(t, { AE_API_TOKEN: undefined });
+    await wake(worker);
+    const watcher = await ask(worker, '/api/watcher');
+    assert.deepEqual([watcher.state, watcher.reason], ['off', 'AE_API_TOKEN is missing or empty']);
+    assert.deepEqual((await ask(worker, '/api/alerts')).alerts, []);
+    const log = await logged(worker, /watcher_off/);
+    assert.equal(log.split('watcher_off').length, 2);
+  });
+
+  test('without the binding, its routes name it and everything else works', async (t) => {
+    const worker = await start(t, {}, { watcher: false });
+    for (const route of ['/api/alerts', '/api/absences', '/api/watcher']) {
+      const body = await assertRefused(await worker.fetch(route, { headers: reader }), 503, 'misconfigured');
+      assert.equal(body.setting, 'WATCHER');
+    }
+    const own = { method: 'POST', headers: credentials('a'), body: '{"sandboxId":"a","forSeconds":60}' };
+    await assertRefused(await worker.fetch(ABSENCE_PATH, own), 503, 'misconfigured');
+    assert.equal((await worker.checkIn(FULL)).status, 204);
+    assert.equal((await fetch(new URL('/cdn-cgi/local/scheduled', worker.url))).status, 500);
+  });
+
+  test('a setting that cannot be used is named, without its value', async (t) => {
+    const worker = await start(t, {
+      SILENT_AFTER: '15-minutes',
+      ALERT_WEBHOOK_URL: 'http://not-this-machine.example/secret-path',
+      ALERT_WEBHOOK_SECRET: SECRET,
+      ALERT_SLACK_URL: 'ftp://secret-place',
+      WATCHER_HEARTBEAT_URL: 'http://secret-heartbeat.example',
+    });
+    const watcher = await ask(worker, '/api/watcher');
+    const names = watcher.settingErrors.map(({ name }: { name: string }) => name);
+    assert.deepEqual(names, ['SILENT_AFTER', 'ALERT_WEBHOOK_URL', 'ALERT_SLACK_URL', 'WATCHER_HEARTBEAT_URL']);
+    assert.equal(watcher.silentAfterSeconds, 900);
+    assertDescribed('Watcher', watcher);
+    assert.deepEqual(
+      [...watcher.channels, watcher.heartbeat].map(({ channel, state }: any) => [channel, state]),
+      [['webhook', 'misconfigured'], ['slack', 'misconfigured'], ['pagerduty', 'not_configured'], ['heartbeat', 'misconfigured']],
+    );
+    const shown = (await logged(worker, /watcher_setting.*WATCHER_HEARTBEAT_URL/)) + JSON.stringify(watcher);
+    assert.doesNotMatch(shown, /15-minutes|secret-p|secret-h|whsec_Y/);
+  });
+
+  test('operators plan, list and end absences, with the scope for it', async (t) => {
+    const worker = await start(t, { INTERNAL_API_SECRET: 'a-backend-of-the-tests' });
+    const named = { sandboxIds: ['b', 'a'], forSeconds: null, reason: 'stopped' };
+    await assertRefused(await send(worker, 'POST', '/api/absences', named, reader), 403, 'missing_scope');
+    await assertRefused(await send(worker, 'DELETE', '/api/absences?all=true', undefined, reader), 403, 'missing_scope');
+    await assertRefused(await send(worker, 'PUT', '/api/absences', named), 405, 'method_not_allowed');
+
+    assert.deepEqual(await (await send(worker, 'POST', '/api/absences', named)).json(), { planned: 2 });
+    const region = { region: 'fra', forSeconds: 600, reason: 'planned work' };
+    const backend = { 'x-internal-api-key': 'a-backend-of-the-tests' } as unknown as typeof writer;
+    assert.equal((await send(worker, 'POST', '/api/absences', region, backend)).status, 200);
+
+    const list = await ask(worker, '/api/absences');
+    assert.deepEqual(
+      list.absences.map(({ sandboxId, region, until, reason, by }: any) => [sandboxId, region, until === null, reason, by]),
+      [
+        [null, 'fra', false, 'planned work', 'internal'],
+        ['a', null, true, 'stopped', 'ops'],
+        ['b', null, true, 'stopped', 'ops'],
+      ],
+    );
+    assertDescribed('Absences', list);
+    // Those of all and of regions are all on the first page.
+    const page = await ask(worker, '/api/absences?limit=1');
+    assert.deepEqual([page.absences.length, page.next], [2, 'a']);
+    assert.deepEqual((await ask(worker, '/api/absences?limit=2&after=a')).absences, list.absences.slice(2));
+    assert.deepEqual((await ask(worker, '/api/absences', tenant)).absences, list.absences.slice(2));
+
+    assert.deepEqual(await (await send(worker, 'DELETE', '/api/absences?sandbox=a&sandbox=x')).json(), { ended: 1 });
+    assert.deepEqual(await (await send(worker, 'DELETE', '/api/absences?region=fra')).json(), { ended: 1 });
+    assert.equal((await ask(worker, '/api/absences')).absences.length, 1);
+
+    for (const body of [
+      {},
+      { all: true, forSeconds: null },
+      { all: true, region: 'fra', forSeconds: 60 },
+      { sandboxIds: [], forSeconds: 60 },
+      { sandboxIds: ['a'], forSeconds: 0 },
+      { sandboxIds: ['a'], forSeconds: 60, reason: 'x'.repeat(201) },
+      { sandboxIds: ['a'], forSecond: 60 },
+      { sandboxIds: ['a'] },
+      'text',
+    ]) {
+      const response = await send(worker, 'POST', '/api/absences', body);
+      assert.equal(response.status, 400, JSON.stringify(body));
+      assert.equal(((await response.json()) as any).error, 'Invalid body');
+    }
+    const long = await send(worker, 'POST', '/api/absences', { region: 'x'.repeat(97), forSeconds: 60 });
+    const { field, expected } = await assertRefused(long, 400, 'invalid_field');
+    assert.deepEqual([field, expected], ['region', 'at most 96 characters, and no control characters']);
+    const broken = await worker.fetch('/api/absences', { method: 'POST', headers: writer, body: '{' });
+    assert.equal((await assertRefused(broken, 400, 'invalid_body')).expected, 'JSON');
+    await assertRefused(await worker.fetch('/api/alerts?before=%2B5', { headers: reader }), 400, 'invalid_query');
+    await assertRefused(await send(worker, 'DELETE', '/api/absences'), 400, 'invalid_query');
+    const large = { sandboxIds: ['a'], forSeconds: 60, reason: 'x'.repeat(700_000) };
+    await assertRefused(await send(worker, 'POST', '/api/absences', large), 413, 'body_too_large');
+  });
+
+  test('a principal who may see one sandbox plans only its absence, and sees nothing of the watcher', async (t) => {
+    const worker = await start(t);
+    const plan = (body: object) => send(worker, 'POST', '/api/absences', body, tenantWriter);
+    assert.equal((await plan({ sandboxIds: ['b'], forSeconds: 60 })).status, 200);
+    for (const body of [{ sandboxIds: ['a'] }, { sandboxIds: ['a', 'b'] }, { all: true }, { region: 'fra' }]) {
+      await assertRefused(await plan({ ...body, forSeconds: 60 }), 403, 'other_sandbox');
+    }
+    await assertRefused(await worker.fetch('/api/alerts?sandbox=a', { headers: tenant }), 403, 'other_sandbox');
+    await assertRefused(await worker.fetch('/api/watcher', { headers: tenant }), 403, 'other_sandbox');
+    await assertRefused(await send(worker, 'POST', '/api/watcher/test', undefined, tenant), 403, 'other_sandbox');
+  });
+
+  test('a machine plans its own absence by the checks of a check-in, in their order', async (t) => {
+    const worker = await start(t, { REVOKED_SANDBOXES: 'revoked' }, { checkInLimit: 2 });
+    const body = (sandboxId: string, more = {}) =>
+      JSON.stringify({ sandboxId, forSeconds: 600, reason: 'kernel upgrade', ...more });
+    const plan = (init: RequestInit, at = ABSENCE_PATH) => worker.fetch(at, { method: 'POST', ...init });
+    const headers = credentials('a');
+
+    await assertRefused(await plan({ method: 'PUT', headers, body: '' }), 405, 'method_not_allowed');
+    await assertRefused(await plan({ body: '' }), 401, 'missing_authorization');
+    await assertRefused(await plan({ headers: { authorization: 'Bearer x' }, body: '' }), 401, 'missing_gateway_token');
+    await assertRefused(await plan({ headers: credentials('a', 'wrong'), body: '' }), 403, 'wrong_api_key');
+    await assertRefused(await plan({ headers, body: 'x'.repeat(20_000) }), 413, 'body_too_large');
+    await assertRefused(await plan({ headers, body: 'x' }), 400, 'not_json');
+    const broken = await assertRefused(await plan({ headers, body: body('a', { forSeconds: -1 }) }), 400, 'invalid_field');
+    assert.equal(broken.field, 'forSeconds');
+    await assertRefused(await plan({ headers, body: body('b') }), 403, 'wrong_gateway_token');
+    await assertRefused(await plan({ headers: credentials('revoked'), body: body('revoked') }), 403, 'revoked');
+
+    const planned = await plan({ headers, body: body('a') });
+    assert.deepEqual([planned.status, await planned.text()], [204, '']);
+    const { absences } = await ask(worker, '/api/absences');
+    assert.deepEqual([absences[0].sandboxId, absences[0].by, absences[0].reason], ['a', 'a', 'kernel upgrade']);
+    assert.equal((await plan({ headers, body: body('a', { forSeconds: 0 }) })).status, 204);
+    assert.deepEqual((await ask(worker, '/api/absences')).absences, []);
+    const limited = await plan({ headers, body: body('a') });
+    await assertRefused(limited, 429, 'rate_limited');
+    assert.equal((await worker.checkIn(well('a'))).status, 204, 'a limit of its own');
+
+    for (const odd of ['/api//controller/absence', '/api/controller/absence/', '/api/controller/%61bsence']) {
+      await assertRefused(await plan({ headers, body: body('a') }, odd), 401, 'invalid_token');
+    }
+  });
+
+  test('a real agent goes away and comes back, and alarms nobody meanwhile', async (t) => {
+    const worker = await start(t);
+    keepAlive(t, worker, 'b');
+    await wake(worker);
+    const { authorization, 'x-kiloclaw-gateway-token': token } = credentials('a') as Record<string, string>;
+    const agent = (...args: string[]) => {
+      const { status, stdout, stderr } = spawnSync(AGENT, args, {
+        encoding: 'utf8',
+        env: {
+          KILOCLAW_CHECKIN_URL: String(new URL('/api/controller/checkin', worker.url)),
+          KILOCLAW_SANDBOX_ID: 'a',
+          KILOCODE_API_KEY: authorization.replace('Bearer ', ''),
+          OPENCLAW_GATEWAY_TOKEN: token,
+        },
+      });
+      assert.equal(status, 0, stderr);
+      return stdout;
+    };
+    await worker.checkIn(well('a'));
+    assert.match(agent('away', '--for', '1h', '--reason', 'kernel upgrade'), /^away until .*: kernel upgrade/);
+    const { absences } = await ask(worker, '/api/absences');
+    assert.deepEqual(absences.map(({ sandboxId, reason, by }: any) => ({ sandboxId, reason, by })), [
+      { sandboxId: 'a', reason: 'kernel upgrade', by: 'a' },
+    ]);
+    const kinds = async () => (await ask(worker, '/api/alerts?sandbox=a')).alerts.map(({ kind, event, sent }: any) => `${kind} ${event} ${sent}`);
+    await until('the absence explains the silence', async () => (await kinds()).includes('absent opened false'));
+    agent('back');
+    await until('it is silent without an absence', async () => (await kinds()).includes('silent opened true'));
+    assert.deepEqual((await ask(worker, '/api/absences')).absences, []);
+  });
+
+  test('refuses too many requests with retry-after, and does not affect other principals', async (t) => {
+    const worker = await start(t);
+    const statuses = await Promise.all(
+      Array.from({ length: 80 }, async () => {
+        const response = await worker.fetch('/api/alerts', { headers: tenant });
+        await response.text();
+        return response.status === 429 ? `429 ${Number(response.headers.get('retry-after')) >= 1}` : response.status;
+      }),
+    );
+    assert.deepEqual(new Set(statuses), new Set([200, '429 true']));
+    await ask(worker, '/api/alerts');
+  });
+
+  test('Analytics Engine that refuses is reported, and silences nobody', async (t) => {
+    const worker = await start(t, { AE_API_TOKEN: 'a-wrong-token' });
+    await wake(worker);
+    await until('a tick fails', async () => (await ask(worker, '/api/watcher')).watch.failure !== null);
+    const { watch } = await ask(worker, '/api/watcher');
+    assert.match(watch.failure, /refuses/);
+    assert.equal(watch.open.silent, 0);
+    assert.ok(!JSON.stringify(worker.logs).includes('a-wrong-token'));
+  });
+
+  test('a panic in the object touches no check-in, and the watcher goes on', async (t) => {
+    const worker = await start(t, {}, { build: 'panic' });
+    await wake(worker);
+    const panic = (query = '') => worker.fetch(`/api/watcher/panic${query}`, { headers: reader });
+    const statuses = await Promise.all(
+      Array.from({ length: 40 }, async (_, i) => {
+        if (i === 20) void panic().catch(() => {});
+        return (await worker.checkIn(FULL)).status;
+      }),
+    );
+    assert.ok(statuses.every((status) => status === 204 || status === 500), `${statuses}`);
+    const accepted = statuses.filter((status) => status === 204).length;
+    assert.ok(accepted >= 30, `${accepted} of 40 were accepted`);
+
+    assert.equal((await panic('?alarm=1')).status, 204);
+    await logged(worker, /requested of the watcher's alarm/);
+    const panicked = Date.now();
+    const ticked = async () => Date.parse((await ask(worker, '/api/watcher')).watch.lastTick) > panicked;
+    await until('it ticks again', ticked);
+    assert.equal((await worker.checkIn(FULL)).status, 204);
+  });
+
+  test('npm run token mints a token with the scope', () => {
+    const mintWith = (scope: string) =>
+      spawnSync(process.execPath, ['tools/token.ts', '--sub', 'ops', '--scope', scope], {
+        env: { ...process.env, JWT_SECRET },
+        encoding: 'utf8',
+      });
+    const { stdout } = mintWith('absences:write');
+    const claims = JSON.parse(Buffer.from(stdout.split('.')[1], 'base64url').toString());
+    assert.equal(claims.scope, 'absences:write');
+    assert.match(mintWith('absence:write').stderr, /--scope must be absences:write/);
+  });
 });

@@ -169,7 +169,7 @@ impl Simulation {
     }
 
     fn tick(&mut self, now: u64, weather: Weather) {
-        let (mut tick, queries) = Tick::start(&self.settings, &self.state, Time(now));
+        let (mut tick, queries) = Tick::start(&self.settings, &mut self.state, Time(now));
         assert_eq!(queries.len(), 1);
         let observation = if weather.fails {
             Observation::failed("no answer")

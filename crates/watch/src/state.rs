@@ -622,6 +622,24 @@ impl State {
         in_order(announced)
     }
 
+    /// Forgets times that are later than a clock that was set back: all is looked at anew, and what is open stays open.
+    pub(crate) fn set_back(&mut self, now: Time) {
+        for row in self.sandboxes.values_mut() {
+            row.last_seen = row.last_seen.min(now);
+            row.opened = row.opened.min(now);
+            row.flips.clear();
+            row.is_changed = true;
+        }
+        let watcher = &mut self.watcher;
+        for outage in &mut watcher.outages {
+            outage.changed = now;
+        }
+        watcher.canaries.clear();
+        watcher.answered = now;
+        (watcher.horizon, watcher.cut) = (Time(0), Time(0));
+        (watcher.surveyed, watcher.surveyed_cut) = (Time(0), Time(0));
+    }
+
     /// When a tick is due, so that the alarm can be set again after a restart.
     #[must_use]
     pub const fn next_tick(&self, settings: &Settings, now: Time) -> Time {

@@ -138,7 +138,10 @@ impl Observation {
 impl Tick {
     /// Starts a tick, and returns its first round of queries.
     #[must_use]
-    pub fn start(settings: &Settings, state: &State, now: Time) -> (Self, Vec<String>) {
+    pub fn start(settings: &Settings, state: &mut State, now: Time) -> (Self, Vec<String>) {
+        if now.plus(settings.tick) < state.watcher.ticked {
+            state.set_back(now);
+        }
         let watcher = &state.watcher;
         let survey_due = watcher.surveyed.plus(SURVEY_TICKS * settings.tick) <= now;
         let tick = Self {

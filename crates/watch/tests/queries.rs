@@ -127,7 +127,7 @@ impl Watch {
 
     fn tick(&mut self, now: u64) {
         let store = Store::new(&self.points, now - 10, self.unsampled);
-        let (mut tick, mut queries) = Tick::start(&self.settings, &self.state, Time(now));
+        let (mut tick, mut queries) = Tick::start(&self.settings, &mut self.state, Time(now));
         let (mut count, mut rounds) = (0, 0);
         self.read = 0;
         let observation: Observation = loop {
