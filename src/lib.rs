@@ -82,6 +82,7 @@ fn routes(principal: Option<Principal>) -> Routes {
         .at("/api/whoami", |call| now(whoami(&call)))
         .at("/api/openapi.json", |call| now(operators::openapi(&call)))
         .at("/api/fleet", |call| operators::respond(call, operators::fleet))
+        .at("/api/fleet/history", |call| operators::respond(call, operators::fleet_history))
         .at("/api/sandboxes", |call| operators::respond(call, operators::sandboxes))
         .at("/api/sandboxes/:sandboxId", |call| operators::respond(call, operators::sandbox))
         .at("/api/sandboxes/:sandboxId/history", |call| {

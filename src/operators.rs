@@ -6,8 +6,8 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use kiloclaw_fleet::{
-    FleetReport, HistoryReport, IncidentsReport, Parameters, Progress, QueryScope, Report,
-    SandboxReport, SandboxesReport, Time,
+    FleetHistoryReport, FleetReport, HistoryReport, IncidentsReport, Parameters, Progress,
+    QueryScope, Report, SandboxReport, SandboxesReport, Time,
 };
 use worker::js_sys::{self, Promise};
 use worker::wasm_bindgen::prelude::*;
@@ -84,6 +84,13 @@ pub(crate) fn respond(call: Call, build: Build) -> Pending {
 /// `GET /api/fleet`: the state of the fleet at a glance.
 pub(crate) fn fleet<'a>(request: &'a ReportRequest<'_>) -> Result<Box<dyn Report + 'a>, ApiError> {
     Ok(Box::new(FleetReport::new(&request.parameters, request.scope())?))
+}
+
+/// `GET /api/fleet/history`: the fleet over time.
+pub(crate) fn fleet_history<'a>(
+    request: &'a ReportRequest<'_>,
+) -> Result<Box<dyn Report + 'a>, ApiError> {
+    Ok(Box::new(FleetHistoryReport::new(&request.parameters, request.scope())?))
 }
 
 /// `GET /api/sandboxes`: the latest state of each sandbox.

@@ -178,7 +178,7 @@ function generator(seed: number) {
 /** Machines post there, with their own credentials. */
 const MACHINE_PATHS = [CHECK_IN_PATH, '/api/controller/absence'];
 
-const ROUTES = ['/api', '/api/whoami', '/api/openapi.json', '/api/fleet', '/api/sandboxes', '/api/sandboxes/a', '/api/sandboxes/a/history', '/api/incidents', '/api/alerts', '/api/absences', '/api/watcher', ...MACHINE_PATHS, '/api/nothing', '/health', '/', '/nothing'];
+const ROUTES = ['/api', '/api/whoami', '/api/openapi.json', '/api/fleet', '/api/fleet/history', '/api/sandboxes', '/api/sandboxes/a', '/api/sandboxes/a/history', '/api/incidents', '/api/alerts', '/api/absences', '/api/watcher', ...MACHINE_PATHS, '/api/nothing', '/health', '/', '/nothing'];
 
 /** A spelling of a path that could bypass the gate. */
 function spelling(below: (limit: number) => number): string {

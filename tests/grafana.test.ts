@@ -448,6 +448,16 @@ test('Versions now', async () => {
   ]);
 });
 
+test('Restarts by version', async () => {
+  assert.deepEqual(await series('Restarts by version'), {
+    '1.0.0': at({ 60: 0, 50: 2, 40: 1, 30: 6, 20: 0, 10: 0 }),
+    '1.1.0': at({ 60: 0, 50: 0, 40: 0, 30: 0, 20: 0, 10: 0, 0: 0 }),
+  });
+  assert.deepEqual(await series('Restarts by version', { state: ['crashed'], version: ['1.0.0'] }), {
+    '1.0.0': at({ 50: 2, 30: 6, 20: 0, 10: 0 }),
+  });
+});
+
 test('Latest check-ins', async () => {
   const latest = await rows('Latest check-ins');
   assert.deepEqual(

@@ -171,6 +171,49 @@ test('reports the state of the fleet', async () => {
   assert.equal((await ask('/api/fleet?silent_after=1h')).silent, 1);
 });
 
+test('reports the history of the fleet in columns', async () => {
+  const history = await ask('/api/fleet/history?window=1h&step=10m');
+  const { times, sandboxes, states, controllerVersions, openclawVersions, sampleInterval } = history;
+  assert.deepEqual([history.stepSeconds, sampleInterval, times[0]], [600, 3, history.from]);
+  assert.ok(Date.parse(history.from) / 1000 <= now() - HOUR && Date.parse(history.from) % 600_000 === 0);
+  // `c` and `e` checked in before the first step.
+  const recent = FLEET.filter(({ ago }) => ago < HOUR);
+  const inStep = (time: string) =>
+    recent.filter(({ ago }) => rfc3339(START - ago - ((START - ago) % 600)) === time);
+  const count = (checkIns: readonly CheckIn[]) => new Set(checkIns.map(({ sandbox }) => sandbox)).size;
+  const column = (of: (checkIns: readonly CheckIn[]) => number) =>
+    times.map((time: string) => of(inStep(time)));
+  assert.deepEqual(sandboxes, column(count));
+  const sum = (checkIns: readonly CheckIn[]) =>
+    checkIns.reduce((sum, { restarts = 0, weight = 1 }) => sum + restarts * weight, 0);
+  assert.deepEqual(openclawVersions, [{ name: '2.0.0', sandboxes: column(count) }]);
+  assert.deepEqual(states.map(({ name }: any) => name), ['running', 'crashed']);
+  assert.deepEqual(states[1].sandboxes, column((all) => count(all.filter(({ state }) => state === 'crashed'))));
+  const [first, second] = controllerVersions;
+  assert.deepEqual([first.name, second.name, controllerVersions.length], ['1.0.0', '1.1.0', 2]);
+  assert.deepEqual(second.sandboxes, column((all) => count(all.filter(({ version }) => version === '1.1.0'))));
+  assert.deepEqual(first.sandboxes, sandboxes.map((all: number, i: number) => all - second.sandboxes[i]));
+  assert.deepEqual([first.restarts, second.restarts], [column(sum), column(() => 0)]);
+  const { stepSeconds } = await ask('/api/fleet/history');
+  assert.equal(stepSeconds, 15 * MINUTE);
+});
+
+test('names the eight most common versions, and sums up all others', async (t) => {
+  const of = await startWorker({}, t);
+  const versions = [...'abcdefg', "o'brien", '\\', '%'];
+  const checkIns = versions.flatMap((version, i) =>
+    versions.slice(i).map((_, n) => ({ sandbox: `${i}-${n}`, ago: 2, version, restarts: 1 })),
+  );
+  await of.insert(checkIns.map(point));
+  const { controllerVersions } = await ask('/api/fleet/history', token, of);
+  const sum = (column: number[]) => column.reduce((sum, n) => sum + n, 0);
+  const found = controllerVersions.map(({ name, sandboxes, restarts }: any) => [name, sum(sandboxes), sum(restarts)]);
+  assert.deepEqual(found, [
+    ...versions.slice(0, 8).map((version, i) => [version, 10 - i, 10 - i]),
+    [null, 3, 3],
+  ]);
+});
+
 test('lists sandboxes with filters, order and pages', async () => {
   const ids = async (query: string) =>
     (await ask(`/api/sandboxes?${query}`)).sandboxes.map(({ sandboxId }: any) => sandboxId);
@@ -181,6 +224,9 @@ test('lists sandboxes with filters, order and pages', async () => {
   assert.deepEqual(await ids('version=1.1.0'), ['a']);
   assert.deepEqual(await ids('sort=-load'), ['b', 'c', 'd', 'a']);
   assert.deepEqual(await ids(`state=${encodeURIComponent("' OR 1 = 1 --")}`), []);
+  assert.deepEqual(await ids('prefix=b'), ['b']);
+  assert.deepEqual(await ids('prefix=b&state=running'), []);
+  for (const none of ['%', '_', "b'", '\\', 'B']) assert.deepEqual(await ids(`prefix=${encodeURIComponent(none)}`), []);
   const pages = [];
   let next: string | null = '';
   do {
@@ -308,6 +354,9 @@ test('refuses an invalid parameter with its name and the valid values', async ()
     ['/api/fleet?window=5m&silent_after=5m', 'silent_after', 'less than window'],
     ['/api/fleet?windw=1h', 'windw', 'one of the parameters window, silent_after'],
     ['/api/fleet?window=1h&window=2h', 'window', 'the parameter once'],
+    ['/api/fleet/history?silent_after=1h', 'silent_after', 'one of the parameters window, step'],
+    ['/api/fleet/history?step=4m', 'step', '5m or more: window / step is at most 288'],
+    ['/api/sandboxes?prefix=', 'prefix', '1 to 96 bytes'],
     ['/api/sandboxes?limit=0', 'limit', 'an integer from 1 to 1000'],
     ['/api/sandboxes?limit=1001', 'limit', 'an integer from 1 to 1000'],
     ['/api/sandboxes?silent=yes', 'silent', 'true or false'],
@@ -324,6 +373,9 @@ test('refuses an invalid parameter with its name and the valid values', async ()
 test('a token for one sandbox shows only that sandbox', async () => {
   const fleet = await ask('/api/fleet', onlyB);
   assert.deepEqual([fleet.sandboxes, fleet.machines, fleet.restarts], [1, 1, 3]);
+  const { states } = await ask('/api/fleet/history', onlyB);
+  assert.deepEqual(states.map(({ name }: any) => name), ['crashed', 'running']);
+  assert.deepEqual((await ask('/api/sandboxes?prefix=a', onlyB)).sandboxes, []);
   const { sandboxes } = await ask('/api/sandboxes', onlyB);
   assert.deepEqual(sandboxes.map(({ sandboxId }: any) => sandboxId), ['b']);
   const { incidents } = await ask('/api/incidents', onlyB);
@@ -340,7 +392,7 @@ test('a token for one sandbox shows only that sandbox', async () => {
 });
 
 test('without a credential, every path answers 401 and reveals nothing', async () => {
-  const paths = ['/api/fleet', '/api/fleet?window=x', '/api/sandboxes', '/api/sandboxes/a', '/api/sandboxes/a/history', '/api/incidents', '/api/openapi.json'];
+  const paths = ['/api/fleet', '/api/fleet?window=x', '/api/fleet/history', '/api/sandboxes', '/api/sandboxes/a', '/api/sandboxes/a/history', '/api/incidents', '/api/openapi.json'];
   for (const path of paths) {
     const response = await worker.fetch(path);
     assert.deepEqual([response.status, (await refusal(response)).code], [401, 'missing_token'], path);
@@ -370,6 +422,8 @@ test('finds ids with special characters', async (t) => {
     assert.equal(sandbox.sandboxId, id);
     const { sandboxId } = await ask(`/api/sandboxes/${encodeURIComponent(id)}/history`, token, odd);
     assert.equal(sandboxId, id);
+    const { sandboxes } = await ask(`/api/sandboxes?prefix=${encodeURIComponent(id)}`, token, odd);
+    assert.deepEqual(sandboxes.map(({ sandboxId }: any) => sandboxId), [id]);
   }
   const broken = await odd.fetch('/api/sandboxes/%ff', as(token));
   assert.deepEqual([broken.status, (await refusal(broken)).code], [404, 'not_found']);
@@ -481,7 +535,7 @@ test('reads at most 8 MiB of all responses to the queries of a report', async (t
   assert.equal((await of.checkIn(FULL)).status, 204);
 });
 
-const REPORTS = ['/api/fleet', '/api/sandboxes', '/api/incidents'];
+const REPORTS = ['/api/fleet', '/api/fleet/history', '/api/sandboxes', '/api/incidents'];
 
 /** Asserts that every report is as before the first check-in. */
 async function assertNoCheckInsYet(of: Worker, why: string) {
@@ -489,6 +543,7 @@ async function assertNoCheckInsYet(of: Worker, why: string) {
     const { noCheckInsYet, ...report } = await ask(path, token, of);
     assert.equal(noCheckInsYet, true, `${path}: ${why}`);
     if (path === '/api/fleet') assert.deepEqual([report.sandboxes, report.checkIns, report.silent], [0, 0, 0]);
+    if (path === '/api/fleet/history') assert.deepEqual([Math.max(...report.sandboxes), report.states], [0, []]);
     if (path === '/api/sandboxes') assert.deepEqual([report.sandboxes, report.next], [[], null]);
     if (path === '/api/incidents') assert.deepEqual(report.incidents, []);
   }
@@ -592,7 +647,7 @@ test('an answer is cached where only the Worker answers', async (t) => {
     };`;
   const of = await startWorker({ modules: { main } }, t);
   await of.insert(FLEET.map(point));
-  const paths = ['/api/fleet?window=1h', '/api/sandboxes', '/api/sandboxes/a', '/api/sandboxes/a/history', '/api/incidents'];
+  const paths = ['/api/fleet?window=1h', '/api/fleet/history', '/api/sandboxes', '/api/sandboxes/a', '/api/sandboxes/a/history', '/api/incidents'];
   for (const path of paths) await ask(path, token, of);
   await ask('/api/fleet?window=1h', onlyB, of);
   const kept = (await (await of.fetch('/kept')).json()) as string[];

@@ -265,7 +265,7 @@ test('the Worker leaks no secret if Analytics Engine returns the token in rows',
     let asked = 0;
     for (written of [json, escaped, encodeURIComponent]) {
       for (isRow of [true, false]) {
-        for (const path of ['fleet', 'sandboxes', `sandboxes/${FULL.sandboxId}`, `sandboxes/${FULL.sandboxId}/history`, 'incidents']) {
+        for (const path of ['fleet', 'fleet/history', 'sandboxes', `sandboxes/${FULL.sandboxId}`, `sandboxes/${FULL.sandboxId}/history`, 'incidents']) {
           // A new window each time misses the cache.
           const url = `/api/${path}?window=${(asked += 1) + 10_000}s`;
           const sent = worker.fetch(url, { headers: { authorization: `Bearer ${OPERATOR}` } });

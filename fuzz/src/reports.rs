@@ -7,8 +7,8 @@ use aesql::{Format, Limits, Point, Query, Table};
 use base64ct::{Base64UrlUnpadded, Encoding};
 use kiloclaw_check_in::data_point::DATASET;
 use kiloclaw_fleet::{
-    FleetReport, HistoryReport, IncidentsReport, InvalidParameter, Parameters, Progress,
-    QueryScope, Report, SandboxReport, SandboxesReport, Time,
+    FleetHistoryReport, FleetReport, HistoryReport, IncidentsReport, InvalidParameter, Parameters,
+    Progress, QueryScope, Report, SandboxReport, SandboxesReport, Time,
 };
 use serde_json::Value;
 
@@ -135,6 +135,7 @@ pub fn parameters(data: &[u8]) {
     }
     let reports = [
         (only, made(FleetReport::new(&parameters, scope))),
+        (only, made(FleetHistoryReport::new(&parameters, scope))),
         (only, made(IncidentsReport::new(&parameters, scope))),
         (Some(sandbox), made(SandboxReport::new(sandbox, &parameters, scope.now))),
         (Some(sandbox), made(HistoryReport::new(sandbox, &parameters, scope.now))),
@@ -190,7 +191,8 @@ fn listing(pairs: &[(String, String)], scope: QueryScope<'_>, found: &Value) {
         let is = |parameter, holds: bool| {
             get(parameter).is_none_or(|wanted| wanted == if holds { "true" } else { "false" })
         };
-        equals("state", &["supervisorState"])
+        get("prefix").is_none_or(|prefix| text(sandbox, "sandboxId").starts_with(prefix))
+            && equals("state", &["supervisorState"])
             && equals("region", &["flyRegion"])
             && equals("version", &["controllerVersion", "openclawVersion"])
             && is("silent", sandbox["silent"] == true)
@@ -212,6 +214,7 @@ pub fn answers(data: &[u8]) {
     let one = QueryScope { only: Some("a"), ..scope };
     let made = (
         FleetReport::new(&none, scope),
+        FleetHistoryReport::new(&none, scope),
         SandboxesReport::new(&Parameters::new([pair("sort=-load"), pair("limit=1")]), scope),
         SandboxReport::new("a", &none, scope.now),
         HistoryReport::new("a", &none, scope.now),
@@ -220,6 +223,7 @@ pub fn answers(data: &[u8]) {
     );
     let (
         Ok(mut fleet),
+        Ok(mut over_time),
         Ok(mut sandboxes),
         Ok(mut sandbox),
         Ok(mut history),
@@ -229,8 +233,15 @@ pub fn answers(data: &[u8]) {
     else {
         panic!("valid parameters")
     };
-    let reports: [&mut dyn Report; 6] =
-        [&mut fleet, &mut sandboxes, &mut sandbox, &mut history, &mut incidents, &mut limited];
+    let reports: [&mut dyn Report; 7] = [
+        &mut fleet,
+        &mut over_time,
+        &mut sandboxes,
+        &mut sandbox,
+        &mut history,
+        &mut incidents,
+        &mut limited,
+    ];
     for report in reports {
         let mut queries = report.queries();
         let mut answers: Vec<_> = lines.iter().take(queries.len()).cloned().collect();

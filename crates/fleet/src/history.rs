@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::parameters::{self, InvalidParameter, Parameters, text};
+use crate::parameters::{self, InvalidParameter, Parameters};
 use crate::rows::{self, UnexpectedAnswer, row};
 use crate::sql::{
     self, BYTES_IN, BYTES_OUT, CHECK_INS, LAST_EXIT_REASON, LOAD, RESTARTS, SUPERVISOR_STATE,
@@ -37,14 +37,7 @@ impl HistoryReport {
     ) -> Result<Self, InvalidParameter> {
         parameters.only(&["window", "step"])?;
         let window = parameters.window()?;
-        // By default the smallest step that the maximum allows.
-        let smallest = (window / MAX_STEPS + 1).next_multiple_of(60);
-        let step = parameters.step(DEFAULT_STEP.max(smallest))?;
-        if window / step > MAX_STEPS {
-            let expected =
-                format!("{} or more: window / step is at most {MAX_STEPS}", text(smallest));
-            return Err(InvalidParameter::new("step", expected));
-        }
+        let step = parameters.step(window, DEFAULT_STEP, MAX_STEPS)?;
         let sandbox = parameters::sandbox_id(sandbox)?;
         // Whole steps only: a partial one would look like a drop.
         Ok(Self { now, sandbox, from: now.minus(window).start_of(step), step })

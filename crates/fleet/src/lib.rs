@@ -17,6 +17,7 @@
 mod clones;
 mod crash_loops;
 mod fleet;
+mod fleet_history;
 mod history;
 mod incident;
 mod incidents;
@@ -30,6 +31,7 @@ mod sql;
 mod time;
 
 pub use fleet::{Facet, Fleet, FleetReport, LoadQuantiles};
+pub use fleet_history::{FleetHistory, FleetHistoryReport, Series};
 pub use history::{History, HistoryReport, Step};
 pub use incident::{Incident, Severity};
 pub use incidents::{IncidentTotals, Incidents, IncidentsReport};

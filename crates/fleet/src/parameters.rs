@@ -158,9 +158,28 @@ impl Parameters {
         Ok(silent_after)
     }
 
-    /// `step` in seconds, if it is set.
-    pub(crate) fn step(&self, default: u64) -> Result<u64, InvalidParameter> {
-        self.duration("step", default, Bounds { shortest: 10, longest: 7 * DAY })
+    /// `step` in seconds. The window has at most `most` of them.
+    pub(crate) fn step(
+        &self,
+        window: u64,
+        default: u64,
+        most: u64,
+    ) -> Result<u64, InvalidParameter> {
+        // By default at least the smallest whole minutes that the maximum allows.
+        let smallest = (window / (most + 1) + 1).next_multiple_of(60);
+        let bounds = Bounds { shortest: 10, longest: 7 * DAY };
+        let step = self.duration("step", default.max(smallest), bounds)?;
+        if window / step > most {
+            let expected = format!("{} or more: window / step is at most {most}", text(smallest));
+            return Err(InvalidParameter::new("step", expected));
+        }
+        Ok(step)
+    }
+
+    /// `prefix`, the beginning of a sandbox id.
+    pub(crate) fn prefix(&self) -> Result<Option<String>, InvalidParameter> {
+        let prefix = self.get("prefix").map(sandbox_id).transpose();
+        prefix.map_err(|error| InvalidParameter::new("prefix", error.expected))
     }
 }
 

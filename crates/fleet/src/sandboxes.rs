@@ -6,13 +6,14 @@ use serde::{Deserialize, Serialize};
 use crate::parameters::{HOUR, InvalidParameter, Parameters, equals, sandbox_id};
 use crate::rows::{self, UnexpectedAnswer};
 use crate::sandbox::{Sandbox, columns};
-use crate::sql;
+use crate::sql::{self, SANDBOX_ID};
 use crate::time::{Span, Time};
 use crate::{Progress, QueryScope, Report};
 
 const KNOWN: &[&str] = &[
     "window",
     "silent_after",
+    "prefix",
     "state",
     "region",
     "version",
@@ -178,6 +179,8 @@ pub struct SandboxesReport<'a> {
     as_of: Time,
     window: u64,
     silent_after: u64,
+    /// The SQL condition on the beginning of their ids, after `AND`; empty if there is none.
+    prefix: String,
     /// SQL conditions on the sandboxes.
     filters: Vec<String>,
     order: Order,
@@ -190,6 +193,8 @@ impl<'a> SandboxesReport<'a> {
         parameters.only(KNOWN)?;
         let window = parameters.window()?;
         let silent_after = parameters.silent_after(window)?;
+        let prefix = parameters.prefix()?.map(|prefix| sql::starts_with(SANDBOX_ID, &prefix));
+        let prefix = prefix.map(|condition| format!(" AND {condition}")).unwrap_or_default();
         let order = Order::new(parameters)?;
         let limit = parameters.integer("limit", DEFAULT_LIMIT, MAX_LIMIT)?;
         let cursor = Cursor::read(parameters, order, scope.now)?;
@@ -213,7 +218,7 @@ impl<'a> SandboxesReport<'a> {
                 .map(|restarted| format!("restarts {} 0", if restarted { ">" } else { "=" })),
         );
         filters.extend(cursor.map(|cursor| order.after(&cursor)));
-        Ok(Self { only: scope.only, as_of, window, silent_after, filters, order, limit })
+        Ok(Self { only: scope.only, as_of, window, silent_after, prefix, filters, order, limit })
     }
 
     /// Queries a page of sandboxes, and one more, which shows whether there is another page.
@@ -224,15 +229,17 @@ impl<'a> SandboxesReport<'a> {
         } else {
             format!(" WHERE {}", self.filters.join(" AND "))
         };
-        // Not `SELECT *`: it would give the names of the inner query.
+        // Not `SELECT *`: it would give the names of the inner query. The prefix is in that one, as data is sorted by the
+        // index.
         format!(
             "SELECT sandboxId, firstSeen, lastSeen, supervisorState, machineId, flyRegion, \
              controllerVersion, controllerCommit, openclawVersion, openclawCommit, \
              lastExitReason, uptimeSeconds, loadAvg5m, totalRestarts, checkIns, restarts, \
-             bandwidthBytesIn, bandwidthBytesOut FROM (SELECT {} {} GROUP BY sandboxId){filters} \
+             bandwidthBytesIn, bandwidthBytesOut FROM (SELECT {} {}{} GROUP BY sandboxId){filters} \
              ORDER BY {} LIMIT {}",
             columns(),
             sql::points(Span::last(self.window, self.as_of), self.only),
+            self.prefix,
             self.order.order_by(),
             self.limit + 1,
         )

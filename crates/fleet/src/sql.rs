@@ -45,6 +45,15 @@ pub(crate) fn compare(column: impl fmt::Display, operator: &str, text: &str) -> 
     }
 }
 
+/// Whether a column begins with any text. No character of it is a wildcard, as `%` would be for `LIKE`.
+pub(crate) fn starts_with(column: Column, text: &str) -> String {
+    if is_literal(text) {
+        format!("startsWith({column}, '{text}')")
+    } else {
+        format!("startsWith(hex({column}), '{}')", hex(text))
+    }
+}
+
 /// Whether a text can be a quoted literal.
 fn is_literal(text: &str) -> bool {
     !text.contains(['\'', '\\'])
@@ -227,6 +236,17 @@ mod tests {
             ("ü\n\0", "index1 = 'ü\n\0'"),
         ] {
             assert_eq!(compare(SANDBOX_ID, "=", text), sql);
+        }
+    }
+
+    #[test]
+    fn a_beginning_becomes_one_literal() {
+        for (text, sql) in [
+            ("sbx-1%_*", "startsWith(index1, 'sbx-1%_*')"),
+            ("o'", "startsWith(hex(index1), '6F27')"),
+            ("\\", "startsWith(hex(index1), '5C')"),
+        ] {
+            assert_eq!(starts_with(SANDBOX_ID, text), sql);
         }
     }
 

@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use in_memory::{ALL, CHECK_IN, CheckIn, FleetInMemory, HOUR, MINUTE, NOW, parameters};
 use kiloclaw_fleet::{
-    Facet, FleetReport, HistoryReport, IncidentsReport, Progress, QueryScope, Report,
-    SandboxReport, SandboxesReport, Time,
+    Facet, FleetHistoryReport, FleetReport, HistoryReport, IncidentsReport, Progress, QueryScope,
+    Report, SandboxReport, SandboxesReport, Time,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -216,6 +216,164 @@ fn history_has_at_most_2016_steps() {
         "step: expected 65m or more: window / step is at most 2016"
     );
     assert!(new(&[("window", "90d"), ("step", "65m")]).is_ok());
+}
+
+fn fleet_history(data: &FleetInMemory, pairs: &[(&str, &str)], scope: QueryScope<'_>) -> Value {
+    in_memory::run(data, FleetHistoryReport::new(&parameters(pairs), scope).unwrap()).unwrap()
+}
+
+#[test]
+fn the_fleets_history_counts_each_sandbox_once_per_step() {
+    let data = FleetInMemory::new(&[
+        // Upgraded within a step, with a restart of each version.
+        CheckIn { ago: 14 * MINUTE, restarts: 1, openclaw: "", ..CHECK_IN },
+        CheckIn { ago: 13 * MINUTE, restarts: 2, controller: "1.1.0", weight: 3, ..CHECK_IN },
+        CheckIn { ago: 12 * MINUTE, sandbox: "b", ..CHECK_IN },
+        CheckIn { ago: MINUTE, sandbox: "b", state: "crashed", restarts: 5, ..CHECK_IN },
+        CheckIn { ago: 2 * HOUR, sandbox: "c", state: "stopped", ..CHECK_IN },
+    ]);
+    let pairs = [("window", "10m"), ("step", "5m")];
+    // It is 03:04:05; the first step starts at 02:50.
+    assert_eq!(
+        fleet_history(&data, &pairs, ALL),
+        json!({
+            "asOf": "2026-01-02T03:04:05Z",
+            "from": "2026-01-02T02:50:00Z",
+            "stepSeconds": 300,
+            "sampleInterval": 3,
+            "times": ["2026-01-02T02:50:00Z", "2026-01-02T02:55:00Z", "2026-01-02T03:00:00Z"],
+            "sandboxes": [2, 0, 1],
+            "states": [
+                { "name": "running", "sandboxes": [2, 0, 0] },
+                { "name": "crashed", "sandboxes": [0, 0, 1] },
+            ],
+            "controllerVersions": [
+                { "name": "1.0.0", "sandboxes": [1, 0, 1], "restarts": [1, 0, 5] },
+                { "name": "1.1.0", "sandboxes": [1, 0, 0], "restarts": [6, 0, 0] },
+            ],
+            "openclawVersions": [
+                { "name": "2.0.0", "sandboxes": [2, 0, 1] },
+                { "name": "", "sandboxes": [0, 0, 0] },
+            ],
+        })
+    );
+    let only = fleet_history(&data, &pairs, QueryScope { only: Some("b"), ..ALL });
+    assert_eq!(only["sandboxes"], json!([1, 0, 1]));
+    let other = fleet_history(&data, &pairs, QueryScope { only: Some("x"), ..ALL });
+    assert_eq!(other["sandboxes"], json!([0, 0, 0]));
+    assert_eq!((&other["states"], &other["sampleInterval"]), (&json!([]), &json!(1)));
+}
+
+#[test]
+fn the_fleets_history_names_the_eight_most_common_values() {
+    // `v0` has one sandbox, `v9` ten.
+    let versions = ["v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9"];
+    let ids: Vec<&'static str> = (0..10).map(|i| &*i.to_string().leak()).collect();
+    let check_ins = versions.iter().enumerate().flat_map(|(i, controller)| {
+        ids.iter().take(i + 1).map(move |sandbox| CheckIn {
+            ago: (20 - i as u64) * HOUR,
+            sandbox,
+            controller,
+            restarts: 1,
+            ..CHECK_IN
+        })
+    });
+    let data = FleetInMemory::new(&check_ins.collect::<Vec<_>>());
+    let history = fleet_history(&data, &[("step", "1h")], ALL);
+    let series: Vec<_> = history["controllerVersions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|series| {
+            let [sandboxes, restarts] = ["sandboxes", "restarts"].map(|of| {
+                series[of].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).sum::<u64>()
+            });
+            assert_eq!(sandboxes, restarts);
+            (series["name"].as_str(), sandboxes)
+        })
+        .collect();
+    let mut expected: Vec<_> =
+        (2..10_u8).rev().map(|i| (Some(versions[usize::from(i)]), u64::from(i) + 1)).collect();
+    expected.push((None, 1 + 2));
+    assert_eq!(series, expected);
+    assert_eq!(history["states"].as_array().unwrap().len(), 1, "there are no others");
+}
+
+#[test]
+fn equally_common_values_are_named_in_order() {
+    let states = ["j", "i", "h", "g", "f", "e", "d", "c", "b", "a"];
+    let data =
+        FleetInMemory::new(&states.map(|state| CheckIn { sandbox: state, state, ..CHECK_IN }));
+    let history = fleet_history(&data, &[], ALL);
+    let names: Vec<_> = history["states"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|series| series["name"].as_str())
+        .collect();
+    let mut expected = ["a", "b", "c", "d", "e", "f", "g", "h"].map(Some).to_vec();
+    expected.push(None);
+    assert_eq!(names, expected);
+}
+
+#[test]
+fn the_fleets_history_has_at_most_288_steps() {
+    let new = |pairs: &[_]| FleetHistoryReport::new(&parameters(pairs), ALL).map(drop);
+    assert_eq!(new(&[("window", "24h"), ("step", "5m")]), Ok(()));
+    assert_eq!(
+        new(&[("window", "24h"), ("step", "4m")]).unwrap_err().to_string(),
+        "step: expected 5m or more: window / step is at most 288"
+    );
+    assert_eq!(
+        new(&[("silent_after", "5m")]).unwrap_err().to_string(),
+        "silent_after: expected one of the parameters window, step"
+    );
+    let data = FleetInMemory::new(&[]);
+    for (window, step, steps) in
+        [("1m", 300, 2), ("1h", 300, 13), ("24h", 900, 97), ("7d", 6_300, 97), ("90d", 81_000, 97)]
+    {
+        let history = fleet_history(&data, &[("window", window)], ALL);
+        assert_eq!(history["stepSeconds"], step, "{window}");
+        assert!(history["times"].as_array().unwrap().len() <= steps, "{window}");
+        assert_eq!(history["times"][0], history["from"]);
+    }
+    for (now, steps) in [(NOW, 289), (NOW - NOW % 300, 289), (NOW - NOW % 300 + 1, 289)] {
+        let scope = QueryScope { now: Time(now), only: None };
+        let history = fleet_history(&data, &[("window", "24h"), ("step", "5m")], scope);
+        assert_eq!(history["times"].as_array().unwrap().len(), steps);
+    }
+}
+
+#[test]
+fn a_prefix_selects_sandboxes_by_the_beginning_of_their_ids() {
+    let ids =
+        ["sbx-1", "sbx-10", "sbx-2", "Sbx-1", "x-sbx-1", "sbx%", "s_x", "o'b", "o'c", "ü1", "\\"];
+    let data = FleetInMemory::new(&ids.map(|sandbox| CheckIn { sandbox, ..CHECK_IN }));
+    let found = |pairs: &[_]| pages(&data, pairs).concat();
+    for prefix in
+        ids.iter().chain(&["s", "sbx-", "%", "_", "sbx-1%", "o'", "'", "ü", "%'", "_'", "(", "x"])
+    {
+        let mut expected: Vec<_> = ids.iter().filter(|id| id.starts_with(prefix)).collect();
+        expected.sort_unstable();
+        assert_eq!(
+            found(&[("prefix", prefix)]),
+            expected.iter().map(|id| **id).collect::<Vec<_>>(),
+            "{prefix}"
+        );
+    }
+    // With other filters, a sort and pages.
+    let pairs = [("prefix", "sbx"), ("sort", "-sandbox_id"), ("limit", "1"), ("state", "running")];
+    assert_eq!(found(&pairs), ["sbx-2", "sbx-10", "sbx-1", "sbx%"]);
+    assert_eq!(found(&[("prefix", "sbx"), ("state", "crashed")]), [""; 0]);
+    let only = QueryScope { only: Some("sbx-2"), ..ALL };
+    for (prefix, seen) in [("sbx", 1), ("sbx-1", 0)] {
+        let report = SandboxesReport::new(&parameters(&[("prefix", prefix)]), only).unwrap();
+        assert_eq!(report.answer(&data.query(&report.sql())).unwrap().sandboxes.len(), seen);
+    }
+    for prefix in ["", &"x".repeat(97), &"ü".repeat(49)] {
+        let error = SandboxesReport::new(&parameters(&[("prefix", prefix)]), ALL).unwrap_err();
+        assert_eq!(error.to_string(), "prefix: expected 1 to 96 bytes");
+    }
 }
 
 #[test]
@@ -744,6 +902,33 @@ proptest! {
             prop_assert_eq!(step.load_avg_5m, mean);
             let latest = within().min_by_key(|one| one.ago).map(|one| one.state);
             prop_assert_eq!(step.supervisor_state.as_deref(), latest);
+        }
+    }
+
+    #[test]
+    fn the_fleets_history_matches_a_direct_computation(check_ins in check_ins()) {
+        let data = FleetInMemory::new(&check_ins);
+        let history = fleet_history(&data, &[("step", "1h")], ALL);
+        let times = history["times"].as_array().unwrap();
+        prop_assert_eq!(times.len(), 25);
+        for (i, time) in times.iter().enumerate() {
+            let start = (NOW - NOW % HOUR) - (24 - i as u64) * HOUR;
+            prop_assert_eq!(time, &json!(Time(start)));
+            let own: Vec<_> = check_ins.iter()
+                .filter(|one| (start..start + HOUR).contains(&(NOW - one.ago)))
+                .collect();
+            let sandboxes = distinct(own.iter().map(|one| one.sandbox));
+            prop_assert_eq!(&history["sandboxes"][i], sandboxes);
+            for columns in ["states", "controllerVersions", "openclawVersions"] {
+                let columns = history[columns].as_array().unwrap().iter();
+                let sum = columns.map(|series| series["sandboxes"][i].as_u64().unwrap()).sum::<u64>();
+                prop_assert_eq!(sum, sandboxes);
+            }
+            for series in history["controllerVersions"].as_array().unwrap() {
+                let restarts: u64 = own.iter().filter(|one| series["name"] == one.controller)
+                    .map(|one| u64::from(one.restarts * one.weight)).sum();
+                prop_assert_eq!(&series["restarts"][i], restarts);
+            }
         }
     }
 

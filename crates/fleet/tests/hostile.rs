@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 use aesql::Point;
 use in_memory::{ALL, CHECK_IN, CheckIn, FleetInMemory, HOUR, MINUTE, NOW, parameters};
 use kiloclaw_fleet::{
-    FleetReport, HistoryReport, IncidentsReport, Progress, Report, SandboxReport, SandboxesReport,
-    Time,
+    FleetHistoryReport, FleetReport, HistoryReport, IncidentsReport, Progress, QueryScope, Report,
+    SandboxReport, SandboxesReport, Time,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -104,6 +104,10 @@ fn reports_over_extreme_values_stay_within_the_limits() {
     assert_eq!(response["load"]["max"], 4_194_304.0);
     let report = HistoryReport::new(&id, &none, Time(NOW)).unwrap();
     assert!(run_within_limits(&data, report).is_some());
+    let report = FleetHistoryReport::new(&none, ALL).unwrap();
+    let history = run_within_limits(&data, report).unwrap();
+    let most = history["sandboxes"].as_array().unwrap().iter().filter_map(Value::as_u64).max();
+    assert_eq!(most, Some(2_500));
 }
 
 #[test]
@@ -121,6 +125,96 @@ fn the_longest_history_stays_within_the_limits() {
 }
 
 #[test]
+fn the_longest_history_of_the_fleet_stays_within_the_limits() {
+    // In each step, more texts than have a series of their own, each with the longest literal and the most restarts.
+    let id = format!("{}'", longest(0, 95));
+    for only in [None, Some(&*id)] {
+        let pairs = (0..290).rev().flat_map(|step| (0..10).map(move |i| (step, i)));
+        let points = pairs.map(|(step, i)| {
+            let mut point = extreme(i, i, step * 5 * MINUTE);
+            for blob in &mut point.blobs {
+                *blob = format!("{i}'{}", "😀".repeat(100));
+            }
+            if only.is_some() {
+                point.index1.clone_from(&id);
+            }
+            point
+        });
+        let data = FleetInMemory::from_points(points);
+        let scope = QueryScope { only, ..ALL };
+        let report = FleetHistoryReport::new(&parameters(&[("step", "5m")]), scope).unwrap();
+        let history = run_within_limits(&data, report).unwrap();
+        let steps = history["times"].as_array().unwrap().len();
+        assert_eq!(steps, 289);
+        let sandboxes = if only.is_some() { 1 } else { 10 };
+        assert_eq!(history["sandboxes"], json!(vec![sandboxes; steps]));
+        for columns in ["states", "controllerVersions", "openclawVersions"] {
+            let columns = history[columns].as_array().unwrap();
+            // The last text of one sandbox is always the same, so there are no others.
+            assert!(columns.len() == 9 || only.is_some(), "{}", columns.len());
+            for (i, series) in columns.iter().enumerate() {
+                let shown = series["name"].as_str().map(|name| name.chars().count());
+                assert_eq!(shown, (i < 8).then_some(96), "{series}");
+                if only.is_none() {
+                    assert_eq!(series["sandboxes"], json!(vec![if i < 8 { 1 } else { 2 }; steps]));
+                }
+            }
+        }
+        let restarts = &history["controllerVersions"][8]["restarts"];
+        assert_eq!(restarts, &json!(vec![2_000_000_000_u64; steps]));
+    }
+}
+
+#[test]
+fn the_fleets_history_tells_hostile_texts_apart() {
+    let texts =
+        ["running", "'running'", "\\", "' OR 1 = 1 --", "1", "%", "\u{0}", "if(1 = 1, 0, 0)"];
+    let points = texts.into_iter().zip(0..).flat_map(|(text, i)| {
+        (0..=i).map(move |sandbox| {
+            let mut point = CheckIn { ago: i, ..CHECK_IN }.into_point();
+            point.index1 = format!("{text}{sandbox}");
+            point.blobs = vec![text.to_owned(); 9];
+            point.doubles = vec![1.0; 6];
+            point
+        })
+    });
+    let mut points: Vec<_> = points.collect();
+    points.reverse();
+    let data = FleetInMemory::from_points(points);
+    let report = FleetHistoryReport::new(&parameters(&[]), ALL).unwrap();
+    let history = run_within_limits(&data, report).unwrap();
+    let last = history["times"].as_array().unwrap().len() - 1;
+    for columns in ["states", "controllerVersions", "openclawVersions"] {
+        let columns = history[columns].as_array().unwrap();
+        let found: Vec<_> = columns
+            .iter()
+            .map(|series| (series["name"].as_str().unwrap(), &series["sandboxes"][last]))
+            .collect();
+        let counts: Vec<_> = (1..=8).map(|count| json!(count)).collect();
+        assert_eq!(found, texts.into_iter().zip(&counts).rev().collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn many_texts_of_one_sandbox_displace_no_common_version() {
+    let texts: Vec<&'static str> =
+        (0..5_000).map(|i| &*Box::leak(longest(i, 1_024).into_boxed_str())).collect();
+    let hostile = texts.iter().zip(0..).map(|(text, ago)| CheckIn {
+        ago,
+        sandbox: "hostile",
+        controller: text,
+        restarts: 1,
+        ..CHECK_IN
+    });
+    let report = FleetHistoryReport::new(&parameters(&[]), ALL).unwrap();
+    let history = run_within_limits(&ordinary_with(hostile), report).unwrap();
+    let versions = history["controllerVersions"].as_array().unwrap();
+    assert_eq!((versions.len(), &versions[0]["name"]), (9, &json!("1.0.0")));
+    let all = versions.iter().flat_map(|series| series["restarts"].as_array().unwrap());
+    assert_eq!(all.map(|count| count.as_u64().unwrap()).sum::<u64>(), 5_000 + 9);
+}
+
+#[test]
 fn the_longest_parameters_keep_queries_within_the_limits() {
     let longest = "'".repeat(96);
     let data = FleetInMemory::from_points((0..3).map(|i| {
@@ -132,7 +226,7 @@ fn the_longest_parameters_keep_queries_within_the_limits() {
     let page = SandboxesReport::new(&parameters(&pairs), ALL).unwrap();
     let next = run_within_limits(&data, page).unwrap()["next"].as_str().unwrap().to_owned();
     let mut all = vec![("cursor", &*next), ("silent", "true"), ("restarted", "true")];
-    all.extend(["state", "region", "version"].map(|name| (name, &*longest)));
+    all.extend(["prefix", "state", "region", "version"].map(|name| (name, &*longest)));
     all.extend(pairs);
     assert!(
         run_within_limits(&data, SandboxesReport::new(&parameters(&all), ALL).unwrap()).is_some()
