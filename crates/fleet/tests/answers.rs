@@ -210,6 +210,10 @@ fn history_has_at_most_2016_steps() {
     for window in ["1m", "1h", "7d", "90d"] {
         assert!(new(&[("window", window)]).is_ok(), "the default step fits {window}");
     }
+    for (window, step) in [("1h", 300), ("7d", 300), ("8d", 360), ("90d", 3_900)] {
+        let sql = new(&[("window", window)]).unwrap().sql();
+        assert!(sql.contains(&format!(", {step}) * {step} AS start")), "{window}: {sql}");
+    }
     assert!(new(&[("window", "7d"), ("step", "5m")]).is_ok());
     assert_eq!(
         new(&[("window", "90d"), ("step", "5m")]).unwrap_err().to_string(),
