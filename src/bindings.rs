@@ -174,7 +174,10 @@ impl WatcherConfig {
         let heartbeat = optional(env, WATCHER_HEARTBEAT_URL);
         let is_safe = heartbeat.as_deref().is_none_or(is_safe_url);
         if !is_safe {
-            errors.push(error(WATCHER_HEARTBEAT_URL, "a URL with https://"));
+            errors.push(error(
+                WATCHER_HEARTBEAT_URL,
+                "a URL with https://, or http:// for this machine",
+            ));
         }
         let canaries = binding(env, WATCHER_DATASET).ok_or(ConfigError::missing(WATCHER_DATASET));
         let heartbeat = heartbeat.filter(|_| is_safe);

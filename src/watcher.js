@@ -65,8 +65,10 @@ export function absence(body) {
     isText(region),
     all === true,
   ];
+  const [unknown] = Object.keys(others);
+  if (unknown !== undefined) throw new Error(`no member "${unknown.slice(0, 96)}"`);
   const given = [sandboxIds, region, all].filter((scope) => scope !== undefined);
-  if (Array.isArray(value) || Object.keys(others).length > 0 || given.length !== 1 || !scopes.includes(true)) {
+  if (Array.isArray(value) || given.length !== 1 || !scopes.includes(true)) {
     throw new Error(
       'an object with one of "sandboxIds": [id, ...], "region": "..." and "all": true, with "forSeconds", and with "reason" if you like',
     );
@@ -131,12 +133,16 @@ export const writeCanary = (dataset, number) =>
 /**
  * Drives the object.
  *
- * @param {{ getAlarm(): Promise<number | null>, setAlarm(at: number): Promise<void> }} storage
+ * @param {{ storage: { getAlarm(): Promise<number | null>, setAlarm(at: number): Promise<void> },
+ *   waitUntil(promise: Promise<unknown>): void }} context the object's state
  * @param {(name: string, argument?: unknown) => any} step a synchronous step in Rust; throws if it fails, and always
  *   after a panic in the isolate
  * @returns {{ alarm(): Promise<void>, fetch(request: Request): Promise<Response> }}
  */
-export function drive(storage, step) {
+export function drive(context, step) {
+  const { storage } = context;
+  /** What runs beside the ticks, by name. */
+  const running = new Set();
   /** Sets the alarm to `at` in milliseconds since 1970, unless that is undefined or it rings earlier. */
   const arm = async (at) => {
     const set = await storage.getAlarm();
@@ -158,14 +164,22 @@ export function drive(storage, step) {
     const request = step('ping');
     if (request !== undefined) step('pinged', await send(...request));
   };
+  /** Runs beside the ticks: who does not answer delays none of them. */
+  const beside = (name, run) => {
+    if (running.has(name)) return;
+    running.add(name);
+    const done = run().finally(() => running.delete(name));
+    context.waitUntil(done.then(() => arm(step('next'))));
+  };
 
   return {
     async alarm() {
       // First: whatever happens below, the watcher goes on.
       await arm(step('next tick'));
       await tick();
-      await Promise.all([ping(), sendAll(step('due messages'))]);
-      await arm(step('next'));
+      beside('ping', ping);
+      // What is sent is due already: the alarm is set for the next messages afterwards.
+      beside('messages', async () => sendAll(step('due messages')));
     },
     async fetch(request) {
       const parts = await request.json();

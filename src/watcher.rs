@@ -25,7 +25,7 @@ extern "C" {
     /// What drives the object.
     type Driver;
 
-    fn drive(storage: &JsValue, step: JsValue) -> Driver;
+    fn drive(context: &JsValue, step: JsValue) -> Driver;
 
     #[wasm_bindgen(method)]
     fn alarm(this: &Driver) -> Promise;
@@ -48,11 +48,10 @@ impl Watcher {
     #[must_use]
     pub fn new(context: JsValue, env: Env) -> Self {
         let object = Object::new(&context, &env);
-        let storage = object.storage.clone();
         let step = Closure::<Step>::new(move |name: String, argument| {
             step(&object, &name, argument).map_err(|error| error.line().into())
         });
-        Self { driver: drive(&storage, step.into_js_value()) }
+        Self { driver: drive(&context, step.into_js_value()) }
     }
 
     /// Answers a request that the Worker passes on. Each one sets the alarm, if it is lost.

@@ -21,7 +21,7 @@ import layout from '../crates/check-in/data-point.json' with { type: 'json' };
 import { AE_API_TOKEN, API_KEY, GATEWAY_TOKEN_SECRET, JWT_SECRET } from '../harness/check-in.ts';
 import { logged, type Worker } from '../harness/worker.ts';
 import { CANARY_DATASET, startWorkerd } from '../harness/workerd.ts';
-import { ask, keepAlive, QUICK, reader, receiver, SECRET, start, until, wake, well } from './support/watcher.ts';
+import { ask, keepAlive, QUICK, reader, receiver, SECRET, start, until, wake, well, writer } from './support/watcher.ts';
 
 const SQL = '/client/v4/accounts/local/analytics_engine/sql';
 const SECONDS = () => Math.floor(Date.now() / 1_000);
@@ -313,7 +313,7 @@ suite('the watcher among faults', { concurrency: 12 }, () => {
         ALERT_WEBHOOK_SECRET: SECRET,
       };
       const post = ({ port }: { port: number }) =>
-        fetch(`http://127.0.0.1:${port}/api/watcher/test`, { method: 'POST', headers: reader });
+        fetch(`http://127.0.0.1:${port}/api/watcher/test`, { method: 'POST', headers: writer });
       const undelivered = async ({ port }: { port: number }) =>
         ((await (await fetch(`http://127.0.0.1:${port}/api/watcher`, { headers: reader })).json()) as any).undelivered;
       const first = await startWorkerd(vars, t, { folder });
@@ -351,7 +351,7 @@ suite('the watcher among faults', { concurrency: 12 }, () => {
       return undelivered[0];
     };
     await run(t, { folder, vars }, async (worker) => {
-      await worker.fetch('/api/watcher/test', { method: 'POST', headers: reader });
+      await worker.fetch('/api/watcher/test', { method: 'POST', headers: writer });
       assert.equal((await next(worker)).attempts, 1);
       await until('the second try', async () => (await next(worker)).attempts === 2);
       waits.push((Date.parse((await next(worker)).nextAt) - Date.now()) / 1_000);

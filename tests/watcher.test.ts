@@ -26,12 +26,11 @@ import { AGENT } from '../harness/agent.ts';
 import openapi from '../src/openapi.json' with { type: 'json' };
 import { logged, type Worker } from '../harness/worker.ts';
 import { startWorkerd } from '../harness/workerd.ts';
-import { ask, bearer, keepAlive, QUICK, reader, receiver, SECRET, start, until, wake, well } from './support/watcher.ts';
+import { ask, bearer, keepAlive, QUICK, reader, receiver, SECRET, start, until, wake, well, writer } from './support/watcher.ts';
 
 const KEY = '0123456789abcdef0123456789abcdef';
 const ABSENCE_PATH = '/api/controller/absence';
 
-const writer = await bearer({ scope: 'fleet:read absences:write' });
 const tenant = await bearer({ sandbox: 'b' });
 const tenantWriter = await bearer({ sandbox: 'b', scope: 'absences:write' });
 
@@ -190,8 +189,11 @@ suite('the watcher', { concurrency: 8 }, () => {
       ALERT_WEBHOOK_URL: hook.url,
       ALERT_WEBHOOK_SECRET: SECRET,
       ALERT_SLACK_URL: slack.url,
+      WATCHER_HEARTBEAT_URL: hook.url,
     });
     hook.answer = () => {};
+    const lastTick = async () => Date.parse((await ask(worker, '/api/watcher')).watch.lastTick);
+    await until('it ticks', async () => (await lastTick()) > 0);
     const began = Date.now();
     const tests = (await (await send(worker, 'POST', '/api/watcher/test')).json()) as any[];
     assert.ok(Date.now() - began < 20_000);
@@ -201,6 +203,13 @@ suite('the watcher', { concurrency: 8 }, () => {
     );
     const { watch } = await ask(worker, '/api/watcher');
     assert.ok(Date.parse(watch.lastTick) > began, 'it ticked meanwhile');
+    const [first, second] = hook.of('watcher.test');
+    assert.ok(second === undefined || second.at - first.at >= 14_500, 'it is tried again after the first try has ended');
+    // The heartbeat and the second try of the message hang, too.
+    const times = new Set<number>();
+    const end = Date.now() + 21_000;
+    while (Date.now() < end) times.add(await lastTick().finally(() => delay(700)));
+    assert.ok(times.size >= 4, `ticks at ${[...times].map((time) => time - began)}`);
   });
 
   test('what is planned and found survives SIGKILL, and the alarm rings again without a request', async (t) => {
@@ -341,7 +350,15 @@ suite('the watcher', { concurrency: 8 }, () => {
     assert.deepEqual([field, expected], ['region', 'at most 96 characters, and no control characters']);
     const broken = await worker.fetch('/api/absences', { method: 'POST', headers: writer, body: '{' });
     assert.equal((await assertRefused(broken, 400, 'invalid_body')).expected, 'JSON');
-    await assertRefused(await worker.fetch('/api/alerts?before=%2B5', { headers: reader }), 400, 'invalid_query');
+    const unknown = await send(worker, 'POST', '/api/absences', { all: true, forSeconds: 60, reson: 'x' });
+    assert.equal((await assertRefused(unknown, 400, 'invalid_body')).expected, 'no member "reson"');
+    const { expected: none } = await assertRefused(await worker.fetch('/api/watcher?x=1', { headers: reader }), 400, 'invalid_query');
+    assert.equal(none, 'no parameters');
+    for (const path of ['/api/alerts?before=%2B5', '/api/alerts?sandbox=', '/api/availability?sandbox=']) {
+      await assertRefused(await worker.fetch(path, { headers: reader }), 400, 'invalid_query');
+    }
+    await assertRefused(await send(worker, 'DELETE', '/api/absences?sandbox='), 400, 'invalid_query');
+    await assertRefused(await send(worker, 'POST', '/api/watcher/test', undefined, reader), 403, 'missing_scope');
     await assertRefused(await send(worker, 'DELETE', '/api/absences'), 400, 'invalid_query');
     const large = { sandboxIds: ['a'], forSeconds: 60, reason: 'x'.repeat(700_000) };
     await assertRefused(await send(worker, 'POST', '/api/absences', large), 413, 'body_too_large');
@@ -434,6 +451,9 @@ suite('the watcher', { concurrency: 8 }, () => {
     );
     assert.deepEqual(new Set(statuses), new Set([200, '429 true']));
     await ask(worker, '/api/alerts');
+    const sums = await Promise.all(Array.from({ length: 8 }, () => worker.fetch('/api/availability', { headers: reader })));
+    assert.ok(sums.some(({ status }) => status === 429), 'sums of the whole log are dearer');
+    for (const response of sums) await response.text();
   });
 
   test('Analytics Engine that refuses is reported, and silences nobody', async (t) => {

@@ -13,6 +13,9 @@ use crate::analytics;
 use crate::error::ApiError;
 use crate::log::{event, message_event};
 
+/// How long a message counts as being sent, in seconds: more than its timeout. After a kill, it is tried again then.
+const IN_FLIGHT: u64 = TIMEOUT_MS as u64 / 1_000 + 5;
+
 /// Timeout of a ping, in milliseconds.
 const PING_TIMEOUT_MS: u32 = 10_000;
 
@@ -61,7 +64,9 @@ pub(super) fn begin(
         give_up(object, channel, id, "its tries are used up")?;
         return Ok(None);
     };
-    object.run(vec![statement(BEGIN, [id.into(), attempts.into(), at(next_at)])])?;
+    // Not before this try has ended.
+    let begun = next_at.max(now().plus(IN_FLIGHT));
+    object.run(vec![statement(BEGIN, [id.into(), attempts.into(), at(begun)])])?;
     let message: Array =
         [channel.into(), id.into(), attempts.into(), at(next_at)].into_iter().collect();
     let request = target.request(id, body, now());

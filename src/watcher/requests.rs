@@ -109,7 +109,13 @@ fn route(object: &Object, request: &Parts) -> Result<Answer, ApiError> {
         // 1.
         let [all, one] = &object.buckets;
         let bucket = if request.only.is_some() { one } else { all };
-        let tokens = if path == TEST_PATH { 20 } else { 1 };
+        let of_one = request.only.is_some() || request.url.contains("sandbox=");
+        let tokens = match path {
+            TEST_PATH => 20,
+            // The whole log is summed up.
+            "/api/availability" if !of_one => 10,
+            _ => 1,
+        };
         bucket.take(tokens).map_err(|retry_after| ApiError::WatcherBusy { retry_after })?;
     }
     // 2.
@@ -220,7 +226,9 @@ fn report_availability(object: &Object, request: &Parts) -> Result<Response, Api
     let sums = object.run(vec![sums])?;
     let (sums, _) = sums.as_chunks::<2>();
     let closed = sums.iter().filter_map(|[kind, sum]| Some((Kind::of(kind)?, sum.parse().ok()?)));
-    let found = object.with_state(|state| availability(state, from, as_of, sandbox_id, closed))?;
+    let settings = &object.config.settings;
+    let found = object
+        .with_state(|state| availability(settings, state, from, as_of, sandbox_id, closed))?;
     let Availability { sandboxes, reporting_seconds, silent_seconds, absent_seconds, share } =
         found;
     Ok(response::json(&Report {
@@ -246,6 +254,7 @@ fn invalid(name: &str, expected: impl Into<String>) -> ApiError {
 /// The only sandbox that is asked for or may be seen.
 fn sandbox(parameters: &Parameters, request: &Parts) -> Result<Option<String>, ApiError> {
     match (parameters.get("sandbox"), &request.only) {
+        (Some(""), _) => Err(invalid("sandbox", "a sandbox's id")),
         (Some(asked), Some(only)) if asked != only => Err(ApiError::OtherSandbox),
         (Some(asked), _) => Ok(Some(asked.to_owned())),
         (None, only) => Ok(only.clone()),
@@ -283,7 +292,7 @@ fn absences(object: &Object, request: &Parts) -> Result<Response, ApiError> {
     }
     // 4. and 5.
     let changes = if ends {
-        object.with_state(|state| state.end_absence(&change.scope))?
+        object.with_state(|state| state.end_absence(&change.scope, ""))?
     } else {
         plan(object, &change)?
     };
@@ -347,7 +356,9 @@ fn named_scope(request: &Parts) -> Result<AbsenceRequest, ApiError> {
     let scope = match &*pairs {
         [("region", region)] => Scope::Region((*region).to_owned()),
         [("all", "true")] => Scope::All,
-        [("sandbox", _), ..] if pairs.iter().all(|(name, _)| *name == "sandbox") => {
+        [("sandbox", _), ..]
+            if pairs.iter().all(|(name, id)| *name == "sandbox" && !id.is_empty()) =>
+        {
             Scope::Sandboxes(pairs.iter().map(|(_, id)| (*id).to_owned()).collect())
         }
         _ => {
@@ -374,7 +385,7 @@ fn plan_own_absence(object: &Object, request: &Parts) -> Result<Response, ApiErr
     let absence = Absence::parse_str(&request.body).map_err(Refusal::from)?;
     let scope = Scope::Sandboxes(vec![request.by.clone()]);
     let changes = if absence.for_seconds == Some(0) {
-        object.with_state(|state| state.end_absence(&scope))?
+        object.with_state(|state| state.end_absence(&scope, &request.by))?
     } else {
         let (by, reason) = (request.by.clone(), absence.reason.into_owned());
         plan(object, &AbsenceRequest { scope, for_seconds: absence.for_seconds, reason, by })?
@@ -491,7 +502,7 @@ fn watcher(object: &Object, request: &Parts) -> Result<Response, ApiError> {
 /// arrives.
 ///
 /// 1. the method is not POST → 405
-/// 2. the principal may see only one sandbox → 403
+/// 2. the principal may see only one sandbox, or lacks the scope `absences:write` → 403
 /// 3. otherwise → 200, with [what came](tested) of each message
 fn test(object: &Object, request: &Parts) -> Result<Array, ApiError> {
     // 1.
@@ -501,6 +512,9 @@ fn test(object: &Object, request: &Parts) -> Result<Array, ApiError> {
     // 2.
     if request.only.is_some() {
         return Err(ApiError::OtherSandbox);
+    }
+    if !request.writes {
+        return Err(ApiError::MissingScope);
     }
     // 3.
     let targets = &object.config.targets;

@@ -33,8 +33,12 @@ export const bearer = async (claims: { sandbox?: string; scope?: string } = {}) 
 });
 /** The headers of a principal who may see everything. */
 export const reader = await bearer();
+/** Likewise, and who may change things. */
+export const writer = await bearer({ scope: 'fleet:read absences:write' });
 
 export interface Received {
+  /** In milliseconds since 1970. */
+  readonly at: number;
   readonly path: string;
   readonly headers: IncomingHttpHeaders;
   readonly text: string;
@@ -63,6 +67,7 @@ export async function receiver(t: TestContext): Promise<Receiver> {
     request.setEncoding('utf8').on('data', (part: string) => (text += part));
     request.on('end', () => {
       const received = {
+        at: Date.now(),
         path: request.url ?? '',
         headers: request.headers,
         text,

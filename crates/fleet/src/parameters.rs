@@ -74,7 +74,11 @@ impl Parameters {
         for (i, (name, _)) in self.pairs.iter().enumerate() {
             if !known.contains(&name.as_str()) {
                 let name = &name[..name.floor_char_boundary(LONGEST_NAME)];
-                let expected = format!("one of the parameters {}", known.join(", "));
+                let expected = if known.is_empty() {
+                    "no parameters".to_owned()
+                } else {
+                    format!("one of the parameters {}", known.join(", "))
+                };
                 return Err(InvalidParameter::new(name, expected));
             }
             if self.pairs.iter().take(i).any(|(earlier, _)| earlier == name) {

@@ -5,8 +5,8 @@
 
 use crate::rows::{self, UnexpectedAnswer, row};
 use crate::sql::{
-    FIRST_SEEN, FLY_REGION, LAST_SEEN, SAMPLE_INTERVAL, SANDBOX_ID, SUPERVISOR_STATE, compare,
-    in_pieces, latest, on_purpose, points,
+    FIRST_SEEN, FLY_REGION, LAST_SEEN, SAMPLE_INTERVAL, SANDBOX_ID, SUPERVISOR_STATE, UPTIME,
+    compare, in_pieces, latest, on_purpose, points,
 };
 use crate::time::{Span, Time};
 
@@ -32,6 +32,8 @@ row! {
         pub fly_region: String = "flyRegion",
         /// 1 if it is [off on purpose](crate::on_purpose), else 0.
         pub on_purpose: u64 = "onPurpose",
+        /// The uptime of its process in its last check-in, whole seconds.
+        pub uptime_seconds: u64 = "uptimeSeconds",
     }
 }
 
@@ -137,12 +139,13 @@ fn first_page() -> String {
 fn sightings_sql(span: Span, condition: &str, having: &str, order: &str) -> String {
     format!(
         "SELECT {SANDBOX_ID} AS sandboxId, {FIRST_SEEN} AS firstSeen, {LAST_SEEN} AS lastSeen, \
-         {} AS supervisorState, {} AS flyRegion, {} AS onPurpose \
-         {}{condition} GROUP BY sandboxId{having} \
+         {} AS supervisorState, {} AS flyRegion, {} AS onPurpose, \
+         toUInt32({}) AS uptimeSeconds {}{condition} GROUP BY sandboxId{having} \
          ORDER BY {order}",
         latest(SUPERVISOR_STATE),
         latest(FLY_REGION),
         on_purpose(),
+        latest(UPTIME),
         points(span, None),
     )
 }

@@ -2,6 +2,7 @@
 
 use kiloclaw_fleet::Time;
 
+use crate::settings::Settings;
 use crate::state::State;
 use crate::transition::Kind;
 
@@ -23,6 +24,7 @@ pub struct Availability {
 /// Sums up a window, which ends at `until`, of one sandbox or of all. `closed` are the rows of
 /// [`closed_seconds`](crate::schema::closed_seconds).
 pub fn availability(
+    settings: &Settings,
     state: &State,
     after: Time,
     until: Time,
@@ -41,7 +43,7 @@ pub fn availability(
     for (kind, since) in state.statuses(sandbox) {
         add(kind, until.since(since.max(after)));
     }
-    let sandboxes = if sandbox.is_some() { 1 } else { state.sandboxes_in_all() };
+    let sandboxes = if sandbox.is_some() { 1 } else { state.sandboxes_in_all(settings) };
     let all = sandboxes.saturating_mul(until.since(after));
     let absent_seconds = absent.min(all);
     let silent_seconds = silent.min(all - absent_seconds);
@@ -59,23 +61,33 @@ mod tests {
 
     #[test]
     fn absences_are_no_part_of_the_share() {
+        let settings = Settings::default();
         let mut state = State::default();
-        let row = |status, since| Sandbox { status, since: Time(since), ..Sandbox::default() };
+        let row = |status, since| Sandbox {
+            status,
+            since: Time(since),
+            last_seen: Time(since + 1),
+            ..Sandbox::default()
+        };
         state.sandboxes.insert("a".into(), row(Status::Silent, 900));
         state.sandboxes.insert("b".into(), row(Status::Stopped, 0));
         state.watcher.population = vec![Population { region: "fra".into(), sandboxes: 4 }];
-        let window = |sandbox, closed: &[(Kind, u64)]| {
-            availability(&state, Time(500), Time(1_000), sandbox, closed.iter().copied())
+        let window = |state: &State, sandbox, closed: &[(Kind, u64)]| {
+            availability(&settings, state, Time(500), Time(1_000), sandbox, closed.iter().copied())
         };
-        let one = window(Some("a"), &[(Kind::Silent, 50), (Kind::Absent, 100)]);
+        let one = window(&state, Some("a"), &[(Kind::Silent, 50), (Kind::Absent, 100)]);
         assert_eq!(
             (one.reporting_seconds, one.silent_seconds, one.absent_seconds, one.share),
             (250, 150, 100, Some(0.625)),
         );
-        assert_eq!(window(Some("b"), &[]).share, None);
-        let all = window(None, &[]);
+        assert_eq!(window(&state, Some("b"), &[]).share, None);
+        let all = window(&state, None, &[]);
         assert_eq!((all.sandboxes, all.silent_seconds, all.absent_seconds), (4, 100, 500));
+        // Who is out since before the survey was not counted in it.
+        state.watcher.surveyed_cut = Time(9_000);
+        let all = availability(&settings, &state, Time(500), Time(1_000), None, []);
+        assert_eq!(all.sandboxes, 6);
         // Overlaps that should not be cannot make a negative time.
-        assert_eq!(window(Some("a"), &[(Kind::Absent, 9_999)]).reporting_seconds, 0);
+        assert_eq!(window(&state, Some("a"), &[(Kind::Absent, 9_999)]).reporting_seconds, 0);
     }
 }

@@ -8,7 +8,7 @@ use crate::message::{Entry, MAX_NAMED, MessageType, Messages, OutageNotice};
 use crate::settings::{HOUR, Settings};
 use crate::state::{
     Absence, OpenIncident, Outage, Population, Sandbox, State, StateChange, Status, Verdict,
-    WideAbsence, in_order, scope_key,
+    WideAbsence, announcement, in_order, scope_key, survey_after,
 };
 use crate::tick::Observation;
 use crate::transition::{Event, Kind, Transition};
@@ -24,6 +24,12 @@ const MAX_OUTAGES: usize = 32;
 
 /// Maximum number of regions whose size is remembered.
 const MAX_POPULATION: usize = 100;
+
+/// Maximum number of resolved `PagerDuty` incidents in one tick; the others follow.
+const MAX_RESOLVED: usize = 100;
+
+/// Maximum number of those that follow: a day of ticks that announced one each.
+const MAX_UNRESOLVED: usize = 1_440;
 
 /// Longest reason, in characters.
 const MAX_REASON: usize = 300;
@@ -76,6 +82,10 @@ impl Decision<'_> {
     fn watch(&mut self, observation: &Observation) {
         let (now, settings) = (self.now, self.settings);
         let watcher = &mut self.state.watcher;
+        if now.since(watcher.ticked) > settings.stale_after {
+            // It was off, or its clock jumped: the age of what it waited for says nothing.
+            watcher.canaries.clear();
+        }
         watcher.ticked = now;
         watcher.failure = observation.failure.clone().unwrap_or_default();
         // If the first tick of all fails, the time without answers begins now.
@@ -187,11 +197,17 @@ impl Decision<'_> {
         }
         let first = sighting.first_seen;
         let back = if first > row.last_seen { first } else { sighting.last_seen };
-        // An absence without an end is over; another one goes on, as a machine may come and go meanwhile.
-        if row.absence.as_ref().is_some_and(|absence| absence.ends.is_none()) {
+        // An absence without an end is over, unless it was planned after the return; another one goes on, as a machine may
+        // come and go meanwhile.
+        if row
+            .absence
+            .as_ref()
+            .is_some_and(|absence| absence.ends.is_none() && absence.declared < sighting.last_seen)
+        {
             row.absence = None;
         }
-        if row.status == Status::Silent {
+        // An outage's members do not flap: it comes and goes.
+        if row.status == Status::Silent && row.outage.is_none() {
             row.flip(self.now);
         }
         self.close_status(&sighting.sandbox_id, back, "");
@@ -208,6 +224,10 @@ impl Decision<'_> {
         row.region = sighting.fly_region;
         row.on_purpose = sighting.on_purpose == 1;
         let since = row.last_seen;
+        let started = since.minus(sighting.uptime_seconds);
+        if row.absence.as_ref().is_some_and(|absence| absence.is_over_since(started)) {
+            row.absence = None;
+        }
         let state = format!("last state: {}", sighting.supervisor_state);
         let wide = &self.state.watcher.absences;
         if let Some(absence) = absence_of(row, wide, horizon) {
@@ -233,7 +253,8 @@ impl Decision<'_> {
             let absence = absence_of(row, &wide, horizon);
             let turn = match (row.status, absence) {
                 (Status::Silent | Status::Stopped | Status::Overdue, Some(absence)) => {
-                    Some((Status::Absent, row.last_seen, absence.why(), absence.ends))
+                    let since = absence.declared.max(row.since);
+                    Some((Status::Absent, since, absence.why(), absence.ends))
                 }
                 (Status::Absent, Some(absence)) => {
                     if row.absent_until != absence.ends {
@@ -249,7 +270,7 @@ impl Decision<'_> {
                     _ => {
                         let status = if row.on_purpose { Status::Stopped } else { Status::Silent };
                         let reason = "its planned absence was ended".to_owned();
-                        Some((status, row.last_seen, reason, None))
+                        Some((status, self.now, reason, None))
                     }
                 },
                 _ => None,
@@ -269,8 +290,16 @@ impl Decision<'_> {
             turns.extend(turn.map(|turn| (id.clone(), turn)));
         }
         for (id, (status, since, reason, until)) in turns {
-            let why = if status == Status::Absent { &*reason } else { "" };
-            self.close_status(&id, self.now, why);
+            let is_planned = status == Status::Absent;
+            let outage = self.state.sandboxes.get(&id).and_then(|row| row.outage.clone());
+            if let Some(scope) = outage.filter(|_| is_planned) {
+                let outages = &mut self.state.watcher.outages;
+                if let Some(outage) = outages.iter_mut().find(|outage| outage.scope == scope) {
+                    outage.peak = outage.peak.saturating_sub(1);
+                }
+            }
+            // The one begins where the other ends: no time counts twice.
+            self.close_status(&id, since, if is_planned { &reason } else { "" });
             self.open_status(&id, status, since, &reason, until);
         }
     }
@@ -323,6 +352,10 @@ impl Decision<'_> {
 
     /// Opens and closes outages, which speak for their sandboxes.
     fn outages(&mut self, horizon: Time, regions: Option<&[Region]>) {
+        let somebody_checks_in = regions.is_some_and(|regions| {
+            let last_seen = regions.iter().map(|region| region.last_seen).max();
+            horizon.since(last_seen.unwrap_or_default()) <= self.settings.silent_after / 2
+        });
         if let Some(regions) = regions {
             self.open_outages(horizon, regions);
         }
@@ -332,15 +365,13 @@ impl Decision<'_> {
         }
         let mut members = vec![0; outages.len()];
         for row in self.state.sandboxes.values_mut().filter(|row| row.status == Status::Silent) {
-            if row.outage.is_none() && row.announced.is_none() && row.flapping.is_none() {
-                let own = scope_key(Some(&row.region));
-                // Who stopped later has another cause.
-                let last = |open: &Outage| open.since.plus(self.settings.silent_after);
-                let outage = outages.iter().find(|open| {
-                    (open.scope == own || open.scope == "*") && row.since <= last(open)
-                });
+            if row.outage.is_none() && row.announced.is_none() {
+                let outage = outages.iter().find(|open| open.covers(row, self.settings));
                 row.outage = outage.map(|outage| outage.scope.clone());
                 row.is_changed = true;
+                if row.outage.is_some() && row.opened == self.now {
+                    row.flips.pop();
+                }
             }
             let index = outages.iter().position(|open| row.outage.as_ref() == Some(&open.scope));
             if let Some(count) = index.and_then(|index| members.get_mut(index)) {
@@ -356,8 +387,9 @@ impl Decision<'_> {
                 outage.members = out;
             }
             outage.peak = outage.peak.max(out);
-            // Most are back, and the others do not follow.
-            let is_stuck = out * 2 <= outage.peak
+            // Most are back, or its verdict does not hold any more, and the others do not follow.
+            let is_wrong = outage.verdict == Verdict::Ingest && somebody_checks_in;
+            let is_stuck = (out * 2 <= outage.peak || is_wrong)
                 && self.now.since(outage.changed) > self.settings.silent_after;
             if out * 10 <= outage.peak || is_stuck {
                 self.close_outage(&outage);
@@ -377,7 +409,15 @@ impl Decision<'_> {
         // For each region, the number of silences and the earliest last check-in.
         let mut recent = vec![(0, Time(u64::MAX)); regions.len()];
         let (mut silences, mut since, mut outside) = (0, Time(u64::MAX), 0);
+        let is_open =
+            |scope: &str| self.state.watcher.outages.iter().any(|outage| outage.scope == scope);
+        let open = self.state.watcher.outages.iter().find(|outage| outage.scope == "*");
         for (_, row) in self.state.recently_silent(settings, self.now) {
+            if row.outage.is_some() && open.is_some()
+                || open.is_some_and(|open| open.covers(row, settings))
+            {
+                continue;
+            }
             let index = regions.iter().position(|region| region.fly_region == row.region);
             if let Some(of_region) = index.and_then(|index| recent.get_mut(index)) {
                 *of_region = (of_region.0 + 1, of_region.1.min(row.since));
@@ -385,11 +425,17 @@ impl Decision<'_> {
             (silences, since) = (silences + 1, since.min(row.since));
             outside += u64::from(row.outage.is_none());
         }
-        let is_open =
-            |scope: &str| self.state.watcher.outages.iter().any(|outage| outage.scope == scope);
         let last_seen = regions.iter().map(|region| region.last_seen).max().unwrap_or_default();
         let nobody = horizon.since(last_seen) > settings.silent_after / 2;
-        self.messages.nobody_checks_in = Some(nobody);
+        // Who is out for another reason is not expected to check in.
+        let window = survey_after(settings, self.state.watcher.cut);
+        let out = self.state.sandboxes.values().filter(|row| {
+            row.status != Status::Up
+                && row.last_seen > window
+                && !row.fell_silent(settings, self.now)
+        });
+        let expected = total.saturating_sub(out.count() as u64);
+        self.messages.nobody_checks_in = Some(nobody).filter(|nobody| !nobody || expected > 1);
         let mut opened: Vec<_> = regions
             .iter()
             .zip(recent)
@@ -401,12 +447,9 @@ impl Decision<'_> {
                 (Some(name), since, Verdict::Region, count, region.sandboxes)
             })
             .collect();
-        if is_open("*") {
-            return;
-        }
         // However small the fleet is, nobody at all has one cause.
-        let is_quiet = enough(silences, total) || (nobody && silences > 0 && total > 1);
-        if is_quiet && outside > 0 && (nobody || opened.len() != 1) {
+        let is_quiet = enough(silences, total) || (nobody && silences > 0 && expected > 1);
+        if open.is_none() && is_quiet && outside > 0 && (nobody || opened.len() != 1) {
             let fleet = (None, since, Verdict::Fleet, silences, total);
             let ingest = (None, last_seen, Verdict::Ingest, silences, total);
             opened = vec![if nobody { ingest } else { fleet }];
@@ -514,7 +557,8 @@ impl Decision<'_> {
     fn forget(&mut self, horizon: Time) {
         let mut oldest = horizon.minus(self.settings.forget_after);
         let out = |row: &&Sandbox| row.status != Status::Up;
-        let excess = self.state.sandboxes.len().saturating_sub(crate::state::MAX_SANDBOXES);
+        let count = self.state.sandboxes.values().filter(out).count();
+        let excess = count.saturating_sub(crate::state::MAX_SANDBOXES);
         if excess > 0 {
             let rows = self.state.sandboxes.values().filter(out);
             let times = in_order(rows.map(|row| row.last_seen.0).collect());
@@ -610,14 +654,31 @@ impl Decision<'_> {
         let OpenIncident { since, announced } = incident;
         row.is_changed = true;
         let region = row.region.clone();
+        let is_out = row.status != Status::Up;
         self.record(kind, id, since, Some(self.now), &region, "");
-        self.mark_sent();
-        self.messages.closed(announced, Entry::new(kind, id, since, region, "").until(self.now));
+        if is_out {
+            // It stopped changing, as it does not check in: that is no recovery.
+            self.messages.resolved.push(announcement(kind, announced));
+        } else {
+            self.mark_sent();
+            let entry = Entry::new(kind, id, since, region, "").until(self.now);
+            self.messages.closed(announced, entry);
+        }
     }
 
     fn finish(self, channels: &[Channel]) -> Outcome {
         let still_announced = self.state.announced();
-        let outbox = self.messages.outbox(self.settings, channels, self.now, &still_announced);
+        let unresolved = &mut self.state.watcher.unresolved;
+        let mut resolved = std::mem::take(unresolved);
+        resolved.extend(&self.messages.resolved);
+        let mut resolved = in_order(resolved);
+        resolved.dedup();
+        resolved.retain(|resolved| still_announced.binary_search(resolved).is_err());
+        if channels.contains(&Channel::PagerDuty) && resolved.len() > MAX_RESOLVED {
+            *unresolved = resolved.split_off(MAX_RESOLVED);
+            unresolved.truncate(MAX_UNRESOLVED);
+        }
+        let outbox = self.messages.outbox(self.settings, channels, self.now, resolved);
         let mut changes = self.state.changes();
         changes.push(self.state.watcher_change());
         let watcher = &self.state.watcher;
@@ -648,14 +709,30 @@ impl Sandbox {
 /// The planned absence that covers a sandbox and is not over at a time: its own, or a region's or all sandboxes'. Of
 /// several, the one that ends last.
 fn absence_of<'a>(row: &'a Sandbox, wide: &'a [WideAbsence], at: Time) -> Option<&'a Absence> {
-    let covers =
-        |wide: &&WideAbsence| wide.region.as_ref().is_none_or(|region| *region == row.region);
+    // Who was off on purpose before is not expected back with the others.
+    let covers = |wide: &&WideAbsence| {
+        wide.region.as_ref().is_none_or(|region| *region == row.region)
+            && (!row.on_purpose || wide.absence.declared <= row.last_seen)
+    };
     let wide = wide.iter().filter(covers).map(|wide| &wide.absence);
     let open = row.absence.iter().chain(wide).filter(|absence| !absence.is_over(at));
-    open.max_by_key(|absence| absence.ends.unwrap_or(Time(u64::MAX)))
+    open.max_by_key(|absence| absence.end())
+}
+
+impl Outage {
+    /// Whether its message speaks for a sandbox that fell silent. Who stopped later has another cause.
+    fn covers(&self, row: &Sandbox, settings: &Settings) -> bool {
+        (self.scope == "*" || self.scope == scope_key(Some(&row.region)))
+            && row.since <= self.since.plus(settings.silent_after)
+    }
 }
 
 impl Absence {
+    /// Whether a start of the process is the return from an absence without an end.
+    fn is_over_since(&self, started: Time) -> bool {
+        self.ends.is_none() && self.declared < started
+    }
+
     fn is_over(&self, horizon: Time) -> bool {
         self.ends.is_some_and(|ends| ends <= horizon)
     }

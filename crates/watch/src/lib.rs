@@ -6,6 +6,8 @@ mod decide;
 mod delivery;
 mod json;
 mod message;
+#[cfg(test)]
+mod scenarios;
 pub mod schema;
 mod settings;
 #[cfg(test)]

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::delivery::{Channel, OutboxRow};
 use crate::settings::Settings;
-use crate::state::{Outage, Sandbox, Verdict, announced_kind, announcement, in_order};
+use crate::state::{Outage, Sandbox, Verdict, announced_kind, announcement};
 use crate::transition::Kind;
 
 /// Maximum number of sandboxes that a message names. With 3.2 kB each (id, region and reason in JSON, of control
@@ -14,9 +14,6 @@ pub(crate) const MAX_NAMED: usize = 50;
 
 /// Maximum number of sandboxes that a text names.
 const MAX_LISTED: usize = 10;
-
-/// Maximum number of resolved `PagerDuty` incidents in one tick.
-const MAX_RESOLVED: usize = 100;
 
 /// The types of messages, as receivers see them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -194,7 +191,7 @@ pub(crate) struct Messages {
     opened: Vec<Entry>,
     closed: Vec<Entry>,
     /// The announcements of which a sandbox closed.
-    resolved: Vec<u64>,
+    pub(crate) resolved: Vec<u64>,
     pub(crate) outages: Vec<OutageNotice>,
     watcher: Option<(MessageType, Time, String)>,
     /// Whether no sandbox at all checks in, if that is known.
@@ -222,13 +219,13 @@ impl Messages {
 
     /// Rows for every channel: one message of a type, and for `PagerDuty` one event of an incident.
     ///
-    /// `announced` are the announcements that still have an open sandbox, in order.
+    /// `resolved` are the announcements that have no open sandbox any more.
     pub(crate) fn outbox(
         self,
         settings: &Settings,
         channels: &[Channel],
         now: Time,
-        announced: &[u64],
+        resolved: Vec<u64>,
     ) -> Vec<OutboxRow> {
         let mut messages = Vec::new();
         for is_open in [true, false] {
@@ -246,15 +243,23 @@ impl Messages {
         }
         let closed: Vec<_> = self.closed.iter().collect();
         let recovered = sandbox_message(MessageType::SandboxRecovered, &closed, now, None);
-        if let Some(mut message) = recovered {
-            let mut resolved = in_order(self.resolved);
-            resolved.dedup();
-            resolved.retain(|resolved| announced.binary_search(resolved).is_err());
-            let resolved = resolved.into_iter().take(MAX_RESOLVED).filter_map(announced_kind);
-            message.pages = resolved.map(|(kind, at)| Page::resolve(kind.name(), at)).collect();
-            messages.push(message);
+        messages.extend(recovered.map(|message| Message { pages: Vec::new(), ..message }));
+        let mut rows: Vec<_> =
+            messages.iter().flat_map(|message| message.rows(settings, channels, now)).collect();
+        // Incidents end also without a message, and in the ticks after it if they are many.
+        if channels.contains(&Channel::PagerDuty) {
+            let pages = resolved.into_iter().filter_map(announced_kind);
+            let pages = pages.map(|(kind, at)| Page::resolve(kind.name(), at)).collect();
+            let ends = Message {
+                of_type: MessageType::SandboxRecovered,
+                lines: Vec::new(),
+                data: Data::default(),
+                severity: "critical",
+                pages,
+            };
+            rows.extend(ends.rows(settings, &[Channel::PagerDuty], now));
         }
-        messages.iter().flat_map(|message| message.rows(settings, channels, now)).collect()
+        rows
     }
 }
 
@@ -511,9 +516,13 @@ fn outage_message(outages: &[&OutageNotice], is_open: bool) -> Option<Message> {
     };
     let (of_type, headline) = if !is_open {
         let back = sandboxes.saturating_sub(silent);
-        let headline = format!(
-            "{back} of {sandboxes} sandboxes of {place} are back, {silent} are still silent"
-        );
+        let headline = if sandboxes == 0 {
+            format!("The sandboxes of {place} are away as planned")
+        } else {
+            format!(
+                "{back} of {sandboxes} sandboxes of {place} are back, {silent} are still silent"
+            )
+        };
         (MessageType::FleetRecovered, headline)
     } else if first.outage.verdict == Verdict::Ingest {
         let since = first.outage.since;
@@ -596,7 +605,7 @@ fn code(text: &str) -> String {
     format!("`{}`", plain(text))
 }
 
-/// A text from a machine for a chat: without control characters, text direction marks and markup.
+/// A text from a machine for a chat: without control characters, text direction marks, markup and links.
 fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for char in text.chars() {
@@ -606,6 +615,8 @@ fn plain(text: &str) -> String {
             '&' => plain += "&amp;",
             '`' => plain.push('\''),
             '@' => plain.push('＠'),
+            // With a word joiner in between, it is no link.
+            '/' if plain.ends_with(':') => plain += "\u{2060}/",
             '\u{200b}'..='\u{200f}'
             | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{2069}'
@@ -627,6 +638,8 @@ mod tests {
     fn texts_of_machines_are_harmless_in_a_chat() {
         let text = "<!channel> @all `x` &amp;\u{202e}\u{200b}\nrm";
         assert_eq!(plain(text), "&lt;!channel&gt; ＠all 'x' &amp;amp; rm");
+        let link = "[here](https://example.com) a:/b";
+        assert_eq!(plain(link), "[here](https:\u{2060}//example.com) a:\u{2060}/b");
         assert_eq!(code("a`b"), "`a'b`");
     }
 
@@ -709,7 +722,7 @@ mod tests {
         second.closed(now.minus(600), entry(Kind::Silent, 1_550, "").until(now.minus(40)));
         let channels = [Channel::Webhook];
         let rows =
-            all.into_iter().flat_map(|messages| messages.outbox(&settings, &channels, now, &[]));
+            all.into_iter().flat_map(|messages| messages.outbox(&settings, &channels, now, vec![]));
         let rows: Vec<_> = rows.chain(test_messages(&settings, &channels, now)).collect();
         rows.into_iter().map(|row| row.body).collect()
     }

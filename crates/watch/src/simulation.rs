@@ -199,6 +199,7 @@ impl Simulation {
             supervisor_state: if run.on_purpose { "shutting_down" } else { "running" }.into(),
             fly_region: machine.region.into(),
             on_purpose: u64::from(run.on_purpose && until >= run.last),
+            uptime_seconds: run.last_by(until) - run.first,
         };
         let mut found = tick.found();
         let (after, cut, until) = (crossing.after.0, crossing.heard_since.0, crossing.until.0);
@@ -642,7 +643,7 @@ fn an_absence_that_is_ended_early_leaves_a_silence() {
     simulation.absences = vec![(START, request)];
     simulation.run(START, START + 3 * 3_600);
     assert_eq!(simulation.outbox, []);
-    for change in simulation.state.end_absence(&Scope::All) {
+    for change in simulation.state.end_absence(&Scope::All, "ops") {
         simulation.write(change.key, change.value);
     }
     simulation.run(START + 3 * 3_600, START + 3 * 3_600 + 180);
@@ -774,7 +775,7 @@ fn an_absence_that_is_ended_twice_at_once_is_written() {
     let (reason, by) = (String::new(), String::new());
     let request = AbsenceRequest { scope: scope.clone(), for_seconds: Some(60), reason, by };
     state.plan_absence(Time(START), &request).unwrap();
-    assert_eq!(state.end_absence(&scope).len(), 1);
+    assert_eq!(state.end_absence(&scope, "").len(), 1);
 }
 
 #[test]

@@ -11,12 +11,15 @@ use serde::Serialize;
 
 use crate::delivery::Target;
 use crate::json::Value;
-use crate::settings::Settings;
+use crate::settings::{HOUR, Settings};
 use crate::transition::Kind;
 
 /// The most sandboxes that have a row. A row takes about 300 B of memory: 100,000 x 300 B = 30 MB. Beyond
 /// it, whoever is off for the longest time is forgotten.
 pub const MAX_SANDBOXES: usize = 100_000;
+
+/// The most sandboxes that have a planned absence.
+pub(crate) const MAX_PLANNED: usize = 50_000;
 
 /// The most absences of a region or of all sandboxes.
 pub const MAX_WIDE_ABSENCES: usize = 100;
@@ -143,6 +146,11 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
+    /// Whether it fell silent recently enough to belong to an outage that is found now.
+    pub(crate) fn fell_silent(&self, settings: &Settings, now: Time) -> bool {
+        self.status == Status::Silent && self.opened > now.minus(settings.silent_after)
+    }
+
     /// Whether there is nothing to keep.
     pub(crate) const fn is_healthy(&self) -> bool {
         matches!(self.status, Status::Up)
@@ -166,6 +174,13 @@ pub(crate) struct Absence {
     pub(crate) reason: String,
     /// Who declared it.
     pub(crate) by: String,
+}
+
+impl Absence {
+    /// When it ends; one without an end is longer than any other.
+    pub(crate) fn end(&self) -> Time {
+        self.ends.unwrap_or(Time(u64::MAX))
+    }
 }
 
 /// A planned absence of a region, or of all sandboxes.
@@ -271,6 +286,8 @@ pub(crate) struct Watcher {
     pub(crate) absences: Vec<WideAbsence>,
     /// The sandboxes of the largest regions, at the last survey.
     pub(crate) population: Vec<Population>,
+    /// The [announcements](announcement) that are over, and that `PagerDuty` does not know of yet.
+    pub(crate) unresolved: Vec<u64>,
     /// The channels that answered 410, as their [fingerprints](crate::Target::fingerprint).
     pub(crate) gone: Vec<String>,
 }
@@ -334,7 +351,10 @@ impl fmt::Display for AbsenceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sandboxes => {
-                write!(f, "1 to {MAX_NAMED} ids of 1 to {MAX_SANDBOX_ID_BYTES} bytes")
+                write!(
+                    f,
+                    "1 to {MAX_NAMED} ids of 1 to {MAX_SANDBOX_ID_BYTES} bytes, without control characters"
+                )
             }
             Self::Region => {
                 write!(f, "at most {MAX_REGION_CHARACTERS} characters, and no control characters")
@@ -447,14 +467,20 @@ impl State {
                 if !(1..=MAX_NAMED).contains(&ids.len()) || !ids.iter().all(valid) {
                     return Err(AbsenceError::Sandboxes);
                 }
-                let new = ids.iter().filter(|id| !self.sandboxes.contains_key(*id)).count();
-                if self.sandboxes.len() + new > MAX_SANDBOXES {
+                let planned = self.sandboxes.values().filter(|row| row.absence.is_some()).count();
+                if planned + ids.len() > MAX_PLANNED {
                     return Err(AbsenceError::Full);
                 }
                 for id in ids {
                     let row = self.sandboxes.entry(id.clone()).or_default();
-                    row.absence = Some(absence.clone());
-                    row.is_changed = true;
+                    // A machine does not shorten what others planned for it: it may not know why.
+                    let is_kept = row.absence.as_ref().is_some_and(|known| {
+                        by == id && known.by != *id && known.end() > absence.end()
+                    });
+                    if !is_kept {
+                        row.absence = Some(absence.clone());
+                        row.is_changed = true;
+                    }
                 }
                 Ok(self.changes())
             }
@@ -485,13 +511,14 @@ impl State {
     }
 
     /// Ends the planned absences of just this scope. The next tick acts on it: who does not report is silent
-    /// then. No changes if there are none.
-    pub fn end_absence(&mut self, scope: &Scope) -> Vec<StateChange> {
+    /// then. No changes if there are none. A machine, which is `by`, ends only what it planned itself.
+    pub fn end_absence(&mut self, scope: &Scope, by: &str) -> Vec<StateChange> {
         match scope {
             Scope::Sandboxes(ids) => {
                 for id in ids {
-                    if let Some(row) = self.sandboxes.get_mut(id) {
-                        row.is_changed |= row.absence.take().is_some();
+                    let Some(row) = self.sandboxes.get_mut(id) else { continue };
+                    if row.absence.take_if(|absence| by != id || absence.by == by).is_some() {
+                        row.is_changed = true;
                     }
                 }
                 self.changes()
@@ -585,10 +612,7 @@ impl State {
         settings: &Settings,
         now: Time,
     ) -> impl Iterator<Item = (&String, &Sandbox)> {
-        let after = now.minus(settings.silent_after);
-        self.sandboxes.iter().filter(move |(_, row)| {
-            row.status == Status::Silent && row.opened > after && row.flapping.is_none()
-        })
+        self.sandboxes.iter().filter(move |(_, row)| row.fell_silent(settings, now))
     }
 
     /// The statuses that are open, with their starts: of one sandbox, or of all.
@@ -598,10 +622,12 @@ impl State {
             .filter_map(|(_, row)| Some((row.status.kind()?, row.since)))
     }
 
-    /// Number of sandboxes: those of the last survey, or more if more do not report.
-    pub(crate) fn sandboxes_in_all(&self) -> u64 {
+    /// Number of sandboxes: those of the last survey, and those that are out since before it.
+    pub(crate) fn sandboxes_in_all(&self, settings: &Settings) -> u64 {
         let surveyed = self.watcher.population.iter().map(|region| region.sandboxes).sum::<u64>();
-        surveyed.max(self.statuses(None).count() as u64)
+        let after = survey_after(settings, self.watcher.surveyed_cut);
+        let rows = self.sandboxes.values().filter(|row| row.status != Status::Up);
+        surveyed + rows.filter(|row| row.last_seen <= after).count() as u64
     }
 
     /// The announcements that have an open sandbox, as [`announcement`]s in order.
@@ -627,7 +653,9 @@ impl State {
         for row in self.sandboxes.values_mut() {
             row.last_seen = row.last_seen.min(now);
             row.opened = row.opened.min(now);
-            row.flips.clear();
+            for flip in &mut row.flips {
+                *flip = now.0.min(*flip);
+            }
             row.is_changed = true;
         }
         let watcher = &mut self.watcher;
@@ -647,6 +675,11 @@ impl State {
         // A clock that was set back must not stop the watcher.
         if due.0 > now.0.saturating_add(settings.tick) || due.0 < now.0 { now } else { due }
     }
+}
+
+/// From when on a tick with this cut counts the sandboxes of the regions.
+pub(crate) fn survey_after(settings: &Settings, cut: Time) -> Time {
+    cut.minus(HOUR.max(settings.silent_after))
 }
 
 /// The numbers in their order.
@@ -837,6 +870,7 @@ impl Watcher {
                 let (region, sandboxes) = (text(region, "region"), number(region, "sandboxes"));
                 Some(Population { region, sandboxes })
             }),
+            unresolved: list(value, "unresolved", Value::as_u64),
             gone: texts(value, "gone"),
         })
     }

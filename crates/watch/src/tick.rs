@@ -350,8 +350,11 @@ impl Tick {
 
     /// Splits a range. Its halves are queried at once, instead of what was sampled.
     fn after_split(&mut self, range: Range, split: Option<String>) -> Next {
-        let Some(split) = split else { return self.next_range() };
-        let Err(index) = self.splits.binary_search(&split) else { return self.next_range() };
+        // What cannot be split is read as it is.
+        let Some(split) = split else { return self.query_range(range, false) };
+        let Err(index) = self.splits.binary_search(&split) else {
+            return self.query_range(range, false);
+        };
         self.splits.insert(index, split.clone());
         if self.is_widened || self.surveyed_cut == Time(0) {
             let Range { after, until } = range;
