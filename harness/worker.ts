@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 
 import { Miniflare, type WorkerOptions } from 'miniflare';
 
@@ -36,6 +37,8 @@ export interface Options {
   readonly folder?: string;
   /** A folder under `build/`; `.` is the deployed build. */
   readonly build?: string;
+  /** Whether it serves the page, of `web/dist`. */
+  readonly page?: boolean;
   /** A main module that replaces the Worker's own, and further modules that it imports. */
   readonly modules?: { readonly main: string } & Readonly<Record<string, string>>;
 }
@@ -91,6 +94,14 @@ function datasetBinding({ dataset, maxRows }: Options, port: number, name = layo
       return { type: 'text', value: 'not a dataset' } as Binding;
   }
 }
+
+const PAGE = fileURLToPath(new URL('../web/dist', import.meta.url));
+
+/** The paths that the Worker answers, of the deployed configuration. */
+const [, paths = ''] = /^run_worker_first = (.+)$/m.exec(
+  readFileSync(new URL('../wrangler.toml', import.meta.url), 'utf8'),
+) ?? [];
+const WORKER_FIRST = JSON.parse(paths) as string[];
 
 /** The name of the Worker, and of its class of Durable Objects. */
 const NAME = 'kiloclaw-telemetry';
@@ -158,6 +169,7 @@ export async function startWorker(
             },
           },
           env: Object.fromEntries(entries(env)),
+          ...(options.page ? { assets: { directory: PAGE, runWorkerFirst: WORKER_FIRST, hasUserWorker: true } } : {}),
           ...(env.WATCHER === undefined ? {} : { exports: { [WATCHER]: { type: 'durable-object', storage: 'sqlite' } } }),
         },
       },

@@ -4,7 +4,10 @@
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { hostname } from 'node:os';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -39,6 +42,7 @@ const STATE_FOLDER = '.wrangler';
 /** Keeps the agent's unreported counters, and what `status` shows. */
 const STATE_FILE = `${STATE_FOLDER}/agent-state.json`;
 const INSPECTOR_PORT = 9229;
+const PAGE_FOLDER = 'web/dist';
 /** If more points arrive at once, as with `npm run seed`, only their number is printed. */
 const MOST_SHOWN = 10;
 /** The path at `https://api.cloudflare.com`, too; locally, any account and token are accepted. */
@@ -104,6 +108,24 @@ function integer(name: string, text: string | undefined, highest: number): numbe
     throw new Error(`${name} must be an integer from 1 to ${highest}, not '${text}'`);
   }
   return value;
+}
+
+/**
+ * Serves a page of its own that signs in at the Worker's page; returns its URL. The token passes through the name of the
+ * window: a URL would be kept in the history. Only who reads this terminal knows the path.
+ */
+async function signIn(url: string, token: string): Promise<string> {
+  const secret = `/${randomBytes(12).toString('base64url')}`;
+  const [name, page] = [`kiloclaw-token:${token}`, `${url}/`].map((text) => JSON.stringify(text));
+  const html = `<!doctype html><title>Kiloclaw</title><script>window.name = ${name}; location.replace(${page})</script>`;
+  const server = createServer((request, response) => {
+    if (request.url !== secret) return void response.writeHead(404).end();
+    response.writeHead(200, { 'content-type': 'text/html', 'cache-control': 'no-store', 'referrer-policy': 'no-referrer' });
+    response.end(html);
+  });
+  server.listen(0, '127.0.0.1').unref();
+  await once(server, 'listening');
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}${secret}`;
 }
 
 /** The secrets of local development, random ones the first time. */
@@ -417,7 +439,7 @@ async function roundTrip(agent: string, env: Record<string, string>, store: stri
 }
 
 async function main(): Promise<void> {
-  const { once, interval, help, 'no-agent': noAgent, ...ports } = options();
+  const { once: onlyOnce, interval, help, 'no-agent': noAgent, ...ports } = options();
   if (help) return void console.log(HELP);
   process.chdir(new URL('..', import.meta.url).pathname);
 
@@ -449,15 +471,23 @@ async function main(): Promise<void> {
   writeFileSync(RUNNING_FILE, `${JSON.stringify({ worker: url, store } satisfies Running)}\n`);
   const operator = await mint({ sub: 'local', ttl: TOKEN_HOURS * 3_600 }, vars);
   const fleet = `to see the fleet as operators do (the token is valid for ${TOKEN_HOURS} h):\n\n${operatorCurl(url, operator)}\n`;
+  const page = `the page, signed in: ${await signIn(url, operator)} (or ${url} with a token)`;
   const times = { SILENT_AFTER: `${Math.max(20, 4 * interval)}s`, WATCH_TICK: `${TICK_SECONDS}s` };
   const watcher = Object.fromEntries(Object.entries(times).filter(([name]) => !(name in vars)));
   // On a terminal, wrangler takes over input and output, so all messages are printed before.
   const interactive = noAgent && process.stdin.isTTY && process.stdout.isTTY;
   if (noAgent) {
     say(`the Worker will be at ${url}, its data points at ${store}/points`);
+    say(page);
     say(fleet);
     say(seed);
   }
+  // wrangler demands the folder before it runs the build.
+  mkdirSync(PAGE_FOLDER, { recursive: true });
+  // `wrangler dev` builds the Worker anew when its source changes; this does so for the page.
+  const pageBuild = noAgent
+    ? spawn(process.execPath, ['web/build.ts', '--watch'], { stdio: ['pipe', 'inherit', 'inherit'] })
+    : undefined;
   const worker = startWorker({ port, storePort, inspectorPort }, interactive, watcher);
   const stopped = new Promise<void>((resolve) => {
     interrupted.signal.addEventListener('abort', () => resolve());
@@ -477,6 +507,7 @@ async function main(): Promise<void> {
   } finally {
     if (daemon !== undefined) await stop(daemon, true);
     await stop(worker, !interactive);
+    pageBuild?.stdin?.end();
     rmSync(RUNNING_FILE, { force: true });
   }
 
@@ -492,12 +523,13 @@ async function main(): Promise<void> {
       FLY_MACHINE_ID: process.env.FLY_MACHINE_ID ?? `machine-${hostname()}`.slice(0, 60),
     };
     say(`the Worker is at ${url}, its data points are at ${store}/points`);
-    if (once) {
+    if (onlyOnce) {
       say('checking in once, and reading it back in SQL');
       await roundTrip(agent!, env, store);
       say('the data point read back is the one that was sent');
       return;
     }
+    say(page);
     say(fleet);
     say(`to query the stored data points in SQL:\n\n${curl(store)}\n`);
     say(seed);

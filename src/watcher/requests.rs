@@ -311,12 +311,13 @@ fn list_absences(object: &Object, request: &Parts) -> Result<Response, ApiError>
     }
 
     let parameters = operators::parameters(&request.url);
-    parameters.only(&["after", "limit"])?;
+    parameters.only(&["after", "limit", "sandbox"])?;
+    let sandbox = sandbox(&parameters, request)?;
     let limit = parameters.integer("limit", DEFAULT_LIMIT, MAX_LIMIT)?;
     let after = parameters.get("after").unwrap_or_default();
     let page = object.with_state(|state| {
         let may_see = |absence: &PlannedAbsence<'_>| {
-            request.only.is_none() || absence.sandbox_id == request.only.as_deref()
+            sandbox.is_none() || absence.sandbox_id == sandbox.as_deref()
         };
         let is_wide = |absence: &PlannedAbsence<'_>| absence.sandbox_id.is_none();
         // Those of all and of regions are few, and all on the first page.

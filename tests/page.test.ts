@@ -1,0 +1,454 @@
+/**
+ * The page in a real browser, in front of the built Worker in workerd and a made-up fleet. Whatever the browser logs
+ * as an error, such as a violation of the content security policy, fails the test.
+ */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { after, before, suite, test, type TestContext } from 'node:test';
+import { gzipSync } from 'node:zlib';
+
+import type { Page } from 'playwright-core';
+
+import { AGENT } from '../harness/agent.ts';
+import { credentials, FULL, JWT_SECRET } from '../harness/check-in.ts';
+import { history, insert } from '../harness/made-up-fleet.ts';
+import { mint } from '../harness/token.ts';
+import { startWorker, type Worker } from '../harness/worker.ts';
+import { CHROMIUM, startBrowser } from './support/browser.ts';
+import { ask, receiver, SECRET, wake } from './support/watcher.ts';
+
+const DIST = new URL('../web/dist/', import.meta.url);
+const SCREENSHOTS = new URL('../build/screenshots/', import.meta.url).pathname;
+/** In bytes, gzipped: scripts and styles together. */
+const BUDGET = 60_000;
+const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+const VIEWS = ['fleet', 'sandboxes', 'sandboxes/made-up-00000', 'alerts', 'absences'];
+const SIZES = [
+  [360, 740],
+  [1280, 900],
+  [3840, 2160],
+] as const;
+
+const skip =
+  CHROMIUM === undefined && process.env.CI === undefined
+    ? 'there is no Chromium: install the package chromium, or set CHROMIUM'
+    : false;
+
+const tokenOf = (claims: { sandbox?: string; scope?: string; ttl?: number } = {}) =>
+  mint({ sub: 'ops', ttl: 3_600, ...claims }, { JWT_SECRET });
+const WRITER = await tokenOf({ scope: 'absences:write' });
+
+/** Errors that the API's refusals cause, and that a test may expect. */
+type Expected = RegExp | undefined;
+
+interface Opened {
+  readonly page: Page;
+  /** Requests to the API so far: method, path and query. */
+  readonly requests: string[];
+}
+
+test('the scripts and styles are no larger than their budget', () => {
+  const files = readdirSync(new URL('assets/', DIST)).filter((file) => /\.(js|css)$/.test(file));
+  const size = files.reduce((sum, file) => sum + gzipSync(readFileSync(new URL(`assets/${file}`, DIST)), { level: 9 }).length, 0);
+  assert.ok(size <= BUDGET, `${size} bytes gzipped, the budget is ${BUDGET}`);
+});
+
+suite('the page', { skip }, () => {
+  let worker: Worker;
+  let hook: Awaited<ReturnType<typeof receiver>>;
+  const ends: (() => unknown)[] = [];
+  const whole = { after: (end: () => unknown) => void ends.unshift(end) } as unknown as TestContext;
+
+  before(async () => {
+    hook = await receiver(whole);
+    const vars = { WATCH_TICK: '5s', ALERT_WEBHOOK_URL: hook.url, ALERT_WEBHOOK_SECRET: SECRET };
+    worker = await startWorker({ page: true, vars }, whole);
+    await insert(worker.store, history({ sandboxes: 120, hours: 24, seed: 1, now: Date.now() }), () => {});
+    await wake(worker);
+  });
+  after(async () => {
+    for (const end of ends) await end();
+  });
+
+  /** Opens a view in a browser of its own; signs in with a token, unless it is null. */
+  async function open(
+    t: TestContext,
+    view: string,
+    { token = WRITER, expected, ...options }: { token?: string | null; expected?: Expected; width?: number; height?: number; dark?: boolean } = {},
+  ): Promise<Opened> {
+    const { width = 1280, height = 900, dark = false } = options;
+    const browser = await startBrowser(t, { viewport: { width, height }, colorScheme: dark ? 'dark' : 'light' });
+    const [page] = browser.pages();
+    const errors: string[] = [];
+    const requests: string[] = [];
+    page.on('console', (message) => {
+      if (message.type() === 'error' && !expected?.test(message.text())) errors.push(message.text());
+    });
+    page.on('pageerror', (error) => errors.push(String(error)));
+    page.on('request', (request) => {
+      const { pathname, search } = new URL(request.url());
+      if (pathname.startsWith('/api')) requests.push(`${request.method()} ${pathname}${search}`);
+    });
+    t.after(() => assert.deepEqual(errors, [], 'the browser logged no error'));
+    if (token !== null) await page.addInitScript((token) => sessionStorage.setItem('kiloclaw-token', token), token);
+    await page.goto(new URL(`/#/${view}`, worker.url).href);
+    return { page, requests };
+  }
+
+  /** Waits for data, so that nothing loads any more. */
+  const loaded = async (page: Page) => {
+    await page.waitForSelector('main h1');
+    await page.waitForFunction(() => document.querySelector('.loading') === null);
+    await page.waitForSelector('.health .state');
+  };
+
+  const number = (text: string) => Number(text.replaceAll(',', ''));
+
+  test('it is served with its headers, and the paths of the Worker are as without it', async () => {
+    const { url } = worker;
+    const get = (path: string, init?: RequestInit) => fetch(url.origin + path, { redirect: 'manual', ...init });
+    const root = await get('/');
+    const html = await root.text();
+    assert.equal(root.status, 200);
+    assert.match(root.headers.get('content-security-policy') ?? '', /default-src 'none'; script-src 'self'.*frame-ancestors 'none'/);
+    assert.equal(root.headers.get('x-content-type-options'), 'nosniff');
+    assert.equal(root.headers.get('referrer-policy'), 'no-referrer');
+    assert.equal(root.headers.get('cache-control'), 'no-cache');
+    for (const [, asset] of html.matchAll(/(?:src|href)="(\/assets\/[^"]+)"/g)) {
+      assert.match(asset, /-[A-Z0-9]{8}\.(js|css|svg)$/);
+      const response = await get(asset);
+      assert.equal(response.status, 200, asset);
+      assert.equal(response.headers.get('cache-control'), 'public, max-age=31536000, immutable');
+    }
+    for (const [path, status] of [['/nope', 404], ['/assets/nope.js', 404], ['//api/whoami', 401], ['/%61pi/fleet', 401], ['/API/fleet', 401], ['/health', 200], ['/api/fleet', 401]] as const) {
+      const response = await get(path);
+      assert.deepEqual([response.status, response.headers.get('content-type')], [status, 'application/json'], path);
+    }
+    assert.equal((await worker.checkIn({ ...FULL, sandboxId: 'made-up-00000' })).status, 204);
+    assert.notEqual((await get('/', { method: 'POST' })).status, 200);
+  });
+
+  test('the fleet view shows what the API says, after three requests', async (t) => {
+    const { page, requests } = await open(t, 'fleet');
+    await page.waitForSelector('.figures');
+    assert.deepEqual(requests.slice(0, 3).map((path) => path.split('?')[0]).toSorted(), [
+      'GET /api/fleet',
+      'GET /api/fleet/history',
+      'GET /api/incidents',
+    ]);
+    await loaded(page);
+    const fleet = await ask(worker, '/api/fleet?window=24h');
+    const figure = (label: string) => page.locator('.figure', { hasText: label }).locator('.value').innerText();
+    assert.equal(number(await figure('reporting')), fleet.reporting);
+    assert.equal(number(await figure('silent')), fleet.silent - fleet.silentAfterShutdown);
+    assert.equal(number(await figure('restarts')), fleet.restarts);
+    const crashed = fleet.supervisorStates.find(({ value }: any) => value === 'crashed')?.reporting ?? 0;
+    assert.equal(number(await figure('crashed')), crashed);
+    const { incidents } = await ask(worker, '/api/incidents?window=24h&limit=100');
+    const critical = incidents.filter(({ severity }: any) => severity === 'critical');
+    const rows = await page.locator('[aria-label="What needs attention"] tbody tr').allInnerTexts();
+    assert.equal(rows.length, Math.min(12, critical.length));
+    for (const [i, row] of rows.entries()) assert.ok(row.includes(critical[i].sandboxId), row);
+    const region = fleet.flyRegions[0];
+    const cells = await page.locator('[aria-label="Region"] tbody tr').first().locator('td').allInnerTexts();
+    assert.deepEqual([cells[0], number(cells[1])], [region.value, region.sandboxes]);
+    // Restarts by version over time, as a table: their sum is that of the whole.
+    assert.equal(await page.locator('.plot canvas').count(), 4);
+    await page.locator('.chart', { hasText: 'Restarts by controller version' }).getByRole('button', { name: 'Table' }).click();
+    const values = await page.locator('.chart .scroll td.number').allInnerTexts();
+    const shown = values.reduce((sum, text) => sum + number(text), 0);
+    assert.ok(Math.abs(shown - fleet.restarts) <= fleet.restarts * 0.05, `${shown} of ${fleet.restarts}`);
+  });
+
+  test('filters, order and page of the sandboxes are in the address, which shows the same again', async (t) => {
+    const { page } = await open(t, 'sandboxes');
+    await loaded(page);
+    const ids = () => page.locator('[aria-label="Sandboxes"] tbody tr td:first-child').allInnerTexts();
+    assert.equal((await ids()).length, 50);
+    await page.getByRole('button', { name: 'Next page' }).click();
+    await page.waitForFunction(() => document.querySelector('tbody a')?.textContent === 'made-up-00050');
+    assert.match(page.url(), /cursor=/);
+    await page.getByLabel('Restarted').selectOption('yes');
+    await page.getByLabel('Order').selectOption('Restarts');
+    await page.waitForFunction(() => document.querySelectorAll('tbody tr').length < 50);
+    const { hash } = new URL(page.url());
+    assert.equal(hash, '#/sandboxes?restarted=true&sort=-restarts');
+    const shown = await ids();
+    const list = await ask(worker, '/api/sandboxes?restarted=true&sort=-restarts');
+    assert.deepEqual(shown, list.sandboxes.map(({ sandboxId }: any) => sandboxId));
+    await page.reload();
+    await loaded(page);
+    assert.deepEqual(await ids(), shown);
+    await page.getByLabel('Id begins with').fill('made-up-0001');
+    await page.keyboard.press('Enter');
+    await page.waitForURL(/prefix=made-up-0001/);
+    await page.waitForFunction(() => [...document.querySelectorAll('tbody a')].every(({ textContent }) => textContent?.startsWith('made-up-0001')));
+    await page.goBack();
+    await page.waitForFunction((count) => document.querySelectorAll('tbody tr').length === count, shown.length);
+    await page.getByLabel('State').fill('no such state');
+    await page.keyboard.press('Enter');
+    await page.getByText('No sandbox matches').waitFor();
+  });
+
+  test('the view of a sandbox shows its state, its machines and its history', async (t) => {
+    const { page, requests } = await open(t, 'sandboxes/made-up-00003');
+    await loaded(page);
+    assert.ok(new Set(requests.slice(0, 3)).size === 3, `${requests}`);
+    const { sandbox, machines } = await ask(worker, '/api/sandboxes/made-up-00003?window=24h');
+    const facts = await page.locator('dl').innerText();
+    for (const fact of [sandbox.controllerVersion, sandbox.flyRegion, sandbox.controllerCommit]) {
+      assert.ok(facts.includes(fact), `${fact} in ${facts}`);
+    }
+    const rows = await page.locator('[aria-label="Machines"] tbody tr').allInnerTexts();
+    assert.equal(rows.length, machines.length);
+    assert.equal(await page.locator('.plot canvas').count(), 3);
+    assert.ok((await page.locator('.strip.tall > span').count()) > 0);
+    await page.locator('.plot').first().hover();
+    await page.locator('.tip:not([hidden])').first().waitFor();
+    assert.match(await page.locator('.tip:not([hidden])').first().innerText(), /load: [\d.]+/);
+  });
+
+  test('alerts are listed, and a test message is sent', async (t) => {
+    const { page } = await open(t, 'alerts');
+    await page.waitForSelector('[aria-label="Alerts"] tbody tr', { timeout: 60_000 });
+    await loaded(page);
+    const { alerts } = await ask(worker, '/api/alerts?limit=50');
+    const rows = await page.locator('[aria-label="Alerts"] tbody tr').count();
+    assert.ok(rows > 0 && rows <= alerts.length, `${rows} of ${alerts.length}`);
+    await page.getByLabel('Kind').selectOption('clone');
+    await page.waitForURL(/kind=clone/);
+    await page.waitForFunction(() => [...document.querySelectorAll('[aria-label="Alerts"] tbody tr')].every((row) => row.textContent?.includes('clone')));
+    const before = hook.of('watcher.test').length;
+    await page.getByRole('button', { name: 'Send a test message' }).click();
+    await page.getByText('webhook: delivered').waitFor();
+    assert.equal(hook.of('watcher.test').length, before + 1);
+  });
+
+  test('an absence is planned and ended, by who may', async (t) => {
+    const { page } = await open(t, 'absences', { expected: /400/ });
+    await page.getByText('Nobody is away').waitFor();
+    await page.getByLabel('Ids, separated by commas').fill('made-up-00005, made-up-00006');
+    await page.getByLabel('Reason').fill('kernel <b>upgrade</b>');
+    await page.getByRole('button', { name: 'Plan' }).click();
+    await page.getByText('Planned: 2').waitFor();
+    const rows = page.locator('[aria-label="Planned absences"] tbody tr');
+    await rows.nth(1).waitFor();
+    assert.match(await rows.nth(0).innerText(), /made-up-00005.*kernel <b>upgrade<\/b>.*ops/s);
+    assert.equal((await ask(worker, '/api/absences')).absences.length, 2);
+    await rows.nth(0).getByRole('button', { name: 'End' }).click();
+    await rows.nth(1).waitFor({ state: 'detached' });
+    assert.deepEqual((await ask(worker, '/api/absences')).absences.map(({ sandboxId }: any) => sandboxId), ['made-up-00006']);
+    await rows.nth(0).getByRole('button', { name: 'End' }).click();
+    await page.getByText('Nobody is away').waitFor();
+    await page.getByLabel('Ids, separated by commas').fill('x'.repeat(97));
+    await page.getByRole('button', { name: 'Plan' }).click();
+    await page.locator('.problem', { hasText: 'sandboxIds' }).waitFor();
+
+    const reader = await open(t, 'absences', { token: await tokenOf() });
+    await reader.page.getByText('your token needs the scope').waitFor();
+    assert.equal(await reader.page.getByRole('button', { name: 'Plan' }).count(), 0);
+  });
+
+  test('who signs in does so for the tab alone; bad, old and narrow tokens are explained', async (t) => {
+    const { page } = await open(t, 'sandboxes?sort=-load', { token: null, expected: /401/ });
+    const signIn = async (token: string) => {
+      await page.getByLabel('Token').fill(token);
+      await page.getByRole('button', { name: 'Sign in' }).click();
+    };
+    await signIn('no token');
+    await page.getByText('This is no token').waitFor();
+    await signIn(await mint({ sub: 'ops', ttl: -60 }, { JWT_SECRET }));
+    await page.getByText('has expired').waitFor();
+    await signIn(await mint({ sub: 'ops', ttl: 600 }, { JWT_SECRET: 'another secret of at least 32 bytes' }));
+    await page.getByText('not valid here').waitFor();
+    await signIn(await tokenOf());
+    await loaded(page);
+    assert.match(page.url(), /#\/sandboxes\?sort=-load$/, 'the address is kept');
+    const kept = await page.evaluate(() => [document.cookie, JSON.stringify({ ...localStorage }), location.href, history.length]);
+    assert.ok(!JSON.stringify(kept).includes('eyJ'), `${kept}`);
+    const other = await page.context().newPage();
+    await other.goto(worker.url.href);
+    await other.getByLabel('Token').waitFor();
+    await page.getByRole('button', { name: 'Sign out' }).click();
+    await page.getByLabel('Token').waitFor();
+    assert.deepEqual(await page.evaluate(() => Object.keys(sessionStorage)), []);
+
+    // It expires while the page is open.
+    const short = await open(t, 'fleet', { token: await tokenOf({ ttl: 4 }), expected: /401/ });
+    await short.page.waitForSelector('.figures');
+    await short.page.waitForTimeout(6_000);
+    await short.page.goto(new URL('/#/alerts', worker.url).href);
+    await short.page.getByText('Your token has expired').waitFor();
+
+    const narrow = await open(t, 'fleet', { token: await tokenOf({ sandbox: 'made-up-00001' }), expected: /403/ });
+    await narrow.page.getByRole('heading', { name: 'made-up-00001' }).waitFor();
+    assert.deepEqual(await narrow.page.locator('header nav a').allInnerTexts(), ['Sandbox', 'Alerts', 'Absences']);
+    await narrow.page.goto(new URL('/#/sandboxes/made-up-00002', worker.url).href);
+    await narrow.page.getByText('Your token may see one sandbox only').first().waitFor();
+  });
+
+  test('a killed agent shows as silent, without a reload', async (t) => {
+    const quick = await startWorker({ page: true, vars: { SILENT_AFTER: '10s', WATCH_TICK: '5s' } }, t);
+    const { authorization, 'x-kiloclaw-gateway-token': token } = credentials('a') as Record<string, string>;
+    const agent = spawn(AGENT, ['run', '--initial-delay', '0', '--interval', '1', '--jitter', '0', '--', 'sleep', '600'], {
+      stdio: 'ignore',
+      env: {
+        ...process.env,
+        KILOCLAW_CHECKIN_URL: String(new URL('/api/controller/checkin', quick.url)),
+        KILOCLAW_SANDBOX_ID: 'a',
+        KILOCODE_API_KEY: authorization.replace('Bearer ', ''),
+        OPENCLAW_GATEWAY_TOKEN: token,
+      },
+    });
+    t.after(() => agent.kill('SIGKILL'));
+    await quick.points(1);
+    const browser = await startBrowser(t);
+    const [page] = browser.pages();
+    await page.addInitScript((token) => sessionStorage.setItem('kiloclaw-token', token), WRITER);
+    await page.goto(quick.url.href);
+    const figure = (label: string, value: string) =>
+      page.locator('.figure', { hasText: label }).filter({ hasText: value }).waitFor({ timeout: 90_000 });
+    await figure('reporting', '1');
+    agent.kill('SIGKILL');
+    await figure('silent', '1');
+    await page.locator('[aria-label="What needs attention"]', { hasText: 'a' }).waitFor({ timeout: 60_000 });
+  });
+
+  test('it asks again every 30 s with its etag, and not while nobody looks', async (t) => {
+    const { page, requests } = await open(t, 'absences');
+    await page.clock.install();
+    await page.reload();
+    await loaded(page);
+    const asked = () => requests.filter((path) => path.startsWith('GET /api/absences')).length;
+    const first = asked();
+    await page.clock.runFor(31_000);
+    await page.waitForFunction(() => true);
+    assert.equal(asked(), first + 1);
+    const look = (hidden: boolean) =>
+      page.evaluate((hidden) => {
+        Object.defineProperty(document, 'hidden', { configurable: true, get: () => hidden });
+        document.dispatchEvent(new Event('visibilitychange'));
+      }, hidden);
+    await look(true);
+    await page.clock.runFor(300_000);
+    assert.equal(asked(), first + 1, 'not while it is hidden');
+    await look(false);
+    await page.waitForRequest(/api\/absences/).catch(() => {});
+    assert.equal(asked(), first + 2, 'at once when it is seen again');
+    // A report has an etag.
+    const fleet = await open(t, 'fleet');
+    await loaded(fleet.page);
+    const answer = fleet.page.waitForResponse((response) => response.url().includes('/api/fleet?') && response.request().headers()['if-none-match'] !== undefined, { timeout: 45_000 });
+    assert.ok([200, 304].includes((await answer).status()));
+  });
+
+  test('what fails is explained, and old data are marked as such', async (t) => {
+    const { page } = await open(t, 'fleet', { expected: /Failed to load resource|ERR_/ });
+    await loaded(page);
+    await page.context().setOffline(true);
+    await page.evaluate(() => window.dispatchEvent(new Event('online')));
+    await page.getByText('You are offline').first().waitFor();
+    assert.ok((await page.locator('.old .figures').count()) === 1, 'the data are still there');
+    await page.context().setOffline(false);
+    await page.evaluate(() => window.dispatchEvent(new Event('online')));
+    await page.locator('.problem').first().waitFor({ state: 'detached' });
+
+    const refuse = (status: number, body: object) =>
+      page.route(/api\/alerts/, (route) => route.fulfill({ status, contentType: 'application/json', body: JSON.stringify(body) }));
+    await refuse(503, { error: 'Reports are misconfigured', code: 'misconfigured', setting: 'AE_API_TOKEN' });
+    await page.goto(new URL('/#/alerts', worker.url).href);
+    await page.getByText('AE_API_TOKEN').waitFor();
+    await page.unroute(/api\/alerts/);
+    await page.getByRole('button', { name: 'Try again' }).click();
+    await page.waitForSelector('[aria-label="Alerts"]');
+    await page.goto(new URL('/#/sandboxes/nobody', worker.url).href);
+    await page.getByText('It did not check in within this time').first().waitFor();
+    await page.goto(new URL('/#/nonsense', worker.url).href);
+    await page.getByText('There is no such view').waitFor();
+
+    const empty = await startWorker({ page: true }, t);
+    await page.goto(empty.url.href);
+    await page.evaluate((token) => sessionStorage.setItem('kiloclaw-token', token), WRITER);
+    await page.reload();
+    await page.getByText('No check-in yet').waitFor();
+  });
+
+  test('texts of machines are harmless and legible', async (t) => {
+    const ids = ['<img src=x onerror=alert(1)>', 'a\u202ecod.exe', 'x'.repeat(96), '🦀'.repeat(24), "it's \"odd\" & \\ %2F/../?#"];
+    const hostile = await startWorker({ page: true }, t);
+    const now = Date.now();
+    await hostile.insert(
+      ids.map((id) => ({
+        timestamp: now - 1_000,
+        index1: id,
+        blob1: id,
+        blob2: '\u202e1.0\u0007',
+        blob3: '<script>alert(2)</script>',
+        blob6: 'crashed'.repeat(20),
+        blob7: '\u{1f1e9}\u{1f1ea}'.repeat(20),
+        blob8: 'm'.repeat(1_024),
+        blob9: `</td><svg onload=alert(3)>${'é'.repeat(500)}`,
+        double1: 9,
+      })),
+    );
+    const browser = await startBrowser(t, { viewport: { width: 360, height: 740 } });
+    const [page] = browser.pages();
+    page.on('dialog', () => assert.fail('a dialog'));
+    await page.addInitScript((token) => sessionStorage.setItem('kiloclaw-token', token), WRITER);
+    for (const view of ['fleet', 'sandboxes', ...ids.map((id) => `sandboxes/${encodeURIComponent(id)}`)]) {
+      await page.goto(new URL(`/#/${view}`, hostile.url).href);
+      await loaded(page);
+      const { wide, images, text } = await page.evaluate(() => ({
+        wide: document.documentElement.scrollWidth > document.documentElement.clientWidth,
+        images: document.querySelectorAll('main img, main svg, main script').length,
+        text: document.body.innerText,
+      }));
+      assert.deepEqual({ wide, images }, { wide: false, images: 0 }, view);
+      assert.doesNotMatch(text, /[\u202e\u0007]/);
+      if (view.startsWith('sandboxes/')) assert.equal(await page.locator('h1').count(), 1);
+    }
+    await page.goto(new URL('/#/sandboxes', hostile.url).href);
+    await page.getByRole('link', { name: 'a\\u{202e}cod.exe' }).click();
+    await page.getByRole('heading', { name: 'a\\u{202e}cod.exe' }).waitFor();
+  });
+
+  test('every view works at every size and in both schemes, by keyboard, and axe finds nothing', async (t) => {
+    mkdirSync(SCREENSHOTS, { recursive: true });
+    for (const dark of [false, true]) {
+      const { page } = await open(t, 'fleet', { dark, width: 1280 });
+      await page.emulateMedia({ reducedMotion: 'reduce' });
+      for (const view of VIEWS) {
+        await page.goto(new URL(`/#/${view}`, worker.url).href);
+        await loaded(page);
+        for (const [width, height] of SIZES) {
+          await page.setViewportSize({ width, height });
+          const [needed, there] = await page.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]);
+          assert.ok(needed <= there, `${view} needs ${needed} of ${there} px`);
+          // axe runs outside the page's policy.
+          await page.evaluate(AXE);
+          const { violations } = await page.evaluate(() => (window as any).axe.run());
+          assert.deepEqual(
+            violations.map(({ id, nodes }: any) => [id, nodes.map(({ html }: any) => html).slice(0, 3)]),
+            [],
+            `${view}, ${width} px, ${dark ? 'dark' : 'light'}`,
+          );
+          const name = `${view.replace('/', '-')}-${width}-${dark ? 'dark' : 'light'}.png`;
+          await page.screenshot({ path: `${SCREENSHOTS}${name}`, fullPage: width < 3_840 });
+        }
+      }
+    }
+    const { page } = await open(t, 'fleet');
+    await loaded(page);
+    await page.evaluate(() => (document.activeElement as HTMLElement).blur());
+    const names: string[] = [];
+    for (let i = 0; i < 8; i++) {
+      await page.keyboard.press('Tab');
+      names.push(await page.evaluate(() => document.activeElement?.textContent?.trim() ?? ''));
+    }
+    assert.deepEqual(names.slice(0, 8), ['Skip to the content', 'Kiloclaw', 'Fleet', 'Sandboxes', 'Alerts', 'Absences', '◐', 'Sign out']);
+    await page.getByRole('button', { name: 'Switch between dark and light' }).press('Enter');
+    assert.equal(await page.evaluate(() => document.documentElement.dataset.theme), 'dark');
+  });
+});

@@ -1,0 +1,405 @@
+/** What the watcher found, what it could not deliver, and planned absences. */
+import { useState } from 'preact/hooks';
+
+import { ApiError, request, session, useApi, type Absence, type Absences, type Alert, type Alerts, type Watcher } from './api.ts';
+import { Choice, count, duration, href, Problem, SandboxLink, Shown, Text, Time, WINDOWS } from './parts.tsx';
+
+const PAGE = '50';
+
+const KINDS = [
+  ['', 'all'],
+  ['silent', 'silent'],
+  ['overdue', 'overdue'],
+  ['crash_loop', 'crash loop'],
+  ['clone', 'clone'],
+  ['flapping', 'flapping'],
+  ['quiet', 'quiet region or fleet'],
+  ['absent', 'absent as planned'],
+  ['stopped', 'stopped on purpose'],
+  ['degraded', 'watcher degraded'],
+] as const;
+
+const BAD = ['silent', 'overdue', 'crash_loop', 'clone', 'quiet', 'degraded'];
+
+/** Rows of the log: what, of whom, since when, for how long, why, and whether somebody was told. */
+export function AlertRows({ alerts }: { alerts: readonly Alert[] }) {
+  return (
+    <div class="scroll" tabIndex={0} role="region" aria-label="Alerts">
+      <table>
+        <thead>
+          <tr>
+            <th scope="col">Found</th>
+            <th scope="col">What</th>
+            <th scope="col">Of</th>
+            <th scope="col">Since</th>
+            <th scope="col" class="number">
+              Lasted
+            </th>
+            <th scope="col">Why</th>
+            <th scope="col">Sent</th>
+          </tr>
+        </thead>
+        <tbody>
+          {alerts.map((alert) => (
+            <tr key={alert.id}>
+              <td>
+                <Time at={alert.at} />
+              </td>
+              <td>
+                <span class={`state ${alert.event === 'closed' ? 'ok' : BAD.includes(alert.kind) ? 'bad' : 'off'}`}>
+                  {alert.kind.replaceAll('_', ' ')} {alert.event}
+                </span>
+              </td>
+              <td>
+                {alert.sandboxId !== null ? (
+                  <SandboxLink id={alert.sandboxId} />
+                ) : alert.scope === 'region' ? (
+                  <>
+                    region <Text of={alert.region} />
+                  </>
+                ) : (
+                  `the ${alert.scope}`
+                )}
+              </td>
+              <td>
+                <Time at={alert.since} />
+              </td>
+              <td class="number">
+                {alert.until === null ? '' : duration((Date.parse(alert.until) - Date.parse(alert.since)) / 1_000)}
+              </td>
+              <td>{alert.reason === '' ? '' : <Text of={alert.reason} />}</td>
+              <td>{alert.sent ? 'yes' : 'no'}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+interface TestResult {
+  readonly channel: string;
+  readonly delivered: boolean;
+  readonly failure: string | null;
+}
+
+function Channels({ watcher }: { watcher: Watcher }) {
+  const [tests, setTests] = useState<readonly TestResult[] | ApiError | 'sending'>();
+  const send = async () => {
+    setTests('sending');
+    try {
+      setTests(await request<readonly TestResult[]>('/api/watcher/test', { method: 'POST' }));
+    } catch (error) {
+      if (error instanceof ApiError) setTests(error);
+      else throw error;
+    }
+  };
+  const channels = [...watcher.channels, watcher.heartbeat];
+  const STATE: Record<string, string> = { on: 'ok', off: 'bad', misconfigured: 'bad', not_configured: 'off' };
+  return (
+    <section class="panel wide">
+      <h2>Channels</h2>
+      <div class="scroll" tabIndex={0} role="region" aria-label="Channels">
+        <table>
+          <thead>
+            <tr>
+              <th scope="col">Channel</th>
+              <th scope="col">State</th>
+              <th scope="col" class="number">
+                Undelivered
+              </th>
+              <th scope="col">Last failure</th>
+            </tr>
+          </thead>
+          <tbody>
+            {channels.map((channel) => (
+              <tr key={channel.channel}>
+                <td>{channel.channel}</td>
+                <td>
+                  <span class={`state ${STATE[channel.state]}`}>{channel.state.replace('_', ' ')}</span>
+                </td>
+                <td class="number">{count(channel.undelivered)}</td>
+                <td>
+                  {channel.lastFailure && (
+                    <>
+                      <Time at={channel.lastFailure.at} />: <Text of={channel.lastFailure.reason} />
+                    </>
+                  )}
+                </td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+      {watcher.undelivered.length > 0 && (
+        <>
+          <h3>Undelivered messages</h3>
+          <div class="scroll" tabIndex={0} role="region" aria-label="Undelivered messages">
+            <table>
+              <thead>
+                <tr>
+                  <th scope="col">Created</th>
+                  <th scope="col">Message</th>
+                  <th scope="col">Channel</th>
+                  <th scope="col" class="number">
+                    Tries
+                  </th>
+                  <th scope="col">Next try</th>
+                  <th scope="col">Failure</th>
+                </tr>
+              </thead>
+              <tbody>
+                {watcher.undelivered.map((message) => (
+                  <tr key={message.id}>
+                    <td>
+                      <Time at={message.createdAt} />
+                    </td>
+                    <td>{message.type}</td>
+                    <td>{message.channel}</td>
+                    <td class="number">{count(message.attempts)}</td>
+                    <td>
+                      <Time at={message.nextAt} />
+                    </td>
+                    <td>{message.failure && <Text of={message.failure} />}</td>
+                  </tr>
+                ))}
+              </tbody>
+            </table>
+          </div>
+        </>
+      )}
+      {watcher.settingErrors.map(({ name, expected }) => (
+        <p key={name} class="problem">
+          <code>{name}</code> is not used: expected {expected}
+        </p>
+      ))}
+      <p>
+        <button type="button" onClick={() => void send()} disabled={tests === 'sending'}>
+          Send a test message
+        </button>{' '}
+        <span role="status">
+          {tests === 'sending' && 'Sending…'}
+          {Array.isArray(tests) && tests.length === 0 && 'No channel is configured.'}
+          {Array.isArray(tests) &&
+            (tests as readonly TestResult[]).map((test) => `${test.channel}: ${test.delivered ? 'delivered' : test.failure}`).join('; ')}
+        </span>
+      </p>
+      {tests instanceof ApiError && <Problem error={tests} />}
+    </section>
+  );
+}
+
+interface ViewProps {
+  readonly parameters: URLSearchParams;
+  readonly set: (name: string, value: string) => void;
+}
+
+export function AlertsView({ parameters, set, watcher }: ViewProps & { watcher: Watcher | undefined }) {
+  const window = parameters.get('window') ?? '24h';
+  const kind = parameters.get('kind') ?? '';
+  const before = parameters.get('before') ?? '';
+  const query = new URLSearchParams({ window, limit: PAGE, ...(kind && { kind }), ...(before && { before }) });
+  const list = useApi<Alerts>(`/api/alerts?${query}`);
+  return (
+    <>
+      <div class="title">
+        <h1>Alerts</h1>
+        <Choice label="Kind" value={kind} options={KINDS} onChange={(value) => set('kind', value)} />
+        <Choice label="Time" value={window} options={WINDOWS} onChange={(value) => set('window', value)} />
+      </div>
+      <section class="panel wide">
+        <Shown of={list}>
+          {(data) => (
+            <>
+              {data.alerts.length === 0 ? <p class="muted">None of this kind on this page.</p> : <AlertRows alerts={data.alerts} />}
+              <nav class="pages" aria-label="Pages">
+                {before && (
+                  <button type="button" onClick={() => set('before', '')}>
+                    Newest
+                  </button>
+                )}
+                {data.next !== null && (
+                  <button type="button" onClick={() => set('before', String(data.next))}>
+                    Older
+                  </button>
+                )}
+              </nav>
+            </>
+          )}
+        </Shown>
+      </section>
+      {watcher && <Channels watcher={watcher} />}
+    </>
+  );
+}
+
+/** Whom an absence is of. */
+const Of = ({ absence: { sandboxId, region } }: { absence: Absence }) =>
+  sandboxId !== null ? (
+    <SandboxLink id={sandboxId} />
+  ) : region !== null ? (
+    <>
+      region <Text of={region} />
+    </>
+  ) : (
+    <>all sandboxes</>
+  );
+
+const LENGTHS = [
+  ['3600', '1 hour'],
+  ['7200', '2 hours'],
+  ['28800', '8 hours'],
+  ['86400', '1 day'],
+  ['604800', '7 days'],
+  ['', 'until the next check-in'],
+] as const;
+
+function Declare({ reload }: { reload: () => void }) {
+  const only = session.claims.sandbox_id;
+  const [scope, setScope] = useState('sandbox');
+  const [ids, setIds] = useState(only ?? '');
+  const [length, setLength] = useState('7200');
+  const [reason, setReason] = useState('');
+  const [error, setError] = useState<ApiError>();
+  const [done, setDone] = useState('');
+  const submit = async (event: Event) => {
+    event.preventDefault();
+    setDone('');
+    const list = ids.split(/[\s,]+/).filter((id) => id !== '');
+    const of = scope === 'sandbox' ? { sandboxIds: list } : scope === 'region' ? { region: ids.trim() } : { all: true };
+    const body = JSON.stringify({ ...of, forSeconds: length === '' ? null : Number(length), reason });
+    try {
+      const { planned } = await request<{ planned: number }>('/api/absences', { method: 'POST', body });
+      setError(undefined);
+      setDone(`Planned: ${count(planned)}`);
+      reload();
+    } catch (failure) {
+      if (failure instanceof ApiError) setError(failure);
+      else throw failure;
+    }
+  };
+  return (
+    <form class="panel wide declare" onSubmit={(event) => void submit(event)}>
+      <h2>Plan an absence</h2>
+      <div class="filters">
+        <Choice
+          label="Of"
+          value={scope}
+          options={only ? [['sandbox', 'this sandbox']] : [['sandbox', 'sandboxes'], ['region', 'a region'], ['all', 'all sandboxes']]}
+          onChange={setScope}
+        />
+        {scope !== 'all' && (
+          <label>
+            {scope === 'region' ? 'Region' : 'Ids, separated by commas'}
+            <input required value={ids} readOnly={only !== undefined} onInput={(event) => setIds(event.currentTarget.value)} />
+          </label>
+        )}
+        <Choice
+          label="For"
+          value={length}
+          options={scope === 'sandbox' ? LENGTHS : LENGTHS.slice(0, -1)}
+          onChange={setLength}
+        />
+        <label>
+          Reason
+          <input maxLength={200} value={reason} onInput={(event) => setReason(event.currentTarget.value)} />
+        </label>
+        <button type="submit">Plan</button>
+        <span role="status">{done}</span>
+      </div>
+      {error && <Problem error={error} />}
+    </form>
+  );
+}
+
+export function AbsencesView({ parameters, set }: ViewProps) {
+  const after = parameters.get('after') ?? '';
+  const list = useApi<Absences>(`/api/absences?limit=100${after ? `&after=${encodeURIComponent(after)}` : ''}`);
+  const [error, setError] = useState<ApiError>();
+  const { token, claims } = session;
+  const mayWrite = token === null || (claims.scope ?? '').split(' ').includes('absences:write');
+  const end = async ({ sandboxId, region }: Absence) => {
+    const of: Record<string, string> = sandboxId !== null ? { sandbox: sandboxId } : region !== null ? { region } : { all: 'true' };
+    try {
+      await request(`/api/absences?${new URLSearchParams(of)}`, { method: 'DELETE' });
+      setError(undefined);
+      list.reload();
+    } catch (failure) {
+      if (failure instanceof ApiError) setError(failure);
+      else throw failure;
+    }
+  };
+  return (
+    <>
+      <div class="title">
+        <h1>Absences</h1>
+      </div>
+      {error && <Problem error={error} />}
+      <section class="panel wide">
+        <Shown of={list}>
+          {(data) =>
+            data.absences.length === 0 ? (
+              <p class="muted">Nobody is away as planned.</p>
+            ) : (
+              <>
+                <div class="scroll" tabIndex={0} role="region" aria-label="Planned absences">
+                  <table>
+                    <thead>
+                      <tr>
+                        <th scope="col">Who</th>
+                        <th scope="col">Since</th>
+                        <th scope="col">Until</th>
+                        <th scope="col">Why</th>
+                        <th scope="col">Planned by</th>
+                        {mayWrite && <th scope="col">End</th>}
+                      </tr>
+                    </thead>
+                    <tbody>
+                      {data.absences.map((absence) => (
+                        <tr key={`${absence.sandboxId} ${absence.region}`}>
+                          <td>
+                            <Of absence={absence} />
+                          </td>
+                          <td>
+                            <Time at={absence.since} />
+                          </td>
+                          <td>{absence.until === null ? 'its next check-in' : <Time at={absence.until} />}</td>
+                          <td>{absence.reason === '' ? '' : <Text of={absence.reason} />}</td>
+                          <td>
+                            <Text of={absence.by} />
+                          </td>
+                          {mayWrite && (
+                            <td>
+                              <button type="button" onClick={() => void end(absence)}>
+                                End
+                              </button>
+                            </td>
+                          )}
+                        </tr>
+                      ))}
+                    </tbody>
+                  </table>
+                </div>
+                <nav class="pages" aria-label="Pages">
+                  {after && <a href={href('absences')}>First page</a>}
+                  {data.next && (
+                    <button type="button" onClick={() => set('after', data.next!)}>
+                      Next page
+                    </button>
+                  )}
+                </nav>
+              </>
+            )
+          }
+        </Shown>
+      </section>
+      {mayWrite ? (
+        <Declare reload={list.reload} />
+      ) : (
+        <p class="muted">
+          To plan or end absences, your token needs the scope <code>absences:write</code>.
+        </p>
+      )}
+    </>
+  );
+}

@@ -1,0 +1,365 @@
+/** The operators' API: requests, the principal's token, and polling. */
+import { useEffect, useReducer, useRef } from 'preact/hooks';
+
+/** How often a view asks again, in milliseconds. A report is fresh for 15 s. */
+const POLL_MS = 30_000;
+const TOKEN_KEY = 'kiloclaw-token';
+/** How `npm start` hands over a token: not in a URL, which would be kept in the history. */
+const HANDED_OVER = 'kiloclaw-token:';
+
+/** What the page reads of a token. Only the Worker checks its signature. */
+export interface Claims {
+  readonly sub?: string;
+  /** In seconds since 1970. */
+  readonly exp?: number;
+  readonly sandbox_id?: string;
+  readonly scope?: string;
+}
+
+/** A refusal, or that there is no answer. */
+export class ApiError extends Error {
+  readonly status: number;
+  readonly code: string;
+  /** What the body says besides. */
+  readonly body: Readonly<Record<string, string>>;
+
+  constructor(status: number, body: Readonly<Record<string, string>>) {
+    super(body.error ?? `status ${status}`);
+    this.status = status;
+    this.code = body.code ?? '';
+    this.body = body;
+  }
+}
+
+/** The token of this tab. Session storage ends with the tab, and other tabs do not see it. */
+export const session = {
+  get token(): string | null {
+    return sessionStorage.getItem(TOKEN_KEY);
+  },
+  set token(token: string | null) {
+    cache.clear();
+    if (token === null) sessionStorage.removeItem(TOKEN_KEY);
+    else sessionStorage.setItem(TOKEN_KEY, token);
+  },
+  /** The claims of the token; empty without one, as behind Cloudflare Access. */
+  get claims(): Claims {
+    return (session.token && claims(session.token)) || {};
+  },
+};
+
+/** The claims of a token; undefined if it is none. */
+export function claims(token: string): Claims | undefined {
+  try {
+    const payload = token.split('.')[1].replaceAll('-', '+').replaceAll('_', '/');
+    const bytes = Uint8Array.from(atob(payload), (char) => char.charCodeAt(0));
+    return Object(JSON.parse(new TextDecoder().decode(bytes)));
+  } catch {
+    return undefined;
+  }
+}
+
+/** Takes over a token of `npm start`, on this machine only. */
+export function takeOver(): void {
+  if (!window.name.startsWith(HANDED_OVER)) return;
+  const token = window.name.slice(HANDED_OVER.length);
+  window.name = '';
+  if (['localhost', '127.0.0.1'].includes(location.hostname)) session.token = token;
+}
+
+interface Kept {
+  readonly etag: string | null;
+  readonly data: unknown;
+}
+
+/** The last answers, by path: few, as only views ask. */
+const cache = new Map<string, Kept>();
+const MAX_KEPT = 50;
+
+/** Sends a request; throws an {@link ApiError} if it is refused, with the status 0 if there is no answer. */
+export async function request<T>(path: string, init: RequestInit = {}): Promise<T> {
+  const headers = new Headers(init.headers);
+  const { token } = session;
+  if (token !== null) headers.set('authorization', `Bearer ${token}`);
+  const kept = init.method === undefined ? cache.get(path) : undefined;
+  if (kept?.etag) headers.set('if-none-match', kept.etag);
+  let response;
+  try {
+    // The page keeps the answers itself: the browser's cache would answer without the state of the data.
+    response = await fetch(path, { ...init, headers, cache: 'no-store' });
+  } catch {
+    throw new ApiError(0, { error: 'The Worker cannot be reached' });
+  }
+  if (response.status === 304 && kept) return kept.data as T;
+  const body = await response.json().catch(() => ({}));
+  if (!response.ok) {
+    throw new ApiError(response.status, { retryAfter: response.headers.get('retry-after') ?? '', ...body });
+  }
+  if (init.method === undefined) {
+    cache.delete(path);
+    cache.set(path, { etag: response.headers.get('etag'), data: body });
+    if (cache.size > MAX_KEPT) cache.delete(cache.keys().next().value!);
+  }
+  return body;
+}
+
+/** What a view has of a path. Data remain while a later request fails: then they are old. */
+export interface Loaded<T> {
+  readonly data: T | undefined;
+  readonly error: ApiError | undefined;
+  /** Asks again now. */
+  readonly reload: () => void;
+}
+
+/**
+ * The answer to a path, asked for again every 30 s while the tab is seen; `undefined` asks for nothing yet. A view that
+ * is left does not hear of its answers any more.
+ */
+export function useApi<T>(path: string | undefined): Loaded<T> {
+  const [, update] = useReducer((count: number) => count + 1, 0);
+  const state = useRef<{ path?: string; data?: T; error?: ApiError }>({});
+  const reload = useRef(() => {});
+  if (state.current.path !== path) {
+    state.current = { path, data: path === undefined ? undefined : (cache.get(path)?.data as T | undefined) };
+  }
+  useEffect(() => {
+    if (path === undefined) return;
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    let isOver = false;
+    let asked = 0;
+    const load = async () => {
+      clearTimeout(timer);
+      asked = Date.now();
+      try {
+        const data = await request<T>(path);
+        if (isOver) return;
+        state.current = { path, data };
+      } catch (error) {
+        if (isOver) return;
+        if (!(error instanceof ApiError)) throw error;
+        state.current = { path, data: state.current.data, error };
+        if (error.status === 401) window.dispatchEvent(new CustomEvent('signed-out', { detail: error }));
+      }
+      update(undefined as never);
+      const wait = Math.max(POLL_MS, 1_000 * Number(state.current.error?.body.retryAfter || 0));
+      if (!document.hidden) timer = setTimeout(load, wait);
+    };
+    const seen = () => {
+      if (document.hidden) clearTimeout(timer);
+      else if (Date.now() - asked >= POLL_MS) void load();
+      else timer = setTimeout(load, POLL_MS - (Date.now() - asked));
+    };
+    const online = () => void load();
+    reload.current = online;
+    document.addEventListener('visibilitychange', seen);
+    window.addEventListener('online', online);
+    void load();
+    return () => {
+      isOver = true;
+      clearTimeout(timer);
+      document.removeEventListener('visibilitychange', seen);
+      window.removeEventListener('online', online);
+    };
+  }, [path]);
+  return { data: state.current.data, error: state.current.error, reload: () => reload.current() };
+}
+
+// The answers, as far as the page shows them. openapi.json describes them.
+
+export interface Facet {
+  readonly value: string | null;
+  readonly sandboxes: number;
+  readonly reporting: number;
+}
+
+export interface Fleet {
+  readonly noCheckInsYet?: true;
+  readonly asOf: string;
+  readonly silentAfterSeconds: number;
+  readonly sandboxes: number;
+  readonly machines: number;
+  readonly checkIns: number;
+  readonly reporting: number;
+  readonly silent: number;
+  readonly silentAfterShutdown: number;
+  readonly restarts: number;
+  readonly restartedSandboxes: number;
+  readonly bandwidthBytesIn: number;
+  readonly bandwidthBytesOut: number;
+  readonly loadAvg5m: { readonly p50: number | null; readonly p95: number | null };
+  readonly supervisorStates: readonly Facet[];
+  readonly controllerVersions: readonly Facet[];
+  readonly openclawVersions: readonly Facet[];
+  readonly flyRegions: readonly Facet[];
+  readonly sampleInterval: number;
+  readonly missing: readonly string[];
+}
+
+/** One value's numbers, one for each step; the name is null for all others. */
+export interface Series {
+  readonly name: string | null;
+  readonly sandboxes: readonly number[];
+  readonly restarts?: readonly number[];
+}
+
+export interface FleetHistory {
+  readonly stepSeconds: number;
+  readonly times: readonly string[];
+  readonly sandboxes: readonly number[];
+  readonly states: readonly Series[];
+  readonly controllerVersions: readonly Series[];
+  readonly openclawVersions: readonly Series[];
+}
+
+export interface Incident {
+  readonly kind: 'no_check_ins' | 'clone' | 'crash_loop' | 'silent';
+  readonly severity: 'critical' | 'warning' | 'info';
+  readonly sandboxId?: string;
+  readonly since: string;
+  readonly lastRestart?: string;
+  readonly restarts?: number;
+  readonly mostInAnHour?: number;
+  readonly machines?: number;
+  readonly lastExitReason?: string | null;
+  readonly supervisorState?: string;
+  readonly flyRegion?: string | null;
+}
+
+export interface Incidents {
+  readonly asOf: string;
+  readonly totals: { readonly clones: number; readonly crashLoops: number; readonly silent: number };
+  readonly incidents: readonly Incident[];
+  readonly missing: readonly string[];
+}
+
+export interface Sandbox {
+  readonly sandboxId: string;
+  readonly silent: boolean;
+  readonly firstSeen: string;
+  readonly lastSeen: string;
+  readonly supervisorState: string;
+  readonly machineId: string | null;
+  readonly flyRegion: string | null;
+  readonly controllerVersion: string;
+  readonly controllerCommit: string;
+  readonly openclawVersion: string | null;
+  readonly openclawCommit: string | null;
+  readonly lastExitReason: string | null;
+  readonly uptimeSeconds: number;
+  readonly loadAvg5m: number;
+  readonly totalRestarts: number;
+  readonly checkIns: number;
+  readonly restarts: number;
+  readonly bandwidthBytesIn: number;
+  readonly bandwidthBytesOut: number;
+}
+
+export interface Sandboxes {
+  readonly asOf: string;
+  readonly next: string | null;
+  readonly sandboxes: readonly Sandbox[];
+}
+
+export interface SandboxSummary {
+  readonly asOf: string;
+  readonly sandbox: Sandbox;
+  readonly load: { readonly p50: number | null; readonly p95: number | null; readonly max: number | null };
+  readonly machines: readonly {
+    readonly machineId: string | null;
+    readonly firstSeen: string;
+    readonly lastSeen: string;
+    readonly checkIns: number;
+  }[];
+}
+
+export interface Step {
+  readonly start: string;
+  readonly checkIns: number;
+  readonly restarts: number;
+  readonly loadAvg5m: number | null;
+  readonly bandwidthBytesIn: number;
+  readonly bandwidthBytesOut: number;
+  readonly supervisorState: string | null;
+  readonly lastExitReason: string | null;
+}
+
+export interface History {
+  readonly from: string;
+  readonly asOf: string;
+  readonly stepSeconds: number;
+  readonly steps: readonly Step[];
+}
+
+export interface Alert {
+  readonly id: number;
+  readonly at: string;
+  readonly kind: string;
+  readonly event: 'opened' | 'closed';
+  readonly scope: 'sandbox' | 'region' | 'fleet' | 'watcher';
+  readonly sandboxId: string | null;
+  readonly region: string | null;
+  readonly since: string;
+  readonly until: string | null;
+  readonly reason: string;
+  readonly sent: boolean;
+}
+
+export interface Alerts {
+  readonly alerts: readonly Alert[];
+  readonly next: number | string | null;
+}
+
+export interface Absence {
+  readonly sandboxId: string | null;
+  readonly region: string | null;
+  readonly since: string;
+  readonly until: string | null;
+  readonly reason: string;
+  readonly by: string;
+}
+
+export interface Absences {
+  readonly absences: readonly Absence[];
+  readonly next: string | null;
+}
+
+export interface Channel {
+  readonly channel: string;
+  readonly state: 'on' | 'off' | 'not_configured' | 'misconfigured';
+  readonly undelivered: number;
+  readonly lastFailure: { readonly at: string; readonly reason: string } | null;
+}
+
+export interface Watcher {
+  readonly asOf: string;
+  readonly state: 'on' | 'off';
+  readonly reason: string | null;
+  readonly tickSeconds: number;
+  readonly watch: {
+    readonly lastTick: string | null;
+    readonly horizon: string | null;
+    readonly lagSeconds: number;
+    readonly degradedSince: string | null;
+    readonly failure: string | null;
+    readonly quiet: readonly string[];
+    readonly open: Readonly<Record<string, number>>;
+  };
+  readonly channels: readonly Channel[];
+  readonly heartbeat: Channel;
+  readonly settingErrors: readonly { readonly name: string; readonly expected: string }[];
+  readonly undelivered: readonly {
+    readonly id: string;
+    readonly channel: string;
+    readonly type: string;
+    readonly createdAt: string;
+    readonly attempts: number;
+    readonly nextAt: string;
+    readonly failure: string | null;
+  }[];
+}
+
+export interface Availability {
+  readonly reportingSeconds: number;
+  readonly silentSeconds: number;
+  readonly absentSeconds: number;
+  readonly share: number | null;
+}

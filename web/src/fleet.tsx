@@ -1,0 +1,293 @@
+/** The fleet at first glance. */
+import {
+  useApi,
+  type Facet,
+  type Fleet,
+  type FleetHistory,
+  type Incident,
+  type Incidents,
+  type Loaded,
+  type Series,
+  type Watcher,
+} from './api.ts';
+import { Chart, type Line } from './chart.tsx';
+import { Ago, bytes, Choice, count, href, load, SandboxLink, share, Shown, Text, visible, WINDOWS } from './parts.tsx';
+
+/** At most so many rows; the list of sandboxes has all. */
+const ROWS = 12;
+
+const KINDS: Record<Incident['kind'], string> = {
+  no_check_ins: 'No check-ins at all',
+  clone: 'Cloned',
+  crash_loop: 'Crash loop',
+  silent: 'Silent',
+};
+
+function cause(incident: Incident): string {
+  switch (incident.kind) {
+    case 'no_check_ins':
+      return 'suspect the way in: route, DNS, credentials';
+    case 'clone':
+      return `${count(incident.machines ?? 0)} machines check in under its id`;
+    case 'crash_loop':
+      return `${count(incident.restarts ?? 0)} restarts${incident.lastExitReason ? `, last exit: ${incident.lastExitReason}` : ''}`;
+    case 'silent':
+      return `last state: ${incident.supervisorState ?? 'unknown'}${incident.flyRegion ? `, region ${incident.flyRegion}` : ''}`;
+  }
+}
+
+function Attention({ report, quiet }: { report: Incidents; quiet: readonly string[] }) {
+  const now = report.incidents.filter(({ severity }) => severity === 'critical');
+  const rest = report.incidents.length - now.length;
+  if (now.length === 0 && quiet.length === 0) {
+    return <p class="well">Nothing needs attention now.{rest > 0 && ` ${count(rest)} lesser incidents are in the API.`}</p>;
+  }
+  const { silent, crashLoops, clones } = report.totals;
+  return (
+    <>
+      {quiet.map((scope) => (
+        <p key={scope} class="problem">
+          <strong>{scope === '*' ? 'The fleet is quiet' : 'A region is quiet'}</strong>{' '}
+          {scope !== '*' && <Text of={scope.replace(/^=/, '')} />} <a href={href('alerts', { kind: 'quiet' })}>Which side broke</a>
+        </p>
+      ))}
+      <p class="muted">
+        Within the time shown, also those that are over or planned: silent {count(silent)}, crash loops{' '}
+        {count(crashLoops)}, clones {count(clones)}
+        {report.missing.length > 0 && `; not complete: ${report.missing.join(', ')}`}
+      </p>
+      <div class="scroll" tabIndex={0} role="region" aria-label="What needs attention">
+        <table>
+          <thead>
+            <tr>
+              <th scope="col">What</th>
+              <th scope="col">Sandbox</th>
+              <th scope="col" class="number">
+                For
+              </th>
+              <th scope="col">Cause</th>
+            </tr>
+          </thead>
+          <tbody>
+            {now.slice(0, ROWS).map((incident) => (
+              <tr key={`${incident.kind} ${incident.sandboxId}`}>
+                <td>
+                  <span class="state bad">{KINDS[incident.kind]}</span>
+                </td>
+                <td>{incident.sandboxId === undefined ? 'all' : <SandboxLink id={incident.sandboxId} />}</td>
+                <td class="number">
+                  <Ago at={incident.since} />
+                </td>
+                <td>
+                  <Text of={cause(incident)} />
+                </td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+      {now.length > ROWS && (
+        <p>
+          <a href={href('sandboxes', { silent: 'true' })}>{count(now.length - ROWS)} more</a>
+        </p>
+      )}
+    </>
+  );
+}
+
+/** A facet with the share that does not report. */
+function Facets({ title, facets, filter }: { title: string; facets: readonly Facet[]; filter: string }) {
+  const all = facets.reduce((sum, { sandboxes }) => sum + sandboxes, 0);
+  return (
+    <section class="panel">
+      <h2>{title}</h2>
+      <div class="scroll" tabIndex={0} role="region" aria-label={title}>
+        <table>
+          <thead>
+            <tr>
+              <th scope="col">{title}</th>
+              <th scope="col" class="number">
+                Sandboxes
+              </th>
+              <th scope="col" class="number">
+                Share
+              </th>
+              <th scope="col" class="number">
+                Silent
+              </th>
+            </tr>
+          </thead>
+          <tbody>
+            {facets.slice(0, ROWS).map(({ value, sandboxes, reporting }) => (
+              <tr key={value ?? ''}>
+                <td>
+                  <a href={href('sandboxes', { [filter]: value ?? '' })}>
+                    <Text of={value} />
+                  </a>
+                </td>
+                <td class="number">{count(sandboxes)}</td>
+                <td class="number meter">
+                  <meter min={0} max={all || 1} value={sandboxes} aria-label={`Share of ${visible(value ?? 'unknown')}`} />
+                  {share(sandboxes, all)}
+                </td>
+                <td class={`number ${sandboxes > reporting ? 'bad' : ''}`}>{share(sandboxes - reporting, sandboxes)}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+    </section>
+  );
+}
+
+const name = (series: Series) => (series.name === null ? 'others' : visible(series.name) || 'unknown');
+
+/** Colours by place: the newest versions are not known, the most common ones are first. */
+const lines = (all: readonly Series[], what: 'sandboxes' | 'restarts'): Line[] =>
+  all.map((series, i) => ({
+    label: name(series),
+    values: series[what] ?? [],
+    color: series.name === null ? 'series-rest' : `series-${i % 8}`,
+  }));
+
+const STATES: Record<string, string> = { running: 'ok', crashed: 'bad', starting: 'warn' };
+
+function OverTime({ history }: { history: FleetHistory }) {
+  const { times, states, controllerVersions, openclawVersions } = history;
+  const common = { times, format: count, isWhole: true, sync: 'fleet' };
+  const byState = lines(states, 'sandboxes').map((line) => ({ ...line, color: STATES[line.label] ?? line.color }));
+  const restarted = controllerVersions.filter(({ restarts }) => restarts?.some((number) => number > 0));
+  return (
+    <>
+      <section class="panel wide">
+        <Chart {...common} title="Restarts by controller version" kind="bars" lines={lines(restarted, 'restarts')} />
+      </section>
+      <section class="panel wide">
+        <Chart {...common} title="Sandboxes that checked in, by state" kind="area" lines={byState} />
+      </section>
+      <section class="panel">
+        <Chart {...common} title="Controller versions" kind="area" lines={lines(controllerVersions, 'sandboxes')} />
+      </section>
+      <section class="panel">
+        <Chart {...common} title="OpenClaw versions" kind="area" lines={lines(openclawVersions, 'sandboxes')} />
+      </section>
+    </>
+  );
+}
+
+const Figure = (props: { label: string; value: string; state?: string; link?: string; note?: string }) => (
+  <a class={`figure ${props.state ?? ''}`} href={props.link ?? '#/fleet'}>
+    <span class="value">{props.value}</span>
+    <span class="label">{props.label}</span>
+    {props.note && <span class="muted">{props.note}</span>}
+  </a>
+);
+
+function Figures({ fleet, away }: { fleet: Fleet; away: number | undefined }) {
+  const inState = (state: string) => fleet.supervisorStates.find(({ value }) => value === state)?.reporting ?? 0;
+  const crashed = inState('crashed');
+  const off = fleet.silentAfterShutdown;
+  const silent = fleet.silent - off;
+  const well = fleet.reporting - crashed;
+  const parts = [
+    ['ok', well, 'reporting, not crashed'],
+    ['bad', crashed, 'crashed'],
+    ['warn', silent, 'silent'],
+    ['off', off, 'off on purpose'],
+  ] as const;
+  const summary = parts.map(([, number, label]) => `${count(number)} ${label}`).join(', ');
+  return (
+    <>
+      <div class="figures">
+        <Figure
+          label="reporting"
+          value={count(fleet.reporting)}
+          state="ok"
+          note={`of ${count(fleet.sandboxes)}`}
+          link={href('sandboxes', { silent: 'false' })}
+        />
+        <Figure label="silent" value={count(silent)} state={silent > 0 ? 'warn' : ''} link={href('sandboxes', { silent: 'true' })} />
+        <Figure
+          label="away"
+          value={away === undefined ? '–' : count(away)}
+          note={`${count(off)} off on purpose`}
+          link={href('absences')}
+        />
+        <Figure
+          label="crashed"
+          value={count(crashed)}
+          state={crashed > 0 ? 'bad' : ''}
+          link={href('sandboxes', { state: 'crashed' })}
+        />
+        <Figure
+          label="restarts"
+          value={count(fleet.restarts)}
+          note={`of ${count(fleet.restartedSandboxes)} sandboxes`}
+          link={href('sandboxes', { restarted: 'true', sort: '-restarts' })}
+        />
+      </div>
+      <div class="strip" role="img" aria-label={summary} title={summary}>
+        {parts.map(([state, number]) => number > 0 && <span key={state} class={state} style={{ flexGrow: number }} />)}
+      </div>
+      <p class="muted">
+        {count(fleet.checkIns)} check-ins of {count(fleet.machines)} machines · load p50{' '}
+        {fleet.loadAvg5m.p50 === null ? '–' : load(fleet.loadAvg5m.p50)}, p95{' '}
+        {fleet.loadAvg5m.p95 === null ? '–' : load(fleet.loadAvg5m.p95)} · {bytes(fleet.bandwidthBytesIn)} in,{' '}
+        {bytes(fleet.bandwidthBytesOut)} out
+        {fleet.missing.length > 0 && ' · the smallest groups are left out'}
+      </p>
+    </>
+  );
+}
+
+export function FleetView(props: {
+  parameters: URLSearchParams;
+  set: (name: string, value: string) => void;
+  fleet: Loaded<Fleet>;
+  watcher: Watcher | undefined;
+}) {
+  const window = props.parameters.get('window') ?? '24h';
+  const query = `?window=${encodeURIComponent(window)}`;
+  const incidents = useApi<Incidents>(`/api/incidents${query}&limit=100`);
+  const history = useApi<FleetHistory>(`/api/fleet/history${query}`);
+  const { fleet, watcher } = props;
+  return (
+    <>
+      <div class="title">
+        <h1>Fleet</h1>
+        <Choice label="Time" value={window} options={WINDOWS} onChange={(value) => props.set('window', value)} />
+      </div>
+      <Shown of={fleet}>
+        {(data) =>
+          data.sandboxes === 0 ? (
+            <div class="empty">
+              <h2>{data.noCheckInsYet ? 'No check-in yet' : 'No check-ins within this time'}</h2>
+              <p>
+                {data.noCheckInsYet
+                  ? 'The first check-in of a machine creates the data. Start an agent, and it shows here after a few seconds.'
+                  : 'Take a longer time, or see whether the Worker is reached.'}
+              </p>
+            </div>
+          ) : (
+            <Figures fleet={data} away={watcher?.watch.open.absent} />
+          )
+        }
+      </Shown>
+      <section class="panel wide">
+        <h2>Needs attention</h2>
+        <Shown of={incidents}>{(data) => <Attention report={data} quiet={watcher?.watch.quiet ?? []} />}</Shown>
+      </section>
+      <div class="grid">
+        <Shown of={history}>{(data) => <OverTime history={data} />}</Shown>
+        {fleet.data && fleet.data.sandboxes > 0 && (
+          <>
+            <Facets title="Region" facets={fleet.data.flyRegions} filter="region" />
+            <Facets title="State" facets={fleet.data.supervisorStates} filter="state" />
+            <Facets title="Controller" facets={fleet.data.controllerVersions} filter="version" />
+            <Facets title="OpenClaw" facets={fleet.data.openclawVersions} filter="version" />
+          </>
+        )}
+      </div>
+    </>
+  );
+}

@@ -1,0 +1,177 @@
+/** Parts that several views share: numbers, times, texts of machines, and what is shown without data. */
+import type { ComponentChildren } from 'preact';
+import { useEffect, useState } from 'preact/hooks';
+
+import type { ApiError, Loaded } from './api.ts';
+
+const integer = new Intl.NumberFormat('en');
+const decimal = new Intl.NumberFormat('en', { maximumFractionDigits: 2 });
+const percentage = new Intl.NumberFormat('en', { style: 'percent', minimumFractionDigits: 1, maximumFractionDigits: 1 });
+const local = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'medium' });
+const clock = new Intl.DateTimeFormat(undefined, { timeStyle: 'medium' });
+
+export const count = (number: number): string => integer.format(number);
+export const load = (number: number): string => decimal.format(number);
+/** A share of two numbers. What is not all is never shown as 100 %. */
+export const share = (part: number, all: number): string =>
+  all === 0 ? '–' : percentage.format(part === all ? 1 : Math.min(part / all, 0.999));
+
+/** Bytes with a decimal prefix. */
+export function bytes(number: number): string {
+  const units = ['B', 'kB', 'MB', 'GB', 'TB', 'PB', 'EB'];
+  const power = Math.min(units.length - 1, Math.max(0, Math.floor(Math.log10(Math.max(1, number)) / 3)));
+  return `${decimal.format(number / 1_000 ** power)} ${units[power]}`;
+}
+
+/** Seconds as `45 s`, `17 min`, `3 h 5 min`, `2 d 4 h`. */
+export function duration(seconds: number): string {
+  const whole = Math.max(0, Math.floor(seconds));
+  const two = (large: number, small: number, a: string, b: string) => {
+    const rest = Math.floor((whole % large) / small);
+    return `${Math.floor(whole / large)} ${a}${rest > 0 ? ` ${rest} ${b}` : ''}`;
+  };
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3_600) return `${Math.floor(whole / 60)} min`;
+  return whole < 86_400 ? two(3_600, 60, 'h', 'min') : two(86_400, 3_600, 'd', 'h');
+}
+
+/** Control characters and marks that change the direction of a text or take no room. */
+const INVISIBLE = /[\p{Cc}\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\u{e0000}-\u{e007f}]/gu;
+
+/** A text of a machine with nothing invisible in it. */
+export const visible = (text: string): string =>
+  text.replace(INVISIBLE, (mark) => `\\u{${mark.codePointAt(0)!.toString(16)}}`);
+
+/** A text of a machine: it runs in its own direction, and cannot break the page. */
+export const Text = ({ of }: { of: string | null | undefined }) =>
+  of === null || of === undefined || of === '' ? (
+    <span class="muted">unknown</span>
+  ) : (
+    <bdi class="text" title={visible(of)}>
+      {visible(of)}
+    </bdi>
+  );
+
+/** The present time, which moves on every ten seconds. */
+export function useNow(): number {
+  const [now, setNow] = useState(Date.now);
+  useEffect(() => {
+    const timer = setInterval(() => setNow(Date.now()), 10_000);
+    return () => clearInterval(timer);
+  }, []);
+  return now;
+}
+
+/** A time in the reader's zone, with UTC on hover. */
+export const Time = ({ at, short }: { at: string; short?: boolean }) => (
+  <time dateTime={at} title={`${at.replace('T', ' ').replace('Z', '')} UTC`}>
+    {(short ? clock : local).format(new Date(at))}
+  </time>
+);
+
+/** How long ago a time is, with both zones on hover. */
+export function Ago({ at }: { at: string }) {
+  const seconds = (useNow() - Date.parse(at)) / 1_000;
+  const title = `${local.format(new Date(at))} · ${at.replace('T', ' ').replace('Z', '')} UTC`;
+  return (
+    <time dateTime={at} title={title}>
+      {duration(seconds)}
+    </time>
+  );
+}
+
+/** The address of a view, with its parameters; those without a value are left out. */
+export function href(view: string, parameters: Readonly<Record<string, string | undefined>> = {}): string {
+  const given = Object.entries(parameters).filter((entry): entry is [string, string] => Boolean(entry[1]));
+  const query = new URLSearchParams(given).toString();
+  return `#/${view}${query ? `?${query}` : ''}`;
+}
+
+export const SandboxLink = ({ id }: { id: string }) => (
+  <a href={href(`sandboxes/${encodeURIComponent(id)}`)}>
+    <Text of={id} />
+  </a>
+);
+
+/** The supervised process' state, by shape and colour. */
+export function State({ of, silent }: { of: string; silent?: boolean }) {
+  const states: Record<string, string> = { running: 'ok', crashed: 'bad', starting: 'warn' };
+  return (
+    <span class={`state ${silent && of in states ? 'warn' : (states[of] ?? 'off')}`}>
+      <Text of={of} />
+      {silent && <em> silent</em>}
+    </span>
+  );
+}
+
+const ADVICE: Record<string, string> = {
+  other_sandbox: 'Your token may see one sandbox only.',
+  missing_scope: 'Your token may not change absences: it needs the scope absences:write.',
+  misconfigured: 'The Worker lacks a setting:',
+  analytics_limited: 'Analytics Engine limits the rate. The page asks again by itself.',
+  rate_limited: 'Too many requests. The page asks again by itself.',
+  analytics_timeout: 'Analytics Engine did not answer in time. The page asks again by itself.',
+  unknown_sandbox: 'It did not check in within this time. A longer one may show it.',
+};
+
+export function Problem({ error, reload }: { error: ApiError; reload?: () => void }) {
+  const { setting, field, expected } = error.body;
+  return (
+    <div class="problem" role="alert">
+      <strong>{error.status === 0 && !navigator.onLine ? 'You are offline' : error.message}</strong>
+      <p>
+        {ADVICE[error.code] ?? (error.status === 0 ? 'The page asks again by itself.' : '')} {setting}
+        {field && ` ${field}`}
+        {expected && `: ${expected}`} {error.code && <code>{error.code}</code>}
+      </p>
+      {reload && (
+        <button type="button" onClick={reload}>
+          Try again
+        </button>
+      )}
+    </div>
+  );
+}
+
+/** What loads, failed, or is there; data that could not be renewed are marked as old. */
+export function Shown<T>({ of, children }: { of: Loaded<T>; children: (data: T) => ComponentChildren }) {
+  const { data, error, reload } = of;
+  if (data === undefined) {
+    return error ? <Problem error={error} reload={reload} /> : <div class="loading" role="status">Loading…</div>;
+  }
+  return (
+    <>
+      {error && <Problem error={error} reload={reload} />}
+      <div class={error ? 'old' : undefined}>{children(data)}</div>
+    </>
+  );
+}
+
+/** A choice between few values, which is part of the address. */
+export function Choice(props: {
+  label: string;
+  value: string;
+  options: readonly (readonly [value: string, text: string])[];
+  onChange: (value: string) => void;
+}) {
+  return (
+    <label>
+      {props.label}
+      <select value={props.value} onChange={(event) => props.onChange(event.currentTarget.value)}>
+        {props.options.map(([value, text]) => (
+          <option key={value} value={value}>
+            {text}
+          </option>
+        ))}
+      </select>
+    </label>
+  );
+}
+
+export const WINDOWS = [
+  ['1h', '1 hour'],
+  ['6h', '6 hours'],
+  ['24h', '1 day'],
+  ['7d', '7 days'],
+  ['30d', '30 days'],
+] as const;

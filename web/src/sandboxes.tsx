@@ -1,0 +1,455 @@
+/** The list of sandboxes, and one of them. */
+import { useState } from 'preact/hooks';
+
+import {
+  useApi,
+  type Alerts,
+  type Availability,
+  type Absences,
+  type History,
+  type Sandbox,
+  type Sandboxes,
+  type SandboxSummary,
+  type Step,
+} from './api.ts';
+import { AlertRows } from './alerts.tsx';
+import { Chart } from './chart.tsx';
+import {
+  Ago,
+  bytes,
+  Choice,
+  count,
+  duration,
+  load,
+  SandboxLink,
+  share,
+  Shown,
+  State,
+  Text,
+  Time,
+  visible,
+  WINDOWS,
+} from './parts.tsx';
+
+/** Rows of a page. */
+const PAGE = '50';
+/** The parameters of the address that are those of the API. */
+const FILTERS = ['prefix', 'state', 'region', 'version', 'silent', 'restarted', 'sort', 'window', 'cursor'];
+
+const SORTS = [
+  ['sandbox_id', 'Id'],
+  ['-last_seen', 'Last seen, newest'],
+  ['last_seen', 'Last seen, oldest'],
+  ['-restarts', 'Restarts'],
+  ['-load', 'Load'],
+  ['uptime', 'Uptime, shortest'],
+] as const;
+
+interface ViewProps {
+  readonly parameters: URLSearchParams;
+  readonly set: (name: string, value: string) => void;
+}
+
+function Row({ sandbox }: { sandbox: Sandbox }) {
+  return (
+    <tr>
+      <td>
+        <SandboxLink id={sandbox.sandboxId} />
+      </td>
+      <td>
+        <State of={sandbox.supervisorState} silent={sandbox.silent} />
+      </td>
+      <td class="number">
+        <Ago at={sandbox.lastSeen} />
+      </td>
+      <td class="number">{count(sandbox.restarts)}</td>
+      <td class="number">{load(sandbox.loadAvg5m)}</td>
+      <td class="number">{duration(sandbox.uptimeSeconds)}</td>
+      <td>
+        <Text of={sandbox.flyRegion} />
+      </td>
+      <td>
+        <Text of={sandbox.controllerVersion} />
+      </td>
+      <td>
+        <Text of={sandbox.openclawVersion} />
+      </td>
+    </tr>
+  );
+}
+
+export function SandboxesView({ parameters, set }: ViewProps) {
+  const given = FILTERS.filter((name) => parameters.get(name)).map((name) => [name, parameters.get(name)!]);
+  const list = useApi<Sandboxes>(`/api/sandboxes?${new URLSearchParams([...given, ['limit', PAGE]])}`);
+  const value = (name: string) => parameters.get(name) ?? '';
+  const text = (name: string, label: string) => (
+    <label>
+      {label}
+      <input
+        type="search"
+        value={value(name)}
+        maxLength={96}
+        onChange={(event) => set(name, event.currentTarget.value.trim())}
+      />
+    </label>
+  );
+  return (
+    <>
+      <div class="title">
+        <h1>Sandboxes</h1>
+      </div>
+      <form class="filters" role="search" onSubmit={(event) => event.preventDefault()}>
+        {text('prefix', 'Id begins with')}
+        {text('state', 'State')}
+        {text('region', 'Region')}
+        {text('version', 'Version')}
+        <Choice
+          label="Silent"
+          value={value('silent')}
+          options={[['', 'all'], ['true', 'silent'], ['false', 'reporting']]}
+          onChange={(choice) => set('silent', choice)}
+        />
+        <Choice
+          label="Restarted"
+          value={value('restarted')}
+          options={[['', 'all'], ['true', 'yes'], ['false', 'no']]}
+          onChange={(choice) => set('restarted', choice)}
+        />
+        <Choice label="Order" value={value('sort') || 'sandbox_id'} options={SORTS} onChange={(choice) => set('sort', choice)} />
+        <Choice label="Time" value={value('window') || '24h'} options={WINDOWS} onChange={(choice) => set('window', choice)} />
+      </form>
+      <Shown of={list}>
+        {(data) =>
+          data.sandboxes.length === 0 ? (
+            <div class="empty">
+              <h2>No sandbox matches</h2>
+              <p>
+                Change the filters, or <a href="#/sandboxes">show all</a>.
+              </p>
+            </div>
+          ) : (
+            <section class="panel">
+              <div class="scroll" tabIndex={0} role="region" aria-label="Sandboxes">
+                <table>
+                  <thead>
+                    <tr>
+                      <th scope="col">Sandbox</th>
+                      <th scope="col">State</th>
+                      <th scope="col" class="number">
+                        Seen ago
+                      </th>
+                      <th scope="col" class="number">
+                        Restarts
+                      </th>
+                      <th scope="col" class="number">
+                        Load
+                      </th>
+                      <th scope="col" class="number">
+                        Uptime
+                      </th>
+                      <th scope="col">Region</th>
+                      <th scope="col">Controller</th>
+                      <th scope="col">OpenClaw</th>
+                    </tr>
+                  </thead>
+                  <tbody>
+                    {data.sandboxes.map((sandbox) => (
+                      <Row key={sandbox.sandboxId} sandbox={sandbox} />
+                    ))}
+                  </tbody>
+                </table>
+              </div>
+              <nav class="pages" aria-label="Pages">
+                {parameters.get('cursor') && (
+                  <button type="button" onClick={() => set('cursor', '')}>
+                    First page
+                  </button>
+                )}
+                {data.next && (
+                  <button type="button" onClick={() => set('cursor', data.next!)}>
+                    Next page
+                  </button>
+                )}
+                <span class="muted">
+                  as of <Time at={data.asOf} short />
+                </span>
+              </nav>
+            </section>
+          )
+        }
+      </Shown>
+    </>
+  );
+}
+
+/** Spans of steps with the same state. */
+function spans(steps: readonly Step[]): { state: string | null; start: string; steps: number }[] {
+  const found: { state: string | null; start: string; steps: number }[] = [];
+  for (const { supervisorState, start } of steps) {
+    const last = found.at(-1);
+    if (last !== undefined && last.state === supervisorState) last.steps++;
+    else found.push({ state: supervisorState, start, steps: 1 });
+  }
+  return found;
+}
+
+const COLORS: Record<string, string> = { running: 'ok', crashed: 'bad', starting: 'warn' };
+
+function Timeline({ history }: { history: History }) {
+  const parts = spans(history.steps);
+  const summary = parts.map(({ state, start }) => `${state === null ? 'no check-in' : visible(state)} from ${new Date(start).toLocaleString()}`);
+  return (
+    <section class="panel wide">
+      <h3>States</h3>
+      <div class="strip tall" role="img" aria-label={summary.slice(-20).join('; ')}>
+        {parts.map(({ state, steps, start }, i) => (
+          <span
+            key={start}
+            class={state === null ? 'none' : (COLORS[state] ?? 'off')}
+            style={{ flexGrow: steps }}
+            title={`${summary[i]}, ${duration(steps * history.stepSeconds)}`}
+          />
+        ))}
+      </div>
+      <p class="muted ends">
+        <Time at={history.from} />
+        <span>
+          <i class="swatch ok" /> running <i class="swatch warn" /> starting <i class="swatch bad" /> crashed{' '}
+          <i class="swatch off" /> other <i class="swatch none" /> no check-in
+        </span>
+        <Time at={history.asOf} />
+      </p>
+    </section>
+  );
+}
+
+function Charts({ history }: { history: History }) {
+  const { steps } = history;
+  const times = steps.map(({ start }) => start);
+  const common = { times, sync: 'sandbox' };
+  const exits = steps.filter(({ lastExitReason, restarts }) => lastExitReason !== null && restarts > 0).toReversed();
+  return (
+    <div class="grid">
+      <Timeline history={history} />
+      <section class="panel">
+        <Chart
+          {...common}
+          title="Load average, 5 min"
+          kind="line"
+          format={load}
+          lines={[{ label: 'load', values: steps.map(({ loadAvg5m }) => loadAvg5m), color: 'series-0' }]}
+        />
+      </section>
+      <section class="panel">
+        <Chart
+          {...common}
+          title="Restarts"
+          kind="bars"
+          isWhole
+          format={count}
+          lines={[{ label: 'restarts', values: steps.map(({ restarts }) => restarts), color: 'bad' }]}
+        />
+      </section>
+      <section class="panel wide">
+        <Chart
+          {...common}
+          title="Bytes by step"
+          kind="line"
+          format={bytes}
+          lines={[
+            { label: 'in', values: steps.map((step) => step.bandwidthBytesIn), color: 'series-0' },
+            { label: 'out', values: steps.map((step) => step.bandwidthBytesOut), color: 'series-1' },
+          ]}
+        />
+      </section>
+      {exits.length > 0 && (
+        <section class="panel wide">
+          <h3>Exits</h3>
+          <div class="scroll" tabIndex={0} role="region" aria-label="Exits">
+            <table>
+              <thead>
+                <tr>
+                  <th scope="col">Step from</th>
+                  <th scope="col" class="number">
+                    Restarts
+                  </th>
+                  <th scope="col">Last exit</th>
+                </tr>
+              </thead>
+              <tbody>
+                {exits.slice(0, 20).map((step) => (
+                  <tr key={step.start}>
+                    <td>
+                      <Time at={step.start} />
+                    </td>
+                    <td class="number">{count(step.restarts)}</td>
+                    <td>
+                      <Text of={step.lastExitReason} />
+                    </td>
+                  </tr>
+                ))}
+              </tbody>
+            </table>
+          </div>
+        </section>
+      )}
+    </div>
+  );
+}
+
+function Copy({ text }: { text: string }) {
+  const [done, setDone] = useState(false);
+  const copy = async () => {
+    await navigator.clipboard.writeText(text);
+    setDone(true);
+    setTimeout(() => setDone(false), 2_000);
+  };
+  return (
+    <button type="button" class="quiet" onClick={() => void copy()} aria-live="polite">
+      {done ? 'Copied' : 'Copy id'}
+    </button>
+  );
+}
+
+function Facts({ summary }: { summary: SandboxSummary }) {
+  const { sandbox, load: loads, machines } = summary;
+  return (
+    <div class="grid">
+      <section class="panel">
+        <h2>Now</h2>
+        <dl>
+          <dt>State</dt>
+          <dd>
+            <State of={sandbox.supervisorState} silent={sandbox.silent} />
+          </dd>
+          <dt>Last check-in</dt>
+          <dd>
+            <Ago at={sandbox.lastSeen} /> ago, <Time at={sandbox.lastSeen} />
+          </dd>
+          <dt>Uptime of the process</dt>
+          <dd>{duration(sandbox.uptimeSeconds)}</dd>
+          <dt>Last exit</dt>
+          <dd>{sandbox.lastExitReason === null ? 'none' : <Text of={sandbox.lastExitReason} />}</dd>
+          <dt>Restarts</dt>
+          <dd>
+            {count(sandbox.restarts)} in this time, {count(sandbox.totalRestarts)} by its own counter
+          </dd>
+          <dt>Load</dt>
+          <dd>
+            {load(sandbox.loadAvg5m)} now; p50 {loads.p50 === null ? '–' : load(loads.p50)}, p95{' '}
+            {loads.p95 === null ? '–' : load(loads.p95)}
+          </dd>
+          <dt>Bytes</dt>
+          <dd>
+            {bytes(sandbox.bandwidthBytesIn)} in, {bytes(sandbox.bandwidthBytesOut)} out
+          </dd>
+          <dt>Region</dt>
+          <dd>
+            <Text of={sandbox.flyRegion} />
+          </dd>
+          <dt>Controller</dt>
+          <dd>
+            <Text of={sandbox.controllerVersion} /> <code>{visible(sandbox.controllerCommit)}</code>
+          </dd>
+          <dt>OpenClaw</dt>
+          <dd>
+            <Text of={sandbox.openclawVersion} /> <code>{visible(sandbox.openclawCommit ?? '')}</code>
+          </dd>
+        </dl>
+      </section>
+      <section class="panel">
+        <h2>Machines</h2>
+        <div class="scroll" tabIndex={0} role="region" aria-label="Machines">
+          <table>
+            <thead>
+              <tr>
+                <th scope="col">Machine</th>
+                <th scope="col">From</th>
+                <th scope="col">Until</th>
+                <th scope="col" class="number">
+                  Check-ins
+                </th>
+              </tr>
+            </thead>
+            <tbody>
+              {machines.map((machine) => (
+                <tr key={machine.machineId}>
+                  <td>
+                    <Text of={machine.machineId} />
+                  </td>
+                  <td>
+                    <Time at={machine.firstSeen} />
+                  </td>
+                  <td>
+                    <Time at={machine.lastSeen} />
+                  </td>
+                  <td class="number">{count(machine.checkIns)}</td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </div>
+      </section>
+    </div>
+  );
+}
+
+export function SandboxView({ id, parameters, set }: ViewProps & { id: string }) {
+  const window = parameters.get('window') ?? '24h';
+  const path = `/api/sandboxes/${encodeURIComponent(id)}`;
+  const query = `?window=${encodeURIComponent(window)}`;
+  const sandbox = encodeURIComponent(id);
+  const summary = useApi<SandboxSummary>(path + query);
+  const history = useApi<History>(`${path}/history${query}`);
+  const alerts = useApi<Alerts>(`/api/alerts${query}&sandbox=${sandbox}&limit=50`);
+  // After the first three.
+  const isThere = alerts.data !== undefined;
+  const availability = useApi<Availability>(isThere ? `/api/availability${query}&sandbox=${sandbox}` : undefined);
+  const absences = useApi<Absences>(isThere ? `/api/absences?sandbox=${sandbox}` : undefined);
+  const absence = absences.data?.absences.at(-1);
+  return (
+    <>
+      <div class="title">
+        <h1>
+          <Text of={id} />
+        </h1>
+        <Copy text={id} />
+        <Choice label="Time" value={window} options={WINDOWS} onChange={(value) => set('window', value)} />
+      </div>
+      {availability.data && (
+        <p>
+          Availability{' '}
+          <strong>
+            {availability.data.share === null
+              ? '–'
+              : share(availability.data.reportingSeconds, availability.data.reportingSeconds + availability.data.silentSeconds)}
+          </strong>
+          <span class="muted">
+            {' '}
+            · silent for {duration(availability.data.silentSeconds)}, absent as planned for{' '}
+            {duration(availability.data.absentSeconds)}
+          </span>
+        </p>
+      )}
+      {absence && (
+        <p class="note">
+          Away as planned by <Text of={absence.by} />, until{' '}
+          {absence.until === null ? 'its next check-in' : <Time at={absence.until} />}
+          {absence.reason && (
+            <>
+              : <Text of={absence.reason} />
+            </>
+          )}
+        </p>
+      )}
+      <Shown of={summary}>{(data) => <Facts summary={data} />}</Shown>
+      <Shown of={history}>{(data) => <Charts history={data} />}</Shown>
+      <section class="panel wide">
+        <h2>Alerts and absences</h2>
+        <Shown of={alerts}>
+          {(data) => (data.alerts.length === 0 ? <p class="muted">None within this time.</p> : <AlertRows alerts={data.alerts} />)}
+        </Shown>
+      </section>
+    </>
+  );
+}
