@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test, type TestContext } from 'node:test';
 
-/** Runs `tools/test` with stubs that print how they are called, and fail if that matches `fails`. */
+/** Runs `tools/test` with stubs that print how they are called, and fail if that matches `fails`; as CI does. */
 function gates(t: TestContext, fails: RegExp) {
   const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-gates-'));
   t.after(() => rmSync(folder, { recursive: true }));
@@ -18,7 +18,7 @@ function gates(t: TestContext, fails: RegExp) {
     const script = `#!/bin/sh\necho called ${call}\n! echo ${call} | grep -Eq '${fails.source}'\n`;
     writeFileSync(path.join(tools, name), script, { mode: 0o755 });
   }
-  const env = { ...process.env, PATH: `${tools}:${process.env.PATH}` };
+  const env = { ...process.env, CI: '1', PATH: `${tools}:${process.env.PATH}` };
   return spawnSync(path.join(tools, 'test'), { env, encoding: 'utf8' });
 }
 
@@ -26,6 +26,7 @@ test('runs and reports every gate, and fails if one fails', (t) => {
   const good = gates(t, /^nothing$/);
   assert.equal(good.status, 0, good.stderr);
   assert.doesNotMatch(good.stderr, /FAILED|skipped/);
+  assert.match(good.stdout, /^called setup --browser$/m, 'CI must not skip the tests of the page');
   const bad = gates(t, /cargo (fmt|test)|^tsc/);
   assert.equal(bad.status, 1);
   assert.equal(bad.stdout, good.stdout, 'all gates were called');

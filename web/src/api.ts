@@ -124,17 +124,19 @@ export function useApi<T>(path: string | undefined): Loaded<T> {
   useEffect(() => {
     if (path === undefined) return;
     let timer: ReturnType<typeof setTimeout> | undefined;
-    let isOver = false;
     let asked = 0;
+    /** Of the latest request: the answers to earlier ones are dropped, and only this one sets the timer. */
+    let latest = 0;
     const load = async () => {
       clearTimeout(timer);
       asked = Date.now();
+      const mine = ++latest;
       try {
         const data = await request<T>(path);
-        if (isOver) return;
+        if (mine !== latest) return;
         state.current = { path, data };
       } catch (error) {
-        if (isOver) return;
+        if (mine !== latest) return;
         if (!(error instanceof ApiError)) throw error;
         state.current = { path, data: state.current.data, error };
         if (error.status === 401) window.dispatchEvent(new CustomEvent('signed-out', { detail: error }));
@@ -144,9 +146,8 @@ export function useApi<T>(path: string | undefined): Loaded<T> {
       if (!document.hidden) timer = setTimeout(load, wait);
     };
     const seen = () => {
-      if (document.hidden) clearTimeout(timer);
-      else if (Date.now() - asked >= POLL_MS) void load();
-      else timer = setTimeout(load, POLL_MS - (Date.now() - asked));
+      clearTimeout(timer);
+      if (!document.hidden) timer = setTimeout(load, Math.max(0, POLL_MS - (Date.now() - asked)));
     };
     const online = () => void load();
     reload.current = online;
@@ -154,7 +155,7 @@ export function useApi<T>(path: string | undefined): Loaded<T> {
     window.addEventListener('online', online);
     void load();
     return () => {
-      isOver = true;
+      latest = -1;
       clearTimeout(timer);
       document.removeEventListener('visibilitychange', seen);
       window.removeEventListener('online', online);

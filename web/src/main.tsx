@@ -1,6 +1,6 @@
 /** The page: its head, signing in, and which view the address names. */
 import { render } from 'preact';
-import { useEffect, useState } from 'preact/hooks';
+import { useEffect, useRef, useState } from 'preact/hooks';
 
 import { ApiError, claims, request, session, takeOver, useApi, type Fleet, type Watcher } from './api.ts';
 import { AbsencesView, AlertsView } from './alerts.tsx';
@@ -203,6 +203,7 @@ function App() {
   const [refused, setRefused] = useState<ApiError>();
   const [isOut, setOut] = useState(false);
   const [version, setVersion] = useState(0);
+  const isFirst = useRef(true);
   const only = session.claims.sandbox_id;
   useEffect(() => {
     const signedOut = (event: Event) => {
@@ -215,7 +216,9 @@ function App() {
   }, []);
   useEffect(() => {
     document.title = `${VIEWS.find(([name]) => name === view)?.[1] ?? 'Not found'}${id ? ` ${visible(id)}` : ''} · Kiloclaw`;
-    document.getElementById('main')?.focus({ preventScroll: true });
+    // Not when the page opens: the keyboard begins at its head then.
+    if (isFirst.current) isFirst.current = false;
+    else document.getElementById('main')?.focus({ preventScroll: true });
     window.scrollTo(0, 0);
   }, [view, id]);
   if (isOut) {

@@ -1,11 +1,11 @@
-/** Debian's Chromium, driven by playwright-core. */
+/** Chromium, driven by playwright-core: `tools/setup --browser` installs it. */
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
 import { chromium, type BrowserContext } from 'playwright-core';
 
-/** The executable, if there is one: `CHROMIUM`, or where Debian's package puts it. */
+/** The executable, if there is one: `CHROMIUM`, or where packages put it. */
 export const CHROMIUM = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/google-chrome'].find(
   (file) => file !== undefined && existsSync(file),
 );
