@@ -34,6 +34,7 @@ test('runs and reports every gate, and fails if one fails', (t) => {
   assert.deepEqual(failed, [
     'formatting',
     'types of the TypeScript and JavaScript',
+    'types of the page',
     'unit tests',
     'unit tests of the alerts',
   ]);

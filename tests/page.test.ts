@@ -362,7 +362,8 @@ suite('the page', { skip }, () => {
     // A report has an etag.
     const fleet = await open(t, 'fleet');
     await loaded(fleet.page);
-    const answer = fleet.page.waitForResponse((response) => response.url().includes('/api/fleet?') && response.request().headers()['if-none-match'] !== undefined, { timeout: 45_000 });
+    const answer = fleet.page.waitForResponse((response) => response.url().includes('/api/fleet?') && response.request().headers()['if-none-match'] !== undefined);
+    await fleet.page.evaluate(() => window.dispatchEvent(new Event('online')));
     assert.ok([200, 304].includes((await answer).status()));
   });
 
