@@ -155,7 +155,7 @@ suite('the page', { skip }, () => {
     assert.equal(rows.length, Math.min(12, critical.length));
     for (const [i, row] of rows.entries()) assert.ok(row.includes(critical[i].sandboxId), row);
     const region = fleet.flyRegions[0];
-    const cells = await page.locator('[aria-label="Region"] tbody tr').first().locator('td').allInnerTexts();
+    const cells = await page.locator('[aria-label="Regions"] tbody tr').first().locator('td').allInnerTexts();
     assert.deepEqual([cells[0], number(cells[1])], [region.value, region.sandboxes]);
     // Restarts by version over time, as a table: their sum is that of the whole.
     assert.equal(await page.locator('.plot canvas').count(), 4);
@@ -238,7 +238,7 @@ suite('the page', { skip }, () => {
 
   test('an absence is planned and ended, by who may', async (t) => {
     const { page } = await open(t, 'absences', { expected: /400/ });
-    await page.getByText('Nobody is away').waitFor();
+    await page.getByText('No planned absences').waitFor();
     await page.getByLabel('Ids, separated by commas').fill('made-up-00005, made-up-00006');
     await page.getByLabel('Reason').fill('kernel <b>upgrade</b>');
     await page.getByRole('button', { name: 'Plan' }).click();
@@ -251,7 +251,7 @@ suite('the page', { skip }, () => {
     await rows.nth(1).waitFor({ state: 'detached' });
     assert.deepEqual((await ask(worker, '/api/absences')).absences.map(({ sandboxId }: any) => sandboxId), ['made-up-00006']);
     await rows.nth(0).getByRole('button', { name: 'End' }).click();
-    await page.getByText('Nobody is away').waitFor();
+    await page.getByText('No planned absences').waitFor();
     await page.getByLabel('Ids, separated by commas').fill('x'.repeat(97));
     await page.getByRole('button', { name: 'Plan' }).click();
     await page.locator('.problem', { hasText: 'sandboxIds' }).waitFor();
@@ -268,7 +268,7 @@ suite('the page', { skip }, () => {
       await page.getByRole('button', { name: 'Sign in' }).click();
     };
     await signIn('no token');
-    await page.getByText('This is no token').waitFor();
+    await page.getByText('This is not a token').waitFor();
     await signIn(await mint({ sub: 'ops', ttl: -60 }, { JWT_SECRET }));
     await page.getByText('has expired').waitFor();
     await signIn(await mint({ sub: 'ops', ttl: 600 }, { JWT_SECRET: 'another secret of at least 32 bytes' }));
@@ -387,7 +387,7 @@ suite('the page', { skip }, () => {
     await page.getByRole('button', { name: 'Try again' }).click();
     await page.waitForSelector('[aria-label="Alerts"]');
     await page.goto(new URL('/#/sandboxes/nobody', worker.url).href);
-    await page.getByText('It did not check in within this time').first().waitFor();
+    await page.getByText('It did not check in within this window').first().waitFor();
     await page.goto(new URL('/#/nonsense', worker.url).href);
     await page.getByText('There is no such view').waitFor();
 

@@ -28,14 +28,14 @@ export function AlertRows({ alerts }: { alerts: readonly Alert[] }) {
       <table>
         <thead>
           <tr>
-            <th scope="col">Found</th>
-            <th scope="col">What</th>
-            <th scope="col">Of</th>
+            <th scope="col">Time</th>
+            <th scope="col">Event</th>
+            <th scope="col">Subject</th>
             <th scope="col">Since</th>
             <th scope="col" class="number">
-              Lasted
+              Duration
             </th>
-            <th scope="col">Why</th>
+            <th scope="col">Reason</th>
             <th scope="col">Sent</th>
           </tr>
         </thead>
@@ -142,9 +142,9 @@ function Channels({ watcher }: { watcher: Watcher }) {
                   <th scope="col">Message</th>
                   <th scope="col">Channel</th>
                   <th scope="col" class="number">
-                    Tries
+                    Attempts
                   </th>
-                  <th scope="col">Next try</th>
+                  <th scope="col">Next attempt</th>
                   <th scope="col">Failure</th>
                 </tr>
               </thead>
@@ -205,15 +205,15 @@ export function AlertsView({ parameters, set, watcher }: ViewProps & { watcher: 
       <div class="title">
         <h1>Alerts</h1>
         <Choice label="Kind" value={kind} options={KINDS} onChange={(value) => set('kind', value)} />
-        <Choice label="Time" value={window} options={WINDOWS} onChange={(value) => set('window', value)} />
+        <Choice label="Window" value={window} options={WINDOWS} onChange={(value) => set('window', value)} />
       </div>
       <section class="panel wide">
         <Shown of={list}>
           {(data) => (
             <>
-              {data.alerts.length === 0 ? <p class="muted">None of this kind on this page.</p> : <AlertRows alerts={data.alerts} />}
+              {data.alerts.length === 0 ? <p class="muted">No alerts of this kind on this page.</p> : <AlertRows alerts={data.alerts} />}
               <nav class="pages" aria-label="Pages">
-                {before && (
+                {before !== '' && (
                   <button type="button" onClick={() => set('before', '')}>
                     Newest
                   </button>
@@ -283,7 +283,7 @@ function Declare({ reload }: { reload: () => void }) {
       <h2>Plan an absence</h2>
       <div class="filters">
         <Choice
-          label="Of"
+          label="Scope"
           value={scope}
           options={only ? [['sandbox', 'this sandbox']] : [['sandbox', 'sandboxes'], ['region', 'a region'], ['all', 'all sandboxes']]}
           onChange={setScope}
@@ -295,7 +295,7 @@ function Declare({ reload }: { reload: () => void }) {
           </label>
         )}
         <Choice
-          label="For"
+          label="Duration"
           value={length}
           options={scope === 'sandbox' ? LENGTHS : LENGTHS.slice(0, -1)}
           onChange={setLength}
@@ -339,17 +339,17 @@ export function AbsencesView({ parameters, set }: ViewProps) {
         <Shown of={list}>
           {(data) =>
             data.absences.length === 0 ? (
-              <p class="muted">Nobody is away as planned.</p>
+              <p class="muted">No planned absences.</p>
             ) : (
               <>
                 <div class="scroll" tabIndex={0} role="region" aria-label="Planned absences">
                   <table>
                     <thead>
                       <tr>
-                        <th scope="col">Who</th>
+                        <th scope="col">Subject</th>
                         <th scope="col">Since</th>
                         <th scope="col">Until</th>
-                        <th scope="col">Why</th>
+                        <th scope="col">Reason</th>
                         <th scope="col">Planned by</th>
                         {mayWrite && <th scope="col">End</th>}
                       </tr>

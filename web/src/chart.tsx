@@ -57,7 +57,7 @@ const ticks = (splits: number[], increment: number): string[] =>
 const WHOLE = Array.from({ length: 48 }, (_, i) => [1, 2, 5][i % 3] * 10 ** Math.floor(i / 3));
 
 function draw(element: HTMLDivElement, tip: HTMLDivElement, props: Props): () => void {
-  const { times, lines, kind, format, isWhole, sync, height = 180 } = props;
+  const { times, lines, kind, format, isWhole, sync, height = 170 } = props;
   const isStacked = kind !== 'line';
   const x = times.map((time) => Date.parse(time) / 1_000);
   // The highest is drawn first: the others are in front of it.
@@ -97,7 +97,7 @@ function draw(element: HTMLDivElement, tip: HTMLDivElement, props: Props): () =>
       cursor: { drag: { setScale: false }, points: { show: !isStacked }, y: false, ...(sync ? { sync: { key: sync } } : {}) },
       scales: { y: { range: (_, __, max) => [0, max > 0 ? max * 1.05 : 1] } },
       axes: [
-        { ...axis, grid: { show: false }, values: (_, splits, __, ___, increment) => ticks(splits, increment) },
+        { ...axis, size: 28, grid: { show: false }, values: (_, splits, __, ___, increment) => ticks(splits, increment) },
         { ...axis, ...(isWhole ? { incrs: WHOLE } : {}), size: 64, values: (_, splits) => splits.map((split) => (split === null ? '' : format(split))) },
       ],
       series: [
@@ -151,6 +151,9 @@ export function Chart(props: Props) {
     <figure class="chart">
       <figcaption>
         <h3>{title}</h3>
+        <button type="button" class="quiet" aria-pressed={isTable} onClick={() => showTable(!isTable)}>
+          Table
+        </button>
         <ul class="legend">
           {lines.map((line) => (
             <li key={line.label}>
@@ -159,9 +162,6 @@ export function Chart(props: Props) {
             </li>
           ))}
         </ul>
-        <button type="button" class="quiet" aria-pressed={isTable} onClick={() => showTable(!isTable)}>
-          Table
-        </button>
       </figcaption>
       <div class="plot" role="img" aria-label={`${title}. ${summary.join('; ')}`} hidden={isTable}>
         <div ref={element} />

@@ -26,7 +26,7 @@ const KINDS: Record<Incident['kind'], string> = {
 function cause(incident: Incident): string {
   switch (incident.kind) {
     case 'no_check_ins':
-      return 'suspect the way in: route, DNS, credentials';
+      return 'suspect the ingest path: route, DNS, credentials';
     case 'clone':
       return `${count(incident.machines ?? 0)} machines check in under its id`;
     case 'crash_loop':
@@ -40,7 +40,7 @@ function Attention({ report, quiet }: { report: Incidents; quiet: readonly strin
   const now = report.incidents.filter(({ severity }) => severity === 'critical');
   const rest = report.incidents.length - now.length;
   if (now.length === 0 && quiet.length === 0) {
-    return <p class="well">Nothing needs attention now.{rest > 0 && ` ${count(rest)} lesser incidents are in the API.`}</p>;
+    return <p class="well">Nothing needs attention.{rest > 0 && ` Less severe: ${count(rest)}, in /api/incidents.`}</p>;
   }
   const { silent, crashLoops, clones } = report.totals;
   return (
@@ -48,15 +48,15 @@ function Attention({ report, quiet }: { report: Incidents; quiet: readonly strin
       {quiet.map((scope) => (
         <p key={scope} class="problem">
           <strong>{scope === '*' ? 'The fleet is quiet' : 'A region is quiet'}</strong>{' '}
-          {scope !== '*' && <Text of={scope.replace(/^=/, '')} />} <a href={href('alerts', { kind: 'quiet' })}>Which side broke</a>
+          {scope !== '*' && <Text of={scope.replace(/^=/, '')} />} <a href={href('alerts', { kind: 'quiet' })}>See the verdict</a>
         </p>
       ))}
       <p class="muted">
-        Within the time shown, also those that are over or planned: silent {count(silent)}, crash loops{' '}
-        {count(crashLoops)}, clones {count(clones)}
-        {report.missing.length > 0 && `; not complete: ${report.missing.join(', ')}`}
+        In this window, resolved and planned ones included: silent {count(silent)}, crash loops {count(crashLoops)}, clones{' '}
+        {count(clones)}
+        {report.missing.length > 0 && `; incomplete: ${report.missing.join(', ')}`}
       </p>
-      <div class="scroll" tabIndex={0} role="region" aria-label="What needs attention">
+      <div class="scroll attention" tabIndex={0} role="region" aria-label="What needs attention">
         <table>
           <thead>
             <tr>
@@ -96,7 +96,15 @@ function Attention({ report, quiet }: { report: Incidents; quiet: readonly strin
 }
 
 /** A facet with the share that does not report. */
-function Facets({ title, facets, filter }: { title: string; facets: readonly Facet[]; filter: string }) {
+interface FacetsProps {
+  readonly title: string;
+  readonly column: string;
+  readonly facets: readonly Facet[];
+  /** The parameter of the list of sandboxes. */
+  readonly filter: string;
+}
+
+function Facets({ title, column, facets, filter }: FacetsProps) {
   const all = facets.reduce((sum, { sandboxes }) => sum + sandboxes, 0);
   return (
     <section class="panel">
@@ -105,7 +113,7 @@ function Facets({ title, facets, filter }: { title: string; facets: readonly Fac
         <table>
           <thead>
             <tr>
-              <th scope="col">{title}</th>
+              <th scope="col">{column}</th>
               <th scope="col" class="number">
                 Sandboxes
               </th>
@@ -128,9 +136,9 @@ function Facets({ title, facets, filter }: { title: string; facets: readonly Fac
                 <td class="number">{count(sandboxes)}</td>
                 <td class="number meter">
                   <meter min={0} max={all || 1} value={sandboxes} aria-label={`Share of ${visible(value ?? 'unknown')}`} />
-                  {share(sandboxes, all)}
+                  <span class="percent">{share(sandboxes, all)}</span>
                 </td>
-                <td class={`number ${sandboxes > reporting ? 'bad' : ''}`}>{share(sandboxes - reporting, sandboxes)}</td>
+                <td class={`number ${sandboxes > reporting && !OFF.includes(value ?? '') ? 'bad' : ''}`}>{share(sandboxes - reporting, sandboxes)}</td>
               </tr>
             ))}
           </tbody>
@@ -142,7 +150,10 @@ function Facets({ title, facets, filter }: { title: string; facets: readonly Fac
 
 const name = (series: Series) => (series.name === null ? 'others' : visible(series.name) || 'unknown');
 
-/** Colours by place: the newest versions are not known, the most common ones are first. */
+/** States in which a sandbox is silent on purpose. */
+const OFF = ['shutting_down', 'stopping', 'stopped'];
+
+/** Colours by rank: the most common values come first. */
 const lines = (all: readonly Series[], what: 'sandboxes' | 'restarts'): Line[] =>
   all.map((series, i) => ({
     label: name(series),
@@ -150,7 +161,7 @@ const lines = (all: readonly Series[], what: 'sandboxes' | 'restarts'): Line[] =
     color: series.name === null ? 'series-rest' : `series-${i % 8}`,
   }));
 
-const STATES: Record<string, string> = { running: 'ok', crashed: 'bad', starting: 'warn' };
+const STATES: Record<string, string> = { running: 'ok', crashed: 'bad', starting: 'warn', shutting_down: 'off' };
 
 function OverTime({ history }: { history: FleetHistory }) {
   const { times, states, controllerVersions, openclawVersions } = history;
@@ -158,11 +169,11 @@ function OverTime({ history }: { history: FleetHistory }) {
   const byState = lines(states, 'sandboxes').map((line) => ({ ...line, color: STATES[line.label] ?? line.color }));
   const restarted = controllerVersions.filter(({ restarts }) => restarts?.some((number) => number > 0));
   return (
-    <>
-      <section class="panel wide">
+    <div class="grid quarters">
+      <section class="panel">
         <Chart {...common} title="Restarts by controller version" kind="bars" lines={lines(restarted, 'restarts')} />
       </section>
-      <section class="panel wide">
+      <section class="panel">
         <Chart {...common} title="Sandboxes that checked in, by state" kind="area" lines={byState} />
       </section>
       <section class="panel">
@@ -171,7 +182,7 @@ function OverTime({ history }: { history: FleetHistory }) {
       <section class="panel">
         <Chart {...common} title="OpenClaw versions" kind="area" lines={lines(openclawVersions, 'sandboxes')} />
       </section>
-    </>
+    </div>
   );
 }
 
@@ -255,17 +266,17 @@ export function FleetView(props: {
     <>
       <div class="title">
         <h1>Fleet</h1>
-        <Choice label="Time" value={window} options={WINDOWS} onChange={(value) => props.set('window', value)} />
+        <Choice label="Window" value={window} options={WINDOWS} onChange={(value) => props.set('window', value)} />
       </div>
       <Shown of={fleet}>
         {(data) =>
           data.sandboxes === 0 ? (
             <div class="empty">
-              <h2>{data.noCheckInsYet ? 'No check-in yet' : 'No check-ins within this time'}</h2>
+              <h2>{data.noCheckInsYet ? 'No check-in yet' : 'No check-ins in this window'}</h2>
               <p>
                 {data.noCheckInsYet
-                  ? 'The first check-in of a machine creates the data. Start an agent, and it shows here after a few seconds.'
-                  : 'Take a longer time, or see whether the Worker is reached.'}
+                  ? 'The first check-in creates the dataset. Start an agent; it appears here within seconds.'
+                  : 'Choose a longer window, or check that machines reach the Worker.'}
               </p>
             </div>
           ) : (
@@ -277,17 +288,15 @@ export function FleetView(props: {
         <h2>Needs attention</h2>
         <Shown of={incidents}>{(data) => <Attention report={data} quiet={watcher?.watch.quiet ?? []} />}</Shown>
       </section>
-      <div class="grid">
-        <Shown of={history}>{(data) => <OverTime history={data} />}</Shown>
-        {fleet.data && fleet.data.sandboxes > 0 && (
-          <>
-            <Facets title="Region" facets={fleet.data.flyRegions} filter="region" />
-            <Facets title="State" facets={fleet.data.supervisorStates} filter="state" />
-            <Facets title="Controller" facets={fleet.data.controllerVersions} filter="version" />
-            <Facets title="OpenClaw" facets={fleet.data.openclawVersions} filter="version" />
-          </>
-        )}
-      </div>
+      <Shown of={history}>{(data) => <OverTime history={data} />}</Shown>
+      {fleet.data && fleet.data.sandboxes > 0 && (
+        <div class="grid quarters">
+          <Facets title="Regions" column="Region" facets={fleet.data.flyRegions} filter="region" />
+          <Facets title="States" column="State" facets={fleet.data.supervisorStates} filter="state" />
+          <Facets title="Controller versions" column="Controller" facets={fleet.data.controllerVersions} filter="version" />
+          <Facets title="OpenClaw versions" column="OpenClaw" facets={fleet.data.openclawVersions} filter="version" />
+        </div>
+      )}
     </>
   );
 }

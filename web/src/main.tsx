@@ -70,7 +70,7 @@ function SignIn({ reason, done }: { reason: ApiError | undefined; done: () => vo
     const token = input.value.trim().replace(/^Bearer\s+/i, '');
     const read = claims(token);
     if (read === undefined) {
-      setError('This is no token: it has three parts, separated by dots.');
+      setError('This is not a token: a token has three parts, separated by dots.');
       return;
     }
     if (read.exp !== undefined && read.exp * 1_000 < Date.now()) {
@@ -104,7 +104,7 @@ function SignIn({ reason, done }: { reason: ApiError | undefined; done: () => vo
       <details>
         <summary>Where do I get one?</summary>
         <p>
-          Who runs this Worker makes one: <code>npm run --silent token -- --sub your-name --ttl 12h</code>. Behind Cloudflare
+          Whoever runs this Worker mints one: <code>npm run --silent token -- --sub your-name --ttl 12h</code>. Behind Cloudflare
           Access, no token is needed.
         </p>
       </details>
@@ -131,21 +131,21 @@ function Health({ fleet, watcher, error }: { fleet: Fleet | undefined; watcher: 
   let [state, text] = ['off', ''];
   if (watcher !== undefined) {
     if (watcher.state === 'off') [state, text] = ['off', `off: ${watcher.reason ?? ''}`];
-    else if (watcher.watch.degradedSince !== null) [state, text] = ['bad', 'cannot judge: Analytics Engine is late'];
+    else if (watcher.watch.degradedSince !== null) [state, text] = ['bad', 'no verdicts: Analytics Engine is late'];
     else if (watcher.watch.failure !== null) [state, text] = ['bad', watcher.watch.failure];
-    else if (ticked && late > 3 * watcher.tickSeconds + 60) [state, text] = ['bad', `has not looked for ${duration(late)}`];
-    else [state, text] = ['ok', 'well'];
+    else if (ticked && late > 3 * watcher.tickSeconds + 60) [state, text] = ['bad', `no tick for ${duration(late)}`];
+    else [state, text] = ['ok', 'OK'];
     if (watcher.undelivered.length > 0) text += `, ${count(watcher.undelivered.length)} undelivered`;
   } else if (error !== undefined) text = 'unknown';
   return (
     <div class="health">
       {age !== undefined && (
         <span class={age > 120 ? 'state warn' : ''}>
-          Data {duration(age)} old{age > 120 && ': not renewed'}
+          Data {duration(age)} old{age > 120 && ': not refreshed'}
         </span>
       )}
       {fleet !== undefined && fleet.sampleInterval > 1 && (
-        <span class="state warn" title="Analytics Engine read one point for many: a sandbox can seem silent that is not">
+        <span class="state warn" title="Analytics Engine reads one point for many: a sandbox can seem silent that is not">
           sampled 1:{count(fleet.sampleInterval)}
         </span>
       )}

@@ -8,6 +8,8 @@ const integer = new Intl.NumberFormat('en');
 const decimal = new Intl.NumberFormat('en', { maximumFractionDigits: 2 });
 const percentage = new Intl.NumberFormat('en', { style: 'percent', minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const local = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'medium' });
+/** Without the year, if it is the present one. */
+const recent = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit', second: '2-digit' });
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: 'medium' });
 
 export const count = (number: number): string => integer.format(number);
@@ -65,7 +67,7 @@ export function useNow(): number {
 /** A time in the reader's zone, with UTC on hover. */
 export const Time = ({ at, short }: { at: string; short?: boolean }) => (
   <time dateTime={at} title={`${at.replace('T', ' ').replace('Z', '')} UTC`}>
-    {(short ? clock : local).format(new Date(at))}
+    {(short ? clock : at.startsWith(`${new Date().getFullYear()}-`) ? recent : local).format(new Date(at))}
   </time>
 );
 
@@ -108,10 +110,10 @@ const ADVICE: Record<string, string> = {
   other_sandbox: 'Your token may see one sandbox only.',
   missing_scope: 'Your token may not change absences: it needs the scope absences:write.',
   misconfigured: 'The Worker lacks a setting:',
-  analytics_limited: 'Analytics Engine limits the rate. The page asks again by itself.',
-  rate_limited: 'Too many requests. The page asks again by itself.',
-  analytics_timeout: 'Analytics Engine did not answer in time. The page asks again by itself.',
-  unknown_sandbox: 'It did not check in within this time. A longer one may show it.',
+  analytics_limited: 'Analytics Engine limits the rate. The page retries automatically.',
+  rate_limited: 'Too many requests. The page retries automatically.',
+  analytics_timeout: 'Analytics Engine did not answer in time. The page retries automatically.',
+  unknown_sandbox: 'It did not check in within this window. A longer one may show it.',
 };
 
 export function Problem({ error, reload }: { error: ApiError; reload?: () => void }) {
@@ -120,7 +122,7 @@ export function Problem({ error, reload }: { error: ApiError; reload?: () => voi
     <div class="problem" role="alert">
       <strong>{error.status === 0 && !navigator.onLine ? 'You are offline' : error.message}</strong>
       <p>
-        {ADVICE[error.code] ?? (error.status === 0 ? 'The page asks again by itself.' : '')} {setting}
+        {ADVICE[error.code] ?? (error.status === 0 ? 'The page retries automatically.' : '')} {setting}
         {field && ` ${field}`}
         {expected && `: ${expected}`} {error.code && <code>{error.code}</code>}
       </p>

@@ -116,7 +116,7 @@ export function SandboxesView({ parameters, set }: ViewProps) {
           onChange={(choice) => set('restarted', choice)}
         />
         <Choice label="Order" value={value('sort') || 'sandbox_id'} options={SORTS} onChange={(choice) => set('sort', choice)} />
-        <Choice label="Time" value={value('window') || '24h'} options={WINDOWS} onChange={(choice) => set('window', choice)} />
+        <Choice label="Window" value={value('window') || '24h'} options={WINDOWS} onChange={(choice) => set('window', choice)} />
       </form>
       <Shown of={list}>
         {(data) =>
@@ -136,7 +136,7 @@ export function SandboxesView({ parameters, set }: ViewProps) {
                       <th scope="col">Sandbox</th>
                       <th scope="col">State</th>
                       <th scope="col" class="number">
-                        Seen ago
+                        Last seen
                       </th>
                       <th scope="col" class="number">
                         Restarts
@@ -229,7 +229,7 @@ function Charts({ history }: { history: History }) {
   const common = { times, sync: 'sandbox' };
   const exits = steps.filter(({ lastExitReason, restarts }) => lastExitReason !== null && restarts > 0).toReversed();
   return (
-    <div class="grid">
+    <div class="grid halves">
       <Timeline history={history} />
       <section class="panel">
         <Chart
@@ -269,7 +269,7 @@ function Charts({ history }: { history: History }) {
             <table>
               <thead>
                 <tr>
-                  <th scope="col">Step from</th>
+                  <th scope="col">Step</th>
                   <th scope="col" class="number">
                     Restarts
                   </th>
@@ -314,7 +314,7 @@ function Copy({ text }: { text: string }) {
 function Facts({ summary }: { summary: SandboxSummary }) {
   const { sandbox, load: loads, machines } = summary;
   return (
-    <div class="grid">
+    <div class="grid halves">
       <section class="panel">
         <h2>Now</h2>
         <dl>
@@ -326,13 +326,13 @@ function Facts({ summary }: { summary: SandboxSummary }) {
           <dd>
             <Ago at={sandbox.lastSeen} /> ago, <Time at={sandbox.lastSeen} />
           </dd>
-          <dt>Uptime of the process</dt>
+          <dt>Process uptime</dt>
           <dd>{duration(sandbox.uptimeSeconds)}</dd>
           <dt>Last exit</dt>
           <dd>{sandbox.lastExitReason === null ? 'none' : <Text of={sandbox.lastExitReason} />}</dd>
           <dt>Restarts</dt>
           <dd>
-            {count(sandbox.restarts)} in this time, {count(sandbox.totalRestarts)} by its own counter
+            {count(sandbox.restarts)} in this window, {count(sandbox.totalRestarts)} by its own counter
           </dd>
           <dt>Load</dt>
           <dd>
@@ -414,7 +414,7 @@ export function SandboxView({ id, parameters, set }: ViewProps & { id: string })
           <Text of={id} />
         </h1>
         <Copy text={id} />
-        <Choice label="Time" value={window} options={WINDOWS} onChange={(value) => set('window', value)} />
+        <Choice label="Window" value={window} options={WINDOWS} onChange={(value) => set('window', value)} />
       </div>
       {availability.data && (
         <p>
@@ -433,7 +433,7 @@ export function SandboxView({ id, parameters, set }: ViewProps & { id: string })
       )}
       {absence && (
         <p class="note">
-          Away as planned by <Text of={absence.by} />, until{' '}
+          Absence planned by <Text of={absence.by} />, until{' '}
           {absence.until === null ? 'its next check-in' : <Time at={absence.until} />}
           {absence.reason && (
             <>
@@ -447,7 +447,7 @@ export function SandboxView({ id, parameters, set }: ViewProps & { id: string })
       <section class="panel wide">
         <h2>Alerts and absences</h2>
         <Shown of={alerts}>
-          {(data) => (data.alerts.length === 0 ? <p class="muted">None within this time.</p> : <AlertRows alerts={data.alerts} />)}
+          {(data) => (data.alerts.length === 0 ? <p class="muted">None in this window.</p> : <AlertRows alerts={data.alerts} />)}
         </Shown>
       </section>
     </>
