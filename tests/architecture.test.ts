@@ -246,3 +246,27 @@ test('tests, bench and tools share only harness/, and nothing imports a test', (
     }
   }
 });
+
+test('web/src imports only its own files and what its bundle passes on, without a cycle, and nothing imports it', () => {
+  const BUNDLED = /^(preact(\/hooks)?|uplot)$/;
+  const specifiers = (file: string) =>
+    [...readFileSync(file, 'utf8').matchAll(/\b(?:from|import)\b[\s(]*['"`]([^'"`]+)['"`]/g)].map(([, specifier]) => specifier!);
+  const graph = new Map<string, string[]>();
+  for (const file of files.filter((file) => /\.(tsx?|js)$/.test(file))) {
+    const targets = specifiers(file).map((name) => (name.startsWith('.') ? path.join(path.dirname(file), name) : name));
+    const inside = targets.filter((target) => target.startsWith('web/src/'));
+    if (!file.startsWith('web/src/')) {
+      assert.deepEqual(inside, [], file);
+      continue;
+    }
+    assert.deepEqual(targets.filter((target) => !inside.includes(target) && !BUNDLED.test(target)), [], file);
+    graph.set(file, inside);
+  }
+  assert.ok(graph.size > 3);
+  // Removes the files that import none of the others, until none is left.
+  for (let size = -1; size !== graph.size; ) {
+    size = graph.size;
+    for (const [file, targets] of graph) if (!targets.some((target) => graph.has(target))) graph.delete(file);
+  }
+  assert.deepEqual([...graph.keys()], [], 'a cycle');
+});

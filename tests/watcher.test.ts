@@ -325,6 +325,7 @@ suite('the watcher', { concurrency: 8 }, () => {
     assert.deepEqual([page.absences.length, page.next], [2, 'a']);
     assert.deepEqual((await ask(worker, '/api/absences?limit=2&after=a')).absences, list.absences.slice(2));
     assert.deepEqual((await ask(worker, '/api/absences', tenant)).absences, list.absences.slice(2));
+    assert.deepEqual(await ask(worker, '/api/absences?sandbox=a'), { absences: list.absences.slice(1, 2), next: null });
 
     assert.deepEqual(await (await send(worker, 'DELETE', '/api/absences?sandbox=a&sandbox=x')).json(), { ended: 1 });
     assert.deepEqual(await (await send(worker, 'DELETE', '/api/absences?region=fra')).json(), { ended: 1 });

@@ -24,13 +24,13 @@ import { mint } from '../harness/token.ts';
 const HELP = `Usage: npm start [-- OPTIONS]
 
 Builds the Worker and the agent. Runs the Worker in \`wrangler dev\` with a local Analytics Engine, and the
-agent with a command that only sleeps. Prints every stored data point, from any client, and what the watcher
-finds. With --interval 5, a machine counts as silent after 20 s; SILENT_AFTER and WATCH_TICK in .dev.vars say
+agent with a command that only sleeps. Prints every stored data point, from any client, what the watcher finds,
+and a link that opens the page for operators, signed in. With --interval 5, a machine counts as silent after 20 s; SILENT_AFTER and WATCH_TICK in .dev.vars say
 otherwise.
 
 Options:
   --once           one check-in; exit 0 if the point read back is the one that was sent
-  --no-agent       only the Worker, rebuilt when its source changes (this is \`npm run dev\`)
+  --no-agent       only the Worker, rebuilt when its source or that of the page changes (this is \`npm run dev\`)
   --interval N     seconds between check-ins, 1 or more [default: 5]
   --port N         port of the Worker [default: 8787, or a free one if that is taken]
   --store-port N   port of the local Analytics Engine [default: 9310, likewise]

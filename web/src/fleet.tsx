@@ -1,4 +1,6 @@
 /** The fleet at first glance. */
+import { useState } from 'preact/hooks';
+
 import {
   useApi,
   type Facet,
@@ -13,8 +15,10 @@ import {
 import { Chart, type Line } from './chart.tsx';
 import { Ago, bytes, Choice, count, href, load, SandboxLink, share, Shown, Text, visible, WINDOWS } from './parts.tsx';
 
-/** At most so many rows; the list of sandboxes has all. */
+/** At most so many values; the list of sandboxes has all. */
 const ROWS = 12;
+/** At most so many incidents, until the reader asks for the others. */
+const INCIDENTS = 8;
 
 const KINDS: Record<Incident['kind'], string> = {
   no_check_ins: 'No check-ins at all',
@@ -37,6 +41,7 @@ function cause(incident: Incident): string {
 }
 
 function Attention({ report, quiet }: { report: Incidents; quiet: readonly string[] }) {
+  const [isLong, showAll] = useState(false);
   const now = report.incidents.filter(({ severity }) => severity === 'critical');
   const rest = report.incidents.length - now.length;
   if (now.length === 0 && quiet.length === 0) {
@@ -69,7 +74,7 @@ function Attention({ report, quiet }: { report: Incidents; quiet: readonly strin
             </tr>
           </thead>
           <tbody>
-            {now.slice(0, ROWS).map((incident) => (
+            {(isLong ? now : now.slice(0, INCIDENTS)).map((incident) => (
               <tr key={`${incident.kind} ${incident.sandboxId}`}>
                 <td>
                   <span class="state bad">{KINDS[incident.kind]}</span>
@@ -86,9 +91,11 @@ function Attention({ report, quiet }: { report: Incidents; quiet: readonly strin
           </tbody>
         </table>
       </div>
-      {now.length > ROWS && (
+      {now.length > INCIDENTS && (
         <p>
-          <a href={href('sandboxes', { silent: 'true' })}>{count(now.length - ROWS)} more</a>
+          <button type="button" aria-expanded={isLong} onClick={() => showAll(!isLong)}>
+            {isLong ? 'Show fewer' : `Show ${count(now.length - INCIDENTS)} more`}
+          </button>
         </p>
       )}
     </>

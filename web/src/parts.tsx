@@ -6,6 +6,7 @@ import type { ApiError, Loaded } from './api.ts';
 
 const integer = new Intl.NumberFormat('en');
 const decimal = new Intl.NumberFormat('en', { maximumFractionDigits: 2 });
+const hundredths = new Intl.NumberFormat('en', { minimumFractionDigits: 2, maximumFractionDigits: 2 });
 const percentage = new Intl.NumberFormat('en', { style: 'percent', minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const local = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'medium' });
 /** Without the year, if it is the present one. */
@@ -13,7 +14,7 @@ const recent = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'shor
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: 'medium' });
 
 export const count = (number: number): string => integer.format(number);
-export const load = (number: number): string => decimal.format(number);
+export const load = (number: number): string => hundredths.format(number);
 /** A share of two numbers. What is not all is never shown as 100 %. */
 export const share = (part: number, all: number): string =>
   all === 0 ? '–' : percentage.format(part === all ? 1 : Math.min(part / all, 0.999));
