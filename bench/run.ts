@@ -60,6 +60,8 @@ const QUICK: Plan = {
 };
 
 const RESULTS = 'bench/results.md';
+/** What follows is written by hand, from the output of page.ts. */
+const PAGE_HEADING = '\n## The page\n';
 
 /** The variant name of the build that `--before` gives. */
 const BEFORE = 'before';
@@ -252,7 +254,9 @@ async function main(folder: string): Promise<void> {
   if (busy > 0.5) say(`the machine is busy (load ${busy.toFixed(1)}): the figures will be rough`);
   const [build, write] = [!noBuild, (!quick || always) && before === undefined];
   // A part that is not measured stays as it is.
-  const written = readFileSync(RESULTS, 'utf8');
+  const file = readFileSync(RESULTS, 'utf8');
+  const pageAt = file.includes(PAGE_HEADING) ? file.indexOf(PAGE_HEADING) : file.length;
+  const [written, pagePart] = [file.slice(0, pageAt), file.slice(pageAt)];
   const border = written.includes(`\n${HEADING}\n`) ? written.indexOf(`\n${HEADING}\n`) : written.length;
   let [workerPart, agentPart] = [written.slice(0, border), written.slice(border + 1)];
 
@@ -262,7 +266,7 @@ async function main(folder: string): Promise<void> {
     console.log(`\n${agentPart}`);
   }
   if (!write) return;
-  writeFileSync(RESULTS, `${workerPart}\n${agentPart}`);
+  writeFileSync(RESULTS, `${workerPart}\n${agentPart}${pagePart}`);
   say(`wrote ${RESULTS}`);
 }
 

@@ -14,7 +14,7 @@ const setting = (file: string, name: string) => {
 };
 
 test('local development builds and runs the deployed Worker', () => {
-  for (const name of ['name', 'main', 'compatibility_date']) {
+  for (const name of ['name', 'main', 'compatibility_date', 'directory', 'run_worker_first']) {
     assert.equal(setting('wrangler.dev.toml', name), setting('wrangler.toml', name), name);
   }
   const alsoBuilds = 'tools/setup --wasm tools/engine && ';

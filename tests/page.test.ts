@@ -16,6 +16,7 @@ import { AGENT } from '../harness/agent.ts';
 import { CHROMIUM, startBrowser } from '../harness/browser.ts';
 import { credentials, FULL, JWT_SECRET } from '../harness/check-in.ts';
 import { history, insert } from '../harness/made-up-fleet.ts';
+import { signIn } from '../harness/sign-in.ts';
 import { mint } from '../harness/token.ts';
 import { startWorker, type Worker } from '../harness/worker.ts';
 import { ask, receiver, SECRET, wake } from './support/watcher.ts';
@@ -135,13 +136,12 @@ suite('the page', { skip }, () => {
 
   test('the fleet view shows what the API says, after three requests', async (t) => {
     const { page, requests } = await open(t, 'fleet');
-    await page.waitForSelector('.figures');
-    assert.deepEqual(requests.slice(0, 3).map((path) => path.split('?')[0]).toSorted(), [
-      'GET /api/fleet',
-      'GET /api/fleet/history',
-      'GET /api/incidents',
-    ]);
+    await page.waitForSelector('.plot canvas');
+    const paths = () => requests.map((path) => path.split('?')[0]);
+    assert.deepEqual(paths().slice(0, 2).toSorted(), ['GET /api/fleet', 'GET /api/incidents']);
     await loaded(page);
+    // Each once.
+    assert.deepEqual(paths().slice(2).toSorted(), ['GET /api/fleet/history', 'GET /api/watcher']);
     const fleet = await ask(worker, '/api/fleet?window=24h');
     const figure = (label: string) => page.locator('.figure', { hasText: label }).locator('.value').innerText();
     assert.equal(number(await figure('reporting')), fleet.reporting);
@@ -263,17 +263,17 @@ suite('the page', { skip }, () => {
 
   test('who signs in does so for the tab alone; bad, old and narrow tokens are explained', async (t) => {
     const { page } = await open(t, 'sandboxes?sort=-load', { token: null, expected: /401/ });
-    const signIn = async (token: string) => {
+    const paste = async (token: string) => {
       await page.getByLabel('Token').fill(token);
       await page.getByRole('button', { name: 'Sign in' }).click();
     };
-    await signIn('no token');
+    await paste('no token');
     await page.getByText('This is not a token').waitFor();
-    await signIn(await mint({ sub: 'ops', ttl: -60 }, { JWT_SECRET }));
+    await paste(await mint({ sub: 'ops', ttl: -60 }, { JWT_SECRET }));
     await page.getByText('has expired').waitFor();
-    await signIn(await mint({ sub: 'ops', ttl: 600 }, { JWT_SECRET: 'another secret of at least 32 bytes' }));
+    await paste(await mint({ sub: 'ops', ttl: 600 }, { JWT_SECRET: 'another secret of at least 32 bytes' }));
     await page.getByText('not valid here').waitFor();
-    await signIn(await tokenOf());
+    await paste(await tokenOf());
     await loaded(page);
     assert.match(page.url(), /#\/sandboxes\?sort=-load$/, 'the address is kept');
     const kept = await page.evaluate(() => [document.cookie, JSON.stringify({ ...localStorage }), location.href, history.length]);
@@ -284,6 +284,14 @@ suite('the page', { skip }, () => {
     await page.getByRole('button', { name: 'Sign out' }).click();
     await page.getByLabel('Token').waitFor();
     assert.deepEqual(await page.evaluate(() => Object.keys(sessionStorage)), []);
+
+    // The link of `npm start`: the token is in no address and no history, and the name of the window is cleared.
+    const local = await startBrowser(t);
+    const [started] = local.pages();
+    await started.goto(await signIn(worker.url.origin, await tokenOf()));
+    await loaded(started);
+    assert.equal(new URL(started.url()).origin, worker.url.origin);
+    assert.deepEqual(await started.evaluate(() => [window.name, location.search, location.hash]), ['', '', '']);
 
     // It expires while the page is open.
     const short = await open(t, 'fleet', { token: await tokenOf({ ttl: 4 }), expected: /401/ });

@@ -4,10 +4,7 @@
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { hostname } from 'node:os';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -19,6 +16,7 @@ import { lockFolder } from '../local-ae/lock.js';
 import { freePort } from '../local-ae/support/port.js';
 import { command, Failure } from '../harness/command.ts';
 import { RUNNING_FILE, STORE_PORT, WORKER_PORT, type Running } from './running.ts';
+import { signIn } from '../harness/sign-in.ts';
 import { mint } from '../harness/token.ts';
 
 const HELP = `Usage: npm start [-- OPTIONS]
@@ -108,24 +106,6 @@ function integer(name: string, text: string | undefined, highest: number): numbe
     throw new Error(`${name} must be an integer from 1 to ${highest}, not '${text}'`);
   }
   return value;
-}
-
-/**
- * Serves a page of its own that signs in at the Worker's page; returns its URL. The token passes through the name of the
- * window: a URL would be kept in the history. Only who reads this terminal knows the path.
- */
-async function signIn(url: string, token: string): Promise<string> {
-  const secret = `/${randomBytes(12).toString('base64url')}`;
-  const [name, page] = [`kiloclaw-token:${token}`, `${url}/`].map((text) => JSON.stringify(text));
-  const html = `<!doctype html><title>Kiloclaw</title><script>window.name = ${name}; location.replace(${page})</script>`;
-  const server = createServer((request, response) => {
-    if (request.url !== secret) return void response.writeHead(404).end();
-    response.writeHead(200, { 'content-type': 'text/html', 'cache-control': 'no-store', 'referrer-policy': 'no-referrer' });
-    response.end(html);
-  });
-  server.listen(0, '127.0.0.1').unref();
-  await once(server, 'listening');
-  return `http://127.0.0.1:${(server.address() as AddressInfo).port}${secret}`;
 }
 
 /** The secrets of local development, random ones the first time. */
@@ -439,7 +419,7 @@ async function roundTrip(agent: string, env: Record<string, string>, store: stri
 }
 
 async function main(): Promise<void> {
-  const { once: onlyOnce, interval, help, 'no-agent': noAgent, ...ports } = options();
+  const { once, interval, help, 'no-agent': noAgent, ...ports } = options();
   if (help) return void console.log(HELP);
   process.chdir(new URL('..', import.meta.url).pathname);
 
@@ -471,7 +451,9 @@ async function main(): Promise<void> {
   writeFileSync(RUNNING_FILE, `${JSON.stringify({ worker: url, store } satisfies Running)}\n`);
   const operator = await mint({ sub: 'local', ttl: TOKEN_HOURS * 3_600 }, vars);
   const fleet = `to see the fleet as operators do (the token is valid for ${TOKEN_HOURS} h):\n\n${operatorCurl(url, operator)}\n`;
-  const page = `the page, signed in: ${await signIn(url, operator)} (or ${url} with a token)`;
+  // On the page, absences can be planned as well.
+  const writer = await mint({ sub: 'local', ttl: TOKEN_HOURS * 3_600, scope: 'absences:write' }, vars);
+  const page = `the page, signed in: ${await signIn(url, writer)} (or ${url} with a token)`;
   const times = { SILENT_AFTER: `${Math.max(20, 4 * interval)}s`, WATCH_TICK: `${TICK_SECONDS}s` };
   const watcher = Object.fromEntries(Object.entries(times).filter(([name]) => !(name in vars)));
   // On a terminal, wrangler takes over input and output, so all messages are printed before.
@@ -523,7 +505,7 @@ async function main(): Promise<void> {
       FLY_MACHINE_ID: process.env.FLY_MACHINE_ID ?? `machine-${hostname()}`.slice(0, 60),
     };
     say(`the Worker is at ${url}, its data points are at ${store}/points`);
-    if (onlyOnce) {
+    if (once) {
       say('checking in once, and reading it back in SQL');
       await roundTrip(agent!, env, store);
       say('the data point read back is the one that was sent');
