@@ -306,6 +306,14 @@ suite('the page', { skip }, () => {
     assert.deepEqual(await narrow.page.locator('header nav a').allInnerTexts(), ['Sandbox', 'Alerts', 'Absences']);
     await narrow.page.goto(new URL('/#/sandboxes/made-up-00002', worker.url).href);
     await narrow.page.getByText('Your token may see one sandbox only').first().waitFor();
+
+    // Behind Access, the browser has no token: the edge adds it to each request.
+    const [behind] = (await startBrowser(t)).pages();
+    const authorization = `Bearer ${await tokenOf({ sandbox: 'made-up-00001' })}`;
+    await behind.route('**/api/**', (route) => route.continue({ headers: { ...route.request().headers(), authorization } }));
+    await behind.goto(worker.url.href);
+    await behind.getByRole('heading', { name: 'made-up-00001' }).waitFor();
+    assert.deepEqual(await behind.locator('header nav a').allInnerTexts(), ['Sandbox', 'Alerts', 'Absences']);
   });
 
   test('a killed agent shows as silent, without a reload', async (t) => {

@@ -53,7 +53,7 @@ const TOKEN_HOURS = 12;
 const READY_DEADLINE_MS = 15 * 60_000;
 const STORED_DEADLINE_MS = 15_000;
 /** Lines of wrangler that are not shown: empty ones, and those about requests of this program. */
-const NOISE = /^(\[custom build\]\s*)?$|GET \/(health|api\/(alerts|watcher)) /;
+const NOISE = /^(\[custom build\]\s*)?$|GET \/(health|assets\/\S+|api\/(alerts|watcher)) /;
 /** How often the watcher looks, and is asked. */
 const TICK_SECONDS = 5;
 const ALERTS_EVERY_MS = 2_000;

@@ -140,6 +140,8 @@ export function useApi<T>(path: string | undefined): Loaded<T> {
         if (!(error instanceof ApiError)) throw error;
         state.current = { path, data: state.current.data, error };
         if (error.status === 401) window.dispatchEvent(new CustomEvent('signed-out', { detail: error }));
+        // Behind Cloudflare Access, the page does not see the token that limits the reader.
+        if (error.code === 'other_sandbox' && session.token === null) window.dispatchEvent(new Event('limited'));
       }
       update(undefined as never);
       const wait = Math.max(POLL_MS, 1_000 * Number(state.current.error?.body.retryAfter || 0));

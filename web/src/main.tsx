@@ -204,15 +204,24 @@ function App() {
   const [isOut, setOut] = useState(false);
   const [version, setVersion] = useState(0);
   const isFirst = useRef(true);
-  const only = session.claims.sandbox_id;
+  const [limit, setLimit] = useState<string>();
+  const only = session.claims.sandbox_id ?? limit;
   useEffect(() => {
+    const limited = () => {
+      // Without an answer, the view shows the refusal.
+      request<{ sandboxId: string | null }>('/api/whoami').then(({ sandboxId }) => setLimit(sandboxId ?? undefined), () => {});
+    };
     const signedOut = (event: Event) => {
       setRefused((event as CustomEvent<ApiError>).detail);
       session.token = null;
       setOut(true);
     };
     window.addEventListener('signed-out', signedOut);
-    return () => window.removeEventListener('signed-out', signedOut);
+    window.addEventListener('limited', limited);
+    return () => {
+      window.removeEventListener('signed-out', signedOut);
+      window.removeEventListener('limited', limited);
+    };
   }, []);
   useEffect(() => {
     document.title = `${VIEWS.find(([name]) => name === view)?.[1] ?? 'Not found'}${id ? ` ${visible(id)}` : ''} · Kiloclaw`;
