@@ -109,7 +109,7 @@ export function State({ of, silent }: { of: string; silent?: boolean }) {
 
 const ADVICE: Record<string, string> = {
   other_sandbox: 'Your token may see one sandbox only.',
-  missing_scope: 'Your token may not change absences: it needs the scope absences:write.',
+  missing_scope: 'Your token may only read: this needs the scope absences:write.',
   misconfigured: 'The Worker lacks a setting:',
   analytics_limited: 'Analytics Engine limits the rate. The page retries automatically.',
   rate_limited: 'Too many requests. The page retries automatically.',
