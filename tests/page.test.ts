@@ -215,6 +215,10 @@ suite('the page', { skip }, () => {
     assert.equal(rows.length, machines.length);
     assert.equal(await page.locator('.plot canvas').count(), 3);
     assert.ok((await page.locator('.strip.tall > span').count()) > 0);
+    const versions = await page.locator('[aria-label="Versions"]').innerText();
+    for (const version of [sandbox.controllerVersion, sandbox.openclawVersion]) assert.ok(versions.includes(version), versions);
+    // The watcher finds its clone after a survey.
+    await page.locator('.lane', { hasText: 'clone' }).waitFor({ timeout: 90_000 });
     await page.locator('.plot').first().hover();
     await page.locator('.tip:not([hidden])').first().waitFor();
     assert.match(await page.locator('.tip:not([hidden])').first().innerText(), /load: [\d.]+/);

@@ -283,6 +283,8 @@ export interface Step {
   readonly bandwidthBytesOut: number;
   readonly supervisorState: string | null;
   readonly lastExitReason: string | null;
+  readonly controllerVersion: string | null;
+  readonly openclawVersion: string | null;
 }
 
 export interface History {

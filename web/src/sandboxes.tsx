@@ -3,6 +3,7 @@ import { useState } from 'preact/hooks';
 
 import {
   useApi,
+  type Alert,
   type Alerts,
   type Availability,
   type Absences,
@@ -182,35 +183,103 @@ export function SandboxesView({ parameters, set }: ViewProps) {
   );
 }
 
-/** Spans of steps with the same state. */
-function spans(steps: readonly Step[]): { state: string | null; start: string; steps: number }[] {
-  const found: { state: string | null; start: string; steps: number }[] = [];
-  for (const { supervisorState, start } of steps) {
+interface Part {
+  readonly value: string | null;
+  readonly start: string;
+  steps: number;
+}
+
+/** Spans of steps with the same value. */
+function spans(steps: readonly Step[], of: (step: Step) => string | null): Part[] {
+  const found: Part[] = [];
+  for (const step of steps) {
+    const value = of(step);
     const last = found.at(-1);
-    if (last !== undefined && last.state === supervisorState) last.steps++;
-    else found.push({ state: supervisorState, start, steps: 1 });
+    if (last !== undefined && last.value === value) last.steps++;
+    else found.push({ value, start: step.start, steps: 1 });
   }
   return found;
 }
 
+/** The versions that it ran, the newest first, with the step in which each began. */
+function versions(steps: readonly Step[], of: (step: Step) => string | null): Part[] {
+  return spans(steps.filter((step) => step.checkIns > 0), of).toReversed();
+}
+
+/** A stretch of the window in which something was open. */
+interface Stretch {
+  readonly kind: string;
+  readonly from: number;
+  readonly until: number;
+}
+
+/** What was open when, from the transitions of the window, the newest first. One that closed in it may have begun before. */
+function stretches(alerts: readonly Alert[], from: number, until: number): Stretch[] {
+  const closed = new Set(alerts.filter(({ event }) => event === 'closed').map(({ kind, since }) => `${kind} ${since}`));
+  return alerts
+    .filter(({ event, kind, since }) => event === 'closed' || !closed.has(`${kind} ${since}`))
+    .map((alert) => ({
+      kind: alert.kind,
+      from: Math.max(from, Date.parse(alert.since)),
+      until: alert.until === null ? until : Date.parse(alert.until),
+    }))
+    .filter((stretch) => stretch.until > stretch.from);
+}
+
+/** Kinds of transitions that are no trouble. */
+const ON_PURPOSE = ['absent', 'stopped'];
+
 const COLORS: Record<string, string> = { running: 'ok', crashed: 'bad', starting: 'warn' };
 
-function Timeline({ history }: { history: History }) {
-  const parts = spans(history.steps);
-  const summary = parts.map(({ state, start }) => `${state === null ? 'no check-in' : visible(state)} from ${new Date(start).toLocaleString()}`);
+/** One lane for each kind of alert or absence, on the axis of the states. */
+function Lanes({ history, alerts }: { history: History; alerts: readonly Alert[] }) {
+  const [from, until] = [Date.parse(history.from), Date.parse(history.asOf)];
+  const all = stretches(alerts, from, until);
+  const percent = (time: number) => `${(100 * (time - from)) / (until - from)}%`;
+  const name = (kind: string) => kind.replaceAll('_', ' ');
+  const said = ({ kind, from, until }: Stretch) =>
+    `${name(kind)} from ${new Date(from).toLocaleString()}, ${duration((until - from) / 1_000)}`;
+  return (
+    <>
+      {[...new Set(all.map(({ kind }) => kind))].map((kind) => {
+        const own = all.filter((stretch) => stretch.kind === kind);
+        return (
+          <div key={kind} class="lane" role="img" aria-label={own.map(said).join('; ')}>
+            {own.map((stretch) => (
+              <span
+                key={stretch.from}
+                class={ON_PURPOSE.includes(kind) ? 'off' : 'bad'}
+                style={{ left: percent(stretch.from), width: percent(from + stretch.until - stretch.from) }}
+                title={said(stretch)}
+              />
+            ))}
+            <em>{name(kind)}</em>
+          </div>
+        );
+      })}
+    </>
+  );
+}
+
+function Timeline({ history, alerts }: { history: History; alerts: readonly Alert[] }) {
+  const parts = spans(history.steps, ({ supervisorState }) => supervisorState);
+  const summary = parts.map(
+    ({ value, start }) => `${value === null ? 'no check-in' : visible(value)} from ${new Date(start).toLocaleString()}`,
+  );
   return (
     <section class="panel wide">
-      <h3>States</h3>
+      <h3>States, alerts and absences</h3>
       <div class="strip tall" role="img" aria-label={summary.slice(-20).join('; ')}>
-        {parts.map(({ state, steps, start }, i) => (
+        {parts.map(({ value, steps, start }, i) => (
           <span
             key={start}
-            class={state === null ? 'none' : (COLORS[state] ?? 'off')}
+            class={value === null ? 'none' : (COLORS[value] ?? 'off')}
             style={{ flexGrow: steps }}
             title={`${summary[i]}, ${duration(steps * history.stepSeconds)}`}
           />
         ))}
       </div>
+      <Lanes history={history} alerts={alerts} />
       <p class="muted ends">
         <Time at={history.from} />
         <span>
@@ -223,14 +292,52 @@ function Timeline({ history }: { history: History }) {
   );
 }
 
-function Charts({ history }: { history: History }) {
+function Versions({ steps }: { steps: readonly Step[] }) {
+  const kinds = [
+    ['Controller', versions(steps, ({ controllerVersion }) => controllerVersion)],
+    ['OpenClaw', versions(steps, ({ openclawVersion }) => openclawVersion)],
+  ] as const;
+  return (
+    <section class="panel wide">
+      <h3>Versions</h3>
+      <div class="scroll" tabIndex={0} role="region" aria-label="Versions">
+        <table>
+          <thead>
+            <tr>
+              <th scope="col">Of</th>
+              <th scope="col">Version</th>
+              <th scope="col">Seen from</th>
+            </tr>
+          </thead>
+          <tbody>
+            {kinds.flatMap(([name, parts]) =>
+              parts.slice(0, 10).map(({ value, start }) => (
+                <tr key={`${name} ${start}`}>
+                  <td>{name}</td>
+                  <td>
+                    <Text of={value} />
+                  </td>
+                  <td>
+                    <Time at={start} />
+                  </td>
+                </tr>
+              )),
+            )}
+          </tbody>
+        </table>
+      </div>
+    </section>
+  );
+}
+
+function Charts({ history, alerts }: { history: History; alerts: readonly Alert[] }) {
   const { steps } = history;
   const times = steps.map(({ start }) => start);
   const common = { times, sync: 'sandbox' };
   const exits = steps.filter(({ lastExitReason, restarts }) => lastExitReason !== null && restarts > 0).toReversed();
   return (
     <div class="grid halves">
-      <Timeline history={history} />
+      <Timeline history={history} alerts={alerts} />
       <section class="panel">
         <Chart
           {...common}
@@ -262,6 +369,7 @@ function Charts({ history }: { history: History }) {
           ]}
         />
       </section>
+      <Versions steps={steps} />
       {exits.length > 0 && (
         <section class="panel wide">
           <h3>Exits</h3>
@@ -443,7 +551,7 @@ export function SandboxView({ id, parameters, set }: ViewProps & { id: string })
         </p>
       )}
       <Shown of={summary}>{(data) => <Facts summary={data} />}</Shown>
-      <Shown of={history}>{(data) => <Charts history={data} />}</Shown>
+      <Shown of={history}>{(data) => <Charts history={data} alerts={alerts.data?.alerts ?? []} />}</Shown>
       <section class="panel wide">
         <h2>Alerts and absences</h2>
         <Shown of={alerts}>

@@ -5,8 +5,8 @@ use serde::Serialize;
 use crate::parameters::{self, InvalidParameter, Parameters};
 use crate::rows::{self, UnexpectedAnswer, row};
 use crate::sql::{
-    self, BYTES_IN, BYTES_OUT, CHECK_INS, LAST_EXIT_REASON, LOAD, RESTARTS, SUPERVISOR_STATE,
-    UPTIME, highest, latest, sum,
+    self, BYTES_IN, BYTES_OUT, CHECK_INS, CONTROLLER_VERSION, LAST_EXIT_REASON, LOAD,
+    OPENCLAW_VERSION, RESTARTS, SUPERVISOR_STATE, UPTIME, highest, latest, sum,
 };
 use crate::time::{Span, Time};
 use crate::{Progress, Report};
@@ -53,7 +53,8 @@ impl HistoryReport {
             "SELECT intDiv(toUnixTimestamp(timestamp), {step}) * {step} AS start, \
              {CHECK_INS} AS checkIns, {} AS restarts, {} / {CHECK_INS} AS loadAvg5m, \
              {} AS loadMax, {} AS bandwidthBytesIn, {} AS bandwidthBytesOut, \
-             {} AS supervisorState, {} AS uptimeSeconds, {} AS lastExitReason \
+             {} AS supervisorState, {} AS uptimeSeconds, {} AS lastExitReason, \
+             {} AS controllerVersion, {} AS openclawVersion \
              {} GROUP BY start ORDER BY start",
             sum(RESTARTS),
             sum(LOAD),
@@ -63,6 +64,8 @@ impl HistoryReport {
             latest(SUPERVISOR_STATE),
             latest(UPTIME),
             latest(LAST_EXIT_REASON),
+            latest(CONTROLLER_VERSION),
+            latest(OPENCLAW_VERSION),
             sql::points(span, Some(&self.sandbox)),
         )
     }
@@ -144,6 +147,10 @@ row! {
         pub uptime_seconds: Option<f64> = "uptimeSeconds",
         /// Last exit reason of the supervised process.
         pub last_exit_reason: Option<String> = "lastExitReason",
+        /// Version of the controller at the end of the step.
+        pub controller_version: Option<String> = "controllerVersion",
+        /// Version of `OpenClaw` at the end of the step.
+        pub openclaw_version: Option<String> = "openclawVersion",
     }
 }
 

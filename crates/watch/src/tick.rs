@@ -40,7 +40,7 @@ const MAX_STARTS: usize = 40_000;
 /// Maximum number of splits of the fleet.
 const MAX_SPLITS: usize = 63;
 
-/// Maximum number of rounds of a tick: 64 ranges that were split in 63 x 2 rounds, 25 pages of [`MAX_SIGHTINGS`], and ten
+/// Maximum number of rounds of a tick: 64 ranges that were split in 63 x 2 rounds, 25 pages of `MAX_SIGHTINGS`, and ten
 /// more.
 pub const MAX_ROUNDS: usize = 225;
 
