@@ -1,6 +1,6 @@
 /**
  * Builds the page into `web/dist`, which the Worker serves: `node web/build.ts`; with `--watch`, again after each change.
- * The names of script and style have a hash, so that browsers may keep them for ever.
+ * The names of script and style have a hash, so that browsers may cache them for a year.
  */
 import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -10,7 +10,7 @@ import { context, type BuildResult, type Plugin } from 'esbuild';
 const WEB = import.meta.dirname;
 const DIST = path.join(WEB, 'dist');
 const MODULES = path.join(WEB, '../node_modules');
-/** What is bundled: their licences demand to be passed on. */
+/** Bundled libraries, whose licences must be passed on. */
 const LIBRARIES = ['preact', 'uplot'];
 const ASSETS = path.join(DIST, 'assets');
 

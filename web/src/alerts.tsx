@@ -21,7 +21,7 @@ const KINDS = [
 
 const BAD = ['silent', 'overdue', 'crash_loop', 'clone', 'quiet', 'degraded'];
 
-/** Rows of the log: what, of whom, since when, for how long, why, and whether somebody was told. */
+/** Rows of the log. */
 export function AlertRows({ alerts }: { alerts: readonly Alert[] }) {
   return (
     <div class="scroll" tabIndex={0} role="region" aria-label="Alerts">
@@ -233,7 +233,7 @@ export function AlertsView({ parameters, set, watcher }: ViewProps & { watcher: 
   );
 }
 
-/** Whom an absence is of. */
+/** The subject of an absence. */
 const Of = ({ absence: { sandboxId, region } }: { absence: Absence }) =>
   sandboxId !== null ? (
     <SandboxLink id={sandboxId} />

@@ -1,10 +1,10 @@
 /** The operators' API: requests, the principal's token, and polling. */
 import { useEffect, useReducer, useRef } from 'preact/hooks';
 
-/** How often a view asks again, in milliseconds. A report is fresh for 15 s. */
+/** Polling interval, in milliseconds. A report is fresh for 15 s. */
 const POLL_MS = 30_000;
 const TOKEN_KEY = 'kiloclaw-token';
-/** How `npm start` hands over a token: not in a URL, which would be kept in the history. */
+/** Prefix of `window.name` by which `npm start` hands over a token: a URL would be kept in the history. */
 const HANDED_OVER = 'kiloclaw-token:';
 
 /** What the page reads of a token. Only the Worker checks its signature. */
@@ -16,11 +16,11 @@ export interface Claims {
   readonly scope?: string;
 }
 
-/** A refusal, or that there is no answer. */
+/** An error response; the status is 0 if there was no response. */
 export class ApiError extends Error {
   readonly status: number;
   readonly code: string;
-  /** What the body says besides. */
+  /** The other members of the body. */
   readonly body: Readonly<Record<string, string>>;
 
   constructor(status: number, body: Readonly<Record<string, string>>) {
@@ -47,7 +47,7 @@ export const session = {
   },
 };
 
-/** The claims of a token; undefined if it is none. */
+/** The claims of a token; undefined if it is not a JWT. */
 export function claims(token: string): Claims | undefined {
   try {
     const payload = token.split('.')[1].replaceAll('-', '+').replaceAll('_', '/');
@@ -71,11 +71,11 @@ interface Kept {
   readonly data: unknown;
 }
 
-/** The last answers, by path: few, as only views ask. */
+/** The last responses, by path. */
 const cache = new Map<string, Kept>();
 const MAX_KEPT = 50;
 
-/** Sends a request; throws an {@link ApiError} if it is refused, with the status 0 if there is no answer. */
+/** Sends a request; throws an {@link ApiError} for an error response or none. */
 export async function request<T>(path: string, init: RequestInit = {}): Promise<T> {
   const headers = new Headers(init.headers);
   const { token } = session;
@@ -84,7 +84,7 @@ export async function request<T>(path: string, init: RequestInit = {}): Promise<
   if (kept?.etag) headers.set('if-none-match', kept.etag);
   let response;
   try {
-    // The page keeps the answers itself: the browser's cache would answer without the state of the data.
+    // The page keeps responses itself: the browser's cache would hide whether they were refreshed.
     response = await fetch(path, { ...init, headers, cache: 'no-store' });
   } catch {
     throw new ApiError(0, { error: 'The Worker cannot be reached' });
@@ -102,17 +102,17 @@ export async function request<T>(path: string, init: RequestInit = {}): Promise<
   return body;
 }
 
-/** What a view has of a path. Data remain while a later request fails: then they are old. */
+/** The latest data of a path. They stay while later requests fail; then they are stale. */
 export interface Loaded<T> {
   readonly data: T | undefined;
   readonly error: ApiError | undefined;
-  /** Asks again now. */
+  /** Sends the request again now. */
   readonly reload: () => void;
 }
 
 /**
- * The answer to a path, asked for again every 30 s while the tab is seen; `undefined` asks for nothing yet. A view that
- * is left does not hear of its answers any more.
+ * The response to a path, polled every 30 s while the tab is visible; `undefined` sends no request yet. After unmounting,
+ * responses are ignored.
  */
 export function useApi<T>(path: string | undefined): Loaded<T> {
   const [, update] = useReducer((count: number) => count + 1, 0);
@@ -125,7 +125,7 @@ export function useApi<T>(path: string | undefined): Loaded<T> {
     if (path === undefined) return;
     let timer: ReturnType<typeof setTimeout> | undefined;
     let asked = 0;
-    /** Of the latest request: the answers to earlier ones are dropped, and only this one sets the timer. */
+    /** Number of the latest request: responses to earlier ones are dropped, so only one timer is ever set. */
     let latest = 0;
     const load = async () => {
       clearTimeout(timer);

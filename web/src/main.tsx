@@ -16,7 +16,7 @@ const VIEWS = [
 ] as const;
 
 const THEME_KEY = 'kiloclaw-theme';
-/** Where pages are: another filter begins at the first one. */
+/** Parameters for the position in a list: changing a filter resets them. */
 const CURSORS = ['cursor', 'before', 'after'];
 
 interface Route {
@@ -122,7 +122,7 @@ function nextTheme(): void {
   window.dispatchEvent(new Event('theme'));
 }
 
-/** How old the data are, whether they are sampled, and whether the watcher is well: always to be seen. */
+/** Age and sampling of the data, and the watcher's state; shown in every view. */
 function Health({ fleet, watcher, error }: { fleet: Fleet | undefined; watcher: Watcher | undefined; error: ApiError | undefined }) {
   const now = useNow();
   const age = fleet === undefined ? undefined : Math.max(0, (now - Date.parse(fleet.asOf)) / 1_000);
@@ -225,7 +225,7 @@ function App() {
   }, []);
   useEffect(() => {
     document.title = `${VIEWS.find(([name]) => name === view)?.[1] ?? 'Not found'}${id ? ` ${visible(id)}` : ''} · Kiloclaw`;
-    // Not when the page opens: the keyboard begins at its head then.
+    // Not when the page opens, so that Tab starts at its head.
     if (isFirst.current) isFirst.current = false;
     else document.getElementById('main')?.focus({ preventScroll: true });
     window.scrollTo(0, 0);

@@ -1,4 +1,4 @@
-/** Parts that several views share: numbers, times, texts of machines, and what is shown without data. */
+/** What several views share: numbers, times, texts of machines, and the loading and error states. */
 import type { ComponentChildren } from 'preact';
 import { useEffect, useState } from 'preact/hooks';
 
@@ -55,7 +55,7 @@ export const Text = ({ of }: { of: string | null | undefined }) =>
     </bdi>
   );
 
-/** The present time, which moves on every ten seconds. */
+/** The current time, updated every ten seconds. */
 export function useNow(): number {
   const [now, setNow] = useState(Date.now);
   useEffect(() => {
@@ -136,7 +136,7 @@ export function Problem({ error, reload }: { error: ApiError; reload?: () => voi
   );
 }
 
-/** What loads, failed, or is there; data that could not be renewed are marked as old. */
+/** The loading, error or loaded state; data that could not be refreshed are marked as old. */
 export function Shown<T>({ of, children }: { of: Loaded<T>; children: (data: T) => ComponentChildren }) {
   const { data, error, reload } = of;
   if (data === undefined) {
@@ -150,7 +150,7 @@ export function Shown<T>({ of, children }: { of: Loaded<T>; children: (data: T) 
   );
 }
 
-/** A choice between few values, which is part of the address. */
+/** A labelled select. */
 export function Choice(props: {
   label: string;
   value: string;
