@@ -15,10 +15,10 @@ import { startWorker } from '../harness/worker.ts';
 const BUDGET = { intoWasm: 3, outOfWasm: 2, allocations: 5 };
 
 /**
- * The uploaded bundle, gzipped, in bytes: 208,708 before the watcher, which takes 41,600; 3.8 kB for the fleet's
- * history and the prefix of ids. 8 kB of it are the OpenAPI description.
+ * The uploaded bundle, gzipped, in bytes: 208,708 before the watcher, which takes 41,600; 3.9 kB for the fleet's
+ * history, versions over time and the prefix of ids. 8 kB of it are the OpenAPI description.
  */
-const BUNDLE_BUDGET = 254_100;
+const BUNDLE_BUDGET = 254_200;
 
 /** wasm-bindgen's allocator, by its own names or, in a stripped module, by short ones. */
 const ALLOCATOR = /^in __wbindgen_(malloc|realloc|export\d*)$/;
