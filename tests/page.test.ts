@@ -197,7 +197,12 @@ suite('the page', { skip }, () => {
     await shows(Array.from({ length: 10 }, (_, i) => `made-up-0001${i}`));
     await page.goBack();
     await shows(await list(''));
+    // What is being typed survives that the rows are renewed.
     await page.getByLabel('State').fill('no such state');
+    const renewed = page.waitForResponse(/\/api\/sandboxes/);
+    await page.evaluate(() => window.dispatchEvent(new Event('online')));
+    await renewed;
+    await page.waitForTimeout(300);
     await page.keyboard.press('Enter');
     await page.getByText('No sandbox matches').waitFor();
   });

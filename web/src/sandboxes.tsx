@@ -1,5 +1,5 @@
 /** The list of sandboxes, and one of them. */
-import { useState } from 'preact/hooks';
+import { useEffect, useState } from 'preact/hooks';
 
 import {
   useApi,
@@ -79,20 +79,30 @@ function Row({ sandbox }: { sandbox: Sandbox }) {
   );
 }
 
+/** A filter by text. What is being typed is kept while the rows behind it are renewed. */
+function Filter({ label, value, onChange }: { label: string; value: string; onChange: (value: string) => void }) {
+  const [text, setText] = useState(value);
+  useEffect(() => setText(value), [value]);
+  return (
+    <label>
+      {label}
+      <input
+        type="search"
+        value={text}
+        maxLength={96}
+        onInput={(event) => setText(event.currentTarget.value)}
+        onChange={(event) => onChange(event.currentTarget.value.trim())}
+      />
+    </label>
+  );
+}
+
 export function SandboxesView({ parameters, set }: ViewProps) {
   const given = FILTERS.filter((name) => parameters.get(name)).map((name) => [name, parameters.get(name)!]);
   const list = useApi<Sandboxes>(`/api/sandboxes?${new URLSearchParams([...given, ['limit', PAGE]])}`);
   const value = (name: string) => parameters.get(name) ?? '';
   const text = (name: string, label: string) => (
-    <label>
-      {label}
-      <input
-        type="search"
-        value={value(name)}
-        maxLength={96}
-        onChange={(event) => set(name, event.currentTarget.value.trim())}
-      />
-    </label>
+    <Filter label={label} value={value(name)} onChange={(text) => set(name, text)} />
   );
   return (
     <>
