@@ -381,9 +381,17 @@ suite('the page', { skip }, () => {
     await page.evaluate(() => {
       for (let i = 0; i < 3; i++) window.dispatchEvent(new Event('online'));
     });
-    await isAsked(first + 5, 'when it is online again');
+    await page.clock.runFor(1);
+    await isAsked(first + 3, 'once when it is online again');
+    await look(true);
+    await page.evaluate(() => window.dispatchEvent(new Event('online')));
+    await page.clock.runFor(1);
+    await isAsked(first + 3, 'not then, either, while it is hidden');
+    await look(false);
+    await page.clock.runFor(1);
+    await isAsked(first + 4, 'but when it is seen again');
     await page.clock.runFor(31_000);
-    await isAsked(first + 6, 'and only one timer is set by them');
+    await isAsked(first + 5, 'and only one timer is set by all that');
     // A report has an etag.
     const fleet = await open(t, 'fleet');
     await loaded(fleet.page);

@@ -32,7 +32,7 @@ function writeHtml({ metafile, errors }: BuildResult): void {
   const licences = LIBRARIES.map((name) => `${name}\n\n${readFileSync(path.join(MODULES, name, 'LICENSE'), 'utf8')}`);
   writeFileSync(path.join(DIST, 'licences.txt'), licences.join('\n'));
   for (const file of readdirSync(ASSETS)) {
-    if (!outputs.includes(`assets/${file}`)) rmSync(path.join(ASSETS, file));
+    if (!outputs.includes(`assets/${file}`)) rmSync(path.join(ASSETS, file), { force: true });
   }
 }
 

@@ -265,7 +265,8 @@ function Declare({ reload }: { reload: () => void }) {
   const submit = async (event: Event) => {
     event.preventDefault();
     setDone('');
-    const list = ids.split(/[\s,]+/).filter((id) => id !== '');
+    // One that may see a single sandbox names it, whatever is in its id.
+    const list = only !== undefined ? [only] : ids.split(',').map((id) => id.trim()).filter((id) => id !== '');
     const of = scope === 'sandbox' ? { sandboxIds: list } : scope === 'region' ? { region: ids.trim() } : { all: true };
     const body = JSON.stringify({ ...of, forSeconds: length === '' ? null : Number(length), reason });
     try {
@@ -286,7 +287,11 @@ function Declare({ reload }: { reload: () => void }) {
           label="Scope"
           value={scope}
           options={only ? [['sandbox', 'this sandbox']] : [['sandbox', 'sandboxes'], ['region', 'a region'], ['all', 'all sandboxes']]}
-          onChange={setScope}
+          onChange={(value) => {
+            setScope(value);
+            setIds(only ?? '');
+            if (value !== 'sandbox' && length === '') setLength(LENGTHS[0][0]);
+          }}
         />
         {scope !== 'all' && (
           <label>
@@ -339,7 +344,10 @@ export function AbsencesView({ parameters, set }: ViewProps) {
         <Shown of={list}>
           {(data) =>
             data.absences.length === 0 ? (
-              <p class="muted">No planned absences.</p>
+              <p class="muted">
+                {after ? 'None on this page. ' : 'No planned absences.'}
+                {after && <a href={href('absences')}>First page</a>}
+              </p>
             ) : (
               <>
                 <div class="scroll" tabIndex={0} role="region" aria-label="Planned absences">

@@ -3,6 +3,8 @@ import { useEffect, useReducer, useRef } from 'preact/hooks';
 
 /** Polling interval, in milliseconds. A report is fresh for 15 s. */
 const POLL_MS = 30_000;
+/** The longest wait that a response may ask for, in milliseconds. */
+const MAX_WAIT_MS = 3_600_000;
 const TOKEN_KEY = 'kiloclaw-token';
 /** Prefix of `window.name` by which `npm start` hands over a token: a URL would be kept in the history. */
 const HANDED_OVER = 'kiloclaw-token:';
@@ -77,24 +79,27 @@ const MAX_KEPT = 50;
 
 /** Sends a request; throws an {@link ApiError} for an error response or none. */
 export async function request<T>(path: string, init: RequestInit = {}): Promise<T> {
-  const headers = new Headers(init.headers);
   const { token } = session;
-  if (token !== null) headers.set('authorization', `Bearer ${token}`);
   const kept = init.method === undefined ? cache.get(path) : undefined;
-  if (kept?.etag) headers.set('if-none-match', kept.etag);
   let response;
   try {
+    const headers = new Headers(init.headers);
+    if (token !== null) headers.set('authorization', `Bearer ${token}`);
+    if (kept?.etag) headers.set('if-none-match', kept.etag);
     // The page keeps responses itself: the browser's cache would hide whether they were refreshed.
-    response = await fetch(path, { ...init, headers, cache: 'no-store' });
+    response = await fetch(path, { ...init, headers, cache: 'no-store', redirect: 'manual' });
   } catch {
     throw new ApiError(0, { error: 'The Worker cannot be reached' });
   }
+  // Cloudflare Access leads who has no session to its login, where a request of a page cannot follow.
+  if (response.type === 'opaqueredirect') throw new ApiError(0, { error: 'Your session has ended', code: 'access_login' });
   if (response.status === 304 && kept) return kept.data as T;
   const body = await response.json().catch(() => ({}));
   if (!response.ok) {
     throw new ApiError(response.status, { retryAfter: response.headers.get('retry-after') ?? '', ...body });
   }
-  if (init.method === undefined) {
+  // Somebody else may have signed in meanwhile.
+  if (init.method === undefined && session.token === token) {
     cache.delete(path);
     cache.set(path, { etag: response.headers.get('etag'), data: body });
     if (cache.size > MAX_KEPT) cache.delete(cache.keys().next().value!);
@@ -124,19 +129,22 @@ export function useApi<T>(path: string | undefined): Loaded<T> {
   useEffect(() => {
     if (path === undefined) return;
     let timer: ReturnType<typeof setTimeout> | undefined;
-    let asked = 0;
+    /** When the next request is due, in milliseconds since 1970. */
+    let due = 0;
     /** Number of the latest request: responses to earlier ones are dropped, so only one timer is ever set. */
     let latest = 0;
+    let isOver = false;
     const load = async () => {
       clearTimeout(timer);
-      asked = Date.now();
+      if (isOver) return;
+      due = Date.now() + POLL_MS;
       const mine = ++latest;
       try {
         const data = await request<T>(path);
-        if (mine !== latest) return;
+        if (isOver || mine !== latest) return;
         state.current = { path, data };
       } catch (error) {
-        if (mine !== latest) return;
+        if (isOver || mine !== latest) return;
         if (!(error instanceof ApiError)) throw error;
         state.current = { path, data: state.current.data, error };
         if (error.status === 401) window.dispatchEvent(new CustomEvent('signed-out', { detail: error }));
@@ -144,20 +152,26 @@ export function useApi<T>(path: string | undefined): Loaded<T> {
         if (error.code === 'other_sandbox' && session.token === null) window.dispatchEvent(new Event('limited'));
       }
       update(undefined as never);
-      const wait = Math.max(POLL_MS, 1_000 * Number(state.current.error?.body.retryAfter || 0));
-      if (!document.hidden) timer = setTimeout(load, wait);
+      const seconds = Number(state.current.error?.body.retryAfter);
+      due = Date.now() + Math.min(Math.max(POLL_MS, seconds > 0 ? 1_000 * seconds : 0), MAX_WAIT_MS);
+      seen();
     };
+    /** Waits until a request is due, if anybody looks. */
     const seen = () => {
       clearTimeout(timer);
-      if (!document.hidden) timer = setTimeout(load, Math.max(0, POLL_MS - (Date.now() - asked)));
+      if (!isOver && !document.hidden) timer = setTimeout(load, Math.max(0, due - Date.now()));
     };
-    const online = () => void load();
-    reload.current = online;
+    const online = () => {
+      // A server that asks to wait is not asked earlier.
+      if (!state.current.error?.body.retryAfter) due = 0;
+      seen();
+    };
+    reload.current = () => void load();
     document.addEventListener('visibilitychange', seen);
     window.addEventListener('online', online);
-    void load();
+    seen();
     return () => {
-      latest = -1;
+      isOver = true;
       clearTimeout(timer);
       document.removeEventListener('visibilitychange', seen);
       window.removeEventListener('online', online);

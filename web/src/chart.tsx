@@ -42,7 +42,7 @@ function color(element: HTMLElement, name: string): string {
   return color;
 }
 
-const hours = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', hour12: false });
+const hours = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' });
 const days = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short' });
 
 /** Labels of the time axis: hours, and days where one begins. */
@@ -56,6 +56,12 @@ const ticks = (splits: number[], increment: number): string[] =>
 /** Distances of ticks between whole numbers. */
 const WHOLE = Array.from({ length: 48 }, (_, i) => [1, 2, 5][i % 3] * 10 ** Math.floor(i / 3));
 
+/** The values of a series without a neighbour. */
+const alone: uPlot.Series.Points.Filter = (plot, series) => {
+  const values = plot.data[series];
+  return [...values.keys()].filter((i) => values[i] !== null && values[i - 1] == null && values[i + 1] == null);
+};
+
 function draw(element: HTMLDivElement, tip: HTMLDivElement, props: Props): () => void {
   const { times, lines, kind, format, isWhole, sync, height = 170 } = props;
   const isStacked = kind !== 'line';
@@ -63,6 +69,8 @@ function draw(element: HTMLDivElement, tip: HTMLDivElement, props: Props): () =>
   // The highest is drawn first: the others are in front of it.
   const order = lines.map((_, i) => (isStacked ? lines.length - 1 - i : i));
   const values = isStacked ? stack(lines) : lines.map((line) => [...line.values]);
+  // A step lasts until the next one: the last one needs room, too.
+  const step = x.length > 1 ? x[1] - x[0] : 0;
   const bars = uPlot.paths.bars!({ size: [0.9, 40], align: 1 });
   const stepped = uPlot.paths.stepped!({ align: 1 });
   const ink = color(element, 'muted');
@@ -95,7 +103,7 @@ function draw(element: HTMLDivElement, tip: HTMLDivElement, props: Props): () =>
       height,
       legend: { show: false },
       cursor: { drag: { setScale: false }, points: { show: !isStacked }, y: false, ...(sync ? { sync: { key: sync } } : {}) },
-      scales: { y: { range: (_, __, max) => [0, max > 0 ? max * 1.05 : 1] } },
+      scales: { x: { range: (_, min, max) => [min, max + (isStacked ? step : 0)] }, y: { range: (_, __, max) => [0, max > 0 ? max * 1.05 : 1] } },
       axes: [
         { ...axis, size: 28, grid: { show: false }, values: (_, splits, __, ___, increment) => ticks(splits, increment) },
         { ...axis, ...(isWhole ? { incrs: WHOLE } : {}), size: 64, values: (_, splits) => splits.map((split) => (split === null ? '' : format(split))) },
@@ -107,7 +115,8 @@ function draw(element: HTMLDivElement, tip: HTMLDivElement, props: Props): () =>
           stroke: color(element, lines[i].color),
           width: isStacked ? 0 : 2,
           ...(isStacked ? { fill: color(element, lines[i].color) } : {}),
-          points: { show: false },
+          // A line needs two values: one between unknown ones is a point.
+          points: isStacked ? { show: false } : { filter: alone, size: 5 },
           ...(kind === 'bars' ? { paths: bars } : {}),
           ...(kind === 'area' ? { paths: stepped } : {}),
         })),
@@ -151,7 +160,7 @@ export function Chart(props: Props) {
     <figure class="chart">
       <figcaption>
         <h3>{title}</h3>
-        <button type="button" class="quiet" aria-pressed={isTable} onClick={() => showTable(!isTable)}>
+        <button type="button" class="quiet" aria-label={`Table of ${title}`} aria-pressed={isTable} onClick={() => showTable(!isTable)}>
           Table
         </button>
         <ul class="legend">

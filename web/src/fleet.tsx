@@ -20,6 +20,9 @@ const ROWS = 12;
 /** At most so many incidents, until the reader asks for the others. */
 const INCIDENTS = 8;
 
+/** At most so many incidents are asked for. */
+const LIMIT = 100;
+
 const KINDS: Record<Incident['kind'], string> = {
   no_check_ins: 'No check-ins at all',
   clone: 'Cloned',
@@ -34,7 +37,7 @@ function cause(incident: Incident): string {
     case 'clone':
       return `${count(incident.machines ?? 0)} machines check in under its id`;
     case 'crash_loop':
-      return `${count(incident.restarts ?? 0)} restarts${incident.lastExitReason ? `, last exit: ${incident.lastExitReason}` : ''}`;
+      return `${count(incident.restarts ?? 0)} restarts in this window, ${count(incident.mostInAnHour ?? 0)} within an hour${incident.lastExitReason ? `, last exit: ${incident.lastExitReason}` : ''}`;
     case 'silent':
       return `last state: ${incident.supervisorState ?? 'unknown'}${incident.flyRegion ? `, region ${incident.flyRegion}` : ''}`;
   }
@@ -60,6 +63,7 @@ function Attention({ report, quiet }: { report: Incidents; quiet: readonly strin
         In this window, resolved and planned ones included: silent {count(silent)}, crash loops {count(crashLoops)}, clones{' '}
         {count(clones)}
         {report.missing.length > 0 && `; incomplete: ${report.missing.join(', ')}`}
+        {report.incidents.length === LIMIT && `; the list has the first ${LIMIT}`}
       </p>
       <div class="scroll attention" tabIndex={0} role="region" aria-label="What needs attention">
         <table>
@@ -68,7 +72,7 @@ function Attention({ report, quiet }: { report: Incidents; quiet: readonly strin
               <th scope="col">What</th>
               <th scope="col">Sandbox</th>
               <th scope="col" class="number">
-                For
+                Since
               </th>
               <th scope="col">Cause</th>
             </tr>
@@ -235,7 +239,7 @@ function Figures({ fleet, away }: { fleet: Fleet; away: number | undefined }) {
           label="crashed"
           value={count(crashed)}
           state={crashed > 0 ? 'bad' : ''}
-          link={href('sandboxes', { state: 'crashed' })}
+          link={href('sandboxes', { state: 'crashed', silent: 'false' })}
         />
         <Figure
           label="restarts"
@@ -266,7 +270,7 @@ export function FleetView(props: {
 }) {
   const window = props.parameters.get('window') ?? '24h';
   const query = `?window=${encodeURIComponent(window)}`;
-  const incidents = useApi<Incidents>(`/api/incidents${query}&limit=100`);
+  const incidents = useApi<Incidents>(`/api/incidents${query}&limit=${LIMIT}`);
   const { fleet, watcher } = props;
   // After the figures, which are looked at first: its queries cost as much as all others together.
   const isAnswered = fleet.data !== undefined || fleet.error !== undefined;

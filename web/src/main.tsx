@@ -69,7 +69,7 @@ function SignIn({ reason, done }: { reason: ApiError | undefined; done: () => vo
     const input = (event.target as HTMLFormElement).elements.namedItem('token') as HTMLInputElement;
     const token = input.value.trim().replace(/^Bearer\s+/i, '');
     const read = claims(token);
-    if (read === undefined) {
+    if (read === undefined || !/^[\w-]+\.[\w-]+\.[\w-]+$/.test(token)) {
       setError('This is not a token: a token has three parts, separated by dots.');
       return;
     }
@@ -135,7 +135,8 @@ function Health({ fleet, watcher, error }: { fleet: Fleet | undefined; watcher: 
     else if (watcher.watch.failure !== null) [state, text] = ['bad', watcher.watch.failure];
     else if (ticked && late > 3 * watcher.tickSeconds + 60) [state, text] = ['bad', `no tick for ${duration(late)}`];
     else [state, text] = ['ok', 'OK'];
-    if (watcher.undelivered.length > 0) text += `, ${count(watcher.undelivered.length)} undelivered`;
+    const undelivered = watcher.channels.reduce((sum, channel) => sum + channel.undelivered, 0);
+    if (undelivered > 0) text += `, ${count(undelivered)} undelivered`;
   } else if (error !== undefined) text = 'unknown';
   return (
     <div class="health">
@@ -236,6 +237,7 @@ function App() {
         reason={refused}
         done={() => {
           setRefused(undefined);
+          setLimit(undefined);
           setOut(false);
           setVersion(version + 1);
         }}
@@ -261,7 +263,8 @@ function Signed(props: Route & { only: string | undefined; signOut: () => void }
   const all = isLater && only === undefined;
   const watcher = useApi<Watcher>(all ? '/api/watcher' : undefined);
   const isFleet = view === 'fleet' && only === undefined;
-  const fleet = useApi<Fleet>(all || isFleet ? `/api/fleet?window=${encodeURIComponent(parameters.get('window') ?? '24h')}` : undefined);
+  const window = isFleet ? (parameters.get('window') ?? '24h') : '1h';
+  const fleet = useApi<Fleet>(all || isFleet ? `/api/fleet?window=${encodeURIComponent(window)}` : undefined);
   const common = { parameters, set: setParameter };
   const shown = () => {
     const at = only === undefined || view === 'alerts' || view === 'absences' ? id : (id ?? only);

@@ -83,9 +83,9 @@ export function Ago({ at }: { at: string }) {
   );
 }
 
-/** The address of a view, with its parameters; those without a value are left out. */
+/** The address of a view, with its parameters; those that are undefined are left out. */
 export function href(view: string, parameters: Readonly<Record<string, string | undefined>> = {}): string {
-  const given = Object.entries(parameters).filter((entry): entry is [string, string] => Boolean(entry[1]));
+  const given = Object.entries(parameters).filter((entry): entry is [string, string] => entry[1] !== undefined);
   const query = new URLSearchParams(given).toString();
   return `#/${view}${query ? `?${query}` : ''}`;
 }
@@ -114,6 +114,7 @@ const ADVICE: Record<string, string> = {
   analytics_limited: 'Analytics Engine limits the rate. The page retries automatically.',
   rate_limited: 'Too many requests. The page retries automatically.',
   analytics_timeout: 'Analytics Engine did not answer in time. The page retries automatically.',
+  access_login: 'Cloudflare Access wants you to log in again: reload the page.',
   unknown_sandbox: 'It did not check in within this window. A longer one may show it.',
 };
 

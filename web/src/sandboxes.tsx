@@ -46,6 +46,9 @@ const SORTS = [
   ['uptime', 'Uptime, shortest'],
 ] as const;
 
+/** Parameters that may be empty, which means unknown. */
+const UNKNOWN = ['region', 'version'];
+
 interface ViewProps {
   readonly parameters: URLSearchParams;
   readonly set: (name: string, value: string) => void;
@@ -80,7 +83,8 @@ function Row({ sandbox }: { sandbox: Sandbox }) {
 }
 
 /** A filter by text. What is being typed is kept while the rows behind it are renewed. */
-function Filter({ label, value, onChange }: { label: string; value: string; onChange: (value: string) => void }) {
+function Filter(props: { label: string; value: string; empty: string; onChange: (value: string) => void }) {
+  const { label, value, empty, onChange } = props;
   const [text, setText] = useState(value);
   useEffect(() => setText(value), [value]);
   return (
@@ -89,6 +93,7 @@ function Filter({ label, value, onChange }: { label: string; value: string; onCh
       <input
         type="search"
         value={text}
+        placeholder={empty}
         maxLength={96}
         onInput={(event) => setText(event.currentTarget.value)}
         onChange={(event) => onChange(event.currentTarget.value.trim())}
@@ -98,11 +103,11 @@ function Filter({ label, value, onChange }: { label: string; value: string; onCh
 }
 
 export function SandboxesView({ parameters, set }: ViewProps) {
-  const given = FILTERS.filter((name) => parameters.get(name)).map((name) => [name, parameters.get(name)!]);
+  const given = FILTERS.filter((name) => parameters.get(name) || (UNKNOWN.includes(name) && parameters.has(name))).map((name) => [name, parameters.get(name)!]);
   const list = useApi<Sandboxes>(`/api/sandboxes?${new URLSearchParams([...given, ['limit', PAGE]])}`);
   const value = (name: string) => parameters.get(name) ?? '';
   const text = (name: string, label: string) => (
-    <Filter label={label} value={value(name)} onChange={(text) => set(name, text)} />
+    <Filter label={label} value={value(name)} empty={parameters.has(name) ? 'unknown' : ''} onChange={(text) => set(name, text)} />
   );
   return (
     <>
@@ -223,16 +228,19 @@ interface Stretch {
   readonly until: number;
 }
 
-/** What was open when, from the transitions of the window, the newest first. One that closed in it may have begun before. */
+/** What was open when, from the transitions of a sandbox, the newest first. */
 function stretches(alerts: readonly Alert[], from: number, until: number): Stretch[] {
-  const closed = new Set(alerts.filter(({ event }) => event === 'closed').map(({ kind, since }) => `${kind} ${since}`));
-  return alerts
-    .filter(({ event, kind, since }) => event === 'closed' || !closed.has(`${kind} ${since}`))
-    .map((alert) => ({
-      kind: alert.kind,
-      from: Math.max(from, Date.parse(alert.since)),
-      until: alert.until === null ? until : Date.parse(alert.until),
-    }))
+  /** Kinds that closed after the transition that is looked at. */
+  const closed = new Set<string>();
+  const found: Stretch[] = [];
+  for (const { kind, event, since, at, until: end } of alerts) {
+    if (event === 'closed') found.push({ kind, from: Date.parse(since), until: end === null ? Date.parse(at) : Date.parse(end) });
+    else if (!closed.has(kind)) found.push({ kind, from: Date.parse(since), until });
+    if (event === 'closed') closed.add(kind);
+    else closed.delete(kind);
+  }
+  return found
+    .map((stretch) => ({ ...stretch, from: Math.max(from, stretch.from), until: Math.min(until, stretch.until) }))
     .filter((stretch) => stretch.until > stretch.from);
 }
 
@@ -344,7 +352,7 @@ function Charts({ history, alerts }: { history: History; alerts: readonly Alert[
   const { steps } = history;
   const times = steps.map(({ start }) => start);
   const common = { times, sync: 'sandbox' };
-  const exits = steps.filter(({ lastExitReason, restarts }) => lastExitReason !== null && restarts > 0).toReversed();
+  const exits = steps.filter(({ restarts }) => restarts > 0).toReversed();
   return (
     <div class="grid halves">
       <Timeline history={history} alerts={alerts} />
@@ -416,15 +424,20 @@ function Charts({ history, alerts }: { history: History; alerts: readonly Alert[
 }
 
 function Copy({ text }: { text: string }) {
-  const [done, setDone] = useState(false);
+  const [done, setDone] = useState('');
   const copy = async () => {
-    await navigator.clipboard.writeText(text);
-    setDone(true);
-    setTimeout(() => setDone(false), 2_000);
+    try {
+      await navigator.clipboard.writeText(text);
+      setDone('Copied');
+    } catch {
+      // The browser allows it with permission and a secure address only.
+      setDone('Not allowed: select the id');
+    }
+    setTimeout(() => setDone(''), 3_000);
   };
   return (
     <button type="button" class="quiet" onClick={() => void copy()} aria-live="polite">
-      {done ? 'Copied' : 'Copy id'}
+      {done || 'Copy id'}
     </button>
   );
 }
@@ -519,9 +532,9 @@ export function SandboxView({ id, parameters, set }: ViewProps & { id: string })
   const sandbox = encodeURIComponent(id);
   const summary = useApi<SandboxSummary>(path + query);
   const history = useApi<History>(`${path}/history${query}`);
-  const alerts = useApi<Alerts>(`/api/alerts${query}&sandbox=${sandbox}&limit=50`);
+  const alerts = useApi<Alerts>(`/api/alerts?window=400d&sandbox=${sandbox}&limit=50`);
   // After the first three.
-  const isThere = alerts.data !== undefined;
+  const isThere = (alerts.data ?? alerts.error) !== undefined;
   const availability = useApi<Availability>(isThere ? `/api/availability${query}&sandbox=${sandbox}` : undefined);
   const absences = useApi<Absences>(isThere ? `/api/absences?sandbox=${sandbox}` : undefined);
   const absence = absences.data?.absences.at(-1);
@@ -563,9 +576,9 @@ export function SandboxView({ id, parameters, set }: ViewProps & { id: string })
       <Shown of={summary}>{(data) => <Facts summary={data} />}</Shown>
       <Shown of={history}>{(data) => <Charts history={data} alerts={alerts.data?.alerts ?? []} />}</Shown>
       <section class="panel wide">
-        <h2>Alerts and absences</h2>
+        <h2>Latest alerts and absences</h2>
         <Shown of={alerts}>
-          {(data) => (data.alerts.length === 0 ? <p class="muted">None in this window.</p> : <AlertRows alerts={data.alerts} />)}
+          {(data) => (data.alerts.length === 0 ? <p class="muted">None.</p> : <AlertRows alerts={data.alerts} />)}
         </Shown>
       </section>
     </>
