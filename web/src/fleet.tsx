@@ -43,7 +43,7 @@ function cause(incident: Incident): string {
   }
 }
 
-function Attention({ report, quiet }: { report: Incidents; quiet: readonly string[] }) {
+function Attention({ report, quiet, away }: { report: Incidents; quiet: readonly string[]; away: number }) {
   const [isLong, showAll] = useState(false);
   const now = report.incidents.filter(({ severity }) => severity === 'critical');
   const rest = report.incidents.length - now.length;
@@ -65,6 +65,11 @@ function Attention({ report, quiet }: { report: Incidents; quiet: readonly strin
         {report.missing.length > 0 && `; incomplete: ${report.missing.join(', ')}`}
         {report.incidents.length === LIMIT && `; the list has the first ${LIMIT}`}
       </p>
+      {away > 0 && (
+        <p class="note">
+          {count(away)} of those that are silent are <a href={href('absences')}>away as planned</a>.
+        </p>
+      )}
       <div class="scroll attention" tabIndex={0} role="region" aria-label="What needs attention">
         <table>
           <thead>
@@ -117,6 +122,10 @@ interface FacetsProps {
 
 function Facets({ title, column, facets, filter }: FacetsProps) {
   const all = facets.reduce((sum, { sandboxes }) => sum + sandboxes, 0);
+  const silent = ({ sandboxes, reporting }: Facet) => sandboxes - reporting;
+  // The largest, and of the others those with the most silent sandboxes.
+  const others = facets.slice(ROWS).filter((facet) => silent(facet) > 0).toSorted((a, b) => silent(b) - silent(a));
+  const shown = [...facets.slice(0, ROWS), ...others.slice(0, ROWS)];
   return (
     <section class="panel">
       <h2>{title}</h2>
@@ -137,7 +146,7 @@ function Facets({ title, column, facets, filter }: FacetsProps) {
             </tr>
           </thead>
           <tbody>
-            {facets.slice(0, ROWS).map(({ value, sandboxes, reporting }) => (
+            {shown.map(({ value, sandboxes, reporting }) => (
               <tr key={value ?? ''}>
                 <td>
                   <a href={href('sandboxes', { [filter]: value ?? '' })}>
@@ -155,6 +164,7 @@ function Facets({ title, column, facets, filter }: FacetsProps) {
           </tbody>
         </table>
       </div>
+      {facets.length > shown.length && <p class="muted">{count(facets.length - shown.length)} smaller ones are not shown.</p>}
     </section>
   );
 }
@@ -299,7 +309,7 @@ export function FleetView(props: {
       </Shown>
       <section class="panel wide">
         <h2>Needs attention</h2>
-        <Shown of={incidents}>{(data) => <Attention report={data} quiet={watcher?.watch.quiet ?? []} />}</Shown>
+        <Shown of={incidents}>{(data) => <Attention report={data} quiet={watcher?.watch.quiet ?? []} away={watcher?.watch.open.absent ?? 0} />}</Shown>
       </section>
       <Shown of={history}>{(data) => <OverTime history={data} />}</Shown>
       {fleet.data && fleet.data.sandboxes > 0 && (

@@ -63,7 +63,14 @@ const REASONS: Record<string, string> = {
 };
 
 function SignIn({ reason, done }: { reason: ApiError | undefined; done: () => void }) {
-  const [error, setError] = useState(reason && REASONS[reason.code]);
+  const [error, setError] = useState<string>();
+  const input = useRef<HTMLInputElement>(null);
+  useEffect(() => {
+    document.title = 'Sign in · Kiloclaw';
+    input.current?.focus();
+    // Only now: an alert that is there from the beginning is not read out.
+    setError(reason && REASONS[reason.code]);
+  }, []);
   const submit = async (event: SubmitEvent) => {
     event.preventDefault();
     const input = (event.target as HTMLFormElement).elements.namedItem('token') as HTMLInputElement;
@@ -94,7 +101,7 @@ function SignIn({ reason, done }: { reason: ApiError | undefined; done: () => vo
       <form onSubmit={(event) => void submit(event)}>
         <label>
           Token
-          <input name="token" type="password" autocomplete="off" spellcheck={false} required autofocus aria-describedby="sign-in-error" />
+          <input ref={input} name="token" type="password" autocomplete="off" spellcheck={false} required aria-describedby="sign-in-error" />
         </label>
         <button type="submit">Sign in</button>
         <p id="sign-in-error" class={error ? 'problem' : ''} role="alert">

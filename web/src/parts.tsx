@@ -39,7 +39,8 @@ export function duration(seconds: number): string {
 }
 
 /** Control characters and marks that change the direction of a text or take no room. */
-const INVISIBLE = /[\p{Cc}\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\u{e0000}-\u{e007f}]/gu;
+const INVISIBLE =
+  /[\p{Cc}\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\u{e0000}-\u{e0fff}]/gu;
 
 /** A text of a machine with nothing invisible in it. */
 export const visible = (text: string): string =>
@@ -83,9 +84,10 @@ export function Ago({ at }: { at: string }) {
   );
 }
 
-/** The address of a view, with its parameters; those that are undefined are left out. */
+/** The address of a view, with its parameters; those that are undefined are left out. The window is kept from view to view. */
 export function href(view: string, parameters: Readonly<Record<string, string | undefined>> = {}): string {
-  const given = Object.entries(parameters).filter((entry): entry is [string, string] => entry[1] !== undefined);
+  const window = new URLSearchParams(location.hash.split('?')[1]).get('window') ?? undefined;
+  const given = Object.entries({ window, ...parameters }).filter((entry): entry is [string, string] => entry[1] !== undefined);
   const query = new URLSearchParams(given).toString();
   return `#/${view}${query ? `?${query}` : ''}`;
 }

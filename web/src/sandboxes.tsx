@@ -134,6 +134,14 @@ export function SandboxesView({ parameters, set }: ViewProps) {
         <Choice label="Order" value={value('sort') || 'sandbox_id'} options={SORTS} onChange={(choice) => set('sort', choice)} />
         <Choice label="Window" value={value('window') || '24h'} options={WINDOWS} onChange={(choice) => set('window', choice)} />
       </form>
+      {list.error?.body.field === 'cursor' && (
+        <p class="note">
+          A page is kept for an hour.{' '}
+          <button type="button" onClick={() => set('cursor', '')}>
+            First page
+          </button>
+        </p>
+      )}
       <Shown of={list}>
         {(data) =>
           data.sandboxes.length === 0 ? (
