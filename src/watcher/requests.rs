@@ -2,7 +2,7 @@
 
 use kiloclaw_check_in::Refusal;
 use kiloclaw_check_in::absence::{ABSENCE_PATH, Absence};
-use kiloclaw_fleet::{InvalidParameter, Parameters, Time};
+use kiloclaw_fleet::{InvalidParameter, Parameters, Time, digits};
 use kiloclaw_watch::{
     AbsenceError, AbsenceRequest, Availability, Channel, Health, KEEP_TRANSITIONS, Kind,
     PlannedAbsence, Scope, StateChange, Target, availability, schema, test_messages,
@@ -162,9 +162,7 @@ fn alerts(object: &Object, request: &Parts) -> Result<Response, ApiError> {
     };
     let before = match parameters.get("before") {
         Some(id) => {
-            // `parse` would accept "+1".
-            let digits = id.bytes().all(|byte| byte.is_ascii_digit()).then_some(id);
-            let id = digits.and_then(|id| id.parse().ok()).filter(|id| *id < 1_u64 << 53);
+            let id = digits(id).filter(|id| *id < 1 << 53);
             Some(Time(id.ok_or_else(|| invalid("before", "next of the previous page"))?))
         }
         None => None,

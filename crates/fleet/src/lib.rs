@@ -35,12 +35,12 @@ pub use fleet_history::{FleetHistory, FleetHistoryReport, Series};
 pub use history::{History, HistoryReport, Step};
 pub use incident::{Incident, Severity};
 pub use incidents::{IncidentTotals, Incidents, IncidentsReport};
-pub use parameters::{InvalidParameter, Parameters};
+pub use parameters::{InvalidParameter, Parameters, digits, duration, seconds};
 pub use patterns::{FoundPatterns, PatternCandidates, Patterns};
 pub use rows::{SortKey, UnexpectedAnswer, sorted};
 pub use sandbox::{Load, Machine, Sandbox, SandboxAnswer, SandboxReport};
 pub use sandboxes::{Sandboxes, SandboxesReport};
-pub use sql::on_purpose;
+pub use sql::{LONGEST_TEXT, on_purpose};
 pub use time::Time;
 
 /// A report about the fleet. It queries in rounds; each round depends on the answers of the previous one.

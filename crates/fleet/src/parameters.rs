@@ -121,13 +121,10 @@ impl Parameters {
         highest: usize,
     ) -> Result<usize, InvalidParameter> {
         let Some(text) = self.get(name) else { return Ok(default) };
-        match text.parse() {
-            // `parse` would accept "+1".
-            Ok(n) if (1..=highest).contains(&n) && text.bytes().all(|b| b.is_ascii_digit()) => {
-                Ok(n)
-            }
-            _ => Err(InvalidParameter::new(name, format!("an integer from 1 to {highest}"))),
-        }
+        digits(text)
+            .and_then(|number| usize::try_from(number).ok())
+            .filter(|number| (1..=highest).contains(number))
+            .ok_or_else(|| InvalidParameter::new(name, format!("an integer from 1 to {highest}")))
     }
 
     /// A duration in seconds.
@@ -174,7 +171,8 @@ impl Parameters {
         let bounds = Bounds { shortest: 10, longest: 7 * DAY };
         let step = self.duration("step", default.max(smallest), bounds)?;
         if window / step > most {
-            let expected = format!("{} or more: window / step is at most {most}", text(smallest));
+            let expected =
+                format!("{} or more: window / step is at most {most}", duration(smallest));
             return Err(InvalidParameter::new("step", expected));
         }
         Ok(step)
@@ -197,13 +195,20 @@ struct Bounds {
 impl fmt::Display for Bounds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { shortest, longest } = *self;
-        let (shortest, longest) = (text(shortest), text(longest));
+        let (shortest, longest) = (duration(shortest), duration(longest));
         write!(f, "a duration from {shortest} to {longest}, such as 90s, 15m, 24h or 7d")
     }
 }
 
+/// Parses an integer without a sign, which `parse` would accept.
+#[must_use]
+pub fn digits(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
 /// Parses `24h` as seconds.
-fn seconds(text: &str) -> Option<u64> {
+#[must_use]
+pub fn seconds(text: &str) -> Option<u64> {
     let unit = match text.as_bytes().last()? {
         b's' => 1,
         b'm' => 60,
@@ -211,16 +216,12 @@ fn seconds(text: &str) -> Option<u64> {
         b'd' => DAY,
         _ => return None,
     };
-    let number = text.get(..text.len() - 1)?;
-    // `parse` would accept "+1".
-    if !number.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    number.parse::<u64>().ok()?.checked_mul(unit)
+    digits(text.get(..text.len() - 1)?)?.checked_mul(unit)
 }
 
 /// Formats seconds as `24h`, in the largest unit that divides them.
-pub(crate) fn text(seconds: u64) -> String {
+#[must_use]
+pub fn duration(seconds: u64) -> String {
     let units = [(DAY, 'd'), (HOUR, 'h'), (60, 'm')];
     let whole = units.into_iter().find(|(unit, _)| seconds.is_multiple_of(*unit));
     let (unit, name) = whole.unwrap_or((1, 's'));
@@ -330,7 +331,7 @@ mod tests {
         for (seconds, expected) in
             [(10, "10s"), (60, "1m"), (90, "90s"), (7_200, "2h"), (RETENTION, "90d")]
         {
-            assert_eq!(text(seconds), expected);
+            assert_eq!(duration(seconds), expected);
         }
     }
 }

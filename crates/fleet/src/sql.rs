@@ -31,7 +31,7 @@ pub(crate) const MAX_SQL: usize = 10_000;
 /// Reports truncate texts to this many characters. A text of the contract may have 1,024 bytes, which is 6,144 in JSON if
 /// all are control characters. Versions, states, regions and machine ids are shorter than this, and 9 texts of a sandbox
 /// take 9 x 96 x 6 B = 5,184 B at most.
-pub(crate) const LONGEST_TEXT: usize = 96;
+pub const LONGEST_TEXT: usize = 96;
 
 /// A comparison of a column with any text.
 ///

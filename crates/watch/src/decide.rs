@@ -199,13 +199,7 @@ impl Decision<'_> {
         let back = if first > row.last_seen { first } else { sighting.last_seen };
         // An absence without an end is over, unless it was planned after the return; another one goes on, as a machine may
         // come and go meanwhile.
-        if row
-            .absence
-            .as_ref()
-            .is_some_and(|absence| absence.ends.is_none() && absence.declared < sighting.last_seen)
-        {
-            row.absence = None;
-        }
+        row.absence.take_if(|absence| absence.is_over_since(sighting.last_seen));
         // An outage's members do not flap: it comes and goes.
         if row.status == Status::Silent && row.outage.is_none() {
             row.flip(self.now);
@@ -225,9 +219,7 @@ impl Decision<'_> {
         row.on_purpose = sighting.on_purpose == 1;
         let since = row.last_seen;
         let started = since.minus(sighting.uptime_seconds);
-        if row.absence.as_ref().is_some_and(|absence| absence.is_over_since(started)) {
-            row.absence = None;
-        }
+        row.absence.take_if(|absence| absence.is_over_since(started));
         let state = format!("last state: {}", sighting.supervisor_state);
         let wide = &self.state.watcher.absences;
         if let Some(absence) = absence_of(row, wide, horizon) {
@@ -352,12 +344,11 @@ impl Decision<'_> {
 
     /// Opens and closes outages, which speak for their sandboxes.
     fn outages(&mut self, horizon: Time, regions: Option<&[Region]>) {
-        let somebody_checks_in = regions.is_some_and(|regions| {
-            let last_seen = regions.iter().map(|region| region.last_seen).max();
-            horizon.since(last_seen.unwrap_or_default()) <= self.settings.silent_after / 2
-        });
+        let mut somebody_checks_in = false;
         if let Some(regions) = regions {
-            self.open_outages(horizon, regions);
+            let last_seen = regions.iter().map(|region| region.last_seen).max().unwrap_or_default();
+            somebody_checks_in = horizon.since(last_seen) <= self.settings.silent_after / 2;
+            self.open_outages(last_seen, !somebody_checks_in, regions);
         }
         let outages = &self.state.watcher.outages;
         if outages.is_empty() {
@@ -400,7 +391,8 @@ impl Decision<'_> {
         self.state.watcher.outages = open;
     }
 
-    fn open_outages(&mut self, horizon: Time, regions: &[Region]) {
+    /// `last_seen` is the last check-in of any sandbox; `nobody` is whether that is too long ago.
+    fn open_outages(&mut self, last_seen: Time, nobody: bool, regions: &[Region]) {
         let settings = self.settings;
         let total: u64 = regions.iter().map(|region| region.sandboxes).sum();
         let enough = |silences: u64, sandboxes: u64| {
@@ -425,10 +417,8 @@ impl Decision<'_> {
             (silences, since) = (silences + 1, since.min(row.since));
             outside += u64::from(row.outage.is_none());
         }
-        let last_seen = regions.iter().map(|region| region.last_seen).max().unwrap_or_default();
-        let nobody = horizon.since(last_seen) > settings.silent_after / 2;
         // Who is out for another reason is not expected to check in.
-        let window = survey_after(settings, self.state.watcher.cut);
+        let window = survey_after(settings.silent_after, self.state.watcher.cut);
         let out = self.state.sandboxes.values().filter(|row| {
             row.status != Status::Up
                 && row.last_seen > window
@@ -728,9 +718,9 @@ impl Outage {
 }
 
 impl Absence {
-    /// Whether a start of the process is the return from an absence without an end.
-    fn is_over_since(&self, started: Time) -> bool {
-        self.ends.is_none() && self.declared < started
+    /// Whether a sign of life at a time is the return from an absence without an end.
+    fn is_over_since(&self, at: Time) -> bool {
+        self.ends.is_none() && self.declared < at
     }
 
     fn is_over(&self, horizon: Time) -> bool {

@@ -1,4 +1,4 @@
-//! Stories of single ticks, which a simulated fleet does not happen to tell.
+//! Scenarios of a few ticks. They need exact times, which the simulated fleets do not have.
 
 use kiloclaw_fleet::Time;
 use kiloclaw_fleet::presence::{Region, Sighting};
@@ -78,6 +78,18 @@ impl Fleet {
         self.tick(now, vec![], vec![], now - MINUTE)
     }
 
+    /// The first sandbox falls silent, returns, and so on; it is silent at the returned time.
+    fn flap(&mut self) -> u64 {
+        let mut now = NOW;
+        for _ in 0..2 {
+            self.tick(now, silent(&names(1), now - 970), vec![], now - MINUTE);
+            self.tick(now + 300, vec![], vec![sighting("m0000", now + 200, now + 239)], now + 239);
+            now += 1_500;
+        }
+        self.tick(now, silent(&names(1), now - 970), vec![], now - MINUTE);
+        now
+    }
+
     fn away(&mut self, now: u64, scope: Scope, for_seconds: Option<u64>, by: &str) {
         let request = AbsenceRequest { scope, for_seconds, reason: "work".into(), by: by.into() };
         self.state.plan_absence(Time(now), &request).unwrap();
@@ -135,13 +147,7 @@ fn an_outage_that_comes_and_goes_is_reported_each_time() {
 #[test]
 fn who_flapped_and_is_gone_is_silent_and_not_recovered() {
     let mut fleet = Fleet::new(10);
-    let mut now = NOW;
-    for _ in 0..2 {
-        fleet.tick(now, silent(&names(1), now - 970), vec![], now - MINUTE);
-        fleet.tick(now + 300, vec![], vec![sighting("m0000", now + 200, now + 239)], now + 239);
-        now += 1_500;
-    }
-    fleet.tick(now, silent(&names(1), now - 970), vec![], now - MINUTE);
+    let now = fleet.flap();
     for minute in 1..90 {
         fleet.quiet_tick(now + minute * MINUTE);
     }
@@ -344,13 +350,7 @@ fn plans_for_machines_that_report_hide_no_silence() {
 #[test]
 fn a_clock_that_is_set_back_closes_nothing() {
     let mut fleet = Fleet::new(10);
-    let mut now = NOW;
-    for _ in 0..2 {
-        fleet.tick(now, silent(&names(1), now - 970), vec![], now - MINUTE);
-        fleet.tick(now + 300, vec![], vec![sighting("m0000", now + 200, now + 239)], now + 239);
-        now += 1_500;
-    }
-    fleet.tick(now, silent(&names(1), now - 970), vec![], now - MINUTE);
+    let now = fleet.flap();
     let sent = fleet.sent();
     let earlier = now - 2 * HOUR;
     drop(Tick::start(&fleet.settings, &mut fleet.state, Time(earlier)));

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use kiloclaw_fleet::{digits, duration, seconds};
+
 const MINUTE: u64 = 60;
 pub(crate) const HOUR: u64 = 60 * MINUTE;
 pub(crate) const DAY: u64 = 24 * HOUR;
@@ -117,7 +119,7 @@ impl Reader<'_> {
         match seconds(&text) {
             Some(seconds) if (least..=most).contains(&seconds) => seconds,
             _ => {
-                let (least, most) = (as_set(least), as_set(most));
+                let (least, most) = (duration(least), duration(most));
                 let expected =
                     format!("a duration from {least} to {most}, such as 20s, 15m, 2h or 1d");
                 self.errors.push(SettingError { name, expected });
@@ -151,36 +153,6 @@ impl Reader<'_> {
         self.errors.push(SettingError { name, expected });
         String::new()
     }
-}
-
-/// An integer without a sign, which Rust would read.
-fn digits(text: &str) -> Option<u64> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
-}
-
-/// `15m` as seconds: a number and `s`, `m`, `h` or `d`.
-#[must_use]
-pub(crate) fn seconds(text: &str) -> Option<u64> {
-    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let unit = match unit {
-        "s" => 1,
-        "m" => MINUTE,
-        "h" => HOUR,
-        "d" => DAY,
-        _ => return None,
-    };
-    digits(number)?.checked_mul(unit)
-}
-
-/// Seconds as a variable has them: `90s`, `15m`.
-fn as_set(seconds: u64) -> String {
-    let (unit, name) = match seconds {
-        _ if seconds.is_multiple_of(DAY) => (DAY, 'd'),
-        _ if seconds.is_multiple_of(HOUR) => (HOUR, 'h'),
-        _ if seconds.is_multiple_of(MINUTE) => (MINUTE, 'm'),
-        _ => (1, 's'),
-    };
-    format!("{}{name}", seconds / unit)
 }
 
 #[cfg(test)]

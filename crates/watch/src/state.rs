@@ -6,7 +6,7 @@ use std::fmt;
 use kiloclaw_check_in::limits::{
     MAX_ABSENCE_SECONDS, MAX_REASON_CHARACTERS, MAX_SANDBOX_ID_BYTES, has_control_characters,
 };
-use kiloclaw_fleet::{Time, sorted};
+use kiloclaw_fleet::{LONGEST_TEXT, Time, sorted};
 use serde::Serialize;
 
 use crate::delivery::Target;
@@ -26,9 +26,6 @@ pub const MAX_WIDE_ABSENCES: usize = 100;
 
 /// The most sandboxes that one request may declare absent.
 pub const MAX_NAMED: usize = 1_000;
-
-/// Longest region, in characters: as much of it as queries return.
-const MAX_REGION_CHARACTERS: usize = 96;
 
 /// The most channels that are remembered as turned off.
 const MAX_GONE: usize = 8;
@@ -357,7 +354,7 @@ impl fmt::Display for AbsenceError {
                 )
             }
             Self::Region => {
-                write!(f, "at most {MAX_REGION_CHARACTERS} characters, and no control characters")
+                write!(f, "at most {LONGEST_TEXT} characters, and no control characters")
             }
             Self::Duration => write!(
                 f,
@@ -487,7 +484,7 @@ impl State {
             Scope::Region(_) | Scope::All => {
                 let region = match scope {
                     Scope::Region(region)
-                        if region.chars().count() > MAX_REGION_CHARACTERS
+                        if region.chars().count() > LONGEST_TEXT
                             || has_control_characters(region) =>
                     {
                         return Err(AbsenceError::Region);
@@ -625,7 +622,7 @@ impl State {
     /// Number of sandboxes: those of the last survey, and those that are out since before it.
     pub(crate) fn sandboxes_in_all(&self, settings: &Settings) -> u64 {
         let surveyed = self.watcher.population.iter().map(|region| region.sandboxes).sum::<u64>();
-        let after = survey_after(settings, self.watcher.surveyed_cut);
+        let after = survey_after(settings.silent_after, self.watcher.surveyed_cut);
         let rows = self.sandboxes.values().filter(|row| row.status != Status::Up);
         surveyed + rows.filter(|row| row.last_seen <= after).count() as u64
     }
@@ -678,8 +675,8 @@ impl State {
 }
 
 /// From when on a tick with this cut counts the sandboxes of the regions.
-pub(crate) fn survey_after(settings: &Settings, cut: Time) -> Time {
-    cut.minus(HOUR.max(settings.silent_after))
+pub(crate) fn survey_after(silent_after: u64, cut: Time) -> Time {
+    cut.minus(HOUR.max(silent_after))
 }
 
 /// The numbers in their order.

@@ -6,7 +6,7 @@ use kiloclaw_fleet::{
 };
 
 use crate::settings::{DAY, HOUR, Settings};
-use crate::state::{State, Status};
+use crate::state::{State, Status, survey_after};
 
 /// The dataset of the canaries.
 pub const CANARY_DATASET: &str = "kiloclaw_watcher";
@@ -441,7 +441,7 @@ impl Tick {
             return self.survey();
         }
         self.step = Step::Regions;
-        let after = heard_since.minus(HOUR.max(self.silent_after));
+        let after = survey_after(self.silent_after, heard_since);
         Next::Query(vec![presence::regions_sql(after, until)])
     }
 
