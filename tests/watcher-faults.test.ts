@@ -18,10 +18,9 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Webhook } from 'standardwebhooks';
 
 import layout from '../crates/check-in/data-point.json' with { type: 'json' };
-import { AE_API_TOKEN, API_KEY, GATEWAY_TOKEN_SECRET, JWT_SECRET } from '../harness/check-in.ts';
 import { logged, type Worker } from '../harness/worker.ts';
 import { CANARY_DATASET, startWorkerd } from '../harness/workerd.ts';
-import { ask, keepAlive, QUICK, reader, receiver, SECRET, start, until, wake, well, writer } from './support/watcher.ts';
+import { ask, keepAlive, reader, receiver, SECRET, start, until, wake, well, workerdVars, writer } from './support/watcher.ts';
 
 const SQL = '/client/v4/accounts/local/analytics_engine/sql';
 const SECONDS = () => Math.floor(Date.now() / 1_000);
@@ -302,16 +301,7 @@ suite('the watcher among faults', { concurrency: 12 }, () => {
     for (const answers of [false, true]) {
       const [hook, folder] = [await receiver(t), temporary(t)];
       const store = await start(t, {}, { watcher: false });
-      const vars = {
-        ...QUICK,
-        KILOCODE_API_KEY: API_KEY,
-        GATEWAY_TOKEN_SECRET,
-        JWT_SECRET,
-        AE_API_TOKEN,
-        AE_SQL_URL: store.store + SQL,
-        ALERT_WEBHOOK_URL: hook.url,
-        ALERT_WEBHOOK_SECRET: SECRET,
-      };
+      const vars = workerdVars(store, { ALERT_WEBHOOK_URL: hook.url, ALERT_WEBHOOK_SECRET: SECRET });
       const post = ({ port }: { port: number }) =>
         fetch(`http://127.0.0.1:${port}/api/watcher/test`, { method: 'POST', headers: writer });
       const undelivered = async ({ port }: { port: number }) =>

@@ -14,19 +14,12 @@ import { Ajv2020 } from 'ajv/dist/2020.js';
 import addFormats from 'ajv-formats';
 import { Webhook } from 'standardwebhooks';
 
-import {
-  AE_API_TOKEN,
-  API_KEY,
-  credentials,
-  FULL,
-  GATEWAY_TOKEN_SECRET,
-  JWT_SECRET,
-} from '../harness/check-in.ts';
+import { credentials, FULL, JWT_SECRET } from '../harness/check-in.ts';
 import { AGENT } from '../harness/agent.ts';
 import openapi from '../src/openapi.json' with { type: 'json' };
 import { logged, type Worker } from '../harness/worker.ts';
 import { startWorkerd } from '../harness/workerd.ts';
-import { ask, bearer, keepAlive, QUICK, reader, receiver, SECRET, start, until, wake, well, writer } from './support/watcher.ts';
+import { ask, bearer, keepAlive, reader, receiver, SECRET, start, until, wake, well, workerdVars, writer } from './support/watcher.ts';
 
 const KEY = '0123456789abcdef0123456789abcdef';
 const ABSENCE_PATH = '/api/controller/absence';
@@ -216,14 +209,7 @@ suite('the watcher', { concurrency: 8 }, () => {
     const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-watcher-'));
     t.after(() => rmSync(folder, { recursive: true, force: true }));
     const store = await start(t, {}, { watcher: false });
-    const vars = {
-      ...QUICK,
-      KILOCODE_API_KEY: API_KEY,
-      GATEWAY_TOKEN_SECRET,
-      JWT_SECRET,
-      AE_API_TOKEN,
-      AE_SQL_URL: `${store.store}/client/v4/accounts/local/analytics_engine/sql`,
-    };
+    const vars = workerdVars(store);
     const first = await startWorkerd(vars, t, { folder });
     const absences = async (port: number) => {
       const response = await fetch(`http://127.0.0.1:${port}/api/absences`, { headers: reader });

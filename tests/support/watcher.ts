@@ -6,7 +6,7 @@ import type { AddressInfo } from 'node:net';
 import type { TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 
-import { FULL, JWT_SECRET } from '../../harness/check-in.ts';
+import { AE_API_TOKEN, API_KEY, FULL, GATEWAY_TOKEN_SECRET, JWT_SECRET } from '../../harness/check-in.ts';
 import { mint } from '../../harness/token.ts';
 import { startWorker, type Options, type Worker } from '../../harness/worker.ts';
 
@@ -88,6 +88,17 @@ export async function receiver(t: TestContext): Promise<Receiver> {
 
 export const start = (t: TestContext, vars: Options['vars'] = {}, options: Options = {}) =>
   startWorker({ ...options, vars: { ...QUICK, ...vars } }, t);
+
+/** The settings of a plain workerd whose watcher reads a store's points. */
+export const workerdVars = (store: Worker, more: Readonly<Record<string, string>> = {}) => ({
+  ...QUICK,
+  KILOCODE_API_KEY: API_KEY,
+  GATEWAY_TOKEN_SECRET,
+  JWT_SECRET,
+  AE_API_TOKEN,
+  AE_SQL_URL: `${store.store}/client/v4/accounts/local/analytics_engine/sql`,
+  ...more,
+});
 
 /** What the cron trigger does. */
 export async function wake({ url }: Worker): Promise<void> {

@@ -1,8 +1,8 @@
 /** What the watcher found, what it could not deliver, and planned absences. */
 import { useState } from 'preact/hooks';
 
-import { ApiError, request, session, useApi, type Absence, type Absences, type Alert, type Alerts, type Watcher } from './api.ts';
-import { Choice, count, duration, href, Problem, SandboxLink, Shown, Text, Time, WINDOWS } from './parts.tsx';
+import { ApiError, refusalOf, request, session, useApi, type Absence, type Absences, type Alert, type Alerts, type Watcher } from './api.ts';
+import { Choice, count, duration, href, Problem, SandboxLink, Shown, Table, Text, Time, windowOf, WindowChoice, type ViewProps } from './parts.tsx';
 
 const PAGE = '50';
 
@@ -24,56 +24,39 @@ const BAD = ['silent', 'overdue', 'crash_loop', 'clone', 'quiet', 'degraded'];
 /** Rows of the log. */
 export function AlertRows({ alerts }: { alerts: readonly Alert[] }) {
   return (
-    <div class="scroll" tabIndex={0} role="region" aria-label="Alerts">
-      <table>
-        <thead>
-          <tr>
-            <th scope="col">Time</th>
-            <th scope="col">Event</th>
-            <th scope="col">Subject</th>
-            <th scope="col">Since</th>
-            <th scope="col" class="number">
-              Duration
-            </th>
-            <th scope="col">Reason</th>
-            <th scope="col">Sent</th>
-          </tr>
-        </thead>
-        <tbody>
-          {alerts.map((alert) => (
-            <tr key={alert.id}>
-              <td>
-                <Time at={alert.at} />
-              </td>
-              <td>
-                <span class={`state ${alert.event === 'closed' ? 'ok' : BAD.includes(alert.kind) ? 'bad' : 'off'}`}>
-                  {alert.kind.replaceAll('_', ' ')} {alert.event}
-                </span>
-              </td>
-              <td>
-                {alert.sandboxId !== null ? (
-                  <SandboxLink id={alert.sandboxId} />
-                ) : alert.scope === 'region' ? (
-                  <>
-                    region <Text of={alert.region} />
-                  </>
-                ) : (
-                  `the ${alert.scope}`
-                )}
-              </td>
-              <td>
-                <Time at={alert.since} />
-              </td>
-              <td class="number">
-                {alert.until === null ? '' : duration((Date.parse(alert.until) - Date.parse(alert.since)) / 1_000)}
-              </td>
-              <td>{alert.reason === '' ? '' : <Text of={alert.reason} />}</td>
-              <td>{alert.sent ? 'yes' : 'no'}</td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
+    <Table label="Alerts" columns={['Time', 'Event', 'Subject', 'Since', { number: 'Duration' }, 'Reason', 'Sent']}>
+      {alerts.map((alert) => (
+        <tr key={alert.id}>
+          <td>
+            <Time at={alert.at} />
+          </td>
+          <td>
+            <span class={`state ${alert.event === 'closed' ? 'ok' : BAD.includes(alert.kind) ? 'bad' : 'off'}`}>
+              {alert.kind.replaceAll('_', ' ')} {alert.event}
+            </span>
+          </td>
+          <td>
+            {alert.sandboxId !== null ? (
+              <SandboxLink id={alert.sandboxId} />
+            ) : alert.scope === 'region' ? (
+              <>
+                region <Text of={alert.region} />
+              </>
+            ) : (
+              `the ${alert.scope}`
+            )}
+          </td>
+          <td>
+            <Time at={alert.since} />
+          </td>
+          <td class="number">
+            {alert.until === null ? '' : duration((Date.parse(alert.until) - Date.parse(alert.since)) / 1_000)}
+          </td>
+          <td>{alert.reason === '' ? '' : <Text of={alert.reason} />}</td>
+          <td>{alert.sent ? 'yes' : 'no'}</td>
+        </tr>
+      ))}
+    </Table>
   );
 }
 
@@ -87,85 +70,53 @@ function Channels({ watcher }: { watcher: Watcher }) {
   const [tests, setTests] = useState<readonly TestResult[] | ApiError | 'sending'>();
   const send = async () => {
     setTests('sending');
-    try {
-      setTests(await request<readonly TestResult[]>('/api/watcher/test', { method: 'POST' }));
-    } catch (error) {
-      if (error instanceof ApiError) setTests(error);
-      else throw error;
-    }
+    const refused = await refusalOf(async () =>
+      setTests(await request<readonly TestResult[]>('/api/watcher/test', { method: 'POST' })),
+    );
+    if (refused) setTests(refused);
   };
   const channels = [...watcher.channels, watcher.heartbeat];
   const STATE: Record<string, string> = { on: 'ok', off: 'bad', misconfigured: 'bad', not_configured: 'off' };
   return (
     <section class="panel wide">
       <h2>Channels</h2>
-      <div class="scroll" tabIndex={0} role="region" aria-label="Channels">
-        <table>
-          <thead>
-            <tr>
-              <th scope="col">Channel</th>
-              <th scope="col">State</th>
-              <th scope="col" class="number">
-                Undelivered
-              </th>
-              <th scope="col">Last failure</th>
-            </tr>
-          </thead>
-          <tbody>
-            {channels.map((channel) => (
-              <tr key={channel.channel}>
-                <td>{channel.channel}</td>
-                <td>
-                  <span class={`state ${STATE[channel.state]}`}>{channel.state.replace('_', ' ')}</span>
-                </td>
-                <td class="number">{count(channel.undelivered)}</td>
-                <td>
-                  {channel.lastFailure && (
-                    <>
-                      <Time at={channel.lastFailure.at} />: <Text of={channel.lastFailure.reason} />
-                    </>
-                  )}
-                </td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
+      <Table label="Channels" columns={['Channel', 'State', { number: 'Undelivered' }, 'Last failure']}>
+        {channels.map((channel) => (
+          <tr key={channel.channel}>
+            <td>{channel.channel}</td>
+            <td>
+              <span class={`state ${STATE[channel.state]}`}>{channel.state.replace('_', ' ')}</span>
+            </td>
+            <td class="number">{count(channel.undelivered)}</td>
+            <td>
+              {channel.lastFailure && (
+                <>
+                  <Time at={channel.lastFailure.at} />: <Text of={channel.lastFailure.reason} />
+                </>
+              )}
+            </td>
+          </tr>
+        ))}
+      </Table>
       {watcher.undelivered.length > 0 && (
         <>
           <h3>Undelivered messages</h3>
-          <div class="scroll" tabIndex={0} role="region" aria-label="Undelivered messages">
-            <table>
-              <thead>
-                <tr>
-                  <th scope="col">Created</th>
-                  <th scope="col">Message</th>
-                  <th scope="col">Channel</th>
-                  <th scope="col" class="number">
-                    Attempts
-                  </th>
-                  <th scope="col">Next attempt</th>
-                  <th scope="col">Failure</th>
-                </tr>
-              </thead>
-              <tbody>
-                {watcher.undelivered.map((message) => (
-                  <tr key={message.id}>
-                    <td>
-                      <Time at={message.createdAt} />
-                    </td>
-                    <td>{message.type}</td>
-                    <td>{message.channel}</td>
-                    <td class="number">{count(message.attempts)}</td>
-                    <td>
-                      <Time at={message.nextAt} />
-                    </td>
-                    <td>{message.failure && <Text of={message.failure} />}</td>
-                  </tr>
-                ))}
-              </tbody>
-            </table>
-          </div>
+          <Table label="Undelivered messages" columns={['Created', 'Message', 'Channel', { number: 'Attempts' }, 'Next attempt', 'Failure']}>
+            {watcher.undelivered.map((message) => (
+              <tr key={message.id}>
+                <td>
+                  <Time at={message.createdAt} />
+                </td>
+                <td>{message.type}</td>
+                <td>{message.channel}</td>
+                <td class="number">{count(message.attempts)}</td>
+                <td>
+                  <Time at={message.nextAt} />
+                </td>
+                <td>{message.failure && <Text of={message.failure} />}</td>
+              </tr>
+            ))}
+          </Table>
         </>
       )}
       {watcher.settingErrors.map(({ name, expected }) => (
@@ -189,13 +140,8 @@ function Channels({ watcher }: { watcher: Watcher }) {
   );
 }
 
-interface ViewProps {
-  readonly parameters: URLSearchParams;
-  readonly set: (name: string, value: string) => void;
-}
-
 export function AlertsView({ parameters, set, watcher }: ViewProps & { watcher: Watcher | undefined }) {
-  const window = parameters.get('window') ?? '24h';
+  const window = windowOf(parameters);
   const kind = parameters.get('kind') ?? '';
   const before = parameters.get('before') ?? '';
   const query = new URLSearchParams({ window, limit: PAGE, ...(kind && { kind }), ...(before && { before }) });
@@ -205,7 +151,7 @@ export function AlertsView({ parameters, set, watcher }: ViewProps & { watcher: 
       <div class="title">
         <h1>Alerts</h1>
         <Choice label="Kind" value={kind} options={KINDS} onChange={(value) => set('kind', value)} />
-        <Choice label="Window" value={window} options={WINDOWS} onChange={(value) => set('window', value)} />
+        <WindowChoice parameters={parameters} set={set} />
       </div>
       <section class="panel wide">
         <Shown of={list}>
@@ -269,15 +215,12 @@ function Declare({ reload }: { reload: () => void }) {
     const list = only !== undefined ? [only] : ids.split(',').map((id) => id.trim()).filter((id) => id !== '');
     const of = scope === 'sandbox' ? { sandboxIds: list } : scope === 'region' ? { region: ids.trim() } : { all: true };
     const body = JSON.stringify({ ...of, forSeconds: length === '' ? null : Number(length), reason });
-    try {
+    const plan = async () => {
       const { planned } = await request<{ planned: number }>('/api/absences', { method: 'POST', body });
-      setError(undefined);
       setDone(`Planned: ${count(planned)}`);
       reload();
-    } catch (failure) {
-      if (failure instanceof ApiError) setError(failure);
-      else throw failure;
-    }
+    };
+    setError(await refusalOf(plan));
   };
   return (
     <form class="panel wide declare" onSubmit={(event) => void submit(event)}>
@@ -325,14 +268,11 @@ export function AbsencesView({ parameters, set }: ViewProps) {
   const mayWrite = token === null || (claims.scope ?? '').split(' ').includes('absences:write');
   const end = async ({ sandboxId, region }: Absence) => {
     const of: Record<string, string> = sandboxId !== null ? { sandbox: sandboxId } : region !== null ? { region } : { all: 'true' };
-    try {
+    const stop = async () => {
       await request(`/api/absences?${new URLSearchParams(of)}`, { method: 'DELETE' });
-      setError(undefined);
       list.reload();
-    } catch (failure) {
-      if (failure instanceof ApiError) setError(failure);
-      else throw failure;
-    }
+    };
+    setError(await refusalOf(stop));
   };
   return (
     <>
@@ -350,44 +290,30 @@ export function AbsencesView({ parameters, set }: ViewProps) {
               </p>
             ) : (
               <>
-                <div class="scroll" tabIndex={0} role="region" aria-label="Planned absences">
-                  <table>
-                    <thead>
-                      <tr>
-                        <th scope="col">Subject</th>
-                        <th scope="col">Since</th>
-                        <th scope="col">Until</th>
-                        <th scope="col">Reason</th>
-                        <th scope="col">Planned by</th>
-                        {mayWrite && <th scope="col">End</th>}
-                      </tr>
-                    </thead>
-                    <tbody>
-                      {data.absences.map((absence) => (
-                        <tr key={`${absence.sandboxId} ${absence.region}`}>
-                          <td>
-                            <Of absence={absence} />
-                          </td>
-                          <td>
-                            <Time at={absence.since} />
-                          </td>
-                          <td>{absence.until === null ? 'its next check-in' : <Time at={absence.until} />}</td>
-                          <td>{absence.reason === '' ? '' : <Text of={absence.reason} />}</td>
-                          <td>
-                            <Text of={absence.by} />
-                          </td>
-                          {mayWrite && (
-                            <td>
-                              <button type="button" onClick={() => void end(absence)}>
-                                End
-                              </button>
-                            </td>
-                          )}
-                        </tr>
-                      ))}
-                    </tbody>
-                  </table>
-                </div>
+                <Table label="Planned absences" columns={['Subject', 'Since', 'Until', 'Reason', 'Planned by', ...(mayWrite ? ['End'] : [])]}>
+                  {data.absences.map((absence) => (
+                    <tr key={`${absence.sandboxId} ${absence.region}`}>
+                      <td>
+                        <Of absence={absence} />
+                      </td>
+                      <td>
+                        <Time at={absence.since} />
+                      </td>
+                      <td>{absence.until === null ? 'its next check-in' : <Time at={absence.until} />}</td>
+                      <td>{absence.reason === '' ? '' : <Text of={absence.reason} />}</td>
+                      <td>
+                        <Text of={absence.by} />
+                      </td>
+                      {mayWrite && (
+                        <td>
+                          <button type="button" onClick={() => void end(absence)}>
+                            End
+                          </button>
+                        </td>
+                      )}
+                    </tr>
+                  ))}
+                </Table>
                 <nav class="pages" aria-label="Pages">
                   {after && <a href={href('absences')}>First page</a>}
                   {data.next && (

@@ -107,6 +107,17 @@ export async function request<T>(path: string, init: RequestInit = {}): Promise<
   return body;
 }
 
+/** Runs what sends requests; returns what refused one. */
+export async function refusalOf(run: () => Promise<unknown>): Promise<ApiError | undefined> {
+  try {
+    await run();
+  } catch (error) {
+    if (error instanceof ApiError) return error;
+    throw error;
+  }
+  return undefined;
+}
+
 /** The latest data of a path. They stay while later requests fail; then they are stale. */
 export interface Loaded<T> {
   readonly data: T | undefined;

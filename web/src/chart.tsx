@@ -2,6 +2,8 @@
 import { useEffect, useRef, useState } from 'preact/hooks';
 import uPlot from 'uplot';
 
+import { Table } from './parts.tsx';
+
 export interface Line {
   readonly label: string;
   /** One for each time. */
@@ -177,39 +179,25 @@ export function Chart(props: Props) {
         <div ref={tip} class="tip" hidden />
       </div>
       {isTable && (
-        <div class="scroll" tabIndex={0} role="region" aria-label={title}>
-          <table>
-            <thead>
-              <tr>
-                <th scope="col">Time</th>
-                {lines.map(({ label }) => (
-                  <th key={label} scope="col" class="number">
-                    <bdi>{label}</bdi>
-                  </th>
-                ))}
-              </tr>
-            </thead>
-            <tbody>
-              {times.slice(-ROWS).map((time, row) => (
-                <tr key={time}>
-                  <td>
-                    <time dateTime={time} title={`${time} UTC`}>
-                      {new Date(time).toLocaleString()}
-                    </time>
+        <Table label={title} columns={['Time', ...lines.map(({ label }) => ({ number: label }))]}>
+          {times.slice(-ROWS).map((time, row) => (
+            <tr key={time}>
+              <td>
+                <time dateTime={time} title={`${time} UTC`}>
+                  {new Date(time).toLocaleString()}
+                </time>
+              </td>
+              {lines.map(({ label, values }) => {
+                const value = values[Math.max(0, times.length - ROWS) + row];
+                return (
+                  <td key={label} class="number">
+                    {value === null || value === undefined ? '–' : format(value)}
                   </td>
-                  {lines.map(({ label, values }) => {
-                    const value = values[Math.max(0, times.length - ROWS) + row];
-                    return (
-                      <td key={label} class="number">
-                        {value === null || value === undefined ? '–' : format(value)}
-                      </td>
-                    );
-                  })}
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </div>
+                );
+              })}
+            </tr>
+          ))}
+        </Table>
       )}
     </figure>
   );

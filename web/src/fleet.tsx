@@ -13,7 +13,23 @@ import {
   type Watcher,
 } from './api.ts';
 import { Chart, type Line } from './chart.tsx';
-import { Ago, bytes, Choice, count, href, load, SandboxLink, share, Shown, Text, visible, WINDOWS } from './parts.tsx';
+import {
+  Ago,
+  bytes,
+  count,
+  href,
+  load,
+  SandboxLink,
+  share,
+  Shown,
+  STATES,
+  Table,
+  Text,
+  visible,
+  windowOf,
+  WindowChoice,
+  type ViewProps,
+} from './parts.tsx';
 
 /** At most so many values; the list of sandboxes has all. */
 const ROWS = 12;
@@ -70,36 +86,22 @@ function Attention({ report, quiet, away }: { report: Incidents; quiet: readonly
           {count(away)} of those that are silent are <a href={href('absences')}>away as planned</a>.
         </p>
       )}
-      <div class="scroll attention" tabIndex={0} role="region" aria-label="What needs attention">
-        <table>
-          <thead>
-            <tr>
-              <th scope="col">What</th>
-              <th scope="col">Sandbox</th>
-              <th scope="col" class="number">
-                Since
-              </th>
-              <th scope="col">Cause</th>
-            </tr>
-          </thead>
-          <tbody>
-            {(isLong ? now : now.slice(0, INCIDENTS)).map((incident) => (
-              <tr key={`${incident.kind} ${incident.sandboxId}`}>
-                <td>
-                  <span class="state bad">{KINDS[incident.kind]}</span>
-                </td>
-                <td>{incident.sandboxId === undefined ? 'all' : <SandboxLink id={incident.sandboxId} />}</td>
-                <td class="number">
-                  <Ago at={incident.since} />
-                </td>
-                <td>
-                  <Text of={cause(incident)} />
-                </td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
+      <Table class="attention" label="What needs attention" columns={['What', 'Sandbox', { number: 'Since' }, 'Cause']}>
+        {(isLong ? now : now.slice(0, INCIDENTS)).map((incident) => (
+          <tr key={`${incident.kind} ${incident.sandboxId}`}>
+            <td>
+              <span class="state bad">{KINDS[incident.kind]}</span>
+            </td>
+            <td>{incident.sandboxId === undefined ? 'all' : <SandboxLink id={incident.sandboxId} />}</td>
+            <td class="number">
+              <Ago at={incident.since} />
+            </td>
+            <td>
+              <Text of={cause(incident)} />
+            </td>
+          </tr>
+        ))}
+      </Table>
       {now.length > INCIDENTS && (
         <p>
           <button type="button" aria-expanded={isLong} onClick={() => showAll(!isLong)}>
@@ -129,41 +131,23 @@ function Facets({ title, column, facets, filter }: FacetsProps) {
   return (
     <section class="panel">
       <h2>{title}</h2>
-      <div class="scroll" tabIndex={0} role="region" aria-label={title}>
-        <table>
-          <thead>
-            <tr>
-              <th scope="col">{column}</th>
-              <th scope="col" class="number">
-                Sandboxes
-              </th>
-              <th scope="col" class="number">
-                Share
-              </th>
-              <th scope="col" class="number">
-                Silent
-              </th>
-            </tr>
-          </thead>
-          <tbody>
-            {shown.map(({ value, sandboxes, reporting }) => (
-              <tr key={value ?? ''}>
-                <td>
-                  <a href={href('sandboxes', { [filter]: value ?? '' })}>
-                    <Text of={value} />
-                  </a>
-                </td>
-                <td class="number">{count(sandboxes)}</td>
-                <td class="number meter">
-                  <meter min={0} max={all || 1} value={sandboxes} aria-label={`Share of ${visible(value ?? 'unknown')}`} />
-                  <span class="percent">{share(sandboxes, all)}</span>
-                </td>
-                <td class={`number ${sandboxes > reporting && !OFF.includes(value ?? '') ? 'bad' : ''}`}>{share(sandboxes - reporting, sandboxes)}</td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
+      <Table label={title} columns={[column, { number: 'Sandboxes' }, { number: 'Share' }, { number: 'Silent' }]}>
+        {shown.map(({ value, sandboxes, reporting }) => (
+          <tr key={value ?? ''}>
+            <td>
+              <a href={href('sandboxes', { [filter]: value ?? '' })}>
+                <Text of={value} />
+              </a>
+            </td>
+            <td class="number">{count(sandboxes)}</td>
+            <td class="number meter">
+              <meter min={0} max={all || 1} value={sandboxes} aria-label={`Share of ${visible(value ?? 'unknown')}`} />
+              <span class="percent">{share(sandboxes, all)}</span>
+            </td>
+            <td class={`number ${sandboxes > reporting && !OFF.includes(value ?? '') ? 'bad' : ''}`}>{share(sandboxes - reporting, sandboxes)}</td>
+          </tr>
+        ))}
+      </Table>
       {facets.length > shown.length && <p class="muted">{count(facets.length - shown.length)} smaller ones are not shown.</p>}
     </section>
   );
@@ -182,12 +166,12 @@ const lines = (all: readonly Series[], what: 'sandboxes' | 'restarts'): Line[] =
     color: series.name === null ? 'series-rest' : `series-${i % 8}`,
   }));
 
-const STATES: Record<string, string> = { running: 'ok', crashed: 'bad', starting: 'warn', shutting_down: 'off' };
+const COLORS: Readonly<Record<string, string>> = { ...STATES, shutting_down: 'off' };
 
 function OverTime({ history }: { history: FleetHistory }) {
   const { times, states, controllerVersions, openclawVersions } = history;
   const common = { times, format: count, isWhole: true, sync: 'fleet' };
-  const byState = lines(states, 'sandboxes').map((line) => ({ ...line, color: STATES[line.label] ?? line.color }));
+  const byState = lines(states, 'sandboxes').map((line) => ({ ...line, color: COLORS[line.label] ?? line.color }));
   const restarted = controllerVersions.filter(({ restarts }) => restarts?.some((number) => number > 0));
   return (
     <div class="grid quarters">
@@ -262,9 +246,8 @@ function Figures({ fleet, away }: { fleet: Fleet; away: number | undefined }) {
         {parts.map(([state, number]) => number > 0 && <span key={state} class={state} style={{ flexGrow: number }} />)}
       </div>
       <p class="muted">
-        {count(fleet.checkIns)} check-ins of {count(fleet.machines)} machines · load p50{' '}
-        {fleet.loadAvg5m.p50 === null ? '–' : load(fleet.loadAvg5m.p50)}, p95{' '}
-        {fleet.loadAvg5m.p95 === null ? '–' : load(fleet.loadAvg5m.p95)} · {bytes(fleet.bandwidthBytesIn)} in,{' '}
+        {count(fleet.checkIns)} check-ins of {count(fleet.machines)} machines · load p50 {load(fleet.loadAvg5m.p50)}, p95{' '}
+        {load(fleet.loadAvg5m.p95)} · {bytes(fleet.bandwidthBytesIn)} in,{' '}
         {bytes(fleet.bandwidthBytesOut)} out
         {fleet.missing.length > 0 && ' · the smallest groups are left out'}
       </p>
@@ -272,14 +255,8 @@ function Figures({ fleet, away }: { fleet: Fleet; away: number | undefined }) {
   );
 }
 
-export function FleetView(props: {
-  parameters: URLSearchParams;
-  set: (name: string, value: string) => void;
-  fleet: Loaded<Fleet>;
-  watcher: Watcher | undefined;
-}) {
-  const window = props.parameters.get('window') ?? '24h';
-  const query = `?window=${encodeURIComponent(window)}`;
+export function FleetView(props: ViewProps & { fleet: Loaded<Fleet>; watcher: Watcher | undefined }) {
+  const query = `?window=${encodeURIComponent(windowOf(props.parameters))}`;
   const incidents = useApi<Incidents>(`/api/incidents${query}&limit=${LIMIT}`);
   const { fleet, watcher } = props;
   // After the figures, which are looked at first: its queries cost as much as all others together.
@@ -289,7 +266,7 @@ export function FleetView(props: {
     <>
       <div class="title">
         <h1>Fleet</h1>
-        <Choice label="Window" value={window} options={WINDOWS} onChange={(value) => props.set('window', value)} />
+        <WindowChoice parameters={props.parameters} set={props.set} />
       </div>
       <Shown of={fleet}>
         {(data) =>

@@ -2,10 +2,10 @@
 import { render } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
 
-import { ApiError, claims, request, session, takeOver, useApi, type Fleet, type Watcher } from './api.ts';
+import { claims, refusalOf, request, type ApiError, session, takeOver, useApi, type Fleet, type Watcher } from './api.ts';
 import { AbsencesView, AlertsView } from './alerts.tsx';
 import { FleetView } from './fleet.tsx';
-import { count, duration, href, Problem, Text, useNow, visible } from './parts.tsx';
+import { count, duration, href, Problem, Text, useNow, visible, windowOf } from './parts.tsx';
 import { SandboxesView, SandboxView } from './sandboxes.tsx';
 
 const VIEWS = [
@@ -85,14 +85,10 @@ function SignIn({ reason, done }: { reason: ApiError | undefined; done: () => vo
       return;
     }
     session.token = token;
-    try {
-      await request('/api/whoami');
-      done();
-    } catch (failure) {
-      if (!(failure instanceof ApiError)) throw failure;
-      session.token = null;
-      setError(REASONS[failure.code] ?? failure.message);
-    }
+    const refused = await refusalOf(() => request('/api/whoami'));
+    if (refused === undefined) return done();
+    session.token = null;
+    setError(REASONS[refused.code] ?? refused.message);
   };
   return (
     <main class="sign-in" id="main">
@@ -270,7 +266,7 @@ function Signed(props: Route & { only: string | undefined; signOut: () => void }
   const all = isLater && only === undefined;
   const watcher = useApi<Watcher>(all ? '/api/watcher' : undefined);
   const isFleet = view === 'fleet' && only === undefined;
-  const window = isFleet ? (parameters.get('window') ?? '24h') : '1h';
+  const window = isFleet ? windowOf(parameters) : '1h';
   const fleet = useApi<Fleet>(all || isFleet ? `/api/fleet?window=${encodeURIComponent(window)}` : undefined);
   const common = { parameters, set: setParameter };
   const shown = () => {

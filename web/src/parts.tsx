@@ -14,7 +14,7 @@ const recent = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'shor
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: 'medium' });
 
 export const count = (number: number): string => integer.format(number);
-export const load = (number: number): string => hundredths.format(number);
+export const load = (number: number | null): string => (number === null ? '–' : hundredths.format(number));
 /** A share of two numbers. What is not all is never shown as 100 %. */
 export const share = (part: number, all: number): string =>
   all === 0 ? '–' : percentage.format(part === all ? 1 : Math.min(part / all, 0.999));
@@ -98,11 +98,13 @@ export const SandboxLink = ({ id }: { id: string }) => (
   </a>
 );
 
+/** Colours of the supervised process' states; others are `off`. */
+export const STATES: Readonly<Record<string, string>> = { running: 'ok', crashed: 'bad', starting: 'warn' };
+
 /** The supervised process' state, by shape and colour. */
 export function State({ of, silent }: { of: string; silent?: boolean }) {
-  const states: Record<string, string> = { running: 'ok', crashed: 'bad', starting: 'warn' };
   return (
-    <span class={`state ${silent && of in states ? 'warn' : (states[of] ?? 'off')}`}>
+    <span class={`state ${silent && of in STATES ? 'warn' : (STATES[of] ?? 'off')}`}>
       <Text of={of} />
       {silent && <em> silent</em>}
     </span>
@@ -153,6 +155,42 @@ export function Shown<T>({ of, children }: { of: Loaded<T>; children: (data: T) 
   );
 }
 
+/** The name of a column; one of numbers is aligned as such. */
+type Column = string | { readonly number: string };
+
+/** A table that scrolls in its own region, by keyboard, too; `children` are its rows. */
+export function Table(props: { label: string; class?: string; columns: readonly Column[]; children: ComponentChildren }) {
+  return (
+    <div class={`scroll ${props.class ?? ''}`} tabIndex={0} role="region" aria-label={props.label}>
+      <table>
+        <thead>
+          <tr>
+            {props.columns.map((column, i) => (
+              <th key={i} scope="col" class={typeof column === 'string' ? undefined : 'number'}>
+                <bdi>{typeof column === 'string' ? column : column.number}</bdi>
+              </th>
+            ))}
+          </tr>
+        </thead>
+        <tbody>{props.children}</tbody>
+      </table>
+    </div>
+  );
+}
+
+/** A view's parameters, which are part of the address, and how to set one. */
+export interface ViewProps {
+  readonly parameters: URLSearchParams;
+  readonly set: (name: string, value: string) => void;
+}
+
+/** How far a view looks back, as the API takes it. */
+export const windowOf = (parameters: URLSearchParams): string => parameters.get('window') ?? '24h';
+
+export const WindowChoice = ({ parameters, set }: ViewProps) => (
+  <Choice label="Window" value={windowOf(parameters)} options={WINDOWS} onChange={(value) => set('window', value)} />
+);
+
 /** A labelled select. */
 export function Choice(props: {
   label: string;
@@ -174,7 +212,7 @@ export function Choice(props: {
   );
 }
 
-export const WINDOWS = [
+const WINDOWS = [
   ['1h', '1 hour'],
   ['6h', '6 hours'],
   ['24h', '1 day'],

@@ -26,10 +26,14 @@ import {
   share,
   Shown,
   State,
+  STATES,
+  Table,
   Text,
   Time,
   visible,
-  WINDOWS,
+  windowOf,
+  WindowChoice,
+  type ViewProps,
 } from './parts.tsx';
 
 /** Rows of a page. */
@@ -48,11 +52,6 @@ const SORTS = [
 
 /** Parameters that may be empty, which means unknown. */
 const UNKNOWN = ['region', 'version'];
-
-interface ViewProps {
-  readonly parameters: URLSearchParams;
-  readonly set: (name: string, value: string) => void;
-}
 
 function Row({ sandbox }: { sandbox: Sandbox }) {
   return (
@@ -132,7 +131,7 @@ export function SandboxesView({ parameters, set }: ViewProps) {
           onChange={(choice) => set('restarted', choice)}
         />
         <Choice label="Order" value={value('sort') || 'sandbox_id'} options={SORTS} onChange={(choice) => set('sort', choice)} />
-        <Choice label="Window" value={value('window') || '24h'} options={WINDOWS} onChange={(choice) => set('window', choice)} />
+        <WindowChoice parameters={parameters} set={set} />
       </form>
       {list.error?.body.field === 'cursor' && (
         <p class="note">
@@ -153,36 +152,11 @@ export function SandboxesView({ parameters, set }: ViewProps) {
             </div>
           ) : (
             <section class="panel">
-              <div class="scroll" tabIndex={0} role="region" aria-label="Sandboxes">
-                <table>
-                  <thead>
-                    <tr>
-                      <th scope="col">Sandbox</th>
-                      <th scope="col">State</th>
-                      <th scope="col" class="number">
-                        Last seen
-                      </th>
-                      <th scope="col" class="number">
-                        Restarts
-                      </th>
-                      <th scope="col" class="number">
-                        Load
-                      </th>
-                      <th scope="col" class="number">
-                        Uptime
-                      </th>
-                      <th scope="col">Region</th>
-                      <th scope="col">Controller</th>
-                      <th scope="col">OpenClaw</th>
-                    </tr>
-                  </thead>
-                  <tbody>
-                    {data.sandboxes.map((sandbox) => (
-                      <Row key={sandbox.sandboxId} sandbox={sandbox} />
-                    ))}
-                  </tbody>
-                </table>
-              </div>
+              <Table label="Sandboxes" columns={['Sandbox', 'State', { number: 'Last seen' }, { number: 'Restarts' }, { number: 'Load' }, { number: 'Uptime' }, 'Region', 'Controller', 'OpenClaw']}>
+                {data.sandboxes.map((sandbox) => (
+                  <Row key={sandbox.sandboxId} sandbox={sandbox} />
+                ))}
+              </Table>
               <nav class="pages" aria-label="Pages">
                 {parameters.get('cursor') && (
                   <button type="button" onClick={() => set('cursor', '')}>
@@ -255,8 +229,6 @@ function stretches(alerts: readonly Alert[], from: number, until: number): Stret
 /** Kinds of transitions that are no trouble. */
 const ON_PURPOSE = ['absent', 'stopped'];
 
-const COLORS: Record<string, string> = { running: 'ok', crashed: 'bad', starting: 'warn' };
-
 /** One lane for each kind of alert or absence, on the axis of the states. */
 function Lanes({ history, alerts }: { history: History; alerts: readonly Alert[] }) {
   const [from, until] = [Date.parse(history.from), Date.parse(history.asOf)];
@@ -299,7 +271,7 @@ function Timeline({ history, alerts }: { history: History; alerts: readonly Aler
         {parts.map(({ value, steps, start }, i) => (
           <span
             key={start}
-            class={value === null ? 'none' : (COLORS[value] ?? 'off')}
+            class={value === null ? 'none' : (STATES[value] ?? 'off')}
             style={{ flexGrow: steps }}
             title={`${summary[i]}, ${duration(steps * history.stepSeconds)}`}
           />
@@ -326,32 +298,21 @@ function Versions({ steps }: { steps: readonly Step[] }) {
   return (
     <section class="panel wide">
       <h3>Versions</h3>
-      <div class="scroll" tabIndex={0} role="region" aria-label="Versions">
-        <table>
-          <thead>
-            <tr>
-              <th scope="col">Of</th>
-              <th scope="col">Version</th>
-              <th scope="col">Seen from</th>
+      <Table label="Versions" columns={['Of', 'Version', 'First seen']}>
+        {kinds.flatMap(([name, parts]) =>
+          parts.slice(0, 10).map(({ value, start }) => (
+            <tr key={`${name} ${start}`}>
+              <td>{name}</td>
+              <td>
+                <Text of={value} />
+              </td>
+              <td>
+                <Time at={start} />
+              </td>
             </tr>
-          </thead>
-          <tbody>
-            {kinds.flatMap(([name, parts]) =>
-              parts.slice(0, 10).map(({ value, start }) => (
-                <tr key={`${name} ${start}`}>
-                  <td>{name}</td>
-                  <td>
-                    <Text of={value} />
-                  </td>
-                  <td>
-                    <Time at={start} />
-                  </td>
-                </tr>
-              )),
-            )}
-          </tbody>
-        </table>
-      </div>
+          )),
+        )}
+      </Table>
     </section>
   );
 }
@@ -399,32 +360,19 @@ function Charts({ history, alerts }: { history: History; alerts: readonly Alert[
       {exits.length > 0 && (
         <section class="panel wide">
           <h3>Exits</h3>
-          <div class="scroll" tabIndex={0} role="region" aria-label="Exits">
-            <table>
-              <thead>
-                <tr>
-                  <th scope="col">Step</th>
-                  <th scope="col" class="number">
-                    Restarts
-                  </th>
-                  <th scope="col">Last exit</th>
-                </tr>
-              </thead>
-              <tbody>
-                {exits.slice(0, 20).map((step) => (
-                  <tr key={step.start}>
-                    <td>
-                      <Time at={step.start} />
-                    </td>
-                    <td class="number">{count(step.restarts)}</td>
-                    <td>
-                      <Text of={step.lastExitReason} />
-                    </td>
-                  </tr>
-                ))}
-              </tbody>
-            </table>
-          </div>
+          <Table label="Exits" columns={['Step', { number: 'Restarts' }, 'Last exit']}>
+            {exits.slice(0, 20).map((step) => (
+              <tr key={step.start}>
+                <td>
+                  <Time at={step.start} />
+                </td>
+                <td class="number">{count(step.restarts)}</td>
+                <td>
+                  <Text of={step.lastExitReason} />
+                </td>
+              </tr>
+            ))}
+          </Table>
         </section>
       )}
     </div>
@@ -475,8 +423,7 @@ function Facts({ summary }: { summary: SandboxSummary }) {
           </dd>
           <dt>Load</dt>
           <dd>
-            {load(sandbox.loadAvg5m)} now; p50 {loads.p50 === null ? '–' : load(loads.p50)}, p95{' '}
-            {loads.p95 === null ? '–' : load(loads.p95)}
+            {load(sandbox.loadAvg5m)} now; p50 {load(loads.p50)}, p95 {load(loads.p95)}
           </dd>
           <dt>Bytes</dt>
           <dd>
@@ -498,43 +445,29 @@ function Facts({ summary }: { summary: SandboxSummary }) {
       </section>
       <section class="panel">
         <h2>Machines</h2>
-        <div class="scroll" tabIndex={0} role="region" aria-label="Machines">
-          <table>
-            <thead>
-              <tr>
-                <th scope="col">Machine</th>
-                <th scope="col">From</th>
-                <th scope="col">Until</th>
-                <th scope="col" class="number">
-                  Check-ins
-                </th>
-              </tr>
-            </thead>
-            <tbody>
-              {machines.map((machine) => (
-                <tr key={machine.machineId}>
-                  <td>
-                    <Text of={machine.machineId} />
-                  </td>
-                  <td>
-                    <Time at={machine.firstSeen} />
-                  </td>
-                  <td>
-                    <Time at={machine.lastSeen} />
-                  </td>
-                  <td class="number">{count(machine.checkIns)}</td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </div>
+        <Table label="Machines" columns={['Machine', 'From', 'Until', { number: 'Check-ins' }]}>
+          {machines.map((machine) => (
+            <tr key={machine.machineId}>
+              <td>
+                <Text of={machine.machineId} />
+              </td>
+              <td>
+                <Time at={machine.firstSeen} />
+              </td>
+              <td>
+                <Time at={machine.lastSeen} />
+              </td>
+              <td class="number">{count(machine.checkIns)}</td>
+            </tr>
+          ))}
+        </Table>
       </section>
     </div>
   );
 }
 
 export function SandboxView({ id, parameters, set }: ViewProps & { id: string }) {
-  const window = parameters.get('window') ?? '24h';
+  const window = windowOf(parameters);
   const path = `/api/sandboxes/${encodeURIComponent(id)}`;
   const query = `?window=${encodeURIComponent(window)}`;
   const sandbox = encodeURIComponent(id);
@@ -553,7 +486,7 @@ export function SandboxView({ id, parameters, set }: ViewProps & { id: string })
           <Text of={id} />
         </h1>
         <Copy text={id} />
-        <Choice label="Window" value={window} options={WINDOWS} onChange={(value) => set('window', value)} />
+        <WindowChoice parameters={parameters} set={set} />
       </div>
       {availability.data && (
         <p>
