@@ -1,5 +1,4 @@
-//! Compiles the git commit into the program as `BUILD_COMMIT`: `unknown` outside a checkout. Minifies what the Worker
-//! embeds.
+//! Compiles the git commit into the program as `BUILD_COMMIT`: `unknown` outside a checkout.
 //!
 //! Shared by the Worker and the agent. `KILOCLAW_BUILD_COMMIT` overrides it, for builds from an
 //! exported tree.
@@ -12,7 +11,7 @@ fn git(arguments: &[&str]) -> Option<String> {
     (output.status.success() && !text.trim().is_empty()).then(|| text.trim().to_owned())
 }
 
-fn main() -> std::io::Result<()> {
+fn main() {
     println!("cargo:rerun-if-env-changed=KILOCLAW_BUILD_COMMIT");
     // HEAD's reflog grows with every commit and checkout; HEAD alone only names a branch.
     for file in ["HEAD", "logs/HEAD"] {
@@ -26,24 +25,4 @@ fn main() -> std::io::Result<()> {
         .or_else(|| git(&["rev-parse", "--short=12", "HEAD"]))
         .unwrap_or_else(|| "unknown".to_owned());
     println!("cargo:rustc-env=BUILD_COMMIT={commit}");
-    minify("src/openapi.json")
-}
-
-/// Writes a JSON file without white space between its tokens to `OUT_DIR`, if this package has it.
-fn minify(file: &str) -> std::io::Result<()> {
-    let (Ok(text), Some(out)) = (std::fs::read_to_string(file), std::env::var_os("OUT_DIR")) else {
-        return Ok(());
-    };
-    println!("cargo:rerun-if-changed={file}");
-    let (mut in_string, mut is_escaped) = (false, false);
-    let is_needed = |char: &char| {
-        if *char == '"' && !is_escaped {
-            in_string = !in_string;
-        }
-        is_escaped = *char == '\\' && !is_escaped;
-        in_string || !char.is_ascii_whitespace()
-    };
-    let text: String = text.chars().filter(is_needed).collect();
-    let name = std::path::Path::new(file).file_name().unwrap_or_default();
-    std::fs::write(std::path::Path::new(&out).join(name), text)
 }

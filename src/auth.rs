@@ -3,11 +3,13 @@
 use kiloclaw_auth::{AuthMethod, Principal, jwt};
 use kiloclaw_check_in::bearer;
 use percent_encoding::percent_decode_str;
-use worker::{Date, Env, Request};
+use worker::web_sys::Request;
+use worker::{Date, Env};
 
 use crate::access;
 use crate::bindings::AuthSettings;
 use crate::error::ApiError;
+use crate::request::header;
 
 /// The header in which a backend sends a value of `INTERNAL_API_SECRET`.
 const INTERNAL_KEY_HEADER: &str = "x-internal-api-key";
@@ -44,8 +46,7 @@ pub(crate) fn requires_auth(path: &str) -> bool {
 pub(crate) async fn authenticate(request: &Request, env: &Env) -> Result<Principal, ApiError> {
     // 1.
     let AuthSettings { internal, jwt, access } = AuthSettings::read(env)?;
-    let headers = request.headers();
-    let header = |name| headers.get(name).ok().flatten();
+    let header = |name| header(request, name);
     // 2.
     if let Some(keys) = internal
         && let Some(key) = header(INTERNAL_KEY_HEADER)

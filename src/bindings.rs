@@ -277,7 +277,7 @@ fn revoked(text: &str) -> Result<BTreeSet<String>, ConfigError> {
         ids.extend(values(text).map(str::to_owned));
         return Ok(ids);
     }
-    serde_json::from_str(text).map_err(|_| ConfigError {
+    serde_json::from_slice(text.as_bytes()).map_err(|_| ConfigError {
         name: REVOKED_SANDBOXES,
         fault: "begins with [ but is not a JSON array of strings such as [\"sandbox-1\", \"a, b\"]",
     })

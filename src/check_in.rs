@@ -17,11 +17,11 @@ use kiloclaw_check_in::{
 };
 use worker::js_sys::{Function, Promise, Reflect};
 use worker::wasm_bindgen::prelude::*;
-use worker::wasm_bindgen_futures::{JsFuture, future_to_promise};
-use worker::{Env, Response, console_warn, web_sys};
+use worker::wasm_bindgen_futures::JsFuture;
+use worker::{Env, console_warn, web_sys};
 
 use crate::bindings::{ConfigError, Ingest};
-use crate::error::{self, ApiError};
+use crate::error::ApiError;
 use crate::response;
 
 #[wasm_bindgen(module = "/src/check_in.js")]
@@ -109,7 +109,7 @@ fn authenticate_js(
 ) -> JsValue {
     match authenticate(post, authorization.as_deref(), token.as_deref(), dry_run.as_deref(), size) {
         Ok(is_dry_run) => is_dry_run.into(),
-        Err(error) => error.into_js(None),
+        Err(error) => error.into_response().into(),
     }
 }
 
@@ -161,7 +161,7 @@ fn record_js(
     match record(&body, size as usize, &token, &region, is_dry_run, &mut sandbox_id) {
         Ok(None) => JsValue::UNDEFINED,
         Ok(Some(response)) => response.into(),
-        Err(error) => error.into_js(sandbox_id.as_deref()),
+        Err(error) => error.into_response_to(sandbox_id.as_deref()).into(),
     }
 }
 
@@ -253,7 +253,7 @@ fn record_within_limit(
     point: Option<PackedPoint>,
     dataset: JsValue,
 ) -> Promise {
-    future_to_promise(async move {
+    response::promise(async move {
         // 10.
         let within = is_within_limit(&limiter, &id).await;
         // 11.
@@ -262,10 +262,10 @@ fn record_within_limit(
             Some(point) => point.write(&dataset),
             None => Ok(()),
         };
-        Ok(match written {
-            Ok(()) => error::into_js(response::no_sniff(Response::empty()?.with_status(204))),
-            Err(error) => error.into_js(Some(&id)),
-        })
+        match written {
+            Ok(()) => response::no_content(),
+            Err(error) => error.into_response_to(Some(&id)),
+        }
     })
 }
 

@@ -8,13 +8,13 @@ use kiloclaw_fleet::InvalidParameter;
 use serde::Serialize;
 use worker::js_sys::Error;
 use worker::wasm_bindgen::prelude::*;
-use worker::{Response, web_sys};
+use worker::web_sys::Response;
 
 use crate::analytics::QueryError;
 use crate::bindings::ConfigError;
 use crate::log::LogLine;
 
-#[wasm_bindgen(module = "/src/error.js")]
+#[wasm_bindgen(module = "/src/response.js")]
 extern "C" {
     fn refuse(
         status: u16,
@@ -22,7 +22,7 @@ extern "C" {
         line: &str,
         name: Option<&str>,
         value: Option<&str>,
-    ) -> web_sys::Response;
+    ) -> Response;
 }
 
 /// Every way in which a request can fail. A text in a variant goes to the log and never into an answer.
@@ -249,12 +249,7 @@ impl ApiError {
 
     /// Logs the error as one line of JSON and builds the response.
     pub(crate) fn into_response(self) -> Response {
-        self.into_response_for(None).into()
-    }
-
-    /// The same for the runtime, with the sandbox that sent the request where it is known.
-    pub(crate) fn into_js(self, sandbox_id: Option<&str>) -> JsValue {
-        self.into_response_for(sandbox_id).into()
+        self.into_response_to(None)
     }
 
     /// The line in the log.
@@ -269,7 +264,8 @@ impl ApiError {
         LogLine { status, code, sandbox_id, detail, ..LogLine::default() }.to_json()
     }
 
-    fn into_response_for(self, sandbox_id: Option<&str>) -> web_sys::Response {
+    /// The same, with the sandbox that sent the request where it is known.
+    pub(crate) fn into_response_to(self, sandbox_id: Option<&str>) -> Response {
         let line = self.line_for(sandbox_id);
         let ErrorResponse { status, header, body, .. } = self.response();
         let (name, value) = header.unzip();
@@ -281,12 +277,6 @@ impl ApiError {
 pub(crate) fn message(thrown: &JsValue) -> String {
     let message = thrown.dyn_ref::<Error>().map(|error| String::from(error.message()));
     message.unwrap_or_else(|| "it threw no Error".to_owned())
-}
-
-/// A handler's result for the runtime.
-pub(crate) fn into_js(result: worker::Result<Response>) -> JsValue {
-    let response = result.unwrap_or_else(|error| ApiError::from(error).into_response());
-    web_sys::Response::from(response).into()
 }
 
 impl From<Refusal> for ApiError {
@@ -313,8 +303,8 @@ impl From<QueryError> for ApiError {
     }
 }
 
-impl From<worker::Error> for ApiError {
-    fn from(error: worker::Error) -> Self {
+impl From<serde_json::Error> for ApiError {
+    fn from(error: serde_json::Error) -> Self {
         Self::Internal(error.to_string())
     }
 }

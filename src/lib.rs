@@ -10,20 +10,21 @@ mod check_in;
 mod error;
 mod log;
 mod operators;
+mod request;
 mod response;
-mod routing;
 mod watcher;
 
 use kiloclaw_auth::{AuthMethod, Principal};
 use kiloclaw_check_in::absence::ABSENCE_PATH;
 use serde::Serialize;
+use worker::Env;
 use worker::js_sys::Promise;
 use worker::wasm_bindgen::prelude::*;
-use worker::wasm_bindgen_futures::future_to_promise;
-use worker::{Env, Request, Response, web_sys};
+use worker::web_sys::{Request, Response};
 
 use error::ApiError;
-use routing::{Call, Routes, now};
+use operators::Build;
+use request::{Call, path};
 
 /// Runs once per instance of the module, before its first request.
 #[wasm_bindgen(start, private)]
@@ -33,16 +34,14 @@ fn start() {
 
 /// The entry point of every request.
 ///
-/// The check-in stands ahead of the router: it is the one route whose cost matters, and the router's wrappers and
-/// futures would make it dearer than the same route in TypeScript.
+/// The check-in stands ahead of the other routes: it is the one whose cost matters, and their wrappers and futures would
+/// make it dearer than the same route in TypeScript.
 #[wasm_bindgen]
 #[must_use]
 pub fn fetch(request: &JsValue, env: &Env) -> JsValue {
     check_in::handle(request, env, |request, env| {
-        future_to_promise(async move {
-            let response = route(request.into(), env).await;
-            let response = response.unwrap_or_else(ApiError::into_response);
-            Ok(web_sys::Response::from(response).into())
+        response::promise(async move {
+            route(request, env).await.unwrap_or_else(ApiError::into_response)
         })
     })
 }
@@ -60,43 +59,52 @@ pub fn scheduled(_event: JsValue, env: Env) -> Promise {
 /// 2. its path [requires authentication](auth::requires_auth), and that [fails](auth::authenticate) → 401, 403
 ///    or 503
 /// 3. no route has its path → 404
-/// 4. otherwise → the handler's response
+/// 4. otherwise → the handler's response; it takes all methods, and refuses the wrong ones itself
 async fn route(request: Request, env: Env) -> Result<Response, ApiError> {
-    let path = request.path();
+    let path = path(&request.url());
+    // 1.
     if path == ABSENCE_PATH {
-        return watcher::plan_own_absence(request, env).await;
+        return watcher::plan_own_absence(&request, env).await;
     }
-    // Ahead of the router: a stranger gets the same answer whether a route exists or not.
+    // 2. Ahead of the routes: a stranger gets the same answer whether one exists or not.
     let principal = if auth::requires_auth(&path) {
         Some(auth::authenticate(&request, &env).await?)
     } else {
         None
     };
-    routes(principal).run(request, env).await
+    let (template, sandbox) = template(&path);
+    let call = Call { request, env, principal, sandbox: sandbox.map(str::to_owned) };
+    let report: Build = match template {
+        "/health" => return health(&call),
+        "/api/whoami" => return whoami(&call),
+        "/api/fleet" => operators::fleet,
+        "/api/fleet/history" => operators::fleet_history,
+        "/api/sandboxes" => operators::sandboxes,
+        "/api/sandboxes/{sandboxId}" => operators::sandbox,
+        "/api/sandboxes/{sandboxId}/history" => operators::history,
+        "/api/incidents" => operators::incidents,
+        "/api/alerts" | "/api/availability" | "/api/absences" | "/api/watcher"
+        | "/api/watcher/test" => return watcher::forward(&call).await,
+        #[cfg(feature = "panic-route")]
+        "/api/watcher/panic" => return watcher::forward(&call).await,
+        #[cfg(feature = "panic-route")]
+        #[expect(clippy::panic, reason = "that is what this route is for")]
+        "/panic" => panic!("requested"),
+        // 3.
+        _ => return Err(ApiError::NotFound),
+    };
+    operators::respond(&call, report).await
 }
 
-/// Every route except those of machines: [the check-in](check_in::handle) and [absences](watcher::plan_own_absence). Those below `/api` require authentication.
-fn routes(principal: Option<Principal>) -> Routes {
-    let routes = Routes::new(principal)
-        .at("/health", |call| now(health(&call)))
-        .at("/api/whoami", |call| now(whoami(&call)))
-        .at("/api/openapi.json", |call| now(operators::openapi(&call)))
-        .at("/api/fleet", |call| operators::respond(call, operators::fleet))
-        .at("/api/fleet/history", |call| operators::respond(call, operators::fleet_history))
-        .at("/api/sandboxes", |call| operators::respond(call, operators::sandboxes))
-        .at("/api/sandboxes/:sandboxId", |call| operators::respond(call, operators::sandbox))
-        .at("/api/sandboxes/:sandboxId/history", |call| {
-            operators::respond(call, operators::history)
-        })
-        .at("/api/incidents", |call| operators::respond(call, operators::incidents))
-        .at("/api/alerts", watcher::forward)
-        .at("/api/availability", watcher::forward)
-        .at("/api/absences", watcher::forward)
-        .at("/api/watcher", watcher::forward)
-        .at("/api/watcher/test", watcher::forward);
-    #[cfg(feature = "panic-route")]
-    let routes = routes.at("/panic", |_| panic_route()).at("/api/watcher/panic", watcher::forward);
-    routes
+/// The template of a path, as `openapi.json` has it, and the sandbox that the path names. A path without a parameter is
+/// its own template.
+fn template(path: &str) -> (&str, Option<&str>) {
+    let Some(rest) = path.strip_prefix("/api/sandboxes/") else { return (path, None) };
+    match rest.split_once('/') {
+        None if !rest.is_empty() => ("/api/sandboxes/{sandboxId}", Some(rest)),
+        Some((id, "history")) if !id.is_empty() => ("/api/sandboxes/{sandboxId}/history", Some(id)),
+        _ => (path, None),
+    }
 }
 
 /// `GET /health`: the version and commit that run. Public.
@@ -110,7 +118,7 @@ fn health(call: &Call) -> Result<Response, ApiError> {
 
     call.only_get()?;
     let (version, commit) = (env!("CARGO_PKG_VERSION"), env!("BUILD_COMMIT"));
-    Ok(response::json(&Health { status: "ok", version, commit })?)
+    response::json(&Health { status: "ok", version, commit })
 }
 
 /// `GET /api/whoami`: the principal, what it may see and how it authenticated.
@@ -126,11 +134,28 @@ fn whoami(call: &Call) -> Result<Response, ApiError> {
     call.only_get()?;
     let Principal { sub, sandbox, method, .. } = call.principal()?;
     let (sub, sandbox_id) = (sub.as_deref(), sandbox.as_deref());
-    Ok(response::json(&Whoami { sub, sandbox_id, via: *method })?)
+    response::json(&Whoami { sub, sandbox_id, via: *method })
 }
 
-#[cfg(feature = "panic-route")]
-#[expect(clippy::panic, reason = "that is what this route is for")]
-fn panic_route() -> routing::Pending {
-    panic!("requested")
+#[cfg(test)]
+mod tests {
+    use super::template;
+
+    #[test]
+    fn a_path_names_a_sandbox_in_one_segment() {
+        let (one, history) = ("/api/sandboxes/{sandboxId}", "/api/sandboxes/{sandboxId}/history");
+        assert_eq!(template("/api/sandboxes/a%2Fb"), (one, Some("a%2Fb")));
+        assert_eq!(template("/api/sandboxes/history"), (one, Some("history")));
+        assert_eq!(template("/api/sandboxes/history/history"), (history, Some("history")));
+        for path in [
+            "/api/sandboxes",
+            "/api/sandboxes/",
+            "/api/sandboxes//history",
+            "/api/sandboxes/a/",
+            "/api/sandboxes/a/history/",
+            "/api/sandboxes/a/b",
+        ] {
+            assert_eq!(template(path), (path, None));
+        }
+    }
 }

@@ -1,12 +1,3 @@
-/**
- * The decoded parameters of a URL's query, names and values in turn. Rust's URL parser contains tables for
- * international domain names, which are larger than the rest of the Worker.
- *
- * @param {string} url
- * @returns {string[]}
- */
-export const parameters = (url) => [...new URL(url).searchParams].flat();
-
 /** Header with the time of a cached response, in seconds since 1970. */
 const MADE_AT = 'x-kiloclaw-made-at';
 

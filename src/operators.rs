@@ -12,20 +12,18 @@ use kiloclaw_fleet::{
 use worker::js_sys::{self, Promise};
 use worker::wasm_bindgen::prelude::*;
 use worker::wasm_bindgen_futures::JsFuture;
-use worker::{Date, Response, console_warn};
+use worker::web_sys::Response;
+use worker::{Date, console_warn};
 
 use crate::analytics::{Analytics, NO_ROWS, QueryError};
 use crate::bindings::silent_after;
 use crate::error::ApiError;
 use crate::log;
+use crate::request::{self, Call, header};
 use crate::response;
-use crate::routing::{Call, Pending};
 
 #[wasm_bindgen(module = "/src/operators.js")]
 extern "C" {
-    #[wasm_bindgen(js_name = parameters)]
-    fn parameters_of(url: &str) -> Vec<String>;
-
     fn cached(key: &str) -> Promise;
 
     fn keep(key: &str, body: &str, made_at: &str, fresh: &str) -> Promise;
@@ -50,15 +48,6 @@ const NO_CHECK_INS_YET: &str = r#""noCheckInsYet":true,"#;
 const NO_DATASET: &str = "Analytics Engine has no dataset kiloclaw_controller_telemetry: the first check-in \
      creates it. If there were check-ins, AE_ACCOUNT_ID or AE_SQL_URL names another account";
 
-/// The description of the API, in the `OpenAPI` format.
-const OPENAPI: &str = include_str!(concat!(env!("OUT_DIR"), "/openapi.json"));
-
-/// `GET /api/openapi.json`: the description of the API.
-pub(crate) fn openapi(call: &Call) -> Result<Response, ApiError> {
-    call.only_get()?;
-    Ok(response::json_text(OPENAPI, "no-store")?)
-}
-
 /// Builds the report that a request asks for.
 pub(crate) type Build = for<'a> fn(&'a ReportRequest<'_>) -> Result<Box<dyn Report + 'a>, ApiError>;
 
@@ -71,14 +60,12 @@ pub(crate) type Build = for<'a> fn(&'a ReportRequest<'_>) -> Result<Box<dyn Repo
 /// 5. a query fails → 429, 502 or 504
 /// 6. the report's subject was not seen → 404
 /// 7. otherwise → 200 or 304
-pub(crate) fn respond(call: Call, build: Build) -> Pending {
-    Box::pin(async move {
-        // 1.
-        let request = ReportRequest::new(&call)?;
-        // 2.
-        let mut report = build(&request)?;
-        request.run_cached(&mut *report).await
-    })
+pub(crate) async fn respond(call: &Call, build: Build) -> Result<Response, ApiError> {
+    // 1.
+    let request = ReportRequest::new(call)?;
+    // 2.
+    let mut report = build(&request)?;
+    request.run_cached(&mut *report).await
 }
 
 /// `GET /api/fleet`: the state of the fleet at a glance.
@@ -123,7 +110,7 @@ pub(crate) fn incidents<'a>(
 
 /// The parameters of a URL's query.
 pub(crate) fn parameters(url: &str) -> Parameters {
-    let flat = parameters_of(url);
+    let flat = request::parameters(url);
     let (pairs, _) = flat.as_chunks();
     Parameters::new(pairs.iter().cloned().map(<(String, String)>::from))
 }
@@ -139,8 +126,7 @@ pub(crate) struct ReportRequest<'a> {
 impl<'a> ReportRequest<'a> {
     fn new(call: &'a Call) -> Result<Self, ApiError> {
         call.only_get()?;
-        let parameters =
-            parameters(&call.request.inner().url()).with_silent_after(silent_after(call.env()));
+        let parameters = parameters(&call.request.url()).with_silent_after(silent_after(&call.env));
         let only = call.principal()?.sandbox.as_deref();
         Ok(Self { call, only, parameters, now: Time(Date::now().as_millis() / 1_000) })
     }
@@ -151,7 +137,7 @@ impl<'a> ReportRequest<'a> {
 
     /// The sandbox that the path names, if the principal may see it.
     fn sandbox(&self) -> Result<String, ApiError> {
-        let encoded = self.call.parameter("sandboxId").unwrap_or_default();
+        let encoded = self.call.sandbox.as_deref().unwrap_or_default();
         let decoded = js_sys::decode_uri_component(encoded).map_err(|_| ApiError::NotFound)?;
         let sandbox = String::from(decoded);
         match self.only {
@@ -163,7 +149,7 @@ impl<'a> ReportRequest<'a> {
     /// Steps 3 to 7 of [`respond`].
     async fn run_cached(&self, report: &mut dyn Report) -> Result<Response, ApiError> {
         // 3.
-        let analytics = Analytics::new(self.call.env()).map_err(ApiError::ReportsMisconfigured)?;
+        let analytics = Analytics::new(&self.call.env).map_err(ApiError::ReportsMisconfigured)?;
         // 4.
         let key = self.cache_key(&analytics);
         let found = JsFuture::from(cached(&key)).await.unwrap_or_default();
@@ -171,7 +157,7 @@ impl<'a> ReportRequest<'a> {
             let found: Cached = found.unchecked_into();
             let age = self.now.since(Time(found.made_at().parse().unwrap_or_default()));
             if age < MAX_AGE {
-                return self.respond(&found.body(), MAX_AGE - age);
+                return Ok(self.respond(&found.body(), MAX_AGE - age));
             }
         }
         // 5. and 6.
@@ -179,7 +165,7 @@ impl<'a> ReportRequest<'a> {
         // 7. Never rejected: a report that cannot be cached is still a report.
         let kept = keep(&key, &body, &self.now.0.to_string(), &MAX_AGE.to_string());
         drop(JsFuture::from(kept).await);
-        self.respond(&body, MAX_AGE)
+        Ok(self.respond(&body, MAX_AGE))
     }
 
     /// All that a report depends on: path, sorted parameters, what the principal may see, and the endpoint, since
@@ -199,32 +185,27 @@ impl<'a> ReportRequest<'a> {
             .flat_map(|(name, value)| [name, value])
             .map(|text| String::from(js_sys::encode_uri_component(text)))
             .collect();
-        let url = self.call.request.inner().url();
+        let url = self.call.request.url();
         let resource = url.split(['?', '#']).next().unwrap_or_default();
         format!("{resource}?{}", query.join("&"))
     }
 
     /// 200 with the report, or 304 if the client has it already.
-    fn respond(&self, body: &str, max_age: u64) -> Result<Response, ApiError> {
+    fn respond(&self, body: &str, max_age: u64) -> Response {
         let mut hasher = DefaultHasher::new();
         body.hash(&mut hasher);
         let etag = format!("\"{:016x}\"", hasher.finish());
-        let known = self.call.request.headers().get("if-none-match")?.is_some_and(|known| {
+        let is_known = header(&self.call.request, "if-none-match").is_some_and(|known| {
             known.split(',').map(str::trim).any(|known| known.trim_start_matches("W/") == etag)
         });
-        let cache_control = format!("private, max-age={max_age}");
-        let mut response = if known {
-            let response = Response::empty()?.with_status(304);
-            response.headers().set("cache-control", &cache_control)?;
-            response::no_sniff(response)?
-        } else {
-            response::json_text(body, &cache_control)?
-        };
-        let headers = response.headers_mut();
-        headers.set("etag", &etag)?;
-        // A browser that changes its token must not see the response to another one.
-        headers.set("vary", "authorization, cf-access-jwt-assertion, x-internal-api-key")?;
-        Ok(response)
+        let (status, body) = if is_known { (304, None) } else { (200, Some(body)) };
+        let headers = [
+            ("cache-control", &*format!("private, max-age={max_age}")),
+            ("etag", &*etag),
+            // A browser that changes its token must not see the response to another one.
+            ("vary", "authorization, cf-access-jwt-assertion, x-internal-api-key"),
+        ];
+        response::with(status, body, &headers)
     }
 }
 

@@ -1,23 +1,45 @@
 //! Successful responses: JSON.
 
+use std::pin::Pin;
+
 use serde::Serialize;
-use worker::Response;
+use worker::js_sys::Promise;
+use worker::wasm_bindgen::prelude::*;
+use worker::wasm_bindgen_futures::future_to_promise;
+use worker::web_sys::Response;
+
+use crate::error::ApiError;
+
+#[wasm_bindgen(module = "/src/response.js")]
+extern "C" {
+    fn respond(status: u16, body: Option<&str>, headers: Vec<String>) -> Response;
+}
+
+/// A response that a future makes, for the runtime; never rejected. Boxed, so that the code which drives futures exists
+/// once.
+pub(crate) fn promise(response: impl Future<Output = Response> + 'static) -> Promise {
+    let settled: Pin<Box<dyn Future<Output = Result<JsValue, JsValue>>>> =
+        Box::pin(async { Ok(response.await.into()) });
+    future_to_promise(settled)
+}
 
 /// A 200 that no cache may keep.
-pub(crate) fn json(value: &impl Serialize) -> worker::Result<Response> {
-    json_text(&serde_json::to_string(value)?, "no-store")
+pub(crate) fn json(value: &impl Serialize) -> Result<Response, ApiError> {
+    serde_json::to_string(value).map(|json| json_text(&json)).map_err(ApiError::from)
 }
 
-/// A 200 with serialized JSON.
-pub(crate) fn json_text(json: &str, cache_control: &str) -> worker::Result<Response> {
-    let response = Response::builder()
-        .with_header("cache-control", cache_control)?
-        .with_header("content-type", "application/json")?;
-    no_sniff(response.fixed(json.as_bytes().to_vec()))
+/// The same with serialized JSON.
+pub(crate) fn json_text(json: &str) -> Response {
+    with(200, Some(json), &[("cache-control", "no-store")])
 }
 
-/// Keeps browsers from guessing another type, whatever texts from machines the body holds.
-pub(crate) fn no_sniff(response: Response) -> worker::Result<Response> {
-    response.headers().set("x-content-type-options", "nosniff")?;
-    Ok(response)
+/// A 204.
+pub(crate) fn no_content() -> Response {
+    with(204, None, &[])
+}
+
+/// A response with JSON and headers.
+pub(crate) fn with(status: u16, json: Option<&str>, headers: &[(&str, &str)]) -> Response {
+    let headers = headers.iter().flat_map(|(name, value)| [*name, *value]);
+    respond(status, json, headers.map(str::to_owned).collect())
 }

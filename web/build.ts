@@ -1,5 +1,5 @@
 /**
- * Builds the page into `web/dist`, which the Worker serves: `node web/build.ts`; with `--watch`, again after each change.
+ * Builds the page and the description of the API into `web/dist`, which the Worker serves: `node web/build.ts`; with `--watch`, again after each change.
  * The names of script and style have a hash, so that browsers may cache them for a year.
  */
 import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -9,6 +9,8 @@ import { context, type BuildResult, type Plugin } from 'esbuild';
 
 const WEB = import.meta.dirname;
 const DIST = path.join(WEB, 'dist');
+/** The description of the API, a static file like the page. */
+const OPENAPI = path.join(WEB, '../src/openapi.json');
 const MODULES = path.join(WEB, '../node_modules');
 /** Bundled libraries, whose licences must be passed on. */
 const LIBRARIES = ['preact', 'uplot'];
@@ -29,6 +31,8 @@ function writeHtml({ metafile, errors }: BuildResult): void {
     .replace('ICON', named('.svg'));
   writeFileSync(path.join(DIST, 'index.html'), html);
   cpSync(path.join(WEB, '_headers'), path.join(DIST, '_headers'));
+  mkdirSync(path.join(DIST, 'api'), { recursive: true });
+  writeFileSync(path.join(DIST, 'api/openapi.json'), JSON.stringify(JSON.parse(readFileSync(OPENAPI, 'utf8'))));
   const licences = LIBRARIES.map((name) => `${name}\n\n${readFileSync(path.join(MODULES, name, 'LICENSE'), 'utf8')}`);
   writeFileSync(path.join(DIST, 'licences.txt'), licences.join('\n'));
   for (const file of readdirSync(ASSETS)) {

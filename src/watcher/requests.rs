@@ -10,14 +10,14 @@ use kiloclaw_watch::{
 use serde::Serialize;
 use worker::js_sys::Array;
 use worker::wasm_bindgen::prelude::*;
-use worker::{Response, web_sys};
+use worker::web_sys::Response;
 
 use super::delivery::begin;
 use super::object::{Failure, Object, at, now, statement, write_changes};
 use super::parts::Parts;
 use super::tick::put_message;
 use crate::bindings::WatcherSettingError;
-use crate::error::{self, ApiError, message};
+use crate::error::{ApiError, message};
 use crate::{operators, response};
 
 #[wasm_bindgen(module = "/src/watcher.js")]
@@ -91,9 +91,9 @@ const UNDELIVERED: &str = concat!(
 /// 2. otherwise → the response of the route's handler, below; of a [test], the messages to send first
 pub(super) fn answer(object: &Object, parts: &JsValue) -> JsValue {
     match route(object, &Parts::from_js(parts)) {
-        Ok(Answer::Response(response)) => web_sys::Response::from(response).into(),
+        Ok(Answer::Response(response)) => response.into(),
         Ok(Answer::Send(messages)) => messages.into(),
-        Err(error) => error.into_js(None),
+        Err(error) => error.into_response().into(),
     }
 }
 
@@ -129,13 +129,9 @@ fn route(object: &Object, request: &Parts) -> Result<Answer, ApiError> {
         #[cfg(feature = "panic-route")]
         "/api/watcher/panic" => panic(object, request),
         // The cron trigger.
-        _ => no_content(),
+        _ => Ok(response::no_content()),
     };
     response.map(Answer::Response)
-}
-
-fn no_content() -> Result<Response, ApiError> {
-    Ok(Response::empty()?.with_status(204))
 }
 
 fn is_get(request: &Parts) -> bool {
@@ -184,7 +180,7 @@ fn alerts(object: &Object, request: &Parts) -> Result<Response, ApiError> {
         ],
     );
     let page = object.run(vec![page])?;
-    Ok(response::json_text(&page.concat(), "no-store")?)
+    Ok(response::json_text(&page.concat()))
 }
 
 /// `GET /api/availability`: the share of time in which a sandbox, or the fleet, reported.
@@ -229,7 +225,7 @@ fn report_availability(object: &Object, request: &Parts) -> Result<Response, Api
         .with_state(|state| availability(settings, state, from, as_of, sandbox_id, closed))?;
     let Availability { sandboxes, reporting_seconds, silent_seconds, absent_seconds, share } =
         found;
-    Ok(response::json(&Report {
+    response::json(&Report {
         as_of,
         from,
         sandbox_id,
@@ -238,7 +234,7 @@ fn report_availability(object: &Object, request: &Parts) -> Result<Response, Api
         silent_seconds,
         absent_seconds,
         share,
-    })?)
+    })
 }
 
 fn kinds() -> String {
@@ -296,7 +292,7 @@ fn absences(object: &Object, request: &Parts) -> Result<Response, ApiError> {
     };
     object.run(write_changes(&changes))?;
     let done = if ends { "ended" } else { "planned" };
-    Ok(response::json_text(&format!("{{\"{done}\":{}}}", changes.len()), "no-store")?)
+    Ok(response::json_text(&format!("{{\"{done}\":{}}}", changes.len())))
 }
 
 /// A page of planned absences: of all and of regions first, then of sandboxes by their ids.
@@ -328,8 +324,7 @@ fn list_absences(object: &Object, request: &Parts) -> Result<Response, ApiError>
         let next = absences.last().and_then(|last| last.sandbox_id).filter(|_| !is_last);
         serde_json::to_string(&Page { absences, next })
     })?;
-    let page = page.map_err(worker::Error::from)?;
-    Ok(response::json_text(&page, "no-store")?)
+    Ok(response::json_text(&page?))
 }
 
 /// The absence that a body plans.
@@ -390,7 +385,7 @@ fn plan_own_absence(object: &Object, request: &Parts) -> Result<Response, ApiErr
         plan(object, &AbsenceRequest { scope, for_seconds: absence.for_seconds, reason, by })?
     };
     object.run(write_changes(&changes))?;
-    no_content()
+    Ok(response::no_content())
 }
 
 /// How the watcher is.
@@ -490,11 +485,11 @@ fn watcher(object: &Object, request: &Parts) -> Result<Response, ApiError> {
             setting_errors: &object.config.errors,
         })
     })?;
-    let mut body = body.map_err(worker::Error::from)?;
+    let mut body = body?;
     // The database made this part.
     body.truncate(body.len() - 1);
     let body = format!("{body},\"undelivered\":{undelivered}}}");
-    Ok(response::json_text(&body, "no-store")?)
+    Ok(response::json_text(&body))
 }
 
 /// `POST /api/watcher/test`: sends a test message to every configured channel. One that answered 410 is on again when it
@@ -546,7 +541,7 @@ pub(super) fn tested(results: &JsValue) -> JsValue {
         Test { channel, delivered: failure.is_none(), failure }
     };
     let tests: Vec<_> = Array::from(results).iter().map(test).collect();
-    error::into_js(response::json(&tests))
+    response::json(&tests).unwrap_or_else(ApiError::into_response).into()
 }
 
 /// `GET /api/watcher/panic`: panics now, or with `?alarm=1` in each alarm of this instance.
@@ -555,7 +550,7 @@ pub(super) fn tested(results: &JsValue) -> JsValue {
 fn panic(object: &Object, request: &Parts) -> Result<Response, ApiError> {
     if request.url.ends_with("?alarm=1") {
         object.panics.set(true);
-        return no_content();
+        return Ok(response::no_content());
     }
     panic!("requested of the watcher")
 }

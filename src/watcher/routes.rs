@@ -1,19 +1,20 @@
 //! The Worker's side: passes requests on to the object.
 
-use kiloclaw_auth::{ABSENCES_WRITE, Principal};
-use kiloclaw_check_in::absence::Absence;
+use kiloclaw_auth::ABSENCES_WRITE;
+use kiloclaw_check_in::absence::{ABSENCE_PATH, Absence};
 use kiloclaw_check_in::{GATEWAY_TOKEN_HEADER, Refusal};
+use worker::Env;
 use worker::js_sys::{Array, Promise};
 use worker::wasm_bindgen::prelude::*;
 use worker::wasm_bindgen_futures::JsFuture;
-use worker::{Env, Request, Response, web_sys};
+use worker::web_sys::{Request, Response};
 
 use super::parts::Parts;
 use crate::bindings::watcher_namespace;
 use crate::check_in;
 use crate::error::{ApiError, message};
+use crate::request::{Call, header, path};
 use crate::response;
-use crate::routing::{Call, Pending};
 
 #[wasm_bindgen(module = "/src/watcher.js")]
 extern "C" {
@@ -21,7 +22,7 @@ extern "C" {
     fn ask(namespace: &JsValue, parts: &Array) -> Result<Promise, JsValue>;
 
     #[wasm_bindgen(js_name = readBody)]
-    fn read_body(request: &web_sys::Request, limit: u32) -> Promise;
+    fn read_body(request: &Request, limit: u32) -> Promise;
 }
 
 /// Maximum size of an operator's body, in bytes: 1,000 ids of 96 bytes, each of which JSON may escape with six.
@@ -35,24 +36,23 @@ const MAX_OWN_BODY_BYTES: u32 = kiloclaw_check_in::limits::MAX_BODY_BYTES as u32
 ///
 /// 1. the body is over 640 KiB → 413
 /// 2. the binding `WATCHER` is missing → 503; the object fails → 503
-pub(crate) fn forward(call: Call) -> Pending {
-    Box::pin(async move {
-        let Principal { sub, sandbox, .. } = call.principal()?;
-        let request = call.request.inner();
-        // 1.
-        let body = body(request, MAX_BODY_BYTES).await?;
-        // 2.
-        let parts = Parts {
-            method: request.method(),
-            path: call.request.path(),
-            url: request.url(),
-            by: sub.clone().unwrap_or_default(),
-            only: sandbox.clone(),
-            writes: call.principal()?.has_scope(ABSENCES_WRITE),
-            body,
-        };
-        ask_object(call.env(), parts).await
-    })
+pub(crate) async fn forward(call: &Call) -> Result<Response, ApiError> {
+    let principal = call.principal()?;
+    let Call { request, env, .. } = call;
+    // 1.
+    let body = body(request, MAX_BODY_BYTES).await?;
+    // 2.
+    let namespace = watcher_namespace(env).map_err(ApiError::ReportsMisconfigured)?;
+    let parts = Parts {
+        method: request.method(),
+        path: path(&request.url()),
+        url: request.url(),
+        by: principal.sub.clone().unwrap_or_default(),
+        only: principal.sandbox.clone(),
+        writes: principal.has_scope(ABSENCES_WRITE),
+        body,
+    };
+    ask_object(&namespace, parts).await
 }
 
 /// `POST /api/controller/absence`: a machine plans its absence. The checks are those of a check-in, in their order:
@@ -68,18 +68,17 @@ pub(crate) fn forward(call: Call) -> Pending {
 /// 9. the rate limiter, where one is bound, refuses the sandbox → 429
 /// 10. the absence cannot be stored → 503
 /// 11. otherwise → 204
-pub(crate) async fn plan_own_absence(request: Request, env: Env) -> Result<Response, ApiError> {
-    let headers = request.headers();
-    let header = |name| headers.get(name).ok().flatten();
+pub(crate) async fn plan_own_absence(request: &Request, env: Env) -> Result<Response, ApiError> {
+    let header = |name| header(request, name);
     let (authorization, token) = (header("authorization"), header(GATEWAY_TOKEN_HEADER));
-    let is_post = request.inner().method() == "POST";
+    let is_post = request.method() == "POST";
     // Not `f64`, whose parser is large. What is longer than `u32` cannot arrive.
     let size = header("content-length").and_then(|size| size.parse::<u32>().ok().map(f64::from));
     // 1. to 5.
     check_in::configure(env.clone());
     check_in::authenticate(is_post, authorization.as_deref(), token.as_deref(), None, size)?;
     let namespace = watcher_namespace(&env)?;
-    let body = body(request.inner(), MAX_OWN_BODY_BYTES).await?;
+    let body = body(request, MAX_OWN_BODY_BYTES).await?;
     // 6.
     let absence = Absence::parse_str(&body).map_err(Refusal::from)?;
     let sandbox_id = absence.sandbox_id.into_owned();
@@ -88,17 +87,16 @@ pub(crate) async fn plan_own_absence(request: Request, env: Env) -> Result<Respo
     // 10.
     let parts = Parts {
         method: "POST".to_owned(),
-        path: request.path(),
+        path: ABSENCE_PATH.to_owned(),
         url: String::new(),
         by: sandbox_id.clone(),
         only: Some(sandbox_id),
         writes: true,
         body,
     };
-    let response = ask_named(&namespace, parts).await?;
-    match response.status_code() {
+    match ask_object(&namespace, parts).await?.status() {
         // 11.
-        204 => Ok(response::no_sniff(Response::empty()?.with_status(204))?),
+        204 => Ok(response::no_content()),
         status => Err(ApiError::WriteFailed(format!("the watcher answered {status}"))),
     }
 }
@@ -111,19 +109,14 @@ pub(crate) fn wake(env: &Env) -> Promise {
     asked.unwrap_or_else(|error| Promise::reject(&error))
 }
 
-async fn body(request: &web_sys::Request, limit: u32) -> Result<String, ApiError> {
+async fn body(request: &Request, limit: u32) -> Result<String, ApiError> {
     let body = JsFuture::from(read_body(request, limit)).await.unwrap_or_default();
     body.as_string().ok_or_else(|| Refusal::BodyTooLarge.into())
 }
 
-async fn ask_object(env: &Env, parts: Parts) -> Result<Response, ApiError> {
-    let namespace = watcher_namespace(env).map_err(ApiError::ReportsMisconfigured)?;
-    ask_named(&namespace, parts).await
-}
-
-async fn ask_named(namespace: &JsValue, parts: Parts) -> Result<Response, ApiError> {
+async fn ask_object(namespace: &JsValue, parts: Parts) -> Result<Response, ApiError> {
     let failed = |thrown: JsValue| ApiError::WatcherUnavailable(message(&thrown));
     let asking = ask(namespace, &parts.into_js()).map_err(failed)?;
     let response = JsFuture::from(asking).await.map_err(failed)?;
-    Ok(response.unchecked_into::<web_sys::Response>().into())
+    Ok(response.unchecked_into())
 }

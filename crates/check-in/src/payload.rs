@@ -192,7 +192,7 @@ pub(crate) fn read<'a, S: DeserializeSeed<'a>>(
     seed: S,
 ) -> Result<S::Value, InvalidBody> {
     let body = body.strip_prefix('\u{feff}').unwrap_or(body);
-    let mut deserializer = serde_json::Deserializer::from_str(body);
+    let mut deserializer = serde_json::Deserializer::from_slice(body.as_bytes());
     seed.deserialize(&mut deserializer)
         .and_then(|value| deserializer.end().map(|()| value))
         .map_err(|error| match reading.get() {

@@ -125,7 +125,7 @@ pub(crate) fn read_one<R: Row + Default>(answer: &str) -> Result<R, UnexpectedAn
 
 #[inline(never)]
 fn parse(answer: &str, rows: &mut dyn Rows) -> Result<(), UnexpectedAnswer> {
-    let mut json = serde_json::Deserializer::from_str(answer);
+    let mut json = serde_json::Deserializer::from_slice(answer.as_bytes());
     Target::Row(&mut ResultSet(rows)).deserialize(&mut json)?;
     Ok(json.end()?)
 }

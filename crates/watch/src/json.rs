@@ -22,7 +22,7 @@ pub(crate) enum Value {
 impl Value {
     /// Parses a text; [`Other`](Self::Other) if it is not JSON.
     pub(crate) fn parse(text: &str) -> Self {
-        serde_json::from_str(text).unwrap_or(Self::Other)
+        serde_json::from_slice(text.as_bytes()).unwrap_or(Self::Other)
     }
 
     /// A member of a map.
