@@ -2,7 +2,7 @@
 import { createHmac } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 
-import { API_KEY, gatewayToken, GATEWAY_TOKEN_SECRET, JWT_SECRET, MINIMAL as REQUIRED } from '../harness/check-in.ts';
+import { API_KEY, gatewayToken, GATEWAY_TOKEN_SECRET, JWT_SECRET, MAX_BODY_BYTES, MINIMAL as REQUIRED } from '../harness/check-in.ts';
 import { dataPoint, headers, REGION, SAMPLE, VARS, type Fields, type Headers } from './check-in.ts';
 import {
   ask,
@@ -68,7 +68,6 @@ export const EXPECTED = {
   [String(MINIMAL.sandboxId)]: dataPoint(MINIMAL, ''),
 };
 
-const LIMIT = 16 * 1024;
 const PLAIN = 'without control characters or lone surrogates';
 const RULES = {
   id: `a string of 1 to 96 bytes, ${PLAIN}`,
@@ -212,8 +211,8 @@ function cases(): Case[] {
     ),
     accepted('the longest values', checkIn(LONG)),
     accepted('unknown fields', checkIn(withField('diskBytesFree', '{"a":[[null]]}'))),
-    accepted('16 KiB', checkIn(ofSize(LIMIT))),
-    accepted('16 KiB in chunks', checkIn(ofSize(LIMIT), {}, { chunked: true })),
+    accepted('64 KiB', checkIn(ofSize(MAX_BODY_BYTES))),
+    accepted('64 KiB in chunks', checkIn(ofSize(MAX_BODY_BYTES), {}, { chunked: true })),
     accepted('scheme in lower case', checkIn(SAMPLE, { authorization: `bearer ${API_KEY}` })),
     accepted('the old key', checkIn(SAMPLE), 'rotating'),
     accepted('the new key', checkIn(SAMPLE, { authorization: 'Bearer new-key' }), 'rotating'),
@@ -242,8 +241,8 @@ function cases(): Case[] {
     wrongKey(API_KEY.slice(0, -1)),
     wrongKey(`${API_KEY}0`),
     wrongKey(`new-key,${API_KEY}`, 'rotating'),
-    tooLarge('16 KiB and a byte', checkIn(ofSize(LIMIT + 1))),
-    tooLarge('16 KiB and a byte, in chunks', checkIn(ofSize(LIMIT + 1), {}, { chunked: true })),
+    tooLarge('64 KiB and a byte', checkIn(ofSize(MAX_BODY_BYTES + 1))),
+    tooLarge('64 KiB and a byte, in chunks', checkIn(ofSize(MAX_BODY_BYTES + 1), {}, { chunked: true })),
     tooLarge('too long, and incomplete', {
       ...checkIn('{', { 'content-length': '1000000' }),
       unfinished: true,
@@ -294,8 +293,8 @@ function cases(): Case[] {
     },
     // The first failing check decides.
     { ...misconfigured('no key'), request: checkIn('{', wrongKeyHeader) },
-    { ...wrongKey('wrong'), request: checkIn(ofSize(LIMIT + 1), wrongKeyHeader) },
-    tooLarge('too large, with a wrong token', checkIn(ofSize(LIMIT + 1), wrongTokenHeader)),
+    { ...wrongKey('wrong'), request: checkIn(ofSize(MAX_BODY_BYTES + 1), wrongKeyHeader) },
+    tooLarge('too large, with a wrong token', checkIn(ofSize(MAX_BODY_BYTES + 1), wrongTokenHeader)),
     { ...invalid('with a wrong token', '', 'not_json'), request: checkIn('{', wrongTokenHeader) },
     { ...wrongToken('x'), service: 'throwing' },
 

@@ -9,6 +9,9 @@ export const GATEWAY_TOKEN_SECRET = 'gateway-secret-1';
 export const JWT_SECRET = 'jwt-secret-1-of-tests-of-32-bytes';
 export const AE_API_TOKEN = 'ae-token-1';
 
+/** The largest body, in bytes. */
+export const MAX_BODY_BYTES = 64 * 1024;
+
 export const SANDBOX_ID = 'sandbox-1';
 
 export const gatewayToken = (sandboxId: string, secret = GATEWAY_TOKEN_SECRET): string =>

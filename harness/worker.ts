@@ -37,6 +37,8 @@ export interface Options {
   readonly folder?: string;
   /** A folder under `build/`; `.` is the deployed build. */
   readonly build?: string;
+  /** The main module of another Worker, which accepted check-ins are handed on to. */
+  readonly forward?: string;
   /** Whether it serves the page, of `web/dist`. */
   readonly page?: boolean;
   /** A main module that replaces the Worker's own, and further modules that it imports. */
@@ -106,6 +108,8 @@ const WORKER_FIRST = JSON.parse(paths) as string[];
 /** The name of the Worker, and of its class of Durable Objects. */
 const NAME = 'kiloclaw-telemetry';
 const WATCHER = 'Watcher';
+/** The Worker that check-ins are handed on to. */
+const FORWARD = 'forward';
 
 function watcherBinding({ watcher = true, modules }: Options): Binding | undefined {
   // A main module of a test's own does not export the class.
@@ -117,6 +121,16 @@ function limiter({ checkInLimit: limit }: Options): Binding | undefined {
   if (limit === undefined) return undefined;
   return { type: 'rate-limit', namespace: 'check-ins', simple: { limit, period: 60 } };
 }
+
+/** A Worker of one module. */
+const simple = (name: string, contents: string) => ({
+  config: {
+    name,
+    compatibilityDate: COMPATIBILITY_DATE,
+    manifest: { mainModule: 'main', modulesRoot: '/', modules: { main: { type: 'esm' as const, contents } } },
+    env: {},
+  },
+});
 
 /** Starts the Worker; it stops with `context`: a test, or by default the whole file. */
 export async function startWorker(
@@ -144,6 +158,7 @@ export async function startWorker(
     KILOCLAW_WATCHER_AE: datasetBinding(options, port, CANARY_DATASET),
     WATCHER: watcherBinding(options),
     CHECKIN_RATE_LIMITER: limiter(options),
+    FORWARD: options.forward === undefined ? undefined : ({ type: 'worker', worker: FORWARD } as Binding),
   };
   const miniflare = new Miniflare({
     port: 0,
@@ -173,6 +188,7 @@ export async function startWorker(
           ...(env.WATCHER === undefined ? {} : { exports: { [WATCHER]: { type: 'durable-object', storage: 'sqlite' } } }),
         },
       },
+      ...(options.forward ? [simple(FORWARD, options.forward)] : []),
     ],
   });
   context.after(() => miniflare.dispose());

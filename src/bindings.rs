@@ -15,6 +15,9 @@ use worker::{Env, console_warn};
 use crate::log;
 
 const API_KEY: &str = "KILOCODE_API_KEY";
+const API_KEY_JWT_SECRET: &str = "KILOCODE_API_KEY_JWT_SECRET";
+const API_KEY_JWT_ISSUER: &str = "KILOCODE_API_KEY_JWT_ISSUER";
+const API_KEY_JWT_AUDIENCE: &str = "KILOCODE_API_KEY_JWT_AUDIENCE";
 const GATEWAY_TOKEN_SECRET: &str = "GATEWAY_TOKEN_SECRET";
 const DATASET: &str = "KILOCLAW_CONTROLLER_AE";
 const REVOKED_SANDBOXES: &str = "REVOKED_SANDBOXES";
@@ -34,6 +37,8 @@ const ALERT_PAGERDUTY_KEY: &str = "ALERT_PAGERDUTY_KEY";
 const ALERT_PAGERDUTY_URL: &str = "ALERT_PAGERDUTY_URL";
 const WATCHER_HEARTBEAT_URL: &str = "WATCHER_HEARTBEAT_URL";
 
+/// The Worker that accepted check-ins are handed on to, if one is bound.
+pub(crate) const FORWARD: &str = "FORWARD";
 pub(crate) const AE_ACCOUNT_ID: &str = "AE_ACCOUNT_ID";
 pub(crate) const AE_API_TOKEN: &str = "AE_API_TOKEN";
 pub(crate) const AE_SQL_URL: &str = "AE_SQL_URL";
@@ -44,7 +49,7 @@ const DEFAULT_AUDIENCE: &str = "kiloclaw-telemetry";
 /// The log warns about values of fewer bytes than this: 16 random bytes cannot be guessed.
 const SHORT_VALUE: usize = 16;
 
-/// The same for `JWT_SECRET`: whoever has a token can try values offline, as fast as their hardware allows. RFC
+/// The same for secrets that sign tokens: whoever has a token can try values offline, as fast as their hardware allows. RFC
 /// 7518, 3.2, demands as many bytes as the hash has.
 const SHORT_JWT_SECRET: usize = 32;
 
@@ -73,6 +78,8 @@ impl fmt::Display for ConfigError {
 /// What a check-in needs: accepted credentials, and the dataset.
 pub(crate) struct Ingest {
     pub(crate) api_keys: AcceptedKeys,
+    /// What a token must match that a machine presents as its API key, if tokens are accepted.
+    pub(crate) api_key_tokens: Option<jwt::Settings>,
     pub(crate) gateway: GatewaySecrets,
     pub(crate) dataset: JsValue,
     /// Ids of sandboxes whose check-ins are refused. They are not secret.
@@ -82,10 +89,11 @@ pub(crate) struct Ingest {
 }
 
 impl Ingest {
-    /// Reads three required and two optional bindings. The error names the one that is unusable.
+    /// Reads three required and three optional bindings. The error names the one that is unusable.
     pub(crate) fn read(env: &Env) -> Result<Self, ConfigError> {
         let api_keys = AcceptedKeys::new(&secret(env, API_KEY, SHORT_VALUE)?, &blinding_key()?)
             .map_err(|_| ConfigError::missing(API_KEY))?;
+        let api_key_tokens = api_key_tokens(env)?;
         let gateway = GatewaySecrets::new(&secret(env, GATEWAY_TOKEN_SECRET, SHORT_VALUE)?)
             .map_err(|_| ConfigError::missing(GATEWAY_TOKEN_SECRET))?;
         #[expect(clippy::disallowed_methods, reason = "this is the place")]
@@ -93,7 +101,7 @@ impl Ingest {
             env.analytics_engine(DATASET).map_err(|_| ConfigError::missing(DATASET))?.into();
         let revoked = revoked(&optional(env, REVOKED_SANDBOXES).unwrap_or_default())?;
         let limiter = binding(env, RATE_LIMITER);
-        Ok(Self { api_keys, gateway, dataset, revoked, limiter })
+        Ok(Self { api_keys, api_key_tokens, gateway, dataset, revoked, limiter })
     }
 }
 
@@ -114,10 +122,12 @@ impl AuthSettings {
                     .map_err(|_| ConfigError::missing(INTERNAL_API_SECRET))
             })
             .transpose()?;
-        let jwt = secret(env, JWT_SECRET, SHORT_JWT_SECRET)
-            .ok()
-            .map(|secret| jwt_settings(env, &secret))
-            .transpose()?;
+        let mut jwt = jwt_settings(env, [JWT_SECRET, JWT_ISSUER, JWT_AUDIENCE])?;
+        if let Some(jwt) = &mut jwt {
+            jwt.audience.get_or_insert_with(|| DEFAULT_AUDIENCE.to_owned());
+        }
+        // Only for its error.
+        api_key_tokens(env)?;
         let access = access_settings(env)?;
         if internal.is_none() && jwt.is_none() && access.is_none() {
             return Err(ConfigError::missing(JWT_SECRET));
@@ -210,16 +220,30 @@ fn binding(env: &Env, name: &str) -> Option<JsValue> {
     Reflect::get(env, &name.into()).ok().filter(|binding| !binding.is_undefined())
 }
 
-fn jwt_settings(env: &Env, secret: &str) -> Result<jwt::Settings, ConfigError> {
-    let secrets: Vec<_> = values(secret).map(str::to_owned).collect();
-    if secrets.is_empty() {
-        return Err(ConfigError::missing(JWT_SECRET));
+/// What machines' tokens must match, if `KILOCODE_API_KEY_JWT_SECRET` is set. It must not be a value of `JWT_SECRET`:
+/// whoever mints machines' keys could mint operators' tokens.
+fn api_key_tokens(env: &Env) -> Result<Option<jwt::Settings>, ConfigError> {
+    let names = [API_KEY_JWT_SECRET, API_KEY_JWT_ISSUER, API_KEY_JWT_AUDIENCE];
+    let Some(settings) = jwt_settings(env, names)? else { return Ok(None) };
+    let operators = optional(env, JWT_SECRET).unwrap_or_default();
+    if values(&operators).any(|value| settings.secrets.iter().any(|secret| secret == value)) {
+        let fault = "has a value of JWT_SECRET: whoever mints machines' keys could mint operators' tokens. \
+                     Use another secret";
+        return Err(ConfigError { name: API_KEY_JWT_SECRET, fault });
     }
-    Ok(jwt::Settings {
-        secrets,
-        issuer: optional(env, JWT_ISSUER),
-        audience: optional(env, JWT_AUDIENCE).unwrap_or_else(|| DEFAULT_AUDIENCE.to_owned()),
-    })
+    Ok(Some(settings))
+}
+
+/// The settings for tokens, from a secret, an issuer and an audience, if the secret is set.
+fn jwt_settings(env: &Env, names: [&'static str; 3]) -> Result<Option<jwt::Settings>, ConfigError> {
+    let [name, issuer, audience] = names;
+    let Ok(secret) = secret(env, name, SHORT_JWT_SECRET) else { return Ok(None) };
+    let secrets: Vec<_> = values(&secret).map(str::to_owned).collect();
+    if secrets.is_empty() {
+        return Err(ConfigError::missing(name));
+    }
+    let (issuer, audience) = (optional(env, issuer), optional(env, audience));
+    Ok(Some(jwt::Settings { secrets, issuer, audience }))
 }
 
 /// Reads both variables or neither: with only one, somebody would believe that Access works.

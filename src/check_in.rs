@@ -9,7 +9,8 @@
 
 use std::cell::{OnceCell, RefCell};
 
-use kiloclaw_check_in::data_point::{BLOBS, DOUBLES};
+use kiloclaw_auth::{TokenError, jwt};
+use kiloclaw_check_in::data_point::{BLOBS, DOUBLES, written};
 use kiloclaw_check_in::limits::MAX_BODY_BYTES;
 use kiloclaw_check_in::{
     CHECK_IN_PATH, CheckIn, DRY_RUN_PARAMETER, DataPoint, GATEWAY_TOKEN_HEADER, InvalidBody,
@@ -18,9 +19,9 @@ use kiloclaw_check_in::{
 use worker::js_sys::{Function, Promise, Reflect};
 use worker::wasm_bindgen::prelude::*;
 use worker::wasm_bindgen_futures::JsFuture;
-use worker::{Env, console_warn, web_sys};
+use worker::{Date, Env, console_warn, web_sys};
 
-use crate::bindings::{ConfigError, Ingest};
+use crate::bindings::{ConfigError, FORWARD, Ingest};
 use crate::error::ApiError;
 use crate::response;
 
@@ -46,9 +47,9 @@ extern "C" {
 /// 1. another method than POST → 405
 /// 2. a credential header is missing, or the scheme is not Bearer → 401
 /// 3. a secret or binding is missing or empty → 503
-/// 4. the API key is wrong → 403, before the body is read
+/// 4. the API key is neither an accepted one nor a valid token → 403, before the body is read
 /// 5. `dry_run` in the query has another value than 1 → 400
-/// 6. the body is over 16 KiB → 413, before the rest is read
+/// 6. the body is over 64 KiB → 413, before the rest is read
 /// 7. the body is not a check-in → 400
 /// 8. the gateway token is not this sandbox's → 403
 /// 9. the sandbox is revoked → 403
@@ -71,7 +72,7 @@ type Route = fn(web_sys::Request, Env) -> Promise;
 
 fn new_handler(route: Route) -> Function {
     handler(
-        [CHECK_IN_PATH, DRY_RUN_PARAMETER, GATEWAY_TOKEN_HEADER].map(str::to_owned).into(),
+        [CHECK_IN_PATH, DRY_RUN_PARAMETER, GATEWAY_TOKEN_HEADER, FORWARD].map(str::to_owned).into(),
         BODY_LIMIT,
         &Closure::<dyn Fn(web_sys::Request, Env) -> Promise>::new(route).into_js_value(),
         &Closure::<dyn Fn(Env)>::new(configure).into_js_value(),
@@ -87,7 +88,7 @@ type Record = dyn Fn(String, f64, OptionalText, OptionalText, bool) -> JsValue;
 /// The value of a header or parameter, if the request has it.
 type OptionalText = Option<String>;
 
-#[expect(clippy::cast_possible_truncation, reason = "16 KiB")]
+#[expect(clippy::cast_possible_truncation, reason = "64 KiB")]
 const BODY_LIMIT: u32 = MAX_BODY_BYTES as u32;
 
 thread_local! {
@@ -131,9 +132,16 @@ pub(crate) fn authenticate(
     // 3. and 4.
     with_ingest(|ingest| {
         if ingest.api_keys.accept(presented.api_key) {
-            Ok(())
-        } else {
-            Err(Refusal::WrongApiKey.into())
+            return Ok(());
+        }
+        let Some(settings) = &ingest.api_key_tokens else {
+            return Err(Refusal::WrongApiKey.into());
+        };
+        match jwt::verify_key(settings, presented.api_key, Date::now().as_millis()) {
+            Ok(()) => Ok(()),
+            // An ordinary wrong key.
+            Err(TokenError::Malformed) => Err(Refusal::WrongApiKey.into()),
+            Err(invalid) => Err(ApiError::InvalidApiKey(invalid)),
         }
     })?;
     // 5.
@@ -284,6 +292,7 @@ struct PackedPoint {
     /// Where each of them ends, in UTF-16 code units.
     ends: [u32; 1 + BLOBS.len()],
     doubles: [f64; DOUBLES.len()],
+    has_disk: bool,
 }
 
 impl PackedPoint {
@@ -296,11 +305,12 @@ impl PackedPoint {
             length += utf16_length(part);
             *end = length;
         }
-        Self { text, ends, doubles: point.doubles }
+        Self { text, ends, doubles: point.doubles, has_disk: point.has_disk }
     }
 
     fn write(&self, dataset: &JsValue) -> Result<(), ApiError> {
-        write(dataset, &self.text, &self.ends, &self.doubles).map_err(|thrown| {
+        let doubles = written(&self.doubles, self.has_disk);
+        write(dataset, &self.text, &self.ends, doubles).map_err(|thrown| {
             // JavaScript can throw any value, and even an Error's message can be any value.
             let message = Reflect::get(&thrown, &"message".into()).unwrap_or(thrown);
             let reason = message.as_string();

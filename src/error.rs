@@ -30,6 +30,8 @@ extern "C" {
 pub(crate) enum ApiError {
     /// A check-in was refused, for a reason that its contract names.
     CheckIn(Refusal),
+    /// A machine's API key is none of the accepted ones, and no valid token.
+    InvalidApiKey(TokenError),
     /// A secret or a binding is unusable; only the log names it.
     Misconfigured(ConfigError),
     /// A setting for the reports is unusable; the answer names it, as the request is authenticated.
@@ -137,6 +139,7 @@ impl ApiError {
     fn response(&self) -> ErrorResponse {
         match self {
             Self::CheckIn(refusal) => (*refusal).into(),
+            Self::InvalidApiKey(_) => Refusal::WrongApiKey.into(),
             Self::Misconfigured(_) => Refusal::Misconfigured.into(),
             Self::ReportsMisconfigured(error) => {
                 let (text, code) = (Refusal::Misconfigured.error(), Refusal::Misconfigured.code());
@@ -223,7 +226,7 @@ impl ApiError {
             | Self::Query(QueryError::Unreachable(reason) | QueryError::Unexpected(reason)) => {
                 Some(reason.clone())
             }
-            Self::InvalidToken(error) => Some(error.to_string()),
+            Self::InvalidApiKey(error) | Self::InvalidToken(error) => Some(error.to_string()),
             Self::InvalidAssertion(error) => Some(format!("Access: {error}")),
             Self::AccessUnavailable(reason) => Some(format!("Access: {reason}")),
             Self::WatcherUnavailable(reason) => Some(format!("WATCHER: {reason}")),

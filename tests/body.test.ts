@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { connect } from 'node:net';
 import { test } from 'node:test';
 
-import { CHECK_IN_PATH, credentials, FULL, MINIMAL, SANDBOX_ID } from '../harness/check-in.ts';
+import { CHECK_IN_PATH, credentials, FULL, MAX_BODY_BYTES, MINIMAL, SANDBOX_ID } from '../harness/check-in.ts';
 import { refusal, startWorker } from '../harness/worker.ts';
 
 const worker = await startWorker();
@@ -21,8 +21,6 @@ const NUMBERS = Object.keys(HIGHEST) as (keyof typeof HIGHEST)[];
 const NON_EMPTY = ['controllerVersion', 'controllerCommit', 'supervisorState'] as const;
 const NULLABLE = ['openclawVersion', 'openclawCommit'] as const;
 const OPTIONAL = ['machineId', 'lastExitReason'] as const;
-
-const LIMIT = 16 * 1024;
 
 /** Asserts that a body is refused for this field, whose JSON is `raw`; `undefined` leaves the field out. */
 async function assertFieldRefused(field: string, raw: string | undefined) {
@@ -138,8 +136,8 @@ const stream = (body: string) =>
     },
   });
 
-test('accepts 16 KiB and not a byte more, with and without content-length', async () => {
-  for (const [bytes, status] of [[LIMIT, 204], [LIMIT + 1, 413]] as const) {
+test('accepts 64 KiB and not a byte more, with and without content-length', async () => {
+  for (const [bytes, status] of [[MAX_BODY_BYTES, 204], [MAX_BODY_BYTES + 1, 413]] as const) {
     const body = ofSize(bytes);
     assert.equal(new TextEncoder().encode(body).length, bytes);
     for (const response of [await worker.checkIn(body), await worker.checkIn(stream(body))]) {
@@ -172,7 +170,7 @@ function answerToPart(headers: Record<string, string>, part: string): Promise<st
 test('refuses a body that is too large before the rest of it arrives', async () => {
   const refused = 'HTTP/1.1 413 Payload Too Large';
   assert.equal(await answerToPart({ 'content-length': '1000000000' }, '{'), refused);
-  const chunk = 'x'.repeat(LIMIT + 1);
+  const chunk = 'x'.repeat(MAX_BODY_BYTES + 1);
   const chunked = `${chunk.length.toString(16)}\r\n${chunk}\r\n`;
   assert.equal(await answerToPart({ 'transfer-encoding': 'chunked' }, chunked), refused);
 });

@@ -17,6 +17,7 @@ import {
   gatewayToken,
   GATEWAY_TOKEN_SECRET,
   JWT_SECRET,
+  MAX_BODY_BYTES,
   MINIMAL,
 } from '../harness/check-in.ts';
 import { startWorkerd } from '../harness/workerd.ts';
@@ -30,8 +31,6 @@ const workerd = await startWorkerd(
 const DEADLINE_MS = 10_000;
 /** After this time, no answer is expected any more. */
 const QUIET_MS = 60;
-const LIMIT = 16 * 1024;
-
 type Bytes = string | Buffer;
 
 /** Strings are Latin-1: each character is one byte. */
@@ -195,12 +194,12 @@ test('refuses a chunked body over the limit, whatever the size of its chunks', a
   const parts = (body: string, size: number) =>
     body.match(new RegExp(`.{1,${size}}`, 'g'))!.map((part) => chunk(part));
   await assertAnswers([
-    ['the largest size', chunked(chunk(ofSize(LIMIT)), LAST_CHUNK), '204'],
-    ['the largest size, in chunks', chunked(...parts(ofSize(LIMIT), 100), LAST_CHUNK), '204'],
-    ['a byte more', chunked(chunk(ofSize(LIMIT + 1)), LAST_CHUNK), '413 body_too_large'],
-    ['a byte more, in chunks', chunked(...parts(ofSize(LIMIT + 1), 100), LAST_CHUNK), '413 body_too_large'],
+    ['the largest size', chunked(chunk(ofSize(MAX_BODY_BYTES)), LAST_CHUNK), '204'],
+    ['the largest size, in chunks', chunked(...parts(ofSize(MAX_BODY_BYTES), 100), LAST_CHUNK), '204'],
+    ['a byte more', chunked(chunk(ofSize(MAX_BODY_BYTES + 1)), LAST_CHUNK), '413 body_too_large'],
+    ['a byte more, in chunks', chunked(...parts(ofSize(MAX_BODY_BYTES + 1), 100), LAST_CHUNK), '413 body_too_large'],
     ['a mebibyte', chunked(chunk('x'.repeat(1 << 20)), LAST_CHUNK), '413 body_too_large'],
-    ['without an end', chunked(chunk('x'.repeat(LIMIT + 1))), '413 body_too_large'],
+    ['without an end', chunked(chunk('x'.repeat(MAX_BODY_BYTES + 1))), '413 body_too_large'],
   ]);
 });
 
@@ -274,7 +273,7 @@ test('accepts a content-length that is repeated or has leading zeros', async () 
 
 test('ignores a content-length beside a transfer-encoding and closes the connection, against request smuggling', async () => {
   const body = bytes(chunk(BODY), LAST_CHUNK);
-  for (const length of [1, BODY.length, body.length + 500, 2 * LIMIT]) {
+  for (const length of [1, BODY.length, body.length + 500, 2 * MAX_BODY_BYTES]) {
     const connection = new Connection();
     const more = `content-length: ${length}\r\n${CHUNKED}`;
     // With the length, the second request would be read as body, or the body as a request.
@@ -410,7 +409,8 @@ test('answers pipelined requests in order, and stores exactly those with 204', a
 });
 
 test('closes the connection after a body that is too large, so its rest is not parsed as a request', async () => {
-  const body = request().toString('latin1').repeat(100);
+  const body = request().toString('latin1').repeat(200);
+  assert.ok(body.length > MAX_BODY_BYTES);
   const connection = new Connection();
   connection.socket.write(bytes(request({ body }), request()));
   assert.deepEqual(await connection.exchange(2), { answers: ['413 body_too_large'], closed: true });
@@ -542,11 +542,11 @@ test('refuses a compressed body as not_json, because it ignores content-encoding
 
 test('any depth of nesting overflows no stack', async () => {
   const deep = (depth: number) => '['.repeat(depth) + ']'.repeat(depth);
-  const room = (LIMIT - withField('x', '').length) >> 1;
+  const room = (MAX_BODY_BYTES - withField('x', '').length) >> 1;
   await assertAnswers([
     ...twice('100,000', deep(50_000), '413 body_too_large'),
-    ...twice('as many as fit, never closed', '['.repeat(LIMIT), '400 not_an_object'),
-    ...twice('objects, never closed', '{"a":'.repeat(LIMIT / 5), '400 not_json'),
+    ...twice('as many as fit, never closed', '['.repeat(MAX_BODY_BYTES), '400 not_an_object'),
+    ...twice('objects, never closed', '{"a":'.repeat(MAX_BODY_BYTES / 5), '400 not_json'),
     ...twice('as many as fit, ignored', withField('x', deep(room)), '204'),
     ...twice('objects, ignored', withField('x', `${'{"a":'.repeat(2_500)}1${'}'.repeat(2_500)}`), '204'),
     ...twice('for a text', withField('sandboxId', deep(5_000)), '400 invalid_field sandboxId'),

@@ -16,7 +16,9 @@ SELECT
   double3 AS uptimeSeconds,
   double4 AS loadAvg5m,
   double5 AS bandwidthBytesIn,
-  double6 AS bandwidthBytesOut
+  double6 AS bandwidthBytesOut,
+  double7 AS diskUsedBytes,
+  double8 AS diskTotalBytes
 FROM kiloclaw_controller_telemetry
 WHERE timestamp > NOW() - INTERVAL '5' MINUTE
 ORDER BY timestamp DESC

@@ -390,7 +390,7 @@ function show(title: string, timestamp: string, row: Row, before: Row = {}): voi
 /** The row that a check-in should be stored as: a missing value is "". */
 function expected(body: Record<string, string | number | null>): Row {
   const names = Object.entries(layout).filter(([slot]) => /^(blob|double)/.test(slot));
-  return Object.fromEntries(names.map(([, name]) => [name, body[name] ?? '']));
+  return Object.fromEntries(names.map(([slot, name]) => [name, body[name] ?? (slot.startsWith('double') ? 0 : '')]));
 }
 
 /** Sends a check-in and reads it back in SQL; throws unless both are equal. */

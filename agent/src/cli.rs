@@ -198,6 +198,7 @@ fn hide_what_only_check_ins_need(argument: clap::Arg) -> clap::Arg {
         "controller_version",
         "controller_commit",
         "net_interfaces",
+        "disk_path",
         "proc_root",
     ];
     let hide = hidden.contains(&argument.get_id().as_str());
@@ -353,6 +354,11 @@ pub struct Settings {
     /// Send credentials unencrypted, to http:// URLs of other machines
     #[arg(long, env = env_vars::ALLOW_INSECURE_HTTP, value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub allow_insecure_http: bool,
+
+    /// Report the use and size of the file system that holds this path, such as / or /data
+    /// [default: none]
+    #[arg(long, value_name = "PATH", env = env_vars::DISK_PATH)]
+    pub disk_path: Option<PathBuf>,
 
     /// Directory of the kernel's files, for tests
     #[arg(

@@ -10,6 +10,7 @@ use crate::process::children::Children;
 
 pub mod boot;
 pub mod command;
+pub mod disk;
 pub mod load;
 pub mod network;
 pub mod openclaw;
@@ -28,6 +29,8 @@ const WHILE_ENDING: Duration = Duration::from_secs(1);
 pub struct Sources {
     /// `/proc`, except in tests.
     pub proc_root: PathBuf,
+    /// A path on the file system to report, if any.
+    pub disk_path: Option<PathBuf>,
     /// The program that prints `OpenClaw`'s version.
     pub openclaw_command: OsString,
     /// The source of the process's state.
@@ -51,6 +54,8 @@ pub enum Source {
 pub struct Readings {
     /// Runnable tasks, averaged over 5 minutes.
     pub load_avg_5m: Option<f64>,
+    /// The file system, also `None` if none is to be reported.
+    pub disk: Option<disk::Disk>,
     /// Counters of all network interfaces.
     pub network: Option<network::Counters>,
     /// The [boot] that the counters belong to.
@@ -65,6 +70,7 @@ pub struct Readings {
 #[derive(Debug)]
 pub struct Collector {
     sources: Sources,
+    disk: Option<disk::DiskReader>,
     children: Children,
     openclaw: openclaw::VersionCache,
 }
@@ -73,7 +79,8 @@ impl Collector {
     /// Takes readings from these sources; programs run as `children`.
     #[must_use]
     pub fn new(sources: Sources, children: Children) -> Self {
-        Self { sources, children, openclaw: openclaw::VersionCache::default() }
+        let disk = sources.disk_path.clone().map(disk::DiskReader::new);
+        Self { sources, disk, children, openclaw: openclaw::VersionCache::default() }
     }
 
     /// Takes all readings, and passes each failure to `warn`.
@@ -91,9 +98,16 @@ impl Collector {
         let load_avg_5m = load::read(&self.sources.proc_root)
             .map_err(|error| warn(&format!("cannot read the load, reporting 0: {error}")))
             .ok();
+        let disk = self.disk.as_mut().and_then(|reader| {
+            let path = reader.path().display().to_string();
+            reader
+                .read()
+                .map_err(|error| warn(&format!("cannot read the disk of {path}: {error}")))
+                .ok()
+        });
         let counted = self.look(client, process, deadline, warn);
         let openclaw = self.version(&counted.process, now, deadline, warn);
-        Readings { load_avg_5m, openclaw, ..counted }
+        Readings { load_avg_5m, disk, openclaw, ..counted }
     }
 
     /// Takes only the readings with counters: network and process.
@@ -116,7 +130,7 @@ impl Collector {
             }
             None => self.ask(client, self.patience(deadline), warn),
         };
-        Readings { load_avg_5m: None, network, boot, openclaw: None, process, restarts }
+        Readings { load_avg_5m: None, disk: None, network, boot, openclaw: None, process, restarts }
     }
 
     /// Timeout for the process's source: the request needs as much again, and a stopping agent has a last check-in to send.

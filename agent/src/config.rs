@@ -319,6 +319,7 @@ impl<'a> Checked<'a> {
             interfaces: self.interfaces.clone()?,
             sources: Sources {
                 proc_root: settings.proc_root.clone(),
+                disk_path: settings.disk_path.clone(),
                 openclaw_command: settings.openclaw_command.clone(),
                 process: self.source.clone()?,
             },

@@ -17,6 +17,8 @@ pub const OPENCLAW_COMMAND: &str = "KILOCLAW_OPENCLAW_COMMAND";
 pub const CONTROLLER_VERSION: &str = "KILOCLAW_CONTROLLER_VERSION";
 pub const CONTROLLER_COMMIT: &str = "KILOCLAW_CONTROLLER_COMMIT";
 /// Separated by commas.
+/// A path on the file system to report.
+pub const DISK_PATH: &str = "KILOCLAW_DISK_PATH";
 pub const NET_INTERFACE: &str = "KILOCLAW_NET_INTERFACE";
 pub const STATE_FILE: &str = "KILOCLAW_STATE_FILE";
 /// Directory of a service's run-time files; systemd sets it.

@@ -28,6 +28,7 @@ fn fixture(name: &str) -> PathBuf {
 fn sources(tree: &str, process: Source) -> Sources {
     Sources {
         proc_root: fixture("proc").join(tree),
+        disk_path: None,
         openclaw_command: fixture("openclaw").into(),
         process,
     }
@@ -300,4 +301,27 @@ fn a_passed_deadline_queries_nothing_but_keeps_cached_readings() {
     let (readings, warnings) = collect(&mut unit, None, now, Some(now));
     assert_eq!(readings.process, ProcessHealth::Unknown);
     assert!(warnings[0].ends_with("there is no time to ask"), "{warnings:?}");
+}
+
+#[test]
+fn the_disk_is_read_where_a_path_is_set_and_a_failure_costs_nothing_else() {
+    let with = |path: Option<&str>| {
+        let disk_path = path.map(Into::into);
+        let sources = Sources { disk_path, ..sources("fly", Source::None) };
+        let mut collector = Collector::new(sources, Children::default());
+        collect(&mut collector, None, Instant::now(), None)
+    };
+    let (readings, warnings) = with(None);
+    assert_eq!((readings.disk, warnings.len()), (None, 0));
+    let (readings, warnings) = with(Some("/"));
+    let disk = readings.disk.unwrap();
+    assert!(
+        disk.used <= disk.total && disk.total > 0 && warnings.is_empty(),
+        "{disk:?} {warnings:?}"
+    );
+    let (readings, warnings) = with(Some("/nowhere"));
+    assert_eq!(readings.disk, None);
+    assert!(readings.load_avg_5m.is_some() && readings.network.is_some());
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].starts_with("cannot read the disk of /nowhere: "), "{warnings:?}");
 }

@@ -127,12 +127,13 @@ fn on_a_healthy_machine_all_checks_pass_and_nothing_is_written() {
         "✓ api_key: accepted",
         "✓ body: accepted, and not written",
         "✓ load: 0.07 over 5 minutes",
+        "- disk: skipped: KILOCLAW_DISK_PATH is not set",
         "✓ network: bytes so far: eth0 1000 in, 2000 out",
         "✓ openclaw: 2026.3.13 (def5678)",
     ] {
         assert!(lines.contains(&line), "{line} is not in {}", shown.stdout);
     }
-    assert_eq!(lines.last(), Some(&"all 14 checks passed, 2 skipped"));
+    assert_eq!(lines.last(), Some(&"all 14 checks passed, 3 skipped"));
     let seen = server.seen();
     assert_eq!(seen.len(), 2);
     assert!(seen[0].target().1.ends_with("/checkin?dry_run=") && seen[0].body.is_empty());
@@ -143,6 +144,16 @@ fn on_a_healthy_machine_all_checks_pass_and_nothing_is_written() {
     let report = DoctorOutput::of(&mut doctor);
     assert_eq!(report.code, 0);
     assert_eq!((report.status("tls"), report.status("clock")), ("passed", "passed"));
+}
+
+#[test]
+fn the_disk_is_reported_where_a_path_is_set_and_a_wrong_path_is_a_warning() {
+    let found = with("KILOCLAW_DISK_PATH", "/");
+    assert_eq!(found.status("disk"), "passed");
+    for wrong in ["/nowhere", "/proc"] {
+        let found = with("KILOCLAW_DISK_PATH", wrong);
+        assert_eq!((found.status("disk"), found.failed().is_empty()), ("warned", true), "{wrong}");
+    }
 }
 
 #[test]

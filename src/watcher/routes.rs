@@ -29,7 +29,7 @@ extern "C" {
 const MAX_BODY_BYTES: u32 = 640 * 1_024;
 
 /// Maximum size of a machine's body, in bytes.
-#[expect(clippy::cast_possible_truncation, reason = "16 KiB")]
+#[expect(clippy::cast_possible_truncation, reason = "64 KiB")]
 const MAX_OWN_BODY_BYTES: u32 = kiloclaw_check_in::limits::MAX_BODY_BYTES as u32;
 
 /// Passes a request on to the object, which [answers](super::requests::answer) it:
@@ -61,7 +61,7 @@ pub(crate) async fn forward(call: &Call) -> Result<Response, ApiError> {
 /// 2. a credential header is missing, or the scheme is not Bearer → 401
 /// 3. a secret or binding that a check-in needs is missing or empty → 503
 /// 4. the API key is wrong → 403, before the body is read; the binding `WATCHER` is missing → 503
-/// 5. the body is over 16 KiB → 413
+/// 5. the body is over 64 KiB → 413
 /// 6. the body is not an absence → 400
 /// 7. the gateway token is not this sandbox's → 403
 /// 8. the sandbox is revoked → 403

@@ -125,6 +125,7 @@ impl Machine {
         let bytes =
             Bytes { bytes_in: rng.u64(..u64::from(u32::MAX)), bytes_out: rng.u64(..1_000_000) };
         let readings = Readings {
+            disk: None,
             load_avg_5m: Some(f64::from(rng.u16(..400)) / 100.0),
             network: Some([("eth0".to_owned(), bytes)].into()),
             boot: None,
@@ -187,6 +188,8 @@ impl Machine {
             bandwidth_bytes_in: number(unreported.bytes_in),
             bandwidth_bytes_out: number(unreported.bytes_out),
             last_exit_reason: Some(Cow::Borrowed("")),
+            disk_used_bytes: None,
+            disk_total_bytes: None,
         };
         Ok((serde_json::to_string(&check_in)?, Sent { unreported }))
     }

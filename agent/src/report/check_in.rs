@@ -106,6 +106,8 @@ pub fn check_in<'a>(
             ProcessHealth::NotWatched => Some(text("")),
             ProcessHealth::Unknown => None,
         },
+        disk_used_bytes: readings.disk.map(|disk| number(disk.used).min(MAX_BYTES)),
+        disk_total_bytes: readings.disk.map(|disk| number(disk.total).min(MAX_BYTES)),
     }
 }
 
@@ -126,6 +128,7 @@ mod tests {
     use ureq::tls::RootCerts;
 
     use super::*;
+    use crate::collect::disk::Disk;
     use crate::collect::network::{Bytes, Interfaces};
     use crate::collect::process::Status;
     use crate::collect::{Source, Sources, openclaw};
@@ -141,6 +144,7 @@ mod tests {
             interfaces: Interfaces::default(),
             sources: Sources {
                 proc_root: "/proc".into(),
+                disk_path: None,
                 openclaw_command: "openclaw".into(),
                 process: Source::None,
             },
@@ -156,6 +160,7 @@ mod tests {
         let config = config();
         let readings = Readings {
             load_avg_5m: Some(0.07),
+            disk: Some(Disk { used: 5, total: 9 }),
             network: Some([("eth0".to_owned(), Bytes { bytes_in: 9, bytes_out: 9 })].into()),
             boot: None,
             openclaw: Some(openclaw::Version {
@@ -188,6 +193,8 @@ mod tests {
             "bandwidthBytesIn": 50,
             "bandwidthBytesOut": 100,
             "lastExitReason": "signal:SIGKILL",
+            "diskUsedBytes": 5,
+            "diskTotalBytes": 9,
         });
         assert_eq!(body, expected);
     }
@@ -197,6 +204,7 @@ mod tests {
         let config = config();
         let readings = Readings {
             load_avg_5m: Some(1e308),
+            disk: Some(Disk { used: u64::MAX, total: u64::MAX }),
             network: None,
             boot: None,
             openclaw: None,
@@ -223,6 +231,7 @@ mod tests {
         ] {
             let readings = Readings {
                 load_avg_5m: None,
+                disk: None,
                 network: None,
                 boot: None,
                 openclaw: None,
@@ -236,6 +245,7 @@ mod tests {
             assert_eq!(read.last_exit_reason.as_deref(), reason);
             assert_eq!(read.openclaw_version, None);
             assert!(read.load_avg_5m.abs() < f64::EPSILON);
+            assert_eq!((read.disk_used_bytes, read.disk_total_bytes), (None, None));
         }
     }
 }

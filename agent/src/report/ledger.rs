@@ -143,6 +143,7 @@ mod tests {
     fn readings(network: Option<Counters>, restarts: Option<u64>) -> Readings {
         Readings {
             load_avg_5m: None,
+            disk: None,
             network,
             openclaw: None,
             process: ProcessHealth::Unknown,

@@ -46,8 +46,8 @@ impl fmt::Display for TokenError {
             Self::NotYetValid => "not valid yet",
             Self::Issuer => "iss is not the accepted issuer",
             Self::Audience => {
-                "aud does not include this audience: JWT_AUDIENCE (kiloclaw-telemetry unless it is set) \
-                 or, with Access, ACCESS_AUD"
+                "aud does not include this audience: JWT_AUDIENCE (kiloclaw-telemetry unless it is set), with \
+                 Access ACCESS_AUD, in a machine's key KILOCODE_API_KEY_JWT_AUDIENCE"
             }
             Self::SandboxId => "sandbox_id is not a string of 1 to 96 bytes",
             Self::LookAlike => {

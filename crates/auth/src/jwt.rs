@@ -1,4 +1,5 @@
-//! Tokens that are signed with `JWT_SECRET`: HS256 and nothing else.
+//! Tokens that are signed with a shared secret: HS256 and nothing else. Operators have them, and machines may have one as
+//! their API key.
 
 use jwt_compact::AlgorithmExt;
 use jwt_compact::Claims;
@@ -16,32 +17,27 @@ pub struct Settings {
     pub secrets: Vec<String>,
     /// The only accepted `iss`, if that is limited.
     pub issuer: Option<String>,
-    /// What `aud` must include: a token for another system that shares the secret is not for this one.
-    pub audience: String,
+    /// What `aud` must include, if that is limited: a token for another system that shares the secret is not for this one.
+    pub audience: Option<String>,
 }
 
-/// The principal of a token:
+/// Verifies a machine's API key: steps 1 to 4 of [`verify`].
+pub fn verify_key(settings: &Settings, token: &str, now: u64) -> Result<(), TokenError> {
+    claims(settings, token, now).map(drop)
+}
+
+/// The principal of an operator's token:
 ///
 /// 1. the token is malformed or has `crit` → error
 /// 2. it is not signed with one of the secrets by HS256 → error
 /// 3. `exp` is missing or past, or `nbf` is in the future → error
-/// 4. `iss`, where one is set, or `aud` does not match → error
+/// 4. `iss` or `aud`, where one is set, does not match → error
 /// 5. `sandbox_id` is not a sandbox's id, or another claim looks like that limit → error
 ///
 /// `now` is in milliseconds since 1970.
 pub fn verify(settings: &Settings, token: &str, now: u64) -> Result<Principal, TokenError> {
-    // 1.
-    let token = Token::parse(token)?;
-    // 2.
-    let claims = verify_signature(settings, &token)?;
-    // 3.
-    check_time(&claims, time(now))?;
-    // 4.
-    let claims = claims.custom;
-    if settings.issuer.is_some() && claims.iss != settings.issuer {
-        return Err(TokenError::Issuer);
-    }
-    claims.check_audience(&settings.audience)?;
+    // 1. to 4.
+    let claims = claims(settings, token, now)?;
     // 5.
     claims.check_look_alikes()?;
     let Known { sub, sandbox_id, scope, custom, .. } = claims;
@@ -57,6 +53,25 @@ pub fn verify(settings: &Settings, token: &str, now: u64) -> Result<Principal, T
     let sandbox = sandbox_id.map(ClaimText::sandbox).transpose()?;
     let scope = ClaimText::scope(scope)?;
     Ok(Principal { sub, sandbox, scope, method: AuthMethod::Jwt })
+}
+
+/// The claims of a valid token: steps 1 to 4 of [`verify`].
+fn claims(settings: &Settings, token: &str, now: u64) -> Result<Known, TokenError> {
+    // 1.
+    let token = Token::parse(token)?;
+    // 2.
+    let claims = verify_signature(settings, &token)?;
+    // 3.
+    check_time(&claims, time(now))?;
+    // 4.
+    let claims = claims.custom;
+    if settings.issuer.is_some() && claims.iss != settings.issuer {
+        return Err(TokenError::Issuer);
+    }
+    if let Some(audience) = &settings.audience {
+        claims.check_audience(audience)?;
+    }
+    Ok(claims)
 }
 
 /// The claims of a token that one of the secrets signed.

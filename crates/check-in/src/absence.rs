@@ -75,7 +75,7 @@ impl<'de> Visitor<'de> for AbsenceVisitor<'_> {
         reason = "whole numbers from 0 to 30 days in seconds"
     )]
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        const SECONDS: Number = Number { max: MAX_ABSENCE_SECONDS as f64 };
+        const SECONDS: Number = Number { max: MAX_ABSENCE_SECONDS as f64, whole: true };
         // A character has at most 4 bytes. Those of a text that fits are counted below.
         const REASON: Text = Text { min: 0, max: 4 * MAX_REASON_CHARACTERS, controls: false };
 
@@ -92,9 +92,6 @@ impl<'de> Visitor<'de> for AbsenceVisitor<'_> {
                 Field::SandboxId => sandbox_id = Some(map.next_value_seed(SANDBOX_ID)?),
                 Field::ForSeconds => {
                     let seconds = map.next_value_seed(OrNull(SECONDS))?;
-                    if seconds.is_some_and(|seconds| seconds.fract() != 0.0) {
-                        return Err(de::Error::custom("not a whole number"));
-                    }
                     for_seconds = Some(seconds.map(|seconds| seconds as u64));
                 }
                 _ => {

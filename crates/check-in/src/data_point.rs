@@ -57,8 +57,8 @@ pub const BLOBS: [Blob; 9] = [
 // make one.
 const _: () = assert!(BLOBS.len() * MAX_STRING_BYTES <= AE_MAX_BLOB_BYTES);
 
-/// `double1` to `double6`.
-pub const DOUBLES: [Double; 6] = [
+/// `double1` to `double8`; the last [two](DISK_DOUBLES) only where a client sends them.
+pub const DOUBLES: [Double; 8] = [
     Double {
         name: "restartsSinceLastCheckin",
         value: |check_in| check_in.restarts_since_last_checkin,
@@ -68,7 +68,19 @@ pub const DOUBLES: [Double; 6] = [
     Double { name: "loadAvg5m", value: |check_in| check_in.load_avg_5m },
     Double { name: "bandwidthBytesIn", value: |check_in| check_in.bandwidth_bytes_in },
     Double { name: "bandwidthBytesOut", value: |check_in| check_in.bandwidth_bytes_out },
+    Double {
+        name: "diskUsedBytes",
+        value: |check_in| check_in.disk_used_bytes.unwrap_or_default(),
+    },
+    Double {
+        name: "diskTotalBytes",
+        value: |check_in| check_in.disk_total_bytes.unwrap_or_default(),
+    },
 ];
+
+/// How many of the last doubles are about the disk. Analytics Engine reads 0 where a point has no such double, so readers
+/// take 0 for unknown.
+pub const DISK_DOUBLES: usize = 2;
 
 /// A column by its name in Analytics Engine's SQL: `index1`, `blob6`, `double1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +154,15 @@ pub struct DataPoint<'a> {
     pub blobs: [&'a str; BLOBS.len()],
     /// `double1`, `double2`, …
     pub doubles: [f64; DOUBLES.len()],
+    /// Whether the check-in has a figure about the disk; otherwise the point ends before those.
+    pub has_disk: bool,
+}
+
+/// The doubles to write, of all that a point may have.
+#[must_use]
+pub fn written(doubles: &[f64; DOUBLES.len()], has_disk: bool) -> &[f64] {
+    let without = DOUBLES.len() - DISK_DOUBLES;
+    if has_disk { doubles } else { doubles.get(..without).unwrap_or_default() }
 }
 
 impl<'a> DataPoint<'a> {
@@ -157,6 +178,7 @@ impl<'a> DataPoint<'a> {
             index: (INDEX.value)(check_in, fly_region),
             blobs: BLOBS.map(|blob| (blob.value)(check_in, fly_region)),
             doubles: DOUBLES.map(|double| (double.value)(check_in)),
+            has_disk: check_in.disk_used_bytes.or(check_in.disk_total_bytes).is_some(),
         }
     }
 }
@@ -197,7 +219,7 @@ mod tests {
         "controllerCommit":"CC","openclawVersion":"OV","openclawCommit":"OC",
         "supervisorState":"running","totalRestarts":2,"restartsSinceLastCheckin":1,
         "uptimeSeconds":3,"loadAvg5m":4,"bandwidthBytesIn":5,"bandwidthBytesOut":6,
-        "lastExitReason":"code:1"}"#;
+        "lastExitReason":"code:1","diskUsedBytes":7,"diskTotalBytes":8}"#;
 
     #[test]
     fn every_slot_holds_what_the_contract_says() {
@@ -207,8 +229,25 @@ mod tests {
         assert_eq!(point.blobs, ["S", "CV", "CC", "OV", "OC", "running", "fra", "M", "code:1"]);
         assert_eq!(
             point.doubles.map(f64::to_bits),
-            [1.0, 2.0, 3.0, 4.0, 5.0, 6.0].map(f64::to_bits)
+            [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0].map(f64::to_bits)
         );
+    }
+
+    #[test]
+    fn the_disk_has_its_slots_only_where_a_figure_of_it_is_sent() {
+        let body = |used: &str, total: &str| FULL.replace('7', used).replace('8', total);
+        for (used, total, written_doubles) in [
+            ("null", "null", vec![]),
+            ("0", "0", vec![0.0, 0.0]),
+            ("5", "null", vec![5.0, 0.0]),
+            ("null", "9", vec![0.0, 9.0]),
+        ] {
+            let body = body(used, total);
+            let check_in = CheckIn::parse(body.as_bytes()).unwrap();
+            let point = DataPoint::new(&check_in, "");
+            let found = written(&point.doubles, point.has_disk);
+            assert_eq!(found.get(6..).unwrap_or_default(), written_doubles, "{used} {total}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The limits of the contract, within those of Analytics Engine.
 
-/// Largest body, in bytes.
-pub const MAX_BODY_BYTES: usize = 16 * 1024;
+/// Largest body, in bytes. The fields take at most 15 kB; the rest is for fields of other clients, such as lists of models.
+pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// Longest `sandboxId`, in bytes: it becomes the data point's index.
 pub const MAX_SANDBOX_ID_BYTES: usize = AE_MAX_INDEX_BYTES;

@@ -55,6 +55,12 @@ pub struct CheckIn<'a> {
     /// `signal:<NAME>`, `code:<N>`, or empty before the first exit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_exit_reason: Option<Cow<'a, str>>,
+    /// Used bytes of the sandbox's file system, if known: a whole number from 0 to 2^53.
+    #[serde(serialize_with = "whole_if_known", skip_serializing_if = "Option::is_none")]
+    pub disk_used_bytes: Option<f64>,
+    /// Its size in bytes, likewise.
+    #[serde(serialize_with = "whole_if_known", skip_serializing_if = "Option::is_none")]
+    pub disk_total_bytes: Option<f64>,
 }
 
 /// Generates [`Field`] from the variants and names of a check-in's fields, and of those that only an absence has.
@@ -106,6 +112,8 @@ fields! {
     BandwidthBytesIn = "bandwidthBytesIn",
     BandwidthBytesOut = "bandwidthBytesOut",
     LastExitReason = "lastExitReason",
+    DiskUsedBytes = "diskUsedBytes",
+    DiskTotalBytes = "diskTotalBytes",
     ;
     ForSeconds = "forSeconds",
     Reason = "reason",
@@ -136,6 +144,9 @@ impl Field {
             Self::LoadAvg5m => "a number from 0 to 4194304",
             Self::BandwidthBytesIn | Self::BandwidthBytesOut => {
                 "a number from 0 to 9007199254740992"
+            }
+            Self::DiskUsedBytes | Self::DiskTotalBytes => {
+                "a whole number from 0 to 9007199254740992, or null, or left out"
             }
             Self::ForSeconds => "a whole number from 0 to 2592000, or null",
             Self::Reason => {
@@ -231,10 +242,11 @@ impl<'de> Visitor<'de> for BodyVisitor<'_> {
         type Nullable<'a> = Option<Cow<'a, str>>;
         const NON_EMPTY: Text = Text { min: 1, max: MAX_STRING_BYTES, controls: false };
         const ANY: Text = Text { min: 0, max: MAX_STRING_BYTES, controls: false };
-        const RESTARTS: Number = Number { max: MAX_RESTARTS };
-        const UPTIME: Number = Number { max: MAX_UPTIME_SECONDS };
-        const LOAD: Number = Number { max: MAX_LOAD };
-        const BYTES: Number = Number { max: MAX_BYTES };
+        const RESTARTS: Number = Number { max: MAX_RESTARTS, whole: false };
+        const UPTIME: Number = Number { max: MAX_UPTIME_SECONDS, whole: false };
+        const LOAD: Number = Number { max: MAX_LOAD, whole: false };
+        const BYTES: Number = Number { max: MAX_BYTES, whole: false };
+        const DISK: OrNull<Number> = OrNull(Number { max: MAX_BYTES, whole: true });
 
         let mut sandbox_id = None;
         let mut machine_id = None;
@@ -250,6 +262,8 @@ impl<'de> Visitor<'de> for BodyVisitor<'_> {
         let mut bandwidth_bytes_in = None;
         let mut bandwidth_bytes_out = None;
         let mut last_exit_reason = None;
+        let mut disk_used_bytes = None;
+        let mut disk_total_bytes = None;
 
         while let Some(key) = map.next_key_seed(Key)? {
             let Some(field) = key else {
@@ -288,6 +302,8 @@ impl<'de> Visitor<'de> for BodyVisitor<'_> {
                     let seed = Text { controls: true, ..ANY };
                     last_exit_reason = Some(map.next_value_seed(seed)?);
                 }
+                Field::DiskUsedBytes => disk_used_bytes = map.next_value_seed(DISK)?,
+                Field::DiskTotalBytes => disk_total_bytes = map.next_value_seed(DISK)?,
                 // Of an absence. Here they are unknown fields, and `Key` does not return them.
                 Field::ForSeconds | Field::Reason => {}
             }
@@ -317,6 +333,8 @@ impl<'de> Visitor<'de> for BodyVisitor<'_> {
             bandwidth_bytes_out: bandwidth_bytes_out
                 .ok_or_else(|| missing(Field::BandwidthBytesOut))?,
             last_exit_reason,
+            disk_used_bytes,
+            disk_total_bytes,
         })
     }
 }
@@ -422,10 +440,11 @@ impl<'de, S: DeserializeSeed<'de> + Visitor<'de>> Visitor<'de> for OrNull<S> {
     }
 }
 
-/// Reads a number from 0 to `max`.
+/// Reads a number from 0 to `max`, and no fraction if it is to be whole.
 #[derive(Clone, Copy)]
 pub(crate) struct Number {
     pub(crate) max: f64,
+    pub(crate) whole: bool,
 }
 
 impl<'de> DeserializeSeed<'de> for Number {
@@ -445,7 +464,7 @@ impl Visitor<'_> for Number {
     }
 
     fn visit_f64<E: de::Error>(self, number: f64) -> Result<f64, E> {
-        if (0.0..=self.max).contains(&number) {
+        if (0.0..=self.max).contains(&number) && (!self.whole || number.fract() == 0.0) {
             Ok(number + 0.0) // turns -0 into 0
         } else {
             Err(E::invalid_value(de::Unexpected::Float(number), &self))
@@ -475,6 +494,14 @@ fn whole_where_possible<S: Serializer>(number: &f64, serializer: S) -> Result<S:
     }
 }
 
+#[allow(clippy::ref_option, reason = "serde passes fields by reference")]
+fn whole_if_known<S: Serializer>(number: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match number {
+        Some(number) => whole_where_possible(number, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::ops::RangeInclusive;
@@ -500,6 +527,8 @@ mod tests {
             "bandwidthBytesIn": 123_456_789_012_u64,
             "bandwidthBytesOut": 1e3,
             "lastExitReason": "code:1",
+            "diskUsedBytes": 1_000,
+            "diskTotalBytes": 2_000,
         })
     }
 
@@ -540,6 +569,37 @@ mod tests {
     }
 
     #[test]
+    fn figures_of_the_disk_are_whole_null_or_left_out() {
+        for field in [Field::DiskUsedBytes, Field::DiskTotalBytes] {
+            let sent = |value: &str| {
+                let body = with(field, json!("it")).to_string().replace("\"it\"", value);
+                CheckIn::parse(body.as_bytes()).map(|check_in| {
+                    if field == Field::DiskUsedBytes {
+                        check_in.disk_used_bytes
+                    } else {
+                        check_in.disk_total_bytes
+                    }
+                })
+            };
+            let largest = 9_007_199_254_740_992.0;
+            for (value, found) in [
+                ("null", None),
+                ("0", Some(0.0)),
+                ("-0", Some(0.0)),
+                ("5.0", Some(5.0)),
+                ("1e3", Some(1_000.0)),
+                ("9007199254740992", Some(largest)),
+            ] {
+                assert_eq!(sent(value), Ok(found), "{value}");
+            }
+            for value in ["0.5", "-1", "9007199254740994", "1e17", "1e999", "true", "\"1\"", "[]"] {
+                assert_eq!(sent(value), Err(InvalidBody::Field(field)), "{value}");
+            }
+            assert!(parse(&without(field)).is_ok());
+        }
+    }
+
+    #[test]
     fn nullable_fields_may_be_null_but_not_left_out() {
         for field in [Field::OpenclawVersion, Field::OpenclawCommit] {
             assert!(parse(&with(field, Value::Null)).is_ok());
@@ -551,7 +611,7 @@ mod tests {
     #[test]
     fn names_a_field_that_is_missing_or_has_the_wrong_type() {
         for field in Field::CHECK_IN {
-            if !matches!(field, Field::MachineId | Field::LastExitReason) {
+            if !field.rule().ends_with("left out") {
                 assert_eq!(parse(&without(field)), Err(InvalidBody::Field(field)));
             }
             for wrong in [json!(true), json!([]), json!({}), json!([1]), json!({"a": 1})] {
@@ -582,7 +642,9 @@ mod tests {
 
     #[test]
     fn rejects_numbers_out_of_bounds() {
-        for field in Field::CHECK_IN.into_iter().filter(|field| full()[field.name()].is_number()) {
+        for field in
+            Field::CHECK_IN.into_iter().filter(|field| field.rule().starts_with("a number"))
+        {
             let (_, highest) = field.rule().rsplit_once(' ').unwrap();
             let above = [
                 format!("{highest}.5"),
@@ -606,7 +668,9 @@ mod tests {
                 );
             }
         }
-        for field in Field::CHECK_IN.into_iter().filter(|field| full()[field.name()].is_number()) {
+        for field in
+            Field::CHECK_IN.into_iter().filter(|field| field.rule().starts_with("a number"))
+        {
             let (_, highest) = field.rule().rsplit_once(' ').unwrap();
             let highest: u64 = highest.parse().unwrap();
             assert!(parse(&with(field, json!(highest))).is_ok(), "{field:?}");
@@ -725,6 +789,7 @@ mod tests {
                 proptest::option::of(any::<String>()),
             ),
             n in proptest::array::uniform6(number()),
+            disk in proptest::option::of((number().prop_map(f64::trunc), number().prop_map(f64::trunc))),
         ) -> CheckIn<'static> {
             let cow = Cow::<'static, str>::Owned;
             CheckIn {
@@ -742,6 +807,8 @@ mod tests {
                 bandwidth_bytes_in: n[4],
                 bandwidth_bytes_out: n[5],
                 last_exit_reason: last_exit_reason.map(cow),
+                disk_used_bytes: disk.map(|(used, _)| used),
+                disk_total_bytes: disk.map(|(_, total)| total),
             }
         }
     }

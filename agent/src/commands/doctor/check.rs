@@ -36,6 +36,8 @@ pub enum Name {
     /// A check-in as it would be sent.
     Body,
     Load,
+    /// The file system, if one is to be reported.
+    Disk,
     /// The network counters.
     Network,
     /// `OpenClaw`'s version.
@@ -48,7 +50,7 @@ pub enum Name {
 
 impl Name {
     /// All checks, in order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Configuration,
         Self::Dns,
         Self::Connection,
@@ -61,6 +63,7 @@ impl Name {
         Self::SandboxId,
         Self::Body,
         Self::Load,
+        Self::Disk,
         Self::Network,
         Self::Openclaw,
         Self::Process,
@@ -83,6 +86,7 @@ impl Name {
             Self::SandboxId => "sandbox_id",
             Self::Body => "body",
             Self::Load => "load",
+            Self::Disk => "disk",
             Self::Network => "network",
             Self::Openclaw => "openclaw",
             Self::Process => "process",

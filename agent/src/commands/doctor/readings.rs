@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cli::{Settings, StateArguments};
+use crate::collect::disk::{Disk, DiskReader};
 use crate::collect::network::{Counters, Interfaces};
 use crate::collect::process::{ProcessHealth, Status};
 use crate::collect::status_url::{StatusError, StatusResponse};
@@ -25,6 +26,7 @@ pub fn collect(settings: &Settings, usable: &Checked) -> (Readings, Vec<(Name, V
     let proc_root = &settings.proc_root;
     let children = Children::default();
     let load = load::read(proc_root);
+    let disk = settings.disk_path.clone().map(|path| DiskReader::new(path).read());
     let network = network::read(proc_root);
     let (health, restarts, process_verdict) = process(usable, &children);
     let openclaw = openclaw::probe(&settings.openclaw_command, &children);
@@ -45,6 +47,20 @@ pub fn collect(settings: &Settings, usable: &Checked) -> (Readings, Vec<(Name, V
             },
         ),
         (
+            Name::Disk,
+            match &disk {
+                None => Verdict::skipped(format!("{} is not set", env_vars::DISK_PATH)),
+                Some(Ok(Disk { used, total })) => {
+                    Verdict::passed(format!("{used} of {total} bytes used"))
+                }
+                Some(Err(error)) => Verdict::warned(
+                    "unreadable",
+                    format!("{error}; no disk is reported meanwhile"),
+                    format!("set {} to a folder on the file system to report", env_vars::DISK_PATH),
+                ),
+            },
+        ),
+        (
             Name::Network,
             match (&network, &usable.interfaces) {
                 (Err(error), _) => unreadable("net/dev", error),
@@ -57,6 +73,7 @@ pub fn collect(settings: &Settings, usable: &Checked) -> (Readings, Vec<(Name, V
     ];
     let readings = Readings {
         load_avg_5m: load.ok(),
+        disk: disk.and_then(Result::ok),
         network: network.ok(),
         boot: boot::read(proc_root),
         openclaw: openclaw.ok(),

@@ -1,0 +1,290 @@
+/**
+ * The fleet of an existing endpoint, without a change on any machine (docs/swap.md): tokens as API keys, figures of the
+ * disk, large bodies, ids, and the hand-over to the existing Worker.
+ */
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { createServer, type IncomingHttpHeaders } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { test, type TestContext } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+
+import { SignJWT } from 'jose';
+
+import { API_KEY, CHECK_IN_PATH, credentials, FULL, JWT_SECRET, MAX_BODY_BYTES, MINIMAL } from '../harness/check-in.ts';
+import { mint } from '../harness/token.ts';
+import { logged, refusal, startWorker, type Options } from '../harness/worker.ts';
+
+const MACHINES = 'a secret of machines of 32 bytes.';
+const OLD = 'an older secret of them: 32 bytes';
+const VARS = { KILOCODE_API_KEY_JWT_SECRET: `${MACHINES}, ${OLD}` };
+const WRONG_KEY = [403, 'wrong_api_key'];
+
+/** The body of the existing client: it sends `""` for what it does not know, a null disk, and telemetry now and then. */
+const EXISTING = {
+  ...FULL,
+  machineId: '',
+  lastExitReason: '',
+  diskUsedBytes: 5_368_709_120,
+  diskTotalBytes: 10_737_418_240,
+  productTelemetry: { openclawVersion: '2026.3.13', enabledChannels: ['a'], models: 'x'.repeat(40_000) },
+};
+
+interface Claims {
+  readonly [name: string]: unknown;
+}
+
+const now = () => Math.floor(Date.now() / 1_000);
+
+/** A user's token, as the existing backend mints it; `null` leaves a claim out. */
+function key(claims: Claims = {}, secret = MACHINES, header: { alg: string; crit?: string[]; x?: number } = { alg: 'HS256' }) {
+  const all = { kiloUserId: 'user-1', apiTokenPepper: null, version: 3, env: 'production', iat: now(), exp: now() + 60, ...claims };
+  const payload = Object.fromEntries(Object.entries(all).filter(([name, value]) => value !== null || name === 'apiTokenPepper'));
+  return new SignJWT(payload).setProtectedHeader(header).sign(new TextEncoder().encode(secret), { crit: { x: true } });
+}
+
+const bearer = (token: string) => ({ authorization: `Bearer ${token}` });
+
+test('with KILOCODE_API_KEY_JWT_SECRET, a valid token is an API key as well', async (t) => {
+  const worker = await startWorker({ vars: VARS }, t);
+  const answer = async (headers: Record<string, string>) => {
+    const response = await worker.checkIn(EXISTING, headers);
+    return response.status === 204 ? 204 : [response.status, (await refusal(response)).code];
+  };
+  assert.equal(await answer({}), 204, 'the plain key');
+  for (const token of [await key(), await key({}, OLD), await key({ exp: now() + 1e9 }), await key({ sub: 'a', aud: 'any', iss: 'any' })]) {
+    assert.equal(await answer(bearer(token)), 204, token);
+  }
+  const [{ index1, blobs, doubles } = assert.fail()] = (await worker.points(5)).slice(-1);
+  assert.equal(index1, FULL.sandboxId);
+  assert.deepEqual(blobs.slice(0, 9), ['sandbox-1', '1.2.3', 'abc1234', '2026.3.13', 'def5678', 'running', '', '', '']);
+  assert.deepEqual(doubles.slice(0, 9), [2, 7, 3600.5, 0.42, 123_456_789_012, 1_000, 5_368_709_120, 10_737_418_240, 0]);
+
+  const [header, payload, signature] = (await key()).split('.');
+  const none = Buffer.from('{"alg":"none"}').toString('base64url');
+  for (const [token, why] of [
+    [await key({}, 'another secret: also of 32 bytes.'), 'not signed with an accepted key'],
+    [await key({ exp: now() - 60 }), 'expired'],
+    [await key({ exp: null }), 'exp is required'],
+    [await key({ nbf: now() + 60 }), 'not valid yet'],
+    [await key({}, MACHINES, { alg: 'HS512' }), 'the algorithm is not the accepted one'],
+    [await key({}, MACHINES, { alg: 'HS256', crit: ['x'], x: 1 }), 'the header has crit'],
+    [`${none}.${payload}.`, 'the algorithm is not the accepted one'],
+    [`${header}.${payload}.${signature!.slice(0, -4)}AAAA`, 'not signed with an accepted key'],
+    [`${header}.${payload}`, undefined],
+    [await mint({ sub: 'ops', ttl: 60 }, { JWT_SECRET }), 'not signed with an accepted key'],
+    ['a.b.c', undefined],
+  ] as const) {
+    assert.deepEqual(await answer(bearer(token)), WRONG_KEY, why ?? token);
+    if (why !== undefined) await logged(worker, new RegExp(why));
+  }
+  const log = JSON.stringify(worker.logs);
+  for (const secret of [MACHINES, OLD, payload!, signature!]) assert.ok(!log.includes(secret), 'no secret is logged');
+
+  const absence = await worker.fetch('/api/controller/absence', {
+    method: 'POST',
+    headers: { ...credentials('sandbox-1'), ...bearer(await key()) },
+    body: JSON.stringify({ sandboxId: 'sandbox-1', forSeconds: 60 }),
+  });
+  assert.equal(absence.status, 204, 'a machine plans its absence with it');
+});
+
+test('a machine\'s token never opens the operators\' API', async (t) => {
+  const worker = await startWorker({ vars: VARS }, t);
+  for (const claims of [{}, { aud: 'kiloclaw-telemetry', sub: 'ops', scope: 'absences:write' }]) {
+    const response = await worker.fetch('/api/whoami', { headers: bearer(await key(claims)) });
+    assert.deepEqual([response.status, (await refusal(response)).code], [401, 'invalid_token']);
+  }
+});
+
+test('issuer and audience of machines\' tokens are limited, if set', async (t) => {
+  const vars = { ...VARS, KILOCODE_API_KEY_JWT_ISSUER: 'backend', KILOCODE_API_KEY_JWT_AUDIENCE: 'check-ins' };
+  const worker = await startWorker({ vars }, t);
+  const status = async (claims: Claims) => (await worker.checkIn(FULL, bearer(await key(claims)))).status;
+  assert.equal(await status({ iss: 'backend', aud: 'check-ins' }), 204);
+  assert.equal(await status({ iss: 'backend', aud: ['other', 'check-ins'] }), 204);
+  for (const claims of [{}, { iss: 'backend' }, { aud: 'check-ins' }, { iss: 'other', aud: 'check-ins' }, { iss: 'backend', aud: 'kiloclaw-telemetry' }]) {
+    assert.equal(await status(claims), 403, JSON.stringify(claims));
+  }
+});
+
+test('without the secret, a token is a wrong key', async (t) => {
+  const worker = await startWorker({}, t);
+  assert.equal((await worker.checkIn(FULL, bearer(await key()))).status, 403);
+});
+
+test('a secret of machines\' tokens that operators\' tokens have as well closes both', async (t) => {
+  const shared = { KILOCODE_API_KEY_JWT_SECRET: `${MACHINES},${JWT_SECRET}`, JWT_SECRET: `another secret of 32 bytes at least,${JWT_SECRET}` };
+  const worker = await startWorker({ vars: shared }, t);
+  const token = await mint({ sub: 'ops', ttl: 60 }, { JWT_SECRET });
+  for (const response of [await worker.checkIn(FULL), await worker.fetch('/api/whoami', { headers: bearer(token) })]) {
+    assert.deepEqual([response.status, (await refusal(response)).code], [503, 'misconfigured']);
+  }
+  const log = await logged(worker, /KILOCODE_API_KEY_JWT_SECRET has a value of JWT_SECRET/);
+  assert.ok(!log.includes(JWT_SECRET) && !log.includes(MACHINES));
+});
+
+/** Answers with the points as the Worker writes them. */
+const POINTS = `
+  import Worker from 'index.js';
+  const points = [];
+  const dataset = { writeDataPoint: (point) => void points.push(point) };
+  export default {
+    fetch(request, env, ctx) {
+      if (request.url.endsWith('/points')) return Response.json(points.splice(0));
+      this.env ??= { ...env, KILOCLAW_CONTROLLER_AE: dataset };
+      return new Worker(ctx, this.env).fetch(request);
+    },
+  };`;
+
+test('the disk takes double7 and double8 where a client sends a figure, and no other point changes', async (t) => {
+  const worker = await startWorker({ modules: { main: POINTS } }, t);
+  const written = async (disk: object) => {
+    assert.equal((await worker.checkIn({ ...MINIMAL, ...disk })).status, 204, JSON.stringify(disk));
+    const [point] = (await (await worker.fetch('/points')).json()) as { blobs: string[]; doubles: number[]; indexes: string[] }[];
+    assert.deepEqual([point!.indexes.length, point!.blobs.length], [1, 9]);
+    return point!.doubles.slice(6);
+  };
+  for (const [disk, doubles] of [
+    [{}, []],
+    [{ diskUsedBytes: null, diskTotalBytes: null }, []],
+    [{ diskUsedBytes: 1, diskTotalBytes: 2 }, [1, 2]],
+    [{ diskUsedBytes: 0, diskTotalBytes: 2 ** 53 }, [0, 2 ** 53]],
+    [{ diskUsedBytes: 3 }, [3, 0]],
+    [{ diskUsedBytes: null, diskTotalBytes: 4 }, [0, 4]],
+  ] as const) {
+    assert.deepEqual(await written(disk), doubles, JSON.stringify(disk));
+  }
+  for (const field of ['diskUsedBytes', 'diskTotalBytes']) {
+    for (const value of [-1, 0.5, '1', true, [], 2 ** 53 + 2]) {
+      const response = await worker.checkIn({ ...MINIMAL, [field]: value });
+      assert.deepEqual(await response.json(), {
+        error: 'Invalid body',
+        code: 'invalid_field',
+        field,
+        expected: 'a whole number from 0 to 9007199254740992, or null, or left out',
+      });
+    }
+  }
+});
+
+test('every row of the table of ids is so', async (t) => {
+  const worker = await startWorker({}, t);
+  const [, table = ''] = /<!-- ids -->(.*?)<!-- \/ids -->/s.exec(readFileSync('docs/swap.md', 'utf8')) ?? [];
+  const rows = [...table.matchAll(/^\| `([^`]+)`.*\| (takes|refuses: 400)[^|]*\|$/gm)];
+  assert.equal(rows.length, 9);
+  for (const [, sandboxId, does] of rows) {
+    const { status } = await worker.checkIn({ ...FULL, sandboxId });
+    assert.equal(status, does === 'takes' ? 204 : 400, sandboxId);
+  }
+});
+
+interface HandedOn {
+  readonly url: string;
+  readonly headers: IncomingHttpHeaders;
+  readonly body: string;
+}
+
+/** Starts the Worker with another one behind it, whose `fetch` has this body and can `tell(request)` the test. */
+async function startBoth(t: TestContext, fetchBody: string, options: Options = {}) {
+  const told: HandedOn[] = [];
+  const server = createServer(async (request, response) => {
+    let body = '';
+    for await (const chunk of request) body += chunk;
+    told.push({ url: String(request.headers['x-url']), headers: request.headers, body });
+    response.end();
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.after(() => server.close());
+  const { port } = server.address() as AddressInfo;
+  const forward = `
+    const tell = async (request) => fetch('http://127.0.0.1:${port}/', {
+      method: 'POST',
+      headers: [...request.headers, ['x-url', request.method + ' ' + new URL(request.url).pathname]],
+      body: await request.text(),
+    });
+    export default { async fetch(request) { ${fetchBody} } };`;
+  return { told, worker: await startWorker({ ...options, forward }, t) };
+}
+
+const TAKES = 'await tell(request); return new Response(null, { status: 204 });';
+
+async function eventually(so: () => boolean, what: string) {
+  const deadline = Date.now() + 20_000;
+  while (!so()) {
+    assert.ok(Date.now() < deadline, what);
+    await delay(20);
+  }
+}
+
+test('an accepted check-in is handed on as it came, and no other request is', async (t) => {
+  const { told, worker } = await startBoth(t, TAKES, { checkInLimit: 3 });
+  const send = async (body: object, headers = {}) => (await worker.checkIn({ ...body }, headers)).status;
+  assert.equal(await send(FULL, { authorization: 'Bearer wrong' }), 403);
+  assert.equal(await send(FULL, { 'x-kiloclaw-gateway-token': '0' }), 403);
+  assert.equal(await send({ ...FULL, loadAvg5m: -1 }), 400);
+  const dry = await worker.fetch(`${CHECK_IN_PATH}?dry_run=1`, { method: 'POST', headers: credentials('sandbox-1'), body: JSON.stringify(FULL) });
+  assert.equal(dry.status, 204);
+  assert.equal((await worker.fetch('/health')).status, 200);
+
+  const other = { ...FULL, sandboxId: 'é', machineId: '🦀'.repeat(10) };
+  assert.equal(await send(other, { 'fly-region': 'ams' }), 204);
+  const chunked = new Blob([JSON.stringify({ ...other, bandwidthBytesIn: 1 })]).stream();
+  const chunkedHeaders = { ...credentials('é'), 'fly-region': 'ams' };
+  assert.equal((await worker.checkIn(chunked, chunkedHeaders)).status, 204, 'without a length');
+  await eventually(() => told.length === 2, 'both are handed on');
+  const [first, second] = told;
+  assert.equal(first!.url, `POST ${CHECK_IN_PATH}`);
+  assert.deepEqual(JSON.parse(first!.body), other);
+  assert.deepEqual(JSON.parse(second!.body), { ...other, bandwidthBytesIn: 1 });
+  const { authorization, 'x-kiloclaw-gateway-token': token, 'fly-region': region } = first!.headers;
+  assert.deepEqual([authorization, token, region], [`Bearer ${API_KEY}`, credentials('é')['x-kiloclaw-gateway-token'], 'ams']);
+
+  for (let i = 0; i < 5; i += 1) await send({ ...FULL, sandboxId: 'often' });
+  await eventually(() => told.length >= 5, 'those within the limit are handed on');
+  await delay(300);
+  assert.equal(told.length, 5, 'those beyond it are not');
+  assert.doesNotMatch(JSON.stringify(worker.logs), /forward_failed/);
+});
+
+for (const [what, fetchBody, detail] of [
+  ['throws', 'throw new Error("a secret");', 'cannot be reached, or threw'],
+  ['refuses', 'return new Response("a secret", { status: 500 });', 'answered 500'],
+  ['redirects', 'return Response.redirect("https://example.com/", 302);', 'answered 302'],
+  ['answers nothing', '', 'cannot be reached, or threw'],
+] as const) {
+  test(`another Worker that ${what} touches no check-in, and is counted in the log once a minute`, async (t) => {
+    const { worker } = await startBoth(t, fetchBody);
+    for (let i = 0; i < 20; i += 1) assert.equal((await worker.checkIn(FULL)).status, 204);
+    assert.equal((await worker.points(20)).length, 20);
+    const log = await logged(worker, new RegExp(`FORWARD: ${detail}`));
+    assert.equal(log.split('forward_failed').length, 2, 'one line');
+    assert.ok(!log.includes('a secret'));
+  });
+}
+
+test('another Worker that is gone touches no check-in', async (t) => {
+  const worker = await startWorker({ forward: 'export default {};' }, t);
+  for (let i = 0; i < 5; i += 1) assert.equal((await worker.checkIn(FULL)).status, 204);
+  await logged(worker, /forward_failed/);
+});
+
+test('another Worker that never answers delays no check-in, and gets no more than 200 at a time', async (t) => {
+  const { told, worker } = await startBoth(t, 'await tell(request); await new Promise(() => setTimeout(() => {}, 60_000));');
+  const started = Date.now();
+  for (let i = 0; i < 250; i += 1) assert.equal((await worker.checkIn(FULL)).status, 204);
+  assert.ok(Date.now() - started < 10_000, 'before any of them is given up');
+  await logged(worker, /"detail\\*":\\*"FORWARD: (too many at a time|no answer within 10 s)/);
+  assert.ok(told.length <= 200, `${told.length} at a time`);
+  assert.equal((await worker.points(250)).length, 250);
+});
+
+test('a body of 64 KiB is handed on whole', async (t) => {
+  const { told, worker } = await startBoth(t, TAKES);
+  const rest = MAX_BODY_BYTES - JSON.stringify({ ...FULL, models: '' }).length;
+  const body = { ...FULL, models: 'x'.repeat(rest) };
+  assert.equal((await worker.checkIn(body)).status, 204);
+  await eventually(() => told.length === 1, 'it is handed on');
+  assert.deepEqual(JSON.parse(told[0]!.body), body);
+});
