@@ -58,6 +58,13 @@ declare module 'engine.js' {
     bytes(): number;
   }
 
+  export class LintOutcome {
+    readonly errors: number;
+    readonly warnings: number;
+    readonly text: string;
+  }
+
+  export function lint(file: string, sql: string): LintOutcome;
   export function initSync(source: { module: unknown }): void;
   export function __wbg_reset_state(): void;
 }
@@ -65,4 +72,9 @@ declare module 'engine.js' {
 declare module 'engine.wasm' {
   const module: unknown;
   export default module;
+}
+
+/** Node has it, but `@types/node` leaves it to the types of browsers. */
+declare namespace WebAssembly {
+  function validate(module: Uint8Array<ArrayBuffer>): boolean;
 }

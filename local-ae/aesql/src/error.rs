@@ -41,6 +41,16 @@ pub struct Error {
 }
 
 impl Error {
+    /// `FILE:LINE:COLUMN: error: MESSAGE` or `…: warning: …`, as compilers print it, and a second line with
+    /// the help. Each line ends with a newline.
+    #[must_use]
+    pub fn report(&self, file: &str) -> String {
+        let at = self.at.map_or_else(String::new, |at| format!(":{}:{}", at.line, at.column));
+        let kind = if self.kind == Kind::Warning { "warning" } else { "error" };
+        let help = self.help.as_ref().map_or_else(String::new, |help| format!("  help: {help}\n"));
+        format!("{file}{at}: {kind}: {}\n{help}", self.message)
+    }
+
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), help: None, at: None }
     }

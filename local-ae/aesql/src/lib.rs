@@ -2,7 +2,7 @@
 //!
 //! [`Query::parse`] refuses a query that Analytics Engine would refuse, by its documentation or by what
 //! users have reported. The error has the location and, where there is one, the documented alternative.
-//! [`Query::run`] evaluates a query over [`Tables`] of [`Point`]s. Functions return what `ClickHouse`
+//! [`lint`] does so for a text of several queries. [`Query::run`] evaluates a query over [`Tables`] of [`Point`]s. Functions return what `ClickHouse`
 //! returns, on which Analytics Engine runs. No I/O, no clock: the time is an argument.
 //!
 //! ```
@@ -23,6 +23,11 @@
 //! ```
 
 #![forbid(unsafe_code)]
+
+/// Its examples are tested.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod accumulate;
 mod advice;
@@ -48,6 +53,18 @@ pub use output::{Format, QueryResult};
 pub use point::{Point, SLOTS};
 pub use table::{Table, Tables};
 pub use time::parse_rfc_3339;
+
+/// Checks each of the statements of a text, without running them. Returns what Analytics Engine would
+/// refuse, and with [`Kind::Warning`] what it may refuse, in the order of the statements.
+#[must_use]
+pub fn lint(sql: &str, limits: &Limits) -> Vec<Error> {
+    let queries = Query::parse_all(sql, limits).unwrap_or_else(|error| vec![Err(error)]);
+    let findings = queries.into_iter().map(|query| match query {
+        Ok(query) => query.plan.warnings,
+        Err(error) => vec![error],
+    });
+    findings.flatten().collect()
+}
 
 /// A parsed and checked query.
 #[derive(Clone, Debug)]

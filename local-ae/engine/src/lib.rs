@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
-use aesql::{Limits, Point, Query, Table};
+use aesql::{Kind, Limits, Point, Query, Table};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 use wasm_bindgen::prelude::wasm_bindgen;
@@ -32,6 +32,34 @@ pub struct QueryOutcome {
     content_type: &'static str,
     body: Vec<u8>,
     warnings: String,
+}
+
+/// What Analytics Engine refuses in a text of queries.
+#[wasm_bindgen]
+pub struct LintOutcome {
+    pub errors: usize,
+    pub warnings: usize,
+    text: String,
+}
+
+#[wasm_bindgen]
+impl LintOutcome {
+    /// A line for each error and warning, followed by one with help.
+    #[must_use]
+    #[wasm_bindgen(getter)]
+    pub fn text(&self) -> String {
+        self.text.clone()
+    }
+}
+
+/// Checks the queries of a file, without running them; the report names it `file`.
+#[must_use]
+#[wasm_bindgen]
+pub fn lint(file: &str, sql: &str) -> LintOutcome {
+    let findings = aesql::lint(sql, &Limits::default());
+    let text = findings.iter().map(|finding| finding.report(file)).collect();
+    let warnings = findings.iter().filter(|finding| finding.kind == Kind::Warning).count();
+    LintOutcome { errors: findings.len() - warnings, warnings, text }
 }
 
 #[wasm_bindgen]

@@ -108,19 +108,11 @@ fn check(files: &[PathBuf], deny_warnings: bool) -> Result<ExitCode, Failure> {
     let mut code = ExitCode::SUCCESS;
     for file in files {
         let sql = read(file)?;
-        let queries =
-            Query::parse_all(&sql, &Limits::default()).unwrap_or_else(|error| vec![Err(error)]);
-        for query in queries {
-            let findings = match query {
-                Ok(query) => query.warnings().to_vec(),
-                Err(error) => vec![error],
-            };
-            for finding in findings {
-                if deny_warnings || finding.kind != Kind::Warning {
-                    code = ExitCode::from(REFUSED);
-                }
-                print(&report(file, &finding))?;
+        for finding in aesql::lint(&sql, &Limits::default()) {
+            if deny_warnings || finding.kind != Kind::Warning {
+                code = ExitCode::from(REFUSED);
             }
+            print(&report(file, &finding))?;
         }
     }
     Ok(code)
@@ -151,15 +143,8 @@ fn query(
     Ok(ExitCode::SUCCESS)
 }
 
-/// `FILE:LINE:COLUMN: error: …` or `warning: …`, and the help line.
 fn report(file: &Path, error: &Error) -> String {
-    let place = match error.at {
-        Some(at) => format!("{}:{}:{}", file.display(), at.line, at.column),
-        None => file.display().to_string(),
-    };
-    let help = error.help.as_ref().map_or_else(String::new, |help| format!("  help: {help}\n"));
-    let kind = if error.kind == Kind::Warning { "warning" } else { "error" };
-    format!("{place}: {kind}: {}\n{help}", error.message)
+    error.report(&file.display().to_string())
 }
 
 fn print(text: &str) -> Result<(), Failure> {
