@@ -15,23 +15,21 @@ import { createServer } from 'node:net';
 import path from 'node:path';
 
 import { checkLimits } from './dataset.js';
+import { readEngine } from './engine-files.js';
 import { lockFolder } from './lock.js';
+import manifest from './package.json' with { type: 'json' };
 import { doubleToJson } from './point.js';
 
 /**
  * @import { ParsedWorkerOptions, Plugin } from 'miniflare'
  * @import { DataPoint, Dataset } from './dataset.js'
+ * @import { DatasetOptions } from './types.d.ts'
  */
 
 /**
  * The options of the store and the endpoint, which all bindings of an instance share.
  *
- * @typedef {object} SharedOptions
- * @property {number} port where the endpoint listens
- * @property {number} retentionDays points that are older are removed
- * @property {number} maxRows the oldest points beyond this number are removed
- * @property {string | null} token the only bearer token that may query; null for any
- * @property {string[]} allowedHosts values of `Host` to accept besides the loopback's
+ * @typedef {Required<Omit<DatasetOptions, 'dataset'>>} SharedOptions
  */
 
 /**
@@ -44,6 +42,10 @@ import { doubleToJson } from './point.js';
  */
 
 const PLUGIN = 'local-ae';
+
+/** The oldest versions that have what this plugin needs. */
+const { miniflare, wrangler } = manifest.peerDependencies;
+const REQUIRED = `${miniflare.replace('>=', '')} or later (wrangler ${wrangler.replace('>=', '')})`;
 
 /** @type {SharedOptions} */
 const DEFAULTS = {
@@ -69,7 +71,7 @@ const DATASET_MODULE = 'local-ae:dataset';
 /** Any account id works; the log shows this one. */
 const SQL_PATH = '/client/v4/accounts/local/analytics_engine/sql';
 
-/** The service's modules, main module first, without the engine, which `tools/engine` builds. */
+/** The service's modules, main module first, without the engine. */
 const SERVICE_MODULES = ['service.js', 'api.js', 'ingest.js', 'ndjson.js', 'point.js', 'sql.js', 'store.js'];
 
 // Names the Durable Object's files on disk: with another key, the store starts empty.
@@ -81,18 +83,11 @@ const source = (file) => readFile(new URL(file, import.meta.url), 'utf8');
 
 /** The SQL engine: its JavaScript glue and the wasm module. */
 async function engineModules() {
-  const built = new URL('build/', import.meta.url);
-  try {
-    return [
-      { name: 'engine.js', esModule: await readFile(new URL('engine.js', built), 'utf8') },
-      { name: 'engine.wasm', wasm: await readFile(new URL('engine.wasm', built)) },
-    ];
-  } catch (error) {
-    const { message } = /** @type {Error} */ (error);
-    throw new Error(
-      `local-ae: the SQL engine is not built: run "npm run engine" in the repository's root (${message})`,
-    );
-  }
+  const { script, wasm } = await readEngine();
+  return [
+    { name: 'engine.js', esModule: script },
+    { name: 'engine.wasm', wasm },
+  ];
 }
 
 /**
@@ -323,7 +318,7 @@ const plugin = {
       if (listens) return;
       warnOnce(
         `this version of Miniflare gives plugins no sockets, so nothing listens at ${origin}: points ` +
-          'are stored, but cannot be queried; use 5.20261117.0-beta or later (wrangler 4.164.0)',
+          `are stored, but cannot be queried; use ${REQUIRED}`,
       );
     });
     return {
@@ -363,4 +358,5 @@ const plugin = {
   },
 };
 
+/** @type {typeof import('./types.d.ts').plugins} */
 export const plugins = { [PLUGIN]: plugin };

@@ -1,9 +1,9 @@
-/** The checker of `local-ae/aesql`, which finds SQL that Analytics Engine refuses. */
+/** The linter of `local-ae`, which finds SQL that Analytics Engine refuses. */
 import { spawnSync } from 'node:child_process';
 
 /** Returns the errors and warnings of semicolon-separated queries, or an empty string. */
 export function check(sql: string): string {
-  const args = ['run', '--quiet', '--package', 'aesql', '--', 'check', '--deny', 'warnings', '-'];
-  const { status, stdout, stderr } = spawnSync('cargo', args, { input: sql, encoding: 'utf8' });
+  const args = ['local-ae/cli.js', 'check', '--deny', 'warnings', '-'];
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, { input: sql, encoding: 'utf8' });
   return status === 0 ? '' : `${stdout}${stderr}`;
 }

@@ -1,0 +1,117 @@
+/**
+ * The configuration for local development, made from the one that is deployed. A configuration of its own
+ * would repeat everything else, and `[env]` as well: an environment inherits no bindings, and its binding
+ * would be deployable.
+ */
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+import { UserError } from './user-error.js';
+
+/** @import { Unstable_RawConfig as Config, Unstable_RawEnvironment as Environment } from 'wrangler' */
+
+/**
+ * Miniflare resolves a package's name from its own folder, where pnpm puts no other packages; a path works
+ * from anywhere.
+ */
+const PLUGIN = { package: fileURLToPath(new URL('index.js', import.meta.url)), name: 'local-ae' };
+
+/**
+ * A section of the configuration in which each dataset is local. It keeps everything else.
+ *
+ * @template {Environment} T
+ * @param {T} section
+ * @param {Record<string, unknown>} options of the store, for all datasets
+ * @returns {T}
+ */
+function localSection({ analytics_engine_datasets: datasets = [], ...section }, options) {
+  if (datasets.length === 0) return /** @type {T} */ (section);
+  const bindings = datasets.map(({ binding, dataset = binding }) => ({
+    name: binding,
+    type: 'analytics_engine',
+    dev: { plugin: PLUGIN, options: { ...options, dataset } },
+  }));
+  const unsafe = { ...section.unsafe, bindings: [...(section.unsafe?.bindings ?? []), ...bindings] };
+  return /** @type {T} */ (/** @type {unknown} */ ({ ...section, unsafe }));
+}
+
+/**
+ * @param {Config} config what is deployed
+ * @param {Record<string, unknown>} options
+ * @returns {Config}
+ */
+export function localConfig({ env, ...config }, options) {
+  const local = localSection(config, options);
+  // wrangler would replace the dataset's type by `any`.
+  if (local.dev !== undefined) local.dev = { ...local.dev, generate_types: false };
+  if (env === undefined) return local;
+  const environments = Object.entries(env).map(([name, section]) => [name, localSection(section, options)]);
+  return { ...local, env: Object.fromEntries(environments) };
+}
+
+/** @param {Config} config */
+const datasets = ({ env = {}, ...config }) =>
+  [config, ...Object.values(env)].flatMap((section) => section.analytics_engine_datasets ?? []);
+
+/**
+ * The project's own wrangler: this package does not bring one.
+ *
+ * @param {string} folder
+ */
+function projectRequire(folder) {
+  const require = createRequire(path.join(folder, 'package.json'));
+  try {
+    require.resolve('wrangler');
+  } catch {
+    throw new UserError(`wrangler is not installed in ${folder}: npm install --save-dev wrangler`);
+  }
+  return require;
+}
+
+/**
+ * Reads a configuration as wrangler does, in each of its formats.
+ *
+ * @param {string} folder
+ * @param {string | undefined} given
+ */
+function readConfig(folder, given) {
+  /** @type {typeof import('wrangler')} */
+  const wrangler = projectRequire(folder)('wrangler');
+  try {
+    return wrangler.experimental_readRawConfig({ config: given });
+  } catch (error) {
+    throw new UserError(`${given ?? folder}: ${/** @type {Error} */ (error).message}`);
+  }
+}
+
+/** @param {string} folder @returns {string} the program of wrangler */
+export function wranglerProgram(folder) {
+  const file = projectRequire(folder).resolve('wrangler/package.json');
+  return path.join(path.dirname(file), JSON.parse(readFileSync(file, 'utf8')).bin.wrangler);
+}
+
+/**
+ * Writes the local configuration beside the deployed one: paths in it, `.dev.vars` and the state are relative
+ * to its folder. Leaves an equal file as it is, since wrangler restarts the Worker when it changes.
+ *
+ * @param {string | undefined} given the deployed configuration; by default the one that wrangler finds
+ * @param {Record<string, unknown>} options of the store
+ * @returns {{ source: string, file: string }} the absolute paths of both
+ */
+export function writeLocalConfig(given, options) {
+  const start = given === undefined ? process.cwd() : path.dirname(path.resolve(given));
+  if (given !== undefined && !existsSync(given)) throw new UserError(`${given} does not exist`);
+  const { configPath, rawConfig } = readConfig(start, given);
+  if (configPath === undefined) {
+    throw new UserError(`there is no wrangler.json, wrangler.jsonc or wrangler.toml in ${start}`);
+  }
+  const source = path.resolve(configPath);
+  const file = source.replace(/(\.local-ae)?\.\w+$/, '.local-ae.json');
+  if (file === source) throw new UserError(`${source} is what this command writes: name the one that you deploy`);
+  if (datasets(rawConfig).length === 0) throw new UserError(`${source} has no analytics_engine_datasets`);
+  const text = `${JSON.stringify(localConfig(rawConfig, options), null, 2)}\n`;
+  if (!existsSync(file) || readFileSync(file, 'utf8') !== text) writeFileSync(file, text);
+  return { source, file };
+}
