@@ -1,8 +1,8 @@
 # local-ae in a plain workerd, without Node:
 #
-#   workerd serve --experimental --directory-path=local-ae:disk=FOLDER local-ae/workerd.capnp
+#   workerd serve --experimental --directory-path=local-ae:disk=FOLDER workerd.capnp
 #
-# It needs build/, which `npm run engine` creates. FOLDER must exist. The Worker at 127.0.0.1:9311 writes
+# It needs the other files of this folder. FOLDER must exist. The Worker at 127.0.0.1:9311 writes
 # each request as a data point (example/visits.js); the endpoint is at 127.0.0.1:9310.
 #
 # For your own Worker, import this file and use its constants as `config` does below.
