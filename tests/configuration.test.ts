@@ -5,22 +5,16 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
 
+import { experimental_readRawConfig } from 'wrangler';
+
 import layout from '../crates/check-in/data-point.json' with { type: 'json' };
+import { localConfig } from '../local-ae/local-config.js';
 
 const setting = (file: string, name: string) => {
   const [, value] = new RegExp(`^${name} = (.+)$`, 'm').exec(readFileSync(file, 'utf8')) ?? [];
   assert.ok(value !== undefined, `${file} has no ${name}`);
   return value;
 };
-
-test('local development builds and runs the deployed Worker', () => {
-  for (const name of ['name', 'main', 'compatibility_date', 'directory', 'run_worker_first']) {
-    assert.equal(setting('wrangler.dev.toml', name), setting('wrangler.toml', name), name);
-  }
-  const alsoBuilds = 'tools/setup --wasm tools/engine && ';
-  const command = setting('wrangler.dev.toml', 'command').replace(alsoBuilds, '');
-  assert.equal(command, setting('wrangler.toml', 'command'));
-});
 
 test('local development rebuilds when any crate of the Worker changes', () => {
   const text = execFileSync('cargo', ['metadata', '--no-deps', '--format-version', '1'], { encoding: 'utf8' });
@@ -40,14 +34,21 @@ test('local development rebuilds when any crate of the Worker changes', () => {
     for (const { name, path, kind } of found.dependencies) if (path && kind === null) visit(name);
   };
   visit('kiloclaw-telemetry');
-  assert.deepEqual(new Set(JSON.parse(setting('wrangler.dev.toml', 'watch_dir'))), folders);
+  assert.deepEqual(new Set(JSON.parse(setting('wrangler.toml', 'watch_dir'))), folders);
 });
 
-test('both write to the dataset of the contract', () => {
+test('the Worker writes to the dataset of the contract', () => {
   assert.equal(setting('wrangler.toml', 'dataset'), JSON.stringify(layout.dataset));
-  assert.ok(setting('wrangler.dev.toml', 'options').includes(`dataset = "${layout.dataset}"`));
-  const binding = setting('wrangler.toml', 'binding');
-  assert.ok(readFileSync('wrangler.dev.toml', 'utf8').includes(`[[unsafe.bindings]]\nname = ${binding}`));
+});
+
+test('local development runs what is deployed, except that its datasets are local', () => {
+  const { rawConfig } = experimental_readRawConfig({ config: 'wrangler.toml' });
+  const plain = (value: unknown) => JSON.parse(JSON.stringify(value)) as Record<string, unknown>;
+  const { unsafe, ...local } = plain(localConfig(rawConfig, {}));
+  const { analytics_engine_datasets: datasets, ...rest } = plain(rawConfig);
+  assert.deepEqual(local, rest);
+  const { bindings } = unsafe as { bindings: { name: string; dev: { options: { dataset: string } } }[] };
+  assert.deepEqual(bindings.map(({ name, dev }) => ({ binding: name, dataset: dev.options.dataset })), datasets);
 });
 
 test('the local Analytics Engine is never deployed, and the cloud keeps logs', () => {

@@ -32,6 +32,7 @@ Options:
   --interval N     seconds between check-ins, 1 or more [default: 5]
   --port N         port of the Worker [default: 8787, or a free one if that is taken]
   --store-port N   port of the local Analytics Engine [default: 9310, likewise]
+  --allowed-host H a Host that the local Analytics Engine accepts besides this machine's
   -h, --help       print this help
 `;
 
@@ -84,6 +85,7 @@ function options() {
         interval: { type: 'string', default: '5' },
         port: { type: 'string' },
         'store-port': { type: 'string' },
+        'allowed-host': { type: 'string' },
         help: { type: 'boolean', short: 'h', default: false },
       },
     });
@@ -149,6 +151,13 @@ async function run(
   return { code, output };
 }
 
+/** The SQL engine of the local Analytics Engine. */
+async function buildEngine(): Promise<void> {
+  say('building the local Analytics Engine');
+  const { code } = await run('tools/setup', ['--wasm', 'tools/engine']);
+  if (code !== 0) throw new Failure('building the local Analytics Engine failed: see above');
+}
+
 async function buildAgent(): Promise<string> {
   say('building the agent');
   const { code } = await run('cargo', ['build', '--package', 'kiloclaw-agent']);
@@ -158,10 +167,11 @@ async function buildAgent(): Promise<string> {
   return `${target}/debug/kiloclaw-agent`;
 }
 
-interface Ports {
+interface Site {
   readonly port: number;
   readonly storePort: number;
   readonly inspectorPort: number;
+  readonly allowedHost: string | undefined;
 }
 
 /** The usual port, or a free one with a message, because the documentation has the usual one. */
@@ -171,15 +181,16 @@ async function portFor(what: string, usual: number): Promise<number> {
   return port;
 }
 
-/** Starts `wrangler dev`, which builds the Worker first. */
+/** Starts `wrangler dev` with the local Analytics Engine; it builds the Worker first. */
 function startWorker(
-  { port, storePort, inspectorPort }: Ports,
+  { port, storePort, inspectorPort, allowedHost }: Site,
   interactive: boolean,
   watcher: Readonly<Record<string, string>>,
 ): ChildProcess {
-  say('building and starting the Worker and the local Analytics Engine (some minutes the first time)');
-  const args = ['dev', '--config', 'wrangler.dev.toml', '--ip', '127.0.0.1', '--port', `${port}`];
+  say('building and starting the Worker (some minutes the first time)');
+  const args = ['local-ae/cli.js', 'dev', '--ip', '127.0.0.1', '--port', `${port}`];
   args.push('--inspector-port', `${inspectorPort}`);
+  if (allowedHost !== undefined) args.push('--ae-allowed-host', allowedHost);
   // With these, the Worker queries the local Analytics Engine as a deployed Worker queries the cloud.
   const vars = {
     AE_SQL_URL: `http://127.0.0.1:${storePort}${SQL_PATH}`,
@@ -188,7 +199,7 @@ function startWorker(
     ...watcher,
   };
   for (const [name, value] of Object.entries(vars)) args.push('--var', `${name}:${value}`);
-  const child = spawn('wrangler', args, {
+  const child = spawn(process.execPath, args, {
     env: {
       ...process.env,
       LOCAL_AE_PORT: String(storePort),
@@ -432,6 +443,7 @@ async function main(): Promise<void> {
   rmSync(`${STATE_FOLDER}/tmp`, { recursive: true, force: true });
 
   const agent = noAgent ? undefined : await buildAgent();
+  await buildEngine();
   const interrupted = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     // Ctrl-C arrives twice: from the terminal, and forwarded by npm.
@@ -470,7 +482,7 @@ async function main(): Promise<void> {
   const pageBuild = noAgent
     ? spawn(process.execPath, ['web/build.ts', '--watch'], { stdio: ['pipe', 'inherit', 'inherit'] })
     : undefined;
-  const worker = startWorker({ port, storePort, inspectorPort }, interactive, watcher);
+  const worker = startWorker({ port, storePort, inspectorPort, allowedHost: ports['allowed-host'] }, interactive, watcher);
   const stopped = new Promise<void>((resolve) => {
     interrupted.signal.addEventListener('abort', () => resolve());
   });
