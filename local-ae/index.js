@@ -43,9 +43,9 @@ import { doubleToJson } from './point.js';
 
 const PLUGIN = 'local-ae';
 
-/** The oldest versions that have what this plugin needs. */
-const { miniflare, wrangler } = manifest.peerDependencies;
-const REQUIRED = `${miniflare.replace('>=', '')} or later (wrangler ${wrangler.replace('>=', '')})`;
+/** The first versions with all that this plugin needs. */
+const MINIFLARE = manifest.engines.miniflare.replace('>=', '');
+const WRANGLER = manifest.peerDependencies.wrangler.replace('>=', '');
 
 /** @type {SharedOptions} */
 const DEFAULTS = {
@@ -318,7 +318,7 @@ const plugin = {
       if (listens) return;
       warnOnce(
         `this version of Miniflare gives plugins no sockets, so nothing listens at ${origin}: points ` +
-          `are stored, but cannot be queried; use ${REQUIRED}`,
+          `are stored, but cannot be queried; use ${MINIFLARE} or later (wrangler ${WRANGLER})`,
       );
     });
     return {

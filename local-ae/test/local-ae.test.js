@@ -425,7 +425,7 @@ test('warns if Miniflare gives plugins no sockets', async (t) => {
   assert.equal(warn.mock.callCount(), 0);
   await start(['services', 'extensions']);
   assert.equal(warn.mock.callCount(), 1);
-  assert.match(String(warn.mock.calls[0].arguments[0]), /Miniflare gives plugins no sockets.*127\.0\.0\.1:\d+/);
+  assert.match(String(warn.mock.calls[0].arguments[0]), /Miniflare gives plugins no sockets.*127\.0\.0\.1:\d+.*; use 5\.\d+\.0-beta or later \(wrangler 4\.\d+\.\d+\)$/);
 });
 
 /** @type {[string, Record<string, Record<string, unknown>>[], RegExp][]} */
