@@ -4,6 +4,7 @@ import { spawn } from 'node:child_process';
 import { watchFile } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { constants } from 'node:os';
+import path from 'node:path';
 import { parseArgs } from 'node:util';
 
 import { loadLinter } from './lint.js';
@@ -72,8 +73,8 @@ ${STORE_HELP}`;
 const CONFIG_HELP = `Usage: local-ae config [OPTIONS]
 
 Writes the configuration that \`local-ae dev\` runs, as NAME.local-ae.json beside
-the original, and prints its path: for getPlatformProxy(), the Vite plugin and
-other programs that take a path.
+the original, and prints its path: for getPlatformProxy() and other programs
+that take a path.
 
 Options:
 ${STORE_HELP}`;
@@ -233,7 +234,7 @@ function dev(args) {
       }
     });
   }
-  const program = wranglerProgram(process.cwd());
+  const program = wranglerProgram(path.dirname(written[0].source));
   const files = written.flatMap(({ file }) => ['--config', file]);
   const wrangler = spawn(process.execPath, [program, 'dev', ...files, ...rest], { stdio: 'inherit' });
   for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) {

@@ -193,7 +193,7 @@ async function checkPort(port) {
   if (error?.code === 'EADDRINUSE') {
     const message =
       `local-ae: port ${port} of 127.0.0.1 is taken, perhaps by another "wrangler dev": set the ` +
-      `option "port" of the binding or the variable ${PORT_VARIABLE} to a free one`;
+      `option "port" of the binding, "local-ae dev --ae-port" or the variable ${PORT_VARIABLE} to a free one`;
     // The code of Miniflare's own error.
     throw Object.assign(new Error(message), { code: 'ERR_ADDRESS_IN_USE' });
   }

@@ -1,6 +1,7 @@
 /** The package as npm packs it, installed in an empty folder; its README is followed as it stands. */
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { access, cp, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { after, describe, test } from 'node:test';
@@ -121,7 +122,7 @@ describe('in an empty folder, with the README', () => {
     );
     const exited = new Promise((resolve) => program.once('exit', resolve));
     t.after(async () => {
-      if (program.exitCode === null) process.kill(-(/** @type {number} */ (program.pid)), 'SIGKILL');
+      if (program.exitCode === null && program.signalCode === null) process.kill(-(/** @type {number} */ (program.pid)), 'SIGKILL');
       await exited;
     });
     let output = '';
@@ -159,8 +160,22 @@ describe('in an empty folder, with the README', () => {
       reply = await fetch(`http://127.0.0.1:${ports.get('8787')}/`).then((response) => response.text(), () => '');
     }
 
-    process.kill(/** @type {number} */ (program.pid), 'SIGTERM');
-    await exited;
+    // As Ctrl-C does: all of them get it, and all of them end.
+    process.kill(-(/** @type {number} */ (program.pid)), 'SIGINT');
+    await once(program, 'close'); // when the last of them is gone, and so its output
+
+    // Code in Node writes to the same store.
+    const [proxy] = (await blocks('Other ways to run it')).filter(({ text }) => text.includes('getPlatformProxy'));
+    const poll = `
+      env.VISITS.writeDataPoint({ blobs: ['/from-node'] });
+      for (let text = ''; !text.includes('/from-node'); ) {
+        const response = await fetch('http://127.0.0.1:${ports.get('9310')}/points');
+        text = await response.text();
+        if (text.includes('/from-node')) console.log(JSON.parse(text).points.length);
+      }
+      await dispose();`;
+    await writeFile(path.join(folder, 'proxy.mjs'), `${proxy.text}${poll}`);
+    assert.ok(Number((await shell('node proxy.mjs', folder)).stdout.trim().split('\n').at(-1)) >= 3);
 
     await shell(types, folder);
     assert.match(await readFile(path.join(folder, 'worker-configuration.d.ts'), 'utf8'), /VISITS: AnalyticsEngineDataset;/);
