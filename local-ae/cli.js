@@ -9,6 +9,7 @@ import { parseArgs } from 'node:util';
 
 import { loadLinter } from './lint.js';
 import { wranglerProgram, writeLocalConfig } from './local-config.js';
+import { DEFAULTS } from './options.js';
 import manifest from './package.json' with { type: 'json' };
 import { UserError } from './user-error.js';
 
@@ -50,9 +51,9 @@ Exit codes:
 const STORE_HELP = `\
   -c, --config FILE       the configuration that you deploy
                           [default: the one that wrangler finds]
-  --ae-port N             the port of the SQL endpoint [default: 9310]
-  --ae-retention-days N   remove older points [default: 90]
-  --ae-max-rows N         remove the oldest points beyond N [default: 1000000]
+  --ae-port N             the port of the SQL endpoint [default: ${DEFAULTS.port}]
+  --ae-retention-days N   remove older points [default: ${DEFAULTS.retentionDays}]
+  --ae-max-rows N         remove the oldest points beyond N [default: ${DEFAULTS.maxRows}]
   --ae-token TEXT         the only bearer token that may query [default: any]
   --ae-allowed-host HOST  a Host to accept besides this machine's; repeatable
   -h, --help              print this help
@@ -98,6 +99,9 @@ const STORE_OPTIONS = /** @type {const} */ ({
 
 /** @param {number} code what the process exits with, once all output is written */
 const exitWith = (code) => void (process.exitCode = code);
+
+/** @param {unknown} error one that is not the user's is a defect, and keeps its stack */
+const report = (error) => console.error(error instanceof UserError ? error.message : error);
 
 /** @param {string} text */
 const print = (text) => void process.stdout.write(text);
@@ -166,7 +170,7 @@ async function check(args) {
     } catch (error) {
       // The other files are checked all the same.
       if (!(error instanceof UserError)) throw error;
-      console.error(error.message);
+      report(error);
       code = USAGE;
     }
   }
@@ -230,7 +234,7 @@ function dev(args) {
         writeLocalConfig(source, options);
       } catch (error) {
         // Half-saved, perhaps: the Worker goes on as it is.
-        console.error(`local-ae: ${source}: ${/** @type {Error} */ (error).message}`);
+        report(error);
       }
     });
   }
@@ -266,6 +270,6 @@ process.stdout.on('error', () => process.exit(USAGE));
 try {
   await main(process.argv.slice(2));
 } catch (error) {
-  console.error(error instanceof UserError ? error.message : error);
+  report(error);
   exitWith(USAGE);
 }

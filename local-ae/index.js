@@ -17,28 +17,14 @@ import path from 'node:path';
 import { checkLimits } from './dataset.js';
 import { readEngine } from './engine-files.js';
 import { lockFolder } from './lock.js';
+import { DEFAULTS, parseOptions, PORT_VARIABLE } from './options.js';
 import manifest from './package.json' with { type: 'json' };
 import { doubleToJson } from './point.js';
 
 /**
  * @import { ParsedWorkerOptions, Plugin } from 'miniflare'
  * @import { DataPoint, Dataset } from './dataset.js'
- * @import { DatasetOptions } from './types.d.ts'
- */
-
-/**
- * The options of the store and the endpoint, which all bindings of an instance share.
- *
- * @typedef {Required<Omit<DatasetOptions, 'dataset'>>} SharedOptions
- */
-
-/**
- * One binding of this plugin, with validated options.
- *
- * @typedef {object} DatasetBinding
- * @property {string} name the binding's name in the Worker's `env`
- * @property {string} dataset
- * @property {SharedOptions} shared
+ * @import { DatasetBinding, SharedOptions } from './options.js'
  */
 
 const PLUGIN = 'local-ae';
@@ -46,21 +32,6 @@ const PLUGIN = 'local-ae';
 /** The first versions with all that this plugin needs. */
 const MINIFLARE = manifest.engines.miniflare.replace('>=', '');
 const WRANGLER = manifest.peerDependencies.wrangler.replace('>=', '');
-
-/** @type {SharedOptions} */
-const DEFAULTS = {
-  port: 9310,
-  retentionDays: 90,
-  maxRows: 1_000_000,
-  token: null,
-  allowedHosts: [],
-};
-
-// A lower limit would be imprecise: eviction removes up to a thousand points at a time.
-const LEAST_MAX_ROWS = 10_000;
-
-/** Overrides the option `port`, for scripts. */
-const PORT_VARIABLE = 'LOCAL_AE_PORT';
 
 /** The service that receives and stores points, and serves the endpoint. */
 const SERVICE = 'local-ae:service';
@@ -88,60 +59,6 @@ async function engineModules() {
     { name: 'engine.js', esModule: script },
     { name: 'engine.wasm', wasm },
   ];
-}
-
-/**
- * Validates the options of one binding. An unknown option is an error, too: a misspelt one must not
- * start a store with defaults.
- *
- * @param {string} name the binding's name
- * @param {Record<string, unknown>} options
- * @returns {DatasetBinding}
- */
-function parseOptions(name, { dataset, ...options }) {
-  const fail = (/** @type {string} */ what) => new TypeError(`local-ae: binding ${name}: ${what}`);
-  if (typeof dataset !== 'string' || dataset === '') {
-    throw fail('the option "dataset" must be the name of a dataset');
-  }
-  const unknown = Object.keys(options).find((option) => !Object.hasOwn(DEFAULTS, option));
-  if (unknown !== undefined) {
-    const known = ['dataset', ...Object.keys(DEFAULTS)].map((option) => `"${option}"`).join(', ');
-    throw fail(`unknown option "${unknown}"; there are ${known}`);
-  }
-  const variable = process.env[PORT_VARIABLE];
-  const given = variable ? { ...options, port: Number(variable) } : options;
-  const { port, retentionDays, maxRows, token, allowedHosts } = /** @type {Record<string, unknown>} */ ({
-    ...DEFAULTS,
-    ...given,
-  });
-  // Port 0 would work, but Miniflare does not report which port a plugin's socket got.
-  if (!isInteger(port, 1, 65_535)) {
-    const source = variable ? `the variable ${PORT_VARIABLE}` : 'the option "port"';
-    throw fail(`${source} must be an integer from 1 to 65535`);
-  }
-  if (!isInteger(retentionDays, 1, 36_500)) {
-    throw fail('the option "retentionDays" must be an integer from 1 to 36500');
-  }
-  if (!isInteger(maxRows, LEAST_MAX_ROWS, 20_000_000)) {
-    throw fail(`the option "maxRows" must be an integer from ${LEAST_MAX_ROWS} to 20000000`);
-  }
-  if (token !== null && (typeof token !== 'string' || !/^\S+$/.test(token))) {
-    throw fail('the option "token" must be a text without spaces, or be left out');
-  }
-  if (!Array.isArray(allowedHosts) || !allowedHosts.every((host) => /^[a-z0-9.-]+$/.test(host))) {
-    throw fail('the option "allowedHosts" must be a list of host names in lower case, without ports');
-  }
-  return { name, dataset, shared: { port, retentionDays, maxRows, token, allowedHosts } };
-}
-
-/**
- * @param {unknown} value
- * @param {number} lowest
- * @param {number} highest
- * @returns {value is number}
- */
-function isInteger(value, lowest, highest) {
-  return Number.isInteger(value) && Number(value) >= lowest && Number(value) <= highest;
 }
 
 /**

@@ -8,6 +8,7 @@ import { createRequire } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+import manifest from './package.json' with { type: 'json' };
 import { UserError } from './user-error.js';
 
 /** @import { Unstable_RawConfig as Config, Unstable_RawEnvironment as Environment } from 'wrangler' */
@@ -55,17 +56,24 @@ export function localConfig({ env, ...config }, options) {
 const datasets = ({ env = {}, ...config }) =>
   [config, ...Object.values(env)].flatMap((section) => section.analytics_engine_datasets ?? []);
 
+/** The oldest wrangler whose Miniflare runs the plugin; an older one would silently discard the points. */
+const OLDEST_WRANGLER = manifest.peerDependencies.wrangler.replace('>=', '');
+
 /**
- * The project's own wrangler: this package does not bring one.
+ * Resolves packages of a project, for its wrangler: this package does not bring one.
  *
  * @param {string} folder
  */
 function projectRequire(folder) {
   const require = createRequire(path.join(folder, 'package.json'));
+  let version;
   try {
-    require.resolve('wrangler');
+    ({ version } = require('wrangler/package.json'));
   } catch {
     throw new UserError(`wrangler is not installed in ${folder}: npm install --save-dev wrangler`);
+  }
+  if (version.localeCompare(OLDEST_WRANGLER, 'en', { numeric: true }) < 0) {
+    throw new UserError(`wrangler ${version} is too old: install ${OLDEST_WRANGLER} or later`);
   }
   return require;
 }
@@ -88,8 +96,9 @@ function readConfig(folder, given) {
 
 /** @param {string} folder @returns {string} the program of wrangler */
 export function wranglerProgram(folder) {
-  const file = projectRequire(folder).resolve('wrangler/package.json');
-  return path.join(path.dirname(file), JSON.parse(readFileSync(file, 'utf8')).bin.wrangler);
+  const require = projectRequire(folder);
+  const { bin } = require('wrangler/package.json');
+  return path.join(path.dirname(require.resolve('wrangler/package.json')), bin.wrangler);
 }
 
 /**

@@ -116,3 +116,16 @@ test('says why there is no configuration to write', async (t) => {
   const [written] = config(folder).written;
   assert.match(message('-c', written), /is what this command writes: name the one that you deploy$/);
 });
+
+test('refuses a wrangler that would silently discard the points', async (t) => {
+  const folder = await emptyFolder(t);
+  const wrangler = path.join(folder, 'node_modules/wrangler');
+  mkdirSync(wrangler, { recursive: true });
+  writeFileSync(path.join(folder, 'wrangler.toml'), TOML);
+  for (const version of ['4.99.0', '4.163.9', '3.200.0']) {
+    writeFileSync(path.join(wrangler, 'package.json'), JSON.stringify({ name: 'wrangler', version }));
+    const { status, stderr } = config(folder);
+    assert.equal(status, 2);
+    assert.match(stderr, new RegExp(`^local-ae: wrangler ${version} is too old: install 4\\.\\d+\\.\\d+ or later\n$`));
+  }
+});
