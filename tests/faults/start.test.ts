@@ -64,7 +64,7 @@ for (const script of ['start', 'dev']) {
       await mark.gone();
       if (script === 'start' && ['Ctrl-C', 'SIGTERM'].includes(way)) {
         // The Worker still ran for the agent's last check-in.
-        const inOrder = /ending, after a last check-in[^]*POST \/api\/controller\/checkin 204/;
+        const inOrder = /ending on \w+, after a last check-in[^]*POST \/api\/controller\/checkin 204/;
         await until(() => inOrder.test(output()), 'the last check-in is accepted');
       }
       assert.deepEqual([await listens(WORKER), await listens(STORE)], [false, false]);
