@@ -32,11 +32,13 @@ pub enum Kind {
 /// The reason why a query was refused, may be refused, or failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
+    /// Whether the query is wrong, doubtful, too large, or failed over its data.
     pub kind: Kind,
     /// One line.
     pub message: String,
     /// What to write instead, if Analytics Engine has an equivalent.
     pub help: Option<String>,
+    /// Where in the text; `None` if the reason is not at one place, such as the text's length.
     pub at: Option<Location>,
 }
 

@@ -8,6 +8,7 @@ use crate::memory::{Charge, Memory};
 use crate::value::Field;
 use crate::value::{Type, Value};
 
+/// The serialization of an answer, by the query's `FORMAT` clause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// One object with the column types, the rows and the row count.
@@ -20,6 +21,7 @@ pub enum Format {
 }
 
 impl Format {
+    /// All that Analytics Engine documents.
     pub const ALL: [Self; 3] = [Self::Json, Self::JsonEachRow, Self::TabSeparated];
 
     /// Its name in the `FORMAT` clause.
@@ -32,6 +34,7 @@ impl Format {
         }
     }
 
+    /// The value of the `content-type` header; only that of JSON is known from the cloud.
     #[must_use]
     pub const fn content_type(self) -> &'static str {
         match self {
@@ -48,6 +51,7 @@ impl Format {
     }
 }
 
+/// The answer to a query, by column, not yet serialized.
 #[derive(Clone, Debug)]
 pub struct QueryResult {
     pub(crate) fields: Vec<Field>,

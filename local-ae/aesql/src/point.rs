@@ -20,6 +20,7 @@ pub const SLOTS: usize = 20;
 pub struct Point {
     /// The time of writing, in milliseconds since 1970.
     pub timestamp_ms: i64,
+    /// The table that it belongs to; [`Table::push`](crate::Table::push) ignores it.
     pub dataset: String,
     /// The sampling key.
     pub index1: String,

@@ -23,6 +23,7 @@ const SEGMENT_TEXT_BYTES: usize = COLUMN_TEXT_BYTES / 4;
 
 /// The tables, by dataset name.
 pub trait Tables {
+    /// `None` for a dataset without points: the query fails as in the cloud.
     fn table(&self, name: &str) -> Option<&Table>;
     /// The names of all tables, in the order of `SHOW TABLES`.
     fn names(&self) -> Vec<String>;
@@ -102,6 +103,7 @@ impl Table {
         self.rows
     }
 
+    /// Whether there is no row. In the cloud, such a dataset does not exist.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rows == 0
