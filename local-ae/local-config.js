@@ -20,22 +20,24 @@ import { UserError } from './user-error.js';
 const PLUGIN = { package: fileURLToPath(new URL('index.js', import.meta.url)), name: 'local-ae' };
 
 /**
- * A section of the configuration in which each dataset is local. It keeps everything else.
+ * A section of the configuration in which each dataset is local. It keeps everything else, also what wrangler
+ * refuses, since wrangler says best what is wrong with it.
  *
  * @template {Environment} T
  * @param {T} section
  * @param {Record<string, unknown>} options of the store, for all datasets
  * @returns {T}
  */
-function localSection({ analytics_engine_datasets: datasets = [], ...section }, options) {
-  if (datasets.length === 0) return /** @type {T} */ (section);
+function localSection(section, options) {
+  const { analytics_engine_datasets: datasets, ...rest } = section;
+  if (!Array.isArray(datasets) || datasets.length === 0) return section;
   const bindings = datasets.map(({ binding, dataset = binding }) => ({
     name: binding,
     type: 'analytics_engine',
     dev: { plugin: PLUGIN, options: { ...options, dataset } },
   }));
-  const unsafe = { ...section.unsafe, bindings: [...(section.unsafe?.bindings ?? []), ...bindings] };
-  return /** @type {T} */ (/** @type {unknown} */ ({ ...section, unsafe }));
+  const unsafe = { ...rest.unsafe, bindings: [...(rest.unsafe?.bindings ?? []), ...bindings] };
+  return /** @type {T} */ (/** @type {unknown} */ ({ ...rest, unsafe }));
 }
 
 /**
@@ -121,6 +123,10 @@ export function writeLocalConfig(given, options) {
   if (file === source) throw new UserError(`${source} is what this command writes: name the one that you deploy`);
   if (datasets(rawConfig).length === 0) throw new UserError(`${source} has no analytics_engine_datasets`);
   const text = `${JSON.stringify(localConfig(rawConfig, options), null, 2)}\n`;
-  if (!existsSync(file) || readFileSync(file, 'utf8') !== text) writeFileSync(file, text);
+  try {
+    if (!existsSync(file) || readFileSync(file, 'utf8') !== text) writeFileSync(file, text);
+  } catch (error) {
+    throw new UserError(`${file} cannot be written: ${/** @type {Error} */ (error).message}`);
+  }
   return { source, file };
 }

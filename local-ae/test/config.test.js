@@ -78,6 +78,11 @@ test('makes datasets local in every environment, and changes nothing else', () =
   assert.deepEqual(deployed, before);
 });
 
+test('leaves what wrangler refuses to wrangler', () => {
+  const wrong = /** @type {any} */ ({ analytics_engine_datasets: { binding: 'VISITS' } });
+  assert.deepEqual(localConfig(wrong, {}), wrong);
+});
+
 test('writes it beside the original, and only if it has changed', async (t) => {
   const folder = await project(t, { 'wrangler.toml': TOML });
   const { status, stderr, written, configs } = config(folder);
@@ -112,6 +117,9 @@ test('says why there is no configuration to write', async (t) => {
   assert.equal(message(), 'local-ae: there is no wrangler.json, wrangler.jsonc or wrangler.toml in FOLDER');
   assert.match(message('-c', 'none.toml'), /^local-ae: FOLDER.none\.toml has no analytics_engine_datasets$/);
   assert.match(message('-c', 'broken.jsonc'), /^local-ae: broken\.jsonc: /);
+  writeFileSync(path.join(folder, 'odd.toml'), TOML);
+  mkdirSync(path.join(folder, 'odd.local-ae.json'));
+  assert.match(message('-c', 'odd.toml'), /^local-ae: FOLDER.odd\.local-ae\.json cannot be written: EISDIR/);
   writeFileSync(path.join(folder, 'wrangler.toml'), TOML);
   const [written] = config(folder).written;
   assert.match(message('-c', written), /is what this command writes: name the one that you deploy$/);
