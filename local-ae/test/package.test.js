@@ -1,4 +1,7 @@
-/** The package as npm packs it, installed in an empty folder; its README is followed as it stands. */
+/**
+ * The package as npm packs it, installed in an empty folder; its README is followed as it stands. It needs npm's
+ * registry the first time, and then npm's cache.
+ */
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
