@@ -56,6 +56,8 @@ interface Machine {
   readonly load: number;
   readonly in: number;
   readonly out: number;
+  /** Used and total bytes, if known. */
+  readonly disk?: readonly [number, number];
   /** With the minutes before `END`. */
   readonly checkIns: readonly (readonly [minutes: number, checkIn?: CheckIn])[];
 }
@@ -69,6 +71,7 @@ const FLEET: Readonly<Record<string, Machine>> = {
     load: 1,
     in: 600,
     out: 60,
+    disk: [50, 100],
     checkIns: [
       [55, { version: '1.0.0' }],
       [45, { version: '1.0.0' }],
@@ -87,6 +90,7 @@ const FLEET: Readonly<Record<string, Machine>> = {
     load: 3,
     in: 1200,
     out: 0,
+    disk: [900, 1_000],
     checkIns: [52, 42, 32, 22, 12].map((minutes) => [minutes, { weight: 2 }]),
   },
   // The counter resets to 1: the difference of its extremes is 6, but there were 9 restarts.
@@ -113,6 +117,7 @@ const FLEET: Readonly<Record<string, Machine>> = {
     load: 0.5,
     in: 0,
     out: 0,
+    disk: [0, 0],
     checkIns: [[51], [41], [31], [21]],
   },
   parked: {
@@ -158,6 +163,7 @@ const POINTS = Object.entries(FLEET).flatMap(([sandbox, machine]) =>
     double4: machine.load,
     double5: machine.in,
     double6: machine.out,
+    ...(machine.disk && { double7: machine.disk[0], double8: machine.disk[1] }),
   })),
 );
 
@@ -456,6 +462,13 @@ test('Restarts by version', async () => {
   assert.deepEqual(await series('Restarts by version', { state: ['crashed'], version: ['1.0.0'] }), {
     '1.0.0': at({ 50: 2, 30: 6, 20: 0, 10: 0 }),
   });
+});
+
+test('Fullest disks', async () => {
+  assert.deepEqual(await rows('Fullest disks'), [
+    { sandbox: 'o-brien', share: 0.9, used: 900, size: 1_000, reported: ago(12) },
+    { sandbox: 'steady', share: 0.5, used: 50, size: 100, reported: ago(-2) },
+  ]);
 });
 
 test('Latest check-ins', async () => {

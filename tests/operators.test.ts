@@ -43,6 +43,8 @@ interface CheckIn {
   readonly load?: number;
   readonly bytes?: number;
   readonly weight?: number;
+  /** Used and total bytes. */
+  readonly disk?: readonly [number, number];
 }
 
 const point = (checkIn: CheckIn) => ({
@@ -64,6 +66,7 @@ const point = (checkIn: CheckIn) => ({
   double4: checkIn.load ?? 0.5,
   double5: checkIn.bytes ?? 100,
   double6: 2 * (checkIn.bytes ?? 100),
+  ...(checkIn.disk && { double7: checkIn.disk[0], double8: checkIn.disk[1] }),
 });
 
 // `a` is healthy, `b` crashes and is silent, `c` is shut down, `d` is cloned, `e` is from yesterday.
@@ -255,6 +258,8 @@ test('reports one sandbox', async () => {
     lastExitReason: 'code:1',
     uptimeSeconds: 60,
     loadAvg5m: 8,
+    diskUsedBytes: null,
+    diskTotalBytes: null,
     totalRestarts: 7,
     checkIns: 3,
     restarts: 3,
@@ -274,6 +279,36 @@ test('reports one sandbox', async () => {
   await assertRefused('/api/sandboxes/e', 404, unknown);
   await assertRefused('/api/sandboxes/nobody', 404, unknown);
   assert.equal((await ask('/api/sandboxes/e?window=2d')).sandbox.restarts, 50);
+});
+
+test('reports the disk where it is known, and sorts by how full it is', async (t) => {
+  const of = await startWorker({}, t);
+  await of.insert(
+    [
+      { sandbox: 'empty', ago: 9 * MINUTE, disk: [1, 1_000] },
+      { sandbox: 'full', ago: 9 * MINUTE, disk: [400, 1_000] },
+      { sandbox: 'full', ago: 4 * MINUTE, disk: [99, 100] },
+      { sandbox: 'half', ago: 9 * MINUTE, disk: [2 ** 52, 2 ** 53] },
+      { sandbox: 'old', ago: 9 * MINUTE, disk: [0, 0] },
+      { sandbox: 'part', ago: 9 * MINUTE, disk: [5, 0] },
+      { sandbox: 'unknown', ago: 9 * MINUTE },
+    ].map((checkIn) => point(checkIn as CheckIn)),
+  );
+  const disk = ({ sandboxId, diskUsedBytes, diskTotalBytes }: any) => [sandboxId, diskUsedBytes, diskTotalBytes];
+  const first = await ask('/api/sandboxes?sort=-disk&limit=2', token, of);
+  const second = await ask(`/api/sandboxes?sort=-disk&limit=9&cursor=${first.next}`, token, of);
+  assert.deepEqual([...first.sandboxes, ...second.sandboxes].map(disk), [
+    ['full', 99, 100],
+    ['half', 2 ** 52, 2 ** 53],
+    ['empty', 1, 1_000],
+    ['old', null, null],
+    ['part', 5, null],
+    ['unknown', null, null],
+  ]);
+  const { steps } = await ask('/api/sandboxes/full/history?window=1h&step=5m', token, of);
+  const known = steps.filter(({ checkIns }: any) => checkIns > 0);
+  assert.deepEqual(known.map(({ diskUsedBytes, diskTotalBytes }: any) => [diskUsedBytes, diskTotalBytes]), [[400, 1_000], [99, 100]]);
+  assert.ok(steps.every(({ checkIns, diskUsedBytes }: any) => checkIns > 0 || diskUsedBytes === null));
 });
 
 test('reports the history of one sandbox', async () => {
@@ -802,7 +837,7 @@ test('reports include a check-in once it is stored', async (t) => {
   const { checkIns, restarts, firstSeen, lastSeen, silent, ...latest } = sandbox;
   assert.deepEqual([checkIns, restarts, silent], [1, restartsSinceLastCheckin, false]);
   assert.equal(firstSeen, lastSeen);
-  assert.deepEqual(latest, { ...reported, flyRegion: 'ams' });
+  assert.deepEqual(latest, { ...reported, flyRegion: 'ams', diskUsedBytes: null, diskTotalBytes: null });
 });
 
 test('openapi.json is valid OpenAPI 3.1, and is a static file that anybody may read', async (t) => {

@@ -5,8 +5,9 @@ use serde::Serialize;
 use crate::parameters::{self, InvalidParameter, Parameters};
 use crate::rows::{self, UnexpectedAnswer, row};
 use crate::sql::{
-    self, BYTES_IN, BYTES_OUT, CHECK_INS, CONTROLLER_VERSION, LAST_EXIT_REASON, LOAD,
-    OPENCLAW_VERSION, RESTARTS, SUPERVISOR_STATE, UPTIME, highest, latest, sum,
+    self, BYTES_IN, BYTES_OUT, CHECK_INS, CONTROLLER_VERSION, DISK_TOTAL, DISK_USED,
+    LAST_EXIT_REASON, LOAD, OPENCLAW_VERSION, RESTARTS, SUPERVISOR_STATE, UPTIME, highest, latest,
+    sum,
 };
 use crate::time::{Span, Time};
 use crate::{Progress, Report};
@@ -14,8 +15,8 @@ use crate::{Progress, Report};
 /// Default length of a step: one check-in of a healthy machine.
 const DEFAULT_STEP: u64 = 5 * 60;
 
-/// Maximum number of steps: a week of five minutes. A row has two texts of at most 96 x 6 B and eight numbers:
-/// 2,017 x 1.5 kB = 3 MB.
+/// Maximum number of steps: a week of five minutes. A row has four texts of at most 96 x 6 B and ten numbers:
+/// 2,017 x 2.7 kB = 5.4 MB.
 const MAX_STEPS: u64 = 2_016;
 
 /// The report behind `GET /api/sandboxes/{sandboxId}/history`.
@@ -54,7 +55,7 @@ impl HistoryReport {
              {CHECK_INS} AS checkIns, {} AS restarts, {} / {CHECK_INS} AS loadAvg5m, \
              {} AS loadMax, {} AS bandwidthBytesIn, {} AS bandwidthBytesOut, \
              {} AS supervisorState, {} AS uptimeSeconds, {} AS lastExitReason, \
-             {} AS controllerVersion, {} AS openclawVersion \
+             {} AS controllerVersion, {} AS openclawVersion, {} AS diskUsedBytes, {} AS diskTotalBytes \
              {} GROUP BY start ORDER BY start",
             sum(RESTARTS),
             sum(LOAD),
@@ -66,6 +67,8 @@ impl HistoryReport {
             latest(LAST_EXIT_REASON),
             latest(CONTROLLER_VERSION),
             latest(OPENCLAW_VERSION),
+            latest(DISK_USED),
+            latest(DISK_TOTAL),
             sql::points(span, Some(&self.sandbox)),
         )
     }
@@ -151,6 +154,12 @@ row! {
         pub controller_version: Option<String> = "controllerVersion",
         /// Version of `OpenClaw` at the end of the step.
         pub openclaw_version: Option<String> = "openclawVersion",
+        /// Use of the disk at the end of the step, in bytes; null if unknown.
+        #[serde(serialize_with = "rows::known")]
+        pub disk_used_bytes: f64 = "diskUsedBytes",
+        /// Its size, likewise.
+        #[serde(serialize_with = "rows::known")]
+        pub disk_total_bytes: f64 = "diskTotalBytes",
     }
 }
 

@@ -330,6 +330,12 @@ pub(crate) fn in_ones<S: Serializer>(number: &f64, serializer: S) -> Result<S::O
     serializer.serialize_u64(number.round() as u64)
 }
 
+/// Serializes a whole number of which 0 means unknown.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+pub(crate) fn known<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    if *number == 0.0 { serializer.serialize_none() } else { in_ones(number, serializer) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

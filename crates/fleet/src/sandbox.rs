@@ -5,10 +5,10 @@ use serde::Serialize;
 use crate::parameters::{self, InvalidParameter, Parameters};
 use crate::rows::{self, UnexpectedAnswer, row};
 use crate::sql::{
-    self, BYTES_IN, BYTES_OUT, CHECK_INS, CONTROLLER_COMMIT, CONTROLLER_VERSION, FIRST_SEEN,
-    FLY_REGION, LAST_EXIT_REASON, LAST_SEEN, LOAD, MACHINE_ID, OPENCLAW_COMMIT, OPENCLAW_VERSION,
-    RESTARTS, SANDBOX_ID, SUPERVISOR_STATE, TOTAL_RESTARTS, UPTIME, highest, latest, quantile,
-    start_of, sum,
+    self, BYTES_IN, BYTES_OUT, CHECK_INS, CONTROLLER_COMMIT, CONTROLLER_VERSION, DISK_TOTAL,
+    DISK_USED, FIRST_SEEN, FLY_REGION, LAST_EXIT_REASON, LAST_SEEN, LOAD, MACHINE_ID,
+    OPENCLAW_COMMIT, OPENCLAW_VERSION, RESTARTS, SANDBOX_ID, SUPERVISOR_STATE, TOTAL_RESTARTS,
+    UPTIME, highest, latest, quantile, start_of, sum,
 };
 use crate::time::{Span, Time};
 use crate::{Progress, Report};
@@ -131,7 +131,8 @@ pub(crate) fn columns() -> String {
         "{SANDBOX_ID} AS sandboxId, {FIRST_SEEN} AS firstSeen, {LAST_SEEN} AS lastSeen, \
          {} AS supervisorState, {} AS machineId, {} AS flyRegion, {} AS controllerVersion, \
          {} AS controllerCommit, {} AS openclawVersion, {} AS openclawCommit, \
-         {} AS lastExitReason, {} AS uptimeSeconds, {} AS loadAvg5m, {} AS totalRestarts, \
+         {} AS lastExitReason, {} AS uptimeSeconds, {} AS loadAvg5m, {} AS diskUsedBytes, \
+         {} AS diskTotalBytes, {} AS totalRestarts, \
          {CHECK_INS} AS checkIns, {} AS restarts, {} AS bandwidthBytesIn, \
          {} AS bandwidthBytesOut",
         latest(SUPERVISOR_STATE),
@@ -144,6 +145,8 @@ pub(crate) fn columns() -> String {
         latest(LAST_EXIT_REASON),
         latest(UPTIME),
         latest(LOAD),
+        latest(DISK_USED),
+        latest(DISK_TOTAL),
         latest(TOTAL_RESTARTS),
         sum(RESTARTS),
         sum(BYTES_IN),
@@ -181,6 +184,12 @@ row! {
         pub uptime_seconds: f64 = "uptimeSeconds",
         /// The latest load average.
         pub load_avg_5m: f64 = "loadAvg5m",
+        /// The latest use of the disk in bytes; null if unknown.
+        #[serde(serialize_with = "rows::known")]
+        pub disk_used_bytes: f64 = "diskUsedBytes",
+        /// Its size, likewise.
+        #[serde(serialize_with = "rows::known")]
+        pub disk_total_bytes: f64 = "diskTotalBytes",
         /// The machine's own count of restarts, which starts at 0 with the machine.
         pub total_restarts: u64 = "totalRestarts",
         /// Check-ins within the window.

@@ -25,7 +25,7 @@ const KNOWN: &[&str] = &[
 ];
 
 const DEFAULT_LIMIT: usize = 100;
-/// Size of a page: a row has nine texts of at most 96 x 6 B and nine numbers, 1,001 x 6 kB = 6 MB.
+/// Size of a page: a row has nine texts of at most 96 x 6 B and eleven numbers, 1,001 x 6 kB = 6 MB.
 const MAX_LIMIT: usize = 1_000;
 
 /// How long a cursor is valid, in seconds: all pages show the fleet as of the first one.
@@ -38,12 +38,13 @@ enum Key {
     LastSeen,
     Restarts,
     Load,
+    Disk,
     Uptime,
 }
 
 impl Key {
-    const ALL: [Self; 5] =
-        [Self::SandboxId, Self::LastSeen, Self::Restarts, Self::Load, Self::Uptime];
+    const ALL: [Self; 6] =
+        [Self::SandboxId, Self::LastSeen, Self::Restarts, Self::Load, Self::Disk, Self::Uptime];
 
     /// The name in the parameter.
     const fn name(self) -> &'static str {
@@ -52,6 +53,7 @@ impl Key {
             Self::LastSeen => "last_seen",
             Self::Restarts => "restarts",
             Self::Load => "load",
+            Self::Disk => "disk",
             Self::Uptime => "uptime",
         }
     }
@@ -63,6 +65,8 @@ impl Key {
             Self::LastSeen => Some("lastSeen"),
             Self::Restarts => Some("restarts"),
             Self::Load => Some("loadAvg5m"),
+            // How full it is: used of total, and 0 if that is unknown.
+            Self::Disk => Some("if(diskTotalBytes > 0, diskUsedBytes / diskTotalBytes, 0.0)"),
             Self::Uptime => Some("uptimeSeconds"),
         }
     }
@@ -75,6 +79,10 @@ impl Key {
             Self::LastSeen => sandbox.last_seen.0 as f64,
             Self::Restarts => sandbox.restarts,
             Self::Load => sandbox.load_avg_5m,
+            Self::Disk if sandbox.disk_total_bytes > 0.0 => {
+                sandbox.disk_used_bytes / sandbox.disk_total_bytes
+            }
+            Self::Disk => 0.0,
             Self::Uptime => sandbox.uptime_seconds,
         }
     }
@@ -234,7 +242,8 @@ impl<'a> SandboxesReport<'a> {
         format!(
             "SELECT sandboxId, firstSeen, lastSeen, supervisorState, machineId, flyRegion, \
              controllerVersion, controllerCommit, openclawVersion, openclawCommit, \
-             lastExitReason, uptimeSeconds, loadAvg5m, totalRestarts, checkIns, restarts, \
+             lastExitReason, uptimeSeconds, loadAvg5m, diskUsedBytes, diskTotalBytes, totalRestarts, checkIns, \
+             restarts, \
              bandwidthBytesIn, bandwidthBytesOut FROM (SELECT {} {}{} GROUP BY sandboxId){filters} \
              ORDER BY {} LIMIT {}",
             columns(),

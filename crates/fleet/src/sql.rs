@@ -23,6 +23,8 @@ pub(crate) const UPTIME: Column = Column::of("uptimeSeconds");
 pub(crate) const LOAD: Column = Column::of("loadAvg5m");
 pub(crate) const BYTES_IN: Column = Column::of("bandwidthBytesIn");
 pub(crate) const BYTES_OUT: Column = Column::of("bandwidthBytesOut");
+pub(crate) const DISK_USED: Column = Column::of("diskUsedBytes");
+pub(crate) const DISK_TOTAL: Column = Column::of("diskTotalBytes");
 
 /// Longest query that Analytics Engine accepts, in characters. Its documentation does not say so, but its error does
 /// (`SQL was excessively long, exceeded maximum length: 10000`).

@@ -453,7 +453,10 @@ fn a_cursor_is_valid_for_an_hour_and_for_its_sort() {
         assert!(error.expected.contains(expected), "{error}");
     }
     let error = report(&[("sort", "name")], NOW).unwrap_err();
-    assert!(error.expected.contains("sandbox_id, last_seen, restarts, load, uptime"), "{error}");
+    assert!(
+        error.expected.contains("sandbox_id, last_seen, restarts, load, disk, uptime"),
+        "{error}"
+    );
 }
 
 fn crash(sandbox: &'static str, minutes_ago: u64, restarts: u32) -> CheckIn {
