@@ -23,38 +23,22 @@ const ROWS: readonly { metric: Metric; label: string; digits: number }[] = [
   { metric: 'size', label: 'Bundle, gzipped, kB', digits: 1 },
 ];
 
+/** An upper bound. */
 interface Target {
   readonly label: string;
   readonly limit: number;
-  /** `most`: the limit is an upper bound; `least`: it is a lower bound. */
-  readonly kind: 'most' | 'least';
-  /** Metric and variant, over metric and variant. */
-  readonly of: readonly [Metric, string];
-  readonly over: readonly [Metric, string];
+  readonly metric: Metric;
+  /** What the Worker's figure is divided by: a metric and a variant. Without it, the figure itself counts. */
+  readonly over?: readonly [Metric, string];
 }
 
-const against = (metric: Metric, variant = BASELINE) =>
-  ({ of: [metric, 'rust'], over: [metric, variant] }) as const;
-
 const TARGETS: readonly Target[] = [
-  { label: 'CPU in process / typescript', limit: 0.5, kind: 'most', ...against('inProcess') },
-  { label: 'CPU over HTTP / typescript', limit: 0.75, kind: 'most', ...against('http') },
-  {
-    label: 'Throughput at 16 connections / typescript',
-    limit: 1.25,
-    kind: 'least',
-    ...against('throughput16'),
-  },
-  { label: 'Cold start / typescript', limit: 0.75, kind: 'most', ...against('coldStart') },
-  {
-    label: 'CPU of a wrong key / of an accepted check-in',
-    limit: 0.6,
-    kind: 'most',
-    of: ['wrongKey', 'rust'],
-    over: ['http', 'rust'],
-  },
-  { label: 'Bundle, gzipped / typescript', limit: 1, kind: 'most', ...against('size') },
-  { label: 'CPU over HTTP / floor', limit: 1.25, kind: 'most', ...against('http', 'floor') },
+  { label: 'CPU in process / typescript', limit: 0.55, metric: 'inProcess', over: ['inProcess', BASELINE] },
+  { label: 'CPU over HTTP / typescript', limit: 0.68, metric: 'http', over: ['http', BASELINE] },
+  { label: 'CPU of a wrong key / of an accepted check-in', limit: 1, metric: 'wrongKey', over: ['http', 'rust'] },
+  { label: 'Cold start / typescript', limit: 0.8, metric: 'coldStart', over: ['coldStart', BASELINE] },
+  { label: 'Memory under load / typescript', limit: 1, metric: 'resident', over: ['resident', BASELINE] },
+  { label: 'Bundle, gzipped, kB', limit: 170, metric: 'size' },
 ];
 
 export function median(values: readonly number[]): number {
@@ -88,21 +72,26 @@ export function results(samples: Samples, variants: readonly string[]): string {
   return table(['', ...variants], rows);
 }
 
+/** Each target, and whether it is met. One that not even the platform's own floor meets is no fault of the Worker. */
 export function targets(samples: Samples): string {
-  const rows = TARGETS.map(({ label, limit, kind, of, over }) => {
-    const all = ratios(samples, of, over);
-    const ratio = median(all);
-    const met = kind === 'most' ? ratio <= limit : ratio >= limit;
-    const [low, high] = [Math.min(...all), Math.max(...all)].map((value) => value.toFixed(2));
+  const rows = TARGETS.map(({ label, limit, metric, over }) => {
+    const figures = (variant: string) =>
+      over === undefined ? samples.get(metric, variant) : ratios(samples, [metric, variant], over);
+    const digits = over === undefined ? 0 : 2;
+    const all = figures('rust');
+    const floor = median(figures('floor'));
+    const [low, high] = [Math.min(...all), Math.max(...all)].map((value) => value.toFixed(digits));
+    const verdict = floor > limit ? 'below the floor' : median(all) <= limit ? 'met' : '**missed**';
     return [
       label,
-      `${kind === 'most' ? '≤' : '≥'} ${limit.toFixed(2)}`,
-      ratio.toFixed(2),
+      `≤ ${limit.toFixed(digits)}`,
+      median(all).toFixed(digits),
       all.length === 1 ? '' : `${low} to ${high}`,
-      met ? 'met' : '**missed**',
+      Number.isNaN(floor) ? '' : floor.toFixed(digits),
+      verdict,
     ];
   });
-  return table(['rust', 'target', 'measured', 'rounds', ''], rows);
+  return table(['rust', 'target', 'measured', 'rounds', 'floor', ''], rows);
 }
 
 /** The ratios of one variant to another: their median and range. */
