@@ -128,13 +128,14 @@ fn whoami(call: &Call) -> Result<Response, ApiError> {
         sub: Option<&'a str>,
         #[serde(rename = "sandboxId")]
         sandbox_id: Option<&'a str>,
+        scope: &'a str,
         via: AuthMethod,
     }
 
     call.only_get()?;
-    let Principal { sub, sandbox, method, .. } = call.principal()?;
+    let Principal { sub, sandbox, scope, method } = call.principal()?;
     let (sub, sandbox_id) = (sub.as_deref(), sandbox.as_deref());
-    response::json(&Whoami { sub, sandbox_id, via: *method })
+    response::json(&Whoami { sub, sandbox_id, scope, via: *method })
 }
 
 #[cfg(test)]

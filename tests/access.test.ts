@@ -152,7 +152,7 @@ test('accepts an Access token, and names its principal', async () => {
   const response = await whoami(await sign());
   assert.equal(response.status, 200);
   assert.equal(response.headers.get('cache-control'), 'no-store');
-  assert.deepEqual(await response.json(), { sub: 'ops@example.com', sandboxId: null, via: 'access' });
+  assert.deepEqual(await response.json(), { sub: 'ops@example.com', sandboxId: null, scope: '', via: 'access' });
   const service = { email: undefined, common_name: 'e367826f.access', sub: '' };
   const names: [object, string | null][] = [
     [service, 'e367826f.access'],
@@ -160,8 +160,10 @@ test('accepts an Access token, and names its principal', async () => {
     [{ email: undefined, sub: '' }, null],
   ];
   for (const [claims, sub] of names) {
-    assert.deepEqual(await (await whoami(await sign(claims))).json(), { sub, sandboxId: null, via: 'access' });
+    assert.deepEqual(await (await whoami(await sign(claims))).json(), { sub, sandboxId: null, scope: '', via: 'access' });
   }
+  const { scope } = (await (await whoami(await sign({ custom: { scope: 'absences:write' } }))).json()) as { scope: string };
+  assert.equal(scope, 'absences:write');
   const second = await whoami(await sign({ aud: AUD }, { key: key2 }));
   assert.equal(second.status, 200, "the team's other key, and one audience");
 });

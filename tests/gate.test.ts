@@ -36,16 +36,16 @@ const whoami = (token: string | undefined, to: Worker = worker) =>
 test('a valid token shows its principal', async () => {
   const response = await whoami(jwt(valid()));
   assert.equal(response.status, 200);
-  assert.deepEqual(await response.json(), { sub: 'ops', sandboxId: null, via: 'jwt' });
+  assert.deepEqual(await response.json(), { sub: 'ops', sandboxId: null, scope: '', via: 'jwt' });
   assert.equal(response.headers.get('cache-control'), 'no-store');
   const nobody = await whoami(jwt({ aud: AUDIENCE, exp: now() + 60 }));
-  assert.deepEqual(await nobody.json(), { sub: null, sandboxId: null, via: 'jwt' });
+  assert.deepEqual(await nobody.json(), { sub: null, sandboxId: null, scope: '', via: 'jwt' });
 });
 
 test('a token can be limited to one sandbox, and is never unlimited by mistake', async () => {
   for (const id of ['sandbox-1', 'x', 'é'.repeat(48)]) {
     const response = await whoami(jwt(valid({ sandbox_id: id })));
-    assert.deepEqual(await response.json(), { sub: 'ops', sandboxId: id, via: 'jwt' });
+    assert.deepEqual(await response.json(), { sub: 'ops', sandboxId: id, scope: '', via: 'jwt' });
   }
   for (const id of [null, '', 0, 1, true, [], ['sandbox-1'], {}, 'x'.repeat(97), 'é'.repeat(49)]) {
     await assertUnauthorized(await whoami(jwt(valid({ sandbox_id: id }))), 'invalid_token', JSON.stringify(id));
@@ -149,7 +149,7 @@ test('a limit under another name refuses the token', async () => {
   await logged(worker, /a claim looks like a limit to one sandbox but is not: only sandbox_id counts/);
   const innocent = { custom: 'sandbox_id', groups: ['sandboxId'], sandboxed: true, roles: { x: [1, 1.5, -1, null, true] } };
   const response = await whoami(jwt(valid(innocent)));
-  assert.deepEqual(await response.json(), { sub: 'ops', sandboxId: null, via: 'jwt' });
+  assert.deepEqual(await response.json(), { sub: 'ops', sandboxId: null, scope: '', via: 'jwt' });
 });
 
 test('every other path under /api/ requires a token', async () => {
@@ -329,7 +329,7 @@ test('accepts an internal key', async (t) => {
   const backend = await startWorker({ vars: { INTERNAL_API_SECRET: secret } }, t);
   for (const key of ['internal-1', 'internal-2']) {
     const response = await internal(key, backend);
-    assert.deepEqual(await response.json(), { sub: 'internal', sandboxId: null, via: 'internal' });
+    assert.deepEqual(await response.json(), { sub: 'internal', sandboxId: null, scope: '', via: 'internal' });
   }
   const wrong = ['', 'x', 'internal-', 'internal-11', 'INTERNAL-1', secret, 'internal-1,internal-2', JWT_SECRET];
   for (const key of wrong) {
@@ -379,7 +379,7 @@ test('npm run token mints a token that the gate accepts', async () => {
   assert.match(limited.stdout, /^[\w-]+\.[\w-]+\.[\w-]+\n$/, 'the token, and nothing else');
   assert.match(limited.stderr, /for ops, who sees sandbox sandbox-1 only until /);
   const answer = await whoami(limited.stdout.trim(), pinned);
-  assert.deepEqual(await answer.json(), { sub: 'ops', sandboxId: 'sandbox-1', via: 'jwt' });
+  assert.deepEqual(await answer.json(), { sub: 'ops', sandboxId: 'sandbox-1', scope: '', via: 'jwt' });
   const claims = JSON.parse(Buffer.from(limited.stdout.split('.')[1], 'base64url').toString());
   assert.equal(claims.exp - claims.iat, 120);
 
@@ -387,7 +387,7 @@ test('npm run token mints a token that the gate accepts', async () => {
   const elsewhere = token(['--sub', 'ops']);
   await assertUnauthorized(await whoami(elsewhere.stdout.trim()), 'invalid_token');
   const unlimited = await whoami(token(['--sub', 'ops'], { JWT_SECRET }).stdout.trim());
-  assert.deepEqual(await unlimited.json(), { sub: 'ops', sandboxId: null, via: 'jwt' });
+  assert.deepEqual(await unlimited.json(), { sub: 'ops', sandboxId: null, scope: '', via: 'jwt' });
   await assertUnauthorized(await whoami(token(['--sub', 'ops']).stdout.trim(), pinned), 'invalid_token');
 });
 

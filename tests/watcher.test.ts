@@ -67,6 +67,12 @@ suite('the watcher', { concurrency: 8 }, () => {
     await worker.checkIn(well('a'));
 
     await until('the silence is announced', () => hook.of('sandbox.silent').length > 0);
+    await until('all are counted', async () => (await ask(worker, '/api/watcher')).sandboxes === 3);
+    const open = await ask(worker, '/api/watcher');
+    assertDescribed('Watcher', open);
+    assert.deepEqual(open.attention.map(({ since, ...rest }: any) => rest), [
+      { kind: 'silent', sandboxId: 'a', region: null, reason: 'last state: running', planned: false },
+    ]);
     await worker.checkIn(well('a'));
     keepAlive(t, worker, 'a');
     await until('the return is announced', () => hook.of('sandbox.recovered').length > 0);
@@ -125,6 +131,7 @@ suite('the watcher', { concurrency: 8 }, () => {
     assertDescribed('Watcher', watcher);
     assert.deepEqual(watcher.undelivered, []);
     assert.equal(watcher.watch.open.silent, 0);
+    assert.deepEqual(watcher.attention, []);
 
     const log = JSON.stringify(worker.logs);
     for (const secret of ['hook-path', 'slack-path', 'pager-path', 'heartbeat-path', KEY, SECRET]) {

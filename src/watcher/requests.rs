@@ -4,7 +4,7 @@ use kiloclaw_check_in::Refusal;
 use kiloclaw_check_in::absence::{ABSENCE_PATH, Absence};
 use kiloclaw_fleet::{InvalidParameter, Parameters, Time, digits};
 use kiloclaw_watch::{
-    AbsenceError, AbsenceRequest, Availability, Channel, Health, KEEP_TRANSITIONS, Kind,
+    AbsenceError, AbsenceRequest, Availability, Channel, Health, KEEP_TRANSITIONS, Kind, OpenAlert,
     PlannedAbsence, Scope, StateChange, Target, availability, schema, test_messages,
 };
 use serde::Serialize;
@@ -400,6 +400,8 @@ struct WatcherReport<'a> {
     silent_after_seconds: u64,
     tick_seconds: u64,
     watch: Health<'a>,
+    sandboxes: Option<u64>,
+    attention: Vec<OpenAlert<'a>>,
     channels: Vec<ChannelReport>,
     heartbeat: ChannelReport,
     setting_errors: &'a [WatcherSettingError],
@@ -472,6 +474,8 @@ fn watcher(object: &Object, request: &Parts) -> Result<Response, ApiError> {
             silent_after_seconds: object.config.settings.silent_after,
             tick_seconds: object.config.settings.tick,
             watch: state.health(),
+            sandboxes: state.sandboxes(&object.config.settings),
+            attention: state.attention(),
             channels: channels.into(),
             heartbeat: ChannelReport {
                 channel: "heartbeat",

@@ -698,7 +698,11 @@ impl Sandbox {
 
 /// The planned absence that covers a sandbox and is not over at a time: its own, or a region's or all sandboxes'. Of
 /// several, the one that ends last.
-fn absence_of<'a>(row: &'a Sandbox, wide: &'a [WideAbsence], at: Time) -> Option<&'a Absence> {
+pub(crate) fn absence_of<'a>(
+    row: &'a Sandbox,
+    wide: &'a [WideAbsence],
+    at: Time,
+) -> Option<&'a Absence> {
     // Who was off on purpose before is not expected back with the others.
     let covers = |wide: &&WideAbsence| {
         wide.region.as_ref().is_none_or(|region| *region == row.region)
@@ -735,7 +739,11 @@ impl Absence {
 
 impl Verdict {
     pub(crate) fn why(self, silent: u64, sandboxes: u64) -> String {
-        let cause = match self {
+        format!("{silent} of {sandboxes} sandboxes are silent; {}", self.cause())
+    }
+
+    pub(crate) const fn cause(self) -> &'static str {
+        match self {
             Self::Ingest => {
                 "no check-ins at all: suspect the ingest path (route, DNS, credentials), not every machine"
             }
@@ -745,8 +753,7 @@ impl Verdict {
             Self::Fleet => {
                 "many at once, and not in one region, while others check in: suspect what these machines share"
             }
-        };
-        format!("{silent} of {sandboxes} sandboxes are silent; {cause}")
+        }
     }
 }
 

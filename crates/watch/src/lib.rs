@@ -25,8 +25,8 @@ pub use delivery::{
 pub use message::test_messages;
 pub use settings::{SettingError, Settings};
 pub use state::{
-    AbsenceError, AbsenceRequest, Health, MAX_NAMED, MAX_SANDBOXES, MAX_WIDE_ABSENCES, Open,
-    PlannedAbsence, Scope, State, StateChange,
+    AbsenceError, AbsenceRequest, Health, MAX_ATTENTION, MAX_NAMED, MAX_SANDBOXES,
+    MAX_WIDE_ABSENCES, Open, OpenAlert, PlannedAbsence, Scope, State, StateChange,
 };
 pub use tick::{CANARY_DATASET, MAX_ROUNDS, Next, Observation, Tick};
 pub use transition::{Event, KEEP_TRANSITIONS, Kind, Transition, transition_rows};

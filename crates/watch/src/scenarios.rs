@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use crate::delivery::Channel;
 use crate::settings::Settings;
-use crate::state::{AbsenceRequest, Scope, State, Status};
+use crate::state::{AbsenceRequest, MAX_ATTENTION, OpenIncident, Scope, State, Status, Verdict};
 use crate::tick::{Next, Observation, Tick};
-use crate::{Outcome, decide};
+use crate::{Kind, Outcome, decide};
 
 const NOW: u64 = 1_800_000_000;
 const MINUTE: u64 = 60;
@@ -244,6 +244,36 @@ fn a_later_outage_of_a_region_is_reported_beside_that_of_all() {
     fleet.tick(later, silent(&fra, later - 970), vec![], later - MINUTE);
     assert_eq!(fleet.sent(), [("fleet.quiet", 100), ("fleet.quiet", 90)]);
     assert_eq!(fleet.state.health().quiet, ["*", "=fra"]);
+    // Each outage speaks for its sandboxes.
+    let attention = fleet.state.attention();
+    let found: Vec<_> = attention.iter().map(|alert| (alert.kind, alert.region)).collect();
+    assert_eq!(found, [(Kind::Quiet, None), (Kind::Quiet, Some("fra"))]);
+    assert_eq!(attention[1].reason, Verdict::Region.cause());
+}
+
+#[test]
+fn what_needs_attention_is_bounded_and_the_worst_and_newest_come_first() {
+    let ids = names(100);
+    let mut fleet = Fleet::new(10_000);
+    let mut out = silent(&ids, NOW - 1_000);
+    for (number, row) in out.iter_mut().enumerate() {
+        row.last_seen = Time(row.last_seen.0 - number as u64 * HOUR);
+    }
+    fleet.away(NOW, one("m0001"), Some(HOUR), "ops");
+    fleet.tick(NOW, out, vec![], NOW - MINUTE);
+    let incident = || Some(OpenIncident { since: Time(NOW - HOUR), announced: Time(NOW) });
+    fleet.state.sandboxes.entry("looping".into()).or_default().crash_loop = incident();
+    fleet.state.sandboxes.entry("m0002".into()).or_default().clone = incident();
+    let attention = fleet.state.attention();
+    let ids: Vec<_> = attention.iter().filter_map(|alert| alert.sandbox_id).collect();
+    // Neither a clone of a silent sandbox nor one that is away as planned is missed or named in vain.
+    assert_eq!(ids.get(..5), Some(&["m0002", "looping", "m0000", "m0002", "m0003"][..]));
+    assert_eq!(attention.len(), MAX_ATTENTION);
+    assert_eq!(attention[2].reason, "last state: running");
+    // From when it is planned, before the next tick acts on it.
+    assert!(!attention[2].planned);
+    fleet.away(NOW, one("m0000"), Some(HOUR), "ops");
+    assert!(fleet.state.attention()[2].planned);
 }
 
 #[test]

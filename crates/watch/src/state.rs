@@ -9,6 +9,7 @@ use kiloclaw_check_in::limits::{
 use kiloclaw_fleet::{LONGEST_TEXT, Time, sorted};
 use serde::Serialize;
 
+use crate::decide::absence_of;
 use crate::delivery::Target;
 use crate::json::Value;
 use crate::settings::{HOUR, Settings};
@@ -26,6 +27,9 @@ pub const MAX_WIDE_ABSENCES: usize = 100;
 
 /// The most sandboxes that one request may declare absent.
 pub const MAX_NAMED: usize = 1_000;
+
+/// The most that [`State::attention`] names.
+pub const MAX_ATTENTION: usize = 50;
 
 /// The most channels that are remembered as turned off.
 const MAX_GONE: usize = 8;
@@ -603,6 +607,55 @@ impl State {
         }
     }
 
+    /// Number of sandboxes that check in or are out, for `/api/watcher`; `None` before the first survey.
+    #[must_use]
+    pub fn sandboxes(&self, settings: &Settings) -> Option<u64> {
+        known(self.watcher.surveyed).map(|_| self.sandboxes_in_all(settings))
+    }
+
+    /// What needs attention now, for `/api/watcher`: the fleet's outage, those of regions, then clones, crash loops, flapping
+    /// and silences, each kind with the newest first; at most [`MAX_ATTENTION`]. An outage speaks for its sandboxes.
+    #[must_use]
+    pub fn attention<'a>(&'a self) -> Vec<OpenAlert<'a>> {
+        let watcher = &self.watcher;
+        let mut alerts: Vec<((u8, u64), OpenAlert<'a>)> = Vec::new();
+        let mut add = |rank, alert: OpenAlert<'a>| {
+            let key = (rank, u64::MAX - alert.since.0);
+            // Not all are sorted: in an outage, they are as many as the fleet has sandboxes.
+            let index = alerts.partition_point(|(other, _)| *other <= key);
+            if index < MAX_ATTENTION {
+                alerts.truncate(MAX_ATTENTION - 1);
+                alerts.insert(index, (key, alert));
+            }
+        };
+        for outage in &watcher.outages {
+            let region = outage.scope.strip_prefix('=');
+            let (kind, since, reason) = (Kind::Quiet, outage.since, outage.verdict.cause());
+            add(
+                u8::from(region.is_some()),
+                OpenAlert { kind, sandbox_id: None, region, since, reason, planned: false },
+            );
+        }
+        for (id, row) in &self.sandboxes {
+            let is_out = matches!(row.status, Status::Silent | Status::Overdue);
+            let status = row.status.kind().filter(|_| is_out && row.outage.is_none());
+            let since = |incident: &Option<OpenIncident>| incident.as_ref().map(|open| open.since);
+            for (rank, kind, since, reason) in [
+                (2, Kind::Clone, since(&row.clone), ""),
+                (3, Kind::CrashLoop, since(&row.crash_loop), ""),
+                (4, Kind::Flapping, since(&row.flapping), ""),
+                (5, status.unwrap_or(Kind::Silent), status.map(|_| row.since), &*row.reason),
+            ] {
+                let Some(since) = since else { continue };
+                let region = Some(&*row.region).filter(|region| !region.is_empty());
+                let planned = absence_of(row, &watcher.absences, watcher.horizon).is_some();
+                let sandbox_id = Some(&**id);
+                add(rank, OpenAlert { kind, sandbox_id, region, since, reason, planned });
+            }
+        }
+        alerts.into_iter().map(|(_, alert)| alert).collect()
+    }
+
     /// The silences that are recent enough to belong to one outage.
     pub(crate) fn recently_silent(
         &self,
@@ -729,6 +782,24 @@ pub struct Health<'a> {
     pub quiet: Vec<&'a str>,
     /// Open incidents.
     pub open: Open,
+}
+
+/// Something that is open and needs attention.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OpenAlert<'a> {
+    /// What it is.
+    pub kind: Kind,
+    /// `None` for a quiet region or fleet.
+    pub sandbox_id: Option<&'a str>,
+    /// The region, if it is known; `None` for a quiet fleet.
+    pub region: Option<&'a str>,
+    /// Since when.
+    pub since: Time,
+    /// Why; empty where only the [transition](crate::Transition) says it.
+    pub reason: &'a str,
+    /// Whether a planned absence covers the sandbox.
+    pub planned: bool,
 }
 
 fn known(time: Time) -> Option<Time> {
