@@ -19,7 +19,7 @@ import { history, insert } from '../harness/made-up-fleet.ts';
 import { signIn } from '../harness/sign-in.ts';
 import { mint } from '../harness/token.ts';
 import { startWorker, type Worker } from '../harness/worker.ts';
-import { ask, receiver, SECRET, wake } from './support/watcher.ts';
+import { ask, receiver, SECRET, until, wake } from './support/watcher.ts';
 
 const DIST = new URL('../web/dist/', import.meta.url);
 const SCREENSHOTS = new URL('../build/screenshots/', import.meta.url).pathname;
@@ -71,6 +71,7 @@ suite('the page', { skip }, () => {
     worker = await startWorker({ page: true, vars }, whole);
     await insert(worker.store, history({ sandboxes: 120, hours: 24, seed: 1, now: Date.now() }), () => {});
     await wake(worker);
+    await until('the watcher knows the fleet', async () => (await ask(worker, '/api/watcher')).watch.open.clones > 0);
   });
   // Not in `t.after`: the first one that throws would leave the browsers and Workers of the others running.
   afterEach(() => assert.deepEqual(errors.splice(0), [], 'the browsers logged no error'));
@@ -138,22 +139,29 @@ suite('the page', { skip }, () => {
     const { page, requests } = await open(t, 'fleet');
     await page.waitForSelector('.plot canvas');
     const paths = () => requests.map((path) => path.split('?')[0]);
-    assert.deepEqual(paths().slice(0, 2).toSorted(), ['GET /api/fleet', 'GET /api/incidents']);
+    assert.deepEqual(paths().slice(0, 1), ['GET /api/watcher'], 'alone: its answer does not wait for queries');
+    assert.deepEqual(paths().slice(1, 3).toSorted(), ['GET /api/fleet', 'GET /api/incidents']);
     await loaded(page);
     // Each once.
-    assert.deepEqual(paths().slice(2).toSorted(), ['GET /api/fleet/history', 'GET /api/watcher']);
+    assert.deepEqual(paths().slice(3), ['GET /api/fleet/history']);
     const fleet = await ask(worker, '/api/fleet?window=24h');
+    const { sandboxes, attention, watch } = await ask(worker, '/api/watcher');
+    const { open: state } = watch;
     const figure = (label: string) => page.locator('.figure', { hasText: label }).locator('.value').innerText();
+    // The watcher and the query agree, and the page shows what the watcher says.
+    assert.deepEqual([sandboxes, state.silent + state.overdue, state.stopped], [fleet.sandboxes, fleet.silent - fleet.silentAfterShutdown, fleet.silentAfterShutdown]);
     assert.equal(number(await figure('reporting')), fleet.reporting);
     assert.equal(number(await figure('silent')), fleet.silent - fleet.silentAfterShutdown);
+    assert.equal(number(await figure('away')), state.absent);
+    await page.getByText(/by the watcher, \d+ s ago/).waitFor();
     assert.equal(number(await figure('restarts')), fleet.restarts);
     const crashed = fleet.supervisorStates.find(({ value }: any) => value === 'crashed')?.reporting ?? 0;
     assert.equal(number(await figure('crashed')), crashed);
-    const { incidents } = await ask(worker, '/api/incidents?window=24h&limit=100');
-    const critical = incidents.filter(({ severity }: any) => severity === 'critical');
     const rows = await page.locator('[aria-label="What needs attention"] tbody tr').allInnerTexts();
-    assert.equal(rows.length, Math.min(8, critical.length));
-    for (const [i, row] of rows.entries()) assert.ok(row.includes(critical[i].sandboxId), row);
+    assert.equal(rows.length, Math.min(8, attention.length));
+    for (const [i, row] of rows.entries()) assert.ok(row.includes(attention[i].sandboxId), row);
+    // The incidents add their causes.
+    await page.getByText(/machines check in under its id/).first().waitFor();
     const region = fleet.flyRegions[0];
     const cells = await page.locator('[aria-label="Regions"] tbody tr').first().locator('td').allInnerTexts();
     assert.deepEqual([cells[0], number(cells[1])], [region.value, region.sandboxes]);
@@ -163,6 +171,71 @@ suite('the page', { skip }, () => {
     const values = await page.locator('.chart .scroll td.number').allInnerTexts();
     const shown = values.reduce((sum, text) => sum + number(text), 0);
     assert.ok(Math.abs(shown - fleet.restarts) <= fleet.restarts * 0.05, `${shown} of ${fleet.restarts}`);
+  });
+
+  test('the watcher\'s figures are there before the queries have answered, and without them', async (t) => {
+    const { page } = await open(t, 'sandboxes', { expected: /503/ });
+    await loaded(page);
+    const held: (() => void)[] = [];
+    await page.route(/api\/(fleet|incidents)/, (route) => void held.push(() => void route.fulfill({ status: 503, json: { error: 'no answer', code: 'x' } })));
+    await page.goto(new URL('/#/fleet', worker.url).href);
+    await page.reload();
+    await page.locator('.figure', { hasText: 'reporting' }).filter({ hasText: /\d/ }).waitFor();
+    assert.equal(await page.locator('.figure', { hasText: 'restarts' }).locator('.value').innerText(), '…');
+    await page.getByText('the rest is loading').waitFor();
+    await page.locator('[aria-label="What needs attention"] tbody tr').first().waitFor();
+    for (let i = 0; i < 100 && held.length < 2; i++) await delay(20);
+    for (const release of held) release();
+    await page.locator('.problem', { hasText: 'no answer' }).first().waitFor();
+    assert.ok((await page.locator('.figures').count()) === 1, 'the figures stay');
+
+    // Without the watcher, the figures are those of the query.
+    const off = await open(t, 'sandboxes');
+    await off.page.route(/api\/watcher/, async (route) => {
+      const response = await route.fetch();
+      await route.fulfill({ response, json: { ...(await response.json()), state: 'off', reason: 'WATCHER_CANARIES' } });
+    });
+    await off.page.goto(new URL('/#/fleet', worker.url).href);
+    await off.page.reload();
+    await loaded(off.page);
+    const fleet = await ask(worker, '/api/fleet?window=24h');
+    assert.equal(number(await off.page.locator('.figure', { hasText: 'reporting' }).locator('.value').innerText()), fleet.reporting);
+    assert.equal(await off.page.locator('.figure', { hasText: 'away' }).locator('.value').innerText(), '–');
+    const { incidents } = await ask(worker, '/api/incidents?window=24h&limit=100');
+    const critical = incidents.filter(({ severity }: any) => severity === 'critical');
+    const rows = await off.page.locator('[aria-label="What needs attention"] tbody tr').allInnerTexts();
+    for (const [i, row] of rows.entries()) assert.ok(row.includes(critical[i].sandboxId), row);
+  });
+
+  test('ages and expiry are by the clock of the server', async (t) => {
+    const { page } = await open(t, 'alerts', { token: null, expected: /401/ });
+    const token = await tokenOf();
+    await page.addInitScript((token) => {
+      sessionStorage.setItem('kiloclaw-token', token);
+      const { now } = Date;
+      Date.now = () => now() + 7_200_000;
+    }, token);
+    await page.goto(new URL('/#/fleet', worker.url).href);
+    await page.reload();
+    await loaded(page);
+    const head = await page.locator('header').innerText();
+    assert.match(head, /Data \d+ s old/);
+    assert.doesNotMatch(head, /expired|no tick/);
+    await page.getByText(/by the watcher, \d+ s ago/).waitFor();
+  });
+
+  test('it works where the browser blocks its storages', async (t) => {
+    const [page] = (await startBrowser(t)).pages();
+    await page.addInitScript(() => {
+      for (const name of ['sessionStorage', 'localStorage']) {
+        Object.defineProperty(window, name, { get: () => { throw new DOMException('blocked', 'SecurityError'); } });
+      }
+    });
+    await page.goto(worker.url.href);
+    await page.getByLabel('Token').fill(await tokenOf());
+    await page.getByRole('button', { name: 'Sign in' }).click();
+    await page.waitForSelector('.figures');
+    await page.getByRole('button', { name: 'Switch between dark and light' }).click();
   });
 
   test('filters, order and page of the sandboxes are in the address, which shows the same again', async (t) => {
@@ -224,9 +297,26 @@ suite('the page', { skip }, () => {
     for (const version of [sandbox.controllerVersion, sandbox.openclawVersion]) assert.ok(versions.includes(version), versions);
     // The watcher finds its clone after a survey.
     await page.locator('.lane', { hasText: 'clone' }).waitFor({ timeout: 90_000 });
+    // Strip, lanes and charts have one axis.
+    const ends = await page.locator('.strip.tall, .lane, .u-over').evaluateAll((all) =>
+      all.map((element) => [element.getBoundingClientRect().left, element.getBoundingClientRect().right].map(Math.round)),
+    );
+    assert.ok(ends.length >= 5);
+    for (const [left, right] of ends) assert.ok(Math.abs(left - ends[0][0]) <= 1 && Math.abs(right - ends[0][1]) <= 1, JSON.stringify(ends));
     await page.locator('.plot').first().hover();
-    await page.locator('.tip:not([hidden])').first().waitFor();
-    assert.match(await page.locator('.tip:not([hidden])').first().innerText(), /load: [\d.]+/);
+    const tip = page.locator('.tip:not([hidden])').first();
+    await tip.waitFor();
+    assert.match(await tip.innerText(), /load: [\d.]+/);
+    // New data change what the tooltip says, but do not close it.
+    await page.route(/\/history/, async (route) => {
+      const response = await route.fetch({ headers: { ...route.request().headers(), 'if-none-match': '' } });
+      const body = await response.json();
+      await route.fulfill({ response, json: { ...body, steps: body.steps.map((step: any) => ({ ...step, loadAvg5m: 77 })) } });
+    });
+    const canvas = await page.locator('.plot canvas').first().elementHandle();
+    await page.evaluate(() => window.dispatchEvent(new Event('online')));
+    await page.locator('.tip:not([hidden])', { hasText: 'load: 77' }).waitFor();
+    assert.ok(await canvas!.evaluate((element) => element.isConnected));
   });
 
   test('alerts are listed, and a test message is sent', async (t) => {
@@ -266,8 +356,59 @@ suite('the page', { skip }, () => {
     await page.locator('.problem', { hasText: 'sandboxIds' }).waitFor();
 
     const reader = await open(t, 'absences', { token: await tokenOf() });
-    await reader.page.getByText('your token needs the scope').waitFor();
+    await reader.page.getByText('needs the scope').waitFor();
     assert.equal(await reader.page.getByRole('button', { name: 'Plan' }).count(), 0);
+    await reader.page.goto(new URL('/#/alerts', worker.url).href);
+    await reader.page.getByText('Sending a test message needs the scope').waitFor();
+
+    // Behind Access, the edge adds the token to each request: /api/whoami says what it may.
+    for (const scope of [undefined, 'absences:write']) {
+      const [behind] = (await startBrowser(t)).pages();
+      const authorization = `Bearer ${await tokenOf({ scope })}`;
+      await behind.route('**/api/**', (route) => route.continue({ headers: { ...route.request().headers(), authorization } }));
+      await behind.goto(new URL('/#/absences', worker.url).href);
+      await behind.getByText(scope === undefined ? 'needs the scope' : 'Plan an absence').waitFor();
+      assert.equal(await behind.getByRole('button', { name: 'Plan' }).count(), scope === undefined ? 0 : 1);
+      assert.match(await behind.locator('header').innerText(), /ops/);
+      await behind.goto(new URL('/#/alerts', worker.url).href);
+      await behind.getByRole('heading', { name: 'Channels' }).waitFor();
+      assert.equal(await behind.getByRole('button', { name: 'Send a test message' }).count(), scope === undefined ? 0 : 1);
+    }
+  });
+
+  test('what is planned is marked, in the list of troubles and in the view of each sandbox', async (t) => {
+    const plan = (method: string, path: string, body?: object) =>
+      worker.fetch(`/api/absences${path}`, { method, headers: { authorization: `Bearer ${WRITER}` }, body: JSON.stringify(body) });
+    const { attention } = await ask(worker, '/api/watcher');
+    const { sandboxId: id } = attention.find(({ kind, sandboxId }: any) => kind === 'clone' && sandboxId !== 'made-up-00000');
+    const { sandbox } = await ask(worker, `/api/sandboxes/${id}`);
+    assert.equal((await plan('POST', '', { region: sandbox.flyRegion, forSeconds: 600, reason: 'new racks' })).status, 200);
+    t.after(() => plan('DELETE', `?region=${sandbox.flyRegion}`));
+    assert.equal((await plan('POST', '', { sandboxIds: [id], forSeconds: 600, reason: 'a new disk' })).status, 200);
+    t.after(() => plan('DELETE', `?sandbox=${id}`));
+    const { page } = await open(t, 'fleet');
+    await page.locator('[aria-label="What needs attention"] tr', { hasText: id }).getByText('absence planned').waitFor();
+    await page.goto(new URL(`/#/sandboxes/${id}`, worker.url).href);
+    await page.locator('.note', { hasText: 'a new disk' }).waitFor();
+    await page.locator('.note', { hasText: `of region ${sandbox.flyRegion} planned by ops` }).waitFor();
+    await page.goto(new URL('/#/sandboxes/made-up-00001', worker.url).href);
+    await loaded(page);
+    const other = await ask(worker, '/api/sandboxes/made-up-00001');
+    assert.equal(await page.locator('.note').count(), other.sandbox.flyRegion === sandbox.flyRegion ? 1 : 0);
+  });
+
+  test('what needs attention is a table for assistive technology, also on a phone', async (t) => {
+    const { page } = await open(t, 'fleet', { width: 360, height: 740 });
+    await loaded(page);
+    // Browsers drop the role of a row that is laid out in another way, unless it is explicit; Chromium does not.
+    const bare = await page.evaluate(() => {
+      const displays: Record<string, string> = { TABLE: 'table', THEAD: 'table-header-group', TBODY: 'table-row-group', TR: 'table-row', TH: 'table-cell', TD: 'table-cell' };
+      const parts = [...document.querySelectorAll('table, thead, tbody, tr, th, td')];
+      const changed = parts.filter((part) => getComputedStyle(part).display !== displays[part.tagName]);
+      return [changed.length, changed.filter((part) => !part.role).map(({ outerHTML }) => outerHTML)] as const;
+    });
+    assert.ok(bare[0] > 0);
+    assert.deepEqual(bare[1], []);
   });
 
   test('who signs in does so for the tab alone; bad, old and narrow tokens are explained', async (t) => {
@@ -468,6 +609,10 @@ suite('the page', { skip }, () => {
     await page.goto(new URL('/#/sandboxes', hostile.url).href);
     await page.getByRole('link', { name: 'a\\u{202e}cod.exe' }).click();
     await page.getByRole('heading', { name: 'a\\u{202e}cod.exe' }).waitFor();
+    // A URL cannot name it.
+    await page.goto(new URL('/#/sandboxes/..', hostile.url).href);
+    await page.getByRole('link', { name: 'its row in the list' }).click();
+    await page.getByText('No sandbox matches').waitFor();
   });
 
   test('every view works at every size and in both schemes, by keyboard, and axe finds nothing', async (t) => {

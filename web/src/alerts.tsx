@@ -1,7 +1,7 @@
 /** What the watcher found, what it could not deliver, and planned absences. */
 import { useState } from 'preact/hooks';
 
-import { ApiError, refusalOf, request, session, useApi, type Absence, type Absences, type Alert, type Alerts, type Watcher } from './api.ts';
+import { ApiError, refusalOf, request, useApi, type Absence, type Absences, type Alert, type Alerts, type Watcher } from './api.ts';
 import { Choice, count, duration, href, Problem, SandboxLink, Shown, Table, Text, Time, windowOf, WindowChoice, type ViewProps } from './parts.tsx';
 
 const PAGE = '50';
@@ -60,13 +60,20 @@ export function AlertRows({ alerts }: { alerts: readonly Alert[] }) {
   );
 }
 
+/** Why something is not offered. */
+const MissingScope = ({ what }: { what: string }) => (
+  <p class="muted">
+    {what} needs the scope <code>absences:write</code>, which you do not have.
+  </p>
+);
+
 interface TestResult {
   readonly channel: string;
   readonly delivered: boolean;
   readonly failure: string | null;
 }
 
-function Channels({ watcher }: { watcher: Watcher }) {
+function Channels({ watcher, mayWrite }: { watcher: Watcher; mayWrite: boolean | undefined }) {
   const [tests, setTests] = useState<readonly TestResult[] | ApiError | 'sending'>();
   const send = async () => {
     setTests('sending');
@@ -124,7 +131,8 @@ function Channels({ watcher }: { watcher: Watcher }) {
           <code>{name}</code> is not used: expected {expected}
         </p>
       ))}
-      <p>
+      {mayWrite === false && <MissingScope what="Sending a test message" />}
+      <p hidden={!mayWrite}>
         <button type="button" onClick={() => void send()} disabled={tests === 'sending'}>
           Send a test message
         </button>{' '}
@@ -140,7 +148,12 @@ function Channels({ watcher }: { watcher: Watcher }) {
   );
 }
 
-export function AlertsView({ parameters, set, watcher }: ViewProps & { watcher: Watcher | undefined }) {
+/** Whether the principal may write is not known at once. */
+interface Rights {
+  readonly mayWrite: boolean | undefined;
+}
+
+export function AlertsView({ parameters, set, watcher, mayWrite }: ViewProps & Rights & { watcher: Watcher | undefined }) {
   const window = windowOf(parameters);
   const kind = parameters.get('kind') ?? '';
   const before = parameters.get('before') ?? '';
@@ -174,7 +187,7 @@ export function AlertsView({ parameters, set, watcher }: ViewProps & { watcher: 
           )}
         </Shown>
       </section>
-      {watcher && <Channels watcher={watcher} />}
+      {watcher && <Channels watcher={watcher} mayWrite={mayWrite} />}
     </>
   );
 }
@@ -200,8 +213,7 @@ const LENGTHS = [
   ['', 'until the next check-in'],
 ] as const;
 
-function Declare({ reload }: { reload: () => void }) {
-  const only = session.claims.sandbox_id;
+function Declare({ only, reload }: { only: string | undefined; reload: () => void }) {
   const [scope, setScope] = useState('sandbox');
   const [ids, setIds] = useState(only ?? '');
   const [length, setLength] = useState('7200');
@@ -260,12 +272,10 @@ function Declare({ reload }: { reload: () => void }) {
   );
 }
 
-export function AbsencesView({ parameters, set }: ViewProps) {
+export function AbsencesView({ parameters, set, only, mayWrite }: ViewProps & Rights & { only: string | undefined }) {
   const after = parameters.get('after') ?? '';
   const list = useApi<Absences>(`/api/absences?limit=100${after ? `&after=${encodeURIComponent(after)}` : ''}`);
   const [error, setError] = useState<ApiError>();
-  const { token, claims } = session;
-  const mayWrite = token === null || (claims.scope ?? '').split(' ').includes('absences:write');
   const end = async ({ sandboxId, region }: Absence) => {
     const of: Record<string, string> = sandboxId !== null ? { sandbox: sandboxId } : region !== null ? { region } : { all: 'true' };
     const stop = async () => {
@@ -327,13 +337,8 @@ export function AbsencesView({ parameters, set }: ViewProps) {
           }
         </Shown>
       </section>
-      {mayWrite ? (
-        <Declare reload={list.reload} />
-      ) : (
-        <p class="muted">
-          To plan or end absences, your token needs the scope <code>absences:write</code>.
-        </p>
-      )}
+      {mayWrite && <Declare only={only} reload={list.reload} />}
+      {mayWrite === false && <MissingScope what="Planning and ending absences" />}
     </>
   );
 }

@@ -33,15 +33,31 @@ export class ApiError extends Error {
   }
 }
 
+/** A storage of the browser. Where that is blocked, one that lasts until the page is left. */
+export function storage(name: 'sessionStorage' | 'localStorage'): Pick<Storage, 'getItem' | 'setItem' | 'removeItem'> {
+  try {
+    return window[name];
+  } catch {
+    const kept = new Map<string, string>();
+    return {
+      getItem: (key) => kept.get(key) ?? null,
+      setItem: (key, value) => void kept.set(key, value),
+      removeItem: (key) => void kept.delete(key),
+    };
+  }
+}
+
+const tab = storage('sessionStorage');
+
 /** The token of this tab. Session storage ends with the tab, and other tabs do not see it. */
 export const session = {
   get token(): string | null {
-    return sessionStorage.getItem(TOKEN_KEY);
+    return tab.getItem(TOKEN_KEY);
   },
   set token(token: string | null) {
     cache.clear();
-    if (token === null) sessionStorage.removeItem(TOKEN_KEY);
-    else sessionStorage.setItem(TOKEN_KEY, token);
+    if (token === null) tab.removeItem(TOKEN_KEY);
+    else tab.setItem(TOKEN_KEY, token);
   },
   /** The claims of the token; empty without one, as behind Cloudflare Access. */
   get claims(): Claims {
@@ -66,6 +82,19 @@ export function takeOver(): void {
   const token = window.name.slice(HANDED_OVER.length);
   window.name = '';
   if (['localhost', '127.0.0.1'].includes(location.hostname)) session.token = token;
+}
+
+/** How far the server's clock is ahead of the reader's, in milliseconds. */
+let skew = 0;
+/** Below this it is not corrected: a report may have been kept for 15 s, and its queries take a while. */
+const LEAST_SKEW_MS = 30_000;
+
+/** The server's time, in milliseconds since 1970: ages and expiry must not depend on the reader's clock. */
+export const now = (): number => Date.now() + skew;
+
+function setClock(date: string | undefined): void {
+  const ahead = Date.parse(date ?? '') - Date.now();
+  if (!Number.isNaN(ahead)) skew = Math.abs(ahead) < LEAST_SKEW_MS ? 0 : ahead;
 }
 
 interface Kept {
@@ -95,6 +124,7 @@ export async function request<T>(path: string, init: RequestInit = {}): Promise<
   if (response.type === 'opaqueredirect') throw new ApiError(0, { error: 'Your session has ended', code: 'access_login' });
   if (response.status === 304 && kept) return kept.data as T;
   const body = await response.json().catch(() => ({}));
+  setClock(response.headers.get('date') ?? body.asOf);
   if (!response.ok) {
     throw new ApiError(response.status, { retryAfter: response.headers.get('retry-after') ?? '', ...body });
   }
@@ -159,8 +189,6 @@ export function useApi<T>(path: string | undefined): Loaded<T> {
         if (!(error instanceof ApiError)) throw error;
         state.current = { path, data: state.current.data, error };
         if (error.status === 401) window.dispatchEvent(new CustomEvent('signed-out', { detail: error }));
-        // Behind Cloudflare Access, the page does not see the token that limits the reader.
-        if (error.code === 'other_sandbox' && session.token === null) window.dispatchEvent(new Event('limited'));
       }
       update(undefined as never);
       const seconds = Number(state.current.error?.body.retryAfter);
@@ -192,6 +220,14 @@ export function useApi<T>(path: string | undefined): Loaded<T> {
 }
 
 // The answers, as far as the page shows them. openapi.json describes them.
+
+/** The principal, behind Cloudflare Access: the page does not see the token. */
+export interface Whoami {
+  readonly sub: string | null;
+  readonly sandboxId: string | null;
+  readonly scope: string;
+  readonly via: 'jwt' | 'access' | 'internal';
+}
 
 export interface Facet {
   readonly value: string | null;
@@ -359,6 +395,17 @@ export interface Channel {
   readonly lastFailure: { readonly at: string; readonly reason: string } | null;
 }
 
+/** What is open now and needs attention. */
+export interface OpenAlert {
+  readonly kind: 'quiet' | 'clone' | 'crash_loop' | 'flapping' | 'silent' | 'overdue';
+  /** Null for an outage, whose region is null if it is the fleet's. */
+  readonly sandboxId: string | null;
+  readonly region: string | null;
+  readonly since: string;
+  readonly reason: string;
+  readonly planned: boolean;
+}
+
 export interface Watcher {
   readonly asOf: string;
   readonly state: 'on' | 'off';
@@ -373,6 +420,9 @@ export interface Watcher {
     readonly quiet: readonly string[];
     readonly open: Readonly<Record<string, number>>;
   };
+  /** Null before the watcher counted them. */
+  readonly sandboxes: number | null;
+  readonly attention: readonly OpenAlert[];
   readonly channels: readonly Channel[];
   readonly heartbeat: Channel;
   readonly settingErrors: readonly { readonly name: string; readonly expected: string }[];

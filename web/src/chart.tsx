@@ -16,6 +16,7 @@ interface Props {
   readonly title: string;
   /** ISO times, at the start of each step. */
   readonly times: readonly string[];
+  readonly stepSeconds: number;
   readonly lines: readonly Line[];
   /** Bars and areas are stacked. */
   readonly kind: 'line' | 'bars' | 'area';
@@ -26,6 +27,10 @@ interface Props {
   readonly sync?: string;
   readonly height?: number;
 }
+
+/** Room for the labels of the vertical axis, and right of the plot, in pixels; `.on-axis` of the style sheet has the same. */
+const AXIS = 64;
+const EDGE = 12;
 
 /** The most rows of a chart's table. */
 const ROWS = 300;
@@ -64,28 +69,32 @@ const alone: uPlot.Series.Points.Filter = (plot, series) => {
   return [...values.keys()].filter((i) => values[i] !== null && values[i - 1] == null && values[i + 1] == null);
 };
 
-function draw(element: HTMLDivElement, tip: HTMLDivElement, props: Props): () => void {
-  const { times, lines, kind, format, isWhole, sync, height = 170 } = props;
+/** What uPlot draws: times, then the values of each series. */
+function dataOf({ times, lines, kind }: Props): uPlot.AlignedData {
+  const values = kind === 'line' ? lines.map((line) => [...line.values]) : stack(lines).toReversed();
+  return [times.map((time) => Date.parse(time) / 1_000), ...values];
+}
+
+/** Creates a plot without data; `current` returns the latest ones. */
+function create(element: HTMLDivElement, tip: HTMLDivElement, current: () => Props): [uPlot, () => void] {
+  const { lines, kind, isWhole, sync, height = 170 } = current();
   const isStacked = kind !== 'line';
-  const x = times.map((time) => Date.parse(time) / 1_000);
   // The highest is drawn first: the others are in front of it.
-  const order = lines.map((_, i) => (isStacked ? lines.length - 1 - i : i));
-  const values = isStacked ? stack(lines) : lines.map((line) => [...line.values]);
-  // A step lasts until the next one: the last one needs room, too.
-  const step = x.length > 1 ? x[1] - x[0] : 0;
+  const order = isStacked ? lines.toReversed() : lines;
   const bars = uPlot.paths.bars!({ size: [0.9, 40], align: 1 });
   const stepped = uPlot.paths.stepped!({ align: 1 });
   const ink = color(element, 'muted');
   const axis = { stroke: ink, grid: { stroke: color(element, 'line'), width: 1 }, ticks: { show: false } };
   const moved = (plot: uPlot) => {
     const { idx, left = 0 } = plot.cursor;
-    tip.hidden = idx === null || idx === undefined || left < 0;
+    const { times, lines, format } = current();
+    tip.hidden = idx === null || idx === undefined || left < 0 || times[idx] === undefined;
     if (idx === null || idx === undefined || tip.hidden) return;
     const rows = lines
       .map((line) => [line, line.values[idx]] as const)
       .filter(([, value]) => value !== null && value !== undefined && (!isStacked || value > 0));
     const head = document.createElement('strong');
-    head.textContent = new Date(x[idx] * 1_000).toLocaleString();
+    head.textContent = new Date(times[idx]).toLocaleString();
     tip.replaceChildren(
       head,
       ...rows.map(([line, value]) => {
@@ -103,37 +112,43 @@ function draw(element: HTMLDivElement, tip: HTMLDivElement, props: Props): () =>
     {
       width: element.clientWidth,
       height,
+      padding: [8, EDGE, 0, 0],
       legend: { show: false },
       cursor: { drag: { setScale: false }, points: { show: !isStacked }, y: false, ...(sync ? { sync: { key: sync } } : {}) },
-      scales: { x: { range: (_, min, max) => [min, max + (isStacked ? step : 0)] }, y: { range: (_, __, max) => [0, max > 0 ? max * 1.05 : 1] } },
+      scales: {
+        // A step lasts until the next one: the last one needs room, too.
+        x: { range: (_, min, max) => [min, max + current().stepSeconds] },
+        y: { range: (_, __, max) => [0, max > 0 ? max * 1.05 : 1] },
+      },
       axes: [
         { ...axis, size: 28, grid: { show: false }, values: (_, splits, __, ___, increment) => ticks(splits, increment) },
-        { ...axis, ...(isWhole ? { incrs: WHOLE } : {}), size: 64, values: (_, splits) => splits.map((split) => (split === null ? '' : format(split))) },
+        { ...axis, ...(isWhole ? { incrs: WHOLE } : {}), size: AXIS, values: (_, splits) => splits.map((split) => (split === null ? '' : current().format(split))) },
       ],
       series: [
         {},
-        ...order.map((i) => ({
-          label: lines[i].label,
-          stroke: color(element, lines[i].color),
+        ...order.map((line) => ({
+          label: line.label,
+          stroke: color(element, line.color),
           width: isStacked ? 0 : 2,
-          ...(isStacked ? { fill: color(element, lines[i].color) } : {}),
+          ...(isStacked ? { fill: color(element, line.color) } : {}),
           // A line needs two values: one between unknown ones is a point.
           points: isStacked ? { show: false } : { filter: alone, size: 5 },
           ...(kind === 'bars' ? { paths: bars } : {}),
           ...(kind === 'area' ? { paths: stepped } : {}),
         })),
       ],
-      hooks: { setCursor: [moved] },
+      hooks: { setCursor: [moved], setData: [moved] },
     },
-    [x, ...order.map((i) => values[i])] as uPlot.AlignedData,
+    undefined,
     element,
   );
   const observer = new ResizeObserver(() => plot.setSize({ width: element.clientWidth, height }));
   observer.observe(element);
-  return () => {
+  const end = () => {
     observer.disconnect();
     plot.destroy();
   };
+  return [plot, end];
 }
 
 export function Chart(props: Props) {
@@ -153,7 +168,17 @@ export function Chart(props: Props) {
       window.removeEventListener('theme', changed);
     };
   }, []);
-  useEffect(() => draw(element.current!, tip.current!, props), [data, theme]);
+  const current = useRef(props);
+  current.current = props;
+  const plot = useRef<uPlot>(null);
+  // Only other series need another plot: new data leave the cursor and the tooltip where they are.
+  const series = JSON.stringify([theme, lines.map(({ label, color }) => [label, color])]);
+  useEffect(() => {
+    const [created, end] = create(element.current!, tip.current!, () => current.current);
+    plot.current = created;
+    return end;
+  }, [series]);
+  useEffect(() => plot.current!.setData(dataOf(props)), [data, series]);
   const summary = lines.map(({ label, values }) => {
     const known = values.filter((value) => value !== null);
     return `${label}: last ${known.length > 0 ? format(known.at(-1)!) : 'unknown'}`;

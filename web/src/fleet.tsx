@@ -9,6 +9,7 @@ import {
   type Incident,
   type Incidents,
   type Loaded,
+  type OpenAlert,
   type Series,
   type Watcher,
 } from './api.ts';
@@ -18,13 +19,16 @@ import {
   bytes,
   count,
   href,
+  lateness,
   load,
+  Problem,
   SandboxLink,
   share,
   Shown,
   STATES,
   Table,
   Text,
+  useNow,
   visible,
   windowOf,
   WindowChoice,
@@ -39,11 +43,17 @@ const INCIDENTS = 8;
 /** At most so many incidents are asked for. */
 const LIMIT = 100;
 
-const KINDS: Record<Incident['kind'], string> = {
+/** At most so many does the watcher name. */
+const OPEN = 50;
+
+const KINDS: Record<OpenAlert['kind'] | Incident['kind'], string> = {
+  quiet: 'Quiet',
   no_check_ins: 'No check-ins at all',
   clone: 'Cloned',
   crash_loop: 'Crash loop',
+  flapping: 'Flapping',
   silent: 'Silent',
+  overdue: 'Overdue',
 };
 
 function cause(incident: Incident): string {
@@ -59,45 +69,73 @@ function cause(incident: Incident): string {
   }
 }
 
-function Attention({ report, quiet, away }: { report: Incidents; quiet: readonly string[]; away: number }) {
+/** A row of what needs attention. */
+interface Trouble {
+  readonly kind: OpenAlert['kind'] | Incident['kind'];
+  readonly sandboxId?: string | null;
+  readonly region?: string | null;
+  readonly since: string;
+  readonly cause: string;
+  readonly planned?: boolean;
+}
+
+/** What is open, by the watcher. The incidents know more of each cause. */
+function ofWatcher(open: OpenAlert, incidents: readonly Incident[]): Trouble {
+  const kind = open.kind === 'overdue' ? 'silent' : open.kind;
+  const incident = incidents.find((incident) => incident.kind === kind && incident.sandboxId === open.sandboxId);
+  return { ...open, cause: incident ? cause(incident) : open.reason };
+}
+
+/** What needs attention: by the watcher, if it is current, else by the incidents of the window. */
+function Attention({ report, watcher, isCurrent }: { report: Incidents | undefined; watcher: Watcher | undefined; isCurrent: boolean }) {
   const [isLong, showAll] = useState(false);
-  const now = report.incidents.filter(({ severity }) => severity === 'critical');
-  const rest = report.incidents.length - now.length;
-  if (now.length === 0 && quiet.length === 0) {
-    return <p class="well">Nothing needs attention.{rest > 0 && ` Less severe: ${count(rest)}, in /api/incidents.`}</p>;
+  const incidents = report?.incidents ?? [];
+  const open = (watcher?.attention ?? []).filter(({ kind }) => isCurrent || kind === 'quiet');
+  const critical = incidents.filter(({ severity }) => severity === 'critical');
+  const now: Trouble[] = open.map((alert) => ofWatcher(alert, incidents));
+  if (!isCurrent) now.push(...critical.map((incident) => ({ ...incident, cause: cause(incident) })));
+  const total = report && (
+    <p class="muted">
+      In this window, resolved and planned ones included: silent {count(report.totals.silent)}, crash loops{' '}
+      {count(report.totals.crashLoops)}, clones {count(report.totals.clones)}
+      {report.missing.length > 0 && `; incomplete: ${report.missing.join(', ')}`}
+    </p>
+  );
+  if (now.length === 0) {
+    return (
+      <>
+        <p class="well">Nothing needs attention.</p>
+        {total}
+      </>
+    );
   }
-  const { silent, crashLoops, clones } = report.totals;
   return (
     <>
-      {quiet.map((scope) => (
-        <p key={scope} class="problem">
-          <strong>{scope === '*' ? 'The fleet is quiet' : 'A region is quiet'}</strong>{' '}
-          {scope !== '*' && <Text of={scope.replace(/^=/, '')} />} <a href={href('alerts', { kind: 'quiet' })}>See the verdict</a>
-        </p>
-      ))}
-      <p class="muted">
-        In this window, resolved and planned ones included: silent {count(silent)}, crash loops {count(crashLoops)}, clones{' '}
-        {count(clones)}
-        {report.missing.length > 0 && `; incomplete: ${report.missing.join(', ')}`}
-        {report.incidents.length === LIMIT && `; the list has the first ${LIMIT}`}
-      </p>
-      {away > 0 && (
-        <p class="note">
-          {count(away)} of those that are silent are <a href={href('absences')}>away as planned</a>.
-        </p>
-      )}
       <Table class="attention" label="What needs attention" columns={['What', 'Sandbox', { number: 'Since' }, 'Cause']}>
-        {(isLong ? now : now.slice(0, INCIDENTS)).map((incident) => (
-          <tr key={`${incident.kind} ${incident.sandboxId}`}>
-            <td>
-              <span class="state bad">{KINDS[incident.kind]}</span>
+        {(isLong ? now : now.slice(0, INCIDENTS)).map(({ kind, sandboxId, region, since, cause, planned }) => (
+          <tr role="row" key={`${kind} ${sandboxId} ${region}`}>
+            <td role="cell">
+              <span class={`state ${planned ? 'off' : kind === 'flapping' ? 'warn' : 'bad'}`}>{KINDS[kind]}</span>
             </td>
-            <td>{incident.sandboxId === undefined ? 'all' : <SandboxLink id={incident.sandboxId} />}</td>
-            <td class="number">
-              <Ago at={incident.since} />
+            <td role="cell">
+              {sandboxId ? (
+                <SandboxLink id={sandboxId} />
+              ) : kind === 'quiet' ? (
+                <a href={href('alerts', { kind })}>{region === null ? 'the fleet' : <>region <Text of={region} /></>}</a>
+              ) : (
+                'all'
+              )}
             </td>
-            <td>
-              <Text of={cause(incident)} />
+            <td role="cell" class="number">
+              <Ago at={since} />
+            </td>
+            <td role="cell">
+              {planned && (
+                <>
+                  <a href={href('absences')}>absence planned</a>{' '}
+                </>
+              )}
+              {cause && <Text of={cause} />}
             </td>
           </tr>
         ))}
@@ -107,8 +145,10 @@ function Attention({ report, quiet, away }: { report: Incidents; quiet: readonly
           <button type="button" aria-expanded={isLong} onClick={() => showAll(!isLong)}>
             {isLong ? 'Show fewer' : `Show ${count(now.length - INCIDENTS)} more`}
           </button>
+          {now.length >= (isCurrent ? OPEN : LIMIT) && <span class="muted"> The list ends there; there may be more.</span>}
         </p>
       )}
+      {total}
     </>
   );
 }
@@ -169,8 +209,8 @@ const lines = (all: readonly Series[], what: 'sandboxes' | 'restarts'): Line[] =
 const COLORS: Readonly<Record<string, string>> = { ...STATES, shutting_down: 'off' };
 
 function OverTime({ history }: { history: FleetHistory }) {
-  const { times, states, controllerVersions, openclawVersions } = history;
-  const common = { times, format: count, isWhole: true, sync: 'fleet' };
+  const { times, stepSeconds, states, controllerVersions, openclawVersions } = history;
+  const common = { times, stepSeconds, format: count, isWhole: true, sync: 'fleet' };
   const byState = lines(states, 'sandboxes').map((line) => ({ ...line, color: COLORS[line.label] ?? line.color }));
   const restarted = controllerVersions.filter(({ restarts }) => restarts?.some((number) => number > 0));
   return (
@@ -199,46 +239,68 @@ const Figure = (props: { label: string; value: string; state?: string; link?: st
   </a>
 );
 
-function Figures({ fleet, away }: { fleet: Fleet; away: number | undefined }) {
-  const inState = (state: string) => fleet.supervisorStates.find(({ value }) => value === state)?.reporting ?? 0;
-  const crashed = inState('crashed');
-  const off = fleet.silentAfterShutdown;
-  const silent = fleet.silent - off;
-  const well = fleet.reporting - crashed;
+/** How many sandboxes are in which state. */
+interface Counts {
+  readonly sandboxes: number;
+  readonly reporting: number;
+  readonly silent: number;
+  /** Unknown without the watcher: they are silent then. */
+  readonly away?: number;
+  readonly off: number;
+  /** Until when check-ins count, if the watcher counted. */
+  readonly until?: string;
+}
+
+/** By the watcher: known at once, and what is away as planned is not silent. Nothing unless it is current. */
+function countsOf(watcher: Watcher | undefined, now: number): Counts | undefined {
+  if (!watcher?.sandboxes || watcher.state === 'off') return undefined;
+  const { degradedSince, horizon, open } = watcher.watch;
+  if (degradedSince !== null || horizon === null || lateness(watcher, now) > 0) return undefined;
+  const { sandboxes } = watcher;
+  const [silent, away, off] = [open.silent + open.overdue, open.absent, open.stopped];
+  return { sandboxes, reporting: Math.max(0, sandboxes - silent - away - off), silent, away, off, until: horizon };
+}
+
+/** By the query of the window. */
+const countsOfFleet = ({ sandboxes, reporting, silent, silentAfterShutdown: off }: Fleet): Counts => ({
+  sandboxes,
+  reporting,
+  silent: silent - off,
+  off,
+});
+
+function Figures({ counts, fleet, crashLoops }: { counts: Counts; fleet: Fleet | undefined; crashLoops: number | undefined }) {
+  const { sandboxes, reporting, silent, away, off, until } = counts;
+  const crashed = fleet && (fleet.supervisorStates.find(({ value }) => value === 'crashed')?.reporting ?? 0);
   const parts = [
-    ['ok', well, 'reporting, not crashed'],
-    ['bad', crashed, 'crashed'],
+    ['ok', Math.max(0, reporting - (crashed ?? 0)), crashed === undefined ? 'reporting' : 'reporting, not crashed'],
+    ['bad', crashed ?? 0, 'crashed'],
     ['warn', silent, 'silent'],
-    ['off', off, 'off on purpose'],
+    ['off', off + (away ?? 0), away === undefined ? 'off on purpose' : 'away or off on purpose'],
   ] as const;
   const summary = parts.map(([, number, label]) => `${count(number)} ${label}`).join(', ');
   return (
     <>
       <div class="figures">
+        <Figure label="reporting" value={count(reporting)} state="ok" note={`of ${count(sandboxes)}`} link={href('sandboxes', { silent: 'false' })} />
         <Figure
-          label="reporting"
-          value={count(fleet.reporting)}
-          state="ok"
-          note={`of ${count(fleet.sandboxes)}`}
-          link={href('sandboxes', { silent: 'false' })}
+          label="silent"
+          value={count(silent)}
+          state={silent > 0 ? 'warn' : ''}
+          link={href('sandboxes', { silent: 'true' })}
         />
-        <Figure label="silent" value={count(silent)} state={silent > 0 ? 'warn' : ''} link={href('sandboxes', { silent: 'true' })} />
-        <Figure
-          label="away"
-          value={away === undefined ? '–' : count(away)}
-          note={`${count(off)} off on purpose`}
-          link={href('absences')}
-        />
+        <Figure label="away" value={away === undefined ? '–' : count(away)} note={`${count(off)} off on purpose`} link={href('absences')} />
         <Figure
           label="crashed"
-          value={count(crashed)}
-          state={crashed > 0 ? 'bad' : ''}
+          value={crashed === undefined ? '…' : count(crashed)}
+          state={crashed || crashLoops ? 'bad' : ''}
+          note={crashLoops === undefined ? undefined : `${count(crashLoops)} in a crash loop`}
           link={href('sandboxes', { state: 'crashed', silent: 'false' })}
         />
         <Figure
           label="restarts"
-          value={count(fleet.restarts)}
-          note={`of ${count(fleet.restartedSandboxes)} sandboxes`}
+          value={fleet ? count(fleet.restarts) : '…'}
+          note={fleet && `of ${count(fleet.restartedSandboxes)} sandboxes`}
           link={href('sandboxes', { restarted: 'true', sort: '-restarts' })}
         />
       </div>
@@ -246,47 +308,75 @@ function Figures({ fleet, away }: { fleet: Fleet; away: number | undefined }) {
         {parts.map(([state, number]) => number > 0 && <span key={state} class={state} style={{ flexGrow: number }} />)}
       </div>
       <p class="muted">
-        {count(fleet.checkIns)} check-ins of {count(fleet.machines)} machines · load p50 {load(fleet.loadAvg5m.p50)}, p95{' '}
-        {load(fleet.loadAvg5m.p95)} · {bytes(fleet.bandwidthBytesIn)} in,{' '}
-        {bytes(fleet.bandwidthBytesOut)} out
-        {fleet.missing.length > 0 && ' · the smallest groups are left out'}
+        {until !== undefined && (
+          <>
+            Reporting, silent and away: by the watcher, <Ago at={until} /> ago
+            {fleet ? '. ' : '; the rest is loading.'}
+          </>
+        )}
+        {fleet && (
+          <>
+            In this window: {count(fleet.checkIns)} check-ins of {count(fleet.machines)} machines · load p50 {load(fleet.loadAvg5m.p50)}, p95{' '}
+            {load(fleet.loadAvg5m.p95)} · {bytes(fleet.bandwidthBytesIn)} in, {bytes(fleet.bandwidthBytesOut)} out
+            {fleet.missing.length > 0 && ' · the smallest groups are left out'}
+          </>
+        )}
       </p>
     </>
   );
 }
 
-export function FleetView(props: ViewProps & { fleet: Loaded<Fleet>; watcher: Watcher | undefined }) {
+/** `isNext`: the watcher has answered, or does not in time. */
+export function FleetView(props: ViewProps & { fleet: Loaded<Fleet>; watcher: Watcher | undefined; isNext: boolean }) {
+  const { fleet, watcher, isNext } = props;
   const query = `?window=${encodeURIComponent(windowOf(props.parameters))}`;
-  const incidents = useApi<Incidents>(`/api/incidents${query}&limit=${LIMIT}`);
-  const { fleet, watcher } = props;
-  // After the figures, which are looked at first: its queries cost as much as all others together.
+  const incidents = useApi<Incidents>(isNext ? `/api/incidents${query}&limit=${LIMIT}` : undefined);
+  // After the other figures: its queries cost as much as all others together.
   const isAnswered = fleet.data !== undefined || fleet.error !== undefined;
   const history = useApi<FleetHistory>(isAnswered ? `/api/fleet/history${query}` : undefined);
+  const watched = countsOf(watcher, useNow());
+  const crashLoops = watched && watcher?.watch.open.crashLoops;
   return (
     <>
       <div class="title">
         <h1>Fleet</h1>
         <WindowChoice parameters={props.parameters} set={props.set} />
       </div>
-      <Shown of={fleet}>
-        {(data) =>
-          data.sandboxes === 0 ? (
-            <div class="empty">
-              <h2>{data.noCheckInsYet ? 'No check-in yet' : 'No check-ins in this window'}</h2>
-              <p>
-                {data.noCheckInsYet
-                  ? 'The first check-in creates the dataset. Start an agent; it appears here within seconds.'
-                  : 'Choose a longer window, or check that machines reach the Worker.'}
-              </p>
-            </div>
-          ) : (
-            <Figures fleet={data} away={watcher?.watch.open.absent} />
-          )
-        }
-      </Shown>
+      {watched && fleet.data === undefined ? (
+        <>
+          {fleet.error && <Problem error={fleet.error} reload={fleet.reload} />}
+          <div>
+            <Figures counts={watched} fleet={undefined} crashLoops={crashLoops} />
+          </div>
+        </>
+      ) : (
+        <Shown of={fleet}>
+          {(data) =>
+            data.sandboxes === 0 ? (
+              <div class="empty">
+                <h2>{data.noCheckInsYet ? 'No check-in yet' : 'No check-ins in this window'}</h2>
+                <p>
+                  {data.noCheckInsYet
+                    ? 'The first check-in creates the dataset. Start an agent; it appears here within seconds.'
+                    : 'Choose a longer window, or check that machines reach the Worker.'}
+                </p>
+              </div>
+            ) : (
+              <Figures counts={watched ?? countsOfFleet(data)} fleet={data} crashLoops={crashLoops} />
+            )
+          }
+        </Shown>
+      )}
       <section class="panel wide">
         <h2>Needs attention</h2>
-        <Shown of={incidents}>{(data) => <Attention report={data} quiet={watcher?.watch.quiet ?? []} away={watcher?.watch.open.absent ?? 0} />}</Shown>
+        {watched && incidents.data === undefined ? (
+          <>
+            <Attention report={undefined} watcher={watcher} isCurrent />
+            {incidents.error && <Problem error={incidents.error} reload={incidents.reload} />}
+          </>
+        ) : (
+          <Shown of={incidents}>{(data) => <Attention report={data} watcher={watcher} isCurrent={watched !== undefined} />}</Shown>
+        )}
       </section>
       <Shown of={history}>{(data) => <OverTime history={data} />}</Shown>
       {fleet.data && fleet.data.sandboxes > 0 && (

@@ -2,10 +2,10 @@
 import { render } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
 
-import { claims, refusalOf, request, type ApiError, session, takeOver, useApi, type Fleet, type Watcher } from './api.ts';
+import { claims, refusalOf, request, type ApiError, session, storage, takeOver, useApi, type Fleet, type Watcher, type Whoami } from './api.ts';
 import { AbsencesView, AlertsView } from './alerts.tsx';
 import { FleetView } from './fleet.tsx';
-import { count, duration, href, Problem, Text, useNow, visible, windowOf } from './parts.tsx';
+import { count, duration, href, lateness, Problem, Text, useNow, visible, windowOf } from './parts.tsx';
 import { SandboxesView, SandboxView } from './sandboxes.tsx';
 
 const VIEWS = [
@@ -16,6 +16,7 @@ const VIEWS = [
 ] as const;
 
 const THEME_KEY = 'kiloclaw-theme';
+const settings = storage('localStorage');
 /** Parameters for the position in a list: changing a filter resets them. */
 const CURSORS = ['cursor', 'before', 'after'];
 
@@ -75,13 +76,8 @@ function SignIn({ reason, done }: { reason: ApiError | undefined; done: () => vo
     event.preventDefault();
     const input = (event.target as HTMLFormElement).elements.namedItem('token') as HTMLInputElement;
     const token = input.value.trim().replace(/^Bearer\s+/i, '');
-    const read = claims(token);
-    if (read === undefined || !/^[\w-]+\.[\w-]+\.[\w-]+$/.test(token)) {
+    if (claims(token) === undefined || !/^[\w-]+\.[\w-]+\.[\w-]+$/.test(token)) {
       setError('This is not a token: a token has three parts, separated by dots.');
-      return;
-    }
-    if (read.exp !== undefined && read.exp * 1_000 < Date.now()) {
-      setError(REASONS.expired_token);
       return;
     }
     session.token = token;
@@ -121,7 +117,7 @@ function nextTheme(): void {
     : matchMedia('(prefers-color-scheme: dark)').matches;
   const theme = isDark ? 'light' : 'dark';
   document.documentElement.dataset.theme = theme;
-  localStorage.setItem(THEME_KEY, theme);
+  settings.setItem(THEME_KEY, theme);
   window.dispatchEvent(new Event('theme'));
 }
 
@@ -129,14 +125,12 @@ function nextTheme(): void {
 function Health({ fleet, watcher, error }: { fleet: Fleet | undefined; watcher: Watcher | undefined; error: ApiError | undefined }) {
   const now = useNow();
   const age = fleet === undefined ? undefined : Math.max(0, (now - Date.parse(fleet.asOf)) / 1_000);
-  const ticked = watcher?.watch.lastTick;
-  const late = ticked ? (now - Date.parse(ticked)) / 1_000 : 0;
   let [state, text] = ['off', ''];
   if (watcher !== undefined) {
     if (watcher.state === 'off') [state, text] = ['off', `off: ${watcher.reason ?? ''}`];
     else if (watcher.watch.degradedSince !== null) [state, text] = ['bad', 'no verdicts: Analytics Engine is late'];
     else if (watcher.watch.failure !== null) [state, text] = ['bad', watcher.watch.failure];
-    else if (ticked && late > 3 * watcher.tickSeconds + 60) [state, text] = ['bad', `no tick for ${duration(late)}`];
+    else if (lateness(watcher, now) > 0) [state, text] = ['bad', `no tick for ${duration(lateness(watcher, now))}`];
     else [state, text] = ['ok', 'OK'];
     const undelivered = watcher.channels.reduce((sum, channel) => sum + channel.undelivered, 0);
     if (undelivered > 0) text += `, ${count(undelivered)} undelivered`;
@@ -164,22 +158,25 @@ function Health({ fleet, watcher, error }: { fleet: Fleet | undefined; watcher: 
   );
 }
 
-function Account({ signOut }: { signOut: () => void }) {
+/** The principal; with a token, how long it is valid. */
+function Account({ sub, only, signOut }: { sub: string | null | undefined; only: string | undefined; signOut: () => void }) {
   const now = useNow();
   const { token } = session;
-  const { sub, exp, sandbox_id: only } = session.claims;
-  if (token === null) return null;
+  const { exp } = session.claims;
+  if (token === null && !sub) return null;
   const left = exp === undefined ? undefined : exp - now / 1_000;
   return (
     <div class="account">
       <span class="muted">
-        {visible(sub ?? 'a token')}
+        {visible(sub ?? '')}
         {only !== undefined && ', one sandbox'}
         {left !== undefined && <span class={left < 600 ? 'state warn' : ''}> · {left > 0 ? `${duration(left)} left` : 'expired'}</span>}
       </span>
-      <button type="button" class="quiet" onClick={signOut}>
-        Sign out
-      </button>
+      {token !== null && (
+        <button type="button" class="quiet" onClick={signOut}>
+          Sign out
+        </button>
+      )}
     </div>
   );
 }
@@ -208,24 +205,14 @@ function App() {
   const [isOut, setOut] = useState(false);
   const [version, setVersion] = useState(0);
   const isFirst = useRef(true);
-  const [limit, setLimit] = useState<string>();
-  const only = session.claims.sandbox_id ?? limit;
   useEffect(() => {
-    const limited = () => {
-      // Without an answer, the view shows the refusal.
-      request<{ sandboxId: string | null }>('/api/whoami').then(({ sandboxId }) => setLimit(sandboxId ?? undefined), () => {});
-    };
     const signedOut = (event: Event) => {
       setRefused((event as CustomEvent<ApiError>).detail);
       session.token = null;
       setOut(true);
     };
     window.addEventListener('signed-out', signedOut);
-    window.addEventListener('limited', limited);
-    return () => {
-      window.removeEventListener('signed-out', signedOut);
-      window.removeEventListener('limited', limited);
-    };
+    return () => window.removeEventListener('signed-out', signedOut);
   }, []);
   useEffect(() => {
     document.title = `${VIEWS.find(([name]) => name === view)?.[1] ?? 'Not found'}${id ? ` ${visible(id)}` : ''} · Kiloclaw`;
@@ -240,7 +227,6 @@ function App() {
         reason={refused}
         done={() => {
           setRefused(undefined);
-          setLimit(undefined);
           setOut(false);
           setVersion(version + 1);
         }}
@@ -252,31 +238,40 @@ function App() {
     setRefused(undefined);
     setOut(true);
   };
-  return <Signed key={version} {...{ view, id, parameters, only, signOut }} />;
+  return <Signed key={version} {...{ view, id, parameters, signOut }} />;
 }
 
-function Signed(props: Route & { only: string | undefined; signOut: () => void }) {
-  const { view, id, parameters, only } = props;
-  // In other views, the watcher and the age of the data come after what the view asks for first.
+function Signed(props: Route & { signOut: () => void }) {
+  const { view, id, parameters } = props;
+  // What the view asks for comes first.
   const [isLater, setLater] = useState(false);
   useEffect(() => {
     const timer = setTimeout(() => setLater(true), 300);
     return () => clearTimeout(timer);
   }, []);
-  const all = isLater && only === undefined;
-  const watcher = useApi<Watcher>(all ? '/api/watcher' : undefined);
+  // Behind Cloudflare Access, the page does not see the token that names and limits the reader.
+  const isBehind = session.token === null;
+  const who = useApi<Whoami>(isBehind && isLater ? '/api/whoami' : undefined);
+  const only = session.claims.sandbox_id ?? who.data?.sandboxId ?? undefined;
+  const scope = isBehind ? who.data?.scope : (session.claims.scope ?? '');
+  const mayWrite = scope?.split(' ').includes('absences:write');
   const isFleet = view === 'fleet' && only === undefined;
+  // Who may see one sandbox does not ask for all.
+  const all = isLater && only === undefined && (!isBehind || who.data !== undefined || who.error !== undefined);
+  const watcher = useApi<Watcher>(isFleet || all ? '/api/watcher' : undefined);
+  // The watcher answers from its memory at once, but not beside queries that take seconds.
+  const isNext = isLater || watcher.data !== undefined || watcher.error !== undefined;
   const window = isFleet ? windowOf(parameters) : '1h';
-  const fleet = useApi<Fleet>(all || isFleet ? `/api/fleet?window=${encodeURIComponent(window)}` : undefined);
+  const fleet = useApi<Fleet>(all || (isFleet && isNext) ? `/api/fleet?window=${encodeURIComponent(window)}` : undefined);
   const common = { parameters, set: setParameter };
   const shown = () => {
     const at = only === undefined || view === 'alerts' || view === 'absences' ? id : (id ?? only);
     if (only !== undefined && view === 'fleet') return <SandboxView key={only} id={only} {...common} />;
-    if (view === 'fleet') return <FleetView {...common} fleet={fleet} watcher={watcher.data} />;
+    if (view === 'fleet') return <FleetView {...common} fleet={fleet} watcher={watcher.data} isNext={isNext} />;
     if (view === 'sandboxes' && at !== undefined) return <SandboxView key={at} id={at} {...common} />;
     if (view === 'sandboxes') return <SandboxesView {...common} />;
-    if (view === 'alerts') return <AlertsView {...common} watcher={watcher.data} />;
-    if (view === 'absences') return <AbsencesView {...common} />;
+    if (view === 'alerts') return <AlertsView {...common} watcher={watcher.data} mayWrite={mayWrite} />;
+    if (view === 'absences') return <AbsencesView {...common} only={only} mayWrite={mayWrite} />;
     return (
       <div class="empty">
         <h1>There is no such view</h1>
@@ -300,7 +295,7 @@ function Signed(props: Route & { only: string | undefined; signOut: () => void }
           <button type="button" class="quiet" onClick={nextTheme} aria-label="Switch between dark and light">
             ◐
           </button>
-          <Account signOut={props.signOut} />
+          <Account sub={isBehind ? who.data?.sub : (session.claims.sub ?? 'a token')} only={only} signOut={props.signOut} />
         </div>
         <Health fleet={fleet.data} watcher={watcher.data} error={watcher.error} />
       </header>
@@ -312,7 +307,7 @@ function Signed(props: Route & { only: string | undefined; signOut: () => void }
   );
 }
 
-const theme = localStorage.getItem(THEME_KEY);
+const theme = settings.getItem(THEME_KEY);
 if (theme === 'dark' || theme === 'light') document.documentElement.dataset.theme = theme;
 takeOver();
 render(<App />, document.getElementById('page')!);

@@ -1,8 +1,8 @@
 /** What several views share: numbers, times, texts of machines, and the loading and error states. */
 import type { ComponentChildren } from 'preact';
-import { useEffect, useState } from 'preact/hooks';
+import { useEffect, useReducer } from 'preact/hooks';
 
-import type { ApiError, Loaded } from './api.ts';
+import { now as serverTime, type ApiError, type Loaded, type Watcher } from './api.ts';
 
 const integer = new Intl.NumberFormat('en');
 const decimal = new Intl.NumberFormat('en', { maximumFractionDigits: 2 });
@@ -56,14 +56,20 @@ export const Text = ({ of }: { of: string | null | undefined }) =>
     </bdi>
   );
 
-/** The current time, updated every ten seconds. */
+/** The server's time, updated every ten seconds. */
 export function useNow(): number {
-  const [now, setNow] = useState(Date.now);
+  const [, update] = useReducer((count: number) => count + 1, 0);
   useEffect(() => {
-    const timer = setInterval(() => setNow(Date.now()), 10_000);
+    const timer = setInterval(() => update(undefined as never), 10_000);
     return () => clearInterval(timer);
   }, []);
-  return now;
+  return serverTime();
+}
+
+/** For how many seconds the watcher has not ticked, if that is too long; else 0. */
+export function lateness({ watch, tickSeconds }: Watcher, now: number): number {
+  const seconds = watch.lastTick === null ? 0 : (now - Date.parse(watch.lastTick)) / 1_000;
+  return seconds > 3 * tickSeconds + 60 ? seconds : 0;
 }
 
 /** A time in the reader's zone, with UTC on hover. */
@@ -113,7 +119,7 @@ export function State({ of, silent }: { of: string; silent?: boolean }) {
 
 const ADVICE: Record<string, string> = {
   other_sandbox: 'Your token may see one sandbox only.',
-  missing_scope: 'Your token may only read: this needs the scope absences:write.',
+  missing_scope: 'You may only read: this needs the scope absences:write.',
   misconfigured: 'The Worker lacks a setting:',
   analytics_limited: 'Analytics Engine limits the rate. The page retries automatically.',
   rate_limited: 'Too many requests. The page retries automatically.',
@@ -158,21 +164,24 @@ export function Shown<T>({ of, children }: { of: Loaded<T>; children: (data: T) 
 /** The name of a column; one of numbers is aligned as such. */
 type Column = string | { readonly number: string };
 
-/** A table that scrolls in its own region, by keyboard, too; `children` are its rows. */
+/**
+ * A table that scrolls in its own region, by keyboard, too; `children` are its rows. The roles are for browsers that drop
+ * them where the style sheet lays out rows in another way.
+ */
 export function Table(props: { label: string; class?: string; columns: readonly Column[]; children: ComponentChildren }) {
   return (
     <div class={`scroll ${props.class ?? ''}`} tabIndex={0} role="region" aria-label={props.label}>
-      <table>
-        <thead>
-          <tr>
+      <table role="table">
+        <thead role="rowgroup">
+          <tr role="row">
             {props.columns.map((column, i) => (
-              <th key={i} scope="col" class={typeof column === 'string' ? undefined : 'number'}>
+              <th key={i} role="columnheader" scope="col" class={typeof column === 'string' ? undefined : 'number'}>
                 <bdi>{typeof column === 'string' ? column : column.number}</bdi>
               </th>
             ))}
           </tr>
         </thead>
-        <tbody>{props.children}</tbody>
+        <tbody role="rowgroup">{props.children}</tbody>
       </table>
     </div>
   );

@@ -21,6 +21,7 @@ import {
   Choice,
   count,
   duration,
+  href,
   load,
   SandboxLink,
   share,
@@ -226,12 +227,18 @@ function stretches(alerts: readonly Alert[], from: number, until: number): Stret
     .filter((stretch) => stretch.until > stretch.from);
 }
 
+/** The time axis that strip, lanes and charts share: from the first step to the end of the last one, in ms since 1970. */
+function axisOf({ from, asOf, steps, stepSeconds }: History): [from: number, until: number] {
+  const [first, last] = [steps.at(0)?.start ?? from, steps.at(-1)?.start];
+  return [Date.parse(first), last === undefined ? Date.parse(asOf) : Date.parse(last) + stepSeconds * 1_000];
+}
+
 /** Kinds of transitions that are no trouble. */
 const ON_PURPOSE = ['absent', 'stopped'];
 
 /** One lane for each kind of alert or absence, on the axis of the states. */
 function Lanes({ history, alerts }: { history: History; alerts: readonly Alert[] }) {
-  const [from, until] = [Date.parse(history.from), Date.parse(history.asOf)];
+  const [from, until] = axisOf(history);
   const all = stretches(alerts, from, until);
   const percent = (time: number) => `${(100 * (time - from)) / (until - from)}%`;
   const name = (kind: string) => kind.replaceAll('_', ' ');
@@ -242,7 +249,7 @@ function Lanes({ history, alerts }: { history: History; alerts: readonly Alert[]
       {[...new Set(all.map(({ kind }) => kind))].map((kind) => {
         const own = all.filter((stretch) => stretch.kind === kind);
         return (
-          <div key={kind} class="lane" role="img" aria-label={own.map(said).join('; ')}>
+          <div key={kind} class="lane on-axis" role="img" aria-label={own.map(said).join('; ')}>
             {own.map((stretch) => (
               <span
                 key={stretch.from}
@@ -267,7 +274,7 @@ function Timeline({ history, alerts }: { history: History; alerts: readonly Aler
   return (
     <section class="panel wide">
       <h3>States, alerts and absences</h3>
-      <div class="strip tall" role="img" aria-label={summary.slice(-20).join('; ')}>
+      <div class="strip tall on-axis" role="img" aria-label={summary.slice(-20).join('; ')}>
         {parts.map(({ value, steps, start }, i) => (
           <span
             key={start}
@@ -278,8 +285,8 @@ function Timeline({ history, alerts }: { history: History; alerts: readonly Aler
         ))}
       </div>
       <Lanes history={history} alerts={alerts} />
-      <p class="muted ends">
-        <Time at={history.from} />
+      <p class="muted ends on-axis">
+        <Time at={history.steps[0]?.start ?? history.from} />
         <span>
           <i class="swatch ok" /> running <i class="swatch warn" /> starting <i class="swatch bad" /> crashed{' '}
           <i class="swatch off" /> other <i class="swatch none" /> no check-in
@@ -318,14 +325,14 @@ function Versions({ steps }: { steps: readonly Step[] }) {
 }
 
 function Charts({ history, alerts }: { history: History; alerts: readonly Alert[] }) {
-  const { steps } = history;
+  const { steps, stepSeconds } = history;
   const times = steps.map(({ start }) => start);
-  const common = { times, sync: 'sandbox' };
+  const common = { times, stepSeconds, sync: 'sandbox' };
   const exits = steps.filter(({ restarts }) => restarts > 0).toReversed();
   return (
     <div class="grid halves">
       <Timeline history={history} alerts={alerts} />
-      <section class="panel">
+      <section class="panel wide">
         <Chart
           {...common}
           title="Load average, 5 min"
@@ -334,7 +341,7 @@ function Charts({ history, alerts }: { history: History; alerts: readonly Alert[
           lines={[{ label: 'load', values: steps.map(({ loadAvg5m }) => loadAvg5m), color: 'series-0' }]}
         />
       </section>
-      <section class="panel">
+      <section class="panel wide">
         <Chart
           {...common}
           title="Restarts"
@@ -471,14 +478,22 @@ export function SandboxView({ id, parameters, set }: ViewProps & { id: string })
   const path = `/api/sandboxes/${encodeURIComponent(id)}`;
   const query = `?window=${encodeURIComponent(window)}`;
   const sandbox = encodeURIComponent(id);
-  const summary = useApi<SandboxSummary>(path + query);
-  const history = useApi<History>(`${path}/history${query}`);
+  // Such a segment of a path is dropped from every URL, however it is encoded.
+  const isDots = id === '.' || id === '..';
+  const summary = useApi<SandboxSummary>(isDots ? undefined : path + query);
+  const history = useApi<History>(isDots ? undefined : `${path}/history${query}`);
   const alerts = useApi<Alerts>(`/api/alerts?window=400d&sandbox=${sandbox}&limit=50`);
   // After the first three.
   const isThere = (alerts.data ?? alerts.error) !== undefined;
   const availability = useApi<Availability>(isThere ? `/api/availability${query}&sandbox=${sandbox}` : undefined);
-  const absences = useApi<Absences>(isThere ? `/api/absences?sandbox=${sandbox}` : undefined);
-  const absence = absences.data?.absences.at(-1);
+  const own = useApi<Absences>(isThere ? `/api/absences?sandbox=${sandbox}` : undefined);
+  // The first page has those of all sandboxes and of regions.
+  const wide = useApi<Absences>(isThere ? '/api/absences?limit=1' : undefined);
+  const region = summary.data?.sandbox.flyRegion;
+  const absences = [
+    ...(own.data?.absences ?? []),
+    ...(wide.data?.absences ?? []).filter((absence) => absence.sandboxId === null && [null, region].includes(absence.region)),
+  ];
   return (
     <>
       <div class="title">
@@ -503,9 +518,10 @@ export function SandboxView({ id, parameters, set }: ViewProps & { id: string })
           </span>
         </p>
       )}
-      {absence && (
-        <p class="note">
-          Absence planned by <Text of={absence.by} />, until{' '}
+      {absences.map((absence) => (
+        <p class="note" key={`${absence.sandboxId} ${absence.region}`}>
+          Absence{absence.region !== null && <> of region <Text of={absence.region} /></>}
+          {absence.sandboxId === null && absence.region === null && ' of all sandboxes'} planned by <Text of={absence.by} />, until{' '}
           {absence.until === null ? 'its next check-in' : <Time at={absence.until} />}
           {absence.reason && (
             <>
@@ -513,9 +529,18 @@ export function SandboxView({ id, parameters, set }: ViewProps & { id: string })
             </>
           )}
         </p>
+      ))}
+      {isDots ? (
+        <p class="note">
+          An id of dots alone cannot be part of an address, so state and history cannot be shown here: see{' '}
+          <a href={href('sandboxes', { prefix: id })}>its row in the list</a>.
+        </p>
+      ) : (
+        <>
+          <Shown of={summary}>{(data) => <Facts summary={data} />}</Shown>
+          <Shown of={history}>{(data) => <Charts history={data} alerts={alerts.data?.alerts ?? []} />}</Shown>
+        </>
       )}
-      <Shown of={summary}>{(data) => <Facts summary={data} />}</Shown>
-      <Shown of={history}>{(data) => <Charts history={data} alerts={alerts.data?.alerts ?? []} />}</Shown>
       <section class="panel wide">
         <h2>Latest alerts and absences</h2>
         <Shown of={alerts}>
