@@ -24,18 +24,18 @@ const BAD = ['silent', 'overdue', 'crash_loop', 'clone', 'quiet', 'degraded'];
 /** Rows of the log. */
 export function AlertRows({ alerts }: { alerts: readonly Alert[] }) {
   return (
-    <Table label="Alerts" columns={['Time', 'Event', 'Subject', 'Since', { number: 'Duration' }, 'Reason', 'Sent']}>
+    <Table class="log" label="Alerts" columns={['Time', 'Event', 'Subject', 'Since', { number: 'Duration' }, 'Reason', 'Sent']}>
       {alerts.map((alert) => (
-        <tr key={alert.id}>
-          <td>
+        <tr role="row" key={alert.id}>
+          <td role="cell">
             <Time at={alert.at} />
           </td>
-          <td>
+          <td role="cell">
             <span class={`state ${alert.event === 'closed' ? 'ok' : BAD.includes(alert.kind) ? 'bad' : 'off'}`}>
               {alert.kind.replaceAll('_', ' ')} {alert.event}
             </span>
           </td>
-          <td>
+          <td role="cell">
             {alert.sandboxId !== null ? (
               <SandboxLink id={alert.sandboxId} />
             ) : alert.scope === 'region' ? (
@@ -46,14 +46,14 @@ export function AlertRows({ alerts }: { alerts: readonly Alert[] }) {
               `the ${alert.scope}`
             )}
           </td>
-          <td>
+          <td role="cell">
             <Time at={alert.since} />
           </td>
-          <td class="number">
+          <td role="cell" class="number">
             {alert.until === null ? '' : duration((Date.parse(alert.until) - Date.parse(alert.since)) / 1_000)}
           </td>
-          <td>{alert.reason === '' ? '' : <Text of={alert.reason} />}</td>
-          <td>{alert.sent ? 'yes' : 'no'}</td>
+          <td role="cell">{alert.reason === '' ? '' : <Text of={alert.reason} />}</td>
+          <td role="cell">{alert.sent ? 'yes' : 'no'}</td>
         </tr>
       ))}
     </Table>

@@ -70,9 +70,12 @@ const alone: uPlot.Series.Points.Filter = (plot, series) => {
 };
 
 /** What uPlot draws: times, then the values of each series. */
-function dataOf({ times, lines, kind }: Props): uPlot.AlignedData {
+function dataOf({ times, stepSeconds, lines, kind }: Props): uPlot.AlignedData {
   const values = kind === 'line' ? lines.map((line) => [...line.values]) : stack(lines).toReversed();
-  return [times.map((time) => Date.parse(time) / 1_000), ...values];
+  const all = [times.map((time) => Date.parse(time) / 1_000), ...values];
+  // The last step lasts, too.
+  if (kind === 'area' && times.length > 0) for (const [i, row] of all.entries()) row.push(i === 0 ? row.at(-1)! + stepSeconds : row.at(-1)!);
+  return all as uPlot.AlignedData;
 }
 
 /** Creates a plot without data; `current` returns the latest ones. */
@@ -86,10 +89,11 @@ function create(element: HTMLDivElement, tip: HTMLDivElement, current: () => Pro
   const ink = color(element, 'muted');
   const axis = { stroke: ink, grid: { stroke: color(element, 'line'), width: 1 }, ticks: { show: false } };
   const moved = (plot: uPlot) => {
-    const { idx, left = 0 } = plot.cursor;
     const { times, lines, format } = current();
-    tip.hidden = idx === null || idx === undefined || left < 0 || times[idx] === undefined;
-    if (idx === null || idx === undefined || tip.hidden) return;
+    const { left = 0 } = plot.cursor;
+    const idx = Math.min(plot.cursor.idx ?? -1, times.length - 1);
+    tip.hidden = idx < 0 || left < 0;
+    if (tip.hidden) return;
     const rows = lines
       .map((line) => [line, line.values[idx]] as const)
       .filter(([, value]) => value !== null && value !== undefined && (!isStacked || value > 0));
@@ -117,7 +121,7 @@ function create(element: HTMLDivElement, tip: HTMLDivElement, current: () => Pro
       cursor: { drag: { setScale: false }, points: { show: !isStacked }, y: false, ...(sync ? { sync: { key: sync } } : {}) },
       scales: {
         // A step lasts until the next one: the last one needs room, too.
-        x: { range: (_, min, max) => [min, max + current().stepSeconds] },
+        x: { range: (_, min, max) => [min, kind === 'area' ? max : max + current().stepSeconds] },
         y: { range: (_, __, max) => [0, max > 0 ? max * 1.05 : 1] },
       },
       axes: [

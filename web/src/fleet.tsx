@@ -79,11 +79,18 @@ interface Trouble {
   readonly planned?: boolean;
 }
 
+/** What the watcher remembers no reason for. */
+const MEANINGS: Partial<Record<OpenAlert['kind'], string>> = {
+  clone: 'several machines check in under its id',
+  crash_loop: 'its process restarts again and again',
+  flapping: 'it falls silent and returns again and again',
+};
+
 /** What is open, by the watcher. The incidents know more of each cause. */
 function ofWatcher(open: OpenAlert, incidents: readonly Incident[]): Trouble {
   const kind = open.kind === 'overdue' ? 'silent' : open.kind;
   const incident = incidents.find((incident) => incident.kind === kind && incident.sandboxId === open.sandboxId);
-  return { ...open, cause: incident ? cause(incident) : open.reason };
+  return { ...open, cause: incident ? cause(incident) : open.reason || MEANINGS[open.kind] || '' };
 }
 
 /** What needs attention: by the watcher, if it is current, else by the incidents of the window. */
@@ -145,7 +152,12 @@ function Attention({ report, watcher, isCurrent }: { report: Incidents | undefin
           <button type="button" aria-expanded={isLong} onClick={() => showAll(!isLong)}>
             {isLong ? 'Show fewer' : `Show ${count(now.length - INCIDENTS)} more`}
           </button>
-          {now.length >= (isCurrent ? OPEN : LIMIT) && <span class="muted"> The list ends there; there may be more.</span>}
+          {isLong && now.length >= (isCurrent ? OPEN : LIMIT) && (
+            <>
+              {' '}
+              The list ends here: see <a href={href('sandboxes', { silent: 'true' })}>all that are silent</a>.
+            </>
+          )}
         </p>
       )}
       {total}

@@ -111,8 +111,8 @@ export const STATES: Readonly<Record<string, string>> = { running: 'ok', crashed
 export function State({ of, silent }: { of: string; silent?: boolean }) {
   return (
     <span class={`state ${silent && of in STATES ? 'warn' : (STATES[of] ?? 'off')}`}>
+      {silent && 'silent, last '}
       <Text of={of} />
-      {silent && <em> silent</em>}
     </span>
   );
 }
