@@ -7,6 +7,7 @@ import { JWT_SECRET } from '../harness/check-in.ts';
 import { command, Failure } from '../harness/command.ts';
 import { history, insert } from '../harness/made-up-fleet.ts';
 import { mint } from '../harness/token.ts';
+import { startWatcher } from '../harness/watcher.ts';
 import { startWorker } from '../harness/worker.ts';
 
 const FOLDER = path.join(import.meta.dirname, '../docs');
@@ -18,8 +19,8 @@ const MAX_BYTES = 150_000;
 async function take(context: { after(end: () => Promise<void>): void }): Promise<void> {
   const worker = await startWorker({ page: true, vars: { WATCH_TICK: '5s' } }, context);
   await insert(worker.store, history({ sandboxes: SANDBOXES, hours: 24, seed: 1, now: Date.now() }));
-  await fetch(new URL('/cdn-cgi/local/scheduled', worker.url));
   const token = await mint({ sub: 'ops', ttl: 43_200 }, { JWT_SECRET });
+  await startWatcher(worker, token);
   for (const colorScheme of ['light', 'dark'] as const) {
     const browser = await startBrowser(context, { viewport: SIZE, colorScheme, reducedMotion: 'reduce' });
     const [page] = browser.pages();
