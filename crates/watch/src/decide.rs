@@ -8,7 +8,7 @@ use crate::message::{Entry, MAX_NAMED, MessageType, Messages, OutageNotice};
 use crate::settings::{HOUR, Settings};
 use crate::state::{
     Absence, OpenIncident, Outage, Population, Sandbox, State, StateChange, Status, Verdict,
-    WideAbsence, announcement, in_order, scope_key, survey_after,
+    absence_of, announcement, in_order, scope_key, survey_after,
 };
 use crate::tick::Observation;
 use crate::transition::{Event, Kind, Transition};
@@ -696,23 +696,6 @@ impl Sandbox {
     }
 }
 
-/// The planned absence that covers a sandbox and is not over at a time: its own, or a region's or all sandboxes'. Of
-/// several, the one that ends last.
-pub(crate) fn absence_of<'a>(
-    row: &'a Sandbox,
-    wide: &'a [WideAbsence],
-    at: Time,
-) -> Option<&'a Absence> {
-    // Who was off on purpose before is not expected back with the others.
-    let covers = |wide: &&WideAbsence| {
-        wide.region.as_ref().is_none_or(|region| *region == row.region)
-            && (!row.on_purpose || wide.absence.declared <= row.last_seen)
-    };
-    let wide = wide.iter().filter(covers).map(|wide| &wide.absence);
-    let open = row.absence.iter().chain(wide).filter(|absence| !absence.is_over(at));
-    open.max_by_key(|absence| absence.end())
-}
-
 impl Outage {
     /// Whether its message speaks for a sandbox that fell silent. Who stopped later has another cause.
     fn covers(&self, row: &Sandbox, settings: &Settings) -> bool {
@@ -725,10 +708,6 @@ impl Absence {
     /// Whether a sign of life at a time is the return from an absence without an end.
     fn is_over_since(&self, at: Time) -> bool {
         self.ends.is_none() && self.declared < at
-    }
-
-    fn is_over(&self, horizon: Time) -> bool {
-        self.ends.is_some_and(|ends| ends <= horizon)
     }
 
     fn why(&self) -> String {

@@ -9,7 +9,6 @@ use kiloclaw_check_in::limits::{
 use kiloclaw_fleet::{LONGEST_TEXT, Time, sorted};
 use serde::Serialize;
 
-use crate::decide::absence_of;
 use crate::delivery::Target;
 use crate::json::Value;
 use crate::settings::{HOUR, Settings};
@@ -182,6 +181,10 @@ impl Absence {
     pub(crate) fn end(&self) -> Time {
         self.ends.unwrap_or(Time(u64::MAX))
     }
+
+    pub(crate) fn is_over(&self, horizon: Time) -> bool {
+        self.ends.is_some_and(|ends| ends <= horizon)
+    }
 }
 
 /// A planned absence of a region, or of all sandboxes.
@@ -190,6 +193,23 @@ pub(crate) struct WideAbsence {
     /// `None` for all.
     pub(crate) region: Option<String>,
     pub(crate) absence: Absence,
+}
+
+/// The planned absence that covers a sandbox and is not over at a time: its own, or a region's or all sandboxes'. Of
+/// several, the one that ends last.
+pub(crate) fn absence_of<'a>(
+    row: &'a Sandbox,
+    wide: &'a [WideAbsence],
+    at: Time,
+) -> Option<&'a Absence> {
+    // Who was off on purpose before is not expected back with the others.
+    let covers = |wide: &&WideAbsence| {
+        wide.region.as_ref().is_none_or(|region| *region == row.region)
+            && (!row.on_purpose || wide.absence.declared <= row.last_seen)
+    };
+    let wide = wide.iter().filter(covers).map(|wide| &wide.absence);
+    let open = row.absence.iter().chain(wide).filter(|absence| !absence.is_over(at));
+    open.max_by_key(|absence| absence.end())
 }
 
 /// Which side broke.
