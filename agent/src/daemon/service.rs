@@ -99,8 +99,9 @@ const ENDING: [i32; 9] =
 /// LXC stops a container with it.
 const SIGPWR: i32 = nix::sys::signal::Signal::SIGPWR as i32;
 
-/// Real-time signals, one of which container runtimes send to stop a container.
-const REAL_TIME: RangeInclusive<i32> = 34..=64;
+/// Real-time signals, one of which container runtimes send to stop a container. Those below belong to the C library, musl
+/// keeps one more than glibc, and both refuse handlers for them.
+const REAL_TIME: RangeInclusive<i32> = if cfg!(target_env = "musl") { 35..=64 } else { 34..=64 };
 
 /// Messages to the main thread.
 enum Message {
