@@ -52,6 +52,9 @@ pub enum Command {
     /// End the absence that `away` announced
     #[command(after_help = format!("{BACK_HELP}\n\n{}", exit::HELP), mut_args = hide_what_only_check_ins_need)]
     Back(Box<BackArguments>),
+    /// Write the service's settings, check them and start the service
+    #[command(after_help = format!("{SETUP_HELP}\n\n{}", exit::SETUP_HELP))]
+    Setup(Box<SetupArguments>),
     /// Check everything that a check-in needs, with hints how to fix problems
     #[command(after_help = exit::DOCTOR_HELP)]
     Doctor(Box<DoctorArguments>),
@@ -109,6 +112,17 @@ Sends one request, without a retry. If the machine does not check in, it counts 
 
 Example:
   kiloclaw-agent back";
+
+const SETUP_HELP: &str = "\
+On a terminal, asks for what is not given; elsewhere, what is missing is an error. What an earlier run
+wrote is kept unless something else is given. Before it writes anything, `doctor` checks everything
+with the environment that the service will have. Keys are never printed.
+
+Examples:
+  kiloclaw-agent setup
+  kiloclaw-agent setup --checkin-url https://telemetry.example.com/api/controller/checkin \\
+    --sandbox-id sandbox-1 --systemd-unit openclaw.service \\
+    --api-key-file /run/secrets/api-key --gateway-token-file /run/secrets/gateway-token";
 
 #[derive(Debug, Args)]
 pub struct RunArguments {
@@ -203,6 +217,61 @@ fn hide_what_only_check_ins_need(argument: clap::Arg) -> clap::Arg {
     ];
     let hide = hidden.contains(&argument.get_id().as_str());
     if hide { argument.hide(true) } else { argument }
+}
+
+#[derive(Debug, Args)]
+pub struct SetupArguments {
+    /// URL of the check-in endpoint, ending in /api/controller/checkin
+    #[arg(long = "checkin-url", value_name = "URL", env = env_vars::CHECKIN_URL)]
+    pub check_in_url: Option<String>,
+
+    /// Id of the sandbox that reports, 1 to 96 bytes
+    #[arg(long, value_name = "ID", env = env_vars::SANDBOX_ID)]
+    pub sandbox_id: Option<String>,
+
+    /// Id of the machine that runs the sandbox [default: not reported]
+    #[arg(long, value_name = "ID", env = env_vars::MACHINE_ID)]
+    pub machine_id: Option<String>,
+
+    /// systemd unit of OpenClaw; this or --status-url is required
+    #[arg(long, value_name = "NAME", env = env_vars::SYSTEMD_UNIT)]
+    pub systemd_unit: Option<String>,
+
+    /// URL of a controller that returns the state of OpenClaw
+    #[arg(long, value_name = "URL", env = env_vars::STATUS_URL)]
+    pub status_url: Option<String>,
+
+    /// Path of openclaw, if it is not in /usr/local/bin or /usr/bin
+    #[arg(long, value_name = "PROGRAM", env = env_vars::OPENCLAW_COMMAND)]
+    pub openclaw_command: Option<OsString>,
+
+    /// The fleet's API key; prefer a file or the environment, since all users see flags
+    #[arg(long, value_name = "KEY", env = env_vars::API_KEY)]
+    pub api_key: Option<Secret>,
+
+    /// File to copy the API key from; takes precedence over --api-key
+    #[arg(long, value_name = "PATH", env = env_vars::API_KEY_FILE)]
+    pub api_key_file: Option<PathBuf>,
+
+    /// The sandbox's gateway token; prefer a file or the environment, since all users see flags
+    #[arg(long, value_name = "TOKEN", env = env_vars::GATEWAY_TOKEN)]
+    pub gateway_token: Option<Secret>,
+
+    /// File to copy the gateway token from; takes precedence over --gateway-token
+    #[arg(long, value_name = "PATH", env = env_vars::GATEWAY_TOKEN_FILE)]
+    pub gateway_token_file: Option<PathBuf>,
+
+    /// Directory of the settings and keys that the service reads
+    #[arg(long, value_name = "PATH", default_value = "/etc/kiloclaw-agent")]
+    pub directory: PathBuf,
+
+    /// Write the settings even if a check fails
+    #[arg(long)]
+    pub force: bool,
+
+    /// Only write the settings, and do not start the service
+    #[arg(long)]
+    pub no_start: bool,
 }
 
 #[derive(Debug, Args)]
@@ -552,7 +621,8 @@ mod tests {
             {
                 let (id, of) = (argument.get_id(), subcommand.get_name());
                 assert!(argument.get_help().is_some(), "{id} of {of}");
-                let once = ["directory", "duration", "reason"].contains(&id.as_str());
+                let once =
+                    ["directory", "duration", "reason", "force", "no_start"].contains(&id.as_str());
                 assert!(argument.get_env().is_some() || once, "{id} of {of}");
             }
         }

@@ -5,4 +5,5 @@ pub mod doctor;
 pub mod gateway_token;
 pub mod manual;
 pub mod once;
+pub mod setup;
 pub mod status;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 pub enum Exit {
     /// Accepted; or printed, where nothing is sent; or healthy.
     Done = 0,
-    /// `status`: the agent cannot report; `doctor`: a check failed.
+    /// `status`: the agent cannot report; `doctor`, `setup`: a check failed.
     Failed = 1,
     /// `status`: the process is unhealthy.
     ProcessUnhealthy = 2,
@@ -29,11 +29,12 @@ pub const ALL_HELP: &str = "\
 Exit codes:
    0  accepted (204), or printed where nothing is sent; `run`, `watch`: stopped by a signal;
       `status`, `doctor`: healthy
-   1  `status`: the agent cannot report; `doctor`: a check failed
+   1  `status`: the agent cannot report; `doctor`, `setup`: a check failed
    2  `status`: the process is unhealthy
   64  bad configuration: a flag or a variable is missing or invalid
   69  unavailable: no response (connection, DNS, TLS, timeout), 429 or 5xx; try again later
-  71  `run`, `watch`: another agent uses the state file, or the system prevents the start
+  71  `run`, `watch`: another agent uses the state file, or the system prevents the start;
+      `setup`: a file cannot be written, or systemd does not start the service
   74  standard output could not be written
   77  refused: any other response, redirects included; a retry will not help";
 
@@ -64,6 +65,15 @@ Exit codes:
    0  all checks passed, possibly with warnings
    1  a check failed
   64  bad configuration: a flag is invalid
+  74  standard output could not be written";
+
+/// The codes of `setup`, for `--help`.
+pub const SETUP_HELP: &str = "\
+Exit codes:
+   0  the settings are written, and the service is running
+   1  a check failed, or the questions were interrupted; nothing was changed
+  64  bad configuration: a flag or a variable is missing or invalid
+  71  a file cannot be written, or systemd does not start the service
   74  standard output could not be written";
 
 impl From<Exit> for ExitCode {
@@ -106,5 +116,7 @@ mod tests {
         assert_eq!(codes(STATUS_HELP), numbers(&status));
         let doctor = [Done, Failed, BadConfiguration, OutputFailed];
         assert_eq!(codes(DOCTOR_HELP), numbers(&doctor));
+        let setup = [Done, Failed, BadConfiguration, SystemError, OutputFailed];
+        assert_eq!(codes(SETUP_HELP), numbers(&setup));
     }
 }

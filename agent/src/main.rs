@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 
 use kiloclaw_agent::cli::{Cli, Command};
-use kiloclaw_agent::commands::{absence, doctor, gateway_token, manual, once, status};
+use kiloclaw_agent::commands::{absence, doctor, gateway_token, manual, once, setup, status};
 use kiloclaw_agent::daemon::{service, signals};
 use kiloclaw_agent::exit::Exit;
 use kiloclaw_agent::output;
@@ -26,6 +26,7 @@ fn main() -> ExitCode {
             Command::Once(arguments) => once::run(&arguments),
             Command::Away(arguments) => absence::away(&arguments),
             Command::Back(arguments) => absence::back(&arguments),
+            Command::Setup(arguments) => setup::run(&arguments),
             Command::Doctor(arguments) => doctor::run(&arguments),
             Command::Status(arguments) => status::run(&arguments),
             Command::GatewayToken(arguments) => gateway_token::run(&arguments),
