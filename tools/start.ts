@@ -154,10 +154,14 @@ async function buildEngine(): Promise<void> {
   if (code !== 0) throw new Failure('building the local Analytics Engine failed: see above');
 }
 
+/** Seconds since the start of this program. */
+const elapsed = () => `${Math.round(performance.now() / 1_000)} s`;
+
 async function buildAgent(): Promise<string> {
   say('building the agent');
   const { code } = await run('cargo', ['build', '--package', 'kiloclaw-agent']);
   if (code !== 0) throw new Failure('building the agent failed: see above');
+  say(`built the agent after ${elapsed()}`);
   const { output } = await run('cargo', ['metadata', '--no-deps', '--format-version', '1']);
   const { target_directory: target } = JSON.parse(output) as { target_directory: string };
   return `${target}/debug/kiloclaw-agent`;
@@ -183,7 +187,7 @@ function startWorker(
   interactive: boolean,
   watcher: Readonly<Record<string, string>>,
 ): ChildProcess {
-  say('building and starting the Worker (some minutes the first time)');
+  say('building and starting the Worker (about 2 minutes the first time)');
   const args = ['local-ae/cli.js', 'dev', '--ip', '127.0.0.1', '--port', `${port}`];
   args.push('--inspector-port', `${inspectorPort}`);
   if (allowedHost !== undefined) args.push('--ae-allowed-host', allowedHost);
@@ -438,7 +442,10 @@ async function main(): Promise<void> {
   // A killed run leaves its temporary files there.
   rmSync(`${STATE_FOLDER}/tmp`, { recursive: true, force: true });
 
-  const agent = noAgent ? undefined : await buildAgent();
+  // Side by side: cargo builds for this machine and for wasm32 in different folders.
+  const building = noAgent ? undefined : buildAgent();
+  // Its error is reported where it is awaited.
+  building?.catch(() => {});
   await buildEngine();
   const interrupted = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
@@ -483,7 +490,7 @@ async function main(): Promise<void> {
     interrupted.signal.addEventListener('abort', () => resolve());
   });
   try {
-    if (agent === undefined) {
+    if (building === undefined) {
       // The watcher is awake after its first request.
       void healthy(url, worker).then(() => ask(`${url}/api/watcher`, operator), () => {});
       // wrangler may end by itself.
@@ -493,7 +500,7 @@ async function main(): Promise<void> {
     const exited = new Promise<never>((_, reject) => {
       worker.once('exit', () => reject(new Failure('the Worker ended: see above')));
     });
-    await Promise.race([checkIns(), exited, stopped]);
+    await Promise.race([checkIns(building), exited, stopped]);
   } finally {
     if (daemon !== undefined) await stop(daemon, true);
     await stop(worker, !interactive);
@@ -501,10 +508,11 @@ async function main(): Promise<void> {
     rmSync(RUNNING_FILE, { force: true });
   }
 
-  async function checkIns(): Promise<void> {
-    await healthy(url, worker);
+  async function checkIns(building: Promise<string>): Promise<void> {
+    const [agent] = await Promise.all([building, healthy(url, worker)]);
+    say(`everything runs after ${elapsed()}`);
     const sandboxId = `local-${hostname()}`.slice(0, 60);
-    const token = await run(agent!, ['gateway-token', sandboxId], vars);
+    const token = await run(agent, ['gateway-token', sandboxId], vars);
     const env = {
       KILOCLAW_CHECKIN_URL: `${url}${CHECK_IN_PATH}`,
       KILOCODE_API_KEY: vars.KILOCODE_API_KEY.split(',')[0].trim(),
@@ -515,7 +523,7 @@ async function main(): Promise<void> {
     say(`the Worker is at ${url}, its data points are at ${store}/points`);
     if (once) {
       say('checking in once, and reading it back in SQL');
-      await roundTrip(agent!, env, store);
+      await roundTrip(agent, env, store);
       say('the data point read back is the one that was sent');
       return;
     }
@@ -524,7 +532,7 @@ async function main(): Promise<void> {
     say(`to query the stored data points in SQL:\n\n${curl(store)}\n`);
     say(seed);
     say(`checking in every ${interval} s; Ctrl-C stops everything`);
-    daemon = startAgent(agent!, env, interval);
+    daemon = startAgent(agent, env, interval);
     await Promise.all([
       showPoints(store, interrupted.signal),
       showAlerts(url, operator, interrupted.signal),

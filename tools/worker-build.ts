@@ -67,7 +67,7 @@ async function main(): Promise<void> {
 
   const cargo = ['build', '--lib', '--release', '--target', 'wasm32-unknown-unknown', ...options];
   // wasm-bindgen's macro then uses the futures of js-sys instead of another crate.
-  run('cargo', process.stderr.isTTY ? cargo : [...cargo, '--quiet'], { WASM_BINDGEN_USE_JS_SYS: '1' });
+  run('cargo', cargo, { WASM_BINDGEN_USE_JS_SYS: '1' });
   const { target_directory: target, packages } = JSON.parse(run('cargo', ['metadata', '--no-deps', '--format-version', '1']));
   const { name } = packages.find((one: { manifest_path: string }) => one.manifest_path === path.join(ROOT, 'Cargo.toml'));
   const compiled = path.join(target, 'wasm32-unknown-unknown/release', `${name.replaceAll('-', '_')}.wasm`);
