@@ -268,6 +268,7 @@ function Lanes({ history, alerts }: { history: History; alerts: readonly Alert[]
 
 function Timeline({ history, alerts }: { history: History; alerts: readonly Alert[] }) {
   const parts = spans(history.steps, ({ supervisorState }) => supervisorState);
+  const ends = axisOf(history).map((time) => <Time at={new Date(time).toISOString().replace('.000', '')} />);
   const summary = parts.map(
     ({ value, start }) => `${value === null ? 'no check-in' : visible(value)} from ${new Date(start).toLocaleString()}`,
   );
@@ -286,12 +287,12 @@ function Timeline({ history, alerts }: { history: History; alerts: readonly Aler
       </div>
       <Lanes history={history} alerts={alerts} />
       <p class="muted ends on-axis">
-        <Time at={history.steps[0]?.start ?? history.from} />
+        {ends[0]}
         <span>
           <i class="swatch ok" /> running <i class="swatch warn" /> starting <i class="swatch bad" /> crashed{' '}
           <i class="swatch off" /> other <i class="swatch none" /> no check-in
         </span>
-        <Time at={history.asOf} />
+        {ends[1]}
       </p>
     </section>
   );
