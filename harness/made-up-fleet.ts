@@ -118,7 +118,16 @@ function point(sandbox: Sandbox, timestamp: number, state: string, machine = san
     double4: Math.round(sandbox.load * 100) / 100,
     double5: Math.floor(random() * 5_000_000),
     double6: Math.floor(random() * 500_000),
+    ...disk(sandbox, timestamp),
   };
+}
+
+/** A disk of 10 GB that fills by 1 GB a day; every fourth sandbox reports none. */
+function disk({ id, phase }: Sandbox, timestamp: number): object {
+  if (Number(id.slice(PREFIX.length)) % 4 === 3) return {};
+  const size = 10_737_418_240;
+  const filled = phase / INTERVAL_MS + (timestamp % (10 * 24 * HOUR_MS)) / (10 * 24 * HOUR_MS);
+  return { double7: Math.floor(size * (0.1 + 0.89 * (filled % 1))), double8: size };
 }
 
 /** The problems in a fleet: number of sandboxes and an example for each. */

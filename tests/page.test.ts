@@ -289,6 +289,7 @@ suite('the page', { skip }, () => {
     for (const fact of [sandbox.controllerVersion, sandbox.flyRegion, sandbox.controllerCommit]) {
       assert.ok(facts.includes(fact), `${fact} in ${facts}`);
     }
+    assert.match(facts, /Disk\s+not reported/);
     const rows = await page.locator('[aria-label="Machines"] tbody tr').allInnerTexts();
     assert.equal(rows.length, machines.length);
     assert.equal(await page.locator('.plot canvas').count(), 3);
@@ -317,6 +318,18 @@ suite('the page', { skip }, () => {
     await page.evaluate(() => window.dispatchEvent(new Event('online')));
     await page.locator('.tip:not([hidden])', { hasText: 'load: 77' }).waitFor();
     assert.ok(await canvas!.evaluate((element) => element.isConnected));
+  });
+
+  test('the disk is shown where it is known', async (t) => {
+    const { page } = await open(t, 'sandboxes?sort=-disk');
+    await loaded(page);
+    const { sandboxes } = await ask(worker, '/api/sandboxes?limit=50&sort=-disk');
+    const first = page.locator('[aria-label="Sandboxes"] tbody tr').first();
+    assert.ok((await first.innerText()).startsWith(sandboxes[0].sandboxId));
+    assert.match(await first.innerText(), /\d\d(\.\d)?\s?%/);
+    await page.locator('[aria-label="Sandboxes"] tbody a').first().click();
+    await page.waitForFunction(() => document.querySelectorAll('.plot canvas').length === 4);
+    assert.match(await page.locator('dl').innerText(), /Disk\s+[\d.]+ GB of 10\.74 GB used, \d\d/);
   });
 
   test('alerts are listed, and a test message is sent', async (t) => {

@@ -310,6 +310,8 @@ export interface Sandbox {
   readonly lastExitReason: string | null;
   readonly uptimeSeconds: number;
   readonly loadAvg5m: number;
+  readonly diskUsedBytes: number | null;
+  readonly diskTotalBytes: number | null;
   readonly totalRestarts: number;
   readonly checkIns: number;
   readonly restarts: number;
@@ -346,6 +348,8 @@ export interface Step {
   readonly lastExitReason: string | null;
   readonly controllerVersion: string | null;
   readonly openclawVersion: string | null;
+  readonly diskUsedBytes: number | null;
+  readonly diskTotalBytes: number | null;
 }
 
 export interface History {

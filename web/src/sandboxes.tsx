@@ -48,6 +48,7 @@ const SORTS = [
   ['last_seen', 'Last seen, oldest'],
   ['-restarts', 'Restarts'],
   ['-load', 'Load'],
+  ['-disk', 'Disk, fullest'],
   ['uptime', 'Uptime, shortest'],
 ] as const;
 
@@ -68,6 +69,7 @@ function Row({ sandbox }: { sandbox: Sandbox }) {
       </td>
       <td class="number">{count(sandbox.restarts)}</td>
       <td class="number">{load(sandbox.loadAvg5m)}</td>
+      <td class="number">{share(sandbox.diskUsedBytes ?? 0, sandbox.diskTotalBytes ?? 0)}</td>
       <td class="number">{duration(sandbox.uptimeSeconds)}</td>
       <td>
         <Text of={sandbox.flyRegion} />
@@ -153,7 +155,7 @@ export function SandboxesView({ parameters, set }: ViewProps) {
             </div>
           ) : (
             <section class="panel">
-              <Table label="Sandboxes" columns={['Sandbox', 'State', { number: 'Last seen' }, { number: 'Restarts' }, { number: 'Load' }, { number: 'Uptime' }, 'Region', 'Controller', 'OpenClaw']}>
+              <Table label="Sandboxes" columns={['Sandbox', 'State', { number: 'Last seen' }, { number: 'Restarts' }, { number: 'Load' }, { number: 'Disk' }, { number: 'Uptime' }, 'Region', 'Controller', 'OpenClaw']}>
                 {data.sandboxes.map((sandbox) => (
                   <Row key={sandbox.sandboxId} sandbox={sandbox} />
                 ))}
@@ -364,6 +366,20 @@ function Charts({ history, alerts }: { history: History; alerts: readonly Alert[
           ]}
         />
       </section>
+      {steps.some(({ diskUsedBytes }) => diskUsedBytes !== null) && (
+        <section class="panel wide">
+          <Chart
+            {...common}
+            title="Disk"
+            kind="line"
+            format={bytes}
+            lines={[
+              { label: 'used', values: steps.map((step) => step.diskUsedBytes), color: 'series-0' },
+              { label: 'size', values: steps.map((step) => step.diskTotalBytes), color: 'series-1' },
+            ]}
+          />
+        </section>
+      )}
       <Versions steps={steps} />
       {exits.length > 0 && (
         <section class="panel wide">
@@ -385,6 +401,12 @@ function Charts({ history, alerts }: { history: History; alerts: readonly Alert[
       )}
     </div>
   );
+}
+
+/** The latest use of the disk, as far as it is known. */
+function disk({ diskUsedBytes: used, diskTotalBytes: total }: Sandbox): string {
+  if (used === null) return total === null ? 'not reported' : `${bytes(total)}, use not reported`;
+  return total === null ? `${bytes(used)} used` : `${bytes(used)} of ${bytes(total)} used, ${share(used, total)}`;
 }
 
 function Copy({ text }: { text: string }) {
@@ -433,6 +455,8 @@ function Facts({ summary }: { summary: SandboxSummary }) {
           <dd>
             {load(sandbox.loadAvg5m)} now; p50 {load(loads.p50)}, p95 {load(loads.p95)}
           </dd>
+          <dt>Disk</dt>
+          <dd>{disk(sandbox)}</dd>
           <dt>Bytes</dt>
           <dd>
             {bytes(sandbox.bandwidthBytesIn)} in, {bytes(sandbox.bandwidthBytesOut)} out
