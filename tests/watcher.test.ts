@@ -14,7 +14,7 @@ import { Ajv2020 } from 'ajv/dist/2020.js';
 import addFormats from 'ajv-formats';
 import { Webhook } from 'standardwebhooks';
 
-import { credentials, FULL, JWT_SECRET } from '../harness/check-in.ts';
+import { credentials, FULL, JWT_SECRET, MAX_BODY_BYTES } from '../harness/check-in.ts';
 import { AGENT } from '../harness/agent.ts';
 import openapi from '../src/openapi.json' with { type: 'json' };
 import { logged, type Worker } from '../harness/worker.ts';
@@ -381,7 +381,7 @@ suite('the watcher', { concurrency: 8 }, () => {
     await assertRefused(await plan({ body: '' }), 401, 'missing_authorization');
     await assertRefused(await plan({ headers: { authorization: 'Bearer x' }, body: '' }), 401, 'missing_gateway_token');
     await assertRefused(await plan({ headers: credentials('a', 'wrong'), body: '' }), 403, 'wrong_api_key');
-    await assertRefused(await plan({ headers, body: 'x'.repeat(20_000) }), 413, 'body_too_large');
+    await assertRefused(await plan({ headers, body: 'x'.repeat(MAX_BODY_BYTES + 1) }), 413, 'body_too_large');
     await assertRefused(await plan({ headers, body: 'x' }), 400, 'not_json');
     const broken = await assertRefused(await plan({ headers, body: body('a', { forSeconds: -1 }) }), 400, 'invalid_field');
     assert.equal(broken.field, 'forSeconds');

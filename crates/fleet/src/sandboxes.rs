@@ -75,14 +75,13 @@ impl Key {
     #[expect(clippy::cast_precision_loss, reason = "seconds")]
     const fn value(self, sandbox: &Sandbox) -> f64 {
         match self {
-            Self::SandboxId => 0.0,
             Self::LastSeen => sandbox.last_seen.0 as f64,
             Self::Restarts => sandbox.restarts,
             Self::Load => sandbox.load_avg_5m,
             Self::Disk if sandbox.disk_total_bytes > 0.0 => {
                 sandbox.disk_used_bytes / sandbox.disk_total_bytes
             }
-            Self::Disk => 0.0,
+            Self::SandboxId | Self::Disk => 0.0,
             Self::Uptime => sandbox.uptime_seconds,
         }
     }
