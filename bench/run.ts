@@ -126,7 +126,7 @@ function cores(): Pick<Site, 'serverCore' | 'loadCore'> {
 async function buildAll(): Promise<void> {
   say('building the Worker and the local Analytics Engine');
   const command = 'tools/setup';
-  for (const args of [['worker-build', '--release'], ['tools/engine']]) {
+  for (const args of [['node', 'tools/worker.ts'], ['tools/engine']]) {
     const child = start(command, ['--wasm', ...args], ['ignore', 'ignore', 'inherit']);
     if ((await ended(child, command)) !== 0) throw new Failure(`${args[0]} failed: see above`);
   }

@@ -86,7 +86,7 @@ test('accepts and stores a check-in if the limiter fails', async (t) => {
     const CHECKIN_RATE_LIMITER = { limit: async () => { throw new Error('out of order'); } };
     export default {
       fetch: (request, env, ctx) =>
-        new Worker(ctx, (globalThis.env ??= { ...env, CHECKIN_RATE_LIMITER })).fetch(request),
+        Worker.fetch(request, (globalThis.env ??= { ...env, CHECKIN_RATE_LIMITER })),
     };`;
   const worker = await startWorker({ modules: { main: MAIN } }, t);
   assert.equal((await worker.checkIn(FULL)).status, 204);

@@ -39,7 +39,7 @@ const MODULES = {
     export default {
       fetch(request, env, ctx) {
         const { pathname, searchParams } = new URL(request.url);
-        if (pathname !== '/clock') return new Worker(ctx, env).fetch(request);
+        if (pathname !== '/clock') return Worker.fetch(request, env);
         advance(Number(searchParams.get('advance')));
         return new Response();
       },

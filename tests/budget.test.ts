@@ -42,7 +42,7 @@ const MAIN = `
   import Worker from 'index.js';
   export default {
     fetch(request, env, ctx) {
-      if (!request.url.endsWith('/calls')) return new Worker(ctx, env).fetch(request);
+      if (!request.url.endsWith('/calls')) return Worker.fetch(request, env);
       const counted = Object.fromEntries(calls);
       calls.clear();
       return Response.json(counted);

@@ -61,7 +61,7 @@ const FAULTY = `
   export default {
     fetch(request, bindings, ctx) {
       env ??= { ...bindings, KILOCLAW_CONTROLLER_AE: faulty(bindings.KILOCLAW_CONTROLLER_AE) };
-      return new Worker(ctx, env).fetch(request);
+      return Worker.fetch(request, env);
     },
   };`;
 

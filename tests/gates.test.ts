@@ -41,7 +41,7 @@ test('runs and reports every gate, and fails if one fails', (t) => {
 });
 
 test('skips gates whose build failed, and reports that', (t) => {
-  const { status, stdout, stderr } = gates(t, /worker-build --release --quiet$|engine$/);
+  const { status, stdout, stderr } = gates(t, /worker\.ts --quiet$|engine$/);
   assert.equal(status, 1);
   assert.doesNotMatch(stdout, /called node/);
   assert.match(stderr, /^passed   build of the agent, \d+ s$/m);

@@ -642,7 +642,7 @@ test('answers without a cache, or with a failing one', async (t) => {
   const main = (cache: string) => `
     import Worker from 'index.js';
     ${cache}
-    export default { fetch: (request, env, ctx) => new Worker(ctx, env).fetch(request) };`;
+    export default { fetch: (request, env, ctx) => Worker.fetch(request, env) };`;
   const define = (value: string) => `Object.defineProperty(globalThis, 'caches', { value: ${value}, configurable: true });`;
   const fail = `() => Promise.reject(new Error('out of order'))`;
   for (const [cache, why] of [
@@ -678,7 +678,7 @@ test('an answer is cached where only the Worker answers', async (t) => {
     Object.defineProperty(globalThis, 'caches', { value: { default: cache } });
     export default {
       fetch: (request, env, ctx) =>
-        request.url.endsWith('/kept') ? Response.json(kept) : new Worker(ctx, env).fetch(request),
+        request.url.endsWith('/kept') ? Response.json(kept) : Worker.fetch(request, env),
     };`;
   const of = await startWorker({ modules: { main } }, t);
   await of.insert(FLEET.map(point));

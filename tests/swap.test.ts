@@ -134,7 +134,7 @@ const POINTS = `
     fetch(request, env, ctx) {
       if (request.url.endsWith('/points')) return Response.json(points.splice(0));
       this.env ??= { ...env, KILOCLAW_CONTROLLER_AE: dataset };
-      return new Worker(ctx, this.env).fetch(request);
+      return Worker.fetch(request, this.env);
     },
   };`;
 

@@ -357,7 +357,7 @@ function fleetProgram(): string {
 function build(): void {
   say('building the Worker, the local Analytics Engine and the fleet');
   for (const [command, ...args] of [
-    ['tools/setup', '--wasm', 'worker-build', '--release'],
+    ['tools/setup', '--wasm', 'node', 'tools/worker.ts'],
     ['tools/setup', '--wasm', 'tools/engine'],
     ['cargo', 'build', '--quiet', '--release', '--package', 'kiloclaw-agent', '--example', 'fleet'],
   ]) {

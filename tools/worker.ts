@@ -1,14 +1,13 @@
 /**
- * `worker-build --release`: compiles the Worker into `build/`. Runs inside `tools/setup --wasm`.
+ * Compiles the Worker into a folder: `index.js` and `index_bg.wasm`. Runs inside `tools/setup --wasm`.
  *
- *   worker-build --release [--out-dir FOLDER] [CARGO-OPTION...]
+ *   node tools/worker.ts [--out-dir FOLDER] [CARGO-OPTION...]
  *
- * It does what the tool of that name does for this Worker, with the same output except for one line of metadata. That tool is
- * another program in Rust, which would have to be compiled for minutes before the Worker is, and most of it downloads the
- * programs that are here already.
+ * FOLDER is `build` by default. `worker-build`, the tool of workers-rs, does the same for any Worker; it would have to be
+ * compiled for minutes, and most of it downloads the programs that are here already.
  */
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
 import { build } from 'esbuild';
@@ -16,12 +15,7 @@ import { build } from 'esbuild';
 import { command, Failure } from '../harness/command.ts';
 
 const ROOT = path.join(import.meta.dirname, '..');
-const SHIM = path.join(import.meta.dirname, 'worker-shim.js');
-
-/** Events of the runtime, whose handlers get the event, the bindings and the context. */
-const EVENTS = ['fetch', 'queue', 'scheduled', 'email', 'connect'];
-/** What the runtime of wasm-bindgen exports for the shim. */
-const INTERNAL = ['__wbg_reset_state', '__worker_init_state'];
+const ENTRY = path.join(ROOT, 'src/entry.js');
 
 /** Encodings that workerd knows: what rustc emits by default, and exceptions, which wasm-bindgen catches. */
 const FEATURES = [
@@ -42,27 +36,8 @@ function run(program: string, args: readonly string[], env: Readonly<Record<stri
   return stdout;
 }
 
-/** The shim for what the module exports. */
-function shim(bindings: string): string {
-  const names = [...bindings.matchAll(/^export (?:async )?function (\w+)\(|^export \{ \w+ as (\w+) \}/gm)].map(
-    ([, declared, renamed]) => declared ?? renamed!,
-  );
-  const handlers = names
-    .filter((name) => !INTERNAL.includes(name))
-    .map((name) =>
-      EVENTS.includes(name)
-        ? `Entrypoint.prototype.${name} = function ${name} (arg) {\n  return exports.${name}.call(this, arg, this.env, this.ctx);\n}\n`
-        : `Entrypoint.prototype.${name} = exports.${name};\n`,
-    );
-  const classes = [...bindings.matchAll(/^export class (\w+) \{/gm)].map(
-    ([, name]) => `export const ${name} = new Proxy(exports.${name}, classProxyHooks);\n`,
-  );
-  return readFileSync(SHIM, 'utf8').replace('$HANDLERS', () => handlers.join('')) + classes.join('');
-}
-
 async function main(): Promise<void> {
   const options = process.argv.slice(2);
-  if (options.shift() !== '--release') throw new Failure('usage: worker-build --release [--out-dir FOLDER] [CARGO-OPTION...]');
   const out = path.join(ROOT, options[0] === '--out-dir' ? options.splice(0, 2)[1]! : 'build');
 
   const cargo = ['build', '--lib', '--release', '--target', 'wasm32-unknown-unknown', ...options];
@@ -79,12 +54,11 @@ async function main(): Promise<void> {
     const recovery = ['--experimental-reset-state-function', '--force-enable-abort-handler'];
     run('wasm-bindgen', ['--target', 'module', '--no-typescript', ...recovery, '--out-dir', stage, '--out-name', 'index', compiled]);
     const wasm = path.join(stage, 'index_bg.wasm');
-    run('wasm-opt', [wasm, '--output', wasm, '-O', ...FEATURES.map((feature) => `--enable-${feature}`), '--debuginfo']);
-    const entry = path.join(stage, 'shim.js');
-    writeFileSync(entry, shim(readFileSync(path.join(stage, 'index.js'), 'utf8')));
+    run('wasm-opt', [wasm, '--output', wasm, '-Oz', ...FEATURES.map((feature) => `--enable-${feature}`)]);
     const { outputFiles } = await build({
       absWorkingDir: stage,
-      entryPoints: ['./shim.js'],
+      entryPoints: [ENTRY],
+      alias: { wasm: path.join(stage, 'index.js') },
       bundle: true,
       minify: true,
       format: 'esm',
@@ -103,4 +77,4 @@ async function main(): Promise<void> {
   }
 }
 
-await command('worker-build', main);
+await command('tools/worker.ts', main);

@@ -1,0 +1,80 @@
+/**
+ * The Worker's outermost part: passes events to the wasm module. After a trap the module is unusable, so the next event gets
+ * a fresh instance of it. tools/worker.ts bundles this file with what wasm-bindgen makes, which is `wasm`.
+ *
+ * An object with handlers, not a class: the runtime would construct one for each request.
+ */
+import * as wasm from 'wasm';
+
+/** What the `worker` crate keeps: whether the instance is unusable, and its number. */
+const state = wasm.__worker_init_state();
+
+// A trap in a promise's reaction reaches nobody else.
+addEventListener('error', ({ error }) => left(error));
+
+/** Before a call: replaces an instance that is unusable. */
+function enter() {
+  if (!state.criticalError) return;
+  console.log('Reinitializing Wasm application');
+  wasm.__wbg_reset_state();
+  state.criticalError = false;
+  state.instanceId += 1;
+}
+
+/** After a call that threw. */
+function left(error) {
+  if (!(error instanceof WebAssembly.RuntimeError)) return;
+  console.error('Critical', error);
+  state.criticalError = true;
+}
+
+export default {
+  fetch(request, env) {
+    enter();
+    try {
+      return wasm.fetch(request, env);
+    } catch (error) {
+      left(error);
+      throw error;
+    }
+  },
+  scheduled(event, env) {
+    enter();
+    return wasm.scheduled(event, env);
+  },
+};
+
+/** The Durable Object of the watcher; its part in Rust is of one instance of the module. */
+export class Watcher {
+  #context;
+  #env;
+  #object;
+  #instance;
+
+  constructor(context, env) {
+    this.#context = context;
+    this.#env = env;
+  }
+
+  fetch(request) {
+    return this.#call((object) => object.fetch(request));
+  }
+
+  alarm() {
+    return this.#call((object) => object.alarm());
+  }
+
+  #call(run) {
+    enter();
+    try {
+      if (this.#instance !== state.instanceId) {
+        this.#object = new wasm.Watcher(this.#context, this.#env);
+        this.#instance = state.instanceId;
+      }
+      return run(this.#object);
+    } catch (error) {
+      left(error);
+      throw error;
+    }
+  }
+}
