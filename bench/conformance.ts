@@ -304,7 +304,7 @@ function cases(): Case[] {
       status: 404,
       body: refusal('Not found', 'not_found'),
     },
-    whoami('an operator', jwt({ ...ops, exp }), 200, { sub: 'ops', sandboxId: null, via: 'jwt' }),
+    whoami('an operator', jwt({ ...ops, exp }), 200, { sub: 'ops', sandboxId: null, scope: '', via: 'jwt' }),
     stranger('no token', undefined, 'missing_token'),
     stranger('a forged token', jwt({ ...ops, exp }, 'x'), 'invalid_token'),
     stranger('a token without exp', jwt(ops), 'invalid_token'),

@@ -81,7 +81,7 @@ export function targets(samples: Samples): string {
     const all = figures('rust');
     const floor = median(figures('floor'));
     const [low, high] = [Math.min(...all), Math.max(...all)].map((value) => value.toFixed(digits));
-    const verdict = floor > limit ? 'below the floor' : median(all) <= limit ? 'met' : '**missed**';
+    const verdict = median(all) <= limit ? 'met' : floor > limit ? 'below the floor' : '**missed**';
     return [
       label,
       `≤ ${limit.toFixed(digits)}`,

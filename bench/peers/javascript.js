@@ -8,7 +8,7 @@
 
 const encoder = new TextEncoder();
 const HMAC = { name: 'HMAC', hash: 'SHA-256' };
-const MAX_BODY = 16 * 1024;
+const MAX_BODY = 64 * 1024;
 
 export default {
   /**

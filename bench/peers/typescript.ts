@@ -140,7 +140,7 @@ const credentials = createMiddleware<App>(async (c, next) => {
   return next();
 });
 
-const limit = bodyLimit({ maxSize: 16 * 1024, onError: (c) => refuse(c, 'body_too_large') });
+const limit = bodyLimit({ maxSize: 64 * 1024, onError: (c) => refuse(c, 'body_too_large') });
 
 /** Operators only: accepts a token that is signed with HS256 and has an expiry. */
 const gate = createMiddleware<App>(async (c, next) => {
@@ -226,7 +226,7 @@ app.all('/health', (c) => refuse(c, 'method_not_allowed', { allow: 'GET, HEAD' }
 
 app.use('/api/*', gate);
 app.get('/api/whoami', (c) =>
-  c.json({ sub: c.get('subject'), sandboxId: null, via: 'jwt' }, 200, { 'cache-control': 'no-store' }),
+  c.json({ sub: c.get('subject'), sandboxId: null, scope: '', via: 'jwt' }, 200, { 'cache-control': 'no-store' }),
 );
 app.all('/api/whoami', (c) => refuse(c, 'method_not_allowed', { allow: 'GET, HEAD' }));
 
