@@ -122,6 +122,18 @@ function limiter({ checkInLimit: limit }: Options): Binding | undefined {
   return { type: 'rate-limit', namespace: 'check-ins', simple: { limit, period: 60 } };
 }
 
+/**
+ * Where the Worker answers before it has read a large body, the runtime closes the connection behind its answer. `fetch`
+ * would use that connection again meanwhile, so it is told to open another one.
+ */
+function headersFor({ headers, body }: RequestInit = {}): RequestInit['headers'] {
+  const isLarge = (typeof body === 'string' && body.length > LARGE) || body instanceof ReadableStream;
+  return isLarge ? [...new Headers(headers), ['connection', 'close']] : headers;
+}
+
+/** In bytes: what the runtime reads at once. */
+const LARGE = 8 * 1024;
+
 /** A Worker of one module. */
 const simple = (name: string, contents: string) => ({
   config: {
@@ -198,7 +210,7 @@ export async function startWorker(
     url,
     store,
     logs,
-    fetch: (path, init) => fetch(new URL(path, url), { redirect: 'manual', ...init }),
+    fetch: (path, init) => fetch(new URL(path, url), { redirect: 'manual', ...init, headers: headersFor(init) }),
     checkIn(body, headers = {}) {
       const raw =
         typeof body === 'string' || body instanceof Uint8Array || body instanceof ReadableStream;

@@ -176,3 +176,20 @@ test('docs/deploy.md, the READMEs of the repository and the release, and others 
     }
   }
 });
+
+test('the README quotes the figures of the last measurement', () => {
+  const results = readFileSync('bench/results.md', 'utf8');
+  const figure = (label: string) => {
+    const row = results.split('\n').find((line) => line.startsWith(`| ${label}`));
+    const ratio = /\((\d+\.\d+)\)/.exec(row ?? '')?.[1];
+    assert.ok(ratio !== undefined, `bench/results.md has no ratio for ${label}`);
+    return ratio;
+  };
+  const readme = readFileSync('README.md', 'utf8').replaceAll(/\s+/g, ' ');
+  const times = Math.round(Number(figure('Bundle, gzipped')));
+  const sentence =
+    `the Rust Worker needs ${figure('CPU per accepted check-in, HTTP')} of its CPU time for a check-in over HTTP, and ` +
+    `${figure('CPU per accepted check-in, in process')} in process ([measured side by side](bench/results.md)); the bundle is ` +
+    `${times} times larger.`;
+  assert.ok(readme.includes(sentence), `README.md does not say: ${sentence}`);
+});

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { beforeEach, test } from 'node:test';
 
-import { CHECK_IN_PATH, credentials, FULL, gatewayToken } from '../harness/check-in.ts';
+import { CHECK_IN_PATH, credentials, FULL, gatewayToken, MAX_BODY_BYTES } from '../harness/check-in.ts';
 import { refusal, startWorker, type Worker } from '../harness/worker.ts';
 
 const worker = await startWorker();
@@ -114,7 +114,7 @@ test('refuses a dry run exactly like a check-in', async (t) => {
   const noDataset = await startWorker({ dataset: 'missing' }, t);
   const wrongKey = { authorization: 'Bearer wrong' };
   const wrongToken = { 'x-kiloclaw-gateway-token': gatewayToken('another') };
-  const large = 'x'.repeat(16 * 1024 + 1);
+  const large = 'x'.repeat(MAX_BODY_BYTES + 1);
   const table: [string, Ask][] = [
     ['405 method_not_allowed', { method: 'GET' }],
     ['405 method_not_allowed', { method: 'PUT', headers: { authorization: undefined } }],
@@ -149,7 +149,7 @@ async function answer(response: Response) {
 
 test('checks the query after the key and before the body', async (t) => {
   const unset = await startWorker({ vars: { KILOCODE_API_KEY: undefined } }, t);
-  const large = 'x'.repeat(16 * 1024 + 1);
+  const large = 'x'.repeat(MAX_BODY_BYTES + 1);
   const code = async (given: Ask) => (await refusal(await ask('?dry_run=yes', given))).code;
   const wrongKey = { authorization: 'Bearer wrong' };
   const none = { authorization: undefined };

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { API_KEY, CHECK_IN_PATH, credentials, FULL, gatewayToken } from '../harness/check-in.ts';
+import { API_KEY, CHECK_IN_PATH, credentials, FULL, gatewayToken, MAX_BODY_BYTES } from '../harness/check-in.ts';
 import { refusal, startWorker, type Options, type Worker } from '../harness/worker.ts';
 
 const worker = await startWorker();
@@ -117,7 +117,7 @@ test('checks in the order of the contract', async (t) => {
   const wrongToken = { 'x-kiloclaw-gateway-token': gatewayToken('another') };
   const status = async (response: Response) => `${response.status} ${(await refusal(response)).code}`;
   const unset = await startWorker({ vars: { KILOCODE_API_KEY: undefined } }, t);
-  const large = 'x'.repeat(16 * 1024 + 1);
+  const large = 'x'.repeat(MAX_BODY_BYTES + 1);
 
   const none = { authorization: undefined };
   assert.equal(await status(await unset.checkIn(large, none)), '401 missing_authorization');
