@@ -220,15 +220,19 @@ fn binding(env: &Env, name: &str) -> Option<JsValue> {
     Reflect::get(env, &name.into()).ok().filter(|binding| !binding.is_undefined())
 }
 
-/// What machines' tokens must match, if `KILOCODE_API_KEY_JWT_SECRET` is set. It must not be a value of `JWT_SECRET`:
-/// whoever mints machines' keys could mint operators' tokens.
+/// What machines' tokens must match, if `KILOCODE_API_KEY_JWT_SECRET` is set. None of its values may be one that opens the
+/// operators' API: whoever mints machines' keys could read the fleet.
 fn api_key_tokens(env: &Env) -> Result<Option<jwt::Settings>, ConfigError> {
     let names = [API_KEY_JWT_SECRET, API_KEY_JWT_ISSUER, API_KEY_JWT_AUDIENCE];
     let Some(settings) = jwt_settings(env, names)? else { return Ok(None) };
-    let operators = optional(env, JWT_SECRET).unwrap_or_default();
-    if values(&operators).any(|value| settings.secrets.iter().any(|secret| secret == value)) {
-        let fault = "has a value of JWT_SECRET: whoever mints machines' keys could mint operators' tokens. \
-                     Use another secret";
+    let operators =
+        [JWT_SECRET, INTERNAL_API_SECRET].map(|name| optional(env, name).unwrap_or_default());
+    // HMAC pads keys with zeros.
+    let unpadded = |value: &str| value.trim_end_matches('\0').to_owned();
+    let mut operators = operators.iter().flat_map(|secret| values(secret)).map(unpadded);
+    if operators.any(|value| settings.secrets.iter().any(|secret| unpadded(secret) == value)) {
+        let fault = "has a value of JWT_SECRET or INTERNAL_API_SECRET: whoever mints machines' keys could read \
+                     the fleet. Use another secret";
         return Err(ConfigError { name: API_KEY_JWT_SECRET, fault });
     }
     Ok(Some(settings))

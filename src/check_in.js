@@ -49,7 +49,7 @@ export function handler([path, parameter, tokenHeader, forward], limit, route, c
 
     const answer = (body, size) => {
       const response = record(body, size, token, header('fly-region'), isDryRun);
-      if (service !== undefined && !isDryRun) handOn(service, request, body, response);
+      if (service !== undefined && !isDryRun && !headers.has(FORWARDED)) handOn(service, request, body, response);
       return response ?? new Response(null, ACCEPTED);
     };
     // A body that breaks off is not JSON.
@@ -95,6 +95,8 @@ async function readAtMost(stream, limit) {
   return bytes.subarray(0, length);
 }
 
+/** Marks what is handed on. Else a Worker that is bound to itself, by mistake, would hand on without end. */
+const FORWARDED = 'x-kiloclaw-forwarded';
 /** How long the other Worker has to answer, in milliseconds. */
 const FORWARD_TIMEOUT_MS = 10_000;
 /** Check-ins that an isolate hands on at a time, each of at most 64 KiB. Further ones count as failed. */
@@ -137,6 +139,7 @@ async function attempt(service, { url, method, headers: original, cf }, body) {
   const headers = new Headers(original);
   // Of the bytes; the text may have lost a byte-order mark.
   headers.delete('content-length');
+  headers.set(FORWARDED, '1');
   inFlight += 1;
   try {
     const signal = AbortSignal.timeout(FORWARD_TIMEOUT_MS);

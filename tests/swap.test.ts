@@ -75,6 +75,7 @@ test('with KILOCODE_API_KEY_JWT_SECRET, a valid token is an API key as well', as
     [`${header}.${payload}`, undefined],
     [await mint({ sub: 'ops', ttl: 60 }, { JWT_SECRET }), 'not signed with an accepted key'],
     ['a.b.c', undefined],
+    [await key({ padding: 'x'.repeat(4_096) }), undefined],
   ] as const) {
     assert.deepEqual(await answer(bearer(token)), WRONG_KEY, why ?? token);
     if (why !== undefined) await logged(worker, new RegExp(why));
@@ -114,6 +115,14 @@ test('without the secret, a token is a wrong key', async (t) => {
   assert.equal((await worker.checkIn(FULL, bearer(await key()))).status, 403);
 });
 
+test('a padded secret is the same, and so is that of backends', async (t) => {
+  for (const vars of [{ JWT_SECRET: `${MACHINES}\0` }, { INTERNAL_API_SECRET: `other,${OLD}` }]) {
+    const worker = await startWorker({ vars: { ...VARS, ...vars } }, t);
+    assert.equal((await worker.checkIn(FULL)).status, 503);
+    assert.equal((await worker.fetch('/api/whoami', { headers: { 'x-internal-api-key': OLD } })).status, 503);
+  }
+});
+
 test('a secret of machines\' tokens that operators\' tokens have as well closes both', async (t) => {
   const shared = { KILOCODE_API_KEY_JWT_SECRET: `${MACHINES},${JWT_SECRET}`, JWT_SECRET: `another secret of 32 bytes at least,${JWT_SECRET}` };
   const worker = await startWorker({ vars: shared }, t);
@@ -121,7 +130,7 @@ test('a secret of machines\' tokens that operators\' tokens have as well closes 
   for (const response of [await worker.checkIn(FULL), await worker.fetch('/api/whoami', { headers: bearer(token) })]) {
     assert.deepEqual([response.status, (await refusal(response)).code], [503, 'misconfigured']);
   }
-  const log = await logged(worker, /KILOCODE_API_KEY_JWT_SECRET has a value of JWT_SECRET/);
+  const log = await logged(worker, /KILOCODE_API_KEY_JWT_SECRET has a value of JWT_SECRET or INTERNAL_API_SECRET/);
   assert.ok(!log.includes(JWT_SECRET) && !log.includes(MACHINES));
 });
 
@@ -246,6 +255,16 @@ test('an accepted check-in is handed on as it came, and no other request is', as
   await delay(300);
   assert.equal(told.length, 5, 'those beyond it are not');
   assert.doesNotMatch(JSON.stringify(worker.logs), /forward_failed/);
+});
+
+test('what is handed on is not handed on again, as by a Worker that is bound to itself', async (t) => {
+  const { told, worker } = await startBoth(t, TAKES);
+  assert.equal((await worker.checkIn(FULL)).status, 204);
+  await eventually(() => told.length === 1, 'it is handed on');
+  assert.equal(told[0]!.headers['x-kiloclaw-forwarded'], '1');
+  assert.equal((await worker.checkIn(FULL, { 'x-kiloclaw-forwarded': '1' })).status, 204);
+  await delay(300);
+  assert.equal(told.length, 1);
 });
 
 for (const [what, fetchBody, detail] of [

@@ -30,8 +30,9 @@ pub fn jwt(data: &[u8]) {
     }
     for secret in &settings.secrets {
         let token = sign(secret, header, claims);
-        // A machine's key needs no more than an operator's token.
-        assert!(check(&token).is_err() || jwt::verify_key(&settings, &token, NOW_MS).is_ok());
+        // A machine's key needs no more than an operator's token, but is short.
+        let is_key = jwt::verify_key(&settings, &token, NOW_MS).is_ok();
+        assert!(is_key || check(&token).is_err() || token.len() > 4_096);
         match check(&token) {
             Ok(principal) => {
                 assert_eq!(of(header).get("alg").and_then(Value::as_str), Some("HS256"));

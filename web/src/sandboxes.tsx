@@ -69,7 +69,7 @@ function Row({ sandbox }: { sandbox: Sandbox }) {
       </td>
       <td class="number">{count(sandbox.restarts)}</td>
       <td class="number">{load(sandbox.loadAvg5m)}</td>
-      <td class="number">{share(sandbox.diskUsedBytes ?? 0, sandbox.diskTotalBytes ?? 0)}</td>
+      <td class="number">{sandbox.diskUsedBytes === null ? '–' : share(sandbox.diskUsedBytes, sandbox.diskTotalBytes ?? 0)}</td>
       <td class="number">{duration(sandbox.uptimeSeconds)}</td>
       <td>
         <Text of={sandbox.flyRegion} />

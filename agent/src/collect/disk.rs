@@ -12,7 +12,8 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// Figures of a file system, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disk {
-    /// All but what is available to ordinary users, as `df` counts `Use%`.
+    /// All but what is available to ordinary users: what `df` prints as size less available. So a disk that is full for them
+    /// is full, and what is reserved for root counts as used.
     pub used: u64,
     pub total: u64,
 }
