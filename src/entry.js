@@ -12,13 +12,20 @@ const state = wasm.__worker_init_state();
 // A trap in a promise's reaction reaches nobody else.
 addEventListener('error', ({ error }) => left(error));
 
-/** Before a call: replaces an instance that is unusable. */
-function enter() {
-  if (!state.criticalError) return;
-  console.log('Reinitializing Wasm application');
-  wasm.__wbg_reset_state();
-  state.criticalError = false;
-  state.instanceId += 1;
+/** Calls into the module with up to two arguments, in a fresh instance if the last one is unusable. */
+function call(run, first, second) {
+  if (state.criticalError) {
+    console.log('Reinitializing Wasm application');
+    wasm.__wbg_reset_state();
+    state.criticalError = false;
+    state.instanceId += 1;
+  }
+  try {
+    return run(first, second);
+  } catch (error) {
+    left(error);
+    throw error;
+  }
 }
 
 /** After a call that threw. */
@@ -29,19 +36,8 @@ function left(error) {
 }
 
 export default {
-  fetch(request, env) {
-    enter();
-    try {
-      return wasm.fetch(request, env);
-    } catch (error) {
-      left(error);
-      throw error;
-    }
-  },
-  scheduled(event, env) {
-    enter();
-    return wasm.scheduled(event, env);
-  },
+  fetch: (request, env) => call(wasm.fetch, request, env),
+  scheduled: (event, env) => call(wasm.scheduled, event, env),
 };
 
 /** The Durable Object of the watcher; its part in Rust is of one instance of the module. */
@@ -57,24 +53,18 @@ export class Watcher {
   }
 
   fetch(request) {
-    return this.#call((object) => object.fetch(request));
+    return call(() => this.#current().fetch(request));
   }
 
   alarm() {
-    return this.#call((object) => object.alarm());
+    return call(() => this.#current().alarm());
   }
 
-  #call(run) {
-    enter();
-    try {
-      if (this.#instance !== state.instanceId) {
-        this.#object = new wasm.Watcher(this.#context, this.#env);
-        this.#instance = state.instanceId;
-      }
-      return run(this.#object);
-    } catch (error) {
-      left(error);
-      throw error;
+  #current() {
+    if (this.#instance !== state.instanceId) {
+      this.#object = new wasm.Watcher(this.#context, this.#env);
+      this.#instance = state.instanceId;
     }
+    return this.#object;
   }
 }
