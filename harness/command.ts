@@ -1,3 +1,8 @@
+import { execFileSync } from 'node:child_process';
+import path from 'node:path';
+
+const ROOT = path.join(import.meta.dirname, '..');
+
 /** An error of the user or of this machine: printed in one line, without a stack. */
 export class Failure extends Error {}
 
@@ -9,5 +14,21 @@ export async function command(name: string, main: () => Promise<void>): Promise<
     if (!(error instanceof Failure)) throw error;
     console.error(`${name}: error: ${error.message}`);
     process.exitCode = 1;
+  }
+}
+
+/** Runs a program in the repository; its messages go to the terminal. Returns what it prints; fails as it does. */
+export function outputOf(program: string, args: readonly string[], env: Readonly<Record<string, string>> = {}): string {
+  try {
+    return execFileSync(program, args, {
+      cwd: ROOT,
+      env: { ...process.env, ...env },
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'inherit'],
+      maxBuffer: 64 * 1024 * 1024,
+    });
+  } catch (error) {
+    const { status, message } = error as Error & { status?: number };
+    throw new Failure(`${program} ${args.join(' ')}: ${status == null ? message : `exit code ${status}`}`);
   }
 }

@@ -9,7 +9,7 @@ import { gzipSync } from 'node:zlib';
 
 import { build } from 'esbuild';
 
-import { command, Failure } from '../harness/command.ts';
+import { command, Failure, outputOf } from '../harness/command.ts';
 import manifest from '../package.json' with { type: 'json' };
 
 const HELP = `Usage: npm run release [-- OPTIONS]
@@ -45,22 +45,6 @@ const target = (architecture: Architecture) => `${architecture}-unknown-linux-mu
 
 const text = (file: string) => readFileSync(path.join(ROOT, file), 'utf8');
 
-/** Runs a program, whose messages go to the terminal; returns what it prints. */
-function run(program: string, args: readonly string[], env: Readonly<Record<string, string>> = {}): string {
-  try {
-    return execFileSync(program, args, {
-      cwd: ROOT,
-      env: { ...process.env, ...env },
-      encoding: 'utf8',
-      stdio: ['ignore', 'pipe', 'inherit'],
-      maxBuffer: 64 * 1024 * 1024,
-    });
-  } catch (error) {
-    const { status, message } = error as Error & { status?: number };
-    throw new Failure(`${program} ${args.join(' ')}: ${status == null ? message : `exit code ${status}`}`);
-  }
-}
-
 const say = (what: string) => console.error(`release: ${what}`);
 
 /** The version of all parts but local-ae, which has its own. */
@@ -72,7 +56,7 @@ function version(): string {
 
 /** Time of all packed files: that of the commit, so that two builds are equal. */
 function epoch(): string {
-  return process.env.SOURCE_DATE_EPOCH ?? run('git', ['log', '-1', '--format=%ct']).trim();
+  return process.env.SOURCE_DATE_EPOCH ?? outputOf('git', ['log', '-1', '--format=%ct']).trim();
 }
 
 /** Packs the folder `name` in `parent`: names sorted, no user, one time. */
@@ -175,7 +159,7 @@ function staticBuild(architecture: Architecture): Record<string, string> {
     ...(architecture === 'aarch64' ? { [`CARGO_TARGET_${name.toUpperCase()}_LINKER`]: compiler } : {}),
     // Not in Cargo.toml: the Worker has the same profile, and must not be stripped like this.
     CARGO_PROFILE_RELEASE_STRIP: 'symbols',
-    RUSTFLAGS: run('tools/remap-paths', []),
+    RUSTFLAGS: outputOf('tools/remap-paths', []),
   };
 }
 
@@ -199,16 +183,16 @@ function packProgram(out: string, architecture: Architecture, program: string): 
 }
 
 function packAgent(out: string, architectures: readonly Architecture[]): void {
-  const output = run('cargo', ['metadata', '--no-deps', '--format-version', '1']);
+  const output = outputOf('cargo', ['metadata', '--no-deps', '--format-version', '1']);
   const { target_directory: built } = JSON.parse(output) as { target_directory: string };
   for (const architecture of architectures) {
     say(`building the agent for ${architecture}`);
     const triple = target(architecture);
     const env = staticBuild(architecture);
-    run('cargo', ['build', '--quiet', '--locked', '--release', '--package', 'kiloclaw-agent', '--target', triple], env);
+    outputOf('cargo', ['build', '--quiet', '--locked', '--release', '--package', 'kiloclaw-agent', '--target', triple], env);
     packProgram(out, architecture, path.join(built, triple, 'release/kiloclaw-agent'));
     const deb = path.join(out, `kiloclaw-agent_${version()}-1_${ARCHITECTURES[architecture]}.deb`);
-    run('tools/setup', ['--deb', 'tools/deb', '--target', triple, '--output', deb], {
+    outputOf('tools/setup', ['--deb', 'tools/deb', '--target', triple, '--output', deb], {
       ...env,
       SOURCE_DATE_EPOCH: epoch(),
     });
@@ -234,7 +218,7 @@ function crates(name: string, triple: string): Component[] {
     ),
   );
   const tree = ['tree', '--locked', '--edges', 'normal,no-proc-macro', '--prefix', 'none', '--format', '{p}|{l}'];
-  const lines = run('cargo', [...tree, '--package', name, '--target', triple]).split('\n');
+  const lines = outputOf('cargo', [...tree, '--package', name, '--target', triple]).split('\n');
   const found = new Map<string, Component>();
   for (const line of lines) {
     const [, crate, number, place, license] = /^(\S+) v(\S+)( \(\/.*?\))?(?: \(\*\))?\|(.*?)(?: \(\*\))?$/.exec(line) ?? [];
@@ -348,19 +332,19 @@ async function main(): Promise<void> {
   if (parts.includes('worker')) {
     if (!noBuild) {
       say('building the Worker and the page');
-      run('tools/setup', ['--wasm', 'tools/build']);
+      outputOf('tools/setup', ['--wasm', 'tools/build']);
     }
     await packWorker(out);
   }
   if (parts.includes('agent') && program !== undefined) {
     packProgram(out, architectures[0]!, program);
   } else if (parts.includes('agent')) {
-    run('tools/setup', ['--static', ...architectures.flatMap((architecture) => ['--target', target(architecture)])]);
+    outputOf('tools/setup', ['--static', ...architectures.flatMap((architecture) => ['--target', target(architecture)])]);
     packAgent(out, architectures);
   }
   if (parts.includes('local-ae')) {
-    if (!noBuild) run('tools/setup', ['--wasm', 'tools/engine']);
-    run('npm', ['pack', './local-ae', '--silent', '--pack-destination', out]);
+    if (!noBuild) outputOf('tools/setup', ['--wasm', 'tools/engine']);
+    outputOf('npm', ['pack', './local-ae', '--silent', '--pack-destination', out]);
   }
   writeFileSync(path.join(out, 'sbom.cdx.json'), `${JSON.stringify(bom(parts, architectures), undefined, 1)}\n`);
 

@@ -6,13 +6,12 @@
  * FOLDER is `build` by default. `worker-build`, the tool of workers-rs, does the same for any Worker; it would have to be
  * compiled for minutes, and most of it downloads the programs that are here already.
  */
-import { spawnSync } from 'node:child_process';
 import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
 import { build } from 'esbuild';
 
-import { command, Failure } from '../harness/command.ts';
+import { command, outputOf } from '../harness/command.ts';
 
 const ROOT = path.join(import.meta.dirname, '..');
 const ENTRY = path.join(ROOT, 'src/entry.js');
@@ -28,22 +27,14 @@ const FEATURES = [
   'exception-handling',
 ];
 
-function run(program: string, args: readonly string[], env: Readonly<Record<string, string>> = {}): string {
-  const options = { cwd: ROOT, env: { ...process.env, ...env }, encoding: 'utf8' } as const;
-  const { status, error, stdout } = spawnSync(program, args, { ...options, stdio: ['ignore', 'pipe', 'inherit'], maxBuffer: 1e8 });
-  if (error !== undefined) throw new Failure(`cannot run ${program}: ${error.message}`);
-  if (status !== 0) throw new Failure(`${program} failed: see above`);
-  return stdout;
-}
-
 async function main(): Promise<void> {
   const options = process.argv.slice(2);
   const out = path.join(ROOT, options[0] === '--out-dir' ? options.splice(0, 2)[1]! : 'build');
 
   const cargo = ['build', '--lib', '--release', '--target', 'wasm32-unknown-unknown', ...options];
   // wasm-bindgen's macro then uses the futures of js-sys instead of another crate.
-  run('cargo', cargo, { WASM_BINDGEN_USE_JS_SYS: '1' });
-  const { target_directory: target, packages } = JSON.parse(run('cargo', ['metadata', '--no-deps', '--format-version', '1']));
+  outputOf('cargo', cargo, { WASM_BINDGEN_USE_JS_SYS: '1' });
+  const { target_directory: target, packages } = JSON.parse(outputOf('cargo', ['metadata', '--no-deps', '--format-version', '1']));
   const { name } = packages.find((one: { manifest_path: string }) => one.manifest_path === path.join(ROOT, 'Cargo.toml'));
   const compiled = path.join(target, 'wasm32-unknown-unknown/release', `${name.replaceAll('-', '_')}.wasm`);
 
@@ -52,9 +43,9 @@ async function main(): Promise<void> {
   mkdirSync(stage, { recursive: true });
   try {
     const recovery = ['--experimental-reset-state-function', '--force-enable-abort-handler'];
-    run('wasm-bindgen', ['--target', 'module', '--no-typescript', ...recovery, '--out-dir', stage, '--out-name', 'index', compiled]);
+    outputOf('wasm-bindgen', ['--target', 'module', '--no-typescript', ...recovery, '--out-dir', stage, '--out-name', 'index', compiled]);
     const wasm = path.join(stage, 'index_bg.wasm');
-    run('wasm-opt', [wasm, '--output', wasm, '-Oz', ...FEATURES.map((feature) => `--enable-${feature}`)]);
+    outputOf('wasm-opt', [wasm, '--output', wasm, '-Oz', ...FEATURES.map((feature) => `--enable-${feature}`)]);
     const { outputFiles } = await build({
       absWorkingDir: stage,
       entryPoints: [ENTRY],
