@@ -330,56 +330,53 @@ function Versions({ steps }: { steps: readonly Step[] }) {
 function Charts({ history, alerts }: { history: History; alerts: readonly Alert[] }) {
   const { steps, stepSeconds } = history;
   const times = steps.map(({ start }) => start);
-  const common = { times, stepSeconds, sync: 'sandbox' };
+  const hasDisk = steps.some(({ diskUsedBytes }) => diskUsedBytes !== null);
+  const charts = [
+    {
+      title: 'Load average, 5 min',
+      kind: 'line',
+      format: load,
+      lines: [{ label: 'load', values: steps.map((step) => step.loadAvg5m), color: 'series-0' }],
+    },
+    {
+      title: 'Restarts',
+      kind: 'bars',
+      isWhole: true,
+      format: count,
+      lines: [{ label: 'restarts', values: steps.map((step) => step.restarts), color: 'bad' }],
+    },
+    {
+      title: 'Bytes by step',
+      kind: 'line',
+      format: bytes,
+      lines: [
+        { label: 'in', values: steps.map((step) => step.bandwidthBytesIn), color: 'series-0' },
+        { label: 'out', values: steps.map((step) => step.bandwidthBytesOut), color: 'series-1' },
+      ],
+    },
+    ...(hasDisk
+      ? [
+          {
+            title: 'Disk',
+            kind: 'line',
+            format: bytes,
+            lines: [
+              { label: 'used', values: steps.map((step) => step.diskUsedBytes), color: 'series-0' },
+              { label: 'size', values: steps.map((step) => step.diskTotalBytes), color: 'series-1' },
+            ],
+          } as const,
+        ]
+      : []),
+  ] as const;
   const exits = steps.filter(({ restarts }) => restarts > 0).toReversed();
   return (
     <div class="grid halves">
       <Timeline history={history} alerts={alerts} />
-      <section class="panel wide">
-        <Chart
-          {...common}
-          title="Load average, 5 min"
-          kind="line"
-          format={load}
-          lines={[{ label: 'load', values: steps.map(({ loadAvg5m }) => loadAvg5m), color: 'series-0' }]}
-        />
-      </section>
-      <section class="panel wide">
-        <Chart
-          {...common}
-          title="Restarts"
-          kind="bars"
-          isWhole
-          format={count}
-          lines={[{ label: 'restarts', values: steps.map(({ restarts }) => restarts), color: 'bad' }]}
-        />
-      </section>
-      <section class="panel wide">
-        <Chart
-          {...common}
-          title="Bytes by step"
-          kind="line"
-          format={bytes}
-          lines={[
-            { label: 'in', values: steps.map((step) => step.bandwidthBytesIn), color: 'series-0' },
-            { label: 'out', values: steps.map((step) => step.bandwidthBytesOut), color: 'series-1' },
-          ]}
-        />
-      </section>
-      {steps.some(({ diskUsedBytes }) => diskUsedBytes !== null) && (
-        <section class="panel wide">
-          <Chart
-            {...common}
-            title="Disk"
-            kind="line"
-            format={bytes}
-            lines={[
-              { label: 'used', values: steps.map((step) => step.diskUsedBytes), color: 'series-0' },
-              { label: 'size', values: steps.map((step) => step.diskTotalBytes), color: 'series-1' },
-            ]}
-          />
+      {charts.map((chart) => (
+        <section key={chart.title} class="panel wide">
+          <Chart times={times} stepSeconds={stepSeconds} sync="sandbox" {...chart} />
         </section>
-      )}
+      ))}
       <Versions steps={steps} />
       {exits.length > 0 && (
         <section class="panel wide">
