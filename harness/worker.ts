@@ -122,17 +122,17 @@ function limiter({ checkInLimit: limit }: Options): Binding | undefined {
   return { type: 'rate-limit', namespace: 'check-ins', simple: { limit, period: 60 } };
 }
 
+/** In bytes: what the runtime reads at once. */
+const LARGE = 8 * 1024;
+
 /**
- * Where the Worker answers before it has read a large body, the runtime closes the connection behind its answer. `fetch`
- * would use that connection again meanwhile, so it is told to open another one.
+ * Where the Worker answers before it has read a large body, the runtime closes the connection behind its answer. Meanwhile
+ * `fetch` would send the next request on it. With this header, `fetch` opens another connection.
  */
 function headersFor({ headers, body }: RequestInit = {}): RequestInit['headers'] {
   const isLarge = (typeof body === 'string' && body.length > LARGE) || body instanceof ReadableStream;
   return isLarge ? [...new Headers(headers), ['connection', 'close']] : headers;
 }
-
-/** In bytes: what the runtime reads at once. */
-const LARGE = 8 * 1024;
 
 /** A Worker of one module. */
 const simple = (name: string, contents: string) => ({

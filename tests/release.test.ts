@@ -38,7 +38,7 @@ test('an unpacked release runs, takes a check-in and reports a silent machine, w
   assert.match(shown, /the webhook heard that it is silent\n$/);
 });
 
-test('wrangler can deploy the folder as it is, and is told which secrets are required', (t) => {
+test('wrangler can deploy the folder as it is, whose configuration names the required secrets', (t) => {
   const folder = path.join(temporary(t), 'worker');
   cpSync(template, folder, { recursive: true });
   symlinkSync(path.resolve('node_modules'), path.join(folder, 'node_modules'));

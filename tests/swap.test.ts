@@ -195,29 +195,29 @@ interface HandedOn {
   readonly body: string;
 }
 
-/** Starts the Worker with another one behind it, whose `fetch` has this body and can `tell(request)` the test. */
+/** Starts the Worker with another one behind it, whose `fetch` has this body and can `record(request)` for the test. */
 async function startBoth(t: TestContext, fetchBody: string, options: Options = {}) {
-  const told: HandedOn[] = [];
+  const received: HandedOn[] = [];
   const server = createServer(async (request, response) => {
     let body = '';
     for await (const chunk of request) body += chunk;
-    told.push({ url: String(request.headers['x-url']), headers: request.headers, body });
+    received.push({ url: String(request.headers['x-url']), headers: request.headers, body });
     response.end();
   }).listen(0, '127.0.0.1');
   await once(server, 'listening');
   t.after(() => server.close());
   const { port } = server.address() as AddressInfo;
   const forward = `
-    const tell = async (request) => fetch('http://127.0.0.1:${port}/', {
+    const record = async (request) => fetch('http://127.0.0.1:${port}/', {
       method: 'POST',
       headers: [...request.headers, ['x-url', request.method + ' ' + new URL(request.url).pathname]],
       body: await request.text(),
     });
     export default { async fetch(request) { ${fetchBody} } };`;
-  return { told, worker: await startWorker({ ...options, forward }, t) };
+  return { received, worker: await startWorker({ ...options, forward }, t) };
 }
 
-const TAKES = 'await tell(request); return new Response(null, { status: 204 });';
+const TAKES = 'await record(request); return new Response(null, { status: 204 });';
 
 async function eventually(so: () => boolean, what: string) {
   const deadline = Date.now() + 20_000;
@@ -228,7 +228,7 @@ async function eventually(so: () => boolean, what: string) {
 }
 
 test('an accepted check-in is handed on as it came, and no other request is', async (t) => {
-  const { told, worker } = await startBoth(t, TAKES, { checkInLimit: 3 });
+  const { received, worker } = await startBoth(t, TAKES, { checkInLimit: 3 });
   const send = async (body: object, headers = {}) => (await worker.checkIn({ ...body }, headers)).status;
   assert.equal(await send(FULL, { authorization: 'Bearer wrong' }), 403);
   assert.equal(await send(FULL, { 'x-kiloclaw-gateway-token': '0' }), 403);
@@ -242,8 +242,8 @@ test('an accepted check-in is handed on as it came, and no other request is', as
   const chunked = new Blob([JSON.stringify({ ...other, bandwidthBytesIn: 1 })]).stream();
   const chunkedHeaders = { ...credentials('é'), 'fly-region': 'ams' };
   assert.equal((await worker.checkIn(chunked, chunkedHeaders)).status, 204, 'without a length');
-  await eventually(() => told.length === 2, 'both are handed on');
-  const [first, second] = told;
+  await eventually(() => received.length === 2, 'both are handed on');
+  const [first, second] = received;
   assert.equal(first!.url, `POST ${CHECK_IN_PATH}`);
   assert.deepEqual(JSON.parse(first!.body), other);
   assert.deepEqual(JSON.parse(second!.body), { ...other, bandwidthBytesIn: 1 });
@@ -251,20 +251,20 @@ test('an accepted check-in is handed on as it came, and no other request is', as
   assert.deepEqual([authorization, token, region], [`Bearer ${API_KEY}`, credentials('é')['x-kiloclaw-gateway-token'], 'ams']);
 
   for (let i = 0; i < 5; i += 1) await send({ ...FULL, sandboxId: 'often' });
-  await eventually(() => told.length >= 5, 'those within the limit are handed on');
+  await eventually(() => received.length >= 5, 'those within the limit are handed on');
   await delay(300);
-  assert.equal(told.length, 5, 'those beyond it are not');
+  assert.equal(received.length, 5, 'those beyond it are not');
   assert.doesNotMatch(JSON.stringify(worker.logs), /forward_failed/);
 });
 
 test('what is handed on is not handed on again, as by a Worker that is bound to itself', async (t) => {
-  const { told, worker } = await startBoth(t, TAKES);
+  const { received, worker } = await startBoth(t, TAKES);
   assert.equal((await worker.checkIn(FULL)).status, 204);
-  await eventually(() => told.length === 1, 'it is handed on');
-  assert.equal(told[0]!.headers['x-kiloclaw-forwarded'], '1');
+  await eventually(() => received.length === 1, 'it is handed on');
+  assert.equal(received[0]!.headers['x-kiloclaw-forwarded'], '1');
   assert.equal((await worker.checkIn(FULL, { 'x-kiloclaw-forwarded': '1' })).status, 204);
   await delay(300);
-  assert.equal(told.length, 1);
+  assert.equal(received.length, 1);
 });
 
 for (const [what, fetchBody, detail] of [
@@ -290,20 +290,20 @@ test('another Worker that is gone touches no check-in', async (t) => {
 });
 
 test('another Worker that never answers delays no check-in, and gets no more than 200 at a time', async (t) => {
-  const { told, worker } = await startBoth(t, 'await tell(request); await new Promise(() => setTimeout(() => {}, 60_000));');
+  const { received, worker } = await startBoth(t, 'await record(request); await new Promise(() => setTimeout(() => {}, 60_000));');
   const started = Date.now();
   for (let i = 0; i < 250; i += 1) assert.equal((await worker.checkIn(FULL)).status, 204);
   assert.ok(Date.now() - started < 10_000, 'before any of them is given up');
   await logged(worker, /"detail\\*":\\*"FORWARD: (too many at a time|no answer within 10 s)/);
-  assert.ok(told.length <= 200, `${told.length} at a time`);
+  assert.ok(received.length <= 200, `${received.length} at a time`);
   assert.equal((await worker.points(250)).length, 250);
 });
 
 test('a body of 64 KiB is handed on whole', async (t) => {
-  const { told, worker } = await startBoth(t, TAKES);
+  const { received, worker } = await startBoth(t, TAKES);
   const rest = MAX_BODY_BYTES - JSON.stringify({ ...FULL, models: '' }).length;
   const body = { ...FULL, models: 'x'.repeat(rest) };
   assert.equal((await worker.checkIn(body)).status, 204);
-  await eventually(() => told.length === 1, 'it is handed on');
-  assert.deepEqual(JSON.parse(told[0]!.body), body);
+  await eventually(() => received.length === 1, 'it is handed on');
+  assert.deepEqual(JSON.parse(received[0]!.body), body);
 });

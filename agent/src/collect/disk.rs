@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-/// How long a reading waits: a network file system whose server is gone answers never.
+/// How long a reading waits: a network file system whose server is gone never answers.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Figures of a file system, in bytes.

@@ -203,6 +203,7 @@ pub(crate) fn read<'a, S: DeserializeSeed<'a>>(
     seed: S,
 ) -> Result<S::Value, InvalidBody> {
     let body = body.strip_prefix('\u{feff}').unwrap_or(body);
+    // Bytes, as jwt-compact reads them: the Worker would contain a parser of texts as well.
     let mut deserializer = serde_json::Deserializer::from_slice(body.as_bytes());
     seed.deserialize(&mut deserializer)
         .and_then(|value| deserializer.end().map(|()| value))
