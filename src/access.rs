@@ -3,14 +3,14 @@
 use std::cell::RefCell;
 use std::iter;
 
+use js_sys::{Array, Promise};
 use kiloclaw_auth::access::{ALGORITHM, Settings, verify_claims};
 use kiloclaw_auth::{Key, KeySet, Lookup, MissingKey, Principal, Token, TokenError};
-use worker::Date;
-use worker::js_sys::{Array, Promise};
-use worker::wasm_bindgen::prelude::*;
-use worker::wasm_bindgen_futures::JsFuture;
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
 
 use crate::error::{ApiError, message};
+use crate::now_ms;
 
 #[wasm_bindgen(module = "/src/access.js")]
 extern "C" {
@@ -35,11 +35,7 @@ const POLL_MS: u32 = 20;
 /// 2. the team has no key of its `kid` → 401; the keys cannot be fetched → 503
 /// 3. that key did not make the signature → 401
 /// 4. its [claims](verify_claims) are not valid → 401
-pub(crate) async fn verify(
-    team: &Settings,
-    assertion: &str,
-    now: impl Fn() -> u64,
-) -> Result<Principal, ApiError> {
+pub(crate) async fn verify(team: &Settings, assertion: &str) -> Result<Principal, ApiError> {
     let invalid = ApiError::InvalidAssertion;
     // 1.
     let token = Token::parse(assertion).map_err(invalid)?;
@@ -58,7 +54,7 @@ pub(crate) async fn verify(
         return Err(invalid(TokenError::Signature));
     }
     // 4.
-    verify_claims(team, &token, now()).map_err(invalid)
+    verify_claims(team, &token, now_ms()).map_err(invalid)
 }
 
 /// Whether a key made the signature of a token.
@@ -74,15 +70,14 @@ async fn find(url: &str, kid: &str) -> Result<Key, MissingKey> {
     thread_local! {
         static KEYS: RefCell<KeySet> = RefCell::default();
     }
-    let now = || Date::now().as_millis();
     loop {
-        match KEYS.with_borrow_mut(|keys| keys.look_up(url, kid, now())) {
+        match KEYS.with_borrow_mut(|keys| keys.look_up(url, kid, now_ms())) {
             Lookup::Use(key) => return Ok(key),
             Lookup::Missing(missing) => return Err(missing),
             Lookup::Fetch => {
                 let fetched = JsFuture::from(load(url, FETCH_TIMEOUT_MS)).await;
                 let fetched = fetched.map(|texts| keys(&texts)).map_err(|thrown| message(&thrown));
-                KEYS.with_borrow_mut(|keys| keys.settle(url, fetched, now()));
+                KEYS.with_borrow_mut(|keys| keys.settle(url, fetched, now_ms()));
             }
             // Polls instead of awaiting the other request's promise: that request may be cancelled, and the
             // runtime keeps the I/O of requests apart.

@@ -2,13 +2,13 @@
 
 use std::fmt;
 
+use js_sys::{self, Array, Promise, Uint8Array};
 use kiloclaw_check_in::data_point::DATASET;
 use kiloclaw_watch::{CANARY_DATASET, is_safe_url};
-use worker::Env;
-use worker::js_sys::{self, Array, Promise, Uint8Array};
-use worker::wasm_bindgen::prelude::*;
-use worker::wasm_bindgen_futures::JsFuture;
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
 
+use crate::bindings::Env;
 use crate::bindings::{self, AE_ACCOUNT_ID, AE_API_TOKEN, AE_SQL_URL, ConfigError};
 
 #[wasm_bindgen(module = "/src/analytics.js")]

@@ -3,12 +3,13 @@
 use kiloclaw_auth::{AuthMethod, Principal, jwt};
 use kiloclaw_check_in::bearer;
 use percent_encoding::percent_decode_str;
-use worker::web_sys::Request;
-use worker::{Date, Env};
+use web_sys::Request;
 
 use crate::access;
 use crate::bindings::AuthSettings;
+use crate::bindings::Env;
 use crate::error::ApiError;
+use crate::now_ms;
 use crate::request::header;
 
 /// The header in which a backend sends a value of `INTERNAL_API_SECRET`.
@@ -67,21 +68,16 @@ pub(crate) async fn authenticate(request: &Request, env: &Env) -> Result<Princip
         && let Some(authorization) = header("authorization")
         && let Some(token) = bearer(&authorization)
     {
-        return jwt::verify(&jwt, token, now()).map_err(ApiError::InvalidToken);
+        return jwt::verify(&jwt, token, now_ms()).map_err(ApiError::InvalidToken);
     }
     // 4.
     if let Some(team) = access
         && let Some(assertion) = header(ASSERTION_HEADER)
     {
-        return access::verify(&team, &assertion, now).await;
+        return access::verify(&team, &assertion).await;
     }
     // 5.
     Err(ApiError::MissingToken)
-}
-
-/// The time in milliseconds since 1970.
-fn now() -> u64 {
-    Date::now().as_millis()
 }
 
 #[cfg(test)]

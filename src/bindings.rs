@@ -4,13 +4,12 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::fmt;
 
+use js_sys::Reflect;
 use kiloclaw_auth::{access, jwt};
 use kiloclaw_check_in::{AcceptedKeys, GatewaySecrets};
 use kiloclaw_watch::{Settings, Target, TargetError, is_safe_url};
 use serde::Serialize;
-use worker::js_sys::Reflect;
-use worker::wasm_bindgen::JsValue;
-use worker::{Env, console_warn};
+use wasm_bindgen::prelude::*;
 
 use crate::log;
 
@@ -52,6 +51,13 @@ const SHORT_VALUE: usize = 16;
 /// The same for secrets that sign tokens: whoever has a token can try values offline, as fast as their hardware allows. RFC
 /// 7518, 3.2, demands as many bytes as the hash has.
 const SHORT_JWT_SECRET: usize = 32;
+
+#[wasm_bindgen]
+extern "C" {
+    /// The Worker's bindings, secrets and variables, as the runtime hands them over.
+    #[derive(Clone, Debug)]
+    pub type Env;
+}
 
 /// A binding, secret or variable is unusable. Its name goes to the log and to operators, never to machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,9 +102,7 @@ impl Ingest {
         let api_key_tokens = api_key_tokens(env)?;
         let gateway = GatewaySecrets::new(&secret(env, GATEWAY_TOKEN_SECRET, SHORT_VALUE)?)
             .map_err(|_| ConfigError::missing(GATEWAY_TOKEN_SECRET))?;
-        #[expect(clippy::disallowed_methods, reason = "this is the place")]
-        let dataset =
-            env.analytics_engine(DATASET).map_err(|_| ConfigError::missing(DATASET))?.into();
+        let dataset = binding(env, DATASET).ok_or(ConfigError::missing(DATASET))?;
         let revoked = revoked(&optional(env, REVOKED_SANDBOXES).unwrap_or_default())?;
         let limiter = binding(env, RATE_LIMITER);
         Ok(Self { api_keys, api_key_tokens, gateway, dataset, revoked, limiter })
@@ -215,8 +219,9 @@ pub(crate) fn watcher_namespace(env: &Env) -> Result<JsValue, ConfigError> {
     binding(env, WATCHER).ok_or(ConfigError::missing(WATCHER))
 }
 
-/// A binding that is an object, if there is one.
+/// A binding, secret or variable, if there is one of this name.
 fn binding(env: &Env, name: &str) -> Option<JsValue> {
+    #[expect(clippy::disallowed_methods, reason = "this is the place")]
     Reflect::get(env, &name.into()).ok().filter(|binding| !binding.is_undefined())
 }
 
@@ -330,7 +335,7 @@ fn secret(env: &Env, name: &'static str, short: usize) -> Result<String, ConfigE
             "{name} has a value of less than {short} bytes; values are separated by commas. \
              `openssl rand -hex 32` makes one"
         );
-        console_warn!("{}", log::event("short_secret", &detail));
+        log::warn("short_secret", &detail);
     }
     Ok(secret)
 }
@@ -342,8 +347,7 @@ fn optional(env: &Env, name: &'static str) -> Option<String> {
 
 /// A secret or variable without surrounding white space. An empty one counts as missing.
 pub(crate) fn text(env: &Env, name: &'static str) -> Result<String, ConfigError> {
-    #[expect(clippy::disallowed_methods, reason = "this is the place")]
-    let value = env.secret(name).map_err(|_| ConfigError::missing(name))?.to_string();
+    let value = binding(env, name).and_then(|value| value.as_string()).unwrap_or_default();
     let value = value.trim();
     if value.is_empty() { Err(ConfigError::missing(name)) } else { Ok(value.to_owned()) }
 }

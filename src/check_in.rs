@@ -9,6 +9,7 @@
 
 use std::cell::{OnceCell, RefCell};
 
+use js_sys::{Function, Promise};
 use kiloclaw_auth::{TokenError, jwt};
 use kiloclaw_check_in::data_point::{BLOBS, DOUBLES, written};
 use kiloclaw_check_in::limits::MAX_BODY_BYTES;
@@ -16,13 +17,14 @@ use kiloclaw_check_in::{
     CHECK_IN_PATH, CheckIn, DRY_RUN_PARAMETER, DataPoint, GATEWAY_TOKEN_HEADER, InvalidBody,
     Presented, Refusal, is_dry_run,
 };
-use worker::js_sys::{Function, Promise, Reflect};
-use worker::wasm_bindgen::prelude::*;
-use worker::wasm_bindgen_futures::JsFuture;
-use worker::{Date, Env, console_warn, web_sys};
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
 
+use crate::bindings::Env;
 use crate::bindings::{ConfigError, FORWARD, Ingest};
-use crate::error::ApiError;
+use crate::error::{ApiError, message};
+use crate::log;
+use crate::now_ms;
 use crate::response;
 
 #[wasm_bindgen(module = "/src/check_in.js")]
@@ -137,7 +139,7 @@ pub(crate) fn authenticate(
         let Some(settings) = &ingest.api_key_tokens else {
             return Err(Refusal::WrongApiKey.into());
         };
-        match jwt::verify_key(settings, presented.api_key, Date::now().as_millis()) {
+        match jwt::verify_key(settings, presented.api_key, now_ms()) {
             Ok(()) => Ok(()),
             // An ordinary wrong key.
             Err(TokenError::Malformed) => Err(Refusal::WrongApiKey.into()),
@@ -245,9 +247,9 @@ pub(crate) async fn authorize(sandbox_id: &str, gateway_token: &str) -> Result<(
 
 /// Whether the limiter lets a request pass.
 async fn is_within_limit(limiter: &JsValue, key: &str) -> bool {
-    let within = JsFuture::from(limit(limiter, key)).await.unwrap_or_else(|_| {
+    let within = JsFuture::from(limit(limiter, key)).await.unwrap_or_else(|thrown| {
         // A failing limiter must not lose check-ins.
-        console_warn!(r#"{{"code":"rate_limiter_failed"}}"#);
+        log::warn("rate_limiter_failed", &message(&thrown));
         JsValue::TRUE
     });
     within.is_truthy()
@@ -310,12 +312,8 @@ impl PackedPoint {
 
     fn write(&self, dataset: &JsValue) -> Result<(), ApiError> {
         let doubles = written(&self.doubles, self.has_disk);
-        write(dataset, &self.text, &self.ends, doubles).map_err(|thrown| {
-            // JavaScript can throw any value, and even an Error's message can be any value.
-            let message = Reflect::get(&thrown, &"message".into()).unwrap_or(thrown);
-            let reason = message.as_string();
-            ApiError::WriteFailed(reason.unwrap_or_else(|| "it threw no Error".to_owned()))
-        })
+        write(dataset, &self.text, &self.ends, doubles)
+            .map_err(|thrown| ApiError::WriteFailed(message(&thrown)))
     }
 }
 

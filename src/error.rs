@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 
+use js_sys::Reflect;
 use kiloclaw_auth::TokenError;
 use kiloclaw_check_in::Refusal;
 use kiloclaw_fleet::InvalidParameter;
 use serde::Serialize;
-use worker::js_sys::Error;
-use worker::wasm_bindgen::prelude::*;
-use worker::web_sys::Response;
+use wasm_bindgen::prelude::*;
+use web_sys::Response;
 
 use crate::analytics::QueryError;
 use crate::bindings::ConfigError;
@@ -278,7 +278,10 @@ impl ApiError {
 
 /// The message of what JavaScript threw.
 pub(crate) fn message(thrown: &JsValue) -> String {
-    let message = thrown.dyn_ref::<Error>().map(|error| String::from(error.message()));
+    // Any value can be thrown, and even an Error's message can be any value.
+    #[expect(clippy::disallowed_methods, reason = "no binding")]
+    let message = Reflect::get(thrown, &"message".into());
+    let message = message.as_ref().unwrap_or(thrown).as_string();
     message.unwrap_or_else(|| "it threw no Error".to_owned())
 }
 

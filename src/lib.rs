@@ -14,14 +14,15 @@ mod request;
 mod response;
 mod watcher;
 
+use js_sys::Promise;
 use kiloclaw_auth::{AuthMethod, Principal};
 use kiloclaw_check_in::absence::ABSENCE_PATH;
 use serde::Serialize;
-use worker::Env;
-use worker::js_sys::Promise;
-use worker::wasm_bindgen::prelude::*;
-use worker::web_sys::{Request, Response};
+use wasm_bindgen::handler;
+use wasm_bindgen::prelude::*;
+use web_sys::{Request, Response};
 
+use bindings::Env;
 use error::ApiError;
 use operators::Build;
 use request::{Call, path};
@@ -30,6 +31,8 @@ use request::{Call, path};
 #[wasm_bindgen(start, private)]
 fn start() {
     console_error_panic_hook::set_once();
+    // After a trap, the next event gets a fresh instance of the module.
+    handler::set_on_abort(handler::schedule_reinit);
 }
 
 /// The entry point of every request.
@@ -51,6 +54,23 @@ pub fn fetch(request: &JsValue, env: &Env) -> JsValue {
 #[expect(clippy::needless_pass_by_value, reason = "the boundary hands over owned values")]
 pub fn scheduled(_event: JsValue, env: Env) -> Promise {
     watcher::wake(&env)
+}
+
+/// The entry point of the watcher's Durable Object: what drives it.
+#[wasm_bindgen]
+#[must_use]
+pub fn watcher(context: watcher::Context, env: &Env) -> watcher::Driver {
+    watcher::driver(context, env)
+}
+
+/// The time in milliseconds since 1970.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a whole number after 1970"
+)]
+fn now_ms() -> u64 {
+    js_sys::Date::now() as u64
 }
 
 /// Answers every request but a check-in:

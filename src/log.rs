@@ -1,6 +1,7 @@
 //! Lines in the log: JSON with a code for programs.
 
 use serde::Serialize;
+use web_sys::console;
 
 /// A line in the log. It holds no secret and no credential.
 #[derive(Default, Serialize)]
@@ -26,13 +27,23 @@ impl LogLine<'_> {
     }
 }
 
-/// The line in the log about an event.
-pub(crate) fn event(code: &str, detail: &str) -> String {
+/// Logs an event as an error.
+pub(crate) fn error(code: &str, detail: &str) {
+    console::error_1(&event(code, detail).into());
+}
+
+/// Logs an event as a warning.
+pub(crate) fn warn(code: &str, detail: &str) {
+    console::warn_1(&event(code, detail).into());
+}
+
+fn event(code: &str, detail: &str) -> String {
     LogLine { code, detail: Some(detail), ..LogLine::default() }.to_json()
 }
 
-/// The line in the log about a message to a channel.
-pub(crate) fn message_event(code: &str, channel: &str, id: &str, detail: &str) -> String {
+/// Logs what happened to a message to a channel, as an error. Neither URLs nor bodies are logged.
+pub(crate) fn message(code: &str, channel: &str, id: &str, detail: &str) {
     let (channel, id, detail) = (Some(channel), Some(id), Some(detail));
-    LogLine { code, channel, id, detail, ..LogLine::default() }.to_json()
+    let line = LogLine { code, channel, id, detail, ..LogLine::default() };
+    console::error_1(&line.to_json().into());
 }

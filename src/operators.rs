@@ -5,20 +5,20 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use js_sys::{self, Promise};
 use kiloclaw_fleet::{
     FleetHistoryReport, FleetReport, HistoryReport, IncidentsReport, Parameters, Progress,
     QueryScope, Report, SandboxReport, SandboxesReport, Time,
 };
-use worker::js_sys::{self, Promise};
-use worker::wasm_bindgen::prelude::*;
-use worker::wasm_bindgen_futures::JsFuture;
-use worker::web_sys::Response;
-use worker::{Date, console_warn};
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
+use web_sys::Response;
 
 use crate::analytics::{Analytics, NO_ROWS, QueryError};
 use crate::bindings::silent_after;
 use crate::error::ApiError;
 use crate::log;
+use crate::now_ms;
 use crate::request::{self, Call, header};
 use crate::response;
 
@@ -128,7 +128,7 @@ impl<'a> ReportRequest<'a> {
         call.only_get()?;
         let parameters = parameters(&call.request.url()).with_silent_after(silent_after(&call.env));
         let only = call.principal()?.sandbox.as_deref();
-        Ok(Self { call, only, parameters, now: Time(Date::now().as_millis() / 1_000) })
+        Ok(Self { call, only, parameters, now: Time(now_ms() / 1_000) })
     }
 
     fn scope(&self) -> QueryScope<'a> {
@@ -232,7 +232,7 @@ async fn run(analytics: &Analytics, report: &mut dyn Report) -> Result<Option<St
         if !has_dataset {
             // A report is a JSON object with at least one field.
             body.insert_str(1, NO_CHECK_INS_YET);
-            console_warn!("{}", log::event("no_check_ins_yet", NO_DATASET));
+            log::warn("no_check_ins_yet", NO_DATASET);
         }
         body
     }))

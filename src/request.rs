@@ -1,10 +1,10 @@
 //! What handlers read of a request.
 
 use kiloclaw_auth::Principal;
-use worker::Env;
-use worker::wasm_bindgen::prelude::*;
-use worker::web_sys::Request;
+use wasm_bindgen::prelude::*;
+use web_sys::Request;
 
+use crate::bindings::Env;
 use crate::error::ApiError;
 
 #[wasm_bindgen(module = "/src/request.js")]

@@ -2,11 +2,11 @@
 
 use std::pin::Pin;
 
+use js_sys::Promise;
 use serde::Serialize;
-use worker::js_sys::Promise;
-use worker::wasm_bindgen::prelude::*;
-use worker::wasm_bindgen_futures::future_to_promise;
-use worker::web_sys::Response;
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::future_to_promise;
+use web_sys::Response;
 
 use crate::error::ApiError;
 

@@ -11,10 +11,11 @@ mod requests;
 mod routes;
 mod tick;
 
-use worker::js_sys::Promise;
-use worker::wasm_bindgen::prelude::*;
-use worker::{Env, web_sys};
+use std::cell::RefCell;
 
+use wasm_bindgen::prelude::*;
+
+use crate::bindings::Env;
 use crate::error::ApiError;
 use object::Object;
 
@@ -22,47 +23,37 @@ pub(crate) use routes::{forward, plan_own_absence, wake};
 
 #[wasm_bindgen(module = "/src/watcher.js")]
 extern "C" {
-    /// What drives the object.
-    type Driver;
+    /// The object's state, of the runtime.
+    #[derive(PartialEq)]
+    pub type Context;
 
-    fn drive(context: &JsValue, step: JsValue) -> Driver;
+    #[wasm_bindgen(method, getter)]
+    fn storage(this: &Context) -> JsValue;
 
-    #[wasm_bindgen(method)]
-    fn alarm(this: &Driver) -> Promise;
+    /// What handles the object's requests and alarms.
+    #[derive(Clone)]
+    pub type Driver;
 
-    #[wasm_bindgen(method)]
-    fn fetch(this: &Driver, request: web_sys::Request) -> Promise;
+    fn drive(context: &Context, step: JsValue) -> Driver;
 }
 
-/// The Durable Object's class. The `worker` crate's macro is not used: it exports futures.
-#[wasm_bindgen]
-pub struct Watcher {
-    driver: Driver,
-}
-
-#[wasm_bindgen]
-#[expect(clippy::needless_pass_by_value, reason = "the boundary hands over owned values")]
-impl Watcher {
-    /// Called by the runtime with the object's state, and after a panic in the isolate.
-    #[wasm_bindgen(constructor)]
-    #[must_use]
-    pub fn new(context: JsValue, env: Env) -> Self {
-        let object = Object::new(&context, &env);
-        let step = Closure::<Step>::new(move |name: String, argument| {
-            step(&object, &name, argument).map_err(|error| error.line().into())
-        });
-        Self { driver: drive(&context, step.into_js_value()) }
+/// What drives the Durable Object of a context. An instance of the module keeps the object of one context, as there is
+/// one watcher; after a panic in the isolate, a fresh instance makes it again.
+pub(crate) fn driver(context: Context, env: &Env) -> Driver {
+    thread_local! {
+        static CURRENT: RefCell<Option<(Context, Driver)>> = const { RefCell::new(None) };
     }
-
-    /// Answers a request that the Worker passes on. Each one sets the alarm, if it is lost.
-    pub fn fetch(&self, request: web_sys::Request) -> Promise {
-        self.driver.fetch(request)
-    }
-
-    /// Ticks if a tick is due, and sends what is due.
-    pub fn alarm(&self) -> Promise {
-        self.driver.alarm()
-    }
+    CURRENT.with_borrow_mut(|current| match current {
+        Some((known, driver)) if *known == context => driver.clone(),
+        _ => {
+            let object = Object::new(&context, env);
+            let step = Closure::<Step>::new(move |name: String, argument| {
+                step(&object, &name, argument).map_err(|error| error.line().into())
+            });
+            let driver = drive(&context, step.into_js_value());
+            current.insert((context, driver)).1.clone()
+        }
+    })
 }
 
 type Step = dyn Fn(String, JsValue) -> Result<JsValue, JsValue>;

@@ -31,12 +31,12 @@ async function main(): Promise<void> {
   const options = process.argv.slice(2);
   const out = path.join(ROOT, options[0] === '--out-dir' ? options.splice(0, 2)[1]! : 'build');
 
-  const cargo = ['build', '--lib', '--release', '--target', 'wasm32-unknown-unknown', ...options];
+  const cargo = ['build', '--lib', '--profile', 'worker', '--target', 'wasm32-unknown-unknown', ...options];
   // wasm-bindgen's macro then uses the futures of js-sys instead of another crate.
   outputOf('cargo', cargo, { WASM_BINDGEN_USE_JS_SYS: '1' });
   const { target_directory: target, packages } = JSON.parse(outputOf('cargo', ['metadata', '--no-deps', '--format-version', '1']));
   const { name } = packages.find((one: { manifest_path: string }) => one.manifest_path === path.join(ROOT, 'Cargo.toml'));
-  const compiled = path.join(target, 'wasm32-unknown-unknown/release', `${name.replaceAll('-', '_')}.wasm`);
+  const compiled = path.join(target, 'wasm32-unknown-unknown/worker', `${name.replaceAll('-', '_')}.wasm`);
 
   // Built aside, so that `build/` is never half of it.
   const stage = path.join(out, `.new-${process.pid}`);

@@ -1,17 +1,16 @@
 //! Sends messages of the outbox: at least once, each under its own id.
 
+use js_sys::{Array, Math};
 use kiloclaw_fleet::Time;
 use kiloclaw_watch::{
     Attempt, Channel, Delivery, TIMEOUT_MS, Target, after_attempt, before_attempt, schema,
 };
-use worker::js_sys::{Array, Math};
-use worker::wasm_bindgen::prelude::*;
-use worker::{console_error, console_warn};
+use wasm_bindgen::prelude::*;
 
 use super::object::{Failure, Object, at, now, statement, write_changes};
 use crate::analytics;
 use crate::error::ApiError;
-use crate::log::{event, message_event};
+use crate::log;
 
 /// How long a message counts as being sent, in seconds: more than its timeout. After a kill, it is tried again then.
 const IN_FLIGHT: u64 = TIMEOUT_MS as u64 / 1_000 + 5;
@@ -95,7 +94,7 @@ pub(super) fn record(object: &Object, sent: &JsValue) -> Result<JsValue, ApiErro
             None
         }
         Delivery::Retry { next_at, failure } => {
-            log("alert_not_delivered", &name, &id, &failure);
+            log::message("alert_not_delivered", &name, &id, &failure);
             object.run(vec![statement(RETRY, [id.into(), at(next_at), (&*failure).into()])])?;
             Some(failure)
         }
@@ -145,7 +144,7 @@ fn delivered(object: &Object, target: &Target, id: &str) -> Result<(), ApiError>
 /// The channel is gone for good.
 fn turn_off(object: &Object, target: &Target) -> Result<(), ApiError> {
     let name = target.channel().name();
-    log(
+    log::message(
         "channel_turned_off",
         name,
         "",
@@ -158,13 +157,8 @@ fn turn_off(object: &Object, target: &Target) -> Result<(), ApiError> {
 }
 
 fn give_up(object: &Object, channel: &str, id: &str, why: &str) -> Result<(), ApiError> {
-    log("alert_given_up", channel, id, why);
+    log::message("alert_given_up", channel, id, why);
     object.run(vec![statement(DELETE, [id.into()])]).map(drop)
-}
-
-/// Logs what happened to a message. Neither URLs nor bodies are logged.
-pub(super) fn log(code: &str, channel: &str, id: &str, detail: &str) {
-    console_error!("{}", message_event(code, channel, id, detail));
 }
 
 /// The parts of a request to the dead-man URL, if there is one and the last tick was good.
@@ -190,7 +184,7 @@ pub(super) fn pinged(object: &Object, answer: &JsValue) -> JsValue {
     };
     if note(object, None, failure.as_deref()) {
         let detail = failure.as_deref().unwrap_or("works again");
-        console_warn!("{}", event("heartbeat", detail));
+        log::warn("heartbeat", detail);
     }
     JsValue::UNDEFINED
 }

@@ -3,17 +3,19 @@
 use std::cell::{Cell, RefCell};
 use std::iter;
 
+use js_sys::Array;
 use kiloclaw_fleet::Time;
 use kiloclaw_watch::{Channel, State, StateChange, Target, Tick, schema};
 use serde::Serialize;
-use worker::js_sys::{Array, Reflect};
-use worker::wasm_bindgen::prelude::*;
-use worker::{Date, Env, console_error, console_warn};
+use wasm_bindgen::prelude::*;
 
+use super::Context;
 use crate::analytics::Analytics;
+use crate::bindings::Env;
 use crate::bindings::{ConfigError, WatcherConfig};
 use crate::error::{ApiError, message};
-use crate::log::event;
+use crate::log;
+use crate::now_ms;
 
 #[wasm_bindgen(module = "/src/watcher.js")]
 extern "C" {
@@ -48,9 +50,9 @@ pub(super) struct Object {
 
 impl Object {
     /// Reads the settings, and logs what is wrong with them.
-    pub(super) fn new(context: &JsValue, env: &Env) -> Self {
+    pub(super) fn new(context: &Context, env: &Env) -> Self {
         let object = Self {
-            storage: Reflect::get(context, &"storage".into()).unwrap_or_default(),
+            storage: context.storage(),
             config: WatcherConfig::read(env),
             analytics: Analytics::new(env),
             state: Cell::default(),
@@ -62,10 +64,10 @@ impl Object {
             panics: Cell::default(),
         };
         for error in &object.config.errors {
-            console_warn!("{}", event("watcher_setting", &error.to_string()));
+            log::warn("watcher_setting", &error.to_string());
         }
         if let Some(reason) = object.off() {
-            console_warn!("{}", event("watcher_off", &reason.to_string()));
+            log::warn("watcher_off", &reason.to_string());
         }
         object
     }
@@ -124,7 +126,7 @@ impl Object {
             return Err(error);
         }
         for key in unreadable {
-            console_error!("{}", event("watcher_state_unreadable", &key));
+            log::error("watcher_state_unreadable", &key);
         }
         Ok(state)
     }
@@ -203,7 +205,7 @@ pub(super) fn write_changes(changes: &[StateChange]) -> Vec<Array> {
 }
 
 pub(super) fn now() -> Time {
-    Time(Date::now().as_millis() / 1_000)
+    Time(now_ms() / 1_000)
 }
 
 /// A token bucket.
@@ -222,7 +224,7 @@ impl Bucket {
 
     /// Takes tokens, or returns in how many seconds there are enough.
     pub(super) fn take(&self, tokens: u64) -> Result<(), u64> {
-        let now = Date::now().as_millis();
+        let now = now_ms();
         let empty = now + Self::SIZE * Self::REFILL_MS;
         // The clock may have been set back.
         let full_at = self.full_at.get().clamp(now, empty) + tokens * Self::REFILL_MS;

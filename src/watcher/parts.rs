@@ -1,7 +1,7 @@
 //! What the Worker passes on to the object of a request.
 
-use worker::js_sys::Array;
-use worker::wasm_bindgen::prelude::*;
+use js_sys::Array;
+use wasm_bindgen::prelude::*;
 
 /// A request to the object.
 #[derive(Default)]

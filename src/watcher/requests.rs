@@ -1,5 +1,6 @@
 //! The object's answers to requests: the log of transitions, planned absences, and how the watcher is.
 
+use js_sys::Array;
 use kiloclaw_check_in::Refusal;
 use kiloclaw_check_in::absence::{ABSENCE_PATH, Absence};
 use kiloclaw_fleet::{InvalidParameter, Parameters, Time, digits};
@@ -8,9 +9,8 @@ use kiloclaw_watch::{
     PlannedAbsence, Scope, StateChange, Target, availability, schema, test_messages,
 };
 use serde::Serialize;
-use worker::js_sys::Array;
-use worker::wasm_bindgen::prelude::*;
-use worker::web_sys::Response;
+use wasm_bindgen::prelude::*;
+use web_sys::Response;
 
 use super::delivery::begin;
 use super::object::{Failure, Object, at, now, statement, write_changes};

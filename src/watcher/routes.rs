@@ -1,15 +1,15 @@
 //! The Worker's side: passes requests on to the object.
 
+use js_sys::{Array, Promise};
 use kiloclaw_auth::ABSENCES_WRITE;
 use kiloclaw_check_in::absence::{ABSENCE_PATH, Absence};
 use kiloclaw_check_in::{GATEWAY_TOKEN_HEADER, Refusal};
-use worker::Env;
-use worker::js_sys::{Array, Promise};
-use worker::wasm_bindgen::prelude::*;
-use worker::wasm_bindgen_futures::JsFuture;
-use worker::web_sys::{Request, Response};
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
+use web_sys::{Request, Response};
 
 use super::parts::Parts;
+use crate::bindings::Env;
 use crate::bindings::watcher_namespace;
 use crate::check_in;
 use crate::error::{ApiError, message};

@@ -1,20 +1,19 @@
 //! A tick: asks Analytics Engine, decides, and writes what changed.
 
+use js_sys::Array;
 use kiloclaw_fleet::{Time, UnexpectedAnswer};
 use kiloclaw_watch::{
     Channel, KEEP_TRANSITIONS, MAX_ROUNDS, Next, Observation, OutboxRow, Outcome, Target, Tick,
     decide, schema, transition_rows,
 };
-use worker::console_error;
-use worker::js_sys::Array;
-use worker::wasm_bindgen::prelude::*;
+use wasm_bindgen::prelude::*;
 
-use super::delivery::{DELETE, log};
+use super::delivery::DELETE;
 use super::object::{Object, Round, at, now, statement, write_changes};
 use crate::analytics::QueryError;
 use crate::bindings::WatcherConfig as Config;
 use crate::error::{ApiError, message};
-use crate::log::event;
+use crate::log;
 
 #[wasm_bindgen(module = "/src/watcher.js")]
 extern "C" {
@@ -72,7 +71,7 @@ pub(super) fn read(object: &Object, outcome: JsValue) -> Result<JsValue, ApiErro
 }
 
 fn failed(why: &str) -> Observation {
-    console_error!("{}", event("watcher_not_answered", why));
+    log::error("watcher_not_answered", why);
     Observation::failed(why)
 }
 
@@ -118,7 +117,7 @@ fn write(object: &Object, now: Time, outcome: &Outcome) -> Result<(), ApiError> 
     }
     // Only trimming the outbox returns rows.
     for id in object.run(statements)? {
-        log("alert_given_up", "", &id, "more messages wait for the channel than are kept");
+        log::message("alert_given_up", "", &id, "more messages wait for the channel than are kept");
     }
     Ok(())
 }
