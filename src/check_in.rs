@@ -4,12 +4,26 @@
 //! what a check-in costs; parsing and HMAC are a small part. So there is no future and few crossings:
 //! `check_in.js` collects all that is needed and calls two synchronous steps, [`authenticate`] and [`record`]. A
 //! request that is cancelled while its body arrives leaves nothing behind in Rust.
+//!
+//! 1. another method than POST → 405
+//! 2. a credential header is missing, or the scheme is not Bearer → 401
+//! 3. a secret or binding is missing or empty → 503
+//! 4. the API key is neither an accepted one nor a valid token → 403, before the body is read
+//! 5. `dry_run` in the query has another value than 1 → 400
+//! 6. the body is over 64 KiB → 413, before the rest is read
+//! 7. the body is not a check-in → 400
+//! 8. the gateway token is not this sandbox's → 403
+//! 9. the sandbox is revoked → 403
+//! 10. the rate limiter, where one is bound, refuses the sandbox → 429
+//! 11. the data point cannot be written → 503; a dry run skips this step
+//! 12. otherwise → 204
 
 #![expect(clippy::needless_pass_by_value, reason = "the boundary hands over owned values")]
+#![expect(unreachable_pub, reason = "wasm-bindgen exports only public functions")]
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 
-use js_sys::{Function, Promise};
+use js_sys::Promise;
 use kiloclaw_auth::{TokenError, jwt};
 use kiloclaw_check_in::data_point::{BLOBS, DOUBLES, written};
 use kiloclaw_check_in::limits::MAX_BODY_BYTES;
@@ -27,65 +41,13 @@ use crate::log;
 use crate::now_ms;
 use crate::response;
 
-#[wasm_bindgen(module = "/src/check_in.js")]
+#[wasm_bindgen(module = "/src/bindings.js")]
 extern "C" {
-    fn handler(
-        names: Vec<String>,
-        limit: u32,
-        route: &JsValue,
-        configure: &JsValue,
-        authenticate: &JsValue,
-        record: &JsValue,
-    ) -> Function;
-
     fn limit(limiter: &JsValue, key: &str) -> Promise;
 
     #[wasm_bindgen(catch)]
     fn write(dataset: &JsValue, text: &str, ends: &[u32], doubles: &[f64]) -> Result<(), JsValue>;
 }
-
-/// Answers a check-in, and passes every other request to `route`:
-///
-/// 1. another method than POST → 405
-/// 2. a credential header is missing, or the scheme is not Bearer → 401
-/// 3. a secret or binding is missing or empty → 503
-/// 4. the API key is neither an accepted one nor a valid token → 403, before the body is read
-/// 5. `dry_run` in the query has another value than 1 → 400
-/// 6. the body is over 64 KiB → 413, before the rest is read
-/// 7. the body is not a check-in → 400
-/// 8. the gateway token is not this sandbox's → 403
-/// 9. the sandbox is revoked → 403
-/// 10. the rate limiter, where one is bound, refuses the sandbox → 429
-/// 11. the data point cannot be written → 503; a dry run skips this step
-/// 12. otherwise → 204
-pub(crate) fn handle(request: &JsValue, env: &Env, route: Route) -> JsValue {
-    thread_local! {
-        static HANDLER: OnceCell<Function> = const { OnceCell::new() };
-    }
-    HANDLER
-        .with(|handler| {
-            handler.get_or_init(|| new_handler(route)).call2(&JsValue::UNDEFINED, request, env)
-        })
-        .unwrap_or_else(|thrown| Promise::reject(&thrown).into())
-}
-
-/// Answers a request that is not a check-in.
-type Route = fn(web_sys::Request, Env) -> Promise;
-
-fn new_handler(route: Route) -> Function {
-    handler(
-        [CHECK_IN_PATH, DRY_RUN_PARAMETER, GATEWAY_TOKEN_HEADER, FORWARD].map(str::to_owned).into(),
-        BODY_LIMIT,
-        &Closure::<dyn Fn(web_sys::Request, Env) -> Promise>::new(route).into_js_value(),
-        &Closure::<dyn Fn(Env)>::new(configure).into_js_value(),
-        &Closure::<Authenticate>::new(authenticate_js).into_js_value(),
-        &Closure::<Record>::new(record_js).into_js_value(),
-    )
-}
-
-type Authenticate = dyn Fn(bool, OptionalText, OptionalText, OptionalText, Option<f64>) -> JsValue;
-
-type Record = dyn Fn(String, f64, OptionalText, OptionalText, bool) -> JsValue;
 
 /// The value of a header or parameter, if the request has it.
 type OptionalText = Option<String>;
@@ -93,23 +55,42 @@ type OptionalText = Option<String>;
 #[expect(clippy::cast_possible_truncation, reason = "64 KiB")]
 const BODY_LIMIT: u32 = MAX_BODY_BYTES as u32;
 
+/// What `check_in.js` needs to know of the contract: the check-in's path, the query parameter for a dry run, the gateway
+/// token's header, the optional binding of a Worker that accepted check-ins are handed on to, and the maximum size of the
+/// body in bytes.
+#[wasm_bindgen]
+pub fn wire() -> Vec<JsValue> {
+    let names = [CHECK_IN_PATH, DRY_RUN_PARAMETER, GATEWAY_TOKEN_HEADER, FORWARD];
+    names.map(JsValue::from).into_iter().chain([BODY_LIMIT.into()]).collect()
+}
+
 thread_local! {
-    /// The bindings; read at the first request, and when they change.
+    /// The bindings; read at the first check-in, and when they change.
     static INGEST: RefCell<Option<Result<Ingest, ConfigError>>> = const { RefCell::new(None) };
 }
 
-pub(crate) fn configure(env: Env) {
+/// Reads the bindings.
+#[wasm_bindgen]
+pub fn configure(env: Env) {
     INGEST.set(Some(Ingest::read(&env)));
 }
 
-/// Calls [`authenticate`]; returns whether the check-in is a dry run, or the response.
-fn authenticate_js(
+fn is_configured() -> bool {
+    INGEST.with_borrow(Option::is_some)
+}
+
+/// Calls [`authenticate`]; returns whether the check-in is a dry run, the response, or null if the bindings were not read.
+#[wasm_bindgen(js_name = authenticate)]
+pub fn authenticate_js(
     post: bool,
     authorization: OptionalText,
     token: OptionalText,
     dry_run: OptionalText,
     size: Option<f64>,
 ) -> JsValue {
+    if !is_configured() {
+        return JsValue::NULL;
+    }
     match authenticate(post, authorization.as_deref(), token.as_deref(), dry_run.as_deref(), size) {
         Ok(is_dry_run) => is_dry_run.into(),
         Err(error) => error.into_response().into(),
@@ -156,15 +137,19 @@ pub(crate) fn authenticate(
     }
 }
 
-/// Calls [`record`]; returns nothing for an accepted check-in, or the response.
+/// Calls [`record`]; returns nothing for an accepted check-in, the response, or null if the bindings were not read.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of bytes")]
-fn record_js(
+#[wasm_bindgen(js_name = record)]
+pub fn record_js(
     body: String,
     size: f64,
     token: OptionalText,
     region: OptionalText,
     is_dry_run: bool,
 ) -> JsValue {
+    if !is_configured() {
+        return JsValue::NULL;
+    }
     let token = token.unwrap_or_default();
     let region = region.unwrap_or_default();
     let mut sandbox_id = None;

@@ -2,7 +2,9 @@
  * The Worker's outermost part: passes events to the wasm module. After a trap the module is unusable, so the next call gets
  * a fresh instance of it, from wasm-bindgen. tools/worker.ts bundles this file with what wasm-bindgen makes, which is `wasm`.
  */
-import { fetch, scheduled, watcher } from 'wasm';
+import { scheduled, watcher } from 'wasm';
+
+import { fetch } from './check_in.js';
 
 /** An object with handlers, not a class: the runtime would construct one for each request. */
 export default { fetch, scheduled };

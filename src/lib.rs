@@ -35,18 +35,12 @@ fn start() {
     handler::set_on_abort(handler::schedule_reinit);
 }
 
-/// The entry point of every request.
-///
-/// The check-in stands ahead of the other routes: it is the one whose cost matters, and their wrappers and futures would
-/// make it dearer than the same route in TypeScript.
-#[wasm_bindgen]
-#[must_use]
-pub fn fetch(request: &JsValue, env: &Env) -> JsValue {
-    check_in::handle(request, env, |request, env| {
-        response::promise(async move {
-            route(request, env).await.unwrap_or_else(ApiError::into_response)
-        })
-    })
+/// The entry point of every request that is not a check-in.
+#[wasm_bindgen(js_name = route)]
+pub fn route_js(request: Request, env: Env) -> Promise {
+    response::promise(
+        async move { route(request, env).await.unwrap_or_else(ApiError::into_response) },
+    )
 }
 
 /// The entry point of the cron trigger: sets the watcher's alarm, if it is lost.
