@@ -177,7 +177,7 @@ fn record(
     // 7. The runtime decodes faster than it hands over bytes, but it replaces invalid UTF-8 with U+FFFD, which
     // almost always changes the length in bytes. It also removes a byte-order mark at the start.
     let sent = [body.len(), body.len() + '\u{feff}'.len_utf8()];
-    if body.contains('\u{fffd}') && !sent.contains(&size) {
+    if !sent.contains(&size) && body.contains('\u{fffd}') {
         return Err(Refusal::from(InvalidBody::NotJson).into());
     }
     let check_in = CheckIn::parse_str(body).map_err(Refusal::from)?;
