@@ -6,38 +6,38 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 
 use crate::aggregate::Aggregate;
-use crate::column::{Column, Interner, LAST, float_order, int_order, key_text};
+use crate::column::{Column, Interner, NAN_ORDER, float_order, int_order, key_text};
 use crate::error::Result;
-use crate::memory::{Charge, Held, Memory};
+use crate::memory::{Charge, Memory, TrackedVec};
 use crate::plan::AggregateCall;
 use crate::value::{Type, Value};
 
-/// The state of one aggregate for every group.
+/// The states of one aggregate function call, one state per group.
 pub(crate) struct Accumulator<'a> {
     call: &'a AggregateCall,
-    groups: Groups,
-    /// For DISTINCT: group and key of each value so far.
+    groups: States,
+    /// For DISTINCT: each value so far, as group and key.
     seen: HashSet<(u32, u64)>,
     interner: Interner,
-    /// The current batch's winning row of each group, and the groups that have one.
+    /// The current batch's best row of each group, and the groups that have one.
     winners: Vec<Option<u32>>,
     touched: Vec<u32>,
     memory: &'a Memory,
-    /// For all of the above except the interner, which has its own.
+    /// Counts all fields above except the interner, which has its own charge.
     charge: Charge,
 }
 
-/// The states, indexed by the group's number.
-enum Groups {
+/// The states, indexed by group.
+enum States {
     Counts(Vec<u64>),
     Ints(Vec<i64>),
     Floats(Vec<f64>),
     /// Sum and count.
     Means(Vec<(f64, u64)>),
     IntMeans(Vec<(i128, u64)>),
-    /// The value that is compared, and the value to return.
+    /// The value to compare, and the value to return.
     Best(Vec<Option<(Value, Value)>>),
-    /// The weight of each value, by group and key: a repeated value takes up one entry.
+    /// The weight of each distinct value, by group and key.
     Weights(HashMap<(u32, u64), u64>),
 }
 
@@ -45,15 +45,15 @@ impl<'a> Accumulator<'a> {
     pub(crate) fn new(call: &'a AggregateCall, memory: &'a Memory) -> Result<Self> {
         let float = call.args.first().is_some_and(|arg| arg.ty == Type::Float64);
         let groups = match call.function {
-            Aggregate::Count => Groups::Counts(Vec::new()),
-            Aggregate::Sum if float => Groups::Floats(Vec::new()),
-            Aggregate::Sum => Groups::Ints(Vec::new()),
-            Aggregate::Avg if float => Groups::Means(Vec::new()),
-            Aggregate::Avg => Groups::IntMeans(Vec::new()),
+            Aggregate::Count => States::Counts(Vec::new()),
+            Aggregate::Sum if float => States::Floats(Vec::new()),
+            Aggregate::Sum => States::Ints(Vec::new()),
+            Aggregate::Avg if float => States::Means(Vec::new()),
+            Aggregate::Avg => States::IntMeans(Vec::new()),
             Aggregate::QuantileExactWeighted(_)
             | Aggregate::TopK(_)
-            | Aggregate::TopKWeighted(_) => Groups::Weights(HashMap::new()),
-            _ => Groups::Best(Vec::new()),
+            | Aggregate::TopKWeighted(_) => States::Weights(HashMap::new()),
+            _ => States::Best(Vec::new()),
         };
         Ok(Self {
             call,
@@ -71,86 +71,95 @@ impl<'a> Accumulator<'a> {
         self.call.args.get(i).map_or(&Type::UInt8, |arg| &arg.ty)
     }
 
-    /// Adds rows: `slots` has the group's number of each row, `args` the argument columns, and `groups`
-    /// is the number of groups so far.
-    pub(crate) fn update(&mut self, groups: usize, slots: &[u32], args: &[Column]) -> Result<()> {
+    /// Adds rows: `group_ids` has each row's group, `args` the argument columns, and `groups` is the number of
+    /// groups so far.
+    pub(crate) fn update(
+        &mut self,
+        groups: usize,
+        group_ids: &[u32],
+        args: &[Column],
+    ) -> Result<()> {
         if self.call.distinct {
-            let (memory, rows, ty) = (self.memory, slots.len(), self.arg_type(0));
+            let (memory, rows, ty) = (self.memory, group_ids.len(), self.arg_type(0));
             let keys = column(args, 0).keys(memory, ty, rows, &mut self.interner)?;
             let _fresh = memory.charge_rows(rows, 2 * size_of::<(u32, u32)>())?;
-            let (mut fresh, mut fresh_slots) = (Vec::new(), Vec::new());
-            for (row, (slot, key)) in (0..).zip(slots.iter().zip(keys.iter())) {
+            let (mut fresh, mut fresh_group_ids) = (Vec::new(), Vec::new());
+            for (row, (group, key)) in (0..).zip(group_ids.iter().zip(keys.iter())) {
                 let Self { seen, charge, .. } = self;
                 charge.reserve_table::<(u32, u64)>(seen.len(), seen.capacity())?;
-                if seen.insert((*slot, *key)) {
+                if seen.insert((*group, *key)) {
                     fresh.push(row);
-                    fresh_slots.push(*slot);
+                    fresh_group_ids.push(*group);
                 }
             }
             let take = |arg: &Column| arg.take(memory, &fresh);
             let args = args.iter().map(take).collect::<Result<Vec<_>>>()?;
-            return self.add(groups, &fresh_slots, &args);
+            return self.add(groups, &fresh_group_ids, &args);
         }
-        self.add(groups, slots, args)
+        self.add(groups, group_ids, args)
     }
 
-    fn add(&mut self, groups: usize, slots: &[u32], args: &[Column]) -> Result<()> {
+    fn add(&mut self, groups: usize, group_ids: &[u32], args: &[Column]) -> Result<()> {
         let (first, second) = (column(args, 0), column(args, 1));
-        let rows = slots.len();
+        let rows = group_ids.len();
         let (first_type, second_type) = (self.arg_type(0), self.arg_type(1));
         let (memory, charge) = (self.memory, &mut self.charge);
         match &mut self.groups {
-            Groups::Counts(counts) => each(charge, counts, groups, slots, |count, _| *count += 1)?,
-            Groups::Ints(sums) => each(charge, sums, groups, slots, |sum, row| {
+            States::Counts(counts) => {
+                each(charge, counts, groups, group_ids, |count, _| *count += 1)?
+            }
+            States::Ints(sums) => each(charge, sums, groups, group_ids, |sum, row| {
                 *sum = sum.wrapping_add(first.int(row));
             })?,
-            Groups::Floats(sums) => {
-                each(charge, sums, groups, slots, |sum, row| *sum += first.float(row))?;
+            States::Floats(sums) => {
+                each(charge, sums, groups, group_ids, |sum, row| *sum += first.float(row))?;
             }
-            Groups::Means(means) => each(charge, means, groups, slots, |(sum, count), row| {
+            States::Means(means) => each(charge, means, groups, group_ids, |(sum, count), row| {
                 *sum += first.float(row);
                 *count += 1;
             })?,
-            Groups::IntMeans(means) => each(charge, means, groups, slots, |(sum, count), row| {
-                let value = first.int(row);
-                *sum += match first_type {
-                    Type::UInt64 => i128::from(value.cast_unsigned()),
-                    _ => i128::from(value),
-                };
-                *count += 1;
-            })?,
-            Groups::Weights(weights) => {
+            States::IntMeans(means) => {
+                each(charge, means, groups, group_ids, |(sum, count), row| {
+                    let value = first.int(row);
+                    *sum += match first_type {
+                        Type::UInt64 => i128::from(value.cast_unsigned()),
+                        _ => i128::from(value),
+                    };
+                    *count += 1;
+                })?
+            }
+            States::Weights(weights) => {
                 let keys = first.keys(memory, first_type, rows, &mut self.interner)?;
                 let weighted = !matches!(self.call.function, Aggregate::TopK(_));
-                // NaN has no place in an order, so quantiles skip it; topK counts it.
+                // Quantiles skip NaN, since it has no order; topK counts it.
                 let skips_nan = *first_type == Type::Float64
                     && matches!(self.call.function, Aggregate::QuantileExactWeighted(_));
-                for (row, (slot, key)) in slots.iter().zip(keys.iter()).enumerate() {
+                for (row, (group, key)) in group_ids.iter().zip(keys.iter()).enumerate() {
                     if skips_nan && f64::from_bits(*key).is_nan() {
                         continue;
                     }
                     let weight = if weighted { second.int(row).cast_unsigned() } else { 1 };
                     charge.reserve_table::<Weight>(weights.len(), weights.capacity())?;
-                    let sum = weights.entry((*slot, *key)).or_insert(0);
+                    let sum = weights.entry((*group, *key)).or_insert(0);
                     *sum = sum.wrapping_add(weight);
                 }
             }
-            Groups::Best(_) => {
+            States::Best(_) => {
                 let (by, by_type) = match self.call.function {
                     Aggregate::ArgMin | Aggregate::ArgMax => (second, second_type),
                     _ => (first, first_type),
                 };
-                self.add_best(groups, slots, first, by, by_type)?;
+                self.add_best(groups, group_ids, first, by, by_type)?;
             }
         }
         Ok(())
     }
 
-    /// Finds each group's winning row in this batch, then compares it with the best value so far.
+    /// Finds each group's best row in this batch, then compares it with the group's best value so far.
     fn add_best(
         &mut self,
         groups: usize,
-        slots: &[u32],
+        group_ids: &[u32],
         arg: &Column,
         by: &Column,
         by_type: &Type,
@@ -158,15 +167,15 @@ impl<'a> Accumulator<'a> {
         let Self { winners, touched, charge, .. } = self;
         let new = groups.saturating_sub(winners.len());
         charge.reserve(winners, new)?;
-        charge.reserve(touched, groups.min(slots.len()))?;
+        charge.reserve(touched, groups.min(group_ids.len()))?;
         winners.resize(groups, None);
-        let rank = self.ranks(by, by_type, slots.len())?;
+        let rank = self.ranks(by, by_type, group_ids.len())?;
         let function = self.call.function;
-        for (row, slot) in (0_u32..).zip(slots) {
-            let Some(winner) = self.winners.get_mut(*slot as usize) else { continue };
+        for (row, group) in (0_u32..).zip(group_ids) {
+            let Some(winner) = self.winners.get_mut(*group as usize) else { continue };
             let wins = match *winner {
                 None => {
-                    self.touched.push(*slot);
+                    self.touched.push(*group);
                     true
                 }
                 Some(_) if function == Aggregate::FirstValue => false,
@@ -177,24 +186,24 @@ impl<'a> Accumulator<'a> {
                 *winner = Some(row);
             }
         }
-        let Self { groups: Groups::Best(best), charge, .. } = self else { return Ok(()) };
+        let Self { groups: States::Best(best), charge, .. } = self else { return Ok(()) };
         let new = groups.saturating_sub(best.len());
         charge.reserve(best, new)?;
         best.resize(groups, None);
-        // Bytes of strings that became the best, and of those that they replaced; charged in steps.
+        // Bytes of new best strings and of the strings that they replace, charged in steps.
         let (mut won, mut lost) = (0, 0);
-        for slot in self.touched.drain(..) {
-            let slot = slot as usize;
-            let Some(row) = self.winners.get_mut(slot).and_then(Option::take) else { continue };
-            let Some(best) = best.get_mut(slot) else { continue };
+        for group in self.touched.drain(..) {
+            let group = group as usize;
+            let Some(row) = self.winners.get_mut(group).and_then(Option::take) else { continue };
+            let Some(best) = best.get_mut(group) else { continue };
             let candidate = by.value(row as usize);
             let wins = match best {
                 None => true,
                 Some((decides, _)) => match function {
                     Aggregate::FirstValue => false,
                     Aggregate::LastValue => true,
-                    Aggregate::Min | Aggregate::ArgMin => precedes(&candidate, decides, by_type),
-                    _ => precedes_from_the_end(&candidate, decides, by_type),
+                    Aggregate::Min | Aggregate::ArgMin => is_less(&candidate, decides, by_type),
+                    _ => is_greater(&candidate, decides, by_type),
                 },
             };
             if wins {
@@ -206,7 +215,7 @@ impl<'a> Accumulator<'a> {
                 lost += best.as_ref().map_or(0, text_bytes);
                 *best = Some(pair);
             }
-            if won > SOME {
+            if won > UNCHARGED_BYTES {
                 charge.grow(std::mem::take(&mut won))?;
                 charge.shrink(std::mem::take(&mut lost));
             }
@@ -216,16 +225,16 @@ impl<'a> Accumulator<'a> {
         Ok(())
     }
 
-    /// A rank for each row: the highest wins; NaN has the lowest.
-    fn ranks(&self, by: &Column, ty: &Type, rows: usize) -> Result<Held<u64>> {
+    /// A rank for each row; the highest wins, and NaN has the lowest.
+    fn ranks(&self, by: &Column, ty: &Type, rows: usize) -> Result<TrackedVec<u64>> {
         let lowest = matches!(self.call.function, Aggregate::Min | Aggregate::ArgMin);
         let float = *ty == Type::Float64;
         let mut order = match self.call.function {
-            Aggregate::FirstValue | Aggregate::LastValue => Held::default(),
+            Aggregate::FirstValue | Aggregate::LastValue => TrackedVec::default(),
             _ => by.order(self.memory, ty, rows)?,
         };
         for rank in order.iter_mut() {
-            if float && *rank == LAST {
+            if float && *rank == NAN_ORDER {
                 *rank = 0;
             } else if lowest {
                 *rank = !*rank;
@@ -239,34 +248,34 @@ impl<'a> Accumulator<'a> {
         let (ty, memory) = (&self.call.ty, self.memory);
         let all = 0..groups;
         match self.groups {
-            Groups::Counts(counts) => {
-                Column::ints(memory, groups, all.map(|i| of(&counts, i).cast_signed()))
+            States::Counts(counts) => {
+                Column::ints(memory, groups, all.map(|i| state_of(&counts, i).cast_signed()))
             }
-            Groups::Ints(sums) => Column::ints(memory, groups, all.map(|i| of(&sums, i))),
-            Groups::Floats(sums) => Column::floats(memory, groups, all.map(|i| of(&sums, i))),
+            States::Ints(sums) => Column::ints(memory, groups, all.map(|i| state_of(&sums, i))),
+            States::Floats(sums) => Column::floats(memory, groups, all.map(|i| state_of(&sums, i))),
             #[expect(clippy::cast_precision_loss, reason = "as ClickHouse does")]
-            Groups::Means(means) => {
+            States::Means(means) => {
                 let mean = |(sum, count): (f64, u64)| sum / count as f64;
-                Column::floats(memory, groups, all.map(|i| mean(of(&means, i))))
+                Column::floats(memory, groups, all.map(|i| mean(state_of(&means, i))))
             }
             #[expect(clippy::cast_precision_loss, reason = "as ClickHouse does")]
-            Groups::IntMeans(means) => {
+            States::IntMeans(means) => {
                 let mean = |(sum, count): (i128, u64)| sum as f64 / count as f64;
-                Column::floats(memory, groups, all.map(|i| mean(of(&means, i))))
+                Column::floats(memory, groups, all.map(|i| mean(state_of(&means, i))))
             }
-            Groups::Best(best) => {
+            States::Best(best) => {
                 let value = |i: usize| match best.get(i) {
                     Some(Some((_, value))) => Ok(value.clone()),
                     _ => Ok(ty.default_value()),
                 };
                 Column::of(memory, ty, groups, all.map(value))
             }
-            Groups::Weights(weights) => match self.call.function {
+            States::Weights(weights) => match self.call.function {
                 Aggregate::QuantileExactWeighted(level) => {
                     quantiles(weights, level, self.call, groups, memory)
                 }
                 Aggregate::TopK(k) | Aggregate::TopKWeighted(k) => {
-                    tops(weights, k, self.call, groups, memory, &self.interner)
+                    top_k(weights, k, self.call, groups, memory, &self.interner)
                 }
                 _ => Ok(Column::Same(ty.default_value())),
             },
@@ -282,25 +291,23 @@ fn by_group(
     groups: usize,
     memory: &Memory,
 ) -> Result<(Grouped, Charge)> {
-    // A vector's capacity is up to twice its length, and at least 4; sorting takes half its length.
+    // A vector's capacity is at most twice its length, but at least 4; sorting takes half the length.
     let size = size_of::<(u64, u64)>();
     let mut charge = memory.charge_rows(groups, size_of::<Vec<(u64, u64)>>() + 4 * size)?;
     charge.grow(weights.len().saturating_mul(3 * size))?;
     let mut grouped = vec![Vec::new(); groups];
-    for ((slot, key), weight) in weights {
-        if let Some(own) = grouped.get_mut(slot as usize) {
+    for ((group, key), weight) in weights {
+        if let Some(own) = grouped.get_mut(group as usize) {
             own.push((key, weight));
         }
     }
     Ok((grouped, charge))
 }
 
-/// The type of a call's first argument.
 fn first_type(call: &AggregateCall) -> &Type {
     call.args.first().map_or(&Type::UInt8, |arg| &arg.ty)
 }
 
-/// The quantile of each group.
 fn quantiles(
     weights: HashMap<(u32, u64), u64>,
     level: f64,
@@ -319,8 +326,8 @@ fn quantiles(
     Column::of(memory, ty, groups, grouped.into_iter().map(value))
 }
 
-/// The most frequent values of each group.
-fn tops(
+/// Each group's values with the highest weights.
+fn top_k(
     weights: HashMap<(u32, u64), u64>,
     k: usize,
     call: &AggregateCall,
@@ -328,7 +335,7 @@ fn tops(
     memory: &Memory,
     interner: &Interner,
 ) -> Result<Column> {
-    let (tops, _charge) = by_group(weights, groups, memory)?;
+    let (grouped, _charge) = by_group(weights, groups, memory)?;
     let (ty, first_type) = (&call.ty, first_type(call));
     let compare_keys = |a: u64, b: u64| match first_type {
         Type::String => key_text(a, interner).cmp(key_text(b, interner)),
@@ -346,16 +353,16 @@ fn tops(
             Type::String => text_cost(key_text(*key, interner)),
             _ => 0,
         };
-        let bytes = size_of::<Held<Value>>() + top.len() * size_of::<Value>();
+        let bytes = size_of::<TrackedVec<Value>>() + top.len() * size_of::<Value>();
         let charge = memory.charge(bytes + top.iter().map(text).sum::<usize>())?;
         let values = top.iter().map(|(key, _)| Column::key_value(first_type, *key, interner));
-        Ok(Value::Array(Arc::new(Held::counted(values.collect(), charge))))
+        Ok(Value::Array(Arc::new(TrackedVec::counted(values.collect(), charge))))
     };
-    Column::of(memory, ty, groups, tops.into_iter().map(array))
+    Column::of(memory, ty, groups, grouped.into_iter().map(array))
 }
 
-/// A group's state; the default for a group without rows.
-fn of<T: Copy + Default>(states: &[T], group: usize) -> T {
+/// A group's state; the default if the group has no rows.
+fn state_of<T: Copy + Default>(states: &[T], group: usize) -> T {
     states.get(group).copied().unwrap_or_default()
 }
 
@@ -369,24 +376,24 @@ fn each<T: Clone + Default>(
     charge: &mut Charge,
     states: &mut Vec<T>,
     groups: usize,
-    slots: &[u32],
+    group_ids: &[u32],
     mut update: impl FnMut(&mut T, usize),
 ) -> Result<()> {
     charge.reserve(states, groups.saturating_sub(states.len()))?;
     states.resize(groups, T::default());
-    for (row, slot) in slots.iter().enumerate() {
-        if let Some(state) = states.get_mut(*slot as usize) {
+    for (row, group) in group_ids.iter().enumerate() {
+        if let Some(state) = states.get_mut(*group as usize) {
             update(state, row);
         }
     }
     Ok(())
 }
 
-/// An entry of [`Groups::Weights`].
+/// An entry of [`States::Weights`].
 type Weight = ((u32, u64), u64);
 
-/// Bytes that may be allocated before they are charged.
-const SOME: usize = 64 * 1024;
+/// Maximum number of bytes that may be allocated before they are charged.
+const UNCHARGED_BYTES: usize = 64 * 1024;
 
 /// Heap memory of the strings in a pair of values.
 fn text_bytes((a, b): &(Value, Value)) -> usize {
@@ -416,15 +423,15 @@ fn is_nan(value: &Value) -> bool {
     matches!(value, Value::Float(float) if float.is_nan())
 }
 
-fn precedes(a: &Value, b: &Value, ty: &Type) -> bool {
+fn is_less(a: &Value, b: &Value, ty: &Type) -> bool {
     compare(a, b, ty).is_lt()
 }
 
-fn precedes_from_the_end(a: &Value, b: &Value, ty: &Type) -> bool {
+fn is_greater(a: &Value, b: &Value, ty: &Type) -> bool {
     !is_nan(a) && (is_nan(b) || compare(a, b, ty).is_gt())
 }
 
-/// The first value at which the cumulative weight reaches `level` times the total weight.
+/// The first value whose cumulative weight reaches `level` times the total weight.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,

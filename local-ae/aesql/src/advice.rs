@@ -3,7 +3,7 @@
 use crate::aggregate::AGGREGATES;
 use crate::scalar;
 
-/// Functions of `ClickHouse` and other databases, in lower case, and what to write instead.
+/// Functions of `ClickHouse` and other databases in lower case, each with what to write instead.
 const INSTEAD: &[(&[&str], &str)] = &[
     (
         &[
@@ -183,7 +183,6 @@ const INSTEAD: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// What to write instead of an undocumented function.
 pub(crate) fn instead_of(name: &str) -> String {
     let lower = name.to_ascii_lowercase();
     if let Some((_, help)) = INSTEAD.iter().find(|(names, _)| names.contains(&lower.as_str())) {

@@ -1,9 +1,9 @@
 //! Aggregate functions: their names and argument types.
 
-use crate::scalar::{Checked, Given};
+use crate::scalar::{Argument, CheckResult};
 use crate::value::Type;
 
-/// An aggregate function. `sumIf` is `Sum` with a condition; `countIf` and `avgIf` likewise.
+/// An aggregate function. `sumIf` is `Sum` with a condition, as are `countIf` and `avgIf`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Aggregate {
     Count,
@@ -22,10 +22,10 @@ pub(crate) enum Aggregate {
     TopKWeighted(usize),
 }
 
-/// `ClickHouse`'s own limit for topK.
+/// `ClickHouse`'s limit for topK.
 pub(crate) const TOP_K_MAX: usize = 65_536;
 
-/// For topK without a parameter.
+/// The number of values that topK returns without a parameter.
 pub(crate) const TOP_K_DEFAULT: usize = 10;
 
 /// Name, usage and function.
@@ -69,8 +69,8 @@ impl Aggregate {
         }
     }
 
-    /// The result type, or the error, which is worded to follow the function's name.
-    pub(crate) fn check(self, args: &[Given]) -> Checked {
+    /// The result type, or an error message that continues the function's name: "takes a number, …".
+    pub(crate) fn check(self, args: &[Argument]) -> CheckResult {
         if let Some(array) = args.iter().find(|arg| matches!(arg.ty, Type::Array(_))) {
             return Err(format!("does not take an {}", array.ty));
         }

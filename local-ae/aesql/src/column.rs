@@ -1,4 +1,4 @@
-//! Columns of values, over which expressions are evaluated many rows at a time.
+//! Columns of values: expressions are evaluated column by column, for many rows at once.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -7,20 +7,20 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::error::{Error, Result};
 use crate::limits::{COLUMN_TEXT_BYTES, STRING_BYTES};
-use crate::memory::{Charge, Held, Memory};
+use crate::memory::{Charge, Memory, TrackedVec};
 use crate::value::{Type, Value};
 
-/// Strings in one buffer, each with a number (`id`).
+/// Strings in one buffer; each has an id, counted from 0.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Words {
+pub(crate) struct StringPool {
     text: String,
-    /// The end of each word in `text`.
+    /// The end of each string in `text`.
     ends: Vec<u32>,
     charge: Charge,
 }
 
-impl Words {
-    /// For strings of a query, which count towards its memory.
+impl StringPool {
+    /// A pool whose strings count towards the query's memory.
     pub(crate) fn new(memory: &Memory) -> Result<Self> {
         Ok(Self { charge: memory.charge(0)?, ..Self::default() })
     }
@@ -29,7 +29,7 @@ impl Words {
         self.ends.len()
     }
 
-    /// The word with that number; empty if there is none.
+    /// The string with the id; empty if the id is unknown.
     pub(crate) fn get(&self, id: u32) -> &str {
         let id = id as usize;
         let start = match id.checked_sub(1) {
@@ -40,16 +40,16 @@ impl Words {
         self.text.get(start as usize..end as usize).unwrap_or_default()
     }
 
-    /// Returns the new word's number.
-    pub(crate) fn push(&mut self, word: &str) -> Result<u32> {
-        check_string(word.len())?;
-        if self.text.len() + word.len() > COLUMN_TEXT_BYTES {
+    /// Adds a string and returns its id.
+    pub(crate) fn push(&mut self, string: &str) -> Result<u32> {
+        check_string(string.len())?;
+        if self.text.len() + string.len() > COLUMN_TEXT_BYTES {
             return Err(Error::limit("the query makes too much text at once"));
         }
         let id = u32::try_from(self.ends.len()).map_err(|_| Error::limit("too many strings"))?;
-        self.charge.reserve_text(&mut self.text, word.len())?;
+        self.charge.reserve_text(&mut self.text, string.len())?;
         self.charge.reserve(&mut self.ends, 1)?;
-        self.text.push_str(word);
+        self.text.push_str(string);
         // COLUMN_TEXT_BYTES fits a u32.
         self.ends.push(u32::try_from(self.text.len()).unwrap_or(u32::MAX));
         Ok(id)
@@ -59,12 +59,11 @@ impl Words {
         (0..).take(self.ends.len()).map(|id| self.get(id))
     }
 
-    /// Bytes of the words alone.
+    /// Bytes of the strings, without unused capacity.
     pub(crate) fn text_bytes(&self) -> usize {
         self.text.len()
     }
 
-    /// Bytes allocated.
     pub(crate) fn bytes(&self) -> usize {
         self.text.capacity() + self.ends.capacity() * size_of::<u32>()
     }
@@ -84,128 +83,131 @@ pub(crate) fn check_string(bytes: usize) -> Result<()> {
         .help("shorten it with substring()"))
 }
 
-/// Stores each distinct word once.
+/// Stores each distinct string once.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Interner {
-    words: Arc<Words>,
+    pool: Arc<StringPool>,
     ids: HashTable<u32>,
     charge: Charge,
     hasher: DefaultHashBuilder,
 }
 
 impl Interner {
-    /// For strings of a query, which count towards its memory.
+    /// An interner whose strings count towards the query's memory.
     pub(crate) fn new(memory: &Memory) -> Result<Self> {
-        let words = Arc::new(Words::new(memory)?);
-        Ok(Self { words, charge: memory.charge(0)?, ..Self::default() })
+        let pool = Arc::new(StringPool::new(memory)?);
+        Ok(Self { pool, charge: memory.charge(0)?, ..Self::default() })
     }
 
-    /// The word's number; adds the word if it is new.
-    pub(crate) fn id(&mut self, word: &str) -> Result<u32> {
-        let Self { words, ids, charge, hasher } = self;
-        let hash = hasher.hash_one(word);
-        if let Some(id) = ids.find(hash, |id| words.get(*id) == word) {
+    /// The string's id; adds the string if it is new.
+    pub(crate) fn id(&mut self, string: &str) -> Result<u32> {
+        let Self { pool, ids, charge, hasher } = self;
+        let hash = hasher.hash_one(string);
+        if let Some(id) = ids.find(hash, |id| pool.get(*id) == string) {
             return Ok(*id);
         }
         charge.reserve_table::<u32>(ids.len(), ids.capacity())?;
-        // Copies the words only if an earlier answer still shares them.
-        let id = Arc::make_mut(words).push(word)?;
-        ids.insert_unique(hash, id, |id| hasher.hash_one(words.get(*id)));
+        // Copies the pool only if an earlier result still shares it.
+        let id = Arc::make_mut(pool).push(string)?;
+        ids.insert_unique(hash, id, |id| hasher.hash_one(pool.get(*id)));
         Ok(id)
     }
 
-    pub(crate) fn words(&self) -> &Arc<Words> {
-        &self.words
+    pub(crate) fn pool(&self) -> &Arc<StringPool> {
+        &self.pool
     }
 
-    pub(crate) fn into_words(self) -> Arc<Words> {
-        self.words
+    pub(crate) fn into_pool(self) -> Arc<StringPool> {
+        self.pool
     }
 
-    /// Bytes allocated.
     pub(crate) fn bytes(&self) -> usize {
         // A hash table has one control byte per entry.
-        self.words.bytes() + self.ids.capacity() * (size_of::<u32>() + 1)
+        self.pool.bytes() + self.ids.capacity() * (size_of::<u32>() + 1)
     }
 }
 
-/// A dictionary-encoded string column: a column usually has far fewer distinct strings than rows.
+/// A dictionary-encoded string column, since most columns have far fewer distinct strings than rows.
 #[derive(Clone, Debug)]
-pub(crate) struct Texts {
-    pub(crate) words: Arc<Words>,
-    pub(crate) ids: Held<u32>,
+pub(crate) struct StringColumn {
+    pub(crate) pool: Arc<StringPool>,
+    pub(crate) ids: TrackedVec<u32>,
 }
 
-impl Texts {
-    pub(crate) fn new(words: impl Into<Arc<Words>>, ids: Held<u32>) -> Self {
-        Self { words: words.into(), ids }
+impl StringColumn {
+    pub(crate) fn new(pool: impl Into<Arc<StringPool>>, ids: TrackedVec<u32>) -> Self {
+        Self { pool: pool.into(), ids }
     }
 
     pub(crate) fn get(&self, row: usize) -> &str {
-        self.ids.get(row).map_or("", |id| self.words.get(*id))
+        self.ids.get(row).map_or("", |id| self.pool.get(*id))
     }
 
-    /// Applies `f` to each row's string, but only once per distinct string.
+    /// Applies `f` to each row's string; calls it once per distinct string if that is cheaper.
     pub(crate) fn each<T: Copy + Default>(
         &self,
         memory: &Memory,
         mut f: impl FnMut(&str) -> Result<T>,
-    ) -> Result<Held<T>> {
+    ) -> Result<TrackedVec<T>> {
         let rows = self.ids.len();
-        if rows < self.words.len() {
-            return Held::try_new(memory, rows, self.ids.iter().map(|id| f(self.words.get(*id))));
+        if rows < self.pool.len() {
+            return TrackedVec::try_new(
+                memory,
+                rows,
+                self.ids.iter().map(|id| f(self.pool.get(*id))),
+            );
         }
-        let _known = memory.charge_rows(self.words.len(), size_of::<T>() + size_of::<bool>())?;
+        let _known = memory.charge_rows(self.pool.len(), size_of::<T>() + size_of::<bool>())?;
         let (mut known, mut is_known) =
-            (vec![T::default(); self.words.len()], vec![false; self.words.len()]);
+            (vec![T::default(); self.pool.len()], vec![false; self.pool.len()]);
         for id in self.ids.iter() {
-            let word = *id as usize;
+            let index = *id as usize;
             if let (Some(slot), Some(is_known @ false)) =
-                (known.get_mut(word), is_known.get_mut(word))
+                (known.get_mut(index), is_known.get_mut(index))
             {
-                *slot = f(self.words.get(*id))?;
+                *slot = f(self.pool.get(*id))?;
                 *is_known = true;
             }
         }
         let of = |id: &u32| known.get(*id as usize).copied().unwrap_or_default();
-        Held::new(memory, rows, self.ids.iter().map(of))
+        TrackedVec::new(memory, rows, self.ids.iter().map(of))
     }
 
     /// Length of the longest string in bytes.
     pub(crate) fn longest(&self) -> usize {
-        self.words.iter().map(str::len).max().unwrap_or(0)
+        self.pool.iter().map(str::len).max().unwrap_or(0)
     }
 
     /// The rank of each row's string in sorted order; equal strings have the same rank.
-    fn ranks(&self, memory: &Memory) -> Result<Held<u64>> {
-        let _sorted = memory.charge_rows(self.words.len(), size_of::<(&str, usize, u64)>())?;
+    fn ranks(&self, memory: &Memory) -> Result<TrackedVec<u64>> {
+        let _sorted = memory.charge_rows(self.pool.len(), size_of::<(&str, usize, u64)>())?;
         let mut sorted: Vec<(&str, usize)> =
-            self.words.iter().enumerate().map(|(id, word)| (word, id)).collect();
+            self.pool.iter().enumerate().map(|(id, string)| (string, id)).collect();
         sorted.sort_unstable();
         let mut ranks = vec![0_u64; sorted.len()];
         let (mut rank, mut previous) = (0, None);
-        for (word, id) in sorted {
-            rank += u64::from(previous.is_some_and(|previous| previous != word));
-            previous = Some(word);
+        for (string, id) in sorted {
+            rank += u64::from(previous.is_some_and(|previous| previous != string));
+            previous = Some(string);
             if let Some(slot) = ranks.get_mut(id) {
                 *slot = rank;
             }
         }
         let rank = |id: &u32| ranks.get(*id as usize).copied().unwrap_or_default();
-        Held::new(memory, self.ids.len(), self.ids.iter().map(rank))
+        TrackedVec::new(memory, self.ids.len(), self.ids.iter().map(rank))
     }
 }
 
-/// The values of some rows. Every type but `Float64`, String and Array is stored as integers; see
+/// The values of some rows. All types except `Float64`, String and Array are stored as integers, as in
 /// [`Value`].
 #[derive(Clone, Debug)]
 pub(crate) enum Column {
     /// The same value in every row.
     Same(Value),
-    Ints(Held<i64>),
-    Floats(Held<f64>),
-    Texts(Texts),
-    Arrays(Held<Value>),
+    Ints(TrackedVec<i64>),
+    Floats(TrackedVec<f64>),
+    Texts(StringColumn),
+    Arrays(TrackedVec<Value>),
 }
 
 impl Column {
@@ -248,25 +250,25 @@ impl Column {
         }
     }
 
-    /// Takes at most `rows` values.
+    /// Collects at most `rows` values.
     pub(crate) fn ints(
         memory: &Memory,
         rows: usize,
         values: impl Iterator<Item = i64>,
     ) -> Result<Self> {
-        Ok(Self::Ints(Held::new(memory, rows, values)?))
+        Ok(Self::Ints(TrackedVec::new(memory, rows, values)?))
     }
 
-    /// Takes at most `rows` values.
+    /// Collects at most `rows` values.
     pub(crate) fn floats(
         memory: &Memory,
         rows: usize,
         values: impl Iterator<Item = f64>,
     ) -> Result<Self> {
-        Ok(Self::Floats(Held::new(memory, rows, values)?))
+        Ok(Self::Floats(TrackedVec::new(memory, rows, values)?))
     }
 
-    /// A column of the type, of at most `rows` values.
+    /// Collects at most `rows` values of the type.
     pub(crate) fn of(
         memory: &Memory,
         ty: &Type,
@@ -274,14 +276,14 @@ impl Column {
         mut values: impl Iterator<Item = Result<Value>>,
     ) -> Result<Self> {
         Ok(match ty {
-            Type::Float64 => Self::Floats(Held::try_new(
+            Type::Float64 => Self::Floats(TrackedVec::try_new(
                 memory,
                 rows,
                 values.map(|v| Ok(if let Value::Float(f) = v? { f } else { 0.0 })),
             )?),
             Type::String => {
                 let mut interner = Interner::new(memory)?;
-                let ids = Held::try_new(
+                let ids = TrackedVec::try_new(
                     memory,
                     rows,
                     values.map(|v| match v? {
@@ -289,10 +291,10 @@ impl Column {
                         _ => interner.id(""),
                     }),
                 )?;
-                Self::Texts(Texts::new(interner.into_words(), ids))
+                Self::Texts(StringColumn::new(interner.into_pool(), ids))
             }
-            Type::Array(_) => Self::Arrays(Held::try_new(memory, rows, values.by_ref())?),
-            _ => Self::Ints(Held::try_new(
+            Type::Array(_) => Self::Arrays(TrackedVec::try_new(memory, rows, values.by_ref())?),
+            _ => Self::Ints(TrackedVec::try_new(
                 memory,
                 rows,
                 values.map(|v| Ok(if let Value::Int(i) = v? { i } else { 0 })),
@@ -326,14 +328,16 @@ impl Column {
             Self::Floats(_) => {
                 Self::floats(memory, count, rows.iter().map(|r| self.float(row(r))))?
             }
-            Self::Texts(Texts { words, ids }) => {
+            Self::Texts(StringColumn { pool, ids }) => {
                 let id = |r: &u32| ids.get(row(r)).copied().unwrap_or_default();
-                let ids = Held::new(memory, count, rows.iter().map(id))?;
-                Self::Texts(Texts { words: Arc::clone(words), ids })
+                let ids = TrackedVec::new(memory, count, rows.iter().map(id))?;
+                Self::Texts(StringColumn { pool: Arc::clone(pool), ids })
             }
-            Self::Arrays(_) => {
-                Self::Arrays(Held::new(memory, count, rows.iter().map(|r| self.value(row(r))))?)
-            }
+            Self::Arrays(_) => Self::Arrays(TrackedVec::new(
+                memory,
+                count,
+                rows.iter().map(|r| self.value(row(r))),
+            )?),
         })
     }
 
@@ -358,50 +362,59 @@ impl Column {
         Ok(match ty {
             Type::String => {
                 let mut interner = Interner::new(memory)?;
-                let mut ids = Held::new(memory, total, std::iter::empty())?;
+                let mut ids = TrackedVec::new(memory, total, std::iter::empty())?;
                 for (part, rows) in &parts {
-                    let part = part.word_ids(memory, *rows, &mut interner)?;
+                    let part = part.string_ids(memory, *rows, &mut interner)?;
                     ids.extend(part.len(), part.iter().copied())?;
                 }
-                Self::Texts(Texts::new(interner.into_words(), ids))
+                Self::Texts(StringColumn::new(interner.into_pool(), ids))
             }
             Type::Float64 => {
                 Self::floats(memory, total, each().map(|(part, row)| part.float(row)))?
             }
-            Type::Array(_) => {
-                Self::Arrays(Held::new(memory, total, each().map(|(part, row)| part.value(row)))?)
-            }
+            Type::Array(_) => Self::Arrays(TrackedVec::new(
+                memory,
+                total,
+                each().map(|(part, row)| part.value(row)),
+            )?),
             _ => Self::ints(memory, total, each().map(|(part, row)| part.int(row)))?,
         })
     }
 
-    /// The interner's number of each row's string.
-    fn word_ids(&self, memory: &Memory, rows: usize, interner: &mut Interner) -> Result<Held<u32>> {
+    /// The interner's id of each row's string.
+    fn string_ids(
+        &self,
+        memory: &Memory,
+        rows: usize,
+        interner: &mut Interner,
+    ) -> Result<TrackedVec<u32>> {
         match self {
-            Self::Texts(texts) => texts.each(memory, |word| interner.id(word)),
+            Self::Texts(texts) => texts.each(memory, |string| interner.id(string)),
             other => {
                 let id = interner.id(other.text(0))?;
-                Held::new(memory, rows, std::iter::repeat_n(id, rows))
+                TrackedVec::new(memory, rows, std::iter::repeat_n(id, rows))
             }
         }
     }
 
-    /// A number for each row, for grouping: equal if and only if the values are.
+    /// A grouping key for each row: keys are equal if and only if the values are equal.
     pub(crate) fn keys(
         &self,
         memory: &Memory,
         ty: &Type,
         rows: usize,
         interner: &mut Interner,
-    ) -> Result<Held<u64>> {
+    ) -> Result<TrackedVec<u64>> {
         let all = 0..rows;
         match ty {
             Type::String => {
-                let ids = self.word_ids(memory, rows, interner)?;
-                Held::new(memory, rows, ids.iter().copied().map(u64::from))
+                let ids = self.string_ids(memory, rows, interner)?;
+                TrackedVec::new(memory, rows, ids.iter().copied().map(u64::from))
             }
-            Type::Float64 => Held::new(memory, rows, all.map(|row| self.float(row).to_bits())),
-            _ => Held::new(memory, rows, all.map(|row| self.int(row).cast_unsigned())),
+            Type::Float64 => {
+                TrackedVec::new(memory, rows, all.map(|row| self.float(row).to_bits()))
+            }
+            _ => TrackedVec::new(memory, rows, all.map(|row| self.int(row).cast_unsigned())),
         }
     }
 
@@ -414,31 +427,31 @@ impl Column {
         }
     }
 
-    /// A number for each row, which sorts as the value does: ascending, with NaN as [`LAST`].
-    pub(crate) fn order(&self, memory: &Memory, ty: &Type, rows: usize) -> Result<Held<u64>> {
+    /// A sort key for each row, ascending; NaN has [`NAN_ORDER`].
+    pub(crate) fn order(&self, memory: &Memory, ty: &Type, rows: usize) -> Result<TrackedVec<u64>> {
         let all = 0..rows;
         match (ty, self) {
             (Type::String, Self::Texts(texts)) => texts.ranks(memory),
-            (Type::String | Type::Array(_), _) => Held::new(memory, rows, all.map(|_| 0)),
+            (Type::String | Type::Array(_), _) => TrackedVec::new(memory, rows, all.map(|_| 0)),
             (Type::Float64, _) => {
-                Held::new(memory, rows, all.map(|row| float_order(self.float(row))))
+                TrackedVec::new(memory, rows, all.map(|row| float_order(self.float(row))))
             }
-            _ => Held::new(memory, rows, all.map(|row| int_order(ty, self.int(row)))),
+            _ => TrackedVec::new(memory, rows, all.map(|row| int_order(ty, self.int(row)))),
         }
     }
 }
 
 /// The string of a key from [`Column::keys`].
 pub(crate) fn key_text(key: u64, interner: &Interner) -> &str {
-    interner.words().get(u32::try_from(key).unwrap_or(u32::MAX))
+    interner.pool().get(u32::try_from(key).unwrap_or(u32::MAX))
 }
 
-/// NaN's number in [`Column::order`].
-pub(crate) const LAST: u64 = u64::MAX;
+/// NaN's sort key: after all other values.
+pub(crate) const NAN_ORDER: u64 = u64::MAX;
 
 const SIGN: u64 = 1 << 63;
 
-/// A number that sorts as the integer does.
+/// A sort key for an integer.
 pub(crate) fn int_order(ty: &Type, value: i64) -> u64 {
     match ty {
         Type::UInt64 => value.cast_unsigned(),
@@ -446,12 +459,12 @@ pub(crate) fn int_order(ty: &Type, value: i64) -> u64 {
     }
 }
 
-/// A number that sorts as the float does; NaN is [`LAST`].
+/// A sort key for a float.
 pub(crate) fn float_order(value: f64) -> u64 {
     if value.is_nan() {
-        return LAST;
+        return NAN_ORDER;
     }
-    // Turns -0.0 into 0.0, so that both are equal.
+    // `-0.0 + 0.0` is 0.0, so both zeros are equal.
     let bits = (value + 0.0).to_bits();
     if bits & SIGN == 0 { bits | SIGN } else { !bits }
 }
@@ -465,26 +478,27 @@ mod tests {
         let values = [f64::NEG_INFINITY, -1.0, -0.0, 0.5, 2.0, f64::INFINITY, f64::NAN];
         assert!(values.map(float_order).is_sorted());
         assert_eq!(float_order(-0.0), float_order(0.0));
-        assert_eq!(float_order(-f64::NAN), LAST);
+        assert_eq!(float_order(-f64::NAN), NAN_ORDER);
     }
 
     #[test]
-    fn an_interner_stores_each_word_once() {
+    fn an_interner_stores_each_string_once() {
         let mut interner = Interner::default();
-        let ids = ["a", "", "b", "a", ""].map(|word| interner.id(word).unwrap());
+        let ids = ["a", "", "b", "a", ""].map(|string| interner.id(string).unwrap());
         assert_eq!(ids, [0, 1, 2, 0, 1]);
-        assert_eq!(interner.words().iter().collect::<Vec<_>>(), ["a", "", "b"]);
+        assert_eq!(interner.pool().iter().collect::<Vec<_>>(), ["a", "", "b"]);
     }
 
     #[test]
-    fn each_ignores_words_that_no_row_has() {
-        let mut words = Words::default();
-        for word in ["1", "no number", "2"] {
-            words.push(word).unwrap();
+    fn each_ignores_strings_that_no_row_has() {
+        let mut pool = StringPool::default();
+        for string in ["1", "no number", "2"] {
+            pool.push(string).unwrap();
         }
         let memory = Memory::new(1000);
-        let texts = Texts::new(words, Held::new(&memory, 3, [0, 2, 0].into_iter()).unwrap());
-        let parse = |word: &str| word.parse::<i64>().map_err(|_| Error::failed(word));
+        let texts =
+            StringColumn::new(pool, TrackedVec::new(&memory, 3, [0, 2, 0].into_iter()).unwrap());
+        let parse = |string: &str| string.parse::<i64>().map_err(|_| Error::failed(string));
         assert_eq!(*texts.each(&memory, parse).unwrap(), [1, 2, 1]);
     }
 }

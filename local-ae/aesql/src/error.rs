@@ -16,35 +16,35 @@ pub struct Location {
 pub enum Kind {
     /// The text is not valid SQL.
     Syntax,
-    /// The query uses a construct, function, column or type that Analytics Engine does not document, or
-    /// that it is known to refuse.
+    /// The query uses a construct, function, column or type that Analytics Engine does not document or is
+    /// known to refuse.
     Refused,
-    /// Analytics Engine documents the construct, but has been seen to refuse it; only in
-    /// [`Query::warnings`](crate::Query::warnings).
+    /// Analytics Engine documents the construct, but users have seen it refused. Only in
+    /// [`Query::warnings`](crate::Query::warnings) and [`lint`](crate::lint).
     Warning,
-    /// A [limit](crate::Limits) was exceeded.
+    /// The query exceeds a [limit](crate::Limits).
     Limit,
     /// The query is valid, but its evaluation failed: an unknown table, a division by zero, a string
     /// that is not a number.
     Failed,
 }
 
-/// The reason why a query was refused, may be refused, or failed.
+/// Why a query is refused, may be refused, or failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
-    /// Whether the query is wrong, doubtful, too large, or failed over its data.
+    /// The category.
     pub kind: Kind,
     /// One line.
     pub message: String,
-    /// What to write instead, if Analytics Engine has an equivalent.
+    /// What to write instead, if there is an equivalent.
     pub help: Option<String>,
-    /// Where in the text; `None` if the reason is not at one place, such as the text's length.
+    /// The position in the text; `None` if the reason concerns the whole text, such as its length.
     pub at: Option<Location>,
 }
 
 impl Error {
-    /// `FILE:LINE:COLUMN: error: MESSAGE` or `…: warning: …`, as compilers print it, and a second line with
-    /// the help. Each line ends with a newline.
+    /// Formats the error as compilers do, `FILE:LINE:COLUMN: error: MESSAGE` or `…: warning: …`, with the help
+    /// on a second line. Each line ends with a newline.
     #[must_use]
     pub fn report(&self, file: &str) -> String {
         let at = self.at.map_or_else(String::new, |at| format!(":{}:{}", at.line, at.column));
@@ -83,8 +83,7 @@ impl Error {
     }
 }
 
-/// `message (at LINE:COLUMN; help)`, in one line. It begins with the cloud's own message where that is
-/// known.
+/// `message (at LINE:COLUMN; help)`, on one line. The message is the cloud's own if that is known.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
@@ -100,7 +99,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Writing to a `String` never fails, but its signature returns a result.
+/// Needed because `write!` to a `String` returns a result, although it never fails.
 impl From<fmt::Error> for Error {
     fn from(_: fmt::Error) -> Self {
         Self::failed("a value could not be written")

@@ -1,9 +1,9 @@
 //! An interpreter for the SQL dialect of Workers Analytics Engine, over data points in memory.
 //!
-//! [`Query::parse`] refuses a query that Analytics Engine would refuse, by its documentation or by what
-//! users have reported. The error has the location and, where there is one, the documented alternative.
-//! [`lint`] does so for a text of several queries. [`Query::run`] evaluates a query over [`Tables`] of [`Point`]s. Functions return what `ClickHouse`
-//! returns, on which Analytics Engine runs. No I/O, no clock: the time is an argument.
+//! [`Query::parse`] refuses a query that Analytics Engine refuses, according to its documentation or to its
+//! users' reports. The error has the location and, if one exists, the documented alternative. [`lint`] does
+//! the same for several statements. [`Query::run`] evaluates a query over [`Tables`] of [`Point`]s. Functions
+//! return what `ClickHouse` returns, on which Analytics Engine runs. The library does no I/O and reads no clock.
 //!
 //! ```
 //! use std::collections::BTreeMap;
@@ -25,7 +25,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
-/// Its examples are tested.
+/// Makes doctests of the README's examples.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
@@ -55,8 +55,8 @@ pub use point::{Point, SLOTS};
 pub use table::{Table, Tables};
 pub use time::parse_rfc_3339;
 
-/// Checks each of the statements of a text, without running them. Returns what Analytics Engine would
-/// refuse, and with [`Kind::Warning`] what it may refuse, in the order of the statements.
+/// Checks semicolon-separated statements without running them. Returns, in statement order, the reasons why
+/// Analytics Engine would refuse them, or may refuse them ([`Kind::Warning`]).
 #[must_use]
 pub fn lint(sql: &str, limits: &Limits) -> Vec<Error> {
     let queries = Query::parse_all(sql, limits).unwrap_or_else(|error| vec![Err(error)]);
@@ -75,7 +75,7 @@ pub struct Query {
 }
 
 impl Query {
-    /// Parses and checks one statement, which may end in a semicolon.
+    /// Parses and checks one statement; it may end with a semicolon.
     pub fn parse(sql: &str, limits: &Limits) -> Result<Self, Error> {
         parse::check_length(sql.len(), limits)?;
         let mut statements = Self::parse_all(sql, limits)?;
@@ -87,9 +87,8 @@ impl Query {
         }
     }
 
-    /// Parses and checks each of the statements, which are separated by semicolons. Fails as a whole
-    /// only if the text is longer than [`TEXT_BYTES`](limits::TEXT_BYTES), or if a string or a comment
-    /// is not terminated.
+    /// Parses and checks semicolon-separated statements. Fails as a whole only if the text is longer than
+    /// [`TEXT_BYTES`](limits::TEXT_BYTES), or if a string or a comment is not terminated.
     pub fn parse_all(sql: &str, limits: &Limits) -> Result<Vec<Result<Self, Error>>, Error> {
         let statements = parse::split(sql)?;
         let cost = check::Cost::new(limits.memory);
@@ -100,20 +99,20 @@ impl Query {
         Ok(statements.into_iter().map(check).collect())
     }
 
-    /// Documented constructs that Analytics Engine has been seen to refuse: the query runs here, but may
-    /// fail in the cloud. Each has [`Kind::Warning`].
+    /// Documented constructs in the query that users have seen Analytics Engine refuse: the query runs here,
+    /// but may fail in the cloud. Each has [`Kind::Warning`].
     #[must_use]
     pub fn warnings(&self) -> &[Error] {
         &self.plan.warnings
     }
 
-    /// The format in the query's `FORMAT` clause; JSON if it has none.
+    /// The format in the query's `FORMAT` clause; JSON by default.
     #[must_use]
     pub fn format(&self) -> Format {
         self.plan.format
     }
 
-    /// Evaluates the query. `now_ms`, in milliseconds since 1970, is the time of `now()` and `today()`.
+    /// Evaluates the query. `now_ms` is the time of `now()` and `today()` in milliseconds since 1970.
     pub fn run(&self, tables: &dyn Tables, now_ms: i64) -> Result<QueryResult, Error> {
         run::run(&self.plan, tables, now_ms, &self.limits)
     }

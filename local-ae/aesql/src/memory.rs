@@ -1,9 +1,9 @@
-//! Memory accounting for one query, which fails before it exceeds its limit.
+//! Memory accounting: a query fails before it exceeds its limit.
 //!
-//! Everything that grows with the data has a [`Charge`], taken before the allocation and released on
-//! drop. A column cannot be built without one: its values are [`Held`], its strings are
-//! [`Words`](crate::column::Words). Temporary memory of a single row or of one level of an expression
-//! does not count, since other limits bound it.
+//! Everything that grows with the data has a [`Charge`], which is taken before the allocation and released on
+//! drop. A column cannot exist without one: its values are a [`TrackedVec`], its strings a
+//! [`StringPool`](crate::column::StringPool). Temporary memory for a single row or for one level of an
+//! expression does not count, since other limits bound it.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ impl Memory {
         Self(Arc::new(Account { limit, used: AtomicUsize::new(0) }))
     }
 
-    /// Counts the bytes, or fails if they exceed the limit.
+    /// Counts bytes; fails if the total would exceed the limit.
     pub(crate) fn charge(&self, bytes: usize) -> Result<Charge> {
         let mut charge = Charge { account: Some(Arc::clone(&self.0)), bytes: 0 };
         charge.grow(bytes)?;
@@ -38,7 +38,7 @@ impl Memory {
         self.charge(rows.saturating_mul(size))
     }
 
-    /// Counts the bytes until the end of the query.
+    /// Counts bytes until the query ends.
     pub(crate) fn keep(&self, bytes: usize) -> Result<()> {
         self.0.add(bytes)
     }
@@ -76,10 +76,10 @@ pub(crate) fn exceeded(limit: usize) -> Error {
     )
 }
 
-/// Bytes that count until this is dropped.
+/// Bytes that count towards the limit until this is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Charge {
-    /// `None` for memory that belongs to no query: the tables' own strings.
+    /// `None` for memory that belongs to a table, not to a query.
     account: Option<Arc<Account>>,
     bytes: usize,
 }
@@ -101,7 +101,7 @@ impl Charge {
         }
     }
 
-    /// Reserves room for `more` elements. Growth is amortized, see [`step`].
+    /// Reserves room for `more` elements; growth is amortized, as [`step`] says.
     pub(crate) fn reserve<T>(&mut self, values: &mut Vec<T>, more: usize) -> Result<()> {
         if let Some(step) = step(values.len(), values.capacity(), more) {
             self.grow(step.saturating_mul(size_of::<T>()))?;
@@ -110,7 +110,7 @@ impl Charge {
         Ok(())
     }
 
-    /// As [`Self::reserve`], for the bytes of a string.
+    /// [`Self::reserve`] for the bytes of a string.
     pub(crate) fn reserve_text(&mut self, text: &mut String, more: usize) -> Result<()> {
         if let Some(step) = step(text.len(), text.capacity(), more) {
             self.grow(step)?;
@@ -119,8 +119,8 @@ impl Charge {
         Ok(())
     }
 
-    /// Counts the next growth of a hash table, if it is full. The table doubles and briefly holds both
-    /// the old and the new entries; each has one control byte, and an eighth of the slots stays free.
+    /// Counts the next growth of a hash table if the table is full. Growth doubles it, and both copies exist for
+    /// a moment. Each entry has one control byte, and an eighth of the buckets stays free.
     pub(crate) fn reserve_table<T>(&mut self, len: usize, capacity: usize) -> Result<()> {
         if len < capacity {
             return Ok(());
@@ -129,8 +129,8 @@ impl Charge {
     }
 }
 
-/// The number of elements by which to grow, if necessary: doubles like `Vec` while small, then grows by
-/// a quarter, so that little of the capacity stays unused.
+/// The number of elements by which to grow, if growth is necessary. Small vectors double, as `Vec` does; larger
+/// ones grow by a quarter, so that little capacity stays unused.
 fn step(len: usize, capacity: usize, more: usize) -> Option<usize> {
     const SMALL: usize = 1 << 16;
     let missing = more.saturating_sub(capacity - len);
@@ -139,7 +139,7 @@ fn step(len: usize, capacity: usize, more: usize) -> Option<usize> {
 }
 
 impl Clone for Charge {
-    /// Counts the copy, even beyond the limit: the next charge fails then.
+    /// Counts the copy even if that exceeds the limit; the next charge then fails.
     fn clone(&self) -> Self {
         if let Some(account) = &self.account {
             account.used.fetch_add(self.bytes, Ordering::Relaxed);
@@ -158,12 +158,12 @@ impl Drop for Charge {
 
 /// Values whose memory counts towards the query's limit.
 #[derive(Clone, Debug)]
-pub(crate) struct Held<T> {
+pub(crate) struct TrackedVec<T> {
     values: Vec<T>,
     charge: Charge,
 }
 
-impl<T> Held<T> {
+impl<T> TrackedVec<T> {
     /// Collects at most `rows` values.
     pub(crate) fn new(
         memory: &Memory,
@@ -176,7 +176,7 @@ impl<T> Held<T> {
         Ok(Self { values: held, charge })
     }
 
-    /// Collects at most `rows` values; the first error ends it.
+    /// Collects at most `rows` values, up to the first error.
     pub(crate) fn try_new(
         memory: &Memory,
         rows: usize,
@@ -206,14 +206,14 @@ impl<T> Held<T> {
     }
 }
 
-impl<T> Default for Held<T> {
-    /// An empty list. It counts nothing, so it must not grow.
+impl<T> Default for TrackedVec<T> {
+    /// An empty vector. It has no account, so it must not grow.
     fn default() -> Self {
         Self { values: Vec::new(), charge: Charge::default() }
     }
 }
 
-impl<T> Deref for Held<T> {
+impl<T> Deref for TrackedVec<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn a_drop_releases_its_bytes() {
         let memory = Memory::new(1 << 20);
-        let held = Held::new(&memory, 10, 0..10_u64).unwrap();
+        let held = TrackedVec::new(&memory, 10, 0..10_u64).unwrap();
         let copy = held.clone();
         assert_eq!(memory.used(), 160);
         drop(held);

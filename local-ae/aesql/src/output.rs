@@ -8,7 +8,7 @@ use crate::memory::{Charge, Memory};
 use crate::value::Field;
 use crate::value::{Type, Value};
 
-/// The serialization of an answer, by the query's `FORMAT` clause.
+/// The serialization of a result, which the query's `FORMAT` clause names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// One object with the column types, the rows and the row count.
@@ -21,10 +21,10 @@ pub enum Format {
 }
 
 impl Format {
-    /// All that Analytics Engine documents.
+    /// The formats that Analytics Engine documents.
     pub const ALL: [Self; 3] = [Self::Json, Self::JsonEachRow, Self::TabSeparated];
 
-    /// Its name in the `FORMAT` clause.
+    /// The name in the `FORMAT` clause.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -34,7 +34,7 @@ impl Format {
         }
     }
 
-    /// The value of the `content-type` header; only that of JSON is known from the cloud.
+    /// The value of the `content-type` header. Only JSON's is known from the cloud.
     #[must_use]
     pub const fn content_type(self) -> &'static str {
         match self {
@@ -51,7 +51,7 @@ impl Format {
     }
 }
 
-/// The answer to a query, by column, not yet serialized.
+/// The columns that a query returns.
 #[derive(Clone, Debug)]
 pub struct QueryResult {
     pub(crate) fields: Vec<Field>,
@@ -59,12 +59,12 @@ pub struct QueryResult {
     pub(crate) rows: usize,
     pub(crate) rows_before_limit: usize,
     pub(crate) format: Format,
-    /// The query's account: the columns and the serialized result count towards its limit.
+    /// The query's memory: the columns and the serialized result count towards its limit.
     pub(crate) memory: Memory,
 }
 
 impl QueryResult {
-    /// The format in the query's `FORMAT` clause; JSON if it has none.
+    /// The format in the query's `FORMAT` clause; JSON by default.
     #[must_use]
     pub fn format(&self) -> Format {
         self.format
@@ -76,10 +76,10 @@ impl QueryResult {
         self.rows
     }
 
-    /// Serializes the result. Fails if that takes more memory than the query has left.
+    /// Serializes the result. Fails if this exceeds the query's memory limit.
     pub fn write(&self, format: Format) -> Result<String> {
         let charge = self.memory.charge(0)?;
-        let mut out = Out { text: String::new(), charge, memory: &self.memory };
+        let mut out = ResultWriter { text: String::new(), charge, memory: &self.memory };
         match format {
             Format::Json => self.json(&mut out)?,
             Format::JsonEachRow => {
@@ -107,7 +107,7 @@ impl QueryResult {
         Ok(out.text)
     }
 
-    fn json(&self, out: &mut Out) -> Result<()> {
+    fn json(&self, out: &mut ResultWriter) -> Result<()> {
         out.push("{\"meta\":[")?;
         for (i, field) in self.fields.iter().enumerate() {
             if i > 0 {
@@ -130,7 +130,7 @@ impl QueryResult {
         out.push(&format!("],\"rows\":{rows},\"rows_before_limit_at_least\":{before}}}"))
     }
 
-    fn object(&self, row: usize, out: &mut Out) -> Result<()> {
+    fn object(&self, row: usize, out: &mut ResultWriter) -> Result<()> {
         out.push("{")?;
         for (i, (field, column)) in self.fields.iter().zip(&self.columns).enumerate() {
             if i > 0 {
@@ -148,13 +148,13 @@ impl QueryResult {
 }
 
 /// The output buffer.
-struct Out<'a> {
+struct ResultWriter<'a> {
     text: String,
     charge: Charge,
     memory: &'a Memory,
 }
 
-impl Out<'_> {
+impl ResultWriter<'_> {
     fn push(&mut self, text: &str) -> Result<()> {
         self.charge.reserve_text(&mut self.text, text.len())?;
         self.text.push_str(text);
@@ -162,25 +162,25 @@ impl Out<'_> {
     }
 
     fn value(&mut self, value: &Value, ty: &Type) -> Result<()> {
-        // An exceeded limit is the only error of `write_str`.
+        // `write_str` fails only if the memory limit is exceeded.
         value.write(ty, self).map_err(|_| self.memory.exceeded())
     }
 }
 
-impl Write for Out<'_> {
+impl Write for ResultWriter<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.push(text).map_err(|_| fmt::Error)
     }
 }
 
-fn json_text(text: &str, out: &mut Out) -> Result<()> {
+fn json_text(text: &str, out: &mut ResultWriter) -> Result<()> {
     // Serializing a string never fails.
     out.push(&serde_json::to_string(text).unwrap_or_default())
 }
 
-/// 64-bit integers become strings, since many JSON parsers read numbers as doubles. NaN and the
-/// infinities become null.
-fn json_value(value: &Value, ty: &Type, out: &mut Out) -> Result<()> {
+/// Writes 64-bit integers as strings, since many JSON parsers read numbers as doubles. Writes NaN and the
+/// infinities as null.
+fn json_value(value: &Value, ty: &Type, out: &mut ResultWriter) -> Result<()> {
     match (value, ty) {
         (Value::Text(text), _) => json_text(text, out),
         (Value::Float(float), _) if !float.is_finite() => out.push("null"),
@@ -203,8 +203,8 @@ fn json_value(value: &Value, ty: &Type, out: &mut Out) -> Result<()> {
     }
 }
 
-/// Escapes the characters that would end a value or a line.
-fn tab_text(mut text: &str, out: &mut Out) -> Result<()> {
+/// Escapes characters as `ClickHouse` does, such as those that would end a value or a line.
+fn tab_text(mut text: &str, out: &mut ResultWriter) -> Result<()> {
     let special = ['\t', '\n', '\r', '\0', '\u{8}', '\u{c}', '\\', '\''];
     while let Some(at) = text.find(special) {
         let (before, rest) = text.split_at(at);

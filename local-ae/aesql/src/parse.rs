@@ -1,24 +1,24 @@
-//! Parses a text, within limits that keep the parser from running out of stack.
+//! Parses SQL text, with limits that protect the parser's stack.
 
 use sqlparser::ast::{FormatClause, Ident, Query, Statement};
 use sqlparser::dialect::ClickHouseDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
-use sqlparser::tokenizer::{Location as Place, Token, TokenWithSpan, Tokenizer};
+use sqlparser::tokenizer::{Location as ParserLocation, Token, TokenWithSpan, Tokenizer};
 
 use crate::error::{Error, Kind, Location, Result};
 use crate::limits::{Limits, NESTING, OPERATORS, RECURSION, SELECTS, TEXT_BYTES};
 use crate::output::Format;
 
 /// A parsed statement.
-pub(crate) enum Parsed {
+pub(crate) enum ParsedStatement {
     Select(Box<Query>),
-    /// SHOW and the words that follow.
+    /// The words after SHOW.
     Show(Vec<(String, Option<Location>)>),
 }
 
-pub(crate) fn location(place: Place) -> Option<Location> {
-    (place.line > 0).then_some(Location { line: place.line, column: place.column })
+pub(crate) fn location(position: ParserLocation) -> Option<Location> {
+    (position.line > 0).then_some(Location { line: position.line, column: position.column })
 }
 
 fn start(token: &TokenWithSpan) -> Option<Location> {
@@ -26,21 +26,21 @@ fn start(token: &TokenWithSpan) -> Option<Location> {
 }
 
 /// The tokens of one statement.
-pub(crate) struct Unparsed {
+pub(crate) struct StatementTokens {
     tokens: Vec<TokenWithSpan>,
-    /// The statement's length, without surrounding white space.
+    /// The statement's length without surrounding white space.
     bytes: usize,
     /// The first string with an escaped character.
     escaped: Option<Location>,
 }
 
-/// Splits a text into the tokens of its statements.
-pub(crate) fn split(sql: &str) -> Result<Vec<Unparsed>> {
+/// Splits a text into statements.
+pub(crate) fn split(sql: &str) -> Result<Vec<StatementTokens>> {
     if sql.len() > TEXT_BYTES {
         let message = format!("the text is {} bytes long, the limit is {TEXT_BYTES}", sql.len());
         return Err(Error::limit(message));
     }
-    // Tokenizes twice: with escapes resolved, and as written.
+    // The parser needs strings without escapes; the checks of length and escapes need them as written.
     let tokenize = |unescape| {
         Tokenizer::new(&ClickHouseDialect {}, sql)
             .with_unescape(unescape)
@@ -52,7 +52,7 @@ pub(crate) fn split(sql: &str) -> Result<Vec<Unparsed>> {
     let statements = tokens.split(is_end).zip(written.split(is_end));
     Ok(statements
         .filter(|(tokens, _)| tokens.iter().any(is_visible))
-        .map(|(tokens, written)| Unparsed {
+        .map(|(tokens, written)| StatementTokens {
             tokens: tokens.to_vec(),
             bytes: written
                 .iter()
@@ -65,12 +65,12 @@ pub(crate) fn split(sql: &str) -> Result<Vec<Unparsed>> {
         .collect())
 }
 
-/// Whether a token, as written, is a string with an escaped character.
+/// Whether a token is a string with an escaped character; the token's escapes are unresolved.
 fn is_escaped(token: &TokenWithSpan) -> bool {
     matches!(&token.token, Token::SingleQuotedString(text) if text.contains(['\'', '\\']))
 }
 
-/// Refuses too long a query, in Analytics Engine's words.
+/// Refuses a query that is too long, with Analytics Engine's error text.
 pub(crate) fn check_length(bytes: usize, limits: &Limits) -> Result<()> {
     if bytes <= limits.query_bytes {
         return Ok(());
@@ -85,8 +85,8 @@ fn is_visible(token: &TokenWithSpan) -> bool {
 }
 
 /// Parses the tokens of one statement.
-pub(crate) fn parse(statement: Unparsed, limits: &Limits) -> Result<Parsed> {
-    let Unparsed { mut tokens, bytes, escaped } = statement;
+pub(crate) fn parse(statement: StatementTokens, limits: &Limits) -> Result<ParsedStatement> {
+    let StatementTokens { mut tokens, bytes, escaped } = statement;
     check_length(bytes, limits).map_err(|error| error.at(tokens.iter().find_map(start)))?;
     if escaped.is_some() {
         return Err(Error::refused(
@@ -102,7 +102,9 @@ pub(crate) fn parse(statement: Unparsed, limits: &Limits) -> Result<Parsed> {
     match &first.token {
         Token::Word(word) if word.keyword == Keyword::SHOW => {
             let words = visible.iter().skip(1);
-            return Ok(Parsed::Show(words.map(|t| (t.token.to_string(), start(t))).collect()));
+            return Ok(ParsedStatement::Show(
+                words.map(|t| (t.token.to_string(), start(t))).collect(),
+            ));
         }
         Token::Word(word) if word.keyword == Keyword::SELECT => {}
         Token::Word(word) if word.keyword == Keyword::WITH => {
@@ -135,14 +137,14 @@ pub(crate) fn parse(statement: Unparsed, limits: &Limits) -> Result<Parsed> {
             if format.is_some() {
                 query.format_clause = format.map(FormatClause::Identifier);
             }
-            Ok(Parsed::Select(query))
+            Ok(ParsedStatement::Select(query))
         }
         _ => Err(Error::refused("only SELECT and SHOW are documented").at(at)),
     }
 }
 
-/// Refuses tokens that could exhaust the parser's stack. That includes types, whose nesting the parser
-/// does not limit.
+/// Refuses tokens that could exhaust the parser's stack, among them types, since the parser does not limit
+/// their nesting.
 fn check_tokens(tokens: &[&TokenWithSpan]) -> Result<()> {
     let (mut depth, mut operators, mut selects) = (0_usize, 0, 0);
     for (i, token) in tokens.iter().enumerate() {
@@ -215,7 +217,7 @@ fn is_when(token: &TokenWithSpan) -> bool {
 const CAST_HELP: &str =
     "write toUInt8(x), toUInt32(x) or toDateTime(x); format('{}', x) makes a string";
 
-/// Converts the parser's error, whose text ends with the location.
+/// Converts the parser's error; its text ends with the location.
 fn syntax(error: ParserError) -> Error {
     let text = match error {
         ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,
@@ -223,17 +225,17 @@ fn syntax(error: ParserError) -> Error {
             return Error::limit("the query is nested too deeply");
         }
     };
-    let Some((message, place)) = text.rsplit_once(" at Line: ") else {
+    let Some((message, position)) = text.rsplit_once(" at Line: ") else {
         return Error::new(Kind::Syntax, text);
     };
-    let at = place.split_once(", Column: ").and_then(|(line, column)| {
+    let at = position.split_once(", Column: ").and_then(|(line, column)| {
         Some(Location { line: line.parse().ok()?, column: column.parse().ok()? })
     });
     Error::new(Kind::Syntax, message).at(at)
 }
 
-/// Removes `FORMAT name` from the end. Without a `FROM`, the parser would read `FORMAT` as an alias, as
-/// in `SELECT 1 FORMAT JSON`, with which clients test their credentials.
+/// Removes `FORMAT name` from the end. Without a `FROM`, the parser would read `FORMAT` as an alias: clients
+/// test their credentials with `SELECT 1 FORMAT JSON`.
 fn take_format(tokens: &mut Vec<TokenWithSpan>) -> Option<Ident> {
     let mut visible = tokens.iter().enumerate().filter(|(_, token)| is_visible(token)).rev();
     let ((_, name), (i, format)) = (visible.next()?, visible.next()?);
@@ -247,7 +249,6 @@ fn take_format(tokens: &mut Vec<TokenWithSpan>) -> Option<Ident> {
     Some(name)
 }
 
-/// Looks up a format, or refuses it.
 pub(crate) fn format(name: &str, at: Option<Location>) -> Result<Format> {
     Format::named(name).ok_or_else(|| {
         let names = Format::ALL.map(Format::name).join(", ");

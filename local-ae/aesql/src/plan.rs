@@ -21,9 +21,9 @@ pub(crate) enum Statement {
 pub(crate) struct Plan {
     pub(crate) statement: Statement,
     pub(crate) format: Format,
-    /// For documented constructs that the cloud was seen to refuse.
+    /// Documented constructs that users have seen the cloud refuse.
     pub(crate) warnings: Vec<Error>,
-    /// An upper bound of the memory that the statement takes up.
+    /// An upper bound of the plan's memory.
     pub(crate) bytes: usize,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct Select {
     pub(crate) source: Source,
     /// Over the source's columns.
     pub(crate) filter: Option<Expr>,
-    /// If present, all fields below refer to its columns: first the keys, then the calls.
+    /// If present, the fields below refer to its columns: first the keys, then the calls.
     pub(crate) groups: Option<Groups>,
     pub(crate) having: Option<Expr>,
     pub(crate) order: Vec<Sort>,
@@ -56,7 +56,7 @@ pub(crate) enum Source {
 pub(crate) struct Groups {
     pub(crate) keys: Vec<Expr>,
     pub(crate) calls: Vec<AggregateCall>,
-    /// Sorts the rows before they are aggregated, for `first_value` and `last_value`.
+    /// The order of the rows within a group, for `first_value` and `last_value`.
     pub(crate) order: Vec<Sort>,
 }
 
@@ -66,7 +66,7 @@ pub(crate) struct AggregateCall {
     pub(crate) distinct: bool,
     /// Over the source's columns.
     pub(crate) args: Vec<Expr>,
-    /// The rows to aggregate, for countIf, sumIf and avgIf.
+    /// Selects the rows to aggregate, for countIf, sumIf and avgIf.
     pub(crate) condition: Option<Expr>,
     pub(crate) ty: Type,
 }
@@ -91,19 +91,16 @@ pub(crate) enum Node {
     Literal(Value),
     Call(&'static Scalar, Vec<Expr>),
     If(Box<[Expr; 3]>),
-    /// AND.
-    All(Vec<Expr>),
-    /// OR.
-    Any(Vec<Expr>),
-    /// IN.
-    Among(Box<Expr>, Arc<Members>),
+    And(Vec<Expr>),
+    Or(Vec<Expr>),
+    In(Box<Expr>, Arc<InList>),
 }
 
 /// The values in an IN list.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Members {
+pub(crate) enum InList {
     Ints(HashSet<i64>),
-    /// By their bits.
+    /// The floats' bits.
     Floats(HashSet<u64>),
     Texts(HashSet<String>),
 }
@@ -116,7 +113,7 @@ impl Expr {
         }
     }
 
-    /// Whether both are the same expression, regardless of their locations.
+    /// Whether both expressions are equal, regardless of their locations.
     pub(crate) fn same(&self, other: &Self) -> bool {
         let all =
             |a: &[Self], b: &[Self]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.same(b));
@@ -126,8 +123,8 @@ impl Expr {
                 (Node::Literal(a), Node::Literal(b)) => a == b,
                 (Node::Call(f, a), Node::Call(g, b)) => f.name == g.name && all(a, b),
                 (Node::If(a), Node::If(b)) => all(&a[..], &b[..]),
-                (Node::All(a), Node::All(b)) | (Node::Any(a), Node::Any(b)) => all(a, b),
-                (Node::Among(a, m), Node::Among(b, n)) => a.same(b) && m == n,
+                (Node::And(a), Node::And(b)) | (Node::Or(a), Node::Or(b)) => all(a, b),
+                (Node::In(a, m), Node::In(b, n)) => a.same(b) && m == n,
                 _ => false,
             }
     }

@@ -7,28 +7,28 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
 use crate::time;
 
-/// The maximum number of blobs, and of doubles, in a data point.
+/// The maximum number of blobs in a data point, and the maximum number of doubles.
 pub const SLOTS: usize = 20;
 
 /// A data point of Analytics Engine.
 ///
 /// Its JSON is one flat object, `{"timestamp": …, "dataset": "…", "index1": "…", "blob1": "…",
 /// "double1": 1, "_sample_interval": 1}`. Only `timestamp` is required: milliseconds since 1970, or
-/// RFC 3339 text. The strings `"NaN"`, `"Infinity"` and `"-Infinity"` are doubles, too. A missing or
-/// null field is an empty string, 0, or a sample interval of 1.
+/// RFC 3339 text. A double may also be the string `"NaN"`, `"Infinity"` or `"-Infinity"`. A missing or null
+/// field is an empty string, 0, or a sample interval of 1.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Point {
     /// The time of writing, in milliseconds since 1970.
     pub timestamp_ms: i64,
-    /// The table that it belongs to; [`Table::push`](crate::Table::push) ignores it.
+    /// The name of the point's table; [`Table::push`](crate::Table::push) ignores it.
     pub dataset: String,
     /// The sampling key.
     pub index1: String,
-    /// From `blob1` on; at most [`SLOTS`].
+    /// `blob1` and following, at most [`SLOTS`].
     pub blobs: Vec<String>,
-    /// From `double1` on; at most [`SLOTS`].
+    /// `double1` and following, at most [`SLOTS`].
     pub doubles: Vec<f64>,
-    /// The number of points that this one represents; 1 without sampling.
+    /// The number of points that this point represents; 1 without sampling.
     pub sample_interval: u32,
 }
 
@@ -48,13 +48,13 @@ impl Default for Point {
 
 impl<'de> Deserialize<'de> for Point {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Fields)
+        deserializer.deserialize_map(PointVisitor)
     }
 }
 
-struct Fields;
+struct PointVisitor;
 
-impl<'de> Visitor<'de> for Fields {
+impl<'de> Visitor<'de> for PointVisitor {
     type Value = Point;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -66,7 +66,7 @@ impl<'de> Visitor<'de> for Fields {
         let mut timestamp = None;
         while let Some(name) = fields.next_key::<String>()? {
             match name.as_str() {
-                "timestamp" => timestamp = Some(fields.next_value::<Moment>()?.0),
+                "timestamp" => timestamp = Some(fields.next_value::<TimestampMs>()?.0),
                 "dataset" => point.dataset = text(&mut fields)?,
                 "index1" => point.index1 = text(&mut fields)?,
                 "_sample_interval" => {
@@ -109,39 +109,39 @@ fn put<T: Default + Clone>(values: &mut Vec<T>, i: usize, value: T) {
 }
 
 /// Milliseconds since 1970, as a number or as RFC 3339 text.
-struct Moment(i64);
+struct TimestampMs(i64);
 
-impl<'de> Deserialize<'de> for Moment {
+impl<'de> Deserialize<'de> for TimestampMs {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
-        enum Form {
+        enum TimestampForm {
             Milliseconds(i64),
             Text(String),
         }
-        match Form::deserialize(deserializer)? {
-            Form::Milliseconds(milliseconds) => Ok(Self(milliseconds)),
-            Form::Text(text) => time::parse_rfc_3339(&text).map(Self).ok_or_else(|| {
+        match TimestampForm::deserialize(deserializer)? {
+            TimestampForm::Milliseconds(milliseconds) => Ok(Self(milliseconds)),
+            TimestampForm::Text(text) => time::parse_rfc_3339(&text).map(Self).ok_or_else(|| {
                 D::Error::custom("a timestamp is milliseconds since 1970 or RFC 3339 text")
             }),
         }
     }
 }
 
-/// A number, or the name of NaN or an infinity, which JSON lacks.
+/// A JSON number, or the name of NaN or an infinity, since JSON has no numbers for them.
 struct Double(f64);
 
 impl<'de> Deserialize<'de> for Double {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
-        enum Form {
+        enum DoubleForm {
             Number(f64),
             Name(String),
         }
-        match Form::deserialize(deserializer)? {
-            Form::Number(number) => Ok(Self(number)),
-            Form::Name(name) => match name.as_str() {
+        match DoubleForm::deserialize(deserializer)? {
+            DoubleForm::Number(number) => Ok(Self(number)),
+            DoubleForm::Name(name) => match name.as_str() {
                 "NaN" => Ok(Self(f64::NAN)),
                 "Infinity" => Ok(Self(f64::INFINITY)),
                 "-Infinity" => Ok(Self(f64::NEG_INFINITY)),

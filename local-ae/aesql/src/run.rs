@@ -1,21 +1,21 @@
 //! Evaluates a checked query.
 //!
-//! A batch is a segment of a table, or the result of a subquery. For each batch, a filter selects rows,
-//! which are then grouped and aggregated. Output columns are computed only for rows within the limit.
-//! Within a batch, an expression is evaluated for all rows at once.
+//! A batch is a segment of a table or the result of a subquery. A filter selects rows of each batch; grouping
+//! and aggregation follow. Output columns are computed only for rows within the limit. Within a batch, an
+//! expression is evaluated for all rows at once.
 
 use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::accumulate::Accumulator;
-use crate::column::{Column, Interner, LAST};
+use crate::column::{Column, Interner, NAN_ORDER};
 use crate::error::{Error, Result};
 use crate::limits::{Budget, Limits};
-use crate::memory::{Charge, Held, Memory};
+use crate::memory::{Charge, Memory, TrackedVec};
 use crate::output::QueryResult;
-use crate::plan::{Expr, Groups, Members, Node, Plan, Select, Sort, Source, Statement};
-use crate::scalar::Call;
+use crate::plan::{Expr, Groups, InList, Node, Plan, Select, Sort, Source, Statement};
+use crate::scalar::ScalarCall;
 use crate::table::{Segment, Slot, Table, Tables};
 use crate::time::Zone;
 use crate::value::Field;
@@ -48,7 +48,7 @@ pub(crate) fn run(
         Statement::ShowTimezones => list("timezone", Zone::names()),
         Statement::Select(select) => {
             let budget = Budget::new(limits.steps, memory.clone());
-            let run = Run { tables, now: now.div_euclid(1000), budget };
+            let run = Executor { tables, now: now.div_euclid(1000), budget };
             let found = run.select(select, Some(limits.rows))?;
             Ok(QueryResult {
                 fields: select.columns.iter().map(|(field, _)| field.clone()).collect(),
@@ -62,7 +62,7 @@ pub(crate) fn run(
     }
 }
 
-struct Run<'a> {
+struct Executor<'a> {
     tables: &'a dyn Tables,
     /// In seconds since 1970.
     now: i64,
@@ -76,7 +76,7 @@ struct Relation {
     rows_before_limit: usize,
 }
 
-/// The source of columns.
+/// Rows that expressions are evaluated over.
 #[derive(Clone, Copy)]
 enum Batch<'a> {
     Segment(&'a Table, &'a Segment),
@@ -102,15 +102,15 @@ fn count(batches: &[Rows]) -> usize {
     batches.iter().map(|(_, rows)| rows.len()).sum()
 }
 
-impl Run<'_> {
-    fn select(&self, select: &Select, most_rows: Option<usize>) -> Result<Relation> {
+impl Executor<'_> {
+    fn select(&self, select: &Select, max_rows: Option<usize>) -> Result<Relation> {
         let memory = &self.budget.memory;
         let inner;
         let batches: Vec<Rows> = match &select.source {
             Source::Nothing => vec![(Batch::Columns(&[]), vec![0])],
             Source::Table(name, at) => {
                 let table = self.tables.table(name).ok_or_else(|| {
-                    // The cloud's message for a dataset that was never written.
+                    // The cloud's error text for a dataset without points.
                     Error::failed("unable to find type of column: \"timestamp\"")
                         .help(format!(
                             "unknown table {name}: a dataset begins with its first data point, and \
@@ -131,13 +131,13 @@ impl Run<'_> {
         let _rows = memory.charge_rows(count(&batches), size_of::<u32>())?;
         let batches = self.filter(batches, select.filter.as_ref())?;
         let Some(groups) = &select.groups else {
-            return self.project(select, &batches, most_rows);
+            return self.project(select, &batches, max_rows);
         };
         let (columns, rows) = self.group(groups, &batches)?;
         let _groups = memory.charge_rows(rows as usize, size_of::<u32>())?;
         let batches = vec![(Batch::Columns(&columns), (0..rows).collect())];
         let batches = self.filter(batches, select.having.as_ref())?;
-        self.project(select, &batches, most_rows)
+        self.project(select, &batches, max_rows)
     }
 
     fn filter<'b>(&self, batches: Vec<Rows<'b>>, by: Option<&Expr>) -> Result<Vec<Rows<'b>>> {
@@ -145,21 +145,21 @@ impl Run<'_> {
         batches
             .into_iter()
             .map(|(batch, mut rows)| {
-                let mut holds = self.truth(by, &batch, &rows)?.into_iter();
+                let mut holds = self.eval_condition(by, &batch, &rows)?.into_iter();
                 rows.retain(|_| holds.next().unwrap_or(false));
                 Ok((batch, rows))
             })
             .collect()
     }
 
-    /// The groups' columns, keys first, and the number of groups.
+    /// Returns the groups' columns, keys first, and the number of groups.
     fn group(&self, groups: &Groups, batches: &[Rows]) -> Result<(Vec<Column>, u32)> {
         let memory = &self.budget.memory;
         let mut keys = Keys::new(&groups.keys, memory)?;
         let new_state = |call| Accumulator::new(call, memory);
         let mut states = groups.calls.iter().map(new_state).collect::<Result<Vec<_>>>()?;
         if groups.keys.is_empty() {
-            // Without GROUP BY there is one group, even without rows.
+            // Without GROUP BY, there is one group even if there are no rows.
             keys.groups = 1;
         }
         if groups.order.is_empty() {
@@ -191,15 +191,15 @@ impl Run<'_> {
             .map(|key| self.eval(key, batch, rows))
             .collect::<Result<Vec<_>>>()?;
         self.budget.spend(rows.len())?;
-        let slots = keys.slots(&columns, rows.len())?;
+        let group_ids = keys.group_ids(&columns, rows.len())?;
         // The selected rows and their groups.
         let _own = self.budget.memory.charge_rows(rows.len(), 2 * size_of::<u32>())?;
         for (call, state) in groups.calls.iter().zip(states) {
-            let (rows, slots) = match &call.condition {
-                None => (rows.to_vec(), slots.to_vec()),
+            let (rows, group_ids) = match &call.condition {
+                None => (rows.to_vec(), group_ids.to_vec()),
                 Some(condition) => {
-                    let holds = self.truth(condition, batch, rows)?;
-                    (only(rows, &holds), only(&slots, &holds))
+                    let holds = self.eval_condition(condition, batch, rows)?;
+                    (selected(rows, &holds), selected(&group_ids, &holds))
                 }
             };
             let args = call
@@ -208,12 +208,12 @@ impl Run<'_> {
                 .map(|arg| self.eval(arg, batch, &rows))
                 .collect::<Result<Vec<_>>>()?;
             self.budget.spend(rows.len())?;
-            state.update(keys.groups as usize, &slots, &args)?;
+            state.update(keys.groups as usize, &group_ids, &args)?;
         }
         Ok(())
     }
 
-    /// Aggregates all rows as one sorted batch, since `first_value` and `last_value` depend on order.
+    /// Aggregates all rows as one sorted batch, since `first_value` and `last_value` depend on the order.
     fn aggregate_in_order(
         &self,
         groups: &Groups,
@@ -240,28 +240,28 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Sorts the rows, applies OFFSET and LIMIT, and computes the output columns of the rest.
+    /// Sorts the rows, applies OFFSET and LIMIT, and computes the output columns of the remaining rows.
     fn project(
         &self,
         select: &Select,
         batches: &[Rows],
-        most_rows: Option<usize>,
+        max_rows: Option<usize>,
     ) -> Result<Relation> {
         let total = count(batches);
         let end = select.limit.unwrap_or(usize::MAX).saturating_add(select.offset).min(total);
         let memory = &self.budget.memory;
         let sorted = if select.order.is_empty() {
-            Held::new(memory, end, (0..).take(end))?
+            TrackedVec::new(memory, end, (0..).take(end))?
         } else {
             self.sorted(&select.order, batches, end)?
         };
         let wanted = sorted.get(select.offset..).unwrap_or_default();
-        if most_rows.is_some_and(|most| wanted.len() > most) {
+        if max_rows.is_some_and(|most| wanted.len() > most) {
             return Err(Error::limit(format!("the answer has {} rows", wanted.len()))
                 .help("ask for fewer with LIMIT"));
         }
-        // `stored` has the rows in the order of their batches, `rank` restores the output's order. The
-        // capacity of `picked` is up to twice its length.
+        // `stored` has the rows in batch order; `rank` restores the output order. The capacity of `picked` is at
+        // most twice its length.
         let _picked = memory.charge_rows(wanted.len(), 5 * size_of::<u32>())?;
         let mut stored: Vec<(u32, u32)> = wanted.iter().copied().zip(0..).collect();
         stored.sort_unstable();
@@ -296,7 +296,7 @@ impl Run<'_> {
     }
 
     /// The first rows in the given order, as row numbers across all batches.
-    fn sorted(&self, order: &[Sort], batches: &[Rows], first: usize) -> Result<Held<u32>> {
+    fn sorted(&self, order: &[Sort], batches: &[Rows], first: usize) -> Result<TrackedVec<u32>> {
         let (total, memory) = (count(batches), &self.budget.memory);
         let mut keys = Vec::new();
         for Sort { expr, descending } in order {
@@ -304,8 +304,8 @@ impl Run<'_> {
             if *descending {
                 let float = expr.ty == Type::Float64;
                 for key in key.iter_mut() {
-                    // NaN is last in either direction.
-                    if !(float && *key == LAST) {
+                    // NaN comes last in both directions.
+                    if !(float && *key == NAN_ORDER) {
                         *key = !*key;
                     }
                 }
@@ -324,10 +324,9 @@ impl Run<'_> {
         }
         rows.truncate(first);
         rows.sort_unstable_by(compare);
-        Ok(Held::counted(rows, charge))
+        Ok(TrackedVec::counted(rows, charge))
     }
 
-    /// Evaluates an expression for the selected rows of several batches.
     fn eval_all(&self, expr: &Expr, batches: &[Rows]) -> Result<Column> {
         let parts = batches
             .iter()
@@ -336,13 +335,13 @@ impl Run<'_> {
         Column::concat(&self.budget.memory, &expr.ty, parts)
     }
 
-    /// For each row, whether the condition holds.
-    fn truth(&self, condition: &Expr, batch: &Batch, rows: &[u32]) -> Result<Vec<bool>> {
-        // A term is evaluated only in rows that earlier terms leave undecided, so a term can guard a
-        // later one against a division by zero.
+    /// Returns for each row whether the condition holds.
+    fn eval_condition(&self, condition: &Expr, batch: &Batch, rows: &[u32]) -> Result<Vec<bool>> {
+        // A term is evaluated only in rows that earlier terms leave undecided, so that a term can protect a
+        // later term from a division by zero.
         let (terms, open) = match &condition.node {
-            Node::All(terms) => (terms, true),
-            Node::Any(terms) => (terms, false),
+            Node::And(terms) => (terms, true),
+            Node::Or(terms) => (terms, false),
             _ => {
                 let column = self.eval(condition, batch, rows)?;
                 return Ok((0..rows.len()).map(|row| column.int(row) != 0).collect());
@@ -356,7 +355,7 @@ impl Run<'_> {
         for term in terms {
             let own: Vec<u32> =
                 undecided.iter().filter_map(|place| rows.get(*place).copied()).collect();
-            let mut holds = self.truth(term, batch, &own)?.into_iter();
+            let mut holds = self.eval_condition(term, batch, &own)?.into_iter();
             undecided.retain(|place| {
                 let decided = holds.next() != Some(open);
                 if let Some(slot) = result.get_mut(*place)
@@ -370,7 +369,6 @@ impl Run<'_> {
         Ok(result)
     }
 
-    /// Evaluates an expression for some rows of a batch.
     fn eval(&self, expr: &Expr, batch: &Batch, rows: &[u32]) -> Result<Column> {
         self.budget.spend(rows.len())?;
         let memory = &self.budget.memory;
@@ -378,14 +376,14 @@ impl Run<'_> {
             Node::Column(i) => batch.column(memory, *i, rows),
             Node::Literal(value) => Ok(Column::Same(value.clone())),
             _ if rows.is_empty() => Column::of(memory, &expr.ty, 0, std::iter::empty()),
-            Node::All(_) | Node::Any(_) => {
-                let holds = self.truth(expr, batch, rows)?;
+            Node::And(_) | Node::Or(_) => {
+                let holds = self.eval_condition(expr, batch, rows)?;
                 Column::ints(memory, rows.len(), holds.into_iter().map(i64::from))
             }
-            Node::If(parts) => self.choose(parts, &expr.ty, batch, rows),
-            Node::Among(of, members) => {
+            Node::If(parts) => self.eval_if(parts, &expr.ty, batch, rows),
+            Node::In(of, members) => {
                 let column = self.eval(of, batch, rows)?;
-                among(memory, &column, members, rows.len()).map_err(|error| error.at(expr.at))
+                eval_in(memory, &column, members, rows.len()).map_err(|error| error.at(expr.at))
             }
             Node::Call(function, args) => {
                 let args = args
@@ -395,15 +393,15 @@ impl Run<'_> {
                 let constant = args.iter().all(|(column, _)| matches!(column, Column::Same(_)));
                 let rows = if constant { 1 } else { rows.len() };
                 let (now, budget) = (self.now, &self.budget);
-                let call = Call { args: &args, ty: &expr.ty, rows, now, budget };
+                let call = ScalarCall { args: &args, ty: &expr.ty, rows, now, budget };
                 let column = (function.eval)(&call).map_err(|error| error.at(expr.at))?;
                 if let Column::Texts(texts) = &column {
-                    self.budget.spend(texts.words.text_bytes() / 16)?;
+                    self.budget.spend(texts.pool.text_bytes() / 16)?;
                 }
                 if !constant {
                     return Ok(column);
                 }
-                // Many columns may share a constant, so it counts until the end of the query.
+                // Many columns may share a constant, so it counts until the query ends.
                 let value = column.value(0);
                 memory.keep(if let Value::Text(text) = &value { text.len() } else { 0 })?;
                 Ok(Column::Same(value))
@@ -411,8 +409,8 @@ impl Run<'_> {
         }
     }
 
-    /// Evaluates `if`: each branch only in its own rows.
-    fn choose(
+    /// Evaluates each branch of `if` only in its own rows.
+    fn eval_if(
         &self,
         [condition, then, otherwise]: &[Expr; 3],
         ty: &Type,
@@ -423,12 +421,12 @@ impl Run<'_> {
         // `holds`, `fails`, the rows of one branch, and `order`.
         let bytes = 2 * size_of::<bool>() + 2 * size_of::<u32>();
         let _own = memory.charge_rows(rows.len(), bytes)?;
-        let holds = self.truth(condition, batch, rows)?;
+        let holds = self.eval_condition(condition, batch, rows)?;
         let fails: Vec<bool> = holds.iter().map(|holds| !holds).collect();
         let side = |expr: &Expr, holds: &[bool]| -> Result<(Column, usize)> {
-            let rows = only(rows, holds);
+            let rows = selected(rows, holds);
             let column = self.eval(expr, batch, &rows)?;
-            // A Date becomes a DateTime at its midnight; other integers stay as they are.
+            // A Date becomes the DateTime of its midnight; other integers need no conversion.
             Ok((
                 match (ty, &expr.ty) {
                     (Type::Float64, _) => column.to_floats(memory, &expr.ty)?,
@@ -458,24 +456,24 @@ impl Run<'_> {
     }
 }
 
-fn only(rows: &[u32], holds: &[bool]) -> Vec<u32> {
+fn selected(rows: &[u32], holds: &[bool]) -> Vec<u32> {
     rows.iter().zip(holds).filter(|(_, holds)| **holds).map(|(row, _)| *row).collect()
 }
 
-fn among(memory: &Memory, column: &Column, members: &Members, rows: usize) -> Result<Column> {
+fn eval_in(memory: &Memory, column: &Column, members: &InList, rows: usize) -> Result<Column> {
     let flag = |holds: bool| i64::from(holds);
     let all = 0..rows;
     match (members, column) {
-        (Members::Texts(texts), Column::Texts(column)) => {
+        (InList::Texts(texts), Column::Texts(column)) => {
             Ok(Column::Ints(column.each(memory, |text| Ok(flag(texts.contains(text))))?))
         }
-        (Members::Texts(texts), other) => {
+        (InList::Texts(texts), other) => {
             Ok(Column::Same(Value::Int(flag(texts.contains(other.text(0))))))
         }
-        (Members::Ints(ints), _) => {
+        (InList::Ints(ints), _) => {
             Column::ints(memory, rows, all.map(|row| flag(ints.contains(&column.int(row)))))
         }
-        (Members::Floats(floats), _) => {
+        (InList::Floats(floats), _) => {
             let found = |row| floats.contains(&(column.float(row) + 0.0).to_bits());
             Column::ints(memory, rows, all.map(|row| flag(found(row))))
         }
@@ -485,15 +483,15 @@ fn among(memory: &Memory, column: &Column, members: &Members, rows: usize) -> Re
 /// Maps keys to group numbers.
 struct Keys<'a> {
     exprs: &'a [Expr],
-    /// For string keys; one per expression.
+    /// One per expression, for string keys.
     interners: Vec<Interner>,
-    /// The keys of group 0, then those of group 1, …
+    /// The keys of group 0, then the keys of group 1, and so on.
     values: Vec<u64>,
     numbers: HashTable<u32>,
     hasher: DefaultHashBuilder,
     groups: u32,
     memory: &'a Memory,
-    /// For the values and the numbers.
+    /// Counts `values` and `numbers`.
     charge: Charge,
 }
 
@@ -511,11 +509,11 @@ impl<'a> Keys<'a> {
         })
     }
 
-    /// The group number of each row.
-    fn slots(&mut self, columns: &[Column], rows: usize) -> Result<Held<u32>> {
+    /// Returns each row's group.
+    fn group_ids(&mut self, columns: &[Column], rows: usize) -> Result<TrackedVec<u32>> {
         let (width, memory) = (self.exprs.len(), self.memory);
         if width == 0 {
-            return Held::new(memory, rows, std::iter::repeat_n(0, rows));
+            return TrackedVec::new(memory, rows, std::iter::repeat_n(0, rows));
         }
         let mut by_column = Vec::new();
         for ((column, expr), interner) in columns.iter().zip(self.exprs).zip(&mut self.interners) {
@@ -523,27 +521,27 @@ impl<'a> Keys<'a> {
         }
         let Self { values, numbers, hasher, groups, charge, .. } = self;
         let mut own = Vec::with_capacity(width);
-        let charge_slots = memory.charge_rows(rows, size_of::<u32>())?;
-        let mut slots = Vec::with_capacity(rows);
+        let ids_charge = memory.charge_rows(rows, size_of::<u32>())?;
+        let mut group_ids = Vec::with_capacity(rows);
         for row in 0..rows {
             own.clear();
             own.extend(by_column.iter().filter_map(|keys| keys.get(row)));
             let hash = hasher.hash_one(own.as_slice());
-            let found = numbers.find(hash, |number| of_group(values, *number, width) == own);
+            let found = numbers.find(hash, |number| group_keys(values, *number, width) == own);
             if let Some(number) = found {
-                slots.push(*number);
+                group_ids.push(*number);
                 continue;
             }
-            slots.push(*groups);
+            group_ids.push(*groups);
             charge.reserve(values, width)?;
             charge.reserve_table::<u32>(numbers.len(), numbers.capacity())?;
             values.extend(&own);
             numbers.insert_unique(hash, *groups, |number| {
-                hasher.hash_one(of_group(values, *number, width))
+                hasher.hash_one(group_keys(values, *number, width))
             });
             *groups += 1;
         }
-        Ok(Held::counted(slots, charge_slots))
+        Ok(TrackedVec::counted(group_ids, ids_charge))
     }
 
     fn finish(self) -> Result<Vec<Column>> {
@@ -562,7 +560,7 @@ impl<'a> Keys<'a> {
 }
 
 /// The keys of one group.
-fn of_group(values: &[u64], number: u32, width: usize) -> &[u64] {
+fn group_keys(values: &[u64], number: u32, width: usize) -> &[u64] {
     let start = number as usize * width;
     values.get(start..start + width).unwrap_or_default()
 }

@@ -1,29 +1,29 @@
 //! Data points as columns in memory.
 //!
-//! A [`Table`] is a queue of segments of at most [`SEGMENT_ROWS`] rows. A segment stores each string
-//! of a column once, and each row holds the string's number in two bytes. A column with a single
-//! distinct value, such as an unused one, is stored as that value. Eviction takes rows from the front.
+//! A [`Table`] is a queue of segments of at most [`SEGMENT_ROWS`] rows. In a segment, string columns are
+//! dictionary-encoded with two-byte ids, and a column with one distinct value, such as an unused column, is
+//! stored as that value. Eviction removes rows from the front.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::column::{Column, Interner, Texts, Words};
+use crate::column::{Column, Interner, StringColumn, StringPool};
 use crate::error::{Error, Result};
 use crate::limits::{COLUMN_TEXT_BYTES, STRING_BYTES};
-use crate::memory::{Held, Memory};
+use crate::memory::{Memory, TrackedVec};
 use crate::point::{Point, SLOTS};
 use crate::value::{Type, Value};
 
-/// Rows of a segment, which is also the unit of evaluation: as many as a two-byte number can count.
+/// Rows per segment, which is also the unit of evaluation: the number of distinct two-byte ids.
 const SEGMENT_ROWS: usize = 1 << 16;
 
-/// Bytes of text in one column after which a new segment begins: a quarter of what an expression may
-/// produce for one column of a segment.
+/// If a column of a segment exceeds this many bytes of text, a new segment begins. It is a quarter of what an
+/// expression may produce for one segment.
 const SEGMENT_TEXT_BYTES: usize = COLUMN_TEXT_BYTES / 4;
 
 /// The tables, by dataset name.
 pub trait Tables {
-    /// `None` for a dataset without points: the query fails as in the cloud.
+    /// `None` for an unknown dataset: the query fails, as in the cloud.
     fn table(&self, name: &str) -> Option<&Table>;
     /// The names of all tables, in the order of `SHOW TABLES`.
     fn names(&self) -> Vec<String>;
@@ -85,7 +85,7 @@ impl Slot {
 pub struct Table {
     name: Arc<str>,
     segments: VecDeque<Segment>,
-    /// Rows of the first segment that are evicted already.
+    /// Evicted rows of the first segment.
     evicted: usize,
     rows: usize,
 }
@@ -103,14 +103,14 @@ impl Table {
         self.rows
     }
 
-    /// Whether there is no row. In the cloud, such a dataset does not exist.
+    /// Whether the table has no rows. In the cloud, such a dataset does not exist.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rows == 0
     }
 
-    /// Adds a data point to this table, ignoring the point's own dataset. Fails if a string exceeds
-    /// [`STRING_BYTES`], which is far above Analytics Engine's limit.
+    /// Adds a data point; ignores the point's own dataset. Fails if a string exceeds [`STRING_BYTES`],
+    /// which is far above Analytics Engine's limit.
     pub fn push(&mut self, point: &Point) -> Result<()> {
         let mut texts = std::iter::once(&point.index1).chain(&point.blobs);
         if texts.any(|text| text.len() > STRING_BYTES) {
@@ -129,15 +129,15 @@ impl Table {
         Ok(())
     }
 
-    /// Drops the oldest rows until at most `rows` are left.
+    /// Drops the oldest rows until at most `rows` remain.
     pub fn evict_to(&mut self, rows: usize) {
         while self.rows > rows {
             self.drop_front(self.rows - rows);
         }
     }
 
-    /// Drops rows from the front while they are older than `milliseconds` since 1970. An old row that
-    /// arrived after a newer one stays until the newer one is dropped.
+    /// Drops rows from the front whose timestamp is before `milliseconds` since 1970; stops at the first newer
+    /// row, even if older rows follow.
     pub fn evict_before(&mut self, milliseconds: i64) {
         while let Some(first) = self.segments.front() {
             let live = first.timestamps.iter().skip(self.evicted);
@@ -169,7 +169,7 @@ impl Table {
         size_of::<Self>() + self.name.len() + segments
     }
 
-    /// The segments, each with the numbers of its rows that are not evicted.
+    /// The segments, each with the numbers of its live rows.
     pub(crate) fn segments(&self) -> impl Iterator<Item = (&Segment, Vec<u32>)> {
         self.segments.iter().enumerate().map(|(i, segment)| {
             let skip = if i == 0 { self.evicted } else { 0 };
@@ -217,7 +217,7 @@ impl Table {
     }
 }
 
-/// One value for all rows, until a different one is added.
+/// A column: one value for all rows until a different value arrives.
 #[derive(Clone, Debug)]
 enum Cells<T> {
     Same(T),
@@ -263,49 +263,49 @@ impl<T: Copy + Default> Cells<T> {
 /// A column of strings.
 #[derive(Clone, Debug)]
 struct TextCells {
-    strings: Strings,
+    dictionary: Dictionary,
     ids: Cells<u16>,
-    /// The string of the first row, which queries share if all rows have it.
+    /// The first row's string; if all rows equal it, queries share this copy.
     first: Arc<str>,
 }
 
 #[derive(Clone, Debug)]
-enum Strings {
-    /// While the segment still grows.
+enum Dictionary {
+    /// The segment accepts rows.
     Open(Interner),
-    Sealed(Arc<Words>),
+    Sealed(Arc<StringPool>),
 }
 
 impl TextCells {
     fn new() -> Self {
-        let strings = Strings::Open(Interner::default());
-        Self { strings, ids: Cells::Same(0), first: Arc::default() }
+        let dictionary = Dictionary::Open(Interner::default());
+        Self { dictionary, ids: Cells::Same(0), first: Arc::default() }
     }
 
-    fn words(&self) -> &Arc<Words> {
-        match &self.strings {
-            Strings::Open(interner) => interner.words(),
-            Strings::Sealed(words) => words,
+    fn pool(&self) -> &Arc<StringPool> {
+        match &self.dictionary {
+            Dictionary::Open(interner) => interner.pool(),
+            Dictionary::Sealed(pool) => pool,
         }
     }
 
     fn push(&mut self, rows: usize, text: &str) -> Result<()> {
-        if let Strings::Open(interner) = &mut self.strings {
+        if let Dictionary::Open(interner) = &mut self.dictionary {
             if rows == 0 {
                 self.first = text.into();
             }
             let id = interner.id(text)?;
-            // It fits: a segment has at most as many strings as rows.
+            // It fits in two bytes: a segment has at most one string per row.
             self.ids.push(rows, u16::try_from(id).unwrap_or_default(), |a, b| a == b);
         }
         Ok(())
     }
 
     fn seal(&mut self) {
-        if let Strings::Open(interner) = &mut self.strings {
-            let mut words = std::mem::take(interner).into_words();
-            Arc::make_mut(&mut words).shrink();
-            self.strings = Strings::Sealed(words);
+        if let Dictionary::Open(interner) = &mut self.dictionary {
+            let mut pool = std::mem::take(interner).into_pool();
+            Arc::make_mut(&mut pool).shrink();
+            self.dictionary = Dictionary::Sealed(pool);
         }
         self.ids.shrink();
     }
@@ -315,14 +315,14 @@ impl TextCells {
             return Ok(Column::Same(Value::Text(Arc::clone(&self.first))));
         }
         let ids = rows.iter().map(|row| u32::from(self.ids.get(*row)));
-        let ids = Held::new(memory, rows.len(), ids)?;
-        Ok(Column::Texts(Texts::new(Arc::clone(self.words()), ids)))
+        let ids = TrackedVec::new(memory, rows.len(), ids)?;
+        Ok(Column::Texts(StringColumn::new(Arc::clone(self.pool()), ids)))
     }
 
     fn bytes(&self) -> usize {
-        let strings = match &self.strings {
-            Strings::Open(interner) => interner.bytes(),
-            Strings::Sealed(words) => words.bytes(),
+        let strings = match &self.dictionary {
+            Dictionary::Open(interner) => interner.bytes(),
+            Dictionary::Sealed(pool) => pool.bytes(),
         };
         strings + self.ids.bytes() + self.first.len()
     }
@@ -335,7 +335,7 @@ pub(crate) struct Segment {
     timestamps: Vec<i64>,
     sample_intervals: Cells<u32>,
     index1: TextCells,
-    /// As many as the longest point so far has; doubles likewise.
+    /// One column per slot that a point of the segment uses, up to the highest; doubles likewise.
     blobs: Vec<TextCells>,
     doubles: Vec<Cells<f64>>,
 }
@@ -359,7 +359,7 @@ impl Segment {
     fn is_full(&self) -> bool {
         let mut texts = std::iter::once(&self.index1).chain(&self.blobs);
         self.len() == SEGMENT_ROWS
-            || texts.any(|cells| cells.words().text_bytes() > SEGMENT_TEXT_BYTES)
+            || texts.any(|cells| cells.pool().text_bytes() > SEGMENT_TEXT_BYTES)
     }
 
     fn push(&mut self, point: &Point) -> Result<()> {
@@ -368,7 +368,7 @@ impl Segment {
         while self.blobs.len() < point.blobs.len().min(SLOTS) {
             let mut blob = TextCells::new();
             if rows > 0 {
-                // The value of all earlier rows.
+                // Earlier rows have no value in this slot.
                 blob.push(0, "")?;
             }
             self.blobs.push(blob);

@@ -1,7 +1,7 @@
 //! The calendar, time zones, intervals, and parsing and formatting of times.
 //!
-//! An instant is a number of seconds since 1970 in UTC, a date a number of days since 1970. Wall-clock
-//! time in a zone has the same form: the seconds of the instant at which a UTC clock shows that time.
+//! An instant is a number of seconds since 1970 in UTC; a date is a number of days since 1970. A zone's
+//! wall-clock time is the number of seconds at which a clock in UTC shows the same time.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -22,9 +22,9 @@ pub(crate) struct Zone {
 
 impl Zone {
     pub(crate) fn named(name: &str) -> Option<Self> {
-        /// By name in lower case; there are some 600 zones, so the map stays small.
+        /// By name in lower case. There are some 600 zones, so the map stays small.
         static ZONES: Mutex<BTreeMap<String, TimeZone>> = Mutex::new(BTreeMap::new());
-        // A zone's rules take some kilobytes: a query that names it a thousand times shares one copy.
+        // A zone's rules take some kilobytes, and a query may name a zone a thousand times.
         let mut zones = ZONES.lock().unwrap_or_else(PoisonError::into_inner);
         let rules = match zones.entry(name.to_ascii_lowercase()) {
             Entry::Occupied(known) => known.get().clone(),
@@ -33,7 +33,7 @@ impl Zone {
         Some(Self { name: name.into(), rules })
     }
 
-    /// All names of the tz database, sorted.
+    /// All names in the tz database, sorted.
     pub(crate) fn names() -> Vec<String> {
         let mut names: Vec<_> =
             TimeZoneDatabase::bundled().available().map(|name| name.to_string()).collect();
@@ -46,8 +46,8 @@ impl Zone {
             .map_or(utc, |at| utc + i64::from(self.rules.to_offset(at).seconds()))
     }
 
-    /// The first instant with that wall-clock time. If a clock change skips that time, the offset after
-    /// the change applies.
+    /// The first instant with the wall-clock time. If a clock change skips the time, the offset after the change
+    /// applies.
     fn at_wall_clock(&self, wall: i64) -> i64 {
         let Ok(at) = Timestamp::from_second(wall) else { return wall };
         let civil = TimeZone::UTC.to_datetime(at);
@@ -74,7 +74,7 @@ impl fmt::Debug for Zone {
     }
 }
 
-/// The wall-clock time at an instant, in UTC without a zone.
+/// The wall-clock time of an instant; without a zone, in UTC.
 pub(crate) fn wall_clock(utc: i64, zone: Option<&Zone>) -> i64 {
     zone.map_or(utc, |zone| zone.wall_clock(utc))
 }
@@ -84,7 +84,6 @@ pub(crate) fn at_wall_clock(wall: i64, zone: Option<&Zone>) -> i64 {
     zone.map_or(wall, |zone| zone.at_wall_clock(wall))
 }
 
-/// A unit of an interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
     Second,
@@ -120,8 +119,8 @@ pub(crate) struct Civil {
 }
 
 impl Civil {
-    /// The date of a number of days since 1970. It computes with years that begin in March, so that a
-    /// leap day is their last. jiff's conversion costs several times as much for a million rows.
+    /// Converts days since 1970. Computes with years that begin in March, so that a leap day is a year's last
+    /// day. For a million rows, jiff's conversion takes several times as long.
     pub(crate) fn of_days(days: i64) -> Self {
         let shifted = days.saturating_add(719_468);
         let era = shifted.div_euclid(146_097);
@@ -186,17 +185,17 @@ pub(crate) fn day_of_week(days: i64) -> i64 {
     (days + 3).rem_euclid(7) + 1
 }
 
-/// More months than lie between any two dates, and few enough not to overflow.
-const MONTHS: i64 = 12 * 100_000;
+/// More months than between any two dates, but too few to overflow.
+const MAX_MONTHS: i64 = 12 * 100_000;
 
-/// Adds units to an instant. Days, months and years keep the wall-clock time in the zone; a day that the
-/// month lacks becomes the month's last. The result may exceed a `DateTime`'s range.
+/// Adds units to an instant. Days, months and years keep the zone's wall-clock time; a day that the month lacks
+/// becomes the month's last day. The result may exceed a `DateTime`'s range.
 pub(crate) fn plus(seconds: i64, count: i64, unit: Unit, zone: Option<&Zone>) -> i64 {
     let fixed = |length: i64| seconds.wrapping_add(count.wrapping_mul(length));
     let months = |months: i64| {
         let wall = wall_clock(seconds, zone);
-        let day = Civil::of_seconds(wall).plus_months(months.clamp(-MONTHS, MONTHS));
-        // A DateTime begins in 1970: ClickHouse stops there, too.
+        let day = Civil::of_seconds(wall).plus_months(months.clamp(-MAX_MONTHS, MAX_MONTHS));
+        // A DateTime is not before 1970; ClickHouse clamps likewise.
         at_wall_clock((day.days() * DAY + wall.rem_euclid(DAY)).max(0), zone)
     };
     match unit {
@@ -221,24 +220,24 @@ pub(crate) fn plus_days(days: i64, count: i64, unit: Unit) -> i64 {
     }
 }
 
-/// More of any unit than lie between two `DateTime`s, and few enough not to overflow.
-const LONGEST: i64 = 1 << 33;
+/// More of any unit than between two `DateTime`s, but too few to overflow.
+const MAX_COUNT: i64 = 1 << 33;
 
-/// The start of the interval that contains an instant. As in `ClickHouse`, intervals of seconds, minutes
-/// and days count from 1970, of months from 1900, of years from year 0, and of hours from midnight.
-/// `count` is at least 1.
+/// The start of the interval that contains an instant. As in `ClickHouse`, seconds, minutes and days count from
+/// 1970, hours from midnight, months from 1900, and years from year 0. `count` is at least 1.
 pub(crate) fn start_of(seconds: i64, count: i64, unit: Unit, zone: Option<&Zone>) -> i64 {
     let down = |value: i64, step: i64| value - value.rem_euclid(step.max(1));
-    let count = count.min(LONGEST);
+    let count = count.min(MAX_COUNT);
     let wall = wall_clock(seconds, zone);
     let start = match unit {
-        // If the UTC offset is not whole hours, counts that are not whole minutes start at midnight.
+        // If the UTC offset is not a whole number of hours, intervals that are not whole minutes count from
+        // midnight.
         Unit::Second if count % 60 != 0 && (wall - seconds) % 3600 != 0 => {
             return seconds - wall.rem_euclid(DAY).rem_euclid(count);
         }
         Unit::Second => return down(seconds, count),
         Unit::Minute => return down(seconds, count * 60),
-        // An hour that the clock shows twice is two intervals.
+        // If a clock change repeats an hour, each repetition is an interval.
         Unit::Hour if count == 1 => return seconds - wall.rem_euclid(3600),
         Unit::Hour => {
             let midnight = down(wall, DAY);
@@ -262,7 +261,7 @@ pub(crate) fn start_of(seconds: i64, count: i64, unit: Unit, zone: Option<&Zone>
 /// Parses `YYYY-MM-DD hh:mm:ss`, `YYYY-MM-DD`, or 5 to 10 digits as seconds since 1970.
 pub(crate) fn parse_date_time(text: &str, zone: Option<&Zone>) -> Option<i64> {
     let bytes = text.as_bytes();
-    // As ClickHouse, takes the nearest value that a DateTime holds.
+    // Like ClickHouse, uses the nearest value in a DateTime's range.
     let nearest = |seconds: i64| seconds.clamp(0, i64::from(u32::MAX));
     if (5..=10).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_digit) {
         return text.parse().ok().map(nearest);
@@ -347,7 +346,7 @@ const MONTH_NAMES: [&str; 12] = [
 const DAY_NAMES: [&str; 7] =
     ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 
-/// Checks a format for [`format_date_time`].
+/// Checks a `formatDateTime` format.
 pub(crate) fn check_format(format: &str) -> Result<(), String> {
     let mut rest = format.chars();
     while let Some(c) = rest.next() {
@@ -363,7 +362,7 @@ pub(crate) fn check_format(format: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Writes an instant in a format of `formatDateTime` that [`check_format`] accepts.
+/// Writes an instant in a format that [`check_format`] accepts.
 pub(crate) fn format_date_time(
     seconds: i64,
     zone: Option<&Zone>,

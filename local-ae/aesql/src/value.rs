@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
-use crate::memory::Held;
+use crate::memory::TrackedVec;
 use crate::time::{self, Unit, Zone};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -19,7 +19,7 @@ pub(crate) enum Type {
     Float64,
     Bool,
     String,
-    /// Seconds since 1970; the time zone in which to show them, UTC by default.
+    /// Seconds since 1970, shown in the time zone; in UTC without one.
     DateTime(Option<Zone>),
     /// Days since 1970.
     Date,
@@ -28,7 +28,7 @@ pub(crate) enum Type {
 }
 
 impl Type {
-    /// The integer type of 1, 2 or 4 bytes; of 8 bytes for any other number.
+    /// The integer type of 1, 2 or 4 bytes; 8 bytes for any other number.
     pub(crate) fn integer(signed: bool, bytes: u8) -> Self {
         match (signed, bytes) {
             (false, 1) => Self::UInt8,
@@ -42,7 +42,7 @@ impl Type {
         }
     }
 
-    /// The type of an integer literal, or `None` if it does not fit 64 bits.
+    /// The type of an integer literal; `None` if it does not fit in 64 bits.
     pub(crate) fn of_integer(value: i128) -> Option<Self> {
         Some(match value {
             0..=0xff => Self::UInt8,
@@ -57,7 +57,7 @@ impl Type {
         })
     }
 
-    /// The size of a value in `ClickHouse`, on which result types depend.
+    /// The size of a value in `ClickHouse`, which determines result types.
     pub(crate) fn bytes(&self) -> u8 {
         match self {
             Self::UInt8 | Self::Int8 | Self::Bool => 1,
@@ -97,7 +97,7 @@ impl Type {
         matches!(self, Self::DateTime(_) | Self::Date)
     }
 
-    /// The smallest type that holds the values of both types, if there is one.
+    /// The smallest type that holds the values of both types; `None` if no type does.
     pub(crate) fn common(&self, other: &Self) -> Option<Self> {
         if self == other {
             return Some(self.clone());
@@ -124,7 +124,7 @@ impl Type {
         }
     }
 
-    /// Wraps an integer around at the type's range, as `ClickHouse` does on overflow.
+    /// Wraps an integer to the type's range, as `ClickHouse` does on overflow.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it wraps")]
     pub(crate) fn wrap(&self, value: i64) -> i64 {
         match self {
@@ -139,7 +139,7 @@ impl Type {
         }
     }
 
-    /// The result of most aggregates over no rows.
+    /// The result of most aggregate functions without rows.
     pub(crate) fn default_value(&self) -> Value {
         match self {
             Self::Float64 => Value::Float(0.0),
@@ -162,18 +162,18 @@ impl fmt::Display for Type {
     }
 }
 
-/// One value. Its [`Type`] determines the meaning of `Int`: the bits of a `UInt64`, the seconds of a
-/// `DateTime`, the days of a Date, the count of an interval.
+/// One value. Its [`Type`] determines the meaning of `Int`: a `UInt64`'s bits, a `DateTime`'s seconds, a Date's
+/// days, an interval's count.
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
     Int(i64),
     Float(f64),
     Text(Arc<str>),
-    Array(Arc<Held<Value>>),
+    Array(Arc<TrackedVec<Value>>),
 }
 
 impl PartialEq for Value {
-    /// Compares floats by their bits: this is for comparing expressions, not SQL's `=`.
+    /// Compares floats by their bits: this compares expressions; it is not SQL's `=`.
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Int(a), Self::Int(b)) => a == b,
@@ -212,7 +212,7 @@ impl Value {
         }
     }
 
-    /// Writes an array's item: strings and dates in quotes.
+    /// Writes an array's item; strings and dates have quotes.
     fn write_quoted(&self, ty: &Type, out: &mut impl Write) -> fmt::Result {
         if let Self::Text(text) = self {
             return write!(out, "'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
@@ -224,7 +224,7 @@ impl Value {
     }
 }
 
-/// Writes the shortest decimal that parses to the same float, with an exponent where `ClickHouse` does.
+/// Writes the shortest decimal that parses to the same float, with an exponent where `ClickHouse` writes one.
 fn write_float(value: f64, out: &mut impl Write) -> fmt::Result {
     let magnitude = value.abs();
     if value.is_nan() {
@@ -236,7 +236,7 @@ fn write_float(value: f64, out: &mut impl Write) -> fmt::Result {
     }
 }
 
-/// Name and type of a column of a table, a subquery or an answer.
+/// A column's name and type, in a table, a subquery or a result.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Field {
     pub(crate) name: String,

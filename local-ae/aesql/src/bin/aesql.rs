@@ -1,4 +1,4 @@
-//! The command line: checks and runs queries in Analytics Engine's dialect.
+//! The command line of aesql.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,19 +10,19 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use aesql::{Error, Format, Kind, Limits, Point, Query, Table};
 use clap::{Parser, Subcommand};
 
-/// A query was refused or failed, or had a denied warning.
+/// A query is refused or failed, or has a denied warning.
 const REFUSED: u8 = 1;
 /// The command line is wrong (`EX_USAGE`).
 const USAGE: u8 = 64;
-/// A file could not be read (`EX_NOINPUT`).
+/// A file cannot be read (`EX_NOINPUT`).
 const NO_INPUT: u8 = 66;
-/// The answer could not be written (`EX_IOERR`).
+/// The result cannot be written (`EX_IOERR`).
 const IO_ERROR: u8 = 74;
 
 /// Checks and runs queries in the SQL dialect of Workers Analytics Engine, without the cloud.
 ///
-/// Exit codes: 0 success, 1 a query was refused or failed, 64 the command line is wrong, 66 a file could
-/// not be read, 74 the answer could not be written.
+/// Exit codes: 0 success, 1 a query is refused or failed, 64 the command line is wrong, 66 a file cannot be
+/// read, 74 the result cannot be written.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -36,13 +36,13 @@ enum Command {
     /// Reports queries that Analytics Engine would refuse, and what to write instead.
     ///
     /// Prints FILE:LINE:COLUMN: error: MESSAGE for each, and a help line if Analytics Engine has an
-    /// equivalent. A construct that is documented but was seen to be refused is a warning. Does not
-    /// evaluate queries: datasets need not exist.
+    /// equivalent. A warning is a documented construct that users have seen refused. Does not run the
+    /// queries: datasets need not exist.
     Check {
         /// Treats warnings as errors: the exit code is 1
         #[arg(long, value_name = "WHAT", value_parser = ["warnings"])]
         deny: Option<String>,
-        /// Files of queries separated by semicolons, comments allowed; - is standard input
+        /// Files with semicolon-separated queries, comments allowed; - is standard input
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
@@ -52,7 +52,7 @@ enum Command {
     /// "double1": 1, "_sample_interval": 1}. Only timestamp is required, in milliseconds since 1970 or
     /// as RFC 3339 text.
     Query {
-        /// A file of queries separated by semicolons; - is standard input
+        /// A file with semicolon-separated queries; - is standard input
         #[arg(value_name = "FILE")]
         file: PathBuf,
         /// The data points, one per line
@@ -83,7 +83,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // clap reports --help and --version as errors; here they succeed.
+            // clap reports --help and --version as errors, but they are successes.
             let code = if error.use_stderr() { USAGE } else { 0 };
             return match error.print() {
                 Ok(()) => ExitCode::from(code),
@@ -191,7 +191,7 @@ fn load(file: &Path) -> Result<BTreeMap<String, Table>, Failure> {
     Ok(tables)
 }
 
-/// In milliseconds since 1970.
+/// The time in milliseconds since 1970.
 fn current_time() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)

@@ -2,9 +2,9 @@
 
 use sqlparser::ast;
 
-use super::operands::{check_condition, count_of, given_of};
+use super::operands::{arguments_of, check_condition, count_of};
 use super::refusal::refused;
-use super::scope::{Place, Scope};
+use super::scope::{Clause, Scope};
 use crate::aggregate::{Aggregate, TOP_K_MAX};
 use crate::error::{Error, Location, Result};
 use crate::plan::{AggregateCall, Expr, Node};
@@ -16,26 +16,26 @@ impl<'a> Scope<'a> {
         given: &Aggregation,
         parameters: &[&'a ast::Expr],
         args: &[&'a ast::Expr],
-        place: Place,
+        clause: Clause,
         depth: usize,
     ) -> Result<Expr> {
         let Aggregation { name, usage, mut function, distinct, at } = *given;
         let wrong = |message: String| Error::refused(message).help(format!("write {usage}")).at(at);
-        let (clause, help) = match place {
-            Place::Where => ("in WHERE", "write HAVING, which filters groups"),
-            Place::Key => ("in GROUP BY", "aggregate in a subquery"),
-            Place::Argument => ("in an aggregate function", "aggregate in a subquery"),
-            Place::Rows => {
+        let (location, help) = match clause {
+            Clause::Where => ("in WHERE", "write HAVING, which filters groups"),
+            Clause::GroupBy => ("in GROUP BY", "aggregate in a subquery"),
+            Clause::AggregateArgument => ("in an aggregate function", "aggregate in a subquery"),
+            Clause::RowOutput => {
                 self.saw_aggregate.set(true);
                 ("here", "add GROUP BY")
             }
-            Place::Groups => ("", ""),
+            Clause::GroupOutput => ("", ""),
         };
-        let Some(groups) = self.groups.as_ref().filter(|_| place == Place::Groups) else {
-            return Err(refused(&format!("{name}() {clause}"), help, at));
+        let Some(groups) = self.groups.as_ref().filter(|_| clause == Clause::GroupOutput) else {
+            return Err(refused(&format!("{name}() {location}"), help, at));
         };
-        let bind = |expr: &&'a ast::Expr| self.bind(expr, Place::Argument, depth + 1);
-        // The legacy form quantileWeighted(q, x, w) has its parameter as the first argument.
+        let bind = |expr: &&'a ast::Expr| self.bind(expr, Clause::AggregateArgument, depth + 1);
+        // The legacy form quantileWeighted(q, x, w) takes the parameter as its first argument.
         let (parameters, args) = match args.split_first() {
             Some((first, rest)) if name == "quantileWeighted" && parameters.is_empty() => {
                 (vec![*first], rest)
@@ -87,7 +87,7 @@ impl<'a> Scope<'a> {
             return Err(Error::refused(message).help(help).at(at));
         }
         let ty = function
-            .check(&given_of(&args))
+            .check(&arguments_of(&args))
             .map_err(|message| wrong(format!("{name} {message}")))?;
         let call = AggregateCall { function, distinct, args, condition, ty: ty.clone() };
         let mut groups = groups.borrow_mut();
@@ -119,7 +119,7 @@ impl<'a> Scope<'a> {
     ) -> Result<()> {
         let literal = match parameters {
             [] => None,
-            [only] => Some(self.bind(only, Place::Argument, 0)?),
+            [only] => Some(self.bind(only, Clause::AggregateArgument, 0)?),
             _ => return Err(wrong("there is one parameter".into())),
         };
         let literal = literal.as_ref().map(Expr::literal);

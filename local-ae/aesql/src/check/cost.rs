@@ -1,4 +1,4 @@
-//! The limits on a statement's size, and its warnings.
+//! Limits on a statement's size, and its warnings.
 
 use std::cell::{Cell, RefCell};
 
@@ -6,24 +6,24 @@ use crate::error::{Error, Result};
 use crate::limits::EXPRESSION_PARTS;
 use crate::memory::exceeded;
 
-/// The running totals of a text's expressions and columns, and the warnings.
+/// The totals of expressions and columns so far, and the warnings.
 pub(crate) struct Cost {
     /// Nodes and columns of the current statement.
     pub(super) parts: Cell<usize>,
-    /// Memory of all statements in the text.
+    /// Bytes of memory of all statements in the text.
     pub(super) bytes: Cell<usize>,
     limit: usize,
-    /// Of the current statement.
+    /// Warnings about the current statement.
     pub(super) warnings: RefCell<Vec<Error>>,
 }
 
 impl Cost {
-    /// Allows `limit` bytes.
+    /// `limit` is in bytes.
     pub(crate) fn new(limit: usize) -> Self {
         Self { parts: Cell::new(0), bytes: Cell::new(0), limit, warnings: RefCell::default() }
     }
 
-    /// Adds a warning, unless it is known: an expression may be bound more than once.
+    /// Adds a warning unless it is a duplicate: an expression may be bound more than once.
     pub(super) fn warn(&self, warning: Error) {
         let mut warnings = self.warnings.borrow_mut();
         if !warnings.contains(&warning) {
@@ -31,8 +31,8 @@ impl Cost {
         }
     }
 
-    /// Counts a node with `text` bytes of strings. Discarded nodes count, too: an expression may be
-    /// bound several times before its role is known.
+    /// Counts a node with `text` bytes of strings. Discarded nodes also count: an expression may be bound several
+    /// times before its role is known.
     pub(super) fn add(&self, text: usize) -> Result<()> {
         /// An upper bound of an expression's size, including its slot in a vector.
         const PART: usize = 256;

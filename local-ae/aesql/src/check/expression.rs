@@ -3,10 +3,12 @@
 use sqlparser::ast;
 
 use super::aggregation::Aggregation;
-use super::literal::{among, interval, literal, number};
-use super::operands::{UNITS, check_combination, check_condition, count_of, given_of, kind};
+use super::literal::{check_in, interval, literal, number};
+use super::operands::{
+    UNITS, arguments_of, check_combination, check_condition, cloud_type, count_of,
+};
 use super::refusal::{absent, refused};
-use super::scope::{Place, Scope};
+use super::scope::{Clause, Scope};
 use crate::advice::instead_of;
 use crate::aggregate::AGGREGATES;
 use crate::error::{Error, Location, Result};
@@ -19,15 +21,15 @@ impl<'a> Scope<'a> {
     pub(super) fn bind_new(
         &self,
         expr: &'a ast::Expr,
-        place: Place,
+        clause: Clause,
         depth: usize,
         at: Option<Location>,
     ) -> Result<Expr> {
         use ast::Expr as E;
-        let bind = |expr: &'a ast::Expr| self.bind(expr, place, depth + 1);
+        let bind = |expr: &'a ast::Expr| self.bind(expr, clause, depth + 1);
         match expr {
             E::Nested(inner) => bind(inner),
-            E::Identifier(name) => self.name(name, place, depth),
+            E::Identifier(name) => self.name(name, clause, depth),
             E::CompoundIdentifier(names) => {
                 let column = names.last().map_or("", |name| &name.value);
                 let help = format!("a query has one table: write {column} alone");
@@ -47,7 +49,7 @@ impl<'a> Scope<'a> {
             },
             E::BinaryOp {
                 op: op @ (ast::BinaryOperator::And | ast::BinaryOperator::Or), ..
-            } => self.terms(expr, op, place, depth, at),
+            } => self.terms(expr, op, clause, depth, at),
             E::BinaryOp { left, op, right } => {
                 let function = binary(op, at)?;
                 let (left, right) = (bind(left)?, bind(right)?);
@@ -57,10 +59,10 @@ impl<'a> Scope<'a> {
                 let (low, high) = (bind(low)?, bind(high)?);
                 let [from, to] = if *negated { ["<", ">"] } else { [">=", "<="] };
                 let from = compare(operator(from)?, bind(inner)?, low, at)?;
-                // Binds the operand again instead of cloning it: nested copies would not be counted.
+                // Binds the operand again instead of cloning it, so that nested copies count towards the limit.
                 let to = compare(operator(to)?, bind(inner)?, high, at)?;
                 let terms = vec![from, to];
-                let node = if *negated { Node::Any(terms) } else { Node::All(terms) };
+                let node = if *negated { Node::Or(terms) } else { Node::And(terms) };
                 Ok(Expr { node, ty: Type::UInt8, at })
             }
             E::In { expr: inner, target, negated, global } => {
@@ -73,7 +75,7 @@ impl<'a> Scope<'a> {
                     ));
                 };
                 let list = list.iter().map(bind).collect::<Result<Vec<_>>>()?;
-                let node = among(bind(inner)?, &list, at)?;
+                let node = check_in(bind(inner)?, &list, at)?;
                 let found = Expr { node, ty: Type::UInt8, at };
                 if *negated { apply(operator("NOT")?, vec![found], at) } else { Ok(found) }
             }
@@ -120,7 +122,7 @@ impl<'a> Scope<'a> {
                 };
                 apply(operator(name)?, vec![bind(inner)?], at)
             }
-            E::Function(function) => self.function(function, place, depth, at),
+            E::Function(function) => self.function(function, clause, depth, at),
             other => Err(refuse(other, at)),
         }
     }
@@ -130,7 +132,7 @@ impl<'a> Scope<'a> {
         &self,
         mut expr: &'a ast::Expr,
         joined_by: &ast::BinaryOperator,
-        place: Place,
+        clause: Clause,
         depth: usize,
         at: Option<Location>,
     ) -> Result<Expr> {
@@ -146,7 +148,7 @@ impl<'a> Scope<'a> {
             .into_iter()
             .rev()
             .map(|term| {
-                let term = self.bind(term, place, depth + 1)?;
+                let term = self.bind(term, clause, depth + 1)?;
                 if term.ty.is_integer() {
                     return Ok(term);
                 }
@@ -158,14 +160,14 @@ impl<'a> Scope<'a> {
         let any_bool = terms.iter().any(|term| term.ty == Type::Bool);
         let ty = if any_bool { Type::Bool } else { Type::UInt8 };
         let and = *joined_by == ast::BinaryOperator::And;
-        let node = if and { Node::All(terms) } else { Node::Any(terms) };
+        let node = if and { Node::And(terms) } else { Node::Or(terms) };
         Ok(Expr { node, ty, at })
     }
 
     fn function(
         &self,
         function: &'a ast::Function,
-        place: Place,
+        clause: Clause,
         depth: usize,
         at: Option<Location>,
     ) -> Result<Expr> {
@@ -199,9 +201,9 @@ impl<'a> Scope<'a> {
         let aggregate = AGGREGATES.iter().find(|(known, ..)| known.eq_ignore_ascii_case(&name));
         if let Some((name, usage, aggregate)) = aggregate {
             let given = Aggregation { name, usage, function: *aggregate, distinct, at };
-            return self.aggregate(&given, &parameters, &args, place, depth);
+            return self.aggregate(&given, &parameters, &args, clause, depth);
         }
-        let bind = |expr: &&'a ast::Expr| self.bind(expr, place, depth + 1);
+        let bind = |expr: &&'a ast::Expr| self.bind(expr, clause, depth + 1);
         let plain = |name: &str| {
             absent(!distinct, &format!("{name}(DISTINCT …)"), "leave DISTINCT out", at)?;
             absent(
@@ -217,7 +219,7 @@ impl<'a> Scope<'a> {
                 let message = format!("if takes 3 arguments, not {}", args.len());
                 return Err(Error::refused(message).help("write if(condition, then, else)").at(at));
             };
-            return choose(bind(condition)?, bind(then)?, bind(otherwise)?, at);
+            return check_if(bind(condition)?, bind(then)?, bind(otherwise)?, at);
         }
         if name.eq_ignore_ascii_case("position") {
             let help = "write position(needle IN haystack)";
@@ -280,12 +282,11 @@ fn apply(function: &'static Scalar, args: Vec<Expr>, at: Option<Location>) -> Re
         let message = format!("{name} takes {wanted} arguments, not {}", args.len());
         return Err(Error::refused(message).help(format!("write {usage}")).at(at));
     }
-    let ty = (function.check)(&given_of(&args))
+    let ty = (function.check)(&arguments_of(&args))
         .map_err(|message| Error::refused(format!("{name} {message}")).at(at))?;
     Ok(Expr { node: Node::Call(function, args), ty, at })
 }
 
-/// Checks a binary operator.
 fn compare(
     function: &'static Scalar,
     left: Expr,
@@ -296,9 +297,9 @@ fn compare(
     apply(function, vec![left, right], at)
 }
 
-fn choose(condition: Expr, then: Expr, otherwise: Expr, at: Option<Location>) -> Result<Expr> {
+fn check_if(condition: Expr, then: Expr, otherwise: Expr, at: Option<Location>) -> Result<Expr> {
     check_condition("if", &condition)?;
-    if let (Some(a), Some(b)) = (kind(&then), kind(&otherwise))
+    if let (Some(a), Some(b)) = (cloud_type(&then), cloud_type(&otherwise))
         && a != b
     {
         let message = format!(
@@ -335,7 +336,7 @@ fn rounded(value: Expr, field: &ast::CeilFloorKind, at: Option<Location>) -> Res
     }
 }
 
-/// A call's arguments, and whether they have DISTINCT.
+/// A call's arguments, and whether DISTINCT precedes them.
 fn arguments<'a>(
     args: &'a ast::FunctionArguments,
     name: &str,
@@ -368,7 +369,7 @@ fn arguments<'a>(
     Ok((args, distinct))
 }
 
-/// The error for an expression that the dialect lacks.
+/// The error for an undocumented expression.
 fn refuse(expr: &ast::Expr, at: Option<Location>) -> Error {
     use ast::Expr as E;
     let (what, help) = match expr {

@@ -1,4 +1,4 @@
-//! Literals, and IN lists, which consist of them.
+//! Literals, and IN lists of literals.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use sqlparser::ast;
 use super::operands::{UNITS, check_combination};
 use super::refusal::{absent, refused};
 use crate::error::{Error, Location, Result};
-use crate::plan::{Expr, Members, Node};
+use crate::plan::{Expr, InList, Node};
 use crate::time::Unit;
 use crate::value::{Type, Value};
 
@@ -81,15 +81,15 @@ pub(super) fn interval(interval: &ast::Interval, at: Option<Location>) -> Result
     Ok(Expr { node: Node::Literal(Value::Int(count)), ty: Type::Interval(unit), at })
 }
 
-/// Checks IN: its list consists of literals that are comparable with the value.
-pub(super) fn among(value: Expr, list: &[Expr], at: Option<Location>) -> Result<Node> {
+/// Checks IN: its list may contain only literals that are comparable with the value.
+pub(super) fn check_in(value: Expr, list: &[Expr], at: Option<Location>) -> Result<Node> {
     let unfit = |item: &Expr| {
         Error::refused(format!("IN does not compare {} and {}", value.ty, item.ty)).at(item.at)
     };
     let mut members = match value.ty {
-        Type::String => Members::Texts(HashSet::new()),
-        Type::Float64 => Members::Floats(HashSet::new()),
-        _ => Members::Ints(HashSet::new()),
+        Type::String => InList::Texts(HashSet::new()),
+        Type::Float64 => InList::Floats(HashSet::new()),
+        _ => InList::Ints(HashSet::new()),
     };
     for item in list {
         check_combination(&value, item, "IN", at)?;
@@ -101,18 +101,18 @@ pub(super) fn among(value: Expr, list: &[Expr], at: Option<Location>) -> Result<
             _ => i128::from(int),
         };
         match (&mut members, literal) {
-            (Members::Texts(texts), Value::Text(text)) => {
+            (InList::Texts(texts), Value::Text(text)) => {
                 texts.insert(text.to_string());
             }
-            (Members::Floats(floats), Value::Float(float)) => {
+            (InList::Floats(floats), Value::Float(float)) => {
                 floats.insert((float + 0.0).to_bits());
             }
             #[expect(clippy::cast_precision_loss, reason = "as ClickHouse does")]
-            (Members::Floats(floats), Value::Int(int)) if item.ty.is_number() => {
+            (InList::Floats(floats), Value::Int(int)) if item.ty.is_number() => {
                 floats.insert((wide(*int) as f64).to_bits());
             }
-            (Members::Ints(ints), Value::Int(int)) if comparable(&value.ty, &item.ty) => {
-                // A member outside the value's type never matches.
+            (InList::Ints(ints), Value::Int(int)) if comparable(&value.ty, &item.ty) => {
+                // An item outside the range of the value's type never matches.
                 let whole = wide(*int);
                 let bits = match value.ty {
                     Type::UInt64 => u64::try_from(whole).map(u64::cast_signed).ok(),
@@ -121,7 +121,7 @@ pub(super) fn among(value: Expr, list: &[Expr], at: Option<Location>) -> Result<
                 ints.extend(bits);
             }
             #[expect(clippy::cast_possible_truncation, reason = "it is whole and in range")]
-            (Members::Ints(ints), Value::Float(float)) if value.ty.is_number() => {
+            (InList::Ints(ints), Value::Float(float)) if value.ty.is_number() => {
                 let whole = *float as i128;
                 let bits = match value.ty {
                     Type::UInt64 => u64::try_from(whole).map(u64::cast_signed).ok(),
@@ -132,10 +132,10 @@ pub(super) fn among(value: Expr, list: &[Expr], at: Option<Location>) -> Result<
             _ => return Err(unfit(item)),
         }
     }
-    Ok(Node::Among(Box::new(value), Arc::new(members)))
+    Ok(Node::In(Box::new(value), Arc::new(members)))
 }
 
-/// Whether integers of the two types have the same meaning.
+/// Whether IN may compare integers of the two types.
 fn comparable(a: &Type, b: &Type) -> bool {
     a.is_number() && b.is_number()
         || a == b

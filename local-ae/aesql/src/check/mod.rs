@@ -1,7 +1,7 @@
-//! Checks a query against what Analytics Engine documents, and resolves its names and types.
+//! Checks a query against Analytics Engine's documentation, and resolves its names and types.
 //!
-//! Refuses everything that it does not know: it destructures the parser's types without `..`, so a new
-//! field is a compile error until someone handles it.
+//! Refuses every unknown construct: the code destructures the parser's types without `..`, so that a new field
+//! is a compile error until the check handles it.
 
 mod aggregation;
 mod cost;
@@ -18,19 +18,19 @@ use sqlparser::ast::{self, Spanned};
 
 pub(crate) use self::cost::Cost;
 use self::refusal::{absent, refused, start};
-use self::scope::{Place, Scope};
+use self::scope::{Clause, Scope};
 use crate::error::{Error, Location, Result};
 use crate::output::Format;
-use crate::parse::{self, Parsed, location};
+use crate::parse::{self, ParsedStatement, location};
 use crate::plan::{Expr, Plan, Select, Source, Statement};
 use crate::table::Slot;
 use crate::value::Field;
 use crate::value::Type;
 
-pub(crate) fn check(parsed: Parsed, cost: &Cost) -> Result<Plan> {
+pub(crate) fn check(parsed: ParsedStatement, cost: &Cost) -> Result<Plan> {
     match parsed {
-        Parsed::Show(words) => check_show(&words),
-        Parsed::Select(query) => {
+        ParsedStatement::Show(words) => check_show(&words),
+        ParsedStatement::Select(query) => {
             cost.parts.set(0);
             cost.warnings.take();
             let before = cost.bytes.get();
@@ -119,7 +119,7 @@ fn is_subquery(relation: &ast::TableFactor) -> bool {
     matches!(relation, ast::TableFactor::Derived { .. })
 }
 
-/// Where a query's body begins. A loop, since recursion could exhaust the stack.
+/// The start of a query's body. A loop, since recursion could exhaust the stack.
 fn body_start(mut body: &ast::SetExpr) -> Option<Location> {
     loop {
         match body {
@@ -203,11 +203,11 @@ fn check_select(
         ordering: Cell::new(false),
         cost,
     };
-    let filter = selection.as_ref().map(|e| scope.condition(e, Place::Where)).transpose()?;
+    let filter = selection.as_ref().map(|e| scope.condition(e, Clause::Where)).transpose()?;
     let keys = check_group_by(group_by, &scope)?;
     let sorts = check_order_by(order_by)?;
 
-    // Without GROUP BY, any aggregate function makes it an aggregation.
+    // Without GROUP BY, an aggregate function anywhere makes the query an aggregation.
     let rows = if keys.is_empty() { Some(scope.columns(projection)) } else { None };
     let has_having = having.is_some();
     let (columns, order, having) = match rows {
@@ -301,7 +301,6 @@ fn check_alias(alias: Option<&ast::TableAlias>) -> Result<()> {
     }
 }
 
-/// The expression of each alias.
 fn aliases(projection: &[ast::SelectItem]) -> Result<HashMap<&str, &ast::Expr>> {
     let mut aliases = HashMap::new();
     for item in projection {
@@ -333,7 +332,7 @@ fn check_group_by<'a>(group_by: &'a ast::GroupByExpr, scope: &Scope<'a>) -> Resu
     keys.iter()
         .map(|key| {
             refuse_position(key, "GROUP BY")?;
-            let expr = scope.bind(key, Place::Key, 0)?;
+            let expr = scope.bind(key, Clause::GroupBy, 0)?;
             if !matches!(key, ast::Expr::Identifier(_)) {
                 let message = "in the GROUP BY clause you may only provide column names";
                 let help = "write SELECT expression AS name … GROUP BY name";
@@ -347,7 +346,7 @@ fn check_group_by<'a>(group_by: &'a ast::GroupByExpr, scope: &Scope<'a>) -> Resu
         .collect()
 }
 
-/// `GROUP BY 1` means the first column in some databases, and a constant in others.
+/// Refuses a number: `GROUP BY 1` means the first column in some databases, and a constant in others.
 fn refuse_position(expr: &ast::Expr, clause: &str) -> Result<()> {
     match expr {
         ast::Expr::Value(value) if matches!(value.value, ast::Value::Number(..)) => Err(refused(

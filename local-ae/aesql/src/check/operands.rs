@@ -2,13 +2,13 @@
 
 use crate::error::{Error, Location, Result};
 use crate::plan::{Expr, Node};
-use crate::scalar::Given;
+use crate::scalar::Argument;
 use crate::value::Type;
 
 pub(super) const UNITS: &str = "the units are YEAR, MONTH, DAY, HOUR, MINUTE and SECOND";
 
-pub(super) fn given_of(args: &[Expr]) -> Vec<Given<'_>> {
-    args.iter().map(|arg| Given { ty: &arg.ty, literal: arg.literal() }).collect()
+pub(super) fn arguments_of(args: &[Expr]) -> Vec<Argument<'_>> {
+    args.iter().map(|arg| Argument { ty: &arg.ty, literal: arg.literal() }).collect()
 }
 
 /// Refuses the combinations of types that Analytics Engine is known to refuse.
@@ -18,7 +18,7 @@ pub(super) fn check_combination(
     operator: &str,
     at: Option<Location>,
 ) -> Result<()> {
-    let (Some(a), Some(b)) = (kind(left), kind(right)) else { return Ok(()) };
+    let (Some(a), Some(b)) = (cloud_type(left), cloud_type(right)) else { return Ok(()) };
     let help = match (a, b) {
         ("DateTime", "String") | ("String", "DateTime") => {
             "write toDateTime('2026-01-02 03:04:05')"
@@ -34,9 +34,9 @@ pub(super) fn check_combination(
     Err(Error::refused(message).help(help).at(at))
 }
 
-/// The type in Analytics Engine's terms, which has fewer types than `ClickHouse`. `None` if it is not
+/// The name of the type in Analytics Engine, which has fewer types than `ClickHouse`. `None` if the type is not
 /// certain: a subquery's column may be a condition or a number.
-pub(super) fn kind(expr: &Expr) -> Option<&'static str> {
+pub(super) fn cloud_type(expr: &Expr) -> Option<&'static str> {
     const CONDITIONS: &[&str] = &[
         "=",
         "!=",
@@ -57,13 +57,13 @@ pub(super) fn kind(expr: &Expr) -> Option<&'static str> {
         (Type::Float64, _) => Some("Double"),
         (Type::String, _) => Some("String"),
         (Type::DateTime(_), _) => Some("DateTime"),
-        (Type::Bool, _) | (_, Node::All(_) | Node::Any(_) | Node::Among(..)) => Some("Boolean"),
+        (Type::Bool, _) | (_, Node::And(_) | Node::Or(_) | Node::In(..)) => Some("Boolean"),
         (Type::UInt8, Node::Call(function, _)) if CONDITIONS.contains(&function.name) => {
             Some("Boolean")
         }
         (Type::UInt8, Node::If(parts)) => {
             let [_, then, _] = &**parts;
-            kind(then)
+            cloud_type(then)
         }
         (Type::UInt8, Node::Column(_)) => None,
         (ty, _) if ty.is_integer() => Some("Integer"),
@@ -80,7 +80,7 @@ pub(super) fn check_condition(name: &str, condition: &Expr) -> Result<()> {
         .at(condition.at))
 }
 
-/// The cloud's error for count(*) and count(x).
+/// The cloud's error for `count(*)` and `count(x)`.
 pub(super) fn count_of(help: &str, at: Option<Location>) -> Error {
     Error::refused("COUNT() function must have 0 arguments: 1").help(help).at(at)
 }

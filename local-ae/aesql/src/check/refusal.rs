@@ -1,4 +1,4 @@
-//! Errors about undocumented constructs, and the start of an expression.
+//! Errors about undocumented constructs, and where an expression starts.
 
 use sqlparser::ast;
 use sqlparser::ast::Spanned;
@@ -10,12 +10,11 @@ pub(super) fn refused(what: &str, help: &str, at: Option<Location>) -> Error {
     Error::refused(format!("{what} is not documented")).help(help).at(at)
 }
 
-/// Refuses a clause unless it is absent.
 pub(super) fn absent(is_absent: bool, what: &str, help: &str, at: Option<Location>) -> Result<()> {
     if is_absent { Ok(()) } else { Err(refused(what, help, at)) }
 }
 
-/// Where an expression begins. A loop, since recursion could exhaust the stack.
+/// The start of an expression. A loop, since recursion could exhaust the stack.
 pub(super) fn start(mut expr: &ast::Expr) -> Option<Location> {
     loop {
         expr = match expr {

@@ -15,34 +15,31 @@ use crate::plan::{Expr, Groups, Node, Sort};
 use crate::value::Field;
 use crate::value::Type;
 
-/// The clause of an expression, which determines the names that it may use.
+/// The clause that an expression belongs to; it determines which names the expression may use.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Place {
+pub(super) enum Clause {
     Where,
-    /// GROUP BY.
-    Key,
-    /// An argument of an aggregate function.
-    Argument,
+    GroupBy,
+    AggregateArgument,
     /// SELECT and ORDER BY of a query without aggregation.
-    Rows,
+    RowOutput,
     /// SELECT, HAVING and ORDER BY of a query with aggregation.
-    Groups,
+    GroupOutput,
 }
 
 /// The names that are visible in one SELECT.
 pub(super) struct Scope<'a> {
     pub(super) fields: &'a [Field],
     pub(super) aliases: HashMap<&'a str, &'a ast::Expr>,
-    /// Columns that are selected under their own names.
+    /// Columns that SELECT lists under their own names.
     pub(super) selected: HashSet<&'a str>,
-    /// Aliases that are being expanded: within an alias's own expression, its name means the column.
+    /// Aliases under expansion: within its own expression, an alias's name means the column.
     pub(super) open: RefCell<Vec<&'a str>>,
     pub(super) groups: Option<RefCell<Groups>>,
-    /// Whether [`Place::Rows`] had an aggregate function.
+    /// Whether [`Clause::RowOutput`] had an aggregate function.
     pub(super) saw_aggregate: Cell<bool>,
-    /// Whether an expression of ORDER BY is being bound.
+    /// True while ORDER BY is bound.
     pub(super) ordering: Cell<bool>,
-    /// The totals of the whole text so far.
     pub(super) cost: &'a Cost,
 }
 
@@ -50,8 +47,8 @@ pub(super) struct Scope<'a> {
 pub(super) type Output = (Vec<(Field, Expr)>, Vec<Sort>, Option<Expr>);
 
 impl<'a> Scope<'a> {
-    fn place(&self) -> Place {
-        if self.groups.is_some() { Place::Groups } else { Place::Rows }
+    fn output_clause(&self) -> Clause {
+        if self.groups.is_some() { Clause::GroupOutput } else { Clause::RowOutput }
     }
 
     pub(super) fn columns(&self, projection: &'a [ast::SelectItem]) -> Result<Vec<(Field, Expr)>> {
@@ -63,14 +60,14 @@ impl<'a> Scope<'a> {
             match item {
                 ast::SelectItem::UnnamedExpr(expr) => {
                     let before = self.cost.parts.get();
-                    let bound = self.bind(expr, self.place(), 0)?;
-                    // Formatting a deep expression could exhaust the stack.
+                    let bound = self.bind(expr, self.output_clause(), 0)?;
+                    // Formatting a deep expression recurses and could exhaust the stack.
                     let long = self.cost.parts.get() - before > EXPRESSION_DEPTH;
                     add(if long { "expression".into() } else { expr.to_string() }, bound);
                 }
                 ast::SelectItem::ExprWithAlias { expr, alias } => {
                     self.open.borrow_mut().push(&alias.value);
-                    let bound = self.bind(expr, self.place(), 0);
+                    let bound = self.bind(expr, self.output_clause(), 0);
                     self.open.borrow_mut().pop();
                     add(alias.value.clone(), bound?);
                 }
@@ -87,7 +84,7 @@ impl<'a> Scope<'a> {
                             .at(at));
                     }
                     for (i, field) in self.fields.iter().enumerate() {
-                        // Three copies: in this plan, in the enclosing SELECT's and in the answer.
+                        // Three copies: in this plan, in the enclosing SELECT's plan and in the result.
                         self.cost.add(3 * field.name.len()).map_err(|error| error.at(at))?;
                         let node = Node::Column(i);
                         add(field.name.clone(), Expr { node, ty: field.ty.clone(), at });
@@ -115,7 +112,7 @@ impl<'a> Scope<'a> {
 
     fn bind_order(&self, sorts: &[(&'a ast::Expr, bool)]) -> Result<Vec<Sort>> {
         let sort = |&(expr, descending): &(&'a ast::Expr, bool)| {
-            let expr = self.bind(expr, self.place(), 0)?;
+            let expr = self.bind(expr, self.output_clause(), 0)?;
             match expr.ty {
                 Type::Array(_) => Err(refused("ORDER BY of an array", "order by a value", expr.at)),
                 _ => Ok(Sort { expr, descending }),
@@ -124,7 +121,7 @@ impl<'a> Scope<'a> {
         sorts.iter().map(sort).collect()
     }
 
-    /// Checks the clauses that apply to groups.
+    /// Checks SELECT, HAVING and ORDER BY of a query with aggregation.
     pub(super) fn aggregated(
         &mut self,
         keys: Vec<Expr>,
@@ -147,7 +144,7 @@ impl<'a> Scope<'a> {
             .filter(|order| !order.is_empty() && !self.saw_aggregate.get());
         self.groups = Some(RefCell::new(Groups { keys, ..Groups::default() }));
         let columns = self.columns(projection)?;
-        let having = having.map(|e| self.condition(e, Place::Groups)).transpose()?;
+        let having = having.map(|e| self.condition(e, Clause::GroupOutput)).transpose()?;
         let order = match inner_order {
             None => self.order(sorts, projection)?,
             Some(order) => {
@@ -160,18 +157,18 @@ impl<'a> Scope<'a> {
         Ok((columns, order, having))
     }
 
-    pub(super) fn condition(&self, expr: &'a ast::Expr, place: Place) -> Result<Expr> {
-        let bound = self.bind(expr, place, 0)?;
+    pub(super) fn condition(&self, expr: &'a ast::Expr, clause: Clause) -> Result<Expr> {
+        let bound = self.bind(expr, clause, 0)?;
         if bound.ty.is_integer() {
             return Ok(bound);
         }
-        let clause = if place == Place::Where { "WHERE" } else { "HAVING" };
-        Err(Error::refused(format!("{clause} takes a condition, not a {}", bound.ty))
+        let keyword = if clause == Clause::Where { "WHERE" } else { "HAVING" };
+        Err(Error::refused(format!("{keyword} takes a condition, not a {}", bound.ty))
             .help("compare it, as in x != 0")
             .at(bound.at))
     }
 
-    pub(super) fn bind(&self, expr: &'a ast::Expr, place: Place, depth: usize) -> Result<Expr> {
+    pub(super) fn bind(&self, expr: &'a ast::Expr, clause: Clause, depth: usize) -> Result<Expr> {
         let at = start(expr);
         if depth > EXPRESSION_DEPTH {
             let message = format!("an expression is deeper than {EXPRESSION_DEPTH} levels");
@@ -186,27 +183,27 @@ impl<'a> Scope<'a> {
             _ => 0,
         };
         self.cost.add(text).map_err(|error| error.at(at))?;
-        if place == Place::Groups
+        if clause == Clause::GroupOutput
             && let Some(key) = self.key(expr, depth)
         {
             return Ok(Expr { at, ..key });
         }
-        self.bind_new(expr, place, depth, at).map_err(|error| error.at(at))
+        self.bind_new(expr, clause, depth, at).map_err(|error| error.at(at))
     }
 
-    /// The GROUP BY key that equals the expression, if there is one.
+    /// The GROUP BY key that equals the expression.
     fn key(&self, expr: &'a ast::Expr, depth: usize) -> Option<Expr> {
         let groups = self.groups.as_ref()?;
         if groups.borrow().keys.is_empty() {
             return None;
         }
-        let bound = self.bind(expr, Place::Key, depth).ok()?;
+        let bound = self.bind(expr, Clause::GroupBy, depth).ok()?;
         let groups = groups.borrow();
         let i = groups.keys.iter().position(|key| key.same(&bound))?;
         Some(Expr { node: Node::Column(i), ..bound })
     }
 
-    pub(super) fn name(&self, name: &'a ast::Ident, place: Place, depth: usize) -> Result<Expr> {
+    pub(super) fn name(&self, name: &'a ast::Ident, clause: Clause, depth: usize) -> Result<Expr> {
         let at = location(name.span.start);
         let word = name.value.as_str();
         let is_open = self.open.borrow().contains(&word);
@@ -214,19 +211,19 @@ impl<'a> Scope<'a> {
             && !is_open
         {
             self.open.borrow_mut().push(alias);
-            let bound = self.bind(expr, place, depth + 1);
+            let bound = self.bind(expr, clause, depth + 1);
             self.open.borrow_mut().pop();
             return bound.map(|bound| Expr { at, ..bound });
         }
         if let Some((i, field)) = self.fields.iter().enumerate().find(|(_, f)| f.name == word) {
-            if place == Place::Groups {
+            if clause == Clause::GroupOutput {
                 return Err(Error::refused(format!(
                     "{word} is neither aggregated nor in GROUP BY"
                 ))
                 .help(format!("add it to GROUP BY, or write argMax({word}, timestamp)"))
                 .at(at));
             }
-            // Inside an alias's expression, the column is not named by ORDER BY itself.
+            // Inside an alias's expression, the alias names the column, not ORDER BY.
             if self.ordering.get()
                 && self.open.borrow().is_empty()
                 && !self.selected.contains(&word)

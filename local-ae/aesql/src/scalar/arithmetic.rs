@@ -1,6 +1,6 @@
 //! Arithmetic and mathematical functions.
 
-use super::function::{Call, Checked, Given, Scalar, need_numbers, wide};
+use super::function::{Argument, CheckResult, Scalar, ScalarCall, need_numbers, wide};
 use crate::column::Column;
 use crate::error::{Error, Result};
 use crate::time::{self, Unit};
@@ -57,14 +57,14 @@ pub(super) const FUNCTIONS: &[Scalar] = &[
     },
 ];
 
-fn pair<'a>(args: &[Given<'a>]) -> std::result::Result<(&'a Type, &'a Type), String> {
+fn pair<'a>(args: &[Argument<'a>]) -> std::result::Result<(&'a Type, &'a Type), String> {
     match args {
         [a, b] => Ok((a.ty, b.ty)),
         _ => Err("takes two arguments".into()),
     }
 }
 
-fn check_plus(args: &[Given]) -> Checked {
+fn check_plus(args: &[Argument]) -> CheckResult {
     match pair(args)? {
         (date, Type::Interval(unit)) | (Type::Interval(unit), date) if date.is_date() => {
             Ok(plus_interval(date, *unit))
@@ -81,7 +81,7 @@ fn plus_interval(date: &Type, unit: Unit) -> Type {
     }
 }
 
-fn check_minus(args: &[Given]) -> Checked {
+fn check_minus(args: &[Argument]) -> CheckResult {
     match pair(args)? {
         (Type::DateTime(_), Type::DateTime(_)) | (Type::Date, Type::Date) => Ok(Type::Int32),
         (date, Type::Interval(unit)) if date.is_date() => Ok(plus_interval(date, *unit)),
@@ -90,13 +90,13 @@ fn check_minus(args: &[Given]) -> Checked {
     }
 }
 
-fn check_times(args: &[Given]) -> Checked {
+fn check_times(args: &[Argument]) -> CheckResult {
     let (a, b) = pair(args)?;
     check_sum(a, b, a.is_signed() || b.is_signed())
 }
 
-/// Sums, differences and products have the next wider type.
-fn check_sum(a: &Type, b: &Type, signed: bool) -> Checked {
+/// The type of a sum, difference or product: the next wider one, as in `ClickHouse`.
+fn check_sum(a: &Type, b: &Type, signed: bool) -> CheckResult {
     check_numbers(a, b)?;
     Ok(match (a, b) {
         (Type::Float64, _) | (_, Type::Float64) => Type::Float64,
@@ -108,11 +108,11 @@ fn check_numbers(a: &Type, b: &Type) -> std::result::Result<(), String> {
     if a.is_number() && b.is_number() { Ok(()) } else { Err(format!("does not take {a} and {b}")) }
 }
 
-fn check_float(args: &[Given]) -> Checked {
+fn check_float(args: &[Argument]) -> CheckResult {
     need_numbers(args).map(|()| Type::Float64)
 }
 
-fn check_modulo(args: &[Given]) -> Checked {
+fn check_modulo(args: &[Argument]) -> CheckResult {
     let (a, b) = pair(args)?;
     check_numbers(a, b)?;
     Ok(match (a, b) {
@@ -122,22 +122,22 @@ fn check_modulo(args: &[Given]) -> Checked {
     })
 }
 
-fn check_int_div(args: &[Given]) -> Checked {
+fn check_int_div(args: &[Argument]) -> CheckResult {
     let (a, b) = pair(args)?;
     check_numbers(a, b)?;
     Ok(Type::integer(a.is_signed() || b.is_signed(), a.bytes()))
 }
 
-fn check_negate(args: &[Given]) -> Checked {
+fn check_negate(args: &[Argument]) -> CheckResult {
     need_numbers(args)?;
     Ok(match args {
-        [Given { ty, .. }] if ty.is_signed() => (*ty).clone(),
-        [Given { ty, .. }] => Type::integer(true, ty.bytes() * 2),
+        [Argument { ty, .. }] if ty.is_signed() => (*ty).clone(),
+        [Argument { ty, .. }] => Type::integer(true, ty.bytes() * 2),
         _ => return Err("takes one number".into()),
     })
 }
 
-fn check_round(args: &[Given]) -> Checked {
+fn check_round(args: &[Argument]) -> CheckResult {
     need_numbers(args)?;
     match args {
         [_, digits] if !digits.ty.is_integer() => Err("takes an integer number of digits".into()),
@@ -146,23 +146,23 @@ fn check_round(args: &[Given]) -> Checked {
     }
 }
 
-fn float_of(call: &Call, f: impl Fn(f64) -> f64) -> Result<Column> {
+fn float_of(call: &ScalarCall, f: impl Fn(f64) -> f64) -> Result<Column> {
     let x = call.floats(0)?;
     call.new_floats(|row| f(x.float(row)))
 }
 
-fn float_of_two(call: &Call, f: impl Fn(f64, f64) -> f64) -> Result<Column> {
+fn float_of_two(call: &ScalarCall, f: impl Fn(f64, f64) -> f64) -> Result<Column> {
     let (x, y) = (call.floats(0)?, call.floats(1)?);
     call.new_floats(|row| f(x.float(row), y.float(row)))
 }
 
-fn int_of_two(call: &Call, f: impl Fn(i64, i64) -> i64) -> Result<Column> {
+fn int_of_two(call: &ScalarCall, f: impl Fn(i64, i64) -> i64) -> Result<Column> {
     let (x, y) = (call.column(0), call.column(1));
     call.ints(|row| call.ty.wrap(f(x.int(row), y.int(row))))
 }
 
 /// Moves a date by an interval or by a number: seconds for a `DateTime`, days for a Date.
-fn shift(call: &Call, date: usize, by: usize, sign: i64) -> Result<Column> {
+fn shift(call: &ScalarCall, date: usize, by: usize, sign: i64) -> Result<Column> {
     let (dates, ty) = call.arg(date);
     let zone = match ty {
         Type::DateTime(zone) => zone.as_ref(),
@@ -183,7 +183,7 @@ fn shift(call: &Call, date: usize, by: usize, sign: i64) -> Result<Column> {
     })
 }
 
-fn eval_plus(call: &Call) -> Result<Column> {
+fn eval_plus(call: &ScalarCall) -> Result<Column> {
     match call.ty {
         Type::Float64 => float_of_two(call, |x, y| x + y),
         ty if !ty.is_date() => int_of_two(call, i64::wrapping_add),
@@ -192,7 +192,7 @@ fn eval_plus(call: &Call) -> Result<Column> {
     }
 }
 
-fn eval_minus(call: &Call) -> Result<Column> {
+fn eval_minus(call: &ScalarCall) -> Result<Column> {
     match call.ty {
         Type::Float64 => float_of_two(call, |x, y| x - y),
         ty if !ty.is_date() => int_of_two(call, i64::wrapping_sub),
@@ -200,18 +200,18 @@ fn eval_minus(call: &Call) -> Result<Column> {
     }
 }
 
-fn eval_times(call: &Call) -> Result<Column> {
+fn eval_times(call: &ScalarCall) -> Result<Column> {
     match call.ty {
         Type::Float64 => float_of_two(call, |x, y| x * y),
         _ => int_of_two(call, i64::wrapping_mul),
     }
 }
 
-fn eval_divide(call: &Call) -> Result<Column> {
+fn eval_divide(call: &ScalarCall) -> Result<Column> {
     float_of_two(call, |x, y| x / y)
 }
 
-fn eval_negate(call: &Call) -> Result<Column> {
+fn eval_negate(call: &ScalarCall) -> Result<Column> {
     if *call.ty == Type::Float64 {
         return float_of(call, |x| -x);
     }
@@ -223,14 +223,14 @@ fn divided_by_zero() -> Error {
     Error::failed("division by zero").help("guard it, as in if(b = 0, 0, intDiv(a, b))")
 }
 
-fn eval_modulo(call: &Call) -> Result<Column> {
+fn eval_modulo(call: &ScalarCall) -> Result<Column> {
     if *call.ty == Type::Float64 {
         return float_of_two(call, |x, y| x % y);
     }
     divide(call, |a, b| a % b)
 }
 
-fn eval_int_div(call: &Call) -> Result<Column> {
+fn eval_int_div(call: &ScalarCall) -> Result<Column> {
     if *call.arg(0).1 != Type::Float64 && *call.arg(1).1 != Type::Float64 {
         return divide(call, |a, b| a / b);
     }
@@ -249,7 +249,7 @@ fn eval_int_div(call: &Call) -> Result<Column> {
 }
 
 /// Divides integers; a divisor of 0 is an error.
-fn divide(call: &Call, f: impl Fn(i128, i128) -> i128) -> Result<Column> {
+fn divide(call: &ScalarCall, f: impl Fn(i128, i128) -> i128) -> Result<Column> {
     let ((x, x_type), (y, y_type)) = (call.arg(0), call.arg(1));
     call.try_ints(|row| {
         let divisor = wide(y, y_type, row);
@@ -270,9 +270,9 @@ enum Rounding {
     Up,
 }
 
-fn round(call: &Call, rounding: Rounding) -> Result<Column> {
+fn round(call: &ScalarCall, rounding: Rounding) -> Result<Column> {
     let places = call.column(1);
-    // No number has more digits on either side of its decimal point.
+    // A float's shortest decimal has fewer than 400 digits on either side of the point.
     let places = |row| i32::try_from(places.int(row).clamp(-400, 400)).unwrap_or(0);
     let (x, ty) = call.arg(0);
     if *call.ty == Type::Float64 {

@@ -1,6 +1,6 @@
 //! Bit functions.
 
-use super::function::{Call, Checked, Given, Scalar, need_numbers};
+use super::function::{Argument, CheckResult, Scalar, ScalarCall, need_numbers};
 use crate::column::Column;
 use crate::error::{Error, Result};
 use crate::value::Type;
@@ -80,7 +80,7 @@ pub(super) const FUNCTIONS: &[Scalar] = &[
 ];
 
 /// The wider of two integer types, signed if either is.
-fn check_both(args: &[Given]) -> Checked {
+fn check_both(args: &[Argument]) -> CheckResult {
     match args {
         [a, b] if a.ty.is_integer() && b.ty.is_integer() => {
             Ok(Type::integer(a.ty.is_signed() || b.ty.is_signed(), a.ty.bytes().max(b.ty.bytes())))
@@ -93,7 +93,7 @@ fn check_both(args: &[Given]) -> Checked {
     }
 }
 
-fn check_not(args: &[Given]) -> Checked {
+fn check_not(args: &[Argument]) -> CheckResult {
     match args {
         [a] if a.ty.is_integer() => Ok(Type::integer(a.ty.is_signed(), a.ty.bytes())),
         [a] => Err(format!("takes an integer, not a {}; toUInt32() makes one of a double", a.ty)),
@@ -101,19 +101,19 @@ fn check_not(args: &[Given]) -> Checked {
     }
 }
 
-fn check_test(args: &[Given]) -> Checked {
+fn check_test(args: &[Argument]) -> CheckResult {
     match args {
         [a, n] if a.ty.is_number() && n.ty.is_integer() => Ok(Type::UInt8),
         _ => Err("takes a number and the position of a bit".into()),
     }
 }
 
-fn both(call: &Call, f: impl Fn(i64, i64) -> i64) -> Result<Column> {
+fn both(call: &ScalarCall, f: impl Fn(i64, i64) -> i64) -> Result<Column> {
     let (a, b) = (call.column(0), call.column(1));
     call.ints(|row| call.ty.wrap(f(a.int(row), b.int(row))))
 }
 
-fn eval_not(call: &Call) -> Result<Column> {
+fn eval_not(call: &ScalarCall) -> Result<Column> {
     let a = call.column(0);
     call.ints(|row| call.ty.wrap(!a.int(row)))
 }
@@ -124,7 +124,7 @@ fn bits(value: i64, bytes: u8) -> u64 {
     value.cast_unsigned() << unused >> unused
 }
 
-fn eval_count(call: &Call) -> Result<Column> {
+fn eval_count(call: &ScalarCall) -> Result<Column> {
     let (a, ty) = call.arg(0);
     call.ints(|row| {
         let bits = if **ty == Type::Float64 {
@@ -136,11 +136,11 @@ fn eval_count(call: &Call) -> Result<Column> {
     })
 }
 
-fn eval_test(call: &Call) -> Result<Column> {
+fn eval_test(call: &ScalarCall) -> Result<Column> {
     let ((a, ty), n) = (call.arg(0), call.column(1));
     let width = i64::from(ty.bytes()) * 8;
     call.try_ints(|row| {
-        // The reference passes doubles, too: tests the bits of the double's integer part.
+        // The reference also passes doubles; for these, the integer part's bits count.
         #[expect(clippy::cast_possible_truncation, reason = "drops the fraction")]
         let value = if **ty == Type::Float64 { a.float(row) as i64 } else { a.int(row) };
         match n.int(row) {
@@ -150,13 +150,13 @@ fn eval_test(call: &Call) -> Result<Column> {
     })
 }
 
-fn eval_distance(call: &Call) -> Result<Column> {
+fn eval_distance(call: &ScalarCall) -> Result<Column> {
     let (a, b) = (call.column(0), call.column(1));
     call.ints(|row| i64::from((a.int(row) ^ b.int(row)).count_ones()))
 }
 
 /// Shifts by `n` bits; 0 if `n` is at least the type's width.
-fn shift(call: &Call, f: impl Fn(i64, i64) -> i64) -> Result<Column> {
+fn shift(call: &ScalarCall, f: impl Fn(i64, i64) -> i64) -> Result<Column> {
     let (a, n) = (call.column(0), call.column(1));
     let width = i64::from(call.ty.bytes()) * 8;
     call.try_ints(|row| match n.int(row) {
@@ -166,7 +166,7 @@ fn shift(call: &Call, f: impl Fn(i64, i64) -> i64) -> Result<Column> {
     })
 }
 
-fn eval_shift_right(call: &Call) -> Result<Column> {
+fn eval_shift_right(call: &ScalarCall) -> Result<Column> {
     if call.ty.is_signed() {
         return shift(call, |value, by| value >> by);
     }
@@ -174,7 +174,7 @@ fn eval_shift_right(call: &Call) -> Result<Column> {
 }
 
 /// Rotates to the left, or to the right if `direction` is -1.
-fn rotate(call: &Call, direction: i64) -> Result<Column> {
+fn rotate(call: &ScalarCall, direction: i64) -> Result<Column> {
     let (a, n) = (call.column(0), call.column(1));
     let bytes = call.ty.bytes();
     let width = i64::from(bytes) * 8;

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::function::{Call, Checked, Given, Scalar, need_texts, wide};
+use super::function::{Argument, CheckResult, Scalar, ScalarCall, need_texts, wide};
 use crate::column::Column;
 use crate::error::{Error, Result};
 use crate::value::{Type, Value};
@@ -21,15 +21,15 @@ pub(super) const FUNCTIONS: &[Scalar] = &[
     Scalar { name: "NOT", usage: "NOT condition", arity: (1, 1), check: check_not, eval: eval_not },
 ];
 
-const fn comparison(name: &'static str, eval: fn(&Call) -> Result<Column>) -> Scalar {
+const fn comparison(name: &'static str, eval: fn(&ScalarCall) -> Result<Column>) -> Scalar {
     Scalar { name, usage: "two values", arity: (2, 2), check: check_comparison, eval }
 }
 
-const fn pattern(name: &'static str, eval: fn(&Call) -> Result<Column>) -> Scalar {
+const fn pattern(name: &'static str, eval: fn(&ScalarCall) -> Result<Column>) -> Scalar {
     Scalar { name, usage: "string LIKE 'pattern%'", arity: (2, 2), check: check_like, eval }
 }
 
-fn check_comparison(args: &[Given]) -> Checked {
+fn check_comparison(args: &[Argument]) -> CheckResult {
     let [a, b] = args else { return Err("takes two values".into()) };
     let (a, b) = (a.ty, b.ty);
     let seconds = |a: &Type, b: &Type| matches!(a, Type::DateTime(_)) && b.is_number();
@@ -41,32 +41,32 @@ fn check_comparison(args: &[Given]) -> Checked {
     if comparable { Ok(Type::UInt8) } else { Err(format!("does not compare {a} and {b}")) }
 }
 
-fn check_like(args: &[Given]) -> Checked {
+fn check_like(args: &[Argument]) -> CheckResult {
     need_texts(args)?;
-    if let [_, Given { literal: Some(Value::Text(pattern)), .. }] = args {
+    if let [_, Argument { literal: Some(Value::Text(pattern)), .. }] = args {
         ends_well(pattern)?;
     }
     Ok(Type::UInt8)
 }
 
-fn check_not(args: &[Given]) -> Checked {
+fn check_not(args: &[Argument]) -> CheckResult {
     match args {
-        [Given { ty: Type::Bool, .. }] => Ok(Type::Bool),
+        [Argument { ty: Type::Bool, .. }] => Ok(Type::Bool),
         [a] if a.ty.is_integer() => Ok(Type::UInt8),
         [a] => Err(format!("takes a condition, not a {}", a.ty)),
         _ => Err("takes one condition".into()),
     }
 }
 
-fn eval_not(call: &Call) -> Result<Column> {
+fn eval_not(call: &ScalarCall) -> Result<Column> {
     let a = call.column(0);
     call.bools(|row| a.int(row) == 0)
 }
 
 /// Compares; `unordered` is the result if either value is NaN.
-fn compare(call: &Call, unordered: bool, holds: fn(Ordering) -> bool) -> Result<Column> {
+fn compare(call: &ScalarCall, unordered: bool, holds: fn(Ordering) -> bool) -> Result<Column> {
     let ((a, a_type), (b, b_type)) = (call.arg(0), call.arg(1));
-    // Compared with a DateTime, a Date is its midnight in UTC.
+    // A Date that is compared with a DateTime stands for its midnight in UTC.
     let scale = |ty: &Type, other: &Type| match (ty, other) {
         (Type::Date, Type::DateTime(_)) => 86_400,
         _ => 1,
@@ -91,7 +91,7 @@ fn compare(call: &Call, unordered: bool, holds: fn(Ordering) -> bool) -> Result<
     }
 }
 
-/// Compares exactly; converting the integer to a float would round it.
+/// Compares exactly: a conversion of the integer to a float would round it.
 fn compare_float(float: f64, integer: i128) -> Option<Ordering> {
     /// Outside the range of 64-bit integers, signed or not.
     const BEYOND: f64 = 7e19;
@@ -104,13 +104,13 @@ fn compare_float(float: f64, integer: i128) -> Option<Ordering> {
     Some(ordering.then(if float > whole { Ordering::Greater } else { Ordering::Equal }))
 }
 
-fn like(call: &Call, negated: bool, ignore_case: bool) -> Result<Column> {
+fn like(call: &ScalarCall, negated: bool, ignore_case: bool) -> Result<Column> {
     let texts = call.column(0);
     let (count, longest) = match texts {
-        Column::Texts(texts) => (texts.words.len().min(call.rows), texts.longest()),
+        Column::Texts(texts) => (texts.pool.len().min(call.rows), texts.longest()),
         other => (1, other.text(0).len()),
     };
-    // At worst, the pattern is matched against the text from each character on.
+    // In the worst case, the pattern is matched against the text from each character on.
     let compile = |pattern: &str, texts: usize| {
         let all = texts.saturating_mul(longest).saturating_mul(pattern.len().min(longest));
         call.budget.spend(all / 16)?;
@@ -165,8 +165,8 @@ impl Pattern {
         Ok(Self { parts, ignore_case })
     }
 
-    /// Backtracks to the last `%` only: the parts before it already have their earliest match, and a
-    /// later match would leave less text for the rest.
+    /// Backtracks only to the last `%`: the parts before it have their earliest match, and a later match would
+    /// leave less text for the rest.
     fn matches(&self, text: &str) -> bool {
         let (mut text, mut part) = (text, 0);
         let mut last_any: Option<(&str, usize)> = None;
@@ -187,7 +187,7 @@ impl Pattern {
                 (text, part) = (rest.as_str(), part + 1);
                 continue;
             }
-            // Lets the last % match one more character.
+            // Retry with one more character for the last `%`.
             let Some((from, after)) = last_any else { return false };
             let mut rest = from.chars();
             if rest.next().is_none() {

@@ -1,6 +1,6 @@
 //! Conversions to integers.
 
-use super::function::{Call, Checked, Given, Scalar};
+use super::function::{Argument, CheckResult, Scalar, ScalarCall};
 use crate::column::Column;
 use crate::error::{Error, Result};
 use crate::value::Type;
@@ -22,17 +22,17 @@ pub(super) const FUNCTIONS: &[Scalar] = &[
     },
 ];
 
-fn check(args: &[Given], ty: Type) -> Checked {
+fn check(args: &[Argument], ty: Type) -> CheckResult {
     match args {
-        [Given { ty: Type::Interval(_) | Type::Array(_), .. }] => {
+        [Argument { ty: Type::Interval(_) | Type::Array(_), .. }] => {
             Err("takes a number, a string or a date".into())
         }
         _ => Ok(ty),
     }
 }
 
-/// Numbers lose their fraction and wrap at the type's range; strings must be decimal.
-fn eval(call: &Call) -> Result<Column> {
+/// Truncates numbers to integers that wrap at the type's range; strings must consist of decimal digits.
+fn eval(call: &ScalarCall) -> Result<Column> {
     let (x, from) = call.arg(0);
     match from {
         Type::String => call.ints_of_text(|text| match parse(text) {

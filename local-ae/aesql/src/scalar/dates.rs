@@ -1,6 +1,6 @@
 //! Date and time functions.
 
-use super::function::{Call, Checked, Given, Scalar};
+use super::function::{Argument, CheckResult, Scalar, ScalarCall};
 use super::strings::texts_by_row;
 use crate::column::Column;
 use crate::error::{Error, Result};
@@ -80,62 +80,62 @@ pub(super) const FUNCTIONS: &[Scalar] = &[
 /// A function with one argument, a `DateTime`.
 const fn of(
     name: &'static str,
-    check: fn(&[Given]) -> Checked,
-    eval: fn(&Call) -> Result<Column>,
+    check: fn(&[Argument]) -> CheckResult,
+    eval: fn(&ScalarCall) -> Result<Column>,
 ) -> Scalar {
     Scalar { name, usage: "one DateTime", arity: (1, 1), check, eval }
 }
 
 /// Takes a `DateTime` or a Date.
-fn check_moment(args: &[Given], ty: Type) -> Checked {
+fn check_moment(args: &[Argument], ty: Type) -> CheckResult {
     match args {
         [first, ..] if first.ty.is_date() => Ok(ty),
         _ => Err(needs_date_time(args)),
     }
 }
 
-fn needs_date_time(args: &[Given]) -> String {
+fn needs_date_time(args: &[Argument]) -> String {
     match args.first() {
-        Some(Given { ty: Type::String, .. }) => {
+        Some(Argument { ty: Type::String, .. }) => {
             "takes a DateTime, not a String; toDateTime() makes one of it".into()
         }
-        Some(Given { ty, .. }) => format!("takes a DateTime, not a {ty}"),
+        Some(Argument { ty, .. }) => format!("takes a DateTime, not a {ty}"),
         None => "takes a DateTime".into(),
     }
 }
 
-fn check_part(args: &[Given]) -> Checked {
+fn check_part(args: &[Argument]) -> CheckResult {
     check_moment(args, Type::UInt8)
 }
 
-fn check_date(args: &[Given]) -> Checked {
+fn check_date(args: &[Argument]) -> CheckResult {
     check_moment(args, Type::Date)
 }
 
 /// Takes only a `DateTime`: a Date has no hours.
-fn check_start(args: &[Given]) -> Checked {
+fn check_start(args: &[Argument]) -> CheckResult {
     match args {
-        [Given { ty: ty @ Type::DateTime(_), .. }, ..] => Ok((*ty).clone()),
+        [Argument { ty: ty @ Type::DateTime(_), .. }, ..] => Ok((*ty).clone()),
         _ => Err(needs_date_time(args)),
     }
 }
 
-fn check_clock(args: &[Given]) -> Checked {
+fn check_clock(args: &[Argument]) -> CheckResult {
     check_start(args).map(|_| Type::UInt8)
 }
 
-fn check_start_of_day(args: &[Given]) -> Checked {
+fn check_start_of_day(args: &[Argument]) -> CheckResult {
     match args {
-        [Given { ty: Type::Date, .. }] => Ok(Type::DateTime(None)),
+        [Argument { ty: Type::Date, .. }] => Ok(Type::DateTime(None)),
         _ => check_start(args),
     }
 }
 
 /// The time zone in an optional argument.
-fn zone_argument(arg: Option<&Given>) -> std::result::Result<Option<Zone>, String> {
+fn zone_argument(arg: Option<&Argument>) -> std::result::Result<Option<Zone>, String> {
     match arg {
         None => Ok(None),
-        Some(Given { literal: Some(Value::Text(name)), .. }) => match Zone::named(name) {
+        Some(Argument { literal: Some(Value::Text(name)), .. }) => match Zone::named(name) {
             Some(zone) => Ok(Some(zone)),
             None => Err(format!("knows no time zone '{name}'; SHOW TIMEZONES lists them")),
         },
@@ -143,20 +143,19 @@ fn zone_argument(arg: Option<&Given>) -> std::result::Result<Option<Zone>, Strin
     }
 }
 
-fn check_to_date_time(args: &[Given]) -> Checked {
+fn check_to_date_time(args: &[Argument]) -> CheckResult {
     let zone = zone_argument(args.get(1))?;
     match args {
-        [Given { ty: Type::DateTime(own), .. }, ..] => {
+        [Argument { ty: Type::DateTime(own), .. }, ..] => {
             Ok(Type::DateTime(zone.or_else(|| own.clone())))
         }
-        [Given { ty, .. }, ..] if ty.is_number() || matches!(ty, Type::String | Type::Date) => {
+        [Argument { ty, .. }, ..] if ty.is_number() || matches!(ty, Type::String | Type::Date) => {
             Ok(Type::DateTime(zone))
         }
         _ => Err("takes a string, a number or a date".into()),
     }
 }
 
-/// A `DateTime`'s own time zone.
 fn zone_of(ty: &Type) -> Option<&Zone> {
     match ty {
         Type::DateTime(zone) => zone.as_ref(),
@@ -164,7 +163,7 @@ fn zone_of(ty: &Type) -> Option<&Zone> {
     }
 }
 
-fn eval_to_date_time(call: &Call) -> Result<Column> {
+fn eval_to_date_time(call: &ScalarCall) -> Result<Column> {
     let (x, from) = call.arg(0);
     let zone = zone_of(call.ty);
     let latest = i64::from(u32::MAX);
@@ -185,34 +184,34 @@ fn eval_to_date_time(call: &Call) -> Result<Column> {
     }
 }
 
-fn check_format(args: &[Given]) -> Checked {
+fn check_format(args: &[Argument]) -> CheckResult {
     check_moment(args, Type::String)?;
     zone_argument(args.get(2))?;
     match args {
-        [_, Given { literal: Some(Value::Text(format)), .. }, ..] => time::check_format(format)
+        [_, Argument { literal: Some(Value::Text(format)), .. }, ..] => time::check_format(format)
             .map(|()| Type::String)
             .map_err(|message| format!("does not take that format: {message}")),
         _ => Err("takes the format as a string, such as '%Y-%m-%d'".into()),
     }
 }
 
-/// A `DateTime`'s seconds, or those of a Date's midnight.
-fn moment(call: &Call, row: usize) -> i64 {
+/// The row's instant in seconds since 1970; for a Date, its midnight in UTC.
+fn moment(call: &ScalarCall, row: usize) -> i64 {
     match call.arg(0) {
         (column, Type::Date) => column.int(row) * DAY,
         (column, _) => column.int(row),
     }
 }
 
-/// The time zone in the third argument, or else the first argument's own.
-fn zone(call: &Call) -> Option<Zone> {
+/// The time zone in the third argument, or else the first argument's time zone.
+fn zone(call: &ScalarCall) -> Option<Zone> {
     match call.args {
         [_, _, (zone, _)] => Zone::named(zone.text(0)),
         _ => zone_of(call.arg(0).1).cloned(),
     }
 }
 
-fn eval_format(call: &Call) -> Result<Column> {
+fn eval_format(call: &ScalarCall) -> Result<Column> {
     let zone = zone(call);
     let format = call.column(1).text(0);
     texts_by_row(call, |row, text| {
@@ -220,30 +219,32 @@ fn eval_format(call: &Call) -> Result<Column> {
     })
 }
 
-fn check_start_of_interval(args: &[Given]) -> Checked {
+fn check_start_of_interval(args: &[Argument]) -> CheckResult {
     check_moment(args, Type::Date)?;
     let zone = zone_argument(args.get(2))?;
     let own = args.first().and_then(|arg| zone_of(arg.ty).cloned());
     match args {
-        [_, Given { ty: Type::Interval(_), literal: Some(Value::Int(..1)), .. }, ..] => {
+        [_, Argument { ty: Type::Interval(_), literal: Some(Value::Int(..1)), .. }, ..] => {
             Err("takes an interval of at least 1".into())
         }
-        [_, Given { ty: Type::Interval(Unit::Month | Unit::Year), literal: Some(_), .. }, ..] => {
-            Ok(Type::Date)
-        }
         [
-            Given { ty: Type::Date, .. },
-            Given { ty: Type::Interval(Unit::Second | Unit::Minute | Unit::Hour), .. },
+            _,
+            Argument { ty: Type::Interval(Unit::Month | Unit::Year), literal: Some(_), .. },
+            ..,
+        ] => Ok(Type::Date),
+        [
+            Argument { ty: Type::Date, .. },
+            Argument { ty: Type::Interval(Unit::Second | Unit::Minute | Unit::Hour), .. },
             ..,
         ] => Err(needs_date_time(args)),
-        [_, Given { ty: Type::Interval(_), literal: Some(_), .. }, ..] => {
+        [_, Argument { ty: Type::Interval(_), literal: Some(_), .. }, ..] => {
             Ok(Type::DateTime(zone.or(own)))
         }
         _ => Err("takes an interval, such as INTERVAL '15' MINUTE".into()),
     }
 }
 
-fn eval_start_of_interval(call: &Call) -> Result<Column> {
+fn eval_start_of_interval(call: &ScalarCall) -> Result<Column> {
     match call.arg(1) {
         (count, Type::Interval(unit)) => start(call, count.int(0), *unit),
         (other, _) => Ok(other.clone()),
@@ -251,7 +252,7 @@ fn eval_start_of_interval(call: &Call) -> Result<Column> {
 }
 
 /// The start of the interval that contains each row's time, as a `DateTime` or a Date.
-fn start(call: &Call, count: i64, unit: Unit) -> Result<Column> {
+fn start(call: &ScalarCall, count: i64, unit: Unit) -> Result<Column> {
     let zone = zone(call);
     let zone = zone.as_ref();
     call.ints(|row| {
@@ -264,7 +265,7 @@ fn start(call: &Call, count: i64, unit: Unit) -> Result<Column> {
     })
 }
 
-/// The Monday of the week, in days since 1970.
+/// The week's Monday, in days since 1970.
 fn monday(wall: i64) -> i64 {
     let day = wall.div_euclid(DAY);
     (day + 1 - time::day_of_week(day)).max(0)
@@ -275,8 +276,8 @@ fn year_month(wall: i64) -> i64 {
     year * 100 + month
 }
 
-/// A part of the wall-clock time in the argument's time zone.
-fn part(call: &Call, f: impl Fn(i64) -> i64) -> Result<Column> {
+/// Computes a part of the wall-clock time in the argument's time zone.
+fn part(call: &ScalarCall, f: impl Fn(i64) -> i64) -> Result<Column> {
     let zone = zone_of(call.arg(0).1);
     call.ints(|row| f(time::wall_clock(moment(call, row), zone)))
 }

@@ -5,32 +5,32 @@ use std::fmt;
 use crate::column::Column;
 use crate::error::Result;
 use crate::limits::Budget;
-use crate::memory::{Held, Memory};
+use crate::memory::{Memory, TrackedVec};
 use crate::value::{Type, Value};
 
 /// A function or an operator.
 pub(crate) struct Scalar {
-    /// As in the reference.
+    /// As spelled in Analytics Engine's reference.
     pub(crate) name: &'static str,
-    /// The call's syntax, for messages.
+    /// The call's syntax, for error messages.
     pub(crate) usage: &'static str,
     /// The minimum and the maximum number of arguments.
     pub(crate) arity: (usize, usize),
-    /// The result type, or the error, which is worded to follow the function's name.
-    pub(crate) check: fn(&[Given]) -> Checked,
-    pub(crate) eval: fn(&Call) -> Result<Column>,
+    /// The result type, or an error message that continues the function's name: "takes a number, …".
+    pub(crate) check: fn(&[Argument]) -> CheckResult,
+    pub(crate) eval: fn(&ScalarCall) -> Result<Column>,
 }
 
-pub(crate) type Checked = std::result::Result<Type, String>;
+pub(crate) type CheckResult = std::result::Result<Type, String>;
 
-/// An argument in the check.
-pub(crate) struct Given<'a> {
+/// An argument's type and, if it is a literal, its value.
+pub(crate) struct Argument<'a> {
     pub(crate) ty: &'a Type,
     pub(crate) literal: Option<&'a Value>,
 }
 
-/// A call in the evaluation.
-pub(crate) struct Call<'a> {
+/// The arguments and the context of one evaluation.
+pub(crate) struct ScalarCall<'a> {
     pub(crate) args: &'a [(Column, &'a Type)],
     /// The result type.
     pub(crate) ty: &'a Type,
@@ -40,10 +40,10 @@ pub(crate) struct Call<'a> {
     pub(crate) budget: &'a Budget,
 }
 
-/// In place of an omitted argument.
+/// Takes the place of an omitted argument.
 static ABSENT: (Column, &Type) = (Column::Same(Value::Int(0)), &Type::UInt8);
 
-impl<'a> Call<'a> {
+impl<'a> ScalarCall<'a> {
     pub(super) fn arg(&self, i: usize) -> &'a (Column, &'a Type) {
         self.args.get(i).unwrap_or(&ABSENT)
     }
@@ -61,26 +61,24 @@ impl<'a> Call<'a> {
         column.to_floats(self.memory(), ty)
     }
 
-    /// A column of one integer per row.
     pub(super) fn ints(&self, f: impl FnMut(usize) -> i64) -> Result<Column> {
         Column::ints(self.memory(), self.rows, (0..self.rows).map(f))
     }
 
     pub(super) fn try_ints(&self, f: impl FnMut(usize) -> Result<i64>) -> Result<Column> {
-        Ok(Column::Ints(Held::try_new(self.memory(), self.rows, (0..self.rows).map(f))?))
+        Ok(Column::Ints(TrackedVec::try_new(self.memory(), self.rows, (0..self.rows).map(f))?))
     }
 
-    /// A column of one 1 or 0 per row.
+    /// A column of 1 and 0.
     pub(super) fn bools(&self, mut f: impl FnMut(usize) -> bool) -> Result<Column> {
         self.ints(|row| i64::from(f(row)))
     }
 
-    /// A column of one float per row.
     pub(super) fn new_floats(&self, f: impl FnMut(usize) -> f64) -> Result<Column> {
         Column::floats(self.memory(), self.rows, (0..self.rows).map(f))
     }
 
-    /// A column of integers, each computed from the string in the first argument.
+    /// Computes an integer from each string of the first argument.
     pub(super) fn ints_of_text(&self, mut f: impl FnMut(&str) -> Result<i64>) -> Result<Column> {
         match self.column(0) {
             Column::Texts(texts) => Ok(Column::Ints(texts.each(self.memory(), f)?)),
@@ -88,7 +86,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// A column of integers, each computed from the strings in the first two arguments.
+    /// Computes an integer from each row's first two arguments, both strings.
     pub(super) fn ints_of_two_texts(&self, f: impl Fn(&str, &str) -> i64) -> Result<Column> {
         let (a, b) = (self.column(0), self.column(1));
         match (a, b) {
@@ -109,23 +107,21 @@ impl fmt::Debug for Scalar {
     }
 }
 
-/// Checks that every argument is a string.
-pub(super) fn need_texts(args: &[Given]) -> std::result::Result<(), String> {
+pub(super) fn need_texts(args: &[Argument]) -> std::result::Result<(), String> {
     match args.iter().find(|arg| *arg.ty != Type::String) {
         Some(arg) => Err(format!("takes a String, not a {}", arg.ty)),
         None => Ok(()),
     }
 }
 
-/// Checks that every argument is a number.
-pub(super) fn need_numbers(args: &[Given]) -> std::result::Result<(), String> {
+pub(super) fn need_numbers(args: &[Argument]) -> std::result::Result<(), String> {
     match args.iter().find(|arg| !arg.ty.is_number()) {
         Some(arg) => Err(format!("takes a number, not a {}", arg.ty)),
         None => Ok(()),
     }
 }
 
-/// An integer of a column, as a type that holds every `Int64` and every `UInt64`.
+/// A row's integer in a type that holds every `Int64` and every `UInt64`.
 pub(super) fn wide(column: &Column, ty: &Type, row: usize) -> i128 {
     match ty {
         Type::UInt64 => i128::from(column.int(row).cast_unsigned()),

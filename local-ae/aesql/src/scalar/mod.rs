@@ -16,9 +16,9 @@ mod dates;
 mod function;
 mod strings;
 
-pub(crate) use function::{Call, Checked, Given, Scalar};
+pub(crate) use function::{Argument, CheckResult, Scalar, ScalarCall};
 
-const GROUPS: [&[Scalar]; 6] = [
+const CATEGORIES: [&[Scalar]; 6] = [
     arithmetic::FUNCTIONS,
     bits::FUNCTIONS,
     compare::FUNCTIONS,
@@ -27,7 +27,7 @@ const GROUPS: [&[Scalar]; 6] = [
     strings::FUNCTIONS,
 ];
 
-/// Documented aliases.
+/// Aliases that Analytics Engine documents.
 const ALIASES: &[(&str, &str)] =
     &[("ln", "log"), ("toLower", "lowerUTF8"), ("toUpper", "upperUTF8")];
 
@@ -36,10 +36,10 @@ const OPERATORS: &[&str] = &["LIKE", "NOT LIKE", "ILIKE", "NOT ILIKE", "NOT", "n
 
 /// Looks up an operator, or a function by its exact name.
 pub(crate) fn operator(name: &str) -> Option<&'static Scalar> {
-    GROUPS.into_iter().flatten().find(|function| function.name == name)
+    CATEGORIES.into_iter().flatten().find(|function| function.name == name)
 }
 
-/// Looks up a function; its name is case-insensitive.
+/// Looks up a function by its name or alias, in any case.
 pub(crate) fn function(name: &str) -> Option<&'static Scalar> {
     let name = names().find(|known| known.eq_ignore_ascii_case(name))?;
     let name = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| name);
@@ -48,7 +48,7 @@ pub(crate) fn function(name: &str) -> Option<&'static Scalar> {
 
 /// The names of all functions, with aliases and without operators.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    GROUPS
+    CATEGORIES
         .into_iter()
         .flatten()
         .map(|function| function.name)

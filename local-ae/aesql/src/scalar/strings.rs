@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use super::function::{Call, Checked, Given, Scalar, need_texts};
-use crate::column::{Column, Texts, Words, check_string};
+use super::function::{Argument, CheckResult, Scalar, ScalarCall, need_texts};
+use crate::column::{Column, StringColumn, StringPool, check_string};
 use crate::error::{Error, Result};
-use crate::memory::Held;
+use crate::memory::TrackedVec;
 use crate::value::{Type, Value};
 
 pub(super) const FUNCTIONS: &[Scalar] = &[
@@ -78,15 +78,15 @@ pub(super) const FUNCTIONS: &[Scalar] = &[
     },
 ];
 
-const fn map(name: &'static str, eval: fn(&Call) -> Result<Column>) -> Scalar {
+const fn map(name: &'static str, eval: fn(&ScalarCall) -> Result<Column>) -> Scalar {
     Scalar { name, usage: "one string", arity: (1, 1), check: check_map, eval }
 }
 
-fn check_map(args: &[Given]) -> Checked {
+fn check_map(args: &[Argument]) -> CheckResult {
     need_texts(args).map(|()| Type::String)
 }
 
-fn check_test(args: &[Given]) -> Checked {
+fn check_test(args: &[Argument]) -> CheckResult {
     need_texts(args).map(|()| Type::UInt8)
 }
 
@@ -94,53 +94,53 @@ fn int(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// Maps each string of the first argument to a string.
-fn texts_of(call: &Call, f: impl Fn(&str, &mut String)) -> Result<Column> {
-    let mut words = Words::new(call.memory())?;
+/// Maps each distinct string of the first argument to a string.
+fn texts_of(call: &ScalarCall, f: impl Fn(&str, &mut String)) -> Result<Column> {
+    let mut pool = StringPool::new(call.memory())?;
     let mut out = String::new();
     let mut make = |text: &str| {
         out.clear();
         f(text, &mut out);
-        words.push(&out)
+        pool.push(&out)
     };
     let ids = match call.column(0) {
         Column::Texts(texts) => texts.each(call.memory(), make)?,
         other => {
             let id = make(other.text(0))?;
-            Held::new(call.memory(), call.rows, std::iter::repeat_n(id, call.rows))?
+            TrackedVec::new(call.memory(), call.rows, std::iter::repeat_n(id, call.rows))?
         }
     };
-    Ok(Column::Texts(Texts::new(words, ids)))
+    Ok(Column::Texts(StringColumn::new(pool, ids)))
 }
 
 /// Computes one string per row.
 pub(super) fn texts_by_row(
-    call: &Call,
+    call: &ScalarCall,
     mut f: impl FnMut(usize, &mut String) -> Result<()>,
 ) -> Result<Column> {
-    let mut words = Words::new(call.memory())?;
+    let mut pool = StringPool::new(call.memory())?;
     let mut out = String::new();
     let make = |row| {
         out.clear();
         f(row, &mut out)?;
-        words.push(&out)
+        pool.push(&out)
     };
-    let ids = Held::try_new(call.memory(), call.rows, (0..call.rows).map(make))?;
-    Ok(Column::Texts(Texts::new(words, ids)))
+    let ids = TrackedVec::try_new(call.memory(), call.rows, (0..call.rows).map(make))?;
+    Ok(Column::Texts(StringColumn::new(pool, ids)))
 }
 
-/// In bytes from 1, as in `ClickHouse`; 0 if the needle does not occur.
+/// The needle's offset in bytes, counted from 1 as in `ClickHouse`; 0 if it does not occur.
 fn position(needle: &str, haystack: &str) -> i64 {
     haystack.find(needle).map_or(0, |at| int(at + 1))
 }
 
-fn check_substring(args: &[Given]) -> Checked {
+fn check_substring(args: &[Argument]) -> CheckResult {
     match args {
-        [Given { ty: Type::String, .. }, numbers @ ..]
+        [Argument { ty: Type::String, .. }, numbers @ ..]
             if numbers.iter().all(|n| n.ty.is_integer()) =>
         {
             match numbers {
-                [Given { literal: Some(Value::Int(0)), .. }, ..] => Err(FROM_1.into()),
+                [Argument { literal: Some(Value::Int(0)), .. }, ..] => Err(FROM_1.into()),
                 _ => Ok(Type::String),
             }
         }
@@ -150,7 +150,7 @@ fn check_substring(args: &[Given]) -> Checked {
 
 const FROM_1: &str = "counts from 1: there is no offset 0";
 
-fn eval_substring(call: &Call) -> Result<Column> {
+fn eval_substring(call: &ScalarCall) -> Result<Column> {
     let (texts, offset, length) = (call.column(0), call.column(1), call.column(2));
     if (0..call.rows).any(|row| offset.int(row) == 0) {
         return Err(Error::failed(format!("substring {FROM_1}")));
@@ -168,7 +168,7 @@ fn eval_substring(call: &Call) -> Result<Column> {
     })
 }
 
-/// The offset counts code points from 1, or from the end if it is negative. A negative length drops
+/// `offset` counts code points from 1, or backwards from the end if it is negative. A negative `length` omits
 /// that many code points at the end.
 fn substring(text: &str, offset: i64, length: Option<i64>) -> &str {
     let count = int(text.chars().count());
@@ -197,7 +197,7 @@ enum Piece {
     Value(usize),
 }
 
-/// Parses a format with placeholders such as `{}` or `{0}` for the given number of values.
+/// Parses a format with placeholders, `{}` or `{0}`, for the given number of values.
 fn pieces(format: &str, values: usize) -> std::result::Result<Vec<Piece>, String> {
     let mut pieces = Vec::new();
     let mut text = String::new();
@@ -243,9 +243,9 @@ fn pieces(format: &str, values: usize) -> std::result::Result<Vec<Piece>, String
     Ok(pieces)
 }
 
-fn check_format(args: &[Given]) -> Checked {
+fn check_format(args: &[Argument]) -> CheckResult {
     match args {
-        [Given { literal: Some(Value::Text(format)), .. }, values @ ..] => {
+        [Argument { literal: Some(Value::Text(format)), .. }, values @ ..] => {
             if let Some(array) = values.iter().find(|value| matches!(value.ty, Type::Array(_))) {
                 return Err(format!("does not take an {}", array.ty));
             }
@@ -255,7 +255,7 @@ fn check_format(args: &[Given]) -> Checked {
     }
 }
 
-fn eval_format(call: &Call) -> Result<Column> {
+fn eval_format(call: &ScalarCall) -> Result<Column> {
     let pieces = pieces(call.column(0).text(0), call.args.len().saturating_sub(1))
         .map_err(|message| Error::failed(format!("format {message}")))?;
     texts_by_row(call, |row, out| {
@@ -273,18 +273,18 @@ fn eval_format(call: &Call) -> Result<Column> {
     })
 }
 
-fn check_encode(args: &[Given]) -> Checked {
+fn check_encode(args: &[Argument]) -> CheckResult {
     match args {
-        [Given { ty: Type::Interval(_) | Type::Array(_), .. }] => {
+        [Argument { ty: Type::Interval(_) | Type::Array(_), .. }] => {
             Err("takes a number, a string or a date".into())
         }
         _ => Ok(Type::String),
     }
 }
 
-/// Encodes strings byte by byte, doubles in memory order (little-endian), and integers from their
-/// highest non-zero byte.
-fn encode(call: &Call, write: fn(u8, &mut String) -> std::fmt::Result) -> Result<Column> {
+/// Encodes strings byte by byte, doubles in little-endian order, and integers in big-endian order from the
+/// first non-zero byte.
+fn encode(call: &ScalarCall, write: fn(u8, &mut String) -> std::fmt::Result) -> Result<Column> {
     let (x, ty) = call.arg(0);
     texts_by_row(call, |row, out| {
         let mut all = |bytes: &[u8]| bytes.iter().try_for_each(|byte| write(*byte, out));
