@@ -1,5 +1,4 @@
-//! Lints the SQL in a program's source: what Analytics Engine would refuse, with its place and what to write
-//! instead.
+//! Lints SQL in a program's source: reports what Analytics Engine would refuse, and what to write instead.
 //!
 //! `cargo run --example lint`
 

@@ -1,4 +1,4 @@
-//! Measures a million data points: memory per point, and the time of some queries.
+//! Measures memory per point and query times for a million data points.
 //!
 //! `cargo run --release -p aesql --example million`
 
@@ -88,7 +88,7 @@ fn main() -> Result<(), aesql::Error> {
     println!("{POINTS} points written in {:.0} ms", start.elapsed().as_secs_f64() * 1e3);
     println!("{} bytes a point", table.bytes() / table.len());
     let tables = BTreeMap::from([("fleet".to_owned(), table)]);
-    // All points lie within the day before this time.
+    // All points are within the day before this time.
     let now = START_MS + POINTS * STEP_MS;
     for (name, sql) in QUERIES {
         let query = Query::parse(sql, &Limits::default())?;

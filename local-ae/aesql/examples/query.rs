@@ -1,4 +1,4 @@
-//! Runs a query over data points in memory, as a test of a Worker's queries would.
+//! Runs a query over data points in memory, as a test of a Worker's queries might.
 //!
 //! `cargo run --example query`
 

@@ -3,8 +3,8 @@
 
     npm run test:oracle
 
-Types and values must be identical, and so must the order of rows if there is an ORDER BY. Queries in
-differences.sql must differ. Exits 1 on any other difference, or if one of those has disappeared.
+Types and values must be identical; so must the order of rows if the query has ORDER BY. Queries in
+differences.sql must differ. Exits with 1 on any other difference, or if a known difference has disappeared.
 """
 
 import argparse
@@ -21,26 +21,26 @@ import chdb.session
 HERE = Path(__file__).parent
 NOW = "2025-10-29 12:34:56"
 SETTINGS = {
-    # 64-bit integers are strings in Analytics Engine's answers.
+    # In Analytics Engine's results, 64-bit integers are strings.
     "output_format_json_quote_64bit_integers": 1,
-    # With several threads, first_value would depend on which is first.
+    # With several threads, first_value would depend on the fastest.
     "max_threads": 1,
-    # Newer versions guess date formats; the documented format needs no guessing.
+    # Newer versions guess date formats; Analytics Engine documents one.
     "cast_string_to_date_time_mode": "'basic'",
     "session_timezone": "'UTC'",
-    # The optimizer fails on some generated queries.
+    # The optimizer fails for some generated queries.
     "query_plan_enable_optimizations": 0,
-    # Rewrites min(x + 1) as min(x) + 1, which is 1 if there are no rows.
+    # This optimization rewrites min(x + 1) as min(x) + 1, which is 1 if there are no rows.
     "optimize_arithmetic_operations_in_aggregate_functions": 0,
 }
 
 
 def data(rng):
-    """Data points. Doubles are multiples of 1/8, so that sums do not depend on their order."""
+    """Yields data points. Doubles are multiples of 1/8, so that sums do not depend on the order."""
     regions = ["ams", "ams", "ams", "dfw", "dfw", "sin", "GRU", "nrt", "fra", ""]
     states = ["running"] * 6 + ["stopped", "starting", "crashed", "shutting_down"]
     words = ["", "Ärger", "straße", "日本語", "naïve", "plain", "ÉCOLE"]
-    # The points span a clock change in London.
+    # The points cover a clock change in London.
     start = 1761300000
     for i in range(3000):
         box = rng.randrange(40)
@@ -52,7 +52,7 @@ def data(rng):
             "blob2": f"1.{box % 5}.0",
             "blob6": rng.choice(states),
             "blob7": rng.choice(regions),
-            # Frequencies differ enough for topK to have only one correct answer.
+            # Frequencies differ enough that topK has one correct result.
             "blob8": "abcdefgh"[min(7, int(rng.expovariate(0.7)))],
             "blob9": rng.choice(["", "signal:SIGKILL", "signal:SIGTERM", "code:1", "CODE:137"]),
             "blob10": rng.choice(words),
@@ -94,8 +94,8 @@ def load(session, points):
     session.query("INSERT INTO fleet VALUES " + ", ".join(rows))
 
 
-def translated(sql):
-    """Replaces functions that have another name or meaning in ClickHouse."""
+def to_clickhouse(sql):
+    """Replaces functions that have a different name or meaning in ClickHouse."""
     for name, real in {
         r"length\(": "lengthUTF8(",
         r"substring\(": "substringUTF8(",
@@ -113,11 +113,11 @@ def translated(sql):
 def clickhouse(session, sql):
     settings = ", ".join(f"{name} = {value}" for name, value in SETTINGS.items())
     try:
-        # JSONCompact keeps columns with the same name apart.
-        text = session.query(f"{translated(sql)} SETTINGS {settings}", "JSONCompact").bytes().decode()
+        # Unlike JSON, JSONCompact allows columns with the same name.
+        text = session.query(f"{to_clickhouse(sql)} SETTINGS {settings}", "JSONCompact").bytes().decode()
     except Exception as error:
         return "error", str(error).split("\n")[0][:200]
-    # chdb returns an answer without rows twice; raw_decode reads the first.
+    # chdb writes a result without rows twice; raw_decode reads the first.
     answer, _ = json.JSONDecoder().raw_decode(text)
     return [column["type"] for column in answer["meta"]], answer["data"]
 
@@ -156,8 +156,8 @@ def statements(file):
     return [statement.strip() for statement in (text + "\n").split(";\n") if statement.strip()]
 
 
-class Random:
-    """Generates queries of the documented grammar, typed so that most of them are valid."""
+class QueryGenerator:
+    """Generates queries of the documented grammar; types make most of them valid."""
 
     def __init__(self, seed):
         self.rng = random.Random(seed)
@@ -229,7 +229,7 @@ class Random:
         ordered = self.pick(self.number(1), self.date(1))
         value = self.pick(ordered, self.text(1))
         if not grouped and self.rng.random() < 0.2:
-            # In groups, ClickHouse may process rows in another order.
+            # Within groups, ClickHouse may process rows in another order.
             return self.pick(f"first_value({value})", f"last_value({value})")
         return self.pick(
             "count()", f"sum({exact})", f"avg({exact})", f"min({ordered})", f"max({ordered})",
@@ -261,7 +261,7 @@ def main():
     points = list(data(random.Random(options.seed)))
     session = chdb.session.Session()
     load(session, points)
-    generator = Random(options.seed)
+    generator = QueryGenerator(options.seed)
     suites = {
         "hand-written": statements(HERE / "queries.sql"),
         "generated": [generator.query() for _ in range(options.random)],

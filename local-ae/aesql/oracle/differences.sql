@@ -1,9 +1,9 @@
--- Known differences from ClickHouse, with reasons. compare.py checks that each still differs.
+-- Known differences from ClickHouse with their reasons. compare.py checks that each still differs.
 
 -- Analytics Engine documents LIMIT ALL; ClickHouse does not support it.
 SELECT double6 FROM fleet ORDER BY double6 LIMIT ALL OFFSET 2990;
--- ClickHouse reads an invalid date as 1970-01-01. Here it is an error, since the cloud's setting is unknown
--- and a wrong answer is worse than none.
+-- ClickHouse reads an invalid date as 1970-01-01. In aesql it is an error: the cloud's setting is unknown, and a
+-- wrong result is worse than none.
 SELECT toDateTime('2020-13-41 10:00:00');
 -- Analytics Engine documents offsets of at least 1. ClickHouse refuses 0 for a column, but accepts it for a
 -- literal.
@@ -12,7 +12,7 @@ SELECT substring('hello', 0);
 SELECT bitTest(double5, 2) FROM fleet ORDER BY double6 LIMIT 10;
 -- SELECT first_value(…) FROM t ORDER BY timestamp is documented; ClickHouse refuses it.
 SELECT first_value(blob1) FROM fleet ORDER BY timestamp ASC;
--- Analytics Engine has been seen to refuse all of these.
+-- Users have seen Analytics Engine refuse these.
 SELECT if(0, 1, 2.5);
 SELECT true * 2;
 SELECT max(blob7) FROM fleet;
@@ -20,12 +20,12 @@ SELECT count(DISTINCT if(blob7 = 'ams', blob6, '')) FROM fleet;
 SELECT count() FROM fleet WHERE timestamp > '2025-10-26 00:00:00';
 SELECT a FROM (SELECT a FROM (SELECT 1 AS a));
 SELECT 'it''s';
--- Newer ClickHouse versions have a Variant type for results without a common type; older ones refuse them.
+-- Newer ClickHouse versions have the type Variant for results without a common type; older versions refuse them.
 SELECT if(1, 1, 'a');
 SELECT if(double1 > 1, double1, count()) FROM fleet GROUP BY double1 ORDER BY double1;
--- Newer ClickHouse versions add intervals of different units as a tuple.
+-- Newer ClickHouse versions make a tuple of intervals with different units.
 SELECT INTERVAL '1' DAY + INTERVAL '1' HOUR;
--- Analytics Engine does not document any of these, so they are refused, even if ClickHouse accepts them.
+-- aesql refuses these, since Analytics Engine does not document them, even if ClickHouse accepts them.
 SELECT DISTINCT blob7 FROM fleet ORDER BY blob7;
 SELECT CASE WHEN 1 = 1 THEN 'a' ELSE 'b' END;
 SELECT count(*) FROM fleet;

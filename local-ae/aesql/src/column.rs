@@ -44,7 +44,7 @@ impl StringPool {
     pub(crate) fn push(&mut self, string: &str) -> Result<u32> {
         check_string(string.len())?;
         if self.text.len() + string.len() > COLUMN_TEXT_BYTES {
-            return Err(Error::limit("the query makes too much text at once"));
+            return Err(Error::limit("the query computes too much text at once"));
         }
         let id = u32::try_from(self.ends.len()).map_err(|_| Error::limit("too many strings"))?;
         self.charge.reserve_text(&mut self.text, string.len())?;
@@ -79,7 +79,7 @@ pub(crate) fn check_string(bytes: usize) -> Result<()> {
     if bytes <= STRING_BYTES {
         return Ok(());
     }
-    Err(Error::limit(format!("the query makes a string of more than {STRING_BYTES} bytes"))
+    Err(Error::limit(format!("the query computes a string of more than {STRING_BYTES} bytes"))
         .help("shorten it with substring()"))
 }
 

@@ -113,8 +113,8 @@ impl Executor<'_> {
                     // The cloud's error text for a dataset without points.
                     Error::failed("unable to find type of column: \"timestamp\"")
                         .help(format!(
-                            "unknown table {name}: a dataset begins with its first data point, and \
-                             SHOW TABLES lists them"
+                            "unknown table {name}: a dataset exists from its first data point on; \
+                             SHOW TABLES lists the datasets"
                         ))
                         .at(*at)
                 })?;
@@ -256,9 +256,9 @@ impl Executor<'_> {
             self.sorted(&select.order, batches, end)?
         };
         let wanted = sorted.get(select.offset..).unwrap_or_default();
-        if max_rows.is_some_and(|most| wanted.len() > most) {
-            return Err(Error::limit(format!("the answer has {} rows", wanted.len()))
-                .help("ask for fewer with LIMIT"));
+        if let Some(max) = max_rows.filter(|max| wanted.len() > *max) {
+            let message = format!("the result has {} rows, the limit is {max}", wanted.len());
+            return Err(Error::limit(message).help("ask for fewer with LIMIT"));
         }
         // `stored` has the rows in batch order; `rank` restores the output order. The capacity of `picked` is at
         // most twice its length.

@@ -114,7 +114,8 @@ impl Table {
     pub fn push(&mut self, point: &Point) -> Result<()> {
         let mut texts = std::iter::once(&point.index1).chain(&point.blobs);
         if texts.any(|text| text.len() > STRING_BYTES) {
-            return Err(Error::limit("a string of the data point is too long"));
+            let message = format!("a string of the data point has more than {STRING_BYTES} bytes");
+            return Err(Error::limit(message));
         }
         if self.segments.back().is_none_or(Segment::is_full) {
             if let Some(full) = self.segments.back_mut() {

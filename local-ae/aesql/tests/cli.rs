@@ -6,7 +6,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// Runs the program. Returns exit code, standard output and standard error.
+/// Runs the program. Returns the exit code, standard output and standard error.
 fn aesql(args: &[&str], input: &str) -> (i32, String, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_aesql"))
         .args(args)
@@ -15,7 +15,7 @@ fn aesql(args: &[&str], input: &str) -> (i32, String, String) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // The write fails if the program exits without reading its input.
+    // Ignores the result: the write fails if the program exits before it reads its input.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let out = child.wait_with_output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();

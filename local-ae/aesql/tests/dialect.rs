@@ -1,4 +1,4 @@
-//! The dialect: which queries are answered, which are refused, and with which advice.
+//! The dialect: the queries that aesql answers, and those that it refuses, with its advice.
 
 #![expect(
     clippy::unwrap_used,
@@ -50,7 +50,7 @@ fn answer(sql: &str, format: Format) -> Result<String, Error> {
     parse(sql)?.run(&fleet(), NOW_MS)?.write(format)
 }
 
-/// The answer as `TabSeparated`.
+/// The result as `TabSeparated`.
 fn rows(sql: &str) -> String {
     answer(sql, Format::TabSeparated).unwrap_or_else(|error| panic!("{sql}: {error}"))
 }
@@ -464,8 +464,8 @@ fn an_evaluation_error_names_its_cause() {
     for (sql, what) in [
         ("SELECT 1 FROM nowhere", "unable to find type of column: \"timestamp\""),
         ("SELECT intDiv(1, double1 - double1) FROM fleet", "division by zero"),
-        ("SELECT toUInt32(blob6) FROM fleet", "is no UInt32"),
-        ("SELECT toDateTime(blob6) FROM fleet", "is no DateTime"),
+        ("SELECT toUInt32(blob6) FROM fleet", "is not a UInt32"),
+        ("SELECT toDateTime(blob6) FROM fleet", "is not a DateTime"),
     ] {
         let error = answer(sql, Format::Json).expect_err(sql);
         assert_eq!(error.kind, Kind::Failed);
@@ -544,7 +544,7 @@ fn refuses_a_query_that_is_too_deep_or_too_large() {
         let text = format!("{error}");
         assert!(text.len() < 300, "{text}");
     }
-    // Just within the limits.
+    // At the limits.
     assert_eq!(parse(&deep(20)).map(|_| ()), Ok(()));
     assert_eq!(parse(&chain("AND", 900)).map(|_| ()), Ok(()));
     let list = (0..1_000).map(|i| format!("'{i}'")).collect::<Vec<_>>().join(", ");

@@ -1,4 +1,4 @@
-//! No query takes much more memory than its limit.
+//! The memory limit of a query.
 
 #![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 
@@ -7,29 +7,29 @@ use std::collections::BTreeMap;
 use aesql::limits::{MEMORY, TEXT_BYTES};
 use aesql::{Error, Format, Kind, Limits, Point, Query, Table};
 
-/// The default limits, except for the query's length, which must not be why a query is refused.
+/// The default limits with a longer query, so that the length limit refuses none.
 fn roomy() -> Limits {
     Limits { query_bytes: TEXT_BYTES, ..Limits::default() }
 }
 
-/// Repeats `item` with # replaced by the number, from 1, and ## by the previous number.
+/// Repeats `item`; replaces # by the number, counted from 1, and ## by the previous number.
 fn repeat(count: usize, item: &str) -> String {
     let number = |i: usize| item.replace("##", &(i - 1).to_string()).replace('#', &i.to_string());
     (1..=count).map(number).collect::<Vec<_>>().join(", ")
 }
 
-/// Queries that would take gigabytes over a table of 120,000 rows, each in a different part of the engine.
-/// None exceeds the length limit.
+/// Queries within the length limit that would take gigabytes over 120,000 rows, each in a different part of the
+/// engine.
 fn greedy() -> Vec<String> {
     let long = "x".repeat(400);
-    // A distinct string per row, and a number without an operator, since operators are limited.
+    // A distinct string per row, and a number that needs no operator, since operators are limited.
     let text = format!("format('{{}}{long}#', blob1)");
     let longer = format!("format('{{}}{}', blob1)", "x".repeat(4000));
     let number = "bitAnd(toUInt32(double1), #)";
     let each = |count, item: &str, text: &str| repeat(count, &item.replace("TEXT", text));
     let distinct = "bitXor(toUInt32(double1), #)";
     vec![
-        // Columns of the answer, and of a single call.
+        // Columns of the result, and columns of a single call.
         format!("SELECT {} FROM t", each(20, "TEXT", &text)),
         format!(
             "SELECT format('{{}}', {}) FROM t",
@@ -43,7 +43,7 @@ fn greedy() -> Vec<String> {
         format!("SELECT blob1 AS a0, {} FROM t", repeat(9, "format('{0}{0}{0}', a##) AS a#")),
         format!("SELECT {}blob1{} FROM t", "bin(".repeat(18), ")".repeat(18)),
         format!("SELECT * FROM (SELECT {} FROM t)", each(20, "TEXT AS a#", &text)),
-        // Keys and states of groups.
+        // Keys and aggregation states of groups.
         format!("SELECT count() FROM t GROUP BY {}", repeat(300, number)),
         format!("SELECT count() FROM t GROUP BY {}", each(20, "TEXT", &text)),
         format!("SELECT {} FROM t GROUP BY blob1", each(200, "max(TEXT)", number)),
@@ -61,12 +61,12 @@ fn greedy() -> Vec<String> {
         format!("SELECT 1 FROM t ORDER BY {} LIMIT 1", repeat(300, number)),
         format!("SELECT 1 FROM t ORDER BY {longer} LIMIT 1"),
         format!("SELECT first_value({longer}) FROM t ORDER BY blob1"),
-        // One value of the serialized answer.
+        // One value of the serialized result.
         format!("SELECT topK(65536)(format('{{}}{}', blob1)) FROM t", "\u{1}".repeat(1000)),
     ]
 }
 
-/// Queries whose expressions or names would take gigabytes even without data.
+/// Queries whose expressions or names would take gigabytes without any data.
 fn greedy_expressions() -> Vec<String> {
     let long = "x".repeat(100_000);
     let uses = repeat(20_000, "a");
@@ -95,7 +95,6 @@ fn run(sql: &str, limits: &Limits, tables: &BTreeMap<String, Table>) -> Result<S
     Query::parse(sql, limits)?.run(tables, 0)?.write(Format::Json)
 }
 
-/// For messages.
 fn start(sql: &str) -> String {
     sql.chars().take(100).collect()
 }
@@ -109,7 +108,6 @@ fn refuses_expressions_that_take_gigabytes_without_data() {
     }
 }
 
-/// Each query is within the limit; all of them together are not.
 #[test]
 fn statements_of_one_text_share_the_memory_limit() {
     let sql = format!("SELECT 1 AS a0, {};", repeat(13, "a## + a## AS a#"));
@@ -165,7 +163,7 @@ fn a_single_string_has_its_own_limit() {
     assert!(Table::new("t").push(&Point { blobs, ..Point::default() }).is_err());
 }
 
-/// Runs the program in an address space of twice the limit, in which it aborts if it needs more.
+/// Limits the program's address space to twice the memory limit, so that it aborts if it needs more.
 #[cfg(all(feature = "cli", target_os = "linux"))]
 #[test]
 fn a_process_stays_within_twice_the_limit() {
@@ -173,7 +171,7 @@ fn a_process_stays_within_twice_the_limit() {
     use std::process::Command;
     use std::thread;
 
-    /// For the program, its data and the parser, which takes that much for 256 KiB of commas.
+    /// For the program, its data and the parser, which takes this much for 256 KiB of commas.
     const BASELINE: usize = 128 << 20;
     let folder = env!("CARGO_TARGET_TMPDIR");
     let data = format!("{folder}/memory.ndjson");

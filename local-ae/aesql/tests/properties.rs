@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use self::grammar::{query, tables};
 
-/// Runs a query: the result must be an error, or an answer in every format. Returns whether it parses.
+/// Runs a query, which must fail or serialize in every format. Returns whether the query parses.
 fn run(sql: &str) -> bool {
     let limits = Limits { steps: 10_000_000, ..Limits::default() };
     let Ok(query) = Query::parse(sql, &limits) else { return false };
@@ -26,7 +26,7 @@ fn run(sql: &str) -> bool {
 proptest! {
     #![proptest_config(ProptestConfig {
         failure_persistence: None,
-        // PROPTEST_CASES in the environment sets another number.
+        // The environment variable PROPTEST_CASES sets the number of cases.
         ..ProptestConfig::default()
     })]
 

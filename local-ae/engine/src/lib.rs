@@ -1,5 +1,5 @@
-//! The SQL engine of local-ae as a wasm module: holds data points as columns in memory and runs queries
-//! over them. It persists nothing: `../store.js` stores the points and loads them into an engine.
+//! The SQL engine of local-ae as a wasm module: it holds data points in memory as columns and runs queries over
+//! them. It persists nothing: `../store.js` stores the points and loads them into an engine.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -14,17 +14,16 @@ use wasm_bindgen::prelude::wasm_bindgen;
 #[derive(Default)]
 pub struct Engine {
     tables: BTreeMap<String, Table>,
-    /// The datasets of the points in order of arrival, since the oldest points are dropped first.
-    runs: VecDeque<Run>,
+    /// The points' datasets in order of arrival, so that the oldest points can be dropped first.
+    runs: VecDeque<DatasetRun>,
 }
 
 /// Consecutive points of one dataset.
-struct Run {
+struct DatasetRun {
     dataset: String,
     points: usize,
 }
 
-/// The result of a query, or its error message.
 #[wasm_bindgen]
 pub struct QueryOutcome {
     /// Whether the body is the result; otherwise it is the error message.
@@ -34,7 +33,7 @@ pub struct QueryOutcome {
     warnings: String,
 }
 
-/// What Analytics Engine refuses in a text of queries.
+/// The errors and warnings in the queries of a file.
 #[wasm_bindgen]
 pub struct LintOutcome {
     pub errors: usize,
@@ -44,7 +43,7 @@ pub struct LintOutcome {
 
 #[wasm_bindgen]
 impl LintOutcome {
-    /// A line for each error and warning, followed by one with help.
+    /// One line per error or warning, each followed by a line with help if there is any.
     #[must_use]
     #[wasm_bindgen(getter)]
     pub fn text(&self) -> String {
@@ -52,7 +51,7 @@ impl LintOutcome {
     }
 }
 
-/// Checks the queries of a file, without running them; the report names it `file`.
+/// Checks queries without running them. `file` is the file's name in the report.
 #[must_use]
 #[wasm_bindgen]
 pub fn lint(file: &str, sql: &str) -> LintOutcome {
@@ -77,7 +76,7 @@ impl QueryOutcome {
         self.warnings.clone()
     }
 
-    /// Returns bytes, since a large body would be converted twice as a JavaScript string.
+    /// Returns bytes: as a JavaScript string, a large body would be converted twice.
     #[must_use]
     #[wasm_bindgen(js_name = intoBody)]
     pub fn into_body(self) -> Vec<u8> {
@@ -93,8 +92,7 @@ impl Engine {
         Self::default()
     }
 
-    /// Adds the points of a chunk without its first `skip` lines. `toLine` in `../point.js` writes the
-    /// lines.
+    /// Adds a chunk's points after the first `skip` lines. `toLine` in `../point.js` writes the lines.
     pub fn append(&mut self, lines: &str, skip: usize) -> Result<(), String> {
         for line in lines.split('\n').skip(skip) {
             let Line(point) = serde_json::from_str(line).map_err(|error| error.to_string())?;
@@ -113,12 +111,12 @@ impl Engine {
         }
         match self.runs.back_mut() {
             Some(run) if run.dataset == point.dataset => run.points += 1,
-            _ => self.runs.push_back(Run { dataset: point.dataset.clone(), points: 1 }),
+            _ => self.runs.push_back(DatasetRun { dataset: point.dataset.clone(), points: 1 }),
         }
         Ok(())
     }
 
-    /// Drops the oldest points, and datasets without points.
+    /// Drops the oldest points, and datasets that have no points left.
     #[wasm_bindgen(js_name = dropOldest)]
     pub fn drop_oldest(&mut self, mut points: usize) {
         while points > 0
@@ -171,7 +169,7 @@ struct Line(Point);
 
 impl<'de> Deserialize<'de> for Line {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        type Columns = (i64, u32, String, String, Vec<String>, Vec<Double>);
+        type Columns = (i64, u32, String, String, Vec<String>, Vec<StoredDouble>);
         let (timestamp_ms, sample_interval, dataset, index1, blobs, doubles) =
             Columns::deserialize(deserializer)?;
         let doubles = doubles.into_iter().map(|double| double.0).collect();
@@ -179,19 +177,19 @@ impl<'de> Deserialize<'de> for Line {
     }
 }
 
-/// A number, or the name of NaN or an infinity, which JSON lacks.
-struct Double(f64);
+/// A JSON number, or the name of NaN or an infinity, since JSON has no numbers for them.
+struct StoredDouble(f64);
 
-impl<'de> Deserialize<'de> for Double {
+impl<'de> Deserialize<'de> for StoredDouble {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Number).map(Self)
+        deserializer.deserialize_any(DoubleVisitor).map(Self)
     }
 }
 
-struct Number;
+struct DoubleVisitor;
 
 #[expect(clippy::cast_precision_loss, reason = "JavaScript wrote it from a double")]
-impl Visitor<'_> for Number {
+impl Visitor<'_> for DoubleVisitor {
     type Value = f64;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -120,7 +120,7 @@ impl<'a> Scope<'a> {
         let literal = match parameters {
             [] => None,
             [only] => Some(self.bind(only, Clause::AggregateArgument, 0)?),
-            _ => return Err(wrong("there is one parameter".into())),
+            _ => return Err(wrong("this function takes one parameter".into())),
         };
         let literal = literal.as_ref().map(Expr::literal);
         match (function, literal) {

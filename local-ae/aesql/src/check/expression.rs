@@ -82,7 +82,8 @@ impl<'a> Scope<'a> {
             E::Like { negated, any, expr: text, pattern, escape_char }
             | E::ILike { negated, any, expr: text, pattern, escape_char } => {
                 absent(!any, "LIKE ANY", "write x LIKE 'a%' OR x LIKE 'b%'", at)?;
-                absent(escape_char.is_none(), "ESCAPE", "write \\\\% for a percent sign", at)?;
+                let help = "to find a percent sign, write position('%' IN x) > 0";
+                absent(escape_char.is_none(), "ESCAPE", help, at)?;
                 let name = match (expr, negated) {
                     (E::Like { .. }, false) => "LIKE",
                     (E::Like { .. }, true) => "NOT LIKE",
@@ -318,7 +319,7 @@ fn check_if(condition: Expr, then: Expr, otherwise: Expr, at: Option<Location>) 
         } else {
             "both results need a common type"
         };
-        Error::refused(format!("if does not choose between {} and {}", then.ty, otherwise.ty))
+        Error::refused(format!("if cannot choose between {} and {}", then.ty, otherwise.ty))
             .help(help)
             .at(at)
     })?;

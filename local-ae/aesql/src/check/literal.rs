@@ -32,7 +32,7 @@ pub(super) fn literal(value: &ast::Value, at: Option<Location>) -> Result<Expr> 
 }
 
 pub(super) fn number(text: &str, negative: bool, at: Option<Location>) -> Result<Expr> {
-    let wrong = || Error::refused(format!("{text} is no number")).at(at);
+    let wrong = || Error::refused(format!("{text} is not a number")).at(at);
     if !text.starts_with(|c: char| c.is_ascii_digit() || c == '.') || text.contains('_') {
         return Err(wrong());
     }

@@ -54,7 +54,7 @@ fn check_show(words: &[(String, Option<Location>)]) -> Result<Plan> {
     let at = words.first().and_then(|(_, at)| *at);
     let refused = || {
         Error::refused("this SHOW is not documented")
-            .help("SHOW TABLES, SHOW TIMEZONE or SHOW TIMEZONES, with FORMAT if need be")
+            .help("write SHOW TABLES, SHOW TIMEZONE or SHOW TIMEZONES, with or without FORMAT")
             .at(at)
     };
     let (what, rest) = upper.split_first().ok_or_else(refused)?;
@@ -91,7 +91,7 @@ fn check_query(query: &ast::Query, outermost: bool, cost: &Cost) -> Result<Selec
                 (op.to_string(), "send each SELECT in a request of its own")
             }
             ast::SetExpr::Query(_) => ("a SELECT in parentheses".into(), "leave them out"),
-            _ => ("what follows".into(), "queries are SELECT … FROM …"),
+            _ => ("this statement".into(), "write SELECT … FROM …"),
         };
         return Err(refused(&what, help, body_start(body)));
     };

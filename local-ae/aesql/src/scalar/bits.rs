@@ -85,10 +85,9 @@ fn check_both(args: &[Argument]) -> CheckResult {
         [a, b] if a.ty.is_integer() && b.ty.is_integer() => {
             Ok(Type::integer(a.ty.is_signed() || b.ty.is_signed(), a.ty.bytes().max(b.ty.bytes())))
         }
-        [a, b] => Err(format!(
-            "takes integers, not {} and {}; toUInt32() makes one of a double",
-            a.ty, b.ty
-        )),
+        [a, b] => {
+            Err(format!("takes integers, not {} and {}; toUInt32() converts a double", a.ty, b.ty))
+        }
         _ => Err("takes two integers".into()),
     }
 }
@@ -96,7 +95,7 @@ fn check_both(args: &[Argument]) -> CheckResult {
 fn check_not(args: &[Argument]) -> CheckResult {
     match args {
         [a] if a.ty.is_integer() => Ok(Type::integer(a.ty.is_signed(), a.ty.bytes())),
-        [a] => Err(format!("takes an integer, not a {}; toUInt32() makes one of a double", a.ty)),
+        [a] => Err(format!("takes an integer, not a {}; toUInt32() converts a double", a.ty)),
         _ => Err("takes one integer".into()),
     }
 }

@@ -37,12 +37,12 @@ fn eval(call: &ScalarCall) -> Result<Column> {
     match from {
         Type::String => call.ints_of_text(|text| match parse(text) {
             Some(number) => Ok(call.ty.wrap(number)),
-            None => Err(Error::failed(format!("'{text}' is no {}", call.ty))),
+            None => Err(Error::failed(format!("'{text}' is not a {}", call.ty))),
         }),
         Type::Float64 => call.try_ints(|row| {
             let float = x.float(row);
             if !float.is_finite() {
-                return Err(Error::failed(format!("{float} is no {}", call.ty)));
+                return Err(Error::failed(format!("{float} is not a {}", call.ty)));
             }
             #[expect(clippy::cast_possible_truncation, reason = "drops the fraction")]
             Ok(if float.abs() < 9.2e18 { call.ty.wrap(float as i64) } else { 0 })

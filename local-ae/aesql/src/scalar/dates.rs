@@ -97,7 +97,7 @@ fn check_moment(args: &[Argument], ty: Type) -> CheckResult {
 fn needs_date_time(args: &[Argument]) -> String {
     match args.first() {
         Some(Argument { ty: Type::String, .. }) => {
-            "takes a DateTime, not a String; toDateTime() makes one of it".into()
+            "takes a DateTime, not a String; toDateTime() converts it".into()
         }
         Some(Argument { ty, .. }) => format!("takes a DateTime, not a {ty}"),
         None => "takes a DateTime".into(),
@@ -137,7 +137,9 @@ fn zone_argument(arg: Option<&Argument>) -> std::result::Result<Option<Zone>, St
         None => Ok(None),
         Some(Argument { literal: Some(Value::Text(name)), .. }) => match Zone::named(name) {
             Some(zone) => Ok(Some(zone)),
-            None => Err(format!("knows no time zone '{name}'; SHOW TIMEZONES lists them")),
+            None => {
+                Err(format!("does not know the time zone '{name}'; SHOW TIMEZONES lists the names"))
+            }
         },
         Some(_) => Err("takes the time zone as a string, such as 'Europe/Berlin'".into()),
     }
@@ -170,7 +172,7 @@ fn eval_to_date_time(call: &ScalarCall) -> Result<Column> {
     match from {
         Type::String => call.ints_of_text(|text| {
             time::parse_date_time(text, zone).ok_or_else(|| {
-                Error::failed(format!("'{text}' is no DateTime"))
+                Error::failed(format!("'{text}' is not a DateTime"))
                     .help("write YYYY-MM-DD hh:mm:ss, or seconds since 1970")
             })
         }),

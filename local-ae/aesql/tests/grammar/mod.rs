@@ -1,4 +1,4 @@
-//! Generates queries over a small dataset `t`; most of them are valid.
+//! Generates queries over a small dataset `t`; most are valid.
 
 #![expect(
     clippy::unwrap_used,
@@ -32,7 +32,7 @@ pub fn tables() -> BTreeMap<String, Table> {
     BTreeMap::from([("t".to_owned(), table)])
 }
 
-/// Expressions: a number, a string, a date and a condition.
+/// One expression of each kind.
 #[derive(Clone, Debug)]
 struct Values {
     number: String,
@@ -85,7 +85,7 @@ fn leaf() -> impl Strategy<Value = Values> {
     })
 }
 
-/// Combines two values of each kind into larger expressions.
+/// Combines two expressions of each kind into a larger one.
 fn compose(a: &Values, b: &Values, pick: [prop::sample::Index; 4], n: i64) -> Values {
     let (x, y) = (&a.number, &b.number);
     let (s, t) = (&a.text, &b.text);
