@@ -1,13 +1,13 @@
 /**
- * The HTTP API of the endpoint: the cloud's SQL API, and routes that only a local store has. It does not
- * depend on workerd, so its tests run in plain Node.
+ * The endpoint's HTTP API: the cloud's SQL API, and routes that only a local store has. It does not depend on
+ * workerd, so that its tests run in plain Node.
  */
 import { LineError, parsePoints } from './ndjson.js';
 import { doubleToJson } from './point.js';
 
 /**
  * @import { Point } from './point.js'
- * @import { SqlAnswer } from './sql.js'
+ * @import { SqlResult } from './sql.js'
  */
 
 /**
@@ -34,13 +34,13 @@ import { doubleToJson } from './point.js';
  */
 
 /**
- * The store's operations that the API needs.
+ * The operations that the API needs from the store.
  *
  * @typedef {object} PointStore
  * @property {string | null} token the only bearer token that may query; null for any
- * @property {string[]} allowedHosts values of `Host` to accept besides the loopback's
+ * @property {string[]} allowedHosts values of `Host` to accept besides the loopback hosts
  * @property {(query: PageQuery) => Page} page
- * @property {(sql: string) => SqlAnswer} query
+ * @property {(sql: string) => SqlResult} query
  * @property {(points: Point[]) => void} insertAll
  * @property {() => void} clear
  * @property {(prefix: string) => void} removeIndexes
@@ -63,7 +63,7 @@ const MAX_BODY_CHARACTERS = 64 * 1024 * 1024;
 
 const LOOPBACK_HOSTS = new Set(['127.0.0.1', 'localhost', '[::1]']);
 
-/** The cloud's errors for a missing header, for a header without a bearer token, and for a wrong token. */
+/** The cloud's errors: no `authorization` header, a header without a bearer token, a wrong token. */
 const NO_TOKEN = { status: 400, code: 9106, message: 'Missing X-Auth-Key, X-Auth-Email or Authorization headers' };
 const BAD_TOKEN = { status: 400, code: 9106, message: 'Authentication failed (status: 400)' };
 const WRONG_TOKEN = { status: 403, code: 10_000, message: 'Authentication error' };
@@ -91,19 +91,19 @@ const ROUTES = [
 ];
 
 /**
- * Answers a request.
+ * Handles a request.
  *
- * 1. The `Host` is not this machine → 403. A web page can resolve its own name to 127.0.0.1 and so read
- *    from a local port (DNS rebinding), but its requests still carry that name.
- * 2. An unknown path → 404.
- * 3. A method that the path does not support → 405 with `allow`.
- * 4. A parameter that is unknown, repeated or out of range → 400 with its name.
+ * 1. The `Host` is not this machine → 403. By DNS rebinding, a web page can resolve its own name to 127.0.0.1
+ *    and read from a local port, but its requests still carry that name.
+ * 2. The path is unknown → 404.
+ * 3. The path does not support the method → 405 with `allow`.
+ * 4. A parameter is unknown, repeated or out of range → 400 with its name.
  *
  * @param {Request} request
  * @param {PointStore} store
  * @returns {Promise<Response>}
  */
-export async function answer(request, store) {
+export async function handleRequest(request, store) {
   const url = new URL(request.url);
   // 1.
   if (!LOOPBACK_HOSTS.has(url.hostname) && !store.allowedHosts.includes(url.hostname)) {
@@ -140,13 +140,13 @@ export async function answer(request, store) {
  * @type {Handler}
  */
 async function querySql(request, url, store) {
-  const response = await answerSql(request, url, store);
+  const response = await sqlResponse(request, url, store);
   response.headers.set('x-query-id', crypto.randomUUID());
   return response;
 }
 
 /** @type {Handler} */
-async function answerSql(request, url, store) {
+async function sqlResponse(request, url, store) {
   const authorization = request.headers.get('authorization') ?? '';
   const [, token] = /^Bearer +(\S+)$/i.exec(authorization) ?? [];
   if (token === undefined || (store.token !== null && token !== store.token)) {
@@ -174,10 +174,10 @@ function getPoints(_request, url, store) {
 }
 
 /**
- * `POST /points`: adds the points in the body, all or none.
+ * `POST /points`: adds all points in the body, or none.
  *
- * Requires a content type that a web page may send to another origin only after a CORS preflight, so a
- * page in the developer's browser cannot add points.
+ * Requires a content type that web pages may send to other origins only after a CORS preflight, so that a page
+ * in the developer's browser cannot add points.
  *
  * @type {Handler}
  */
@@ -208,8 +208,8 @@ function getStatus(_request, url, store) {
 }
 
 /**
- * `DELETE /points`: removes all points, or those whose index begins with `index_prefix`. Refuses other
- * parameters: a misspelt filter must not remove everything.
+ * `DELETE /points`: removes all points, or only points whose index begins with `index_prefix`. Refuses other
+ * parameters, so that a misspelt filter does not remove everything.
  *
  * @type {Handler}
  */
@@ -222,7 +222,7 @@ function deletePoints(_request, url, store) {
   return new Response(null, { status: 204 });
 }
 
-/** An invalid parameter; the message says what is valid. */
+/** An invalid parameter; the message says which values are valid. */
 class ParameterError extends Error {
   /**
    * @param {string} parameter
@@ -250,7 +250,8 @@ function parsePageQuery(parameters) {
 }
 
 /**
- * Without this check, a misspelt filter would have no effect, and only the first of repeated ones would.
+ * Refuses unknown and repeated parameters: a misspelt filter would have no effect, and of repeated filters only
+ * the first would.
  *
  * @param {URLSearchParams} parameters
  * @param {string[]} allowed
@@ -285,8 +286,7 @@ function integer(parameters, name, { lowest, highest }) {
 }
 
 /**
- * A point in the API's format. It omits `_sample_interval` if that is 1, as for every point that a Worker
- * wrote.
+ * A point in the API's format. Omits a `_sample_interval` of 1, which every point of a Worker has.
  *
  * @param {Point & { id: number }} point
  */

@@ -23,23 +23,22 @@ Commands:
   config         write the configuration that \`dev\` runs, and print its path
 
 Options:
-  -h, --help     print help, also of a command
+  -h, --help     print help; with COMMAND, the command's help
   --version      print the version
 `;
 
 const CHECK_HELP = `Usage: local-ae check [--deny warnings] FILE...
 
-Reports the queries that live Analytics Engine refuses, by its documentation and
-by refusals that users have reported, and says what to write instead. It runs no
-query: it needs no datasets and no account.
+Reports the queries that live Analytics Engine refuses, according to its
+documentation and to its users' reports, and says what to write instead. It runs
+no queries and needs neither datasets nor an account.
 
-A FILE has queries separated by semicolons; - is standard input. Each finding is
-a line FILE:LINE:COLUMN: error: MESSAGE, and a line with help if there is an
-equivalent. A warning is a construct that is documented, but was seen to be
-refused.
+A FILE has semicolon-separated queries; - is standard input. Each finding is a
+line FILE:LINE:COLUMN: error: MESSAGE, and a line with help if there is an
+equivalent. A warning is a documented construct that users have seen refused.
 
 Options:
-  --deny warnings  warnings are errors
+  --deny warnings  treat warnings as errors
   -h, --help       print this help
 
 Exit codes:
@@ -61,21 +60,21 @@ const STORE_HELP = `\
 
 const DEV_HELP = `Usage: local-ae dev [OPTIONS] [OPTIONS OF wrangler dev]
 
-Runs \`wrangler dev\` with the configuration that you deploy, except that its
-analytics_engine_datasets are local: points are kept across restarts, and a SQL
-endpoint answers queries over them.
+Runs \`wrangler dev\` with the configuration that you deploy, but with local
+analytics_engine_datasets: points survive restarts, and a SQL endpoint answers
+queries over them.
 
-It writes the changed configuration beside the original, as NAME.local-ae.json,
-and again when the original changes. Do not commit or deploy that file.
+Writes the changed configuration beside the original, as NAME.local-ae.json, and
+updates it when the original changes. Do not commit or deploy that file.
 
-Options; all others go to \`wrangler dev\`:
+Options (all others go to \`wrangler dev\`):
 ${STORE_HELP}`;
 
 const CONFIG_HELP = `Usage: local-ae config [OPTIONS]
 
 Writes the configuration that \`local-ae dev\` runs, as NAME.local-ae.json beside
-the original, and prints its path: for getPlatformProxy() and other programs
-that take a path.
+the original, and prints its path, for getPlatformProxy() and other programs
+that take the path of a configuration.
 
 Options:
 ${STORE_HELP}`;
@@ -83,7 +82,7 @@ ${STORE_HELP}`;
 const USAGE = 2;
 const REFUSED = 1;
 
-/** Far above the linter's limit on a text, which has an error of its own. */
+/** Bounds memory. It is far above the linter's own limit, whose error is more precise. */
 const MAX_FILE_BYTES = 16 * 1024 * 1024;
 
 /** The options of `dev` and `config`. */
@@ -97,10 +96,10 @@ const STORE_OPTIONS = /** @type {const} */ ({
   help: { type: 'boolean', short: 'h' },
 });
 
-/** @param {number} code what the process exits with, once all output is written */
+/** @param {number} code the exit code; the process ends after all output is written */
 const exitWith = (code) => void (process.exitCode = code);
 
-/** @param {unknown} error one that is not the user's is a defect, and keeps its stack */
+/** @param {unknown} error any other error than a UserError is a defect, and prints its stack */
 const report = (error) => console.error(error instanceof UserError ? error.message : error);
 
 /** @param {string} text */
@@ -114,20 +113,20 @@ function parse(config) {
   try {
     return parseArgs(config);
   } catch (error) {
-    // Without the advice on arguments that begin with a dash.
+    // Node's message continues with advice about arguments that begin with a dash.
     const [what] = /** @type {Error} */ (error).message.split('. ');
     throw new UserError(what);
   }
 }
 
-/** Why a file cannot be read, by the error's code. */
+/** Why a file cannot be read, by error code. */
 const REASONS = new Map([
   ['ENOENT', 'there is no such file'],
   ['EISDIR', 'it is a folder'],
   ['ERR_ENCODING_INVALID_ENCODED_DATA', 'it is not text in UTF-8'],
 ]);
 
-/** @param {string} name @returns {Promise<string>} the text of a file of SQL */
+/** @param {string} name a file of SQL @returns {Promise<string>} its text */
 async function readSql(name) {
   try {
     const input = name === '-' ? process.stdin : (await open(name)).createReadStream();
@@ -139,7 +138,7 @@ async function readSql(name) {
       if (bytes > MAX_FILE_BYTES) throw new Error(`it has more than ${MAX_FILE_BYTES} bytes`);
     }
     const text = new TextDecoder('utf-8', { fatal: true }).decode(Buffer.concat(chunks));
-    // In UTF-8, UTF-16 without a mark has them.
+    // UTF-16 without a byte order mark decodes as UTF-8 with zero bytes.
     if (text.includes('\0')) throw new Error('it has a zero byte, so it is not text in UTF-8');
     return text;
   } catch (error) {
@@ -168,7 +167,7 @@ async function check(args) {
       print(text);
       if (errors > 0 || (values.deny !== undefined && warnings > 0)) code = Math.max(code, REFUSED);
     } catch (error) {
-      // The other files are checked all the same.
+      // One unreadable file does not stop the check of the others.
       if (!(error instanceof UserError)) throw error;
       report(error);
       code = USAGE;
@@ -178,7 +177,7 @@ async function check(args) {
 }
 
 /**
- * Separates this program's options from wrangler's, which pass through as they are.
+ * Separates this program's options from wrangler's, which pass through unchanged.
  *
  * @param {string[]} args
  */
@@ -202,7 +201,7 @@ function parseStoreOptions(args) {
   if (unknown !== undefined) throw new UserError(`there is no option ${args[unknown.index]}`);
   const given = /** @type {Record<string, any>} */ (values);
   const number = (/** @type {string | undefined} */ text) => (text === undefined ? undefined : Number(text));
-  // `index.js` validates them; JSON leaves out those that are not given.
+  // `index.js` validates them. JSON omits undefined ones.
   const options = {
     port: number(given['ae-port']),
     retentionDays: number(given['ae-retention-days']),
@@ -233,7 +232,7 @@ function dev(args) {
       try {
         writeLocalConfig(source, options);
       } catch (error) {
-        // Half-saved, perhaps: the Worker goes on as it is.
+        // The file may be incomplete while an editor saves it: the Worker keeps the last configuration.
         report(error);
       }
     });
@@ -264,7 +263,7 @@ async function main([name, ...args]) {
   throw new UserError(`there is no command "${name}"; see local-ae --help`);
 }
 
-// The reader is gone, as in `local-ae check FILE | head -n 1`.
+// The reader has closed the pipe, as in `local-ae check FILE | head -n 1`.
 process.stdout.on('error', () => process.exit(USAGE));
 
 try {

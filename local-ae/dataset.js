@@ -1,20 +1,20 @@
 /**
  * The Worker's binding: wraps workerd's native binding and enforces Analytics Engine's limits.
  *
- * workerd's binding checks the same limits, but returns normally and silently drops the point. Here the
- * call throws, so that a test or a developer notices.
+ * The native binding checks the same limits, but it silently drops the point. This binding throws, so that a
+ * test or a developer notices.
  */
 
 /**
  * A blob or an index: text or bytes; null leaves the column empty.
  *
- * @typedef {string | ArrayBuffer | ArrayBufferView | null | undefined} Text
+ * @typedef {string | ArrayBuffer | ArrayBufferView | null | undefined} BlobValue
  */
 
 /**
  * @typedef {object} DataPoint
- * @property {Text[]} [indexes]
- * @property {Text[]} [blobs]
+ * @property {BlobValue[]} [indexes]
+ * @property {BlobValue[]} [blobs]
  * @property {number[]} [doubles]
  */
 
@@ -30,7 +30,7 @@ const MAX_DOUBLES = 20;
 const encoder = new TextEncoder();
 
 /**
- * The size of a value in bytes. Like the native binding, converts other types to text.
+ * The size of a value in bytes. Converts other types to text, as the native binding does.
  *
  * @param {unknown} value
  * @returns {number}
@@ -53,8 +53,8 @@ function checkLimit(what, size, limit) {
 }
 
 /**
- * Throws a TypeError that names the exceeded limit. Ignores values of the wrong type, such as `blobs` that
- * is not an array: for these, the native binding throws its own TypeError.
+ * Throws a TypeError that names the exceeded limit. Ignores values of the wrong type, such as `blobs` that is
+ * not an array: the native binding throws its own TypeError for these.
  *
  * @param {DataPoint | null | undefined} point
  */
@@ -75,9 +75,9 @@ export function checkLimits(point) {
 }
 
 /**
- * The maximum number of points per invocation, over all bindings. The running invocation is not known
- * here, but no other one runs until the Worker awaits something: points that are written without an
- * `await` belong to one invocation. The cloud counts all points of an invocation.
+ * The maximum number of points per invocation, over all bindings. The cloud counts all points of an invocation.
+ * A binding cannot know the invocation, but no other invocation runs until the Worker awaits something, so all
+ * points that are written without an `await` between them belong to one invocation.
  */
 const MAX_POINTS = 250;
 let points = 0;
@@ -98,7 +98,7 @@ class AnalyticsEngineDataset {
   }
 
   /**
-   * Writes one data point. As in the cloud, returns before the point is stored.
+   * Writes one data point. Returns before the point is stored, as in the cloud.
    *
    * @param {DataPoint} [point]
    */

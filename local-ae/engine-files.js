@@ -1,6 +1,6 @@
 /**
- * The SQL engine's files. The published package has them; in a clone of the repository, `npm run engine`
- * builds them from `engine/` and `aesql/`.
+ * The SQL engine's files. The published package has them; in a clone of the repository, `npm run engine` builds
+ * them from `engine/` and `aesql/`.
  */
 import { readFile } from 'node:fs/promises';
 
@@ -8,12 +8,12 @@ import { UserError } from './user-error.js';
 
 const BUILT = new URL('build/', import.meta.url);
 
-/** The JavaScript that wasm-bindgen made, which exports what `workerd.d.ts` declares as `engine.js`. */
+/** The script that wasm-bindgen generates. `workerd.d.ts` declares its exports as the module `engine.js`. */
 export const ENGINE_SCRIPT = new URL('engine.js', BUILT);
 const ENGINE_MODULE = new URL('engine.wasm', BUILT);
 
 /**
- * Reads both files. The error of a copy without them, or with a broken one, says what to do.
+ * Reads both files. If one is missing or broken, the error says what to do.
  *
  * @returns {Promise<{ script: string, wasm: Buffer<ArrayBuffer> }>}
  */

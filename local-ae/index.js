@@ -1,14 +1,12 @@
 /**
  * The Miniflare plugin `local-ae`: a local Workers Analytics Engine.
  *
- * The path of a data point: the Worker's binding (`dataset.js`, checks the limits) → workerd's native
- * `analyticsEngine` binding → the entrypoint `ingest` of the service (`service.js`) → the store
- * (`store.js`). The SQL endpoint is a separate socket of the same service. `workerd.capnp` configures
- * the same for a plain workerd.
+ * A data point's path: the Worker's binding (`dataset.js`, checks the limits) → workerd's native
+ * `analyticsEngine` binding → the service's entrypoint `ingest` (`service.js`) → the store (`store.js`). The SQL
+ * endpoint is a separate socket of the same service. `workerd.capnp` configures the same for a plain workerd.
  *
- * Why workerd's native binding and not a service binding with a method: the native binding's write
- * outlives the Worker's response, as in the cloud. workerd cancels a method call that the Worker does not
- * await when the response ends, and the point would be lost.
+ * The native binding's write outlives the Worker's response, as in the cloud. A service binding with a method
+ * would lose points: when the response ends, workerd cancels calls that the Worker does not await.
  */
 import { mkdir, readFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
@@ -29,7 +27,7 @@ import { doubleToJson } from './point.js';
 
 const PLUGIN = 'local-ae';
 
-/** The first versions with all that this plugin needs. */
+/** The oldest versions that have everything that this plugin needs. */
 const MINIFLARE = manifest.engines.miniflare.replace('>=', '');
 const WRANGLER = manifest.peerDependencies.wrangler.replace('>=', '');
 
@@ -39,13 +37,13 @@ const DISK = 'local-ae:disk';
 const SOCKET = 'local-ae:read';
 const DATASET_MODULE = 'local-ae:dataset';
 
-/** Any account id works; the log shows this one. */
+/** The path for the log; any account id works. */
 const SQL_PATH = '/client/v4/accounts/local/analytics_engine/sql';
 
-/** The service's modules, main module first, without the engine. */
+/** The service's modules without the engine; the first one is the main module. */
 const SERVICE_MODULES = ['service.js', 'api.js', 'ingest.js', 'ndjson.js', 'point.js', 'sql.js', 'store.js'];
 
-// Names the Durable Object's files on disk: with another key, the store starts empty.
+// Names the Durable Object's files on disk: with another key, the store would start empty.
 const UNIQUE_KEY = 'local-ae-Store';
 const COMPATIBILITY_DATE = '2026-07-01';
 
@@ -77,8 +75,8 @@ function datasetBindings(worker) {
 }
 
 /**
- * Throws if bindings differ in a shared option. Miniflare would keep the first socket and the first
- * service, and silently drop the others.
+ * Throws if bindings differ in a shared option: Miniflare would keep the first socket and the first service, and
+ * silently drop the others.
  *
  * @param {DatasetBinding[]} bindings
  */
@@ -91,11 +89,11 @@ function checkShared(bindings) {
   }
 }
 
-/** Ports of this process's instances: on a reload, the instance's own port is in use. */
+/** Ports that this process's instances use: on a reload, the instance's own port is taken. */
 const givenPorts = new Set();
 
 /**
- * Throws if another program listens on the port. Miniflare's error does not say how to choose another.
+ * Throws if another program listens on the port. Miniflare's own error does not say how to choose another port.
  *
  * @param {number} port
  */
@@ -111,18 +109,18 @@ async function checkPort(port) {
     const message =
       `local-ae: port ${port} of 127.0.0.1 is taken, perhaps by another "wrangler dev": set the ` +
       `option "port" of the binding, "local-ae dev --ae-port" or the variable ${PORT_VARIABLE} to a free one`;
-    // The code of Miniflare's own error.
+    // The code that Miniflare's error has.
     throw Object.assign(new Error(message), { code: 'ERR_ADDRESS_IN_USE' });
   }
   givenPorts.add(port);
 }
 
-const said = new Set();
+const warned = new Set();
 
 /** @param {string} text */
 function warnOnce(text) {
-  if (said.has(text)) return;
-  said.add(text);
+  if (warned.has(text)) return;
+  warned.add(text);
   console.warn(`local-ae: ${text}`);
 }
 
@@ -136,8 +134,8 @@ function toText(text) {
 }
 
 /**
- * A binding for code in Node, as `getPlatformProxy()` returns it. No Worker request can carry its points,
- * so it sends them to the endpoint. A lost point is only a warning: it must not break the caller.
+ * A binding for code in Node, which `getPlatformProxy()` returns. It sends points to the endpoint, since there is
+ * no Worker to write them. A lost point is only a warning, so that it does not break the caller.
  *
  * @param {DatasetBinding} binding
  * @returns {Dataset}
@@ -171,7 +169,7 @@ function nodeBinding({ dataset, shared: { port } }) {
 const plugin = {
   bindingTypeDescription: 'Analytics Engine dataset (local-ae)',
 
-  /** The Workers' bindings: workerd's native binding, wrapped in the limit checks. */
+  /** The Workers' bindings: the native binding, wrapped with limit checks. */
   getBindings(worker) {
     return datasetBindings(worker).map(({ name, dataset }) => ({
       name,
@@ -180,8 +178,8 @@ const plugin = {
         innerBindings: [
           {
             name: 'native',
-            // Passes the dataset as a property, since workerd's event only has the service's name. One
-            // service per dataset would fail for a dataset called "internet", a name that Miniflare uses.
+            // workerd's event has only the service's name, so a property carries the dataset. One service per
+            // dataset would fail for a dataset named "internet", since Miniflare has a service of that name.
             analyticsEngine: {
               name: SERVICE,
               entrypoint: 'ingest',
@@ -199,7 +197,7 @@ const plugin = {
     return Object.fromEntries(bindings.map((binding) => [binding.name, nodeBinding(binding)]));
   },
 
-  /** Checks the shared options, too: unlike the other three, this is called once with all Workers. */
+  /** Also checks the shared options: only this hook is called once with all Workers. */
   async getExtensions({ options: workers }) {
     const bindings = workers.flatMap(datasetBindings);
     checkShared(bindings);
@@ -216,7 +214,7 @@ const plugin = {
     await checkPort(port);
     const origin = `http://127.0.0.1:${port}`;
 
-    // Always the instance's own folder: two workerd processes must not open one store.
+    // Each instance has its own folder, since two workerd processes must not open one store.
     const root = sharedOptions.isolatedResourcePersistencePath ?? tmpPath;
     const directory = path.resolve(root, PLUGIN);
     await mkdir(directory, { recursive: true });
@@ -230,7 +228,7 @@ const plugin = {
     const own = SERVICE_MODULES.map(async (name) => ({ name, esModule: await source(name) }));
     const modules = [...(await Promise.all(own)), ...(await engineModules())];
     let listens = false;
-    // Miniflare reads `sockets` before the next turn of the event loop, or never.
+    // Miniflare reads `sockets` within this turn of the event loop, or never.
     setImmediate(() => {
       if (listens) return;
       warnOnce(
@@ -247,7 +245,7 @@ const plugin = {
             compatibilityDate: COMPATIBILITY_DATE,
             modules,
             durableObjectNamespaces: [
-              // If it were evicted when idle, the next query would have to read all points.
+              // After an eviction, the next query would have to read all points again.
               {
                 className: 'Store',
                 uniqueKey: UNIQUE_KEY,
@@ -267,7 +265,7 @@ const plugin = {
       get sockets() {
         if (!listens) log.info(`local-ae: SQL at ${origin}${SQL_PATH}`);
         listens = true;
-        // Never another address: by default, the endpoint accepts any token.
+        // Only the loopback address: by default, the endpoint accepts any token.
         const address = `127.0.0.1:${port}`;
         return [{ name: SOCKET, address, http: {}, service: { name: SERVICE } }];
       },

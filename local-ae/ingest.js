@@ -1,10 +1,10 @@
 /**
- * Parses the events of workerd's native binding: one JSON object per data point, with a key per column.
+ * Parses events from workerd's native binding: one JSON object per data point, with one key per column.
  *
  * - `timestamp`: nanoseconds since 1970, as a string.
  * - `index1`, `blob1` … `blob20`: arrays of bytes; an absent blob has no key.
  * - `double1` … `double20`: numbers, or "NaN", "Infinity", "-Infinity"; 0 if absent.
- * - `dataset`: the bytes of the service's name, not of the dataset's; see `index.js`.
+ * - `dataset`: the bytes of the service's name, not the dataset's; `index.js` says why.
  */
 import { BLOB_COLUMNS, DOUBLE_COLUMNS } from './point.js';
 
@@ -14,7 +14,7 @@ import { BLOB_COLUMNS, DOUBLE_COLUMNS } from './point.js';
 const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
 
 /**
- * Decodes bytes; invalid UTF-8 becomes U+FFFD. All readers need text, so the bytes are decoded once, here.
+ * Decodes bytes; invalid UTF-8 becomes U+FFFD.
  *
  * @param {unknown} bytes
  * @returns {string}
@@ -28,9 +28,8 @@ function text(bytes) {
 /**
  * Rounds nanoseconds to milliseconds.
  *
- * workerd's clock has milliseconds, and its value passes through a double: ….882 s arrives as
- * ….881999872. So digits below a millisecond are noise. Rounding, unlike truncating, restores the
- * millisecond of the Worker's `Date.now()`.
+ * workerd's clock counts milliseconds, and its value passes through a double: ….882 s arrives as ….881999872, so
+ * the digits below a millisecond are noise. Rounding restores the Worker's `Date.now()`; truncation would not.
  *
  * @param {unknown} nanoseconds
  * @returns {number}
@@ -43,8 +42,8 @@ function milliseconds(nanoseconds) {
 }
 
 /**
- * The data point in an event. Throws a TypeError if workerd's format has changed: such a point must
- * appear in the log, not be stored with wrong values.
+ * The data point in an event. Throws a TypeError if workerd's format has changed: an error in the log is better
+ * than a point with wrong values.
  *
  * @param {Record<string, unknown>} event
  * @param {string} dataset
@@ -57,7 +56,7 @@ export function pointFromEvent(event, dataset) {
     sampleInterval: 1,
     index1: text(event.index1),
     blobs: BLOB_COLUMNS.map((column) => text(event[column])),
-    // `Number` also parses the three strings.
+    // `Number` also parses "NaN", "Infinity" and "-Infinity".
     doubles: DOUBLE_COLUMNS.map((column) => Number(event[column] ?? 0)),
   };
 }

@@ -1,17 +1,17 @@
-/** The linter: what live Analytics Engine refuses in a text of queries, by the same engine that runs them. */
+/** The linter: the SQL engine, which also runs queries, checks them without data. */
 import { ENGINE_SCRIPT, readEngine } from './engine-files.js';
 
 /**
  * @typedef {object} LintOutcome
  * @property {number} errors
  * @property {number} warnings
- * @property {string} text `FILE:LINE:COLUMN: error: MESSAGE` for each, and a line with help
+ * @property {string} text for each finding a line `FILE:LINE:COLUMN: error: MESSAGE`, and a line with help
  */
 
 /**
  * Loads the engine.
  *
- * @returns {Promise<(file: string, sql: string) => LintOutcome>} checks queries that semicolons separate
+ * @returns {Promise<(file: string, sql: string) => LintOutcome>} checks semicolon-separated queries
  */
 export async function loadLinter() {
   const { wasm } = await readEngine();

@@ -1,7 +1,7 @@
 /**
- * The configuration for local development, made from the one that is deployed. A configuration of its own
- * would repeat everything else, and `[env]` as well: an environment inherits no bindings, and its binding
- * would be deployable.
+ * Derives the configuration for local development from the deployed one. A separate configuration would repeat
+ * all other settings, and a separate `[env]` would repeat all bindings, since environments inherit none, and
+ * could be deployed.
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -13,15 +13,12 @@ import { UserError } from './user-error.js';
 
 /** @import { Unstable_RawConfig as Config, Unstable_RawEnvironment as Environment } from 'wrangler' */
 
-/**
- * Miniflare resolves a package's name from its own folder, where pnpm puts no other packages; a path works
- * from anywhere.
- */
+/** A path, since Miniflare resolves a package's name from its own folder, where pnpm puts no other packages. */
 const PLUGIN = { package: fileURLToPath(new URL('index.js', import.meta.url)), name: 'local-ae' };
 
 /**
- * A section of the configuration in which each dataset is local. It keeps everything else, also what wrangler
- * refuses, since wrangler says best what is wrong with it.
+ * Makes the datasets in a section of the configuration local. Keeps everything else, even invalid settings:
+ * wrangler's errors about them are better than any from here.
  *
  * @template {Environment} T
  * @param {T} section
@@ -41,13 +38,13 @@ function localSection(section, options) {
 }
 
 /**
- * @param {Config} config what is deployed
+ * @param {Config} config the deployed configuration
  * @param {Record<string, unknown>} options
  * @returns {Config}
  */
 export function localConfig({ env, ...config }, options) {
   const local = localSection(config, options);
-  // wrangler would replace the dataset's type by `any`.
+  // With generated types, wrangler would replace the dataset's type by `any`.
   if (local.dev !== undefined) local.dev = { ...local.dev, generate_types: false };
   if (env === undefined) return local;
   const environments = Object.entries(env).map(([name, section]) => [name, localSection(section, options)]);
@@ -58,11 +55,11 @@ export function localConfig({ env, ...config }, options) {
 const datasets = ({ env = {}, ...config }) =>
   [config, ...Object.values(env)].flatMap((section) => section.analytics_engine_datasets ?? []);
 
-/** The oldest wrangler whose Miniflare runs the plugin; an older one would silently discard the points. */
+/** The oldest wrangler whose Miniflare runs the plugin; an older one would silently discard points. */
 const OLDEST_WRANGLER = manifest.peerDependencies.wrangler.replace('>=', '');
 
 /**
- * Resolves packages of a project, for its wrangler: this package does not bring one.
+ * Resolves packages from a project, to find the project's wrangler: this package has none.
  *
  * @param {string} folder
  */
@@ -96,7 +93,7 @@ function readConfig(folder, given) {
   }
 }
 
-/** @param {string} folder @returns {string} the program of wrangler */
+/** @param {string} folder @returns {string} the path of wrangler's program */
 export function wranglerProgram(folder) {
   const require = projectRequire(folder);
   const { bin } = require('wrangler/package.json');
@@ -104,8 +101,8 @@ export function wranglerProgram(folder) {
 }
 
 /**
- * Writes the local configuration beside the deployed one: paths in it, `.dev.vars` and the state are relative
- * to its folder. Leaves an equal file as it is, since wrangler restarts the Worker when it changes.
+ * Writes the local configuration beside the deployed one, since its paths, `.dev.vars` and the state are relative
+ * to its folder. Does not rewrite an equal file, since wrangler would restart the Worker.
  *
  * @param {string | undefined} given the deployed configuration; by default the one that wrangler finds
  * @param {Record<string, unknown>} options of the store

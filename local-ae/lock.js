@@ -8,8 +8,8 @@ import { createServer } from 'node:net';
 const held = new Set();
 
 /**
- * Locks a folder until this process ends. The lock is a socket in Linux's abstract namespace, so no file
- * is left behind, even after a crash. Other systems have no lock.
+ * Locks a folder until this process ends. On Linux, the lock is a socket in the abstract namespace, so that even a
+ * crash leaves no file behind. On other systems, there is no lock.
  *
  * @param {string} folder must exist
  * @returns {Promise<boolean>} whether this process has the lock

@@ -1,12 +1,12 @@
 /**
- * Parses posted data points: one flat JSON object per line, with the columns' names as keys. aesql's
- * command line reads the same format.
+ * Parses posted data points: one flat JSON object per line, with column names as keys. The command `aesql query`
+ * reads the same format.
  */
 import { BLOB_COLUMNS, DOUBLE_COLUMNS } from './point.js';
 
 /** @import { Point } from './point.js' */
 
-// Copies from `dataset.js`, which cannot be imported here: it is a module of the Workers' isolates.
+// Copies from `dataset.js`, which this module cannot import: it runs in the Workers' isolates.
 const MAX_INDEX_BYTES = 96;
 const MAX_BLOB_BYTES = 16_000;
 
@@ -24,14 +24,14 @@ const COLUMNS = new Set([
 
 const encoder = new TextEncoder();
 
-/** An invalid line; the message has its number and says what is valid. */
+/** An invalid line; the message has the line number and says what is valid. */
 export class LineError extends Error {}
 
 /**
- * Parses lines and skips empty ones. Throws a LineError for the first invalid line.
+ * Skips empty lines. Throws a LineError for the first invalid line.
  *
  * @param {string} text
- * @param {number} now the timestamp of a point that has none, in milliseconds since 1970
+ * @param {number} now the default timestamp, in milliseconds since 1970
  * @returns {Point[]}
  */
 export function parsePoints(text, now) {
@@ -104,7 +104,7 @@ function double(values, name) {
 
 /** @param {unknown} value */
 function timestamp(value) {
-  // Without a time zone, Date.parse() would assume the machine's local time.
+  // Date.parse() would read a text without a time zone as the machine's local time.
   const zoned = typeof value === 'string' && /^\d{4}-\d\d-\d\dT.*(Z|[+-]\d\d:\d\d)$/.test(value);
   const milliseconds = zoned ? Date.parse(value) : value;
   if (

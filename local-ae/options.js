@@ -3,7 +3,7 @@
 /** @import { DatasetOptions } from './types.d.ts' */
 
 /**
- * The options of the store and the endpoint, which all bindings of an instance share.
+ * The options of the store and the endpoint; all bindings of an instance share them.
  *
  * @typedef {Required<Omit<DatasetOptions, 'dataset'>>} SharedOptions
  */
@@ -26,15 +26,15 @@ export const DEFAULTS = {
   allowedHosts: [],
 };
 
-// A lower limit would be imprecise: eviction removes up to a thousand points at a time.
-const LEAST_MAX_ROWS = 10_000;
+// Eviction removes up to a thousand points at a time, so a lower limit would be imprecise.
+const LOWEST_MAX_ROWS = 10_000;
 
-/** Overrides the option `port`, for scripts. */
+/** The environment variable that overrides the option `port`. */
 export const PORT_VARIABLE = 'LOCAL_AE_PORT';
 
 /**
- * Validates the options of one binding. An unknown option is an error, too: a misspelt one must not
- * start a store with defaults.
+ * Validates the options of one binding. Refuses unknown options, so that a misspelt one does not start a store
+ * with defaults.
  *
  * @param {string} name the binding's name
  * @param {Record<string, unknown>} options
@@ -64,11 +64,11 @@ export function parseOptions(name, { dataset, ...options }) {
   if (!isInteger(retentionDays, 1, 36_500)) {
     throw fail('the option "retentionDays" must be an integer from 1 to 36500');
   }
-  if (!isInteger(maxRows, LEAST_MAX_ROWS, 20_000_000)) {
-    throw fail(`the option "maxRows" must be an integer from ${LEAST_MAX_ROWS} to 20000000`);
+  if (!isInteger(maxRows, LOWEST_MAX_ROWS, 20_000_000)) {
+    throw fail(`the option "maxRows" must be an integer from ${LOWEST_MAX_ROWS} to 20000000`);
   }
   if (token !== null && (typeof token !== 'string' || !/^\S+$/.test(token))) {
-    throw fail('the option "token" must be a text without spaces, or be left out');
+    throw fail('the option "token" must be a text without spaces, or be omitted');
   }
   if (!Array.isArray(allowedHosts) || !allowedHosts.every((host) => /^[a-z0-9.-]+$/.test(host))) {
     throw fail('the option "allowedHosts" must be a list of host names in lower case, without ports');

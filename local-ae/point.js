@@ -1,14 +1,14 @@
 /**
- * The stored form of a data point. Every point has all columns, with the names and types of Analytics
- * Engine's SQL, so no reader has to handle a missing column.
+ * The stored form of a data point. Every point has all columns, with the names and types that Analytics Engine's
+ * SQL has, so that no reader has to handle a missing column.
  *
  * @typedef {object} Point
  * @property {string} dataset
  * @property {number} timestampMs whole milliseconds since 1970
- * @property {number} sampleInterval the number of points that this one represents; 1 if a Worker wrote it
- * @property {string} index1 empty if the Worker gave none
- * @property {string[]} blobs always 20; empty where the Worker gave none or null
- * @property {number[]} doubles always 20; 0 where the Worker gave none; may be NaN or infinite
+ * @property {number} sampleInterval the number of points that this point represents; 1 if a Worker wrote it
+ * @property {string} index1 empty if unset
+ * @property {string[]} blobs always 20; empty if unset or null
+ * @property {number[]} doubles always 20; 0 if unset; may be NaN or infinite
  */
 
 /** `blob1` to `blob20`. */
@@ -17,14 +17,13 @@ export const BLOB_COLUMNS = Array.from({ length: 20 }, (_, i) => `blob${i + 1}`)
 /** `double1` to `double20`. */
 export const DOUBLE_COLUMNS = Array.from({ length: 20 }, (_, i) => `double${i + 1}`);
 
-// JSON has neither NaN nor infinities, and `null` would not distinguish them.
+// JSON has no NaN and no infinities; `null` could not distinguish them.
 /** @param {number} double */
 export const doubleToJson = (double) => (Number.isFinite(double) ? double : String(double));
 
 /**
  * A point as a line of JSON, which the store writes and the engine reads:
- * `[timestamp, sample interval, dataset, index1, [blobs…], [doubles…]]`. Omits blobs and doubles after
- * the last one that is set.
+ * `[timestamp, sample interval, dataset, index1, [blobs…], [doubles…]]`. Omits trailing unset blobs and doubles.
  *
  * @param {Point} point
  * @returns {string}

@@ -1,4 +1,4 @@
-/** The service's main module: one entrypoint for the endpoint, one for the bindings. */
+/** The service's main module, with an entrypoint for the endpoint and one for the bindings. */
 import { pointFromEvent } from './ingest.js';
 
 /**
@@ -8,12 +8,12 @@ import { pointFromEvent } from './ingest.js';
 
 export { Store } from './store.js';
 
-/** @typedef {{ STORE: DurableObjectNamespace<Store> }} Env without `OPTIONS`, which the store reads */
+/** @typedef {{ STORE: DurableObjectNamespace<Store> }} Env without `OPTIONS`, which only the store reads */
 
 /** @param {Env} env */
 const theStore = (env) => env.STORE.getByName('main');
 
-/** Serves the endpoint's socket. */
+/** Handles requests to the endpoint. */
 export default {
   /**
    * @param {Request} request
@@ -24,7 +24,7 @@ export default {
   },
 };
 
-/** Receives events from workerd's native binding, and from nothing else: no request can forge one. */
+/** Receives events from workerd's native binding only: no request can reach this entrypoint. */
 export const ingest = {
   /**
    * @param {Request} request
@@ -36,8 +36,8 @@ export const ingest = {
       const event = /** @type {Record<string, unknown>} */ (await request.json());
       await theStore(env).insert(pointFromEvent(event, ctx.props.dataset));
     } catch (error) {
-      // Only this log can report the loss: the Worker has already returned. At any status but 204, workerd
-      // would add log lines without the cause.
+      // The Worker has already returned, so only the log can report the loss. At any status other than 204,
+      // workerd would add log lines that lack the cause.
       console.error(`local-ae: A DATA POINT IS LOST, of dataset ${ctx.props.dataset}: ${error}`);
     }
     return new Response(null, { status: 204 });

@@ -1,7 +1,6 @@
 /**
- * SQL over the stored points. The engine (`engine/`, wasm) holds a copy of them as columns in memory,
- * made at the first query and updated before each query. So no point can be lost here, and without
- * queries there is no cost.
+ * SQL over the stored points. The first query copies them as columns into the engine's memory (`engine/`, wasm),
+ * and each query updates the copy first. So the engine can lose no point, and costs nothing without queries.
  */
 import { __wbg_reset_state as restart, Engine, initSync } from 'engine.js';
 import module from 'engine.wasm';
@@ -16,16 +15,14 @@ import module from 'engine.wasm';
  */
 
 /**
- * The stored points. Their ids have no gaps.
- *
- * @typedef {object} Stored
+ * @typedef {object} StoredPoints
  * @property {number} oldest the id of the oldest point; without points, the id of the next one
  * @property {(id: number) => Iterable<Chunk>} chunksAfter the chunks that have points after an id
  */
 
 /**
- * @typedef {object} SqlAnswer
- * @property {boolean} ok whether the body is the result; otherwise it is the error message
+ * @typedef {object} SqlResult
+ * @property {boolean} ok true if the body is the query's result, false if it is an error message
  * @property {string} contentType
  * @property {Uint8Array<ArrayBuffer>} body
  * @property {string} warnings why the cloud may refuse the query, one reason per line
@@ -41,8 +38,8 @@ export class SqlEngine {
   /**
    * @param {string} sql
    * @param {number} now in milliseconds since 1970
-   * @param {Stored} stored
-   * @returns {SqlAnswer}
+   * @param {StoredPoints} stored
+   * @returns {SqlResult}
    */
   query(sql, now, stored) {
     initSync({ module });
@@ -51,20 +48,20 @@ export class SqlEngine {
       const { ok, contentType, warnings } = outcome;
       return { ok, contentType, warnings, body: outcome.intoBody() };
     } catch (error) {
-      // An invalid query has an outcome, too. An exception is a bug or exhausted memory. Either may have
-      // corrupted the engine's memory, so the next query starts with a new engine.
+      // Even an invalid query has an outcome. An exception is a defect or exhausted memory, and may have corrupted
+      // the engine's memory, so the next query starts with a new engine.
       this.#engine = undefined;
       restart();
       throw error;
     }
   }
 
-  /** Bytes of memory that the points take up; 0 before the first query. */
+  /** The memory of the points in bytes; 0 before the first query. */
   get bytes() {
     return this.#engine?.bytes() ?? 0;
   }
 
-  /** @param {Stored} stored */
+  /** @param {StoredPoints} stored */
   #upToDate({ oldest, chunksAfter }) {
     const engine = (this.#engine ??= this.#empty());
     if (oldest > this.#first) {

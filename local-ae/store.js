@@ -1,13 +1,13 @@
 /**
  * The store: a Durable Object that keeps data points in SQLite, on disk.
  *
- * A row is a chunk of consecutive points, one line each. A point that a Worker writes is first a chunk
- * of its own; a thousand such chunks are joined into one. So a write adds a small row, and a million
- * points are read as a thousand rows, in a few seconds.
+ * A row is a chunk of consecutive points, one line per point. Each point that a Worker writes is first a chunk of
+ * its own, and the store later joins a thousand such chunks. So a write adds only a small row, and a million points
+ * are a thousand rows, which are read in a few seconds.
  */
 import { DurableObject } from 'cloudflare:workers';
 
-import { answer } from './api.js';
+import { handleRequest } from './api.js';
 import { fromLine, toLine } from './point.js';
 import { SqlEngine } from './sql.js';
 
@@ -19,29 +19,27 @@ import { SqlEngine } from './sql.js';
  */
 
 /**
- * Limits on stored points, and access to queries.
- *
- * @typedef {object} Options
+ * @typedef {object} StoreOptions
  * @property {number} retentionDays
  * @property {number} maxRows
  * @property {string | null} token the only bearer token that may query; null for any
- * @property {string[]} allowedHosts values of `Host` to accept besides the loopback's
+ * @property {string[]} allowedHosts values of `Host` to accept besides the loopback hosts
  */
 
-/** Points per chunk. Eviction removes whole chunks. */
+/** Points per chunk; eviction removes whole chunks. */
 const CHUNK_POINTS = 1_000;
 
-/** Keeps a chunk below the limit of 2 MB per value: UTF-8 takes at most 3 bytes per UTF-16 code unit. */
+/** Keeps a chunk below SQLite's 2 MB per value: UTF-8 has at most 3 bytes per UTF-16 code unit. */
 const CHUNK_CHARACTERS = 500_000;
 
 const DAY_MS = 86_400_000;
 
-/** A query has at most 10,000 characters, so these take 1 MB. */
+/** Queries to remember: 100 of at most 10,000 characters take 1 MB. */
 const MAX_WARNED = 100;
 
-// `last` is the id of the chunk's last point; a chunk's ids have no gaps. With AUTOINCREMENT, SQLite
-// remembers the highest id ever used, so ids continue after a reset: a reader with `after` would miss
-// points whose ids started at 1 again. The table `points` is from an earlier version.
+// `last` is the id of the chunk's last point; a chunk's ids have no gaps. AUTOINCREMENT continues the ids after a
+// reset; if they started at 1 again, a reader with `after` would miss points. The table `points` is from an earlier
+// version.
 const CREATE_TABLE = `
   DROP TABLE IF EXISTS points;
   CREATE TABLE IF NOT EXISTS chunks (
@@ -58,11 +56,11 @@ const chunkFromRow = ([last, points, lines]) => ({
   lines: String(lines),
 });
 
-/** A single instance, which `theStore` in `service.js` names. */
+/** There is one instance; `theStore` in `service.js` has its name. */
 export class Store extends DurableObject {
   /** @type {SqlStorage} */
   #sql;
-  /** @type {Options} */
+  /** @type {StoreOptions} */
   #options;
   #engine = new SqlEngine();
   /** The number of points. */
@@ -71,12 +69,12 @@ export class Store extends DurableObject {
   #last;
   /** The number of chunks with one point. */
   #single;
-  /** Queries that have been warned about, with each number replaced by 0. @type {Set<string>} */
+  /** Queries that already had a warning, with each number replaced by 0. @type {Set<string>} */
   #warned = new Set();
 
   /**
    * @param {DurableObject['ctx']} ctx
-   * @param {{ OPTIONS: Options }} env
+   * @param {{ OPTIONS: StoreOptions }} env
    */
   constructor(ctx, env) {
     super(ctx, env);
@@ -97,7 +95,7 @@ export class Store extends DurableObject {
   }
 
   /**
-   * Adds a point. Its id is higher than any id before.
+   * Adds a point; its id is higher than all earlier ids.
    *
    * @param {Point} point
    */
@@ -106,8 +104,8 @@ export class Store extends DurableObject {
   }
 
   /**
-   * Adds all points or none: if a chunk cannot be stored, as on a full disk, the database and the fields
-   * of this object keep their earlier state.
+   * Adds all points or none: if a chunk cannot be stored, for example on a full disk, the database and this
+   * object's fields keep their earlier state.
    *
    * @param {Point[]} points
    */
@@ -115,7 +113,7 @@ export class Store extends DurableObject {
     this.#allOrNothing(() => this.#insertChunks(points));
   }
 
-  /** @param {() => void} change of the database and of this object's fields */
+  /** @param {() => void} change modifies the database and this object's fields */
   #allOrNothing(change) {
     const before = { points: this.#points, last: this.#last, single: this.#single };
     try {
@@ -163,7 +161,7 @@ export class Store extends DurableObject {
   }
 
   /**
-   * A page of points after an id, in order of their ids.
+   * A page of points after an id, in id order.
    *
    * @param {PageQuery} query
    * @returns {Page}
@@ -187,8 +185,8 @@ export class Store extends DurableObject {
   }
 
   /**
-   * Removes the points whose index begins with a prefix. Stores the others again with new ids, since the
-   * ids must not have gaps.
+   * Removes the points whose index begins with a prefix. Stores the others again with new ids, since ids must not
+   * have gaps.
    *
    * @param {string} prefix
    */
@@ -196,17 +194,17 @@ export class Store extends DurableObject {
     this.#allOrNothing(() => {
       this.#points = 0;
       this.#single = 0;
-      this.#append(this.#takeAll(({ index1 }) => !index1.startsWith(prefix)));
+      this.#append(this.#drain(({ index1 }) => !index1.startsWith(prefix)));
     });
   }
 
   /**
-   * Removes all chunks, and yields the points to keep.
+   * Removes all chunks and yields the points to keep.
    *
    * @param {(point: Point) => boolean} keep
    * @returns {Iterable<Point>}
    */
-  *#takeAll(keep) {
+  *#drain(keep) {
     const ids = [...this.#sql.exec('SELECT last FROM chunks ORDER BY last').raw()];
     for (const [id] of ids) {
       const [[lines]] = this.#sql.exec('DELETE FROM chunks WHERE last = ? RETURNING lines', id).raw();
@@ -220,21 +218,19 @@ export class Store extends DurableObject {
     this.#single = 0;
   }
 
-  /**
-   * @param {string} sql
-   */
+  /** @param {string} sql */
   query(sql) {
     this.#evict();
     const oldest = this.#last - this.#points + 1;
     const chunksAfter = (/** @type {number} */ id) => this.#chunksAfter(id);
-    const answer = this.#engine.query(sql, Date.now(), { oldest, chunksAfter });
-    if (answer.warnings !== '') this.#warn(answer.warnings, sql);
-    return answer;
+    const result = this.#engine.query(sql, Date.now(), { oldest, chunksAfter });
+    if (result.warnings !== '') this.#warn(result.warnings, sql);
+    return result;
   }
 
   /**
-   * Logs that the cloud may refuse a query: once for queries that differ only in numbers, such as times,
-   * and for at most `MAX_WARNED` queries.
+   * Logs that the cloud may refuse a query: once for all queries that differ only in numbers, such as times, and
+   * for at most `MAX_WARNED` queries.
    *
    * @param {string} warnings
    * @param {string} sql
@@ -256,13 +252,13 @@ export class Store extends DurableObject {
   }
 
   /**
-   * The HTTP API runs inside the Durable Object, since a page may exceed the 32 MiB that one of its
-   * methods may return. A response body has no such limit.
+   * The HTTP API runs inside the Durable Object: a page of points may exceed the 32 MiB that a method may return,
+   * but a response body has no such limit.
    *
    * @param {Request} request
    */
   fetch(request) {
-    return answer(request, this);
+    return handleRequest(request, this);
   }
 
   /**
@@ -284,7 +280,7 @@ export class Store extends DurableObject {
     this.#sql.exec('INSERT INTO chunks VALUES (?, ?, ?, ?)', last, points, newestMs, lines);
   }
 
-  /** Joins the chunks with one point: into one, unless they are large or have other chunks between them. */
+  /** Joins adjacent chunks that have one point, up to the limits of a chunk. */
   #join() {
     const select = 'SELECT last, newest_ms, lines FROM chunks WHERE points = 1 ORDER BY last';
     const rows = [...this.#sql.exec(select).raw()];
@@ -304,13 +300,13 @@ export class Store extends DurableObject {
       this.#put(Number(first) + to - from - 1, to - from, newest, lines);
       from = to;
     }
-    // Ignores chunks that could not be joined until the next start; otherwise every write would retry.
+    // Forgets chunks that could not be joined until the next start; otherwise every write would retry.
     this.#single = 0;
   }
 
   /**
-   * Removes the oldest chunk while there are too many points, or while it is too old. Removes no other
-   * chunk, so that the remaining ids have no gaps.
+   * Removes the oldest chunk while it is too old or there are too many points. Never removes a chunk in the middle,
+   * so that the remaining ids have no gaps.
    */
   #evict() {
     const expiredMs = Date.now() - this.#options.retentionDays * DAY_MS;
@@ -324,7 +320,7 @@ export class Store extends DurableObject {
     }
   }
 
-  /** @param {string} sql that selects one number */
+  /** @param {string} sql selects one number */
   #number(sql) {
     const [[number]] = this.#sql.exec(sql).raw();
     return Number(number);

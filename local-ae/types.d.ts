@@ -1,21 +1,20 @@
-/** The package's types. */
 import type { Plugin } from 'miniflare';
 
 /** The options of a binding: `dev.options` in a configuration or in Miniflare's `env`. */
 export interface DatasetOptions {
   /** The dataset's name. */
   dataset: string;
-  /** The port of the endpoint, on 127.0.0.1; 9310 by default. */
+  /** The endpoint's port on 127.0.0.1; 9310 by default. */
   port?: number;
-  /** Removes points that are older; 90 by default. */
+  /** Removes older points; 90 by default. */
   retentionDays?: number;
   /** Removes the oldest points beyond this number; 1000000 by default. */
   maxRows?: number;
-  /** The only bearer token that may query; by default any may. */
+  /** The only bearer token that may query; any token by default. */
   token?: string | null;
   /** Values of `Host` to accept besides 127.0.0.1, localhost and [::1]. */
   allowedHosts?: string[];
 }
 
-/** What Miniflare loads. */
+/** The plugins that Miniflare loads. */
 export declare const plugins: { 'local-ae': Plugin };

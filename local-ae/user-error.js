@@ -1,4 +1,4 @@
-/** An error that its reader can fix. The command line prints it in one line, without a stack. */
+/** An error that the user can fix. The command line prints it on one line, without a stack. */
 export class UserError extends Error {
   /** @param {string} message */
   constructor(message) {

@@ -18,7 +18,6 @@ const config :Workerd.Config = (
         innerBindings = [(name = "native", analyticsEngine = (
           name = "local-ae:service",
           entrypoint = "ingest",
-          # The name of the dataset.
           props = (json = "{\"dataset\": \"visits\"}")
         ))]
       ))]
@@ -47,7 +46,7 @@ const service :Workerd.Service = (name = "local-ae:service", worker = (
   ],
   compatibilityDate = "2026-07-01",
   durableObjectNamespaces = [
-    # If it were evicted when idle, the next query would have to read all points.
+    # After an eviction, the next query would have to read all points again.
     (
       className = "Store",
       uniqueKey = "local-ae-Store",
@@ -62,10 +61,10 @@ const service :Workerd.Service = (name = "local-ae:service", worker = (
   ]
 ));
 
-# The command line sets its folder.
+# --directory-path sets the folder.
 const disk :Workerd.Service = (name = "local-ae:disk", disk = (writable = true));
 
-# Never another address: by default, the endpoint accepts any token.
+# Only the loopback address: by default, the endpoint accepts any token.
 const endpoint :Workerd.Socket = (
   name = "local-ae:read",
   address = "127.0.0.1:9310",

@@ -1,6 +1,6 @@
 /**
- * The few workerd types that the service uses. `@cloudflare/workers-types` would declare all of them as
- * globals of the whole repository, next to Node's.
+ * The workerd types that the service uses. `@cloudflare/workers-types` would declare all types as globals of the
+ * whole repository, in conflict with Node's.
  */
 declare module 'cloudflare:workers' {
   export type SqlStorageValue = string | number | ArrayBuffer | null;
@@ -74,7 +74,7 @@ declare module 'engine.wasm' {
   export default module;
 }
 
-/** Node has it, but `@types/node` leaves it to the types of browsers. */
+/** Node has this namespace, but only the types for browsers declare it. */
 declare namespace WebAssembly {
   function validate(module: Uint8Array<ArrayBuffer>): boolean;
 }

@@ -1,4 +1,4 @@
-/** Writes each request as a data point: user agent and path. */
+/** Writes a data point for each request, with the user agent and the path. */
 export default {
   /**
    * @param {Request} request

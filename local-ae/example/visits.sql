@@ -1,4 +1,4 @@
--- Visits by hour and page, of the last day.
+-- Visits in the last day, by hour and page.
 SELECT
   toStartOfInterval(timestamp, INTERVAL '1' HOUR) AS hour,
   blob1 AS page,

@@ -1,12 +1,11 @@
-/** Miniflare with a Worker that writes the points of its requests, and a client of the endpoint. */
+/** Miniflare with a Worker that writes a data point per request, and a client for the endpoint. */
 import { setTimeout as delay } from 'node:timers/promises';
 
 import { Miniflare } from 'miniflare';
 
 export { freePort } from './port.js';
 
-// Answers 204 after `writeDataPoint` returns, or 400 with the error if it throws. In the JSON, bytes are
-// {"bytes":[…]}.
+// Returns 204 if `writeDataPoint` returns, or 400 with the error if it throws. In the JSON, bytes are {"bytes":[…]}.
 const WRITER = `
   const revive = (key, value) => value?.bytes ? Uint8Array.from(value.bytes) : value;
   export default {
@@ -21,14 +20,14 @@ const WRITER = `
     },
   };`;
 
-// The variable would give the instances of all tests the same port.
+// With this variable, all instances would use the same port.
 delete process.env.LOCAL_AE_PORT;
 
-/** The timeout for points to arrive. Only a failing test takes this long. */
+/** The timeout for points to arrive; only a failing test takes this long. */
 const DEADLINE_MS = 30_000;
 
 /**
- * The options of a Worker with bindings of the plugin.
+ * The options of a Worker with bindings that the plugin provides.
  *
  * @param {Record<string, Record<string, unknown>>} bindings the plugin's options by binding name
  * @param {string} [name]
@@ -153,7 +152,7 @@ export function insert(port, points) {
 /** @typedef {Omit<Response, 'json'> & { json(): Promise<any> }} AnyResponse */
 
 /**
- * Sends a query as to the cloud.
+ * Sends a query as a client of the cloud does.
  *
  * @param {number} port
  * @param {string} sql
@@ -169,7 +168,7 @@ export function query(port, sql, token = 'any') {
 }
 
 /**
- * The rows that a query returns.
+ * Runs a query and returns its rows.
  *
  * @param {number} port
  * @param {string} sql

@@ -1,4 +1,4 @@
-/** This package as npm packs it, and the code blocks of a README. */
+/** This package as npm packs it, and the code blocks of its README. */
 import { execFile } from 'node:child_process';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -12,7 +12,7 @@ const run = promisify(execFile);
 export const FOLDER = fileURLToPath(new URL('..', import.meta.url));
 
 /**
- * A folder outside of the repository, so that nothing is found in one above it.
+ * Creates a folder outside the repository, so that programs find nothing in the folders above it.
  *
  * @param {{ after(done: () => Promise<void>): void }} t
  * @param {string} [name] a part of its name
@@ -26,12 +26,12 @@ export async function emptyFolder(t, name = '') {
 /**
  * Runs `npm pack`.
  *
- * @param {string} folder where the tarball goes
+ * @param {string} folder receives the tarball
  * @returns {Promise<{ tarball: string, files: string[] }>}
  */
 export async function pack(folder) {
   const { stdout } = await run('npm', ['pack', '--json', '--pack-destination', folder], { cwd: FOLDER });
-  // Before it is the output of `prepack`; older versions of npm print a list, newer ones an object.
+  // The output of `prepack` comes first. Older versions of npm then print a list, newer ones an object.
   const printed = JSON.parse(stdout.slice(stdout.search(/^[[{]/m)));
   const [{ filename, files }] = /** @type {any[]} */ (Object.values(printed));
   return {
@@ -41,8 +41,6 @@ export async function pack(folder) {
 }
 
 /**
- * A code block.
- *
  * @typedef {object} Block
  * @property {string} language empty if it has none
  * @property {string} text
@@ -63,7 +61,7 @@ export async function blocks(title) {
 }
 
 /**
- * The name and the content of a block that begins with a comment with its file's name.
+ * The name and the content of a block whose first line is a comment with the file's name.
  *
  * @param {Block} block
  * @returns {[name: string, text: string] | undefined}

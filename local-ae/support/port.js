@@ -4,11 +4,11 @@ import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 
-// The kernel assigns ports of this range to outgoing connections and to programs that listen on port 0.
+// The kernel assigns ports in this range to outgoing connections and to programs that listen on port 0.
 const RANGE = '/proc/sys/net/ipv4/ip_local_port_range';
 const LOWEST = 10_000;
 
-/** @returns {[lowest: number, highest: number]} ports that the kernel does not assign, if there are enough */
+/** @returns {[lowest: number, highest: number]} a range that the kernel does not assign, if it is large enough */
 function ownRange() {
   const [first, last] = readFileSync(RANGE, 'utf8').trim().split(/\s+/).map(Number);
   if (first - LOWEST >= 1_000) return [LOWEST, first - 1];
@@ -27,13 +27,13 @@ async function isFree(port) {
 /**
  * Reserves a port for this process, unless another process has it.
  *
- * A free port can be taken between this check and the moment when a program listens. So this process
- * holds the UDP port with the same number until it ends: no other caller gets the port, and the kernel
- * does not assign it, since it lies outside the kernel's range.
+ * Between this check and a program's `listen`, another program could take the port. So this process holds the UDP
+ * port with the same number until it ends: no other caller of this function gets the port, and the kernel does not
+ * assign it, since it is outside the kernel's range.
  *
  * @param {number} port
  */
-async function take(port) {
+async function reserve(port) {
   const holder = createSocket('udp4').unref();
   holder.bind({ port, address: '127.0.0.1', exclusive: true });
   const held = await once(holder, 'listening').then(() => true, () => false);
@@ -43,17 +43,17 @@ async function take(port) {
 }
 
 /**
- * @param {number} [preferred] the port to take if it is available
+ * @param {number} [preferred] the port to reserve if it is available
  * @returns {Promise<number>} a port of 127.0.0.1, reserved for this process until it ends
  */
 export async function freePort(preferred) {
-  if (preferred !== undefined && (await take(preferred))) return preferred;
+  if (preferred !== undefined && (await reserve(preferred))) return preferred;
   const [lowest, highest] = ownRange();
   const ports = highest - lowest + 1;
   const start = Math.trunc(Math.random() * ports);
   for (let i = 0; i < ports; i += 1) {
     const port = lowest + ((start + i) % ports);
-    if (await take(port)) return port;
+    if (await reserve(port)) return port;
   }
-  throw new Error('there is no free port on 127.0.0.1');
+  throw new Error('no port of 127.0.0.1 is free');
 }

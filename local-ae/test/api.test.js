@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { answer } from '../api.js';
+import { handleRequest } from '../api.js';
 
 /**
  * @import { Page, PageQuery } from '../api.js'
  * @import { Point } from '../point.js'
- * @import { SqlAnswer } from '../sql.js'
+ * @import { SqlResult } from '../sql.js'
  */
 
 const STATUS = { points: 1, retentionDays: 90, maxRows: 10_000, disk: 2, memory: 3 };
@@ -17,8 +17,8 @@ class RecordingStore {
   queries = [];
   /** @type {string[]} */
   sql = [];
-  /** @type {SqlAnswer} */
-  sqlAnswer = { ok: true, contentType: 'text/x', body: new TextEncoder().encode('answer'), warnings: '' };
+  /** @type {SqlResult} */
+  sqlResult = { ok: true, contentType: 'text/x', body: new TextEncoder().encode('answer'), warnings: '' };
   /** @type {Point[]} */
   inserted = [];
   cleared = 0;
@@ -30,19 +30,19 @@ class RecordingStore {
 
   /** @param {Page} [page] */
   constructor(page = { points: [], last: 0 }) {
-    this.answer = page;
+    this.result = page;
   }
 
   /** @param {PageQuery} query */
   page(query) {
     this.queries.push(query);
-    return this.answer;
+    return this.result;
   }
 
   /** @param {string} sql */
   query(sql) {
     this.sql.push(sql);
-    return this.sqlAnswer;
+    return this.sqlResult;
   }
 
   /** @param {Point[]} points */
@@ -70,7 +70,7 @@ class RecordingStore {
  */
 async function ask(path, { host = '127.0.0.1:9310', store, ...init } = {}) {
   const request = new Request(`http://${host}${path}`, init);
-  const response = await answer(request, store ?? new RecordingStore());
+  const response = await handleRequest(request, store ?? new RecordingStore());
   const text = await response.text();
   const type = response.headers.get('content-type');
   return {
@@ -142,7 +142,7 @@ for (const [query, parameter, allowed] of [
   ['index1=a', 'index1', /one of after, limit, dataset, index/],
   ['constructor=a', 'constructor', /one of after/],
 ]) {
-  test(`refuses ?${query} and says what is allowed`, async () => {
+  test(`refuses ?${query} and names the allowed values`, async () => {
     const store = new RecordingStore();
     const { status, body } = await ask(`/points?${query}`, { store });
     assert.equal(status, 400);
@@ -153,7 +153,7 @@ for (const [query, parameter, allowed] of [
   });
 }
 
-test('DELETE /points with a filter does not remove everything', async () => {
+test('DELETE /points removes points by index prefix only, and refuses other filters', async () => {
   const store = new RecordingStore();
   const { status, body } = await ask('/points?dataset=a', { method: 'DELETE', store });
   assert.equal(status, 400);
@@ -226,11 +226,11 @@ test('answers a request without a query as the cloud does', async () => {
   assert.deepEqual(store.sql, []);
 });
 
-test('gives each query an id', async () => {
+test('each response to a query has an id of its own', async () => {
   const ids = new Set();
   for (const init of [{ headers: TOKEN }, { method: 'POST', headers: TOKEN }, {}]) {
     const request = new Request(`http://localhost${SQL}?query=SELECT+1`, init);
-    ids.add((await answer(request, new RecordingStore())).headers.get('x-query-id'));
+    ids.add((await handleRequest(request, new RecordingStore())).headers.get('x-query-id'));
   }
   assert.equal(ids.size, 3);
   for (const id of ids) assert.match(String(id), /^[0-9a-f-]{36}$/);
@@ -238,7 +238,7 @@ test('gives each query an id', async () => {
 
 test('answers 422 for an invalid query', async () => {
   const store = new RecordingStore();
-  store.sqlAnswer = { ...store.sqlAnswer, ok: false };
+  store.sqlResult = { ...store.sqlResult, ok: false };
   assert.equal((await ask(`${SQL}?query=x`, { headers: TOKEN, store })).status, 422);
 });
 
@@ -265,14 +265,14 @@ for (const [what, authorization, status, code, message] of /** @type {const} */ 
   });
 }
 
-test('accepts the token of the option', async () => {
+test('accepts the token in the option', async () => {
   const store = new RecordingStore();
   store.token = 'two';
   const headers = { authorization: 'bearer two' };
   assert.equal((await ask(`${SQL}?query=SELECT+1`, { headers, store })).status, 200);
 });
 
-test('answers SQL only for GET and POST, and only at the path of an account', async () => {
+test("answers SQL only for GET and POST, and only at an account's path", async () => {
   for (const method of ['PUT', 'DELETE', 'OPTIONS', 'HEAD']) {
     const { status, allow } = await ask(SQL, { method, headers: TOKEN });
     assert.deepEqual([status, allow], [405, 'GET, POST'], method);
@@ -303,8 +303,8 @@ test('adds posted points', async () => {
   ];
   const body = `${lines.map((line) => JSON.stringify(line)).join('\n\n')}\r\n`;
   const earliest = Date.now();
-  const { status, body: answer } = await ask('/points', { method: 'POST', headers: NDJSON, body, store });
-  assert.deepEqual([status, answer], [200, { points: 3 }]);
+  const { status, body: added } = await ask('/points', { method: 'POST', headers: NDJSON, body, store });
+  assert.deepEqual([status, added], [200, { points: 3 }]);
   const [minimal, full, numbered] = store.inserted;
   assert.ok(minimal.timestampMs >= earliest && minimal.timestampMs <= Date.now());
   assert.deepEqual(full, {
@@ -333,7 +333,7 @@ for (const [line, message] of [
   [`{"dataset": "d", "index1": "${'é'.repeat(49)}"}`, /index1 may have 96 bytes, not 98/],
   [`{"dataset": "d", "blob1": "${'x'.repeat(16_001)}"}`, /all blobs together may have 16000 bytes/],
 ]) {
-  test(`refuses the posted point ${String(line).slice(0, 60)}, and all others of its request`, async () => {
+  test(`refuses a request with the point ${String(line).slice(0, 60)}, and stores none of its points`, async () => {
     const store = new RecordingStore();
     const text = `{"dataset": "d"}\n${line}\n`;
     const { status, body } = await ask('/points', { method: 'POST', headers: NDJSON, body: text, store });
@@ -354,6 +354,6 @@ test('refuses points in a content type that web pages may send without a CORS pr
   }
 });
 
-test('reports how much is stored', async () => {
+test('GET /status returns the status of the store', async () => {
   assert.deepEqual((await ask('/status')).body, STATUS);
 });

@@ -1,4 +1,4 @@
-/** `local-ae check`: what it reads, prints and exits with. */
+/** `local-ae check`: input, output and exit codes. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -31,27 +31,27 @@ const TIMESTAMP =
   'warning: unable to find type of column: "timestamp"\n  help: ORDER BY takes columns of the output: ' +
   'select timestamp, or order by its alias\n';
 
-test('accepts what Analytics Engine accepts, silently', () => {
+test('prints nothing for queries that Analytics Engine accepts', () => {
   file('good.sql', 'SELECT count() FROM t; -- a comment; with a semicolon\n\nSHOW TABLES;');
   file('empty.sql', '');
   assert.deepEqual(localAe(['check', 'good.sql', 'empty.sql']), { status: 0, stdout: '', stderr: '' });
 });
 
-test('reports each error with its file, line and column, in all files', () => {
+test('reports the errors in all files with file, line and column', () => {
   file('one.sql', 'SELECT 1;\nSELECT DISTINCT blob1 FROM t;\nSELECT\n  uniq(blob1) FROM t');
   const expected = `one.sql:2:1: ${DISTINCT}one.sql:4:3: ${UNIQ}-:1:8: ${UNIQ}`;
   const { status, stdout, stderr } = localAe(['check', 'one.sql', '-'], 'SELECT uniq(blob1) FROM t');
   assert.deepEqual({ status, stdout, stderr }, { status: 1, stdout: expected, stderr: '' });
 });
 
-test('finds the same place in files from Windows', () => {
+test('reports the right line and column in files with CRLF or a byte order mark', () => {
   file('crlf.sql', '\uFEFFSELECT 1;\r\nSELECT\r\n  uniq(blob1) FROM t -- a comment\r\n');
   assert.deepEqual(localAe(['check', 'crlf.sql']), { status: 1, stdout: `crlf.sql:3:3: ${UNIQ}`, stderr: '' });
   file('mark.sql', '\uFEFFSELECT uniq(blob1) FROM t');
   assert.equal(localAe(['check', 'mark.sql']).stdout, `mark.sql:1:8: ${UNIQ}`);
 });
 
-test('a warning is an error only if warnings are denied', () => {
+test('exits with 1 for a warning only if warnings are denied', () => {
   file('doubtful.sql', 'SELECT blob1 AS b FROM t ORDER BY timestamp');
   const stdout = `doubtful.sql:1:35: ${TIMESTAMP}`;
   assert.deepEqual(localAe(['check', 'doubtful.sql']), { status: 0, stdout, stderr: '' });
@@ -59,7 +59,7 @@ test('a warning is an error only if warnings are denied', () => {
   assert.equal(localAe(['check', '--deny', 'warnings', 'good.sql']).status, 0);
 });
 
-test('a file that cannot be read exits with 2, and the others are checked', () => {
+test('exits with 2 if a file cannot be read, and checks the others', () => {
   file('utf16.sql', Buffer.from('\uFEFFSELECT 1', 'utf16le'));
   file('utf16-without-mark.sql', Buffer.from('SELECT 1', 'utf16le'));
   file('binary.sql', Uint8Array.from({ length: 1_000 }, (_, i) => (i * 7) % 256));
@@ -78,7 +78,7 @@ test('a file that cannot be read exits with 2, and the others are checked', () =
   ]);
 });
 
-test('refuses a text beyond the limit, and one that does not end', () => {
+test('refuses a text that is too long, and an unterminated string', () => {
   file('long.sql', 'x'.repeat(300_000));
   const long = 'long.sql: error: the text is 300000 bytes long, the limit is 262144\n';
   assert.deepEqual(localAe(['check', 'long.sql']), { status: 1, stdout: long, stderr: '' });
@@ -86,7 +86,7 @@ test('refuses a text beyond the limit, and one that does not end', () => {
   assert.deepEqual(open, { status: 1, stdout: '-:2:8: error: Unterminated string literal\n', stderr: '' });
 });
 
-test('a wrong command line exits with 2 and says what is wrong', () => {
+test('exits with 2 if the command line is wrong, and names the mistake', () => {
   /** @type {[string[], RegExp][]} */
   const wrong = [
     [[], /name a command/],
@@ -113,7 +113,7 @@ test('prints help and its version', () => {
     const { status, stdout, stderr } = localAe(args);
     assert.deepEqual({ status, stderr }, { status: 0, stderr: '' });
     assert.match(stdout, /^Usage: local-ae /);
-    assert.doesNotMatch(stdout, /.{81}/, 'it fits a terminal');
+    assert.doesNotMatch(stdout, /.{81}/, 'it fits into 80 columns');
   }
   assert.match(localAe(['--version']).stdout, /^\d+\.\d+\.\d+\n$/);
 });

@@ -1,4 +1,4 @@
-/** The configuration for development, made from the deployed one. */
+/** The configuration for development, derived from the deployed one. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -14,7 +14,7 @@ const CLI = fileURLToPath(new URL('../cli.js', import.meta.url));
 const packages = path.dirname(path.dirname(createRequire(import.meta.url).resolve('wrangler/package.json')));
 
 /**
- * A folder with this repository's wrangler.
+ * Creates a folder with this repository's wrangler.
  *
  * @param {import('node:test').TestContext} t
  * @param {Record<string, string>} files
@@ -78,12 +78,12 @@ test('makes datasets local in every environment, and changes nothing else', () =
   assert.deepEqual(deployed, before);
 });
 
-test('leaves what wrangler refuses to wrangler', () => {
+test('keeps an invalid setting, so that wrangler reports it', () => {
   const wrong = /** @type {any} */ ({ analytics_engine_datasets: { binding: 'VISITS' } });
   assert.deepEqual(localConfig(wrong, {}), wrong);
 });
 
-test('writes it beside the original, and only if it has changed', async (t) => {
+test('writes the configuration beside the original, and only if it has changed', async (t) => {
   const folder = await project(t, { 'wrangler.toml': TOML });
   const { status, stderr, written, configs } = config(folder);
   assert.deepEqual({ status, stderr, written }, { status: 0, stderr: '', written: [path.join(folder, 'wrangler.local-ae.json')] });
@@ -97,7 +97,7 @@ test('writes it beside the original, and only if it has changed', async (t) => {
   ]);
 });
 
-test('of two configurations, takes the one that wrangler takes, unless others are named', async (t) => {
+test('reads the configuration that wrangler would read, or those that -c names', async (t) => {
   const json = '{ // a comment\n "name": "b", "analytics_engine_datasets": [{ "binding": "SALES" }], }';
   const folder = await project(t, { 'wrangler.toml': TOML, 'wrangler.jsonc': json, 'api/wrangler.staging.toml': TOML });
   assert.equal(config(folder).configs[0].name, 'b');
@@ -106,7 +106,7 @@ test('of two configurations, takes the one that wrangler takes, unless others ar
   assert.equal(written[1], path.join(folder, 'api', 'wrangler.staging.local-ae.json'));
 });
 
-test('says why there is no configuration to write', async (t) => {
+test('reports why it cannot write a configuration', async (t) => {
   const folder = await project(t, { 'none.toml': 'name = "a"\n', 'broken.jsonc': '{' });
   const message = (/** @type {string[]} */ ...args) => {
     const { status, stderr } = config(folder, ...args);

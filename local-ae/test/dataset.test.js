@@ -47,7 +47,7 @@ for (const [what, point, message] of OVER_THE_LIMIT) {
   });
 }
 
-test('converts a value that is neither text nor bytes to text to measure it', () => {
+test('measures the text of a value that is neither text nor bytes', () => {
   const point = { blobs: /** @type {any[]} */ ([{ toString: () => 'x'.repeat(16_001) }]) };
   assert.throws(() => checkLimits(point), /16001$/);
 });
@@ -69,7 +69,7 @@ test('throws after 250 points without an await between them', async () => {
   const message = 'Analytics Engine write limit exceeded.';
   assert.throws(() => write(1), { name: 'Error', message });
   assert.equal(written, 250);
-  await null; // another invocation may have run
+  await null; // another invocation may run here
   write(250);
   assert.equal(written, 500);
 });

@@ -1,12 +1,12 @@
-/** Recovery of the SQL engine from a trap, in workerd with a small wasm memory. */
+/** The SQL engine recovers from a trap, in workerd with a small wasm memory. */
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { test } from 'node:test';
 
 import { Miniflare } from 'miniflare';
 
-// Counts `points` points with a distinct blob of 200 bytes each. The number of requests shows that one
-// isolate serves all of them.
+// Counts `points` points, each with a distinct blob of 200 bytes. The number of requests shows that one isolate
+// handles all of them.
 const WORKER = `
   import { SqlEngine } from 'sql.js';
 
@@ -39,7 +39,7 @@ const WORKER = `
 
 const PAGE = 65_536;
 
-/** @param {Uint8Array} bytes @param {number} at @returns {[number, number]} a number, and the offset after it */
+/** @param {Uint8Array} bytes @param {number} at @returns {[value: number, end: number]} */
 function leb128(bytes, at) {
   let value = 0;
   for (let shift = 0; ; shift += 7) {
@@ -49,7 +49,7 @@ function leb128(bytes, at) {
   }
 }
 
-/** @param {number} value @returns {number[]} in LEB128 */
+/** @param {number} value @returns {number[]} */
 const toLeb128 = (value) => (value < 0x80 ? [value] : [(value & 0x7f) | 0x80, ...toLeb128(value >>> 7)]);
 
 /**
@@ -58,7 +58,7 @@ const toLeb128 = (value) => (value < 0x80 ? [value] : [(value & 0x7f) | 0x80, ..
  * @param {Uint8Array} module
  * @param {number} bytes
  */
-function withLittleMemory(module, bytes) {
+function limitMemory(module, bytes) {
   const MEMORY = 5;
   for (let at = 8; at < module.length; ) {
     const [length, start] = leb128(module, at + 1);
@@ -75,11 +75,11 @@ function withLittleMemory(module, bytes) {
   throw new Error('the module has no memory');
 }
 
-test('the next query is answered after the engine runs out of memory', async (t) => {
+test('answers the next query after the engine runs out of memory', async (t) => {
   const file = (/** @type {string} */ name) => readFile(new URL(`../${name}`, import.meta.url));
   const esm = (/** @type {string | Buffer} */ text) =>
     ({ type: /** @type {const} */ ('esm'), contents: String(text) });
-  const wasm = withLittleMemory(await file('build/engine.wasm'), 16 * 1024 * 1024);
+  const wasm = limitMemory(await file('build/engine.wasm'), 16 * 1024 * 1024);
   const mf = new Miniflare({
     port: 0,
     enableDevRegistry: false,

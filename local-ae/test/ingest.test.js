@@ -8,7 +8,7 @@ const EMPTY = { timestamp: '1767225600123000064', index1: [] };
 /** @param {string} text */
 const bytes = (text) => [...new TextEncoder().encode(text)];
 
-test('fills absent columns with empty text and zeros', () => {
+test('fills absent columns with empty texts and zeros', () => {
   assert.deepEqual(pointFromEvent(EMPTY, 'visits'), {
     dataset: 'visits',
     timestampMs: 1_767_225_600_123,
@@ -19,7 +19,7 @@ test('fills absent columns with empty text and zeros', () => {
   });
 });
 
-test('puts each column in its place', () => {
+test('reads every column', () => {
   /** @type {Record<string, unknown>} */
   const event = { ...EMPTY, index1: bytes('i') };
   for (let n = 1; n <= 20; n++) {
@@ -44,7 +44,7 @@ test('decodes UTF-8, keeps a byte order mark and replaces invalid bytes', () => 
   assert.equal(blobs[1], 'a\uFFFD');
 });
 
-test('reads the doubles that JSON has no numbers for', () => {
+test('reads NaN and the infinities, for which JSON has no numbers', () => {
   const event = { ...EMPTY, double1: 'NaN', double2: 'Infinity', double3: '-Infinity' };
   assert.deepEqual(pointFromEvent(event, 'd').doubles.slice(0, 4), [NaN, Infinity, -Infinity, 0]);
 });

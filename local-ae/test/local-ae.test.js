@@ -31,7 +31,7 @@ class RecordingLog extends Log {
 }
 
 /**
- * The status of a request with headers that `fetch` does not allow.
+ * Sends a request with headers that `fetch` does not allow, and returns the status.
  *
  * @param {number} port
  * @param {Record<string, string>} headers
@@ -102,7 +102,7 @@ describe('one instance', () => {
     );
   });
 
-  test('keeps text and numbers as they were written', async () => {
+  test('stores texts and numbers unchanged', async () => {
     const texts = ['Grüße €', '日本語', '😀', '\uFEFFmark', 'nul\0inside', `quote'"\\`, null, ''];
     // JSON has no NaN, but writeDataPoint() converts strings to numbers.
     const doubles = ['NaN', 'Infinity', '-Infinity', 0.1, -1e-300, 1.7976931348623157e308, 2 ** 53];
@@ -122,7 +122,7 @@ describe('one instance', () => {
     ];
     for (const [i, point] of points.entries()) {
       assert.equal((await write(mf, 'VISITS', point)).status, 204);
-      await stored(port, i + 1); // one at a time, so that their order is known
+      await stored(port, i + 1); // one at a time, so that the order is certain
     }
     const [index, blobs, doubles] = await stored(port, points.length);
     assert.equal(index.index1, 'é'.repeat(48));
@@ -144,13 +144,13 @@ describe('one instance', () => {
       assert.equal(error.name, 'TypeError');
       assert.match(String(error.message), /exceeds the limit of/);
     }
-    // A point that was not refused would arrive before this one.
+    // If a refused point were stored, it would arrive before this one.
     await write(mf, 'VISITS', { indexes: ['afterwards'] });
     const arrived = await stored(port, 1);
     assert.deepEqual(arrived.map(({ index1 }) => index1), ['afterwards']);
   });
 
-  test("leaves wrong types to workerd's own TypeError", async () => {
+  test("throws workerd's own TypeError for a value of the wrong type", async () => {
     const { status, error } = await write(mf, 'VISITS', { blobs: 'abc' });
     assert.equal(status, 400);
     assert.equal(error.name, 'TypeError');
@@ -202,7 +202,7 @@ describe('one instance', () => {
     assert.deepEqual(points.map(({ index1 }) => index1), ['after']);
   });
 
-  test('refuses bad parameters, unknown paths and other methods', async () => {
+  test('refuses invalid parameters, unknown paths and other methods', async () => {
     const origin = `http://127.0.0.1:${port}`;
     const bad = await fetch(`${origin}/points?limit=10001`);
     assert.equal(bad.status, 400);
@@ -225,7 +225,7 @@ describe('one instance', () => {
     assert.equal(await status({ host: `[::1]:${port}` }), 200);
   });
 
-  test('stores points of code in Node as those of a Worker', async () => {
+  test('stores points that code in Node writes', async () => {
     const { VISITS } = /** @type {any} */ (await mf.getBindings());
     const texts = ['é\0', null, undefined, '', new Uint8Array([0xef, 0xbb, 0xbf, 97, 255])];
     assert.equal(VISITS.writeDataPoint({ indexes: ['i'], blobs: texts, doubles: [NaN, 1.5] }), undefined);
@@ -351,7 +351,7 @@ test('several Workers share one store', async (t) => {
   assert.deepEqual(points.map(({ dataset }) => dataset).sort(), ['sales', 'visits']);
 });
 
-test('warns once, and does not throw, if code in Node writes and the endpoint is down', async (t) => {
+test('warns once and does not throw if code in Node writes while the endpoint is down', async (t) => {
   const warn = t.mock.method(console, 'warn', () => {});
   const port = await freePort();
   const options = parsed(worker({ VISITS: { dataset: 'visits', port } }));
@@ -387,7 +387,7 @@ test('an error for a taken port names the option and the variable', async (t) =>
   await assert.rejects(mf.ready, { code: 'ERR_ADDRESS_IN_USE', message });
 });
 
-test('answers an allowed host', async (t) => {
+test('answers requests with an allowed host', async (t) => {
   const port = await freePort();
   const allowedHosts = ['host.docker.internal'];
   const mf = miniflare([
@@ -404,10 +404,10 @@ test('warns if Miniflare gives plugins no sockets', async (t) => {
   const warn = t.mock.method(console, 'warn', () => {});
   const folder = await mkdtemp(path.join(tmpdir(), 'local-ae-'));
   t.after(() => rm(folder, { recursive: true }));
-  /** Calls the plugin, and reads only the results that some version of Miniflare reads. */
-  const start = async (/** @type {string[]} */ taken) => {
+  /** Calls the plugin and reads only the given parts of the result, as different versions of Miniflare do. */
+  const start = async (/** @type {string[]} */ parts) => {
     const port = await freePort();
-    const answer = /** @type {any} */ (
+    const services = /** @type {any} */ (
       await plugins['local-ae'].getServices(
         /** @type {any} */ ({
           options: parsed(worker({ VISITS: { dataset: 'visits', port } })),
@@ -417,7 +417,7 @@ test('warns if Miniflare gives plugins no sockets', async (t) => {
         }),
       )
     );
-    const known = taken.map((key) => answer[key]);
+    const known = parts.map((key) => services[key]);
     await new Promise((resolve) => setImmediate(resolve));
     return known;
   };

@@ -1,6 +1,6 @@
 /**
- * The package as npm packs it, installed in an empty folder; its README is followed as it stands. It needs npm's
- * registry the first time, and then npm's cache.
+ * Installs the packed package in an empty folder, and runs the README's commands unchanged. The first run needs npm's
+ * registry; later runs use npm's cache.
  */
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
@@ -19,7 +19,7 @@ const run = promisify(execFile);
 const repository = path.join(FOLDER, '..');
 const programs = (process.env.PATH ?? '').split(path.delimiter).filter((folder) => !folder.startsWith(repository));
 
-/** A newcomer's shell: nothing of this repository but the running Node. Cached packages suffice. */
+/** The environment of a new user: from this repository, only the running Node. Prefers cached packages. */
 const ENV = {
   ...Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^npm_|^INIT_CWD$|^LOCAL_AE_/.test(name))),
   PATH: [path.dirname(process.execPath), ...programs].join(path.delimiter),
@@ -32,7 +32,7 @@ const ENV = {
 const packed = await pack(await emptyFolder({ after }));
 
 /**
- * Runs shell commands, stops at the first error, and returns what they print.
+ * Runs shell commands up to the first error, and returns their output.
  *
  * @param {string} commands
  * @param {string} cwd
@@ -50,13 +50,13 @@ async function writeFiles(folder, found) {
   }
 }
 
-/** The README's `npm install`, of the tarball. @param {string} command */
+/** The README's `npm install` with the tarball instead of the name. @param {string} command */
 function install(command) {
   assert.match(command, /^npm install .*\blocal-ae\b/);
   return command.replace(/\blocal-ae\b/, `'${packed.tarball}'`);
 }
 
-test('the package has what it runs, its licence, and nothing else', async () => {
+test('the package has its programs, its licence, and nothing else', async () => {
   assert.deepEqual(
     packed.files.filter((file) => !/^\w[\w-]*\.js$/.test(file)),
     [
@@ -76,7 +76,7 @@ test('the package has what it runs, its licence, and nothing else', async () => 
   assert.equal(await licence('.'), await licence('..'));
 });
 
-test('its texts link only to files of the package, and do not name the repository that it is from', async () => {
+test("the package's texts link only to its own files, and do not name its repository", async () => {
   const { name } = JSON.parse(await readFile(path.join(FOLDER, '../package.json'), 'utf8'));
   const [project] = name.split('-');
   for (const file of packed.files.filter((file) => !file.startsWith('build/'))) {
@@ -105,7 +105,7 @@ test('the versions in the README are those of the package', async () => {
 });
 
 describe('in an empty folder, with the README', () => {
-  test('the quick start works as it stands', async (t) => {
+  test('the quick start works unchanged', async (t) => {
     const folder = await emptyFolder(t, 'quick start '); // with a space
     const found = await blocks('Quick start');
     const commands = found.filter(({ language }) => language === 'sh').map(({ text }) => text);
@@ -114,7 +114,7 @@ describe('in an empty folder, with the README', () => {
     await shell(install(installation), folder);
     await writeFiles(folder, found);
 
-    // Only the ports differ: others may use these.
+    // Only the ports differ, since other programs may use the README's.
     const ports = new Map([['8787', await freePort()], ['9310', await freePort()]]);
     const moved = (/** @type {string} */ text) => text.replaceAll(/\b(8787|9310)\b/g, (port) => `${ports.get(port)}`);
     assert.equal(dev, 'npx local-ae dev\n');
@@ -151,7 +151,7 @@ describe('in an empty folder, with the README', () => {
     assert.deepEqual(JSON.parse(answer), JSON.parse(expected?.text ?? ''));
     await access(path.join(folder, '.wrangler/state/v3/local-ae'));
 
-    // The deployed configuration can be edited meanwhile.
+    // An edit of the deployed configuration takes effect while the Worker runs.
     const source = path.join(folder, 'src/index.ts');
     const config = path.join(folder, 'wrangler.jsonc');
     await writeFile(config, (await readFile(config, 'utf8')).replace('"main"', '"vars": { "CITY": "Oslo" },\n  "main"'));
@@ -163,9 +163,9 @@ describe('in an empty folder, with the README', () => {
       reply = await fetch(`http://127.0.0.1:${ports.get('8787')}/`).then((response) => response.text(), () => '');
     }
 
-    // As Ctrl-C does: all of them get it, and all of them end.
+    // As Ctrl-C does: all processes receive the signal, and all must end.
     process.kill(-(/** @type {number} */ (program.pid)), 'SIGINT');
-    await once(program, 'close'); // when the last of them is gone, and so its output
+    await once(program, 'close'); // once the last process has closed its output
 
     // Code in Node writes to the same store.
     const [proxy] = (await blocks('Other ways to run it')).filter(({ text }) => text.includes('getPlatformProxy'));
@@ -182,11 +182,11 @@ describe('in an empty folder, with the README', () => {
 
     await shell(types, folder);
     assert.match(await readFile(path.join(folder, 'worker-configuration.d.ts'), 'utf8'), /VISITS: AnalyticsEngineDataset;/);
-    // The check can fail.
+    // The type check fails for a wrong field.
     await writeFile(source, (await readFile(source, 'utf8')).replace('writeDataPoint({', 'writeDataPoint({ blob: 1,'));
     await assert.rejects(shell(types, folder), { stdout: /'blob' does not exist/ });
 
-    // The package's own types, checked as its users do: with its declaration files.
+    // The package's own types, as its users check them.
     const own = [
       "import { plugins, type DatasetOptions } from 'local-ae';",
       "import type { Plugin } from 'miniflare';",
@@ -203,10 +203,10 @@ describe('in an empty folder, with the README', () => {
     await shell('npx tsc --ignoreConfig --strict --noEmit --skipLibCheck --module nodenext own.ts', folder);
   });
 
-  test('the linter works as it stands', async (t) => {
+  test('the linter works unchanged', async (t) => {
     const folder = await emptyFolder(t);
     const [installation] = (await blocks('Quick start')).map(({ text }) => text);
-    // It needs nothing else.
+    // The linter needs no other package.
     await shell(install(installation).replace(/ wrangler.*/, ''), folder);
     assert.deepEqual((await readdir(path.join(folder, 'node_modules'))).filter((name) => !name.startsWith('.')), ['local-ae']);
     const found = await blocks('Check SQL');
@@ -221,13 +221,13 @@ describe('in an empty folder, with the README', () => {
   });
 });
 
-test('an older wrangler cannot be installed beside it', async (t) => {
+test('npm refuses to install it beside an older wrangler', async (t) => {
   const folder = await emptyFolder(t);
   const command = `npm install --package-lock-only '${packed.tarball}' wrangler@4.100.0`;
   await assert.rejects(shell(command, folder), { stderr: /ERESOLVE[^]*wrangler@">=4\.164\.0" from local-ae/ });
 });
 
-test('a copy without the engine, or with a broken one, says what to do', async (t) => {
+test('without the engine, or with a broken one, the error says what to do', async (t) => {
   const folder = await emptyFolder(t);
   await cp(FOLDER, folder, { recursive: true, filter: (file) => !/[\\/](test|aesql|engine|support)$/.test(file) });
   const wasm = path.join(folder, 'build/engine.wasm');
@@ -238,7 +238,7 @@ test('a copy without the engine, or with a broken one, says what to do', async (
   await assert.rejects(lint(), { code: 2, stderr: advice });
   await rm(wasm);
   await assert.rejects(lint(), { code: 2, stderr: advice });
-  await assert.rejects(run('npm', ['pack', '--dry-run'], { cwd: folder, env: ENV }), 'npm packs it all the same');
+  await assert.rejects(run('npm', ['pack', '--dry-run'], { cwd: folder, env: ENV }), 'npm packs it without the engine');
   const script = "import('./index.js').then(({ plugins }) => plugins['local-ae'].getServices(" +
     "{ options: { config: { env: { A: { dev: { plugin: { name: 'local-ae' }, options: { dataset: 'a', port: " +
     `${await freePort()} } } } } } }, sharedOptions: {}, tmpPath: 'state' }))`;

@@ -1,4 +1,4 @@
-/** SQL over data points of Workers, in Miniflare. */
+/** SQL over the data points of Workers in Miniflare. */
 import assert from 'node:assert/strict';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -24,7 +24,7 @@ const DAY_MS = 86_400_000;
 
 /**
  * @param {import('node:test').TestContext} t
- * @returns {Promise<string>} a folder that is removed after the test
+ * @returns {Promise<string>} a folder; it is removed after the test
  */
 async function temporaryFolder(t) {
   const folder = await mkdtemp(path.join(tmpdir(), 'local-ae-'));
@@ -162,7 +162,7 @@ describe('one instance', () => {
     ]);
   });
 
-  test('refuses huge queries and then answers others', async () => {
+  test('refuses huge queries, and answers the next query', async () => {
     const longer = await query(port, `SELECT '${'x'.repeat(10_000)}' AS a`);
     assert.match(
       await longer.text(),
@@ -201,7 +201,7 @@ describe('one instance', () => {
     assert.deepEqual(points.map(({ _sample_interval }) => _sample_interval), [10, undefined]);
   });
 
-  test('stores none of the posted points if one is wrong', async () => {
+  test('stores none of the posted points if one is invalid', async () => {
     const response = await insert(port, [{ dataset: 'd' }, { dataset: 'd', blob0: '' }]);
     assert.equal(response.status, 400);
     assert.match((await response.json()).error, /^line 2: a data point has no "blob0"/);
@@ -239,7 +239,7 @@ describe('one instance', () => {
   });
 
   test('joins chunks without losing or duplicating a point', async () => {
-    // Single points, as Workers write them, with a batch in between: enough for more than two chunks.
+    // Single points, as Workers write them, and a batch between them: more than two chunks.
     const total = 2_500;
     let next = 1;
     const one = () => insert(port, [{ dataset: 'd', double1: next++ }]);
@@ -260,20 +260,20 @@ describe('one instance', () => {
     await insert(port, [{ dataset: 'd', double1: 1 }]);
     const all = async () => [(await status(port)).points, await read(port)];
     const before = await all();
-    // A thousand points are one row; SQLite refuses the next row, as on a full disk.
+    // A thousand points are one row. SQLite refuses the second row, as on a full disk.
     const fine = Array.from({ length: 1_500 }, () => ({ dataset: 'd', double1: 2 }));
     assert.equal((await insert(port, [...fine, { dataset: 'd'.repeat(20_000_000) }])).status, 500);
     assert.deepEqual(await all(), before);
     const sql = 'SELECT count() AS n, max(double1) AS last FROM d';
     assert.deepEqual(await rows(port, sql), [{ n: '1', last: 1 }]);
-    // Ids continue without a gap, on which the columns in memory depend.
+    // Ids continue without a gap: the columns in memory depend on that.
     await insert(port, [{ dataset: 'd', double1: 3 }]);
     const { points } = await read(port);
     assert.equal(points[1].id, points[0].id + 1);
     assert.deepEqual(await rows(port, sql), [{ n: '2', last: 3 }]);
   });
 
-  test('stores more large points at once than fit into one row', async () => {
+  test('stores a batch that exceeds one row', async () => {
     // Each character takes six bytes of JSON.
     const point = { dataset: 'd', blob1: '\0'.repeat(16_000) };
     assert.equal((await insert(port, Array(50).fill(point))).status, 200);
@@ -281,7 +281,7 @@ describe('one instance', () => {
   });
 });
 
-test('has the same points after a restart', async (t) => {
+test('returns the same points after a restart', async (t) => {
   const folder = await temporaryFolder(t);
   const port = await freePort();
   const workers = [worker({ VISITS: { dataset: 'visits', port } })];
@@ -331,7 +331,7 @@ test('removes points that are older than the retention', async (t) => {
   assert.equal((await status(port)).retentionDays, 30);
 });
 
-test('removes the points of some indexes, and keeps the others', async (t) => {
+test('removes points by index prefix, and keeps the others', async (t) => {
   const folder = await temporaryFolder(t);
   const port = await freePort();
   const start = async () => {
@@ -378,7 +378,7 @@ test('keeps the newest points, at most maxRows', async (t) => {
   await some(9_500);
   const [{ n: full }] = await rows(port, 'SELECT count() AS n FROM visits');
   assert.equal(full, '9500');
-  await some(1); // one too many: evicts the oldest chunk, which is the whole other dataset
+  await some(1); // one point too many: evicts the oldest chunk, which is the whole dataset "other"
   assert.deepEqual(await rows(port, 'SHOW TABLES'), [{ dataset: 'visits' }]);
   await some(3_000);
   const { points } = await status(port);
@@ -390,7 +390,7 @@ test('keeps the newest points, at most maxRows', async (t) => {
   assert.equal((await read(port, '?limit=1')).points[0].doubles[0], next - points);
 });
 
-test('accepts only the token of the option', async (t) => {
+test('accepts only the token in the option', async (t) => {
   const port = await freePort();
   const mf = miniflare([worker({ VISITS: { dataset: 'visits', port, token: 'right' } })]);
   t.after(() => mf.dispose());

@@ -1,4 +1,4 @@
-/** `workerd.capnp` unmodified, in a plain workerd. */
+/** The unmodified `workerd.capnp` in a plain workerd. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -11,15 +11,15 @@ import { fileURLToPath } from 'node:url';
 
 import { insert, read, rows, stored } from '../support/instance.js';
 
-// Miniflare's workerd, since this package has no dependencies. The module's export is the program's path;
-// `bin/workerd` may be a script, and killing it would leave workerd running.
+// Uses Miniflare's workerd, since this package has no dependencies. The module exports the program's path:
+// `bin/workerd` may be a script, and a kill would leave its workerd running.
 const miniflare = createRequire(import.meta.url).resolve('miniflare');
 const { default: workerd } = createRequire(miniflare)('workerd');
 const configuration = fileURLToPath(new URL('../workerd.capnp', import.meta.url));
 
 /**
  * @param {import('node:test').TestContext} t
- * @param {string} folder where the points go
+ * @param {string} folder stores the points
  */
 async function serve(t, folder) {
   const args = [
@@ -63,7 +63,7 @@ test('writes points, answers queries, and keeps the points after a SIGKILL', asy
   const sql = 'SELECT blob1 AS page, sum(double1) AS visits FROM visits GROUP BY page ORDER BY page';
   const pages = [{ page: '/a', visits: 2 }, { page: '/b', visits: 1 }];
   assert.deepEqual(await rows(first.port, sql), pages);
-  // Enough single points to be joined into a chunk.
+  // More than a thousand single points, so that the store joins them into a chunk.
   for (let n = 0; n < 1_100; n += 1) {
     assert.equal((await insert(first.port, [{ dataset: 'other', double1: n }])).status, 200);
   }
