@@ -106,7 +106,7 @@ impl<'a> Accumulator<'a> {
         let (memory, charge) = (self.memory, &mut self.charge);
         match &mut self.groups {
             States::Counts(counts) => {
-                each(charge, counts, groups, group_ids, |count, _| *count += 1)?
+                each(charge, counts, groups, group_ids, |count, _| *count += 1)?;
             }
             States::Ints(sums) => each(charge, sums, groups, group_ids, |sum, row| {
                 *sum = sum.wrapping_add(first.int(row));
@@ -126,7 +126,7 @@ impl<'a> Accumulator<'a> {
                         _ => i128::from(value),
                     };
                     *count += 1;
-                })?
+                })?;
             }
             States::Weights(weights) => {
                 let keys = first.keys(memory, first_type, rows, &mut self.interner)?;
