@@ -229,7 +229,7 @@ test('npm refuses to install it beside an older wrangler', async (t) => {
 
 test('without the engine, or with a broken one, the error says what to do', async (t) => {
   const folder = await emptyFolder(t);
-  await cp(FOLDER, folder, { recursive: true, filter: (file) => !/[\\/](test|aesql|engine|support)$/.test(file) });
+  await cp(FOLDER, folder, { recursive: true, dereference: true, filter: (file) => !/[\\/](test|aesql|engine|support)$/.test(file) });
   const wasm = path.join(folder, 'build/engine.wasm');
   const advice = /^local-ae: the SQL engine is missing \(.*engine\.wasm.*\): install the package again; in a clone of its repository, build it with "npm run engine"\n$/;
   const lint = () => shell('node cli.js check example/visits.sql', folder);

@@ -87,7 +87,11 @@ impl Budget {
 
     pub(crate) fn spend(&self, steps: usize) -> Result<()> {
         let left = self.steps.get().checked_sub(steps as u64);
-        self.steps.set(left.ok_or_else(|| Error::limit("the query takes too long"))?);
+        self.steps.set(left.ok_or_else(|| {
+            Error::limit(
+                "the query needs too many steps; read fewer rows, for example of a shorter time",
+            )
+        })?);
         Ok(())
     }
 }

@@ -215,7 +215,7 @@ fn is_when(token: &TokenWithSpan) -> bool {
 }
 
 const CAST_HELP: &str =
-    "write toUInt8(x), toUInt32(x) or toDateTime(x); format('{}', x) makes a string";
+    "write toUInt8(x), toUInt32(x) or toDateTime(x); for a string, write format('{}', x)";
 
 /// Converts the parser's error; its text ends with the location.
 fn syntax(error: ParserError) -> Error {

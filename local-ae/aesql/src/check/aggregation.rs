@@ -65,7 +65,8 @@ impl<'a> Scope<'a> {
                             sum(_sample_interval) for what the sampled rows stand for";
                 return Err(count_of(help, at));
             }
-            return Err(wrong(format!("{name} takes {wanted} arguments, not {}", args.len())));
+            let noun = if wanted == 1 { "argument" } else { "arguments" };
+            return Err(wrong(format!("{name} takes {wanted} {noun}, not {}", args.len())));
         }
         let condition = if conditional { args.pop() } else { None };
         if let Some(condition) = &condition {

@@ -280,7 +280,8 @@ fn apply(function: &'static Scalar, args: Vec<Expr>, at: Option<Location>) -> Re
     let (name, usage) = (function.name, function.usage);
     if args.len() < least || args.len() > greatest {
         let wanted = if least == greatest { least.to_string() } else { format!("{least} or more") };
-        let message = format!("{name} takes {wanted} arguments, not {}", args.len());
+        let noun = if greatest == 1 { "argument" } else { "arguments" };
+        let message = format!("{name} takes {wanted} {noun}, not {}", args.len());
         return Err(Error::refused(message).help(format!("write {usage}")).at(at));
     }
     let ty = (function.check)(&arguments_of(&args))
