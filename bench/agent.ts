@@ -2,18 +2,20 @@
  * Measures what the agent costs its machine, beside two Debian collectors and a bare Node process that
  * take the same kind of readings and report equally often. All run at the same time.
  */
-import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
-import { release, tmpdir } from 'node:os';
+import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs';
+import { release } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 
 import { Collector } from './agent/collector.ts';
 import { AGENT, AGENTS, field, slug, type Absent, type Subject } from './agent/subjects.ts';
+import { temporaryFolder, withContext } from '../harness/context.ts';
 import { contextSwitches, cpuSeconds, memory, wakeUps, type Memory } from '../harness/process-usage.ts';
 import { table } from '../harness/table.ts';
-import { Failure, start, stopAll } from './workerd.ts';
+import { metadata } from '../harness/cargo.ts';
+import { Failure, outputOf } from '../harness/command.ts';
+import { start, stopAll } from './workerd.ts';
 
 /** Lengths and counts of the measurement. A cycle is the time from one report to the next. */
 export interface AgentPlan {
@@ -209,14 +211,9 @@ async function measure(
 
 /** Builds the agent as shipped, and strips it into `folder`. */
 function shipped(folder: string, build: boolean): string {
-  const cargo = (...args: string[]) =>
-    execFileSync('cargo', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
-  if (build) cargo('build', '--quiet', '--release', '--package', 'kiloclaw-agent');
-  const { target_directory: target } = JSON.parse(
-    cargo('metadata', '--no-deps', '--format-version', '1'),
-  ) as { target_directory: string };
+  if (build) outputOf('cargo', ['build', '--quiet', '--release', '--package', 'kiloclaw-agent']);
   const program = join(folder, 'kiloclaw-agent');
-  execFileSync('strip', ['-o', program, join(target, 'release', 'kiloclaw-agent')]);
+  outputOf('strip', ['-o', program, join(metadata().target_directory, 'release', 'kiloclaw-agent')]);
   return program;
 }
 
@@ -304,16 +301,18 @@ ${targets(measured)}
 export const HEADING = '## The agent';
 
 /** The section of the results, in Markdown. `say` receives progress messages. */
-export async function agentSection(
+export const agentSection = (
   plan: AgentPlan,
   options: { readonly build: boolean; readonly facts: Readonly<Record<string, string>> },
   say: (text: string) => void,
-): Promise<string> {
-  const folder = mkdtempSync(join(tmpdir(), 'kiloclaw-bench-agent-'));
-  say('building the agent');
-  const program = shipped(folder, options.build);
-  const collector = await Collector.start(folder);
-  try {
+): Promise<string> =>
+  withContext(async (context) => {
+    const folder = temporaryFolder(context);
+    say('building the agent');
+    const program = shipped(folder, options.build);
+    const collector = await Collector.start(folder);
+    context.after(() => collector.stop());
+    context.after(stopAll);
     say("getting the agent's peers from Debian");
     const { subjects, absent, facts } = field(program, collector);
     for (const { name, reason } of absent) say(`${name} is not available: ${reason}`);
@@ -321,9 +320,4 @@ export async function agentSection(
     say(`${subjects.map(({ name }) => name).join('; ')}: about ${seconds} s`);
     const measured = await measure(subjects, plan, collector, folder);
     return section(measured, absent, { ...options.facts, Kernel: release(), ...facts }, plan);
-  } finally {
-    collector.stop();
-    stopAll();
-    rmSync(folder, { recursive: true, force: true });
-  }
-}
+  });

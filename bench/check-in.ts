@@ -1,8 +1,6 @@
 /** The check-in that the bench sends, and its credentials. */
 import layout from '../crates/check-in/data-point.json' with { type: 'json' };
-import { API_KEY, credentials, GATEWAY_TOKEN_SECRET, JWT_SECRET } from '../harness/check-in.ts';
-
-export const VARS = { KILOCODE_API_KEY: API_KEY, GATEWAY_TOKEN_SECRET, JWT_SECRET };
+import { API_KEY, credentials } from '../harness/check-in.ts';
 
 export const REGION = 'ams';
 /** On a check-in from this region, the dataset logs its count instead of counting (`dataset.js`). */

@@ -2,34 +2,34 @@
 import { createHmac } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 
-import { API_KEY, gatewayToken, GATEWAY_TOKEN_SECRET, JWT_SECRET, MAX_BODY_BYTES, MINIMAL as REQUIRED } from '../harness/check-in.ts';
-import { dataPoint, headers, REGION, SAMPLE, VARS, type Fields, type Headers } from './check-in.ts';
 import {
-  ask,
-  Failure,
-  REPORT,
-  serve,
-  type HttpRequest,
-  type Service,
-  type Site,
-  type Variant,
-} from './workerd.ts';
+  API_KEY,
+  gatewayToken,
+  GATEWAY_TOKEN_SECRET,
+  JWT_SECRET,
+  MAX_BODY_BYTES,
+  MINIMAL,
+  WORKER_SECRETS,
+} from '../harness/check-in.ts';
+import { Failure } from '../harness/command.ts';
+import { dataPoint, headers, REGION, SAMPLE, type Fields, type Headers } from './check-in.ts';
+import { ask, REPORT, serve, type HttpRequest, type Service, type Site, type Variant } from './workerd.ts';
 
 /** The Worker as measured, during a secret rotation, and misconfigured. */
 const SERVICES: readonly Service[] = [
-  { name: 'main', vars: VARS },
+  { name: 'main', vars: WORKER_SECRETS },
   {
     name: 'rotating',
     vars: {
-      ...VARS,
+      ...WORKER_SECRETS,
       KILOCODE_API_KEY: `new-key, ${API_KEY}`,
       GATEWAY_TOKEN_SECRET: `new-secret,\n${GATEWAY_TOKEN_SECRET}\n`,
     },
   },
-  { name: 'no key', vars: { ...VARS, KILOCODE_API_KEY: undefined } },
-  { name: 'empty secret', vars: { ...VARS, GATEWAY_TOKEN_SECRET: ' , ' } },
-  { name: 'no dataset', vars: VARS, dataset: 'missing' },
-  { name: 'throwing', vars: VARS, dataset: 'throws' },
+  { name: 'no key', vars: { ...WORKER_SECRETS, KILOCODE_API_KEY: undefined } },
+  { name: 'empty secret', vars: { ...WORKER_SECRETS, GATEWAY_TOKEN_SECRET: ' , ' } },
+  { name: 'no dataset', vars: WORKER_SECRETS, dataset: 'missing' },
+  { name: 'throwing', vars: WORKER_SECRETS, dataset: 'throws' },
 ];
 
 interface Case {
@@ -45,13 +45,6 @@ interface Case {
   readonly operators?: boolean;
 }
 
-/** The shortest values that the rules allow. */
-const MINIMAL: Fields = {
-  ...REQUIRED,
-  sandboxId: 'sbx-minimal',
-  controllerVersion: '1',
-  controllerCommit: 'a',
-};
 /** The longest values that the limits allow, not in ASCII. */
 const LONG: Fields = {
   ...SAMPLE,
@@ -65,7 +58,7 @@ const LONG: Fields = {
 export const EXPECTED = {
   ...Object.fromEntries([SAMPLE, LONG].map((body) => [body.sandboxId, dataPoint(body, REGION)])),
   // Sent without a region.
-  [String(MINIMAL.sandboxId)]: dataPoint(MINIMAL, ''),
+  [MINIMAL.sandboxId]: dataPoint(MINIMAL, ''),
 };
 
 const PLAIN = 'without control characters or lone surrogates';

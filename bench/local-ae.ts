@@ -2,15 +2,19 @@
  * Measures the local Analytics Engine with a million points: time of the fleet query through the endpoint,
  * memory and disk per point, and time of a restart. `node bench/local-ae.ts` prints the results.
  */
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
 
+import layout from '../crates/check-in/data-point.json' with { type: 'json' };
+import { temporaryFolder, withContext, type Context } from '../harness/context.ts';
+import { memory } from '../harness/process-usage.ts';
+import { BATCH, insert, SQL_PATH } from '../harness/store.ts';
+import { table } from '../harness/table.ts';
 import { WORKERD } from '../harness/workerd.ts';
 import { freePort } from '../local-ae/support/port.js';
-import { table } from '../harness/table.ts';
+import { median } from './median.ts';
 import { ended, start, stopAll } from './workerd.ts';
 
 const CONFIGURATION = 'local-ae/workerd.capnp';
@@ -18,7 +22,6 @@ const ENGINE = 'local-ae/build/engine.wasm';
 
 const POINTS = 1_000_000;
 const SANDBOXES = 10_000;
-const BATCH = 20_000;
 /** Five minutes between the check-ins of one sandbox. */
 const STEP_MS = 300_000 / SANDBOXES;
 const RUNS = 7;
@@ -29,12 +32,16 @@ const FLEET_FILE = 'tools/latest.sql';
 const STATES = ['running', 'running', 'running', 'stopped', 'crashed'];
 const REGIONS = ['ams', 'dfw', 'sin', 'gru', 'nrt'];
 
+function* checkIns(now: number): Generator<object> {
+  for (let i = 0; i < POINTS; i += 1) yield checkIn(i, now);
+}
+
 /** Check-in `i` of a fleet; the last one has the time `now`. */
 function checkIn(i: number, now: number): object {
   const sandbox = i % SANDBOXES;
   const sandboxId = `sandbox-${String(sandbox).padStart(5, '0')}`;
   return {
-    dataset: 'kiloclaw_controller_telemetry',
+    dataset: layout.dataset,
     timestamp: Math.floor(now - (POINTS - i) * STEP_MS),
     index1: sandboxId,
     blob1: sandboxId,
@@ -57,7 +64,7 @@ function checkIn(i: number, now: number): object {
 
 class Endpoint {
   readonly #child;
-  readonly #url: string;
+  readonly url: string;
   readonly #exited: Promise<number>;
 
   constructor(folder: string, port: number) {
@@ -66,11 +73,11 @@ class Endpoint {
     const args = ['serve', '--experimental', directory, ...sockets, CONFIGURATION];
     this.#child = start(WORKERD, args, ['ignore', 'inherit', 'inherit']);
     this.#exited = ended(this.#child, WORKERD);
-    this.#url = `http://127.0.0.1:${port}`;
+    this.url = `http://127.0.0.1:${port}`;
   }
 
   async #fetch(path: string, init: RequestInit = {}): Promise<string> {
-    const response = await fetch(`${this.#url}${path}`, init);
+    const response = await fetch(`${this.url}${path}`, init);
     const text = await response.text();
     if (!response.ok) throw new Error(`${path}: ${response.status} ${text}`);
     return text;
@@ -88,20 +95,11 @@ class Endpoint {
     }
   }
 
-  async seed(now: number): Promise<void> {
-    for (let from = 0; from < POINTS; from += BATCH) {
-      const lines = Array.from({ length: BATCH }, (_, i) => JSON.stringify(checkIn(from + i, now)));
-      const headers = { 'content-type': 'application/x-ndjson' };
-      await this.#fetch('/points', { method: 'POST', headers, body: lines.join('\n') });
-    }
-  }
-
   /** Runs a query; returns its rows and the milliseconds until the full response is here. */
   async query(sql: string): Promise<{ rows: number; ms: number }> {
     const started = performance.now();
     const headers = { authorization: 'Bearer bench' };
-    const sqlPath = '/client/v4/accounts/bench/analytics_engine/sql';
-    const text = await this.#fetch(sqlPath, { method: 'POST', headers, body: sql });
+    const text = await this.#fetch(SQL_PATH, { method: 'POST', headers, body: sql });
     const ms = performance.now() - started;
     return { rows: (JSON.parse(text) as { rows: number }).rows, ms };
   }
@@ -111,8 +109,7 @@ class Endpoint {
   }
 
   residentBytes(): number {
-    const status = readFileSync(`/proc/${this.#child.pid}/status`, 'utf8');
-    return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]) * 1024;
+    return memory(this.#child.pid!).resident * 1024 * 1024;
   }
 
   async stop(): Promise<void> {
@@ -120,8 +117,6 @@ class Endpoint {
     await this.#exited;
   }
 }
-
-const median = (values: readonly number[]) => values.toSorted((a, b) => a - b)[values.length >> 1];
 
 function folderBytes(folder: string): number {
   const files = readdirSync(folder, { recursive: true, withFileTypes: true });
@@ -131,56 +126,54 @@ function folderBytes(folder: string): number {
 }
 
 /** The section of the results, in Markdown. */
-export async function localAeSection(): Promise<string> {
+export const localAeSection = (): Promise<string> => withContext(section);
+
+async function section(context: Context): Promise<string> {
   const port = await freePort();
-  const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-bench-'));
+  const folder = temporaryFolder(context);
   // The fleet query looks back a day, so all points are in its window.
   const now = Date.now();
-  try {
-    const filled = new Endpoint(folder, port);
-    await filled.ready();
-    const started = performance.now();
-    await filled.seed(now);
-    const seeded = performance.now() - started;
-    // A SIGKILL, as when a machine goes down.
-    await filled.stop();
+  const filled = new Endpoint(folder, port);
+  await filled.ready();
+  const started = performance.now();
+  await insert(filled.url, checkIns(now));
+  const seeded = performance.now() - started;
+  // A SIGKILL, as when a machine goes down.
+  await filled.stop();
 
-    const endpoint = new Endpoint(folder, port);
-    await endpoint.ready();
-    const before = endpoint.residentBytes();
-    const first = await endpoint.query('SELECT count() AS n FROM kiloclaw_controller_telemetry');
-    const resident = endpoint.residentBytes() - before;
-    const fleet = readFileSync(FLEET_FILE, 'utf8');
-    const times: number[] = [];
-    for (let run = 0; run < RUNS; run += 1) {
-      const { rows, ms } = await endpoint.query(fleet);
-      if (rows !== SANDBOXES) throw new Error(`the fleet query returned ${rows} rows`);
-      times.push(ms);
-    }
-    const memory = await endpoint.memory();
-    await endpoint.stop();
+  const endpoint = new Endpoint(folder, port);
+  await endpoint.ready();
+  const before = endpoint.residentBytes();
+  const first = await endpoint.query(`SELECT count() AS n FROM ${layout.dataset}`);
+  const resident = endpoint.residentBytes() - before;
+  const fleet = readFileSync(FLEET_FILE, 'utf8');
+  const times: number[] = [];
+  for (let run = 0; run < RUNS; run += 1) {
+    const { rows, ms } = await endpoint.query(fleet);
+    if (rows !== SANDBOXES) throw new Error(`the fleet query returned ${rows} rows`);
+    times.push(ms);
+  }
+  const memory = await endpoint.memory();
+  await endpoint.stop();
 
-    const engine = gzipSync(readFileSync(ENGINE), { level: 9 }).length;
-    const perPoint = (bytes: number) => `${Math.round(bytes / POINTS)} bytes`;
-    const seconds = (ms: number) => `${(ms / 1000).toFixed(1)} s`;
-    return `## The local Analytics Engine
+  const engine = gzipSync(readFileSync(ENGINE), { level: 9 }).length;
+  const perPoint = (bytes: number) => `${Math.round(bytes / POINTS)} bytes`;
+  const seconds = (ms: number) => `${(ms / 1000).toFixed(1)} s`;
+  return `## The local Analytics Engine
 
 ${POINTS.toLocaleString('en')} check-ins of ${SANDBOXES.toLocaleString('en')} sandboxes in a plain workerd (\`local-ae/workerd.capnp\`), queried
 through its endpoint; \`node bench/local-ae.ts\` prints only this section.
 
 ${table(['', ''], [
-      [`Latest state of each sandbox (\`${FLEET_FILE}\`), median of ${RUNS}`, `${Math.round(median(times))} ms`],
-      ['First query after a restart, which reads all points', seconds(first.ms)],
-      ['Memory of the columns, per point', perPoint(memory)],
-      ['Resident memory that the first query adds, per point', perPoint(resident)],
-      ['Disk, per point', perPoint(folderBytes(folder))],
-      [`Adding them all by \`POST /points\`, ${BATCH.toLocaleString('en')} at a time`, seconds(seeded)],
-      ['The engine, gzipped (`gzip -9`)', `${Math.round(engine / 1000)} kB`],
-    ])}
+    [`Latest state of each sandbox (\`${FLEET_FILE}\`), median of ${RUNS}`, `${Math.round(median(times))} ms`],
+    ['First query after a restart, which reads all points', seconds(first.ms)],
+    ['Memory of the columns, per point', perPoint(memory)],
+    ['Resident memory that the first query adds, per point', perPoint(resident)],
+    ['Disk, per point', perPoint(folderBytes(folder))],
+    [`Adding them all by \`POST /points\`, ${BATCH.toLocaleString('en')} at a time`, seconds(seeded)],
+    ['The engine, gzipped (`gzip -9`)', `${Math.round(engine / 1000)} kB`],
+  ])}
 `;
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
-  }
 }
 
 if (import.meta.main) {

@@ -3,20 +3,10 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 
-import { API_KEY, CHECK_IN_PATH } from '../harness/check-in.ts';
-import { headers, INVALID_BODY, REPORT_REGION, SAMPLE, SAMPLE_BODY, VARS } from './check-in.ts';
-import {
-  ask,
-  ended,
-  Failure,
-  REPORT,
-  serve,
-  start,
-  type Service,
-  type Site,
-  type Variant,
-  type Workerd,
-} from './workerd.ts';
+import { API_KEY, CHECK_IN_PATH, WORKER_SECRETS } from '../harness/check-in.ts';
+import { Failure } from '../harness/command.ts';
+import { headers, INVALID_BODY, REPORT_REGION, SAMPLE, SAMPLE_BODY } from './check-in.ts';
+import { ask, ended, REPORT, serve, start, type Service, type Site, type Variant, type Workerd } from './workerd.ts';
 
 const CONNECTIONS = 16;
 const WARM_UP_CALLS = 2_000;
@@ -63,7 +53,7 @@ export class Samples {
   }
 }
 
-const SERVICE: Service = { name: 'main', vars: VARS };
+const SERVICE: Service = { name: 'main', vars: WORKER_SECRETS };
 const DRIVER: Service = { ...SERVICE, main: 'driver' };
 
 interface Load {
@@ -224,7 +214,7 @@ export async function coldStart(site: Site, variant: Variant): Promise<number> {
 export async function resident(site: Site, variant: Variant, checkIns: number): Promise<number> {
   const workerd = await serve(site, variant, [SERVICE]);
   try {
-    for (let taken = 0; taken < checkIns; ) taken += (await load(site, workerd, ACCEPTED, 1)).requests;
+    for (let accepted = 0; accepted < checkIns; ) accepted += (await load(site, workerd, ACCEPTED, 1)).requests;
     return workerd.residentMiB();
   } finally {
     await workerd.stop();

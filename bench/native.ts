@@ -3,20 +3,19 @@
  * callgrind, which are the same in every run of the same build.
  */
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync } from 'node:fs';
 import path from 'node:path';
+
+import { outputOf } from '../harness/command.ts';
+import { temporaryFolder, withContext, type Context } from '../harness/context.ts';
 
 /** Two counts, because their difference cancels out the cost of the program's start. */
 const COUNTS = [1_000, 3_000] as const;
 
-const cargo = (...args: string[]) =>
-  execFileSync('cargo', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
-
 /** Builds the benchmark and returns its path. */
 function build(): string {
   const args = ['--package', 'kiloclaw-check-in', '--bench', 'check_in', '--no-run'];
-  const lines = cargo('bench', ...args, '--quiet', '--message-format', 'json').trim().split('\n');
+  const lines = outputOf('cargo', ['bench', ...args, '--quiet', '--message-format', 'json']).trim().split('\n');
   const messages = lines.map((line) => JSON.parse(line) as { target?: { name: string }; executable?: string });
   const built = messages.find(({ target, executable }) => target?.name === 'check_in' && executable);
   if (built?.executable === undefined) throw new Error('cargo built no benchmark');
@@ -33,24 +32,23 @@ function instructions(program: string, count: number, folder: string): number {
   return Number(total);
 }
 
-function instructionsPerCheckIn(program: string): number | undefined {
-  const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-bench-'));
+function instructionsPerCheckIn(program: string, folder: string): number | undefined {
   try {
     const [fewer, more] = COUNTS.map((count) => instructions(program, count, folder));
     return Math.round((more - fewer) / (COUNTS[1] - COUNTS[0]));
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined; // no valgrind
     throw error;
-  } finally {
-    rmSync(folder, { recursive: true });
   }
 }
 
 /** The section of the results, in Markdown. */
-export function nativeSection(): string {
+export const nativeSection = (): Promise<string> => withContext(section);
+
+async function section(context: Context): Promise<string> {
   const program = build();
-  const counted = instructionsPerCheckIn(program);
-  const table = execFileSync(program, ['--bench'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
+  const counted = instructionsPerCheckIn(program, temporaryFolder(context));
+  const table = outputOf(program, ['--bench']);
   return `## The contract crate, natively
 
 Headers, API key, body, gateway token and layout of one accepted check-in:
@@ -62,4 +60,4 @@ ${table.trim()}
 `;
 }
 
-if (import.meta.main) console.log(nativeSection());
+if (import.meta.main) console.log(await nativeSection());

@@ -11,12 +11,14 @@ import type { Page } from 'playwright-core';
 
 import { startBrowser } from '../harness/browser.ts';
 import { AE_API_TOKEN, JWT_SECRET } from '../harness/check-in.ts';
-import { history, insert } from '../harness/made-up-fleet.ts';
+import { withContext, type Context } from '../harness/context.ts';
+import { history } from '../harness/made-up-fleet.ts';
+import { insert, load } from '../harness/store.ts';
 import { table } from '../harness/table.ts';
 import { mint } from '../harness/token.ts';
 import { startWatcher } from '../harness/watcher.ts';
-import { startWorker, type Worker } from '../harness/worker.ts';
-import layout from '../crates/check-in/data-point.json' with { type: 'json' };
+import { startWorker } from '../harness/worker.ts';
+import { median } from './median.ts';
 
 const SANDBOXES = 10_000;
 const HOURS = 24;
@@ -38,8 +40,6 @@ interface Times {
   readonly content: number;
   readonly response: number;
 }
-
-const median = (values: readonly number[]) => values.toSorted((a, b) => a - b)[values.length >> 1]!;
 
 /** Notes when the figures and the charts of the fleet view are there; runs before the page's script. */
 function watch(selectors: readonly string[]): void {
@@ -127,51 +127,35 @@ const STEPS = [
 ];
 
 /** One visit, by a browser with an empty cache. */
-async function visit(url: string, token: string): Promise<Times[]> {
-  const ends: (() => Promise<void>)[] = [];
-  const browser = await startBrowser({ after: (end) => void ends.push(end) }, { viewport: { width: 1_280, height: 900 } });
-  try {
-    const [page] = browser.pages();
-    await page!.addInitScript((token) => sessionStorage.setItem('kiloclaw-token', token), token);
-    await page!.addInitScript(watch, [FIRST, LAST, CHART]);
-    const opened = await open(page!, url);
-    const link = (name: string) => () => page!.locator('header').getByRole('link', { name, exact: true }).click();
-    const times = [...opened];
-    times.push(await act(page!, ROW, 'made-up-00000', link('Sandboxes')));
-    times.push(await act(page!, ROW, 'made-up-00050', () => page!.getByRole('button', { name: 'Next page' }).click()));
-    times.push(await act(page!, ROW, 'made-up-00001', () => page!.getByLabel('Silent').selectOption('silent')));
-    times.push(await act(page!, 'dl', undefined, () => page!.locator(ROW).first().click()));
-    times.push(await act(page!, '[aria-label="Alerts"] tbody', undefined, link('Alerts')));
-    times.push(await act(page!, 'main .panel table, main .panel p', undefined, link('Absences')));
-    // At once, as the data are kept.
-    times.push(await act(page!, FIRST, undefined, link('Fleet')));
-    times.push(await act(page!, LAST, undefined, () => page!.getByLabel('Window').selectOption('6h')));
-    return times;
-  } finally {
-    for (const end of ends) await end();
-  }
+async function visit(url: string, token: string, context: Context): Promise<Times[]> {
+  const browser = await startBrowser(context, { viewport: { width: 1_280, height: 900 } });
+  const [page] = browser.pages();
+  await page!.addInitScript((token) => sessionStorage.setItem('kiloclaw-token', token), token);
+  await page!.addInitScript(watch, [FIRST, LAST, CHART]);
+  const link = (name: string) => () => page!.locator('header').getByRole('link', { name, exact: true }).click();
+  const times = await open(page!, url);
+  times.push(await act(page!, ROW, 'made-up-00000', link('Sandboxes')));
+  times.push(await act(page!, ROW, 'made-up-00050', () => page!.getByRole('button', { name: 'Next page' }).click()));
+  times.push(await act(page!, ROW, 'made-up-00001', () => page!.getByLabel('Silent').selectOption('silent')));
+  times.push(await act(page!, 'dl', undefined, () => page!.locator(ROW).first().click()));
+  times.push(await act(page!, '[aria-label="Alerts"] tbody', undefined, link('Alerts')));
+  times.push(await act(page!, 'main .panel table, main .panel p', undefined, link('Absences')));
+  // Immediate, because the page keeps the data.
+  times.push(await act(page!, FIRST, undefined, link('Fleet')));
+  times.push(await act(page!, LAST, undefined, () => page!.getByLabel('Window').selectOption('6h')));
+  return times;
 }
 
-async function fill(worker: Worker): Promise<number> {
+await withContext(async (context) => {
+  const worker = await startWorker({ page: true, maxRows: 3_000_000 }, context);
   const points = await insert(worker.store, history({ sandboxes: SANDBOXES, hours: HOURS, seed: 1, now: Date.now() }));
-  // The first query reads all points into memory.
-  const sql = encodeURIComponent(`SELECT count() FROM ${layout.dataset}`);
-  await fetch(`${worker.store}/client/v4/accounts/bench/analytics_engine/sql?query=${sql}`, {
-    headers: { authorization: `Bearer ${AE_API_TOKEN}` },
-  });
-  return points;
-}
-
-const ends: (() => Promise<void>)[] = [];
-try {
-  const worker = await startWorker({ page: true, maxRows: 3_000_000 }, { after: (end) => void ends.push(end) });
-  const points = await fill(worker);
+  await load(worker.store, AE_API_TOKEN);
   const token = await mint({ sub: 'bench', ttl: 3_600 }, { JWT_SECRET });
   await startWatcher(worker, token);
   const rounds: Times[][] = [];
   for (let round = 0; round < ROUNDS; round += 1) {
     await delay(STALE_MS);
-    rounds.push(await visit(worker.url.href, token));
+    rounds.push(await withContext((context) => visit(worker.url.href, token, context)));
     console.error(`bench: round ${round + 1} of ${ROUNDS}`);
   }
   const max = (values: readonly number[]) => Math.max(...values);
@@ -179,6 +163,4 @@ try {
   const rows = STEPS.map((step, i) => [step, ms(i, 'frame'), ms(i, 'frame', max), ms(i, 'content'), ms(i, 'content', max), ms(i, 'response')]);
   console.log(`A day of ${SANDBOXES.toLocaleString('en')} sandboxes, ${points.toLocaleString('en')} check-ins; ${ROUNDS} rounds.\n`);
   console.log(table(['', 'first frame', 'slowest', 'content', 'slowest', 'of which response'], rows));
-} finally {
-  for (const end of ends) await end();
-}
+});

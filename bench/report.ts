@@ -1,6 +1,7 @@
 /** Turns samples into the tables of results and targets. */
 import { table } from '../harness/table.ts';
 import type { Metric, Samples } from './measure.ts';
+import { median } from './median.ts';
 
 /** The variant that all ratios are against. */
 const BASELINE = 'typescript';
@@ -40,12 +41,6 @@ const TARGETS: readonly Target[] = [
   { label: 'Memory under load / typescript', limit: 1, metric: 'resident', over: ['resident', BASELINE] },
   { label: 'Bundle, gzipped, kB', limit: 170, metric: 'size' },
 ];
-
-export function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
-}
 
 /** The ratio of each round: ratios vary less from round to round than their values do. */
 function ratios(

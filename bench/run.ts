@@ -2,20 +2,14 @@
  * `npm run bench`: measures the Worker beside an idiomatic TypeScript Worker, a hand-written one and a lower
  * bound, and the agent beside other collectors.
  */
-import { execFileSync, spawnSync } from 'node:child_process';
-import {
-  cpSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
-import { availableParallelism, cpus, loadavg, tmpdir } from 'node:os';
+import { spawnSync } from 'node:child_process';
+import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { availableParallelism, cpus, loadavg } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs, styleText } from 'node:util';
 
+import { command, Failure, outputOf } from '../harness/command.ts';
+import { temporaryFolder, withContext } from '../harness/context.ts';
 import { agentSection, FULL as AGENT_FULL, HEADING, QUICK as AGENT_QUICK } from './agent.ts';
 import { conforms, EXPECTED } from './conformance.ts';
 import { localAeSection } from './local-ae.ts';
@@ -23,7 +17,7 @@ import { coldStart, resident, round, Samples, size, type Plan } from './measure.
 import { nativeSection } from './native.ts';
 import { operatorsSection } from './operators.ts';
 import { comparison, page, results, targets } from './report.ts';
-import { ended, Failure, start, stopAll, type Site, type Variant } from './workerd.ts';
+import { ended, start, stopAll, type Site, type Variant } from './workerd.ts';
 
 const HELP = `Usage: npm run bench [-- OPTIONS]
 
@@ -150,15 +144,14 @@ function collect(folder: string, before: string | undefined): Variant[] {
     const variant = { name, folder: join(folder, name), wasm: false };
     const outfile = join(variant.folder, 'index.js');
     const args = [`bench/peers/${file}`, '--bundle', '--minify', '--format=esm', '--target=esnext'];
-    execFileSync('node_modules/.bin/esbuild', [...args, `--outfile=${outfile}`, '--log-level=warning']);
+    outputOf('node_modules/.bin/esbuild', [...args, `--outfile=${outfile}`, '--log-level=warning']);
     return variant;
   });
   for (const file of ['dataset.js', 'driver.js']) cpSync(`bench/${file}`, join(folder, file));
   return [...workers, ...peers];
 }
 
-const output = (command: string, ...args: string[]) =>
-  execFileSync(command, args, { encoding: 'utf8' }).trim();
+const output = (command: string, ...args: string[]) => outputOf(command, args).trim();
 
 function circumstances() {
   const changed = output('git', 'status', '--porcelain') === '' ? '' : ', with changes';
@@ -239,7 +232,7 @@ async function worker(
   if (before !== undefined) console.log(`${comparison(samples, 'rust', BEFORE)}\n`);
   if (!write) return '';
   say('the contract crate, natively');
-  const native = nativeSection();
+  const native = await nativeSection();
   say('the local Analytics Engine, with a million points');
   const localAe = await localAeSection();
   return page({ ...shown, native, localAe, operators: await operatorsSection() });
@@ -270,18 +263,8 @@ async function main(folder: string): Promise<void> {
   say(`wrote ${RESULTS}`);
 }
 
-const folder = mkdtempSync(join(tmpdir(), 'kiloclaw-bench-'));
-process.once('exit', () => {
-  stopAll();
-  rmSync(folder, { recursive: true, force: true });
-});
+process.once('exit', stopAll);
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.once(signal, () => process.exit(130));
 }
-try {
-  await main(folder);
-} catch (error) {
-  if (!(error instanceof Failure)) throw error;
-  console.error(`bench: error: ${error.message}`);
-  process.exitCode = 1;
-}
+await command('bench', () => withContext((context) => main(temporaryFolder(context))));

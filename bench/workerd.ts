@@ -8,14 +8,12 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { RUN } from '../harness/processes.ts';
 import { COMPATIBILITY_DATE, listening, text, textBindings, WORKERD } from '../harness/workerd.ts';
 import { CHECK_IN_PATH } from '../harness/check-in.ts';
+import { Failure } from '../harness/command.ts';
 import { headers, REPORT_REGION, SAMPLE, SAMPLE_BODY, type Headers } from './check-in.ts';
 import { cpuSeconds, memory } from '../harness/process-usage.ts';
 
 const START_DEADLINE_MS = 10_000;
 const LOG_DEADLINE_MS = 5_000;
-
-/** A user error or a wrong answer: printed without a stack. */
-export class Failure extends Error {}
 
 /** A folder with `index.js` and, if `wasm`, `index_bg.wasm`. */
 export interface Variant {

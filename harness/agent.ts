@@ -1,9 +1,6 @@
 /** The path of the built agent. */
-import { execFileSync } from 'node:child_process';
 import path from 'node:path';
 
-const { target_directory: target } = JSON.parse(
-  execFileSync('cargo', ['metadata', '--no-deps', '--format-version', '1'], { encoding: 'utf8' }),
-) as { target_directory: string };
+import { metadata } from './cargo.ts';
 
-export const AGENT = path.join(target, 'debug', 'kiloclaw-agent');
+export const AGENT = path.join(metadata().target_directory, 'debug', 'kiloclaw-agent');

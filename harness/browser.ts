@@ -1,9 +1,9 @@
 /** Chromium, driven by playwright-core: `tools/setup --browser` installs it. */
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
+import { existsSync } from 'node:fs';
 
 import { chromium, type BrowserContext } from 'playwright-core';
+
+import type { Context } from './context.ts';
 
 /** The executable, if there is one: `CHROMIUM`, or where packages put it. */
 export const CHROMIUM = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/google-chrome'].find(
@@ -12,11 +12,11 @@ export const CHROMIUM = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/go
 
 /** Starts a browser with a profile of its own; it ends with `context`. */
 export async function startBrowser(
-  context: { after(end: () => Promise<void>): void },
+  context: Context,
   options: Parameters<typeof chromium.launchPersistentContext>[1] = {},
 ): Promise<BrowserContext> {
-  const profile = mkdtempSync(path.join(tmpdir(), 'kiloclaw-browser-'));
-  const browser = await chromium.launchPersistentContext(profile, {
+  // Without a path, playwright creates a temporary profile and removes it.
+  const browser = await chromium.launchPersistentContext('', {
     executablePath: CHROMIUM,
     args: [
       '--no-sandbox',
@@ -31,9 +31,6 @@ export async function startBrowser(
     timezoneId: 'Europe/Berlin',
     ...options,
   });
-  context.after(async () => {
-    await browser.close();
-    rmSync(profile, { recursive: true, force: true });
-  });
+  context.after(() => browser.close());
   return browser;
 }

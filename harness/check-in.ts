@@ -8,6 +8,8 @@ export const API_KEY = 'kilo-key-1-of-tests';
 export const GATEWAY_TOKEN_SECRET = 'gateway-secret-1';
 export const JWT_SECRET = 'jwt-secret-1-of-tests-of-32-bytes';
 export const AE_API_TOKEN = 'ae-token-1';
+/** The Worker's secrets in tests and the bench. */
+export const WORKER_SECRETS = { KILOCODE_API_KEY: API_KEY, GATEWAY_TOKEN_SECRET, JWT_SECRET };
 
 /** The largest body, in bytes. */
 export const MAX_BODY_BYTES = 64 * 1024;
@@ -40,11 +42,11 @@ export const FULL = {
   lastExitReason: 'signal:SIGTERM',
 } as const;
 
-/** A body with the required fields only, and null where that is allowed. */
+/** A body with the required fields only: the shortest texts, and null where that is allowed. */
 export const MINIMAL = {
   sandboxId: 'sandbox-2',
-  controllerVersion: '1.2.3',
-  controllerCommit: 'abc1234',
+  controllerVersion: '1',
+  controllerCommit: 'a',
   openclawVersion: null,
   openclawCommit: null,
   supervisorState: 'stopped',

@@ -4,8 +4,6 @@ import layout from '../crates/check-in/data-point.json' with { type: 'json' };
 /** The interval between a machine's check-ins. */
 const INTERVAL_MS = 300_000;
 const HOUR_MS = 3_600_000;
-/** Points per request: well under the store's limit of 64 MiB. */
-export const BATCH = 20_000;
 
 const REGIONS = ['ams', 'dfw', 'fra', 'gru', 'iad', 'nrt', 'sin', 'syd'];
 const OPENCLAW = ['2026.3.11', '2026.3.12', '2026.3.13'];
@@ -20,7 +18,7 @@ export interface Fleet {
 }
 
 /** Pseudo-random numbers from 0 to 1 that depend only on the seed (mulberry32). */
-function random(seed: number): () => number {
+export function random(seed: number): () => number {
   let state = seed | 0;
   return () => {
     state = (state + 0x6d2b79f5) | 0;
@@ -165,28 +163,4 @@ export function* history(fleet: Fleet): Generator<object> {
 export async function clear(store: string): Promise<void> {
   const response = await fetch(`${store}/points?index_prefix=${PREFIX}`, { method: 'DELETE' });
   if (!response.ok) throw new Error(`${response.status} ${await response.text()}`);
-}
-
-/** Writes points into a store; returns their number. */
-export async function insert(
-  store: string,
-  points: Iterable<object>,
-  progress: (points: number) => void = () => {},
-): Promise<number> {
-  let written = 0;
-  let lines: string[] = [];
-  const flush = async () => {
-    const headers = { 'content-type': 'application/x-ndjson' };
-    const response = await fetch(`${store}/points`, { method: 'POST', headers, body: lines.join('\n') });
-    if (!response.ok) throw new Error(`${response.status} ${await response.text()}`);
-    written += lines.length;
-    lines = [];
-    progress(written);
-  };
-  for (const point of points) {
-    lines.push(JSON.stringify(point));
-    if (lines.length === BATCH) await flush();
-  }
-  if (lines.length > 0) await flush();
-  return written;
 }

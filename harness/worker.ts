@@ -7,15 +7,9 @@ import { fileURLToPath } from 'node:url';
 
 import { Miniflare, type WorkerOptions } from 'miniflare';
 
-import {
-  AE_API_TOKEN,
-  API_KEY,
-  CHECK_IN_PATH,
-  credentials,
-  GATEWAY_TOKEN_SECRET,
-  JWT_SECRET,
-  SANDBOX_ID,
-} from './check-in.ts';
+import { AE_API_TOKEN, CHECK_IN_PATH, credentials, SANDBOX_ID, WORKER_SECRETS } from './check-in.ts';
+import type { Context } from './context.ts';
+import { insert, SQL_PATH } from './store.ts';
 import { CANARY_DATASET, COMPATIBILITY_DATE } from './workerd.ts';
 import layout from '../crates/check-in/data-point.json' with { type: 'json' };
 import { freePort, read, stored, type JsonPoint } from '../local-ae/support/instance.js';
@@ -147,7 +141,7 @@ const simple = (name: string, contents: string) => ({
 /** Starts the Worker; it stops with `context`: a test, or by default the whole file. */
 export async function startWorker(
   options: Options = {},
-  context: { after(stop: () => Promise<void>): void } = { after },
+  context: Context = { after },
 ): Promise<Worker> {
   const { vars = {}, build = '.', modules } = options;
   const file = (name: string) => readFileSync(new URL(`../build/${build}/${name}`, import.meta.url));
@@ -155,10 +149,8 @@ export async function startWorker(
   const logs: Log[] = [];
   const store = `http://127.0.0.1:${port}`;
   const variables = {
-    KILOCODE_API_KEY: API_KEY,
-    GATEWAY_TOKEN_SECRET,
-    JWT_SECRET,
-    AE_SQL_URL: `${store}/client/v4/accounts/local/analytics_engine/sql`,
+    ...WORKER_SECRETS,
+    AE_SQL_URL: `${store}${SQL_PATH}`,
     AE_API_TOKEN,
     ...vars,
   };
@@ -228,12 +220,7 @@ export async function startWorker(
     },
     points: (count) => stored(port, count),
     async insert(points) {
-      const response = await fetch(`${store}/points`, {
-        method: 'POST',
-        headers: { 'content-type': 'application/x-ndjson' },
-        body: points.map((point) => JSON.stringify({ dataset: layout.dataset, ...point })).join('\n'),
-      });
-      if (!response.ok) throw new Error(`points were not inserted: ${await response.text()}`);
+      await insert(store, points.map((point) => ({ dataset: layout.dataset, ...point })));
     },
     async clear() {
       const response = await fetch(`${store}/points`, { method: 'DELETE' });

@@ -11,6 +11,7 @@ import path from 'node:path';
 import type { Readable } from 'node:stream';
 
 import layout from '../crates/check-in/data-point.json' with { type: 'json' };
+import type { Context } from './context.ts';
 
 const ROOT = path.resolve(import.meta.dirname, '..');
 
@@ -126,7 +127,7 @@ const config :Workerd.Config = (
 /** Starts workerd; it stops with `context`, by SIGKILL, because stored data has to survive that. */
 export async function startWorkerd(
   vars: Readonly<Record<string, string>>,
-  context: { after(stop: () => Promise<void>): void },
+  context: Context,
   site: Site = {},
 ): Promise<Workerd> {
   const folder = site.folder ?? mkdtempSync(path.join(tmpdir(), 'kiloclaw-workerd-'));

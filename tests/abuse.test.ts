@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { API_KEY, FULL, gatewayToken, MINIMAL, SANDBOX_ID } from '../harness/check-in.ts';
+import { API_KEY, CHECK_IN_PATH, FULL, gatewayToken, MINIMAL, SANDBOX_ID } from '../harness/check-in.ts';
 import { logged, refusal, startWorker } from '../harness/worker.ts';
 
 const REVOKED = { error: 'Forbidden', code: 'revoked' };
@@ -98,7 +98,7 @@ test('answers write_failed if both limiter and write fail', async (t) => {
   const worker = await startWorker({ checkInLimit: 10, dataset: 'throws' }, t);
   const failed = await worker.checkIn(FULL);
   assert.deepEqual([failed.status, (await refusal(failed)).code], [503, 'write_failed']);
-  const dryRun = await worker.fetch('/api/controller/checkin?dry_run=1', {
+  const dryRun = await worker.fetch(`${CHECK_IN_PATH}?dry_run=1`, {
     method: 'POST',
     headers: { authorization: `Bearer ${API_KEY}`, 'x-kiloclaw-gateway-token': gatewayToken(SANDBOX_ID) },
     body: JSON.stringify(FULL),

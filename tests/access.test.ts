@@ -4,14 +4,13 @@
  */
 import assert from 'node:assert/strict';
 import { KeyObject, sign as signBytes } from 'node:crypto';
-import { once } from 'node:events';
 import { createServer, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { after, test, type TestContext } from 'node:test';
 
 import { exportJWK, exportSPKI, generateKeyPair, SignJWT, type JWK } from 'jose';
 
 import { JWT_SECRET } from '../harness/check-in.ts';
+import { listen, type Context } from '../harness/context.ts';
 import { assertUnauthorized, logged, refusal, startWorker, type Worker } from '../harness/worker.ts';
 
 const AUD = '4714c1358e65fe4b408ad6d432a5f878f08194bdb4752441fd56faefa9b2b6f2';
@@ -72,17 +71,14 @@ const keySet = (keys: readonly unknown[]) => (response: ServerResponse) => {
 const text = (body: string, status = 200, headers = {}) => (response: ServerResponse) =>
   void response.writeHead(status, headers).end(body);
 
-async function startTeam(context: { after(stop: () => void): void }): Promise<Team> {
+async function startTeam(context: Context): Promise<Team> {
   const server = createServer((request, response) => {
     if (request.url !== '/cdn-cgi/access/certs') return text('', 404)(response);
     team.fetches += 1;
     team.answer(response);
   });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  context.after(() => void (server.close(), server.closeAllConnections()));
   const team: Team = {
-    origin: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    origin: `http://127.0.0.1:${await listen(context, server)}`,
     fetches: 0,
     answer: keySet([key1.jwk]),
     shows: (...keys) => void (team.answer = keySet(keys.map(({ jwk }) => jwk))),

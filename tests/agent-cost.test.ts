@@ -5,17 +5,15 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { createServer, type RequestListener, type Server } from 'node:http';
+import { createServer, type RequestListener } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
-import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { TLSSocket } from 'node:tls';
 
 import { certificates } from '../harness/certificates.ts';
+import { listen, temporaryFolder } from '../harness/context.ts';
 import { contextSwitches, wakeUps } from '../harness/process-usage.ts';
 import { AGENT } from '../harness/agent.ts';
 import { RUN } from '../harness/processes.ts';
@@ -26,22 +24,6 @@ const WINDOW_MS = 3_000;
 const QUIET_MS = 500;
 const QUIET_DEADLINE_MS = 20_000;
 const TIMEOUT_MS = 30_000;
-
-function folder(context: TestContext): string {
-  const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-cost-'));
-  context.after(() => rmSync(folder, { recursive: true, force: true }));
-  return folder;
-}
-
-async function listen(context: TestContext, server: Server): Promise<number> {
-  server.listen(0, 'localhost');
-  await once(server, 'listening');
-  context.after(() => {
-    server.close();
-    server.closeAllConnections();
-  });
-  return (server.address() as AddressInfo).port;
-}
 
 /** Starts the agent, which checks in at once and ends with the test. */
 function start(
@@ -93,12 +75,13 @@ for (const [name, args] of [
         if (request.method === 'GET') return void response.end(STATUS);
         request.resume().on('end', () => response.writeHead(204).end(accepted.resolve));
       }),
+      'localhost',
     );
     const [command, ...rest] = args;
     const agent = start(context, [command, '--interval=60', ...rest], {
       KILOCLAW_CHECKIN_URL: `http://localhost:${port}/`,
       ...(name === 'watch' ? { KILOCLAW_STATUS_URL: `http://localhost:${port}/` } : {}),
-      KILOCLAW_STATE_FILE: path.join(folder(context), 'state.json'),
+      KILOCLAW_STATE_FILE: path.join(temporaryFolder(context), 'state.json'),
     });
     await accepted.promise;
     const before = await atRest(agent.pid!);
@@ -108,19 +91,19 @@ for (const [name, args] of [
 }
 
 test('a second check-in resumes the TLS session of the first', { timeout: TIMEOUT_MS }, async (context) => {
-  const here = folder(context);
+  const here = temporaryFolder(context);
   const made = certificates(here);
   if (made === undefined) return context.skip('there is no openssl to make a certificate with');
   const resumed: boolean[] = [];
   const second = Promise.withResolvers<void>();
-  const take: RequestListener = (request, response) => {
+  const answer: RequestListener = (request, response) => {
     if (request.method === 'GET') return void response.end(STATUS);
     resumed.push((request.socket as TLSSocket).isSessionReused());
     if (resumed.length === 2) second.resolve();
     request.resume().on('end', () => response.writeHead(204).end());
   };
-  const port = await listen(context, createTlsServer(made.server, take));
-  const statusPort = await listen(context, createServer(take));
+  const port = await listen(context, createTlsServer(made.server, answer), 'localhost');
+  const statusPort = await listen(context, createServer(answer), 'localhost');
   start(context, ['watch', '--interval=1'], {
     KILOCLAW_CHECKIN_URL: `https://localhost:${port}/`,
     KILOCLAW_STATUS_URL: `http://localhost:${statusPort}/`,

@@ -1,9 +1,7 @@
 /** The real agent against the running Worker, and against faulty servers. */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
-import { type AddressInfo } from 'node:net';
 import { hostname, tmpdir } from 'node:os';
 import path from 'node:path';
 import { test, type TestContext } from 'node:test';
@@ -11,6 +9,7 @@ import { test, type TestContext } from 'node:test';
 import { freePort } from '../local-ae/support/port.js';
 import { AGENT } from '../harness/agent.ts';
 import { API_KEY, CHECK_IN_PATH, gatewayToken, GATEWAY_TOKEN_SECRET, MINIMAL } from '../harness/check-in.ts';
+import { listen, temporaryFolder } from '../harness/context.ts';
 import { startWorker } from '../harness/worker.ts';
 
 const SANDBOX_ID = `sandbox-of-${hostname()}`;
@@ -46,14 +45,7 @@ function assertNoSecret({ stdout, stderr }: Run) {
   }
 }
 
-async function serve(t: TestContext, server: Server): Promise<string> {
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  t.after(() => {
-    server.closeAllConnections();
-    server.close();
-  });
-  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-}
+const serve = async (t: TestContext, server: Server) => `http://127.0.0.1:${await listen(t, server)}`;
 
 const worker = await startWorker();
 test.beforeEach(() => worker.clear());
@@ -112,13 +104,11 @@ test('reports the process status and the configured versions', async (t) => {
 });
 
 test('deltas are measured against the last accepted check-in', async (t) => {
-  const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-agent-'));
-  t.after(() => rmSync(folder, { recursive: true }));
   const status = { state: 'running', pid: 1, uptime: 1, restarts: 5, lastExit: null };
   const gateway = createServer((_, response) => response.end(JSON.stringify(status)));
   const env = machine(worker.url, {
     KILOCLAW_STATUS_URL: `${await serve(t, gateway)}/`,
-    KILOCLAW_STATE_FILE: path.join(folder, 'state.json'),
+    KILOCLAW_STATE_FILE: path.join(temporaryFolder(t), 'state.json'),
   });
   const restarts = async (count: number) => (await worker.points(count))[count - 1].doubles[0];
 

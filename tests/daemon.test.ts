@@ -2,29 +2,29 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { createServer as createHttpServer } from 'node:http';
-import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
+import { connect, createServer, type Server, type Socket } from 'node:net';
 import path from 'node:path';
 import { test, type TestContext } from 'node:test';
 
 import { AGENT } from '../harness/agent.ts';
 import { RUN } from '../harness/processes.ts';
 import { API_KEY, CHECK_IN_PATH, gatewayToken } from '../harness/check-in.ts';
+import { listen, temporaryFolder } from '../harness/context.ts';
 import { startWorker, type Worker } from '../harness/worker.ts';
-import { until } from './support/fleet.ts';
+import { until } from './support/until.ts';
 
 const SANDBOX_ID = 'sandbox-7';
 
 /** A machine whose counters and process status the test sets. */
 class Machine {
-  readonly folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-daemon-'));
+  readonly folder: string;
   /** The status that the controller reports. */
   readonly process = { state: 'running', pid: 1, uptime: 1, restarts: 0, lastExit: null as unknown };
 
   constructor(context: TestContext) {
-    context.after(() => rmSync(this.folder, { recursive: true, force: true }));
+    this.folder = temporaryFolder(context);
     mkdirSync(path.join(this.folder, 'net'));
     writeFileSync(path.join(this.folder, 'loadavg'), '0.50 0.07 1.42 3/4280 2496732\n');
     this.transfer(0, 0);
@@ -46,8 +46,8 @@ class Network {
   #cut: 'no' | 'refuses' | 'swallows' = 'no';
   attempts = 0;
 
-  constructor(server: Server, port: number) {
-    this.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}${CHECK_IN_PATH}`;
+  constructor(server: Server, own: number, port: number) {
+    this.url = `http://127.0.0.1:${own}${CHECK_IN_PATH}`;
     server.on('connection', (near: Socket) => {
       this.attempts += 1;
       this.#keep(near);
@@ -61,13 +61,9 @@ class Network {
 
   static async to(worker: Worker, context: TestContext): Promise<Network> {
     const server = createServer();
-    server.listen(0, '127.0.0.1');
-    await once(server, 'listening');
-    const network = new Network(server, Number(worker.url.port));
-    context.after(() => {
-      network.#drop();
-      server.close();
-    });
+    const port = await listen(context, server);
+    const network = new Network(server, port, Number(worker.url.port));
+    context.after(() => network.#drop());
     return network;
   }
 
@@ -95,9 +91,7 @@ class Network {
 /** Starts the agent, which checks in at once and every second; it ends with the test. */
 async function watch(context: TestContext, machine: Machine, url: string): Promise<ChildProcess> {
   const controller = createHttpServer((_, response) => response.end(JSON.stringify(machine.process)));
-  controller.listen(0, '127.0.0.1');
-  await once(controller, 'listening');
-  const statusUrl = `http://127.0.0.1:${(controller.address() as AddressInfo).port}/`;
+  const statusUrl = `http://127.0.0.1:${await listen(context, controller)}/`;
   const args = ['watch', '--initial-delay=0', '--interval=1', '--jitter=0', '--timeout=1', '--log-level=off'];
   const agent = spawn(AGENT, args, {
     env: {
@@ -112,11 +106,7 @@ async function watch(context: TestContext, machine: Machine, url: string): Promi
     },
     stdio: ['ignore', 'inherit', 'inherit'],
   });
-  context.after(async () => {
-    await stop(agent);
-    controller.closeAllConnections();
-    controller.close();
-  });
+  context.after(() => stop(agent));
   return agent;
 }
 
@@ -150,7 +140,7 @@ for (const how of ['refuses', 'swallows'] as const) {
     for (const [index, [bytesIn, bytesOut, restarts]] of steps.entries()) {
       machine.transfer(bytesIn, bytesOut);
       machine.process.restarts = restarts;
-      await until(() => network.attempts > before + index, 'the agent retries');
+      await until('the agent retries', () => network.attempts > before + index);
     }
     const stored = (await worker.points(1)).length;
     network.restore();
@@ -171,7 +161,7 @@ test('nothing is lost if counters reset while the network is down', async (conte
   network.cut('refuses');
   const tried = async () => {
     const { attempts } = network;
-    await until(() => network.attempts > attempts + 1, 'the agent retries');
+    await until('the agent retries', () => network.attempts > attempts + 1);
   };
   machine.transfer(2_500, 1_500);
   machine.process.restarts = 4;
@@ -181,7 +171,7 @@ test('nothing is lost if counters reset while the network is down', async (conte
   machine.process.restarts = 1;
   await tried();
   network.restore();
-  await until(async () => (await reported(worker))[1] > 0, 'it is reported');
+  await until('it is reported', async () => (await reported(worker))[1] > 0);
   assert.deepEqual(await reported(worker), [5, 2_070, 1_008]);
 });
 
@@ -194,12 +184,12 @@ test('a restarted agent reports what a killed one had not', async (context) => {
   machine.transfer(1_000, 100);
   machine.process.restarts = 2;
   const { attempts } = network;
-  await until(() => network.attempts > attempts + 1, 'the agent retries');
+  await until('the agent retries', () => network.attempts > attempts + 1);
   await stop(first);
   machine.transfer(1_250, 110);
   network.restore();
   await watch(context, machine, network.url);
-  await until(async () => (await reported(worker))[1] > 0, 'it is reported');
+  await until('it is reported', async () => (await reported(worker))[1] > 0);
   assert.deepEqual(await reported(worker), [2, 1_250, 110]);
 });
 
@@ -208,5 +198,5 @@ test('the last check-in of a stopped agent has the state shutting_down', async (
   const agent = await watch(context, machine, new URL(CHECK_IN_PATH, worker.url).href);
   await worker.points(1);
   assert.equal(await stop(agent, 'SIGTERM'), 0);
-  await until(async () => (await worker.points(1)).at(-1)?.blobs[5] === 'shutting_down', 'it is reported');
+  await until('it is reported', async () => (await worker.points(1)).at(-1)?.blobs[5] === 'shutting_down');
 });

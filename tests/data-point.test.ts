@@ -55,8 +55,8 @@ test('stores a minimal check-in with "" for missing values', async () => {
     index1: 'sandbox-2', // sandboxId
     blobs: [
       'sandbox-2', // blob1: sandboxId
-      '1.2.3', // blob2: controllerVersion
-      'abc1234', // blob3: controllerCommit
+      '1', // blob2: controllerVersion
+      'a', // blob3: controllerCommit
       '', // blob4: openclawVersion was null
       '', // blob5: openclawCommit was null
       'stopped', // blob6: supervisorState

@@ -7,26 +7,19 @@ import assert from 'node:assert/strict';
 import { execFile, execFileSync } from 'node:child_process';
 import { createHmac } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
-import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 
 import { AGENT } from '../harness/agent.ts';
-import { allPoints, Machine, until } from './support/fleet.ts';
+import { allPoints, Machine } from './support/fleet.ts';
 import { killAndRestart } from './support/kills.ts';
-import {
-  API_KEY,
-  CHECK_IN_PATH,
-  credentials,
-  FULL,
-  GATEWAY_TOKEN_SECRET,
-  JWT_SECRET,
-  MINIMAL,
-} from '../harness/check-in.ts';
+import { until } from './support/until.ts';
+import { CHECK_IN_PATH, credentials, FULL, JWT_SECRET, MINIMAL, WORKER_SECRETS } from '../harness/check-in.ts';
+import { temporaryFolder } from '../harness/context.ts';
 import { logged, refusal, startWorker } from '../harness/worker.ts';
 import { startWorkerd } from '../harness/workerd.ts';
 
@@ -114,8 +107,6 @@ test('reports a missing dataset before it reads the body', async (t) => {
   await logged(worker, /KILOCLAW_CONTROLLER_AE/);
 });
 
-const VARS = { KILOCODE_API_KEY: API_KEY, GATEWAY_TOKEN_SECRET, JWT_SECRET };
-
 /** Sends a check-in up to the middle of its body; resolves once the Worker has it. */
 async function halfway(port: number, sandboxId: string, chunked: boolean) {
   const socket = connect(port, '127.0.0.1');
@@ -144,7 +135,7 @@ async function halfway(port: number, sandboxId: string, chunked: boolean) {
 }
 
 test('answers every check-in and stores the accepted ones, despite panics while bodies arrive', async (t) => {
-  const workerd = await startWorkerd(VARS, t, { build: 'panic' });
+  const workerd = await startWorkerd(WORKER_SECRETS, t, { build: 'panic' });
   const post = async (sandboxId: string) => {
     const body = JSON.stringify({ ...MINIMAL, sandboxId });
     const url = `http://127.0.0.1:${workerd.port}${CHECK_IN_PATH}`;
@@ -180,10 +171,10 @@ test('answers every check-in and stores the accepted ones, despite panics while 
   const accepted = answered.filter(([, status]) => status === 204).map(([sandboxId]) => sandboxId);
   t.diagnostic(`${answered.length} check-ins, ${accepted.length} accepted, ${answered.length - accepted.length} 5xx`);
   let stored: string[] = [];
-  await until(async () => {
+  await until('all accepted check-ins are stored', async () => {
     stored = (await allPoints(workerd.store)).map(({ index1 }) => index1);
     return stored.length >= accepted.length;
-  }, 'all accepted check-ins are stored');
+  });
   assert.deepEqual(stored.toSorted(), accepted.toSorted());
 });
 
@@ -216,8 +207,7 @@ const CLOCK = `
   }`;
 
 test('jumps of the wall clock change neither the intervals nor the verdict of status', async (t) => {
-  const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-clock-'));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const folder = temporaryFolder(t);
   const file = (name: string) => path.join(folder, name);
   writeFileSync(file('clock.c'), CLOCK);
   execFileSync('cc', ['-shared', '-fPIC', '-O1', '-o', file('clock.so'), file('clock.c')]);
@@ -232,7 +222,7 @@ test('jumps of the wall clock change neither the intervals nor the verdict of st
   const rarely = new Machine(t, 'rarely', { env, interval: 3_600 });
   for (const machine of [often, rarely]) machine.start(url, ['sleep', '600']);
   await worker.points(2);
-  await until(() => rarely.heard === 1, 'the agent received its answer');
+  await until('the agent received its answer', () => rarely.heard === 1);
 
   interface Status {
     verdict: string;
@@ -250,7 +240,7 @@ test('jumps of the wall clock change neither the intervals nor the verdict of st
     jump(hours);
     count = (await worker.points(1)).length;
     await worker.points(count + 2);
-    await until(async () => offsetHours(await status(often)) === hours, 'the agent sees the new time');
+    await until('the agent sees the new time', async () => offsetHours(await status(often)) === hours);
     for (const machine of [often, rarely]) {
       const { verdict, summary } = await status(machine);
       assert.deepEqual([verdict, summary], ['healthy', 'healthy'], `${machine.sandboxId} at ${hours} h`);
@@ -282,8 +272,8 @@ test('accepts a token for five seconds after exp and before nbf, and no longer',
   assert.equal(await whoami({ exp: seconds + 60, nbf: seconds + 4 }), 200);
   const early = { exp: seconds + 60, nbf: Math.ceil(seconds) + 7 };
   assert.equal(await whoami(early), 401);
-  await until(async () => (await whoami(ending)) === 401, 'the token expires', 10_000);
+  await until('the token expires', async () => (await whoami(ending)) === 401, { deadlineMs: 10_000 });
   const lasted = Date.now() / 1_000 - ending.exp;
   assert.ok(lasted > 5 && lasted < 7, `it lasted ${lasted} s`);
-  await until(async () => (await whoami(early)) === 200, 'the token becomes valid', 10_000);
+  await until('the token becomes valid', async () => (await whoami(early)) === 200, { deadlineMs: 10_000 });
 });

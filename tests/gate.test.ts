@@ -8,8 +8,9 @@ import { createHmac, generateKeyPairSync, sign } from 'node:crypto';
 import { test } from 'node:test';
 
 import { API_KEY, CHECK_IN_PATH, FULL, gatewayToken, JWT_SECRET } from '../harness/check-in.ts';
+import { random } from '../harness/made-up-fleet.ts';
 import { assertUnauthorized, logged, refusal, startWorker, type Worker } from '../harness/worker.ts';
-import { until } from './support/fleet.ts';
+import { until } from './support/until.ts';
 
 const base64url = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64url');
 const now = () => Math.floor(Date.now() / 1000);
@@ -164,17 +165,6 @@ test('every other path under /api/ requires a token', async () => {
   await assertUnauthorized(await worker.fetch('/api/whoami', { method: 'POST' }), 'missing_token');
 });
 
-/** Pseudo-random numbers that are the same in every run (mulberry32). */
-function generator(seed: number) {
-  let state = seed;
-  return (below: number) => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) % below;
-  };
-}
-
 /** Machines post there, with their own credentials. */
 const MACHINE_PATHS = [CHECK_IN_PATH, '/api/controller/absence'];
 
@@ -208,7 +198,8 @@ function spelling(below: (limit: number) => number): string {
 }
 
 test('every spelling of a path under /api/ goes through the gate, and every answer is JSON', async () => {
-  const below = generator(7);
+  const next = random(7);
+  const below = (limit: number) => Math.floor(next() * limit);
   const spellings = new Set([
     ...ROUTES,
     ...ROUTES.flatMap((path) => [`${path}/`, `${path}//`, `/${path}`, `${path}///x//`]),
@@ -244,7 +235,7 @@ test('every spelling of a path under /api/ goes through the gate, and every answ
     if (status !== 200) refused += 1;
   }
   assert.ok(gated > 900, `${gated} under /api`);
-  await until(() => lines() - before >= refused, 'each refusal logs a line');
+  await until('each refusal logs a line', () => lines() - before >= refused);
   assert.equal(lines() - before, refused);
   const headers = { authorization: `Bearer ${jwt(valid({ exp: now() + 600 }))}` };
   let found = 0;
@@ -310,7 +301,7 @@ test('warns once about each secret with a short value, without the value', async
     assert.equal((await whoami(jwt(valid(), { secret: 'j'.repeat(31) }), short)).status, 200, 'a short secret still works');
   }
   const expected = ['warn KILOCODE_API_KEY 16', 'warn GATEWAY_TOKEN_SECRET 16', 'warn INTERNAL_API_SECRET 16', 'warn JWT_SECRET 32'];
-  await until(() => reported(short).length >= expected.length, 'all short secrets are reported');
+  await until('all short secrets are reported', () => reported(short).length >= expected.length);
   assert.deepEqual(reported(short), expected);
   assert.doesNotMatch(JSON.stringify(short.logs), /fifteen|R9v|jjj|iii/);
 

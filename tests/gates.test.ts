@@ -1,16 +1,15 @@
 /** `npm test` itself: a failed gate does not prevent the others. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { test, type TestContext } from 'node:test';
 
+import { temporaryFolder } from '../harness/context.ts';
+
 /** Runs `tools/test` with stubs that print how they are called, and fail if that matches `fails`; as CI does. */
 function gates(t: TestContext, fails: RegExp) {
-  const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-gates-'));
-  t.after(() => rmSync(folder, { recursive: true }));
-  const tools = path.join(folder, 'tools');
+  const tools = path.join(temporaryFolder(t), 'tools');
   mkdirSync(tools);
   copyFileSync('tools/test', path.join(tools, 'test'));
   for (const name of ['cargo', 'tsc', 'node', 'setup']) {

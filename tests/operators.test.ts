@@ -6,7 +6,6 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { test, type TestContext } from 'node:test';
 
 import { Validator } from '@seriousme/openapi-schema-validator';
@@ -15,8 +14,9 @@ import addFormats from 'ajv-formats';
 
 import openapi from '../src/openapi.json' with { type: 'json' };
 import { mint } from '../harness/token.ts';
-import { until } from './support/fleet.ts';
-import { AE_API_TOKEN, API_KEY, FULL, GATEWAY_TOKEN_SECRET, JWT_SECRET, MINIMAL } from '../harness/check-in.ts';
+import { until } from './support/until.ts';
+import { AE_API_TOKEN, FULL, JWT_SECRET, MINIMAL, WORKER_SECRETS } from '../harness/check-in.ts';
+import { listen, type Context } from '../harness/context.ts';
 import { logged, refusal, startWorker, type Worker } from '../harness/worker.ts';
 import { startWorkerd } from '../harness/workerd.ts';
 
@@ -466,7 +466,7 @@ test('finds ids with special characters', async (t) => {
 
 /** A fake Analytics Engine; `answer` sends its responses. */
 async function analytics(
-  context: { after(stop: () => void): void },
+  context: Context,
   answer: (sql: string, request: IncomingMessage, response: ServerResponse) => void,
 ) {
   const queries: string[] = [];
@@ -481,13 +481,7 @@ async function analytics(
       answer(sql, request, response);
     });
   });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  context.after(() => {
-    server.closeAllConnections();
-    server.close();
-  });
-  const { port } = server.address() as AddressInfo;
-  return { queries, url: `http://127.0.0.1:${port}/sql`, open: () => open };
+  return { queries, url: `http://127.0.0.1:${await listen(context, server)}/sql`, open: () => open };
 }
 
 const asking = (vars: Record<string, string | undefined>, t: TestContext) =>
@@ -557,7 +551,7 @@ test('reads at most 8 MiB of all responses to the queries of a report', async (t
     sizes.sent = 0;
     sizes.whole = 0;
     await assertRefused('/api/fleet', 502, tooLarge, token, of);
-    await until(() => ae.open() === 0, 'unread responses are cancelled');
+    await until('unread responses are cancelled', () => ae.open() === 0);
     // Above 8 MiB are only the buffers on the way.
     if (size > 100 * MIB) assert.ok(sizes.sent < 100 * MIB, `${sizes.sent} bytes`);
   }
@@ -663,7 +657,7 @@ test('answers without a cache, or with a failing one', async (t) => {
 
 test('answers in a plain workerd, which has no cache', async (t) => {
   const ae = await analytics(t, (_, __, response) => response.end('{"data":[]}'));
-  const vars = { KILOCODE_API_KEY: API_KEY, GATEWAY_TOKEN_SECRET, JWT_SECRET, AE_API_TOKEN, AE_SQL_URL: ae.url };
+  const vars = { ...WORKER_SECRETS, AE_API_TOKEN, AE_SQL_URL: ae.url };
   const plain = await startWorkerd(vars, t);
   const response = await fetch(`http://127.0.0.1:${plain.port}/api/fleet`, as(token));
   assert.deepEqual([response.status, ((await response.json()) as { sandboxes: number }).sandboxes], [200, 0]);
@@ -689,8 +683,8 @@ test('an answer is cached where only the Worker answers', async (t) => {
   assert.equal(new Set(kept).size, paths.length + 1);
   for (const [i, key] of kept.entries()) {
     const url = new URL(key);
-    const asked = new URL((paths[i] ?? paths[0])!, of.url);
-    assert.deepEqual([url.origin, url.pathname], [asked.origin, asked.pathname]);
+    const requested = new URL((paths[i] ?? paths[0])!, of.url);
+    assert.deepEqual([url.origin, url.pathname], [requested.origin, requested.pathname]);
     const stranger = await of.fetch(`${url.pathname}${url.search}`);
     assert.deepEqual([stranger.status, (await refusal(stranger)).code], [401, 'missing_token'], key);
     const operator = await of.fetch(`${url.pathname}${url.search}`, as(token));

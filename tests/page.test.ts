@@ -14,9 +14,11 @@ import type { Page } from 'playwright-core';
 
 import { AGENT } from '../harness/agent.ts';
 import { CHROMIUM, startBrowser } from '../harness/browser.ts';
-import { credentials, FULL, JWT_SECRET } from '../harness/check-in.ts';
-import { history, insert } from '../harness/made-up-fleet.ts';
+import { CHECK_IN_PATH, credentials, FULL, JWT_SECRET } from '../harness/check-in.ts';
+import type { Context } from '../harness/context.ts';
+import { history } from '../harness/made-up-fleet.ts';
 import { signIn } from '../harness/sign-in.ts';
+import { insert } from '../harness/store.ts';
 import { mint } from '../harness/token.ts';
 import { startWatcher } from '../harness/watcher.ts';
 import { startWorker, type Worker } from '../harness/worker.ts';
@@ -62,7 +64,7 @@ suite('the page', { skip }, () => {
   let worker: Worker;
   let hook: Awaited<ReturnType<typeof receiver>>;
   const ends: (() => unknown)[] = [];
-  const whole = { after: (end: () => unknown) => void ends.unshift(end) } as unknown as TestContext;
+  const whole: Context = { after: (end) => void ends.unshift(end) };
   /** What the browsers of the test logged as errors. */
   const errors: string[] = [];
 
@@ -70,7 +72,7 @@ suite('the page', { skip }, () => {
     hook = await receiver(whole);
     const vars = { WATCH_TICK: '5s', ALERT_WEBHOOK_URL: hook.url, ALERT_WEBHOOK_SECRET: SECRET };
     worker = await startWorker({ page: true, vars }, whole);
-    await insert(worker.store, history({ sandboxes: 120, hours: 24, seed: 1, now: Date.now() }), () => {});
+    await insert(worker.store, history({ sandboxes: 120, hours: 24, seed: 1, now: Date.now() }));
     await startWatcher(worker, WRITER);
   });
   // Not in `t.after`: the first one that throws would leave the browsers and Workers of the others running.
@@ -488,7 +490,7 @@ suite('the page', { skip }, () => {
       stdio: 'ignore',
       env: {
         ...process.env,
-        KILOCLAW_CHECKIN_URL: String(new URL('/api/controller/checkin', quick.url)),
+        KILOCLAW_CHECKIN_URL: String(new URL(CHECK_IN_PATH, quick.url)),
         KILOCLAW_SANDBOX_ID: 'a',
         KILOCODE_API_KEY: authorization.replace('Bearer ', ''),
         OPENCLAW_GATEWAY_TOKEN: token,
@@ -513,12 +515,12 @@ suite('the page', { skip }, () => {
     await page.clock.install();
     await page.reload();
     await loaded(page);
-    const asked = () => requests.filter((path) => path.startsWith('GET /api/absences')).length;
-    const first = asked();
+    const requested = () => requests.filter((path) => path.startsWith('GET /api/absences')).length;
+    const first = requested();
     const isAsked = async (count: number, why: string) => {
-      for (let i = 0; i < 50 && asked() < count; i++) await delay(20);
+      for (let i = 0; i < 50 && requested() < count; i++) await delay(20);
       await delay(200);
-      assert.equal(asked(), count, why);
+      assert.equal(requested(), count, why);
     };
     await page.clock.runFor(31_000);
     await isAsked(first + 1, 'after 30 s');

@@ -15,17 +15,13 @@ import {
   CHECK_IN_PATH,
   credentials,
   gatewayToken,
-  GATEWAY_TOKEN_SECRET,
-  JWT_SECRET,
   MAX_BODY_BYTES,
   MINIMAL,
+  WORKER_SECRETS,
 } from '../harness/check-in.ts';
 import { startWorkerd } from '../harness/workerd.ts';
 
-const workerd = await startWorkerd(
-  { KILOCODE_API_KEY: API_KEY, GATEWAY_TOKEN_SECRET, JWT_SECRET },
-  { after },
-);
+const workerd = await startWorkerd(WORKER_SECRETS, { after });
 
 /** Maximum time of an answer. Only a failing test takes this long. */
 const DEADLINE_MS = 10_000;

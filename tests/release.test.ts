@@ -2,26 +2,18 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { test, type TestContext } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
+import { after, test } from 'node:test';
 import { parseEnv } from 'node:util';
 
 import { AGENT } from '../harness/agent.ts';
 import { CHECK_IN_PATH } from '../harness/check-in.ts';
+import { listen, temporaryFolder } from '../harness/context.ts';
+import { until } from './support/until.ts';
 
-const temporary = (t: TestContext) => {
-  const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-release-'));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
-  return folder;
-};
-
-const out = mkdtempSync(path.join(tmpdir(), 'kiloclaw-release-'));
-test.after(() => rmSync(out, { recursive: true, force: true }));
+const out = temporaryFolder({ after });
 execFileSync(process.execPath, ['tools/release.ts', '--no-build', '--program', AGENT, '--out', out]);
 const files = readdirSync(out);
 const file = (start: string) => path.join(out, files.find((name) => name.startsWith(start))!);
@@ -39,7 +31,7 @@ test('an unpacked release runs, takes a check-in and reports a silent machine, w
 });
 
 test('wrangler can deploy the folder as it is, whose configuration names the required secrets', (t) => {
-  const folder = path.join(temporary(t), 'worker');
+  const folder = path.join(temporaryFolder(t), 'worker');
   cpSync(template, folder, { recursive: true });
   symlinkSync(path.resolve('node_modules'), path.join(folder, 'node_modules'));
   const { status, stdout, stderr } = spawnSync('node_modules/.bin/wrangler', ['deploy', '--dry-run'], {
@@ -87,7 +79,7 @@ test('the checksums and the list of components are complete', () => {
 });
 
 test('packing twice gives the same bytes, whatever the time zone and the umask', (t) => {
-  const again = path.join(temporary(t), 'again');
+  const again = path.join(temporaryFolder(t), 'again');
   const pack = `umask 077 && exec "$0" tools/release.ts --no-build --program "$1" --out "$2"`;
   execFileSync('sh', ['-c', pack, process.execPath, AGENT, again], { env: { ...process.env, TZ: 'Asia/Kolkata', LC_ALL: 'C' } });
   const sums = (folder: string) => readFileSync(path.join(folder, 'SHA256SUMS'), 'utf8');
@@ -95,7 +87,7 @@ test('packing twice gives the same bytes, whatever the time zone and the umask',
 });
 
 test('an upgrade from the archive keeps settings, keys and what is owed', { timeout: 90_000 }, async (t) => {
-  const folder = temporary(t);
+  const folder = temporaryFolder(t);
   const root = path.join(folder, 'root');
   execFileSync('tar', ['-xzf', file('kiloclaw-agent-'), '--directory', folder]);
   const unpacked = path.join(folder, readdirSync(folder)[0]!);
@@ -114,9 +106,8 @@ test('an upgrade from the archive keeps settings, keys and what is owed', { time
       if (!refuses) bodies.push(JSON.parse(body));
       response.writeHead(refuses ? 503 : 204).end();
     });
-  }).listen(0, '127.0.0.1');
-  t.after(() => server.close());
-  await once(server, 'listening');
+  });
+  const port = await listen(t, server);
   const program = path.join(root, 'usr/bin/kiloclaw-agent');
   const state = path.join(root, 'run/kiloclaw-agent/state.json');
   mkdirSync(path.dirname(state), { recursive: true });
@@ -125,7 +116,7 @@ test('an upgrade from the archive keeps settings, keys and what is owed', { time
       env: {
         PATH: process.env.PATH,
         KILOCLAW_RUN: process.env.KILOCLAW_RUN,
-        KILOCLAW_CHECKIN_URL: `http://127.0.0.1:${(server.address() as AddressInfo).port}${CHECK_IN_PATH}`,
+        KILOCLAW_CHECKIN_URL: `http://127.0.0.1:${port}${CHECK_IN_PATH}`,
         KILOCODE_API_KEY: 'key',
         OPENCLAW_GATEWAY_TOKEN: 'token',
         KILOCLAW_SANDBOX_ID: 'sandbox-1',
@@ -139,11 +130,10 @@ test('an upgrade from the archive keeps settings, keys and what is owed', { time
   // Its command crashes, and no server hears of it.
   const old = start(['false']);
   let log = '';
+  const observed = (what: string, so: () => boolean) =>
+    until(what, so).catch((error: Error) => assert.fail(`${error.message}\n${log}`));
   old.stderr.setEncoding('utf8').on('data', (text: string) => (log += text));
-  const until = async (what: string, isTrue: () => boolean) => {
-    for (const deadline = Date.now() + 30_000; !isTrue(); await delay(50)) assert.ok(Date.now() < deadline, `${what}\n${log}`);
-  };
-  await until('a crash', () => (log.match(/the command has ended/g)?.length ?? 0) >= 2);
+  await observed('a crash', () => (log.match(/the command has ended/g)?.length ?? 0) >= 2);
   // The program of a running agent is replaced.
   const before = statSync(program).ino;
   install();
@@ -156,7 +146,7 @@ test('an upgrade from the archive keeps settings, keys and what is owed', { time
   refuses = false;
   const upgraded = start(['sleep', '600']);
   upgraded.stderr.setEncoding('utf8').on('data', (text: string) => (log += text));
-  await until('a check-in', () => bodies.some(({ supervisorState }) => supervisorState === 'running'));
+  await observed('a check-in', () => bodies.some(({ supervisorState }) => supervisorState === 'running'));
   upgraded.kill('SIGTERM');
   await once(upgraded, 'exit');
   const reported = bodies.reduce((sum, body) => sum + body.restartsSinceLastCheckin, 0);

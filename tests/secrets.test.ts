@@ -5,11 +5,9 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer, type RequestListener } from 'node:http';
-import { createServer as createTcpServer, type AddressInfo, type Server } from 'node:net';
-import { tmpdir } from 'node:os';
+import { createServer as createTcpServer } from 'node:net';
 import path from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -28,6 +26,8 @@ import {
   GATEWAY_TOKEN_SECRET,
   JWT_SECRET,
 } from '../harness/check-in.ts';
+import { listen, temporaryFolder } from '../harness/context.ts';
+import { SQL_PATH } from '../harness/store.ts';
 import { startWorker, type Worker } from '../harness/worker.ts';
 
 /** A unique secret; `odd` are characters that encodings change. */
@@ -76,18 +76,8 @@ const VARS = {
   AE_API_TOKEN: SECRETS['the token for Analytics Engine'],
 };
 
-async function listen(t: TestContext, server: Server): Promise<string> {
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  t.after(() => server.close());
-  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-}
-
-const serve = (t: TestContext, listener: RequestListener) => {
-  const server = createServer(listener);
-  t.after(() => server.closeAllConnections());
-  return listen(t, server);
-};
+const serve = async (t: TestContext, listener: RequestListener) =>
+  `http://127.0.0.1:${await listen(t, createServer(listener))}`;
 
 /** Echoes the request in headers and in JSON. */
 const echo =
@@ -104,8 +94,8 @@ const echo =
     });
   };
 
-async function answered(outputs: Outputs, where: string, asked: Promise<Response>): Promise<number> {
-  const response = await asked;
+async function record(outputs: Outputs, where: string, pending: Promise<Response>): Promise<number> {
+  const response = await pending;
   const headers = JSON.stringify([...response.headers]);
   outputs.add(where, `${response.status} ${response.statusText} ${headers} ${await response.text()}`);
   return response.status;
@@ -135,13 +125,13 @@ async function checkIns(outputs: Outputs, worker: Worker, where: string): Promis
     ['too large', JSON.stringify({ ...body, lastExitReason: key.repeat(5_000) }), {}],
   ] as const) {
     const sent = worker.checkIn(given, { ...right, ...headers });
-    statuses.push(await answered(outputs, `${where}: ${what}`, sent));
+    statuses.push(await record(outputs, `${where}: ${what}`, sent));
   }
   return statuses;
 }
 
 /** Sends requests to the operators' API; returns the statuses. */
-async function questions(outputs: Outputs, worker: Worker, where: string): Promise<number[]> {
+async function operatorRequests(outputs: Outputs, worker: Worker, where: string): Promise<number[]> {
   const internal = 'x-internal-api-key';
   const statuses = [];
   for (const [what, url, headers] of [
@@ -157,7 +147,7 @@ async function questions(outputs: Outputs, worker: Worker, where: string): Promi
     ['a path', `/${encodeURIComponent(SECRETS['the API key'])}`, {}],
     ['a path of the API', `/api/${OPERATOR}`, { authorization: `Bearer ${OPERATOR}` }],
   ] as const) {
-    statuses.push(await answered(outputs, `${where}: ${what}`, worker.fetch(url, { headers })));
+    statuses.push(await record(outputs, `${where}: ${what}`, worker.fetch(url, { headers })));
   }
   return statuses;
 }
@@ -205,7 +195,7 @@ test('the Worker leaks no secret, whatever the request and the response of Analy
   );
   const seen = new Set<number>();
   for (status of [200, 302, 400, 401, 403, 422, 429, 500]) {
-    for (const code of await questions(outputs, worker, `Analytics Engine answers ${status}`)) seen.add(code);
+    for (const code of await operatorRequests(outputs, worker, `Analytics Engine answers ${status}`)) seen.add(code);
   }
   assert.deepEqual([...seen].sort(), [200, 400, 401, 403, 404, 429, 502]);
   await logs(outputs, worker, 'Worker');
@@ -223,7 +213,7 @@ test('the Worker leaks no secret if the truncation of a log line splits an echoe
   });
   const worker = await startWorker({ vars: { ...VARS, AE_SQL_URL: `${analytics}/sql` } }, t);
   for (cut of [0, 900, 975, 980, 990, 995]) {
-    await questions(outputs, worker, `after ${cut} characters`);
+    await operatorRequests(outputs, worker, `after ${cut} characters`);
   }
   await logs(outputs, worker, 'Worker');
   assertNone(outputs);
@@ -245,7 +235,7 @@ test('the Worker leaks no secret if Analytics Engine returns the token in rows',
     request.on('data', (chunk: Buffer) => chunks.push(chunk));
     request.on('end', async () => {
       const [, token = ''] = (request.headers.authorization ?? '').split(' ');
-      const answer = await fetch(`${store.store}/client/v4/accounts/local/analytics_engine/sql`, {
+      const answer = await fetch(`${store.store}${SQL_PATH}`, {
         method: 'POST',
         headers: { authorization: `Bearer ${AE_API_TOKEN}` },
         body: Buffer.concat(chunks),
@@ -262,14 +252,14 @@ test('the Worker leaks no secret if Analytics Engine returns the token in rows',
     const vars = { ...VARS, AE_API_TOKEN: token, AE_SQL_URL: `${analytics}/sql` };
     const worker = await startWorker({ vars }, t);
     const seen: number[] = [];
-    let asked = 0;
+    let requests = 0;
     for (written of [json, escaped, encodeURIComponent]) {
       for (isRow of [true, false]) {
         for (const path of ['fleet', 'fleet/history', 'sandboxes', `sandboxes/${FULL.sandboxId}`, `sandboxes/${FULL.sandboxId}/history`, 'incidents']) {
           // A new window each time misses the cache.
-          const url = `/api/${path}?window=${(asked += 1) + 10_000}s`;
+          const url = `/api/${path}?window=${(requests += 1) + 10_000}s`;
           const sent = worker.fetch(url, { headers: { authorization: `Bearer ${OPERATOR}` } });
-          seen.push(await answered(outputs, `${url}, ${written.name}`, sent));
+          seen.push(await record(outputs, `${url}, ${written.name}`, sent));
         }
       }
     }
@@ -299,7 +289,7 @@ test('the Worker leaks no secret if it is misconfigured', async (t) => {
     await t.test(where, async (t) => {
       const worker = await startWorker(options, t);
       await checkIns(outputs, worker, where);
-      await questions(outputs, worker, where);
+      await operatorRequests(outputs, worker, where);
       await logs(outputs, worker, where);
     });
   }
@@ -310,7 +300,7 @@ test('the Worker leaks no secret in a panic', async (t) => {
   const outputs = new Outputs();
   const worker = await startWorker({ build: 'panic', vars: VARS }, t);
   const authorization = `Bearer ${SECRETS['the API key']}`;
-  const panicked = answered(outputs, 'panic', worker.fetch('/panic', { headers: { authorization } }));
+  const panicked = record(outputs, 'panic', worker.fetch('/panic', { headers: { authorization } }));
   assert.equal(await panicked, 500);
   await checkIns(outputs, worker, 'after a panic');
   await logs(outputs, worker, 'panic');
@@ -377,12 +367,12 @@ test('the agent leaks no secret, whatever the responses', async (t) => {
     });
   });
   const password = encodeURIComponent(SECRETS["the proxy's password"]);
-  const proxyUrl = (await listen(t, proxy)).replace('//', `//me:${password}@`);
+  const proxyUrl = `http://me:${password}@127.0.0.1:${await listen(t, proxy)}`;
   const garbage = createTcpServer((socket) => {
     socket.on('error', () => {});
     socket.once('data', (data) => socket.end(data));
   });
-  const garbageUrl = await listen(t, garbage);
+  const garbageUrl = `http://127.0.0.1:${await listen(t, garbage)}`;
   const right = {
     KILOCLAW_CHECKIN_URL: `${server}${CHECK_IN_PATH}`,
     KILOCODE_API_KEY: SECRETS['the API key'],
@@ -392,9 +382,7 @@ test('the agent leaks no secret, whatever the responses', async (t) => {
     KILOCLAW_TIMEOUT_SECONDS: '2',
   };
   const within = async (where: string, changes: Record<string, string>) => {
-    const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-secrets-'));
-    t.after(() => rmSync(folder, { recursive: true }));
-    await commands(outputs, where, { ...right, ...changes }, folder);
+    await commands(outputs, where, { ...right, ...changes }, temporaryFolder(t));
   };
   await Promise.all(
     [204, 200, 302, 400, 403, 429, 500].map(async (status) => {
@@ -403,8 +391,7 @@ test('the agent leaks no secret, whatever the responses', async (t) => {
       await within(`answered ${status}`, urls);
     }),
   );
-  const files = mkdtempSync(path.join(tmpdir(), 'kiloclaw-secrets-'));
-  t.after(() => rmSync(files, { recursive: true }));
+  const files = temporaryFolder(t);
   const file = path.join(files, 'key');
   writeFileSync(file, `${SECRETS['the API key']}\n`);
   mkdirSync(path.join(files, 'folder'));

@@ -31,10 +31,10 @@ test('writes a fleet that the operators see, and replaces that of an earlier run
     return stderr;
   };
   const token = await mint({ sub: 'ops', ttl: 60 }, { JWT_SECRET });
-  let asked = 0;
+  let requests = 0;
   const ask = async (path: string): Promise<any> => {
     // Another window each time, because reports are cached.
-    const query = `${path}?window=${86_400 + (asked += 1)}s`;
+    const query = `${path}?window=${86_400 + (requests += 1)}s`;
     const response = await worker.fetch(query, { headers: { authorization: `Bearer ${token}` } });
     assert.equal(response.status, 200, query);
     return response.json();

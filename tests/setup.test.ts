@@ -2,21 +2,16 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { copyFileSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { copyFileSync, cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { parseEnv } from 'node:util';
 
-function folder(t: TestContext): string {
-  const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-setup-'));
-  t.after(() => rmSync(folder, { recursive: true }));
-  return folder;
-}
+import { temporaryFolder } from '../harness/context.ts';
 
 /** A folder with no more than set-up needs to begin. */
 function bareFolder(t: TestContext): string {
-  const bare = folder(t);
+  const bare = temporaryFolder(t);
   mkdirSync(path.join(bare, 'tools'));
   for (const file of ['package.json', 'package-lock.json', 'tools/setup', 'tools/reap']) {
     copyFileSync(file, path.join(bare, file));
@@ -71,7 +66,7 @@ test('.dev.vars.example names the secrets of the Worker, and holds no value that
   const documented = readFileSync('wrangler.toml', 'utf8');
   for (const [, name] of example.matchAll(/^# ([A-Z_]+)=/gm)) assert.ok(documented.includes(name!), name);
 
-  const own = folder(t);
+  const own = temporaryFolder(t);
   for (const file of ['tools', 'harness', 'wrangler.toml', 'local-ae', 'crates/check-in/data-point.json', 'package.json']) {
     cpSync(file, path.join(own, file), { recursive: true });
   }

@@ -3,18 +3,18 @@
  * disk, large bodies, ids, and the hand-over to the existing Worker.
  */
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createServer, type IncomingHttpHeaders } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { test, type TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 
 import { SignJWT } from 'jose';
 
 import { API_KEY, CHECK_IN_PATH, credentials, FULL, JWT_SECRET, MAX_BODY_BYTES, MINIMAL } from '../harness/check-in.ts';
+import { listen } from '../harness/context.ts';
 import { mint } from '../harness/token.ts';
 import { logged, refusal, startWorker, type Options } from '../harness/worker.ts';
+import { until } from './support/until.ts';
 
 const MACHINES = 'a secret of machines of 32 bytes.';
 const OLD = 'an older secret of them: 32 bytes';
@@ -203,10 +203,8 @@ async function startBoth(t: TestContext, fetchBody: string, options: Options = {
     for await (const chunk of request) body += chunk;
     received.push({ url: String(request.headers['x-url']), headers: request.headers, body });
     response.end();
-  }).listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  t.after(() => server.close());
-  const { port } = server.address() as AddressInfo;
+  });
+  const port = await listen(t, server);
   const forward = `
     const record = async (request) => fetch('http://127.0.0.1:${port}/', {
       method: 'POST',
@@ -218,14 +216,6 @@ async function startBoth(t: TestContext, fetchBody: string, options: Options = {
 }
 
 const TAKES = 'await record(request); return new Response(null, { status: 204 });';
-
-async function eventually(so: () => boolean, what: string) {
-  const deadline = Date.now() + 20_000;
-  while (!so()) {
-    assert.ok(Date.now() < deadline, what);
-    await delay(20);
-  }
-}
 
 test('an accepted check-in is handed on as it came, and no other request is', async (t) => {
   const { received, worker } = await startBoth(t, TAKES, { checkInLimit: 3 });
@@ -242,7 +232,7 @@ test('an accepted check-in is handed on as it came, and no other request is', as
   const chunked = new Blob([JSON.stringify({ ...other, bandwidthBytesIn: 1 })]).stream();
   const chunkedHeaders = { ...credentials('é'), 'fly-region': 'ams' };
   assert.equal((await worker.checkIn(chunked, chunkedHeaders)).status, 204, 'without a length');
-  await eventually(() => received.length === 2, 'both are handed on');
+  await until('both are handed on', () => received.length === 2);
   const [first, second] = received;
   assert.equal(first!.url, `POST ${CHECK_IN_PATH}`);
   assert.deepEqual(JSON.parse(first!.body), other);
@@ -251,7 +241,7 @@ test('an accepted check-in is handed on as it came, and no other request is', as
   assert.deepEqual([authorization, token, region], [`Bearer ${API_KEY}`, credentials('é')['x-kiloclaw-gateway-token'], 'ams']);
 
   for (let i = 0; i < 5; i += 1) await send({ ...FULL, sandboxId: 'often' });
-  await eventually(() => received.length >= 5, 'those within the limit are handed on');
+  await until('those within the limit are handed on', () => received.length >= 5);
   await delay(300);
   assert.equal(received.length, 5, 'those beyond it are not');
   assert.doesNotMatch(JSON.stringify(worker.logs), /forward_failed/);
@@ -260,7 +250,7 @@ test('an accepted check-in is handed on as it came, and no other request is', as
 test('what is handed on is not handed on again, as by a Worker that is bound to itself', async (t) => {
   const { received, worker } = await startBoth(t, TAKES);
   assert.equal((await worker.checkIn(FULL)).status, 204);
-  await eventually(() => received.length === 1, 'it is handed on');
+  await until('it is handed on', () => received.length === 1);
   assert.equal(received[0]!.headers['x-kiloclaw-forwarded'], '1');
   assert.equal((await worker.checkIn(FULL, { 'x-kiloclaw-forwarded': '1' })).status, 204);
   await delay(300);
@@ -304,6 +294,6 @@ test('a body of 64 KiB is handed on whole', async (t) => {
   const rest = MAX_BODY_BYTES - JSON.stringify({ ...FULL, models: '' }).length;
   const body = { ...FULL, models: 'x'.repeat(rest) };
   assert.equal((await worker.checkIn(body)).status, 204);
-  await eventually(() => received.length === 1, 'it is handed on');
+  await until('it is handed on', () => received.length === 1);
   assert.deepEqual(JSON.parse(received[0]!.body), body);
 });

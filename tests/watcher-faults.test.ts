@@ -5,11 +5,8 @@
  * The tests wait for ticks most of the time, so they run side by side.
  */
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { suite, test, type TestContext } from 'node:test';
@@ -18,11 +15,12 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Webhook } from 'standardwebhooks';
 
 import layout from '../crates/check-in/data-point.json' with { type: 'json' };
+import { listen, temporaryFolder, withContext, type Context } from '../harness/context.ts';
+import { SQL_PATH } from '../harness/store.ts';
 import { logged, type Worker } from '../harness/worker.ts';
 import { CANARY_DATASET, startWorkerd } from '../harness/workerd.ts';
 import { ask, keepAlive, reader, receiver, SECRET, start, until, wake, well, workerdVars, writer } from './support/watcher.ts';
 
-const SQL = '/client/v4/accounts/local/analytics_engine/sql';
 const SECONDS = () => Math.floor(Date.now() / 1_000);
 
 /** A proxy in front of the local Analytics Engine. */
@@ -50,14 +48,7 @@ async function analytics(t: TestContext): Promise<Analytics> {
     const type = answer.headers.get('content-type') ?? '';
     response.writeHead(answer.status, { 'content-type': type }).end(await answer.text());
   });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  t.after(() => {
-    server.closeAllConnections();
-    server.close();
-  });
-  const { port } = server.address() as AddressInfo;
-  return Object.assign(it, { url: `http://127.0.0.1:${port}${SQL}` });
+  return Object.assign(it, { url: `http://127.0.0.1:${await listen(t, server)}${SQL_PATH}` });
 }
 
 /** A Worker with a webhook, whose queries go through a proxy. */
@@ -69,7 +60,7 @@ async function stage(t: TestContext, vars: Record<string, string> = {}) {
     ALERT_WEBHOOK_SECRET: SECRET,
     ...vars,
   });
-  engine.upstream = worker.store + SQL;
+  engine.upstream = worker.store + SQL_PATH;
   await wake(worker);
   const types = () => hook.received.map(({ body }) => body.type as string);
   return { hook, engine, worker, types };
@@ -100,28 +91,11 @@ const ticks = async (worker: Worker, count: number) => {
   }
 };
 
-const temporary = (t: TestContext) => {
-  const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-watcher-'));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
-  return folder;
-};
-
 /** Runs a Worker with the watcher's object in a folder, and stops it. */
-async function run(
-  t: TestContext,
-  options: { folder: string; vars?: Record<string, string>; build?: string },
-  use: (worker: Worker, context: TestContext) => Promise<unknown>,
-): Promise<void> {
-  const { vars, ...others } = options;
-  const ends: (() => unknown)[] = [];
-  const end = async () => {
-    for (const end of ends.splice(0).reverse()) await end();
-  };
-  t.after(end);
-  const context = { after: (end: () => unknown) => void ends.push(end) } as unknown as TestContext;
-  await use(await start(context, vars, others), context);
-  await end();
-}
+const run = (
+  { vars, ...others }: { folder: string; vars?: Record<string, string>; build?: string },
+  use: (worker: Worker, context: Context) => Promise<unknown>,
+): Promise<unknown> => withContext(async (context) => use(await start(context, vars, others), context));
 
 /** Opens the database of the watcher's object, while nothing runs. */
 function withDatabase<T>(folder: string, use: (database: DatabaseSync) => T): T {
@@ -195,8 +169,8 @@ suite('the watcher among faults', { concurrency: 12 }, () => {
     await until('it says that it cannot judge', () => hook.of('watcher.degraded').length > 0);
     for (const status of [429, 500, 403]) {
       engine.fault = status;
-      const asked = engine.queries.length;
-      await until('it is asked again', () => engine.queries.length > asked);
+      const before = engine.queries.length;
+      await until('another query', () => engine.queries.length > before);
       await ticks(worker, 1);
     }
     assert.match((await ask(worker, '/api/watcher')).watch.failure, /refuses/);
@@ -299,7 +273,7 @@ suite('the watcher among faults', { concurrency: 12 }, () => {
 
   test('a message whose delivery a kill cuts off, or its record, arrives again under its id, and then no more', async (t) => {
     for (const answers of [false, true]) {
-      const [hook, folder] = [await receiver(t), temporary(t)];
+      const [hook, folder] = [await receiver(t), temporaryFolder(t)];
       const store = await start(t, {}, { watcher: false });
       const vars = workerdVars(store, { ALERT_WEBHOOK_URL: hook.url, ALERT_WEBHOOK_SECRET: SECRET });
       const post = ({ port }: { port: number }) =>
@@ -331,7 +305,7 @@ suite('the watcher among faults', { concurrency: 12 }, () => {
   });
 
   test('a channel that is down for hours is tried again after 5 s, 5 min, 30 min, 2 h, 5 h and 10 h, then given up', async (t) => {
-    const [hook, folder] = [await receiver(t), temporary(t)];
+    const [hook, folder] = [await receiver(t), temporaryFolder(t)];
     hook.answer = (response) => void response.writeHead(503).end();
     const vars = { ALERT_SLACK_URL: hook.url };
     const waits: number[] = [];
@@ -340,7 +314,7 @@ suite('the watcher among faults', { concurrency: 12 }, () => {
       assert.equal(channels[1].lastFailure?.reason ?? 'answered 503', 'answered 503');
       return undelivered[0];
     };
-    await run(t, { folder, vars }, async (worker) => {
+    await run({ folder, vars }, async (worker) => {
       await worker.fetch('/api/watcher/test', { method: 'POST', headers: writer });
       assert.equal((await next(worker)).attempts, 1);
       await until('the second try', async () => (await next(worker)).attempts === 2);
@@ -348,7 +322,7 @@ suite('the watcher among faults', { concurrency: 12 }, () => {
     });
     for (let attempt = 3; attempt <= 7; attempt++) {
       shift(folder, -Math.ceil(waits.at(-1)!) - 5);
-      await run(t, { folder, vars }, async (worker) => {
+      await run({ folder, vars }, async (worker) => {
         await wake(worker);
         if (attempt === 7) {
           await logged(worker, /alert_given_up/);
@@ -366,12 +340,12 @@ suite('the watcher among faults', { concurrency: 12 }, () => {
   });
 
   test('a clock that jumps by hours, forth or back, stops nothing and invents nothing', async (t) => {
-    const folder = temporary(t);
+    const folder = temporaryFolder(t);
     for (const [i, seconds] of [0, 7_200, -7_200].entries()) {
       if (seconds !== 0) shift(folder, seconds);
       const hook = await receiver(t);
       const vars = { ALERT_WEBHOOK_URL: hook.url, ALERT_WEBHOOK_SECRET: SECRET };
-      await run(t, { folder, vars }, async (worker, context) => {
+      await run({ folder, vars }, async (worker, context) => {
         keepAlive(context, worker, 'b', 'c', ...(i > 1 ? ['a0'] : []));
         await worker.checkIn(well(`a${i}`));
         await wake(worker);
@@ -389,13 +363,13 @@ suite('the watcher among faults', { concurrency: 12 }, () => {
   });
 
   test('a lost alarm is set again by the cron trigger', async (t) => {
-    const folder = temporary(t);
+    const folder = temporaryFolder(t);
     const lastTick = () =>
       withDatabase(folder, (database) => {
         const row = database.prepare("SELECT value FROM state WHERE key = ''").get();
         return JSON.parse(String(row?.value)).ticked as number;
       });
-    await run(t, { folder }, async (worker) => {
+    await run({ folder }, async (worker) => {
       await wake(worker);
       await ticks(worker, 1);
     });
@@ -404,9 +378,9 @@ suite('the watcher among faults', { concurrency: 12 }, () => {
       assert.ok(Number(changes) > 0, 'the alarm was there');
     });
     const before = lastTick();
-    await run(t, { folder }, () => delay(8_000));
+    await run({ folder }, () => delay(8_000));
     assert.equal(lastTick(), before, 'nothing rings');
-    await run(t, { folder }, async (worker) => {
+    await run({ folder }, async (worker) => {
       await wake(worker);
       // No request to the object: the alarm rings.
       await delay(8_000);
@@ -415,15 +389,15 @@ suite('the watcher among faults', { concurrency: 12 }, () => {
   });
 
   test('a silence that is open stays so over a deployment of another version, and is closed once', async (t) => {
-    const [hook, folder] = [await receiver(t), temporary(t)];
+    const [hook, folder] = [await receiver(t), temporaryFolder(t)];
     const vars = { ALERT_PAGERDUTY_KEY: '0123456789abcdef0123456789abcdef', ALERT_PAGERDUTY_URL: hook.url };
-    await run(t, { folder, vars }, async (worker, context) => {
+    await run({ folder, vars }, async (worker, context) => {
       keepAlive(context, worker, 'b', 'c');
       await worker.checkIn(well('a'));
       await wake(worker);
       await until('it is paged', () => hook.received.length > 0);
     });
-    await run(t, { folder, vars, build: 'panic' }, async (worker, context) => {
+    await run({ folder, vars, build: 'panic' }, async (worker, context) => {
       keepAlive(context, worker, 'b', 'c');
       await ticks(worker, 2);
       assert.equal((await ask(worker, '/api/watcher')).watch.open.silent, 1);

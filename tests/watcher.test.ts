@@ -4,9 +4,6 @@
  */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
 import { suite, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 
@@ -14,7 +11,8 @@ import { Ajv2020 } from 'ajv/dist/2020.js';
 import addFormats from 'ajv-formats';
 import { Webhook } from 'standardwebhooks';
 
-import { credentials, FULL, JWT_SECRET, MAX_BODY_BYTES } from '../harness/check-in.ts';
+import { CHECK_IN_PATH, credentials, FULL, JWT_SECRET, MAX_BODY_BYTES } from '../harness/check-in.ts';
+import { temporaryFolder } from '../harness/context.ts';
 import { AGENT } from '../harness/agent.ts';
 import openapi from '../src/openapi.json' with { type: 'json' };
 import { logged, type Worker } from '../harness/worker.ts';
@@ -213,8 +211,7 @@ suite('the watcher', { concurrency: 8 }, () => {
   });
 
   test('what is planned and found survives SIGKILL, and the alarm rings again without a request', async (t) => {
-    const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-watcher-'));
-    t.after(() => rmSync(folder, { recursive: true, force: true }));
+    const folder = temporaryFolder(t);
     const store = await start(t, {}, { watcher: false });
     const vars = workerdVars(store);
     const first = await startWorkerd(vars, t, { folder });
@@ -412,7 +409,7 @@ suite('the watcher', { concurrency: 8 }, () => {
       const { status, stdout, stderr } = spawnSync(AGENT, args, {
         encoding: 'utf8',
         env: {
-          KILOCLAW_CHECKIN_URL: String(new URL('/api/controller/checkin', worker.url)),
+          KILOCLAW_CHECKIN_URL: String(new URL(CHECK_IN_PATH, worker.url)),
           KILOCLAW_SANDBOX_ID: 'a',
           KILOCODE_API_KEY: authorization.replace('Bearer ', ''),
           OPENCLAW_GATEWAY_TOKEN: token,

@@ -9,6 +9,7 @@ import { gzipSync } from 'node:zlib';
 
 import { build } from 'esbuild';
 
+import { metadata } from '../harness/cargo.ts';
 import { command, Failure, outputOf } from '../harness/command.ts';
 import manifest from '../package.json' with { type: 'json' };
 
@@ -183,8 +184,7 @@ function packProgram(out: string, architecture: Architecture, program: string): 
 }
 
 function packAgent(out: string, architectures: readonly Architecture[]): void {
-  const output = outputOf('cargo', ['metadata', '--no-deps', '--format-version', '1']);
-  const { target_directory: built } = JSON.parse(output) as { target_directory: string };
+  const { target_directory: built } = metadata();
   for (const architecture of architectures) {
     say(`building the agent for ${architecture}`);
     const triple = target(architecture);

@@ -5,7 +5,9 @@ import path from 'node:path';
 import { startBrowser } from '../harness/browser.ts';
 import { JWT_SECRET } from '../harness/check-in.ts';
 import { command, Failure } from '../harness/command.ts';
-import { history, insert } from '../harness/made-up-fleet.ts';
+import { withContext, type Context } from '../harness/context.ts';
+import { history } from '../harness/made-up-fleet.ts';
+import { insert } from '../harness/store.ts';
 import { mint } from '../harness/token.ts';
 import { startWatcher } from '../harness/watcher.ts';
 import { startWorker } from '../harness/worker.ts';
@@ -16,7 +18,7 @@ const SANDBOXES = 200;
 /** The README loads both at most. */
 const MAX_BYTES = 150_000;
 
-async function take(context: { after(end: () => Promise<void>): void }): Promise<void> {
+async function takeScreenshots(context: Context): Promise<void> {
   const worker = await startWorker({ page: true, vars: { WATCH_TICK: '5s' } }, context);
   await insert(worker.store, history({ sandboxes: SANDBOXES, hours: 24, seed: 1, now: Date.now() }));
   const token = await mint({ sub: 'ops', ttl: 43_200 }, { JWT_SECRET });
@@ -36,13 +38,4 @@ async function take(context: { after(end: () => Promise<void>): void }): Promise
   }
 }
 
-async function main(): Promise<void> {
-  const ends: (() => Promise<void>)[] = [];
-  try {
-    await take({ after: (end) => void ends.unshift(end) });
-  } finally {
-    for (const end of ends) await end();
-  }
-}
-
-await command('screenshots', main);
+await command('screenshots', () => withContext(takeScreenshots));

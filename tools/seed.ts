@@ -2,8 +2,9 @@
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 
-import { BATCH, clear, history, insert, problems } from '../harness/made-up-fleet.ts';
 import { command, Failure } from '../harness/command.ts';
+import { clear, history, problems } from '../harness/made-up-fleet.ts';
+import { BATCH, insert } from '../harness/store.ts';
 import { RUNNING_FILE, STORE_URL, WORKER_URL, type Running } from './running.ts';
 
 const HELP = `Usage: npm run seed -- [OPTIONS]

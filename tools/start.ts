@@ -14,9 +14,11 @@ import { CHECK_IN_PATH } from '../harness/check-in.ts';
 import layout from '../crates/check-in/data-point.json' with { type: 'json' };
 import { lockFolder } from '../local-ae/lock.js';
 import { freePort } from '../local-ae/support/port.js';
+import { metadata } from '../harness/cargo.ts';
 import { command, Failure } from '../harness/command.ts';
 import { RUNNING_FILE, STORE_PORT, WORKER_PORT, type Running } from './running.ts';
 import { signIn } from '../harness/sign-in.ts';
+import { SQL_PATH } from '../harness/store.ts';
 import { mint } from '../harness/token.ts';
 
 const HELP = `Usage: npm start [-- OPTIONS]
@@ -44,8 +46,6 @@ const INSPECTOR_PORT = 9229;
 const PAGE_FOLDER = 'web/dist';
 /** If more points arrive at once, as with `npm run seed`, only their number is printed. */
 const MOST_SHOWN = 10;
-/** The path at `https://api.cloudflare.com`, too; locally, any account and token are accepted. */
-const SQL_PATH = '/client/v4/accounts/local/analytics_engine/sql';
 const SQL_TOKEN = 'local';
 const SQL_AUTHORIZATION = `Bearer ${SQL_TOKEN}`;
 /** Lifetime of the printed operator's token: more than a working day. */
@@ -162,9 +162,7 @@ async function buildAgent(): Promise<string> {
   const { code } = await run('cargo', ['build', '--package', 'kiloclaw-agent']);
   if (code !== 0) throw new Failure('building the agent failed: see above');
   say(`built the agent after ${elapsed()}`);
-  const { output } = await run('cargo', ['metadata', '--no-deps', '--format-version', '1']);
-  const { target_directory: target } = JSON.parse(output) as { target_directory: string };
-  return `${target}/debug/kiloclaw-agent`;
+  return `${metadata().target_directory}/debug/kiloclaw-agent`;
 }
 
 interface Site {

@@ -16,6 +16,7 @@ import { parseArgs } from 'node:util';
 
 import { CHECK_IN_PATH } from '../harness/check-in.ts';
 import { command, Failure } from '../harness/command.ts';
+import { SQL_PATH } from '../harness/store.ts';
 import { freePort } from '../local-ae/support/port.js';
 
 const HELP = `Usage: npm run release:try [-- OPTIONS]
@@ -146,7 +147,7 @@ async function tryRelease(parts: Parts): Promise<void> {
       WATCH_TICK: '5s',
       AE_ACCOUNT_ID: 'local',
       AE_API_TOKEN: 'local',
-      AE_SQL_URL: `http://127.0.0.1:${store}/client/v4/accounts/local/analytics_engine/sql`,
+      AE_SQL_URL: `http://127.0.0.1:${store}${SQL_PATH}`,
     };
     writeFileSync(path.join(folder, '.dev.vars'), Object.entries(vars).map(([name, value]) => `${name}="${value}"\n`).join(''), {
       mode: 0o600,

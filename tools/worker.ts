@@ -11,6 +11,7 @@ import path from 'node:path';
 
 import { build } from 'esbuild';
 
+import { metadata } from '../harness/cargo.ts';
 import { command, outputOf } from '../harness/command.ts';
 
 const ROOT = path.join(import.meta.dirname, '..');
@@ -34,8 +35,8 @@ async function main(): Promise<void> {
   const cargo = ['build', '--lib', '--profile', 'worker', '--target', 'wasm32-unknown-unknown', ...options];
   // wasm-bindgen's macro then uses the futures of js-sys instead of another crate.
   outputOf('cargo', cargo, { WASM_BINDGEN_USE_JS_SYS: '1' });
-  const { target_directory: target, packages } = JSON.parse(outputOf('cargo', ['metadata', '--no-deps', '--format-version', '1']));
-  const { name } = packages.find((one: { manifest_path: string }) => one.manifest_path === path.join(ROOT, 'Cargo.toml'));
+  const { target_directory: target, packages } = metadata();
+  const { name } = packages.find((one) => one.manifest_path === path.join(ROOT, 'Cargo.toml'))!;
   const compiled = path.join(target, 'wasm32-unknown-unknown/worker', `${name.replaceAll('-', '_')}.wasm`);
 
   // Built aside, so that `build/` is never half of it.

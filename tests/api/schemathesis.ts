@@ -9,7 +9,9 @@ import { parseArgs } from 'node:util';
 import { credentials, JWT_SECRET, SANDBOX_ID } from '../../harness/check-in.ts';
 import { startWorker } from '../../harness/worker.ts';
 import { command, Failure } from '../../harness/command.ts';
-import { history, insert } from '../../harness/made-up-fleet.ts';
+import { withContext, type Context } from '../../harness/context.ts';
+import { history } from '../../harness/made-up-fleet.ts';
+import { insert } from '../../harness/store.ts';
 import { mint } from '../../harness/token.ts';
 
 const HELP = `Usage: npm run test:api [-- OPTIONS]
@@ -40,38 +42,37 @@ async function main(): Promise<void> {
   });
   if (values.help) return void console.log(HELP);
   const [schemathesis] = positionals;
-  const stops: (() => Promise<void>)[] = [];
-  try {
-    const worker = await startWorker({}, { after: (stop) => void stops.push(stop) });
-    await insert(worker.store, history({ sandboxes: 50, hours: 24, seed: 1, now: Date.now() }));
-    const token = await mint({ sub: 'test', ttl: 86_400 }, { JWT_SECRET });
-    const run = async (
-      what: string,
-      filter: readonly string[],
-      headers: Readonly<Record<string, string>>,
-    ): Promise<boolean> => {
-      console.log(`\n=== ${what}\n`);
-      const args = ['run', 'src/openapi.json', '--url', worker.url.origin, ...filter];
-      args.push('--checks', CHECKS.join(','), '--max-examples', values.examples, '--seed', values.seed);
-      args.push('--generation-database', 'none', '--no-color', '--warnings', 'off');
-      for (const [name, value] of Object.entries(headers)) args.push('--header', `${name}:${value}`);
-      // Not spawnSync: this process serves the Worker meanwhile.
-      const [code] = await once(spawn(schemathesis, args, { stdio: 'inherit' }), 'close');
-      return code === 0;
-    };
-    const operators = ['--include-tag', 'operators'];
-    const machines = ['--include-tag', 'machines'];
-    const passed = [
-      await run('an operator', operators, { authorization: `Bearer ${token}` }),
-      await run('a stranger who asks as an operator', operators, { authorization: 'Bearer x.y.z' }),
-      await run('a machine', machines, credentials(SANDBOX_ID)),
-      await run('a stranger who asks as a machine', machines, { authorization: 'Bearer x' }),
-      await run('anybody', ['--include-tag', 'service'], {}),
-    ];
-    if (passed.includes(false)) throw new Failure('a response does not match src/openapi.json: see above');
-  } finally {
-    for (const stop of stops) await stop();
-  }
+  await withContext((context) => testApi(context, schemathesis, values.examples, values.seed));
+}
+
+async function testApi(context: Context, schemathesis: string, examples: string, seed: string): Promise<void> {
+  const worker = await startWorker({}, context);
+  await insert(worker.store, history({ sandboxes: 50, hours: 24, seed: 1, now: Date.now() }));
+  const token = await mint({ sub: 'test', ttl: 86_400 }, { JWT_SECRET });
+  const run = async (
+    what: string,
+    filter: readonly string[],
+    headers: Readonly<Record<string, string>>,
+  ): Promise<boolean> => {
+    console.log(`\n=== ${what}\n`);
+    const args = ['run', 'src/openapi.json', '--url', worker.url.origin, ...filter];
+    args.push('--checks', CHECKS.join(','), '--max-examples', examples, '--seed', seed);
+    args.push('--generation-database', 'none', '--no-color', '--warnings', 'off');
+    for (const [name, value] of Object.entries(headers)) args.push('--header', `${name}:${value}`);
+    // Not spawnSync: this process serves the Worker meanwhile.
+    const [code] = await once(spawn(schemathesis, args, { stdio: 'inherit' }), 'close');
+    return code === 0;
+  };
+  const operators = ['--include-tag', 'operators'];
+  const machines = ['--include-tag', 'machines'];
+  const passed = [
+    await run('an operator', operators, { authorization: `Bearer ${token}` }),
+    await run('a stranger who asks as an operator', operators, { authorization: 'Bearer x.y.z' }),
+    await run('a machine', machines, credentials(SANDBOX_ID)),
+    await run('a stranger who asks as a machine', machines, { authorization: 'Bearer x' }),
+    await run('anybody', ['--include-tag', 'service'], {}),
+  ];
+  if (passed.includes(false)) throw new Failure('a response does not match src/openapi.json: see above');
 }
 
 if (import.meta.main) await command('test:api', main);

@@ -11,8 +11,9 @@ import { test, type TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 
 import type { JsonPoint } from '../../local-ae/support/instance.js';
-import { allPoints, deltasOf, Machine, minus, plus, sum, until, type Deltas } from '../support/fleet.ts';
-import { API_KEY, CHECK_IN_PATH, GATEWAY_TOKEN_SECRET, JWT_SECRET } from '../../harness/check-in.ts';
+import { allPoints, deltasOf, Machine, minus, plus, sum, type Deltas } from '../support/fleet.ts';
+import { until } from '../support/until.ts';
+import { CHECK_IN_PATH, WORKER_SECRETS } from '../../harness/check-in.ts';
 import { startWorkerd } from '../../harness/workerd.ts';
 
 const skip = process.env.FAULTS_ISOLATED === undefined && 'needs root and tools/faults';
@@ -49,7 +50,7 @@ class Link {
     ip('link', 'set', 'near', 'up');
     // The namespace exists only once `unshare` has created it.
     const own = () => link.inside(['readlink', '/proc/self/ns/net']);
-    await until(() => own() !== execFileSync('readlink', ['/proc/self/ns/net'], { encoding: 'utf8' }), 'a namespace');
+    await until('a namespace', () => own() !== execFileSync('readlink', ['/proc/self/ns/net'], { encoding: 'utf8' }));
     ip('link', 'set', 'far', 'netns', String(link.#namespace.pid), 'name', 'eth0');
     // Only the agents may send there, so no IPv6 autoconfiguration.
     link.inside(['sh', '-c', 'echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6']);
@@ -97,8 +98,7 @@ interface Site {
 
 async function start(t: TestContext): Promise<Site> {
   const link = await Link.start(t);
-  const vars = { KILOCODE_API_KEY: API_KEY, GATEWAY_TOKEN_SECRET, JWT_SECRET };
-  const workerd = await startWorkerd(vars, t, { worker: `${SERVER}:0` });
+  const workerd = await startWorkerd(WORKER_SECRETS, t, { worker: `${SERVER}:0` });
   const url = `http://${SERVER}:${workerd.port}${CHECK_IN_PATH}`;
   const before = link.counters();
   const args = ['--allow-insecure-http', '--timeout=10'];
@@ -107,7 +107,7 @@ async function start(t: TestContext): Promise<Site> {
     (_, i) => new Machine(t, `sandbox-${i}`, { by: link.by, args, realCounters: true, initialDelay: 2 }),
   );
   for (const machine of machines) machine.start(url);
-  await until(() => machines.every(({ heard }) => heard > 0), 'each agent received an answer');
+  await until('each agent received an answer', () => machines.every(({ heard }) => heard > 0));
   const points = () => allPoints(workerd.store);
 
   const settle = async () => {
@@ -115,7 +115,7 @@ async function start(t: TestContext): Promise<Site> {
     link.set('delay', 0);
     await Promise.all(machines.map((machine) => machine.hold()));
     const heard = machines.map((machine) => machine.heard);
-    await until(() => machines.every((machine, i) => machine.heard > heard[i]), 'each agent receives an answer again');
+    await until('each agent receives an answer again', () => machines.every((machine, i) => machine.heard > heard[i]));
     await Promise.all(machines.map((machine) => machine.stop()));
     await delay(500);
     const after = link.counters();
@@ -175,7 +175,7 @@ test('nothing is lost if the network is cut for 40 intervals', { skip }, async (
   const restored = Date.now();
   const late = await Promise.all(
     machines.map(async ({ sandboxId }) => {
-      await until(async () => (await points()).slice(stored).some(({ index1 }) => index1 === sandboxId), 'the agent is back');
+      await until('the agent is back', async () => (await points()).slice(stored).some(({ index1 }) => index1 === sandboxId));
       return (Date.now() - restored) / SECOND;
     }),
   );

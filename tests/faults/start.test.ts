@@ -6,7 +6,7 @@ import { connect } from 'node:net';
 import { test, type TestContext } from 'node:test';
 
 import { freePort } from '../../local-ae/support/port.js';
-import { until } from '../support/fleet.ts';
+import { until } from '../support/until.ts';
 import { Mark } from '../../harness/processes.ts';
 
 const [WORKER, STORE] = [await freePort(), await freePort()];
@@ -34,7 +34,7 @@ async function start(t: TestContext, script: string) {
     for (const pid of mark.running.keys()) process.kill(pid, 'SIGKILL');
   });
   const ready = script === 'start' ? /^data point/m : /Ready on/;
-  await until(() => ready.test(output), `${script} is ready`, 300_000).catch((error) => {
+  await until(`${script} is ready`, () => ready.test(output), { deadlineMs: 300_000 }).catch((error) => {
     throw new Error(`${(error as Error).message}: ${output}`);
   });
   return { npm, mark, output: () => output };
@@ -65,7 +65,7 @@ for (const script of ['start', 'dev']) {
       if (script === 'start' && ['Ctrl-C', 'SIGTERM'].includes(way)) {
         // The Worker still ran for the agent's last check-in.
         const inOrder = /ending on \w+, after a last check-in[^]*POST \/api\/controller\/checkin 204/;
-        await until(() => inOrder.test(output()), 'the last check-in is accepted');
+        await until('the last check-in is accepted', () => inOrder.test(output()));
       }
       assert.deepEqual([await listens(WORKER), await listens(STORE)], [false, false]);
     });
@@ -94,10 +94,10 @@ test('counts a seeded fleet instead of printing it point by point', async (t) =>
   const least = Number(count!.replaceAll(',', ''));
   const counted = /([\d,]+) data points arrived at once/g;
   const sum = () => [...output().matchAll(counted)].reduce((sum, [, n]) => sum + Number(n!.replaceAll(',', '')), 0);
-  await until(() => sum() >= least, `${count} points are counted`, 60_000);
+  await until(`${count} points are counted`, () => sum() >= least, { deadlineMs: 60_000 });
   assert.ok(output().split('\n').length < 500, 'few lines');
   // For a known sandbox, only the changed fields are printed.
-  await until(() => /^data point .*fields as before\n  uptimeSeconds/m.test(output()), 'a short one', 60_000);
+  await until('a short one', () => /^data point .*fields as before\n  uptimeSeconds/m.test(output()), { deadlineMs: 60_000 });
   assert.equal(spawnSync('npm', ['run', 'seed', '--', '--clear']).status, 0);
   npm.kill('SIGTERM');
   await mark.gone();

@@ -8,7 +8,9 @@ import { test, type TestContext } from 'node:test';
 import { promisify } from 'node:util';
 
 import { AGENT } from '../../harness/agent.ts';
-import { Machine, until } from '../support/fleet.ts';
+import { temporaryFolder } from '../../harness/context.ts';
+import { Machine } from '../support/fleet.ts';
+import { until } from '../support/until.ts';
 import { API_KEY, CHECK_IN_PATH, gatewayToken } from '../../harness/check-in.ts';
 import { startWorker } from '../../harness/worker.ts';
 
@@ -44,8 +46,8 @@ test('checks in with a full or read-only disk, and reports the fault', { skip },
       OPENCLAW_GATEWAY_TOKEN: gatewayToken(machine.sandboxId),
       KILOCLAW_SANDBOX_ID: machine.sandboxId,
     };
-    const asked = run(AGENT, [...args, '--json', '--state-file', stateFile], { env });
-    const { stdout } = await asked.catch((error: { stdout: string }) => error);
+    const running = run(AGENT, [...args, '--json', '--state-file', stateFile], { env });
+    const { stdout } = await running.catch((error: { stdout: string }) => error);
     return JSON.parse(stdout) as Record<string, any>;
   };
   const check = async () => {
@@ -83,7 +85,7 @@ test('checks in with a full or read-only disk, and reports the fault', { skip },
     assert.deepEqual(await check(), ['failed', 'not_writable'], name);
     const { updated } = (status.agent as { updated: string });
     restore();
-    await until(() => count(/is written again/) === index + 1, 'the recovery is logged once');
+    await until('the recovery is logged once', () => count(/is written again/) === index + 1);
     const restored = await ask('status');
     assert.deepEqual([restored.verdict, restored.stateFileError], ['healthy', undefined]);
     assert.ok(Date.parse((restored.agent as { updated: string }).updated) > Date.parse(updated));
@@ -94,9 +96,7 @@ test('checks in with a full or read-only disk, and reports the fault', { skip },
 test('continues from a state file if the monotonic clock is 100 days ahead', { skip }, async (t) => {
   const worker = await startWorker({}, t);
   const url = new URL(CHECK_IN_PATH, worker.url).href;
-  const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-time-'));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
-  const stateFile = path.join(folder, 'state.json');
+  const stateFile = path.join(temporaryFolder(t), 'state.json');
   const first = new Machine(t, 'sandbox-1', { stateFile });
   first.start(url, ['sleep', '600']);
   await worker.points(2);

@@ -2,7 +2,7 @@
  * `npm run load`: a simulated fleet (`agent/examples/fleet`) checks in at the built Worker; then the accepted
  * check-ins are compared with the stored points, sandbox by sandbox.
  */
-import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { loadavg, tmpdir } from 'node:os';
@@ -10,8 +10,11 @@ import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs, styleText } from 'node:util';
 
-import { RUN } from '../../harness/processes.ts';
+import layout from '../../crates/check-in/data-point.json' with { type: 'json' };
+import { metadata } from '../../harness/cargo.ts';
 import { CHECK_IN_PATH } from '../../harness/check-in.ts';
+import { command, Failure } from '../../harness/command.ts';
+import { RUN } from '../../harness/processes.ts';
 import { Deployment, Program, type Cost, type Secrets, type Store } from './deployment.ts';
 import { table } from '../../harness/table.ts';
 
@@ -35,7 +38,6 @@ Options:
   -h, --help                print this help
 `;
 
-const DATASET = 'kiloclaw_controller_telemetry';
 /** `tools/reap` removes this folder at the end of the run, like the temporary files. */
 const IN_MEMORY = path.join('/dev/shm', path.basename(tmpdir()));
 const SAMPLE_MS = 1_000;
@@ -133,20 +135,20 @@ async function compare(deployment: Deployment, prefix: string, report: FleetRepo
     SELECT index1, count() AS points, count(DISTINCT double3) AS attempts,
       sum(double1) AS restarts, sum(double5) AS bytesIn, sum(double6) AS bytesOut,
       sum(_sample_interval) AS weight
-    FROM ${DATASET} WHERE index1 LIKE '${prefix}%' GROUP BY index1`);
+    FROM ${layout.dataset} WHERE index1 LIKE '${prefix}%' GROUP BY index1`);
   const bySandbox = new Map(stored.map((row) => [String(row.index1), row]));
 
   // Only the store knows whether a check-in without an answer was accepted.
-  const taken = new Map<string, Set<number>>();
+  const storedAttempts = new Map<string, Set<number>>();
   const unsure = report.sandboxes.filter(({ lostAnswers }) => lostAnswers.length > 0);
   for (let at = 0; at < unsure.length; at += BATCH) {
     const ids = unsure.slice(at, at + BATCH).map(({ sandboxId }) => `'${sandboxId}'`);
     const found = await deployment.query(
-      `SELECT index1, double3 AS attempt FROM ${DATASET} WHERE index1 IN (${ids.join(', ')})`,
+      `SELECT index1, double3 AS attempt FROM ${layout.dataset} WHERE index1 IN (${ids.join(', ')})`,
     );
     for (const { index1, attempt } of found) {
-      const attempts = taken.get(String(index1)) ?? new Set();
-      taken.set(String(index1), attempts.add(Number(attempt)));
+      const attempts = storedAttempts.get(String(index1)) ?? new Set();
+      storedAttempts.set(String(index1), attempts.add(Number(attempt)));
     }
   }
 
@@ -155,7 +157,7 @@ async function compare(deployment: Deployment, prefix: string, report: FleetRepo
     const row = bySandbox.get(sandboxId);
     const count = Number(row?.points ?? 0);
     const distinct = Number(row?.attempts ?? 0);
-    const late = lostAnswers.filter(({ attempt }) => taken.get(sandboxId)?.has(attempt) === true);
+    const late = lostAnswers.filter(({ attempt }) => storedAttempts.get(sandboxId)?.has(attempt) === true);
     points += count;
     twice += count - distinct;
     lost += accepted + late.length - distinct;
@@ -249,7 +251,7 @@ async function run(
   }, SAMPLE_MS);
   const [[code]] = await Promise.all([ended, meanwhile?.(deployment)]);
   clearInterval(sampler);
-  if (code !== 0) throw new Error(`the fleet ended with ${code}`);
+  if (code !== 0) throw new Failure(`the fleet exited with ${code}, see above`);
   const report = JSON.parse(readFileSync(reportFile, 'utf8')) as FleetReport;
   if (bare) return { phase, report, samples };
   await arrived(deployment, before + report.accepted);
@@ -321,48 +323,50 @@ function memoryTable({ samples }: Outcome): string {
   );
 }
 
+function parsed() {
+  try {
+    return parseArgs({
+      options: {
+        minutes: { type: 'string' },
+        seconds: { type: 'string' },
+        rate: { type: 'string' },
+        sandboxes: { type: 'string', default: '5000' },
+        connections: { type: 'string', default: '16' },
+        overload: { type: 'boolean', default: false },
+        rotate: { type: 'boolean', default: false },
+        store: { type: 'string', default: existsSync('/dev/shm') ? IN_MEMORY : tmpdir() },
+        seed: { type: 'string', default: '1' },
+        'no-build': { type: 'boolean', default: false },
+        help: { type: 'boolean', short: 'h', default: false },
+      },
+    }).values;
+  } catch (error) {
+    throw new Failure(`${(error as Error).message}\n\n${HELP}`);
+  }
+}
+
 function options() {
-  const { values } = parseArgs({
-    options: {
-      minutes: { type: 'string' },
-      seconds: { type: 'string' },
-      rate: { type: 'string' },
-      sandboxes: { type: 'string', default: '5000' },
-      connections: { type: 'string', default: '16' },
-      overload: { type: 'boolean', default: false },
-      rotate: { type: 'boolean', default: false },
-      store: { type: 'string', default: existsSync('/dev/shm') ? IN_MEMORY : tmpdir() },
-      seed: { type: 'string', default: '1' },
-      'no-build': { type: 'boolean', default: false },
-      help: { type: 'boolean', short: 'h', default: false },
-    },
-  });
+  const values = parsed();
   const seconds = values.minutes === undefined ? Number(values.seconds ?? 15) : Number(values.minutes) * 60;
   const rate = values.rate === undefined ? undefined : Number(values.rate);
   const [sandboxes, connections] = [Number(values.sandboxes), Number(values.connections)];
   for (const value of [seconds, rate ?? 1, sandboxes, connections]) {
-    if (!(value > 0)) throw new Error(`a number above 0 is missing\n\n${HELP}`);
+    if (!(value > 0)) throw new Failure(`a number is missing or not above 0\n\n${HELP}`);
   }
   return { ...values, seconds, rate, sandboxes, connections };
 }
 
-/** The path of the built fleet. */
-function fleetProgram(): string {
-  const args = ['metadata', '--no-deps', '--format-version', '1'];
-  const metadata = execFileSync('cargo', args, { encoding: 'utf8' });
-  const { target_directory: target } = JSON.parse(metadata) as { target_directory: string };
-  return path.join(target, 'release/examples/fleet');
-}
+const fleetProgram = () => path.join(metadata().target_directory, 'release/examples/fleet');
 
 function build(): void {
   say('building the Worker, the local Analytics Engine and the fleet');
-  for (const [command, ...args] of [
+  for (const [program, ...args] of [
     ['tools/setup', '--wasm', 'node', 'tools/worker.ts'],
     ['tools/setup', '--wasm', 'tools/engine'],
     ['cargo', 'build', '--quiet', '--release', '--package', 'kiloclaw-agent', '--example', 'fleet'],
   ]) {
-    const { status } = spawnSync(command, args, { stdio: ['ignore', 'ignore', 'inherit'] });
-    if (status !== 0) throw new Error(`${command} ${args.join(' ')} failed`);
+    const { status } = spawnSync(program, args, { stdio: ['ignore', 'ignore', 'inherit'] });
+    if (status !== 0) throw new Failure(`${program} ${args.join(' ')} failed, see above`);
   }
 }
 
@@ -382,12 +386,9 @@ async function rotate(deployment: Deployment, seconds: number): Promise<void> {
   await deploy('the new secrets alone');
 }
 
-async function main(): Promise<boolean> {
+async function main(): Promise<void> {
   const { seconds, rate, sandboxes, connections, seed, ...chosen } = options();
-  if (chosen.help) {
-    console.log(HELP);
-    return true;
-  }
+  if (chosen.help) return void console.log(HELP);
   if (!chosen['no-build']) build();
   const before = loadavg()[0];
   const outcomes: Outcome[] = [];
@@ -421,7 +422,7 @@ async function main(): Promise<boolean> {
       const few = { seconds: 1, sandboxes: 10, connections: 1, rate: 10 };
       const { report } = await phase({ ...few, name: 'stranger' });
       const refused = Object.keys(report.refusals).join() === '403 wrong_api_key';
-      if (!refused || report.accepted > 0) throw new Error('the old secrets are still accepted');
+      if (!refused || report.accepted > 0) throw new Failure('the Worker still accepts the old secrets');
     });
   } else {
     await deployed('inside', [OLD], async (phase) => {
@@ -440,18 +441,13 @@ async function main(): Promise<boolean> {
   const wrong = outcomes.flatMap(faults);
   for (const fault of wrong) say(styleText('red', fault));
   if (wrong.length === 0) say('exactly the accepted check-ins are stored');
-  return wrong.length === 0;
+  else process.exitCode = 1;
 }
 
 if (import.meta.main) {
   // A normal exit ends the child processes and removes the files.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(130));
   process.chdir(path.resolve(import.meta.dirname, '../..'));
-  main().then(
-    (good) => process.exit(good ? 0 : 1),
-    (error: unknown) => {
-      console.error(error instanceof Error ? error.message : error);
-      process.exit(1);
-    },
-  );
+  await command('load', main);
+  process.exit();
 }

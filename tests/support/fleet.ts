@@ -4,7 +4,6 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, request, type IncomingMessage, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -12,7 +11,9 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { read, type JsonPoint } from '../../local-ae/support/instance.js';
 import { AGENT } from '../../harness/agent.ts';
 import { RUN } from '../../harness/processes.ts';
-import { API_KEY, gatewayToken } from '../../harness/check-in.ts';
+import { API_KEY, CHECK_IN_PATH, gatewayToken } from '../../harness/check-in.ts';
+import { listen, type Context } from '../../harness/context.ts';
+import { until } from './until.ts';
 
 /** A check-in's increments since the last accepted one. */
 export type Deltas = readonly [restarts: number, bytesIn: number, bytesOut: number];
@@ -28,14 +29,6 @@ export const deltasOf = ({ doubles }: JsonPoint): Deltas => [
   Number(doubles[4]),
   Number(doubles[5]),
 ];
-
-export async function until(so: () => Promise<boolean> | boolean, what: string, ms = 30_000) {
-  const deadline = Date.now() + ms;
-  while (!(await so())) {
-    assert.ok(Date.now() < deadline, `in time: ${what}`);
-    await delay(20);
-  }
-}
 
 /** Reads all points of a store, page by page. */
 export async function allPoints(port: number): Promise<JsonPoint[]> {
@@ -70,8 +63,6 @@ export interface MachineOptions {
   readonly realCounters?: boolean;
   readonly stateFile?: string;
 }
-
-type Context = { after(stop: () => Promise<void> | void): void };
 
 /** A machine with an agent, whose command keeps ending. */
 export class Machine {
@@ -137,7 +128,7 @@ export class Machine {
   /** Keeps the command up from its next start on, so that the number of restarts is final. */
   async hold() {
     writeFileSync(`${this.#starts}.hold`, '');
-    await until(() => existsSync(`${this.#starts}.held`), `${this.sandboxId} is held`);
+    await until(`${this.sandboxId} is held`, () => existsSync(`${this.#starts}.held`));
   }
 
   /** Stops the agent, by default so that it sends its last check-in. */
@@ -208,19 +199,13 @@ export class Witness {
 
   private constructor(port: number, own: number) {
     this.#port = port;
-    this.url = `http://127.0.0.1:${own}/api/controller/checkin`;
+    this.url = `http://127.0.0.1:${own}${CHECK_IN_PATH}`;
   }
 
   /** The Worker may start to listen on `port` later. */
   static async of(port: number, context: Context): Promise<Witness> {
     const server = createServer((request, response) => void witness.#pass(request, response));
-    server.listen(0, '127.0.0.1');
-    await once(server, 'listening');
-    const witness: Witness = new Witness(port, (server.address() as AddressInfo).port);
-    context.after(() => {
-      server.closeAllConnections();
-      server.close();
-    });
+    const witness: Witness = new Witness(port, await listen(context, server));
     return witness;
   }
 
@@ -233,7 +218,7 @@ export class Witness {
   async hold() {
     const { promise: released, resolve: release } = Promise.withResolvers<void>();
     this.#held = { released, release };
-    await until(() => this.#inFlight === 0, 'no check-in is in flight');
+    await until('no check-in is in flight', () => this.#inFlight === 0);
   }
 
   release() {

@@ -1,8 +1,5 @@
 /** Kills workerd while agents check in, and adds up the reported deltas. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 
@@ -15,12 +12,13 @@ import {
   minus,
   plus,
   sum,
-  until,
   Witness,
   type Account,
   type Deltas,
 } from './fleet.ts';
-import { API_KEY, GATEWAY_TOKEN_SECRET, JWT_SECRET } from '../../harness/check-in.ts';
+import { until } from './until.ts';
+import { WORKER_SECRETS } from '../../harness/check-in.ts';
+import { temporaryFolder } from '../../harness/context.ts';
 import { startWorkerd, type Workerd } from '../../harness/workerd.ts';
 
 export interface Plan {
@@ -46,22 +44,20 @@ export interface Outcome {
 
 /** Runs agents against a workerd that is killed and restarted over the same points; then lets them report the rest. */
 export async function killAndRestart(t: TestContext, plan: Plan): Promise<Outcome> {
-  const folder = mkdtempSync(path.join(tmpdir(), 'kiloclaw-kills-'));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const folder = temporaryFolder(t);
   const [port, store] = [await freePort(), await freePort()];
   const site = { folder, worker: `127.0.0.1:${port}`, store: `127.0.0.1:${store}` };
-  const vars = { KILOCODE_API_KEY: API_KEY, GATEWAY_TOKEN_SECRET, JWT_SECRET };
-  let workerd: Workerd = await startWorkerd(vars, t, site);
+  let workerd: Workerd = await startWorkerd(WORKER_SECRETS, t, site);
   const restart = async () => {
     await workerd.stop();
-    workerd = await startWorkerd(vars, t, site);
+    workerd = await startWorkerd(WORKER_SECRETS, t, site);
   };
   const witness = await Witness.of(port, t);
   const machines = Array.from({ length: plan.machines }, (_, i) => new Machine(t, `sandbox-${i}`));
   for (const machine of machines) machine.start(witness.url);
   const answers = ({ sandboxId }: Machine) =>
     witness.exchanges.filter((exchange) => exchange.sandboxId === sandboxId).map(({ status }) => status);
-  await until(() => machines.every((machine) => answers(machine).includes(204)), 'each agent checked in');
+  await until('each agent checked in', () => machines.every((machine) => answers(machine).includes(204)));
   const traffic = setInterval(() => {
     const upTo = (bytes: number) => 1 + Math.trunc(Math.random() * bytes);
     for (const machine of machines) machine.transfer(upTo(10_000), upTo(1_000));
@@ -72,7 +68,7 @@ export async function killAndRestart(t: TestContext, plan: Plan): Promise<Outcom
     await delay(500 + Math.random() * 1_500);
     await witness.hold();
     const accepted = witness.exchanges.filter(({ status }) => status === 204).length;
-    await until(async () => (await allPoints(store)).length === accepted, 'all accepted check-ins are stored');
+    await until('all accepted check-ins are stored', async () => (await allPoints(store)).length === accepted);
     await restart();
     // Before the next check-in is in flight.
     const { twice, lost } = account(witness, await allPoints(store));
@@ -97,12 +93,12 @@ export async function killAndRestart(t: TestContext, plan: Plan): Promise<Outcom
   clearInterval(traffic);
   await Promise.all(machines.map((machine) => machine.hold()));
   // The last check-in reports the rest, but an agent that still backs off would not send it.
-  await until(() => machines.every((machine) => answers(machine).at(-1) === 204), 'each agent checks in again');
+  await until('each agent checks in again', () => machines.every((machine) => answers(machine).at(-1) === 204));
   await Promise.all(machines.map((machine) => machine.stop()));
-  await until(async () => {
+  await until('all accepted check-ins are stored', async () => {
     const { lost } = account(witness, await allPoints(store));
     return lost.length === 0;
-  }, 'all accepted check-ins are stored', 2_000).catch(() => undefined);
+  }, { deadlineMs: 2_000 }).catch(() => undefined);
 
   const points = await allPoints(store);
   const kept = account(witness, points);

@@ -1,28 +1,21 @@
 /** What tests of the watcher need: receivers of its messages, operators' requests, and waiting. */
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { createServer, type IncomingHttpHeaders, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
-import type { TestContext } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
 
-import { AE_API_TOKEN, API_KEY, FULL, GATEWAY_TOKEN_SECRET, JWT_SECRET } from '../../harness/check-in.ts';
+import { AE_API_TOKEN, FULL, JWT_SECRET, WORKER_SECRETS } from '../../harness/check-in.ts';
+import { listen, type Context } from '../../harness/context.ts';
+import { SQL_PATH } from '../../harness/store.ts';
 import { mint } from '../../harness/token.ts';
 import { startWorker, type Options, type Worker } from '../../harness/worker.ts';
+import { until as waitUntil } from './until.ts';
 
 export const SECRET = `whsec_${Buffer.from('a secret of the tests, long enough').toString('base64')}`;
 /** Times that a test can wait for. */
 export const QUICK = { SILENT_AFTER: '10s', WATCH_TICK: '5s', WATCH_STALE_AFTER: '1h' };
-const DEADLINE_MS = 120_000;
 
-/** Waits, and asks no more often than the watcher lets. */
-export async function until(what: string, so: () => Promise<boolean> | boolean): Promise<void> {
-  const deadline = Date.now() + DEADLINE_MS;
-  while (!(await so())) {
-    assert.ok(Date.now() < deadline, `in time: ${what}`);
-    await delay(500);
-  }
-}
+/** Waits, and queries no more often than the watcher's rate limit allows. */
+export const until = (what: string, so: () => Promise<boolean> | boolean) =>
+  waitUntil(what, so, { deadlineMs: 120_000, pauseMs: 500 });
 
 /** A check-in of a machine that is well. */
 export const well = (sandboxId: string) => ({ ...FULL, sandboxId, restartsSinceLastCheckin: 0 });
@@ -55,7 +48,7 @@ export interface Receiver {
   of(type: string): Received[];
 }
 
-export async function receiver(t: TestContext): Promise<Receiver> {
+export async function receiver(context: Context): Promise<Receiver> {
   const it: Receiver = {
     url: '',
     received: [],
@@ -77,26 +70,18 @@ export async function receiver(t: TestContext): Promise<Receiver> {
       it.answer(response, received);
     });
   });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  t.after(() => {
-    server.closeAllConnections();
-    server.close();
-  });
-  return Object.assign(it, { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}` });
+  return Object.assign(it, { url: `http://127.0.0.1:${await listen(context, server)}` });
 }
 
-export const start = (t: TestContext, vars: Options['vars'] = {}, options: Options = {}) =>
-  startWorker({ ...options, vars: { ...QUICK, ...vars } }, t);
+export const start = (context: Context, vars: Options['vars'] = {}, options: Options = {}) =>
+  startWorker({ ...options, vars: { ...QUICK, ...vars } }, context);
 
 /** The settings of a plain workerd whose watcher reads a store's points. */
 export const workerdVars = (store: Worker, more: Readonly<Record<string, string>> = {}) => ({
   ...QUICK,
-  KILOCODE_API_KEY: API_KEY,
-  GATEWAY_TOKEN_SECRET,
-  JWT_SECRET,
+  ...WORKER_SECRETS,
   AE_API_TOKEN,
-  AE_SQL_URL: `${store.store}/client/v4/accounts/local/analytics_engine/sql`,
+  AE_SQL_URL: `${store.store}${SQL_PATH}`,
   ...more,
 });
 
@@ -114,11 +99,11 @@ export async function ask<T = any>(worker: Worker, path: string, headers = reade
 }
 
 /** Checks in as these sandboxes every second until the test ends: without them, it is an outage of all. */
-export function keepAlive(t: TestContext, worker: Worker, ...sandboxes: string[]): void {
+export function keepAlive(context: Context, worker: Worker, ...sandboxes: string[]): void {
   const beat = () => {
     for (const sandboxId of sandboxes) void worker.checkIn(well(sandboxId)).catch(() => {});
   };
   beat();
   const timer = setInterval(beat, 1_000);
-  t.after(() => clearInterval(timer));
+  context.after(() => clearInterval(timer));
 }
