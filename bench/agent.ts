@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 
 import { Collector } from './agent/collector.ts';
-import { AGENT, AGENTS, field, slug, type Absent, type Subject } from './agent/subjects.ts';
+import { AGENT, AGENTS, findSubjects, slug, type Unavailable, type Subject } from './agent/subjects.ts';
 import { temporaryFolder, withContext } from '../harness/context.ts';
 import { contextSwitches, cpuSeconds, memory, wakeUps, type Memory } from '../harness/process-usage.ts';
 import { table } from '../harness/table.ts';
@@ -279,12 +279,12 @@ function targets(measured: ReadonlyMap<string, Measured>): string {
 
 function section(
   measured: ReadonlyMap<string, Measured>,
-  absent: readonly Absent[],
+  unavailable: readonly Unavailable[],
   facts: Readonly<Record<string, string>>,
   plan: AgentPlan,
 ): string {
   const list = Object.entries(facts).map(([name, value]) => `- ${name}: ${value}`);
-  const reasons = absent.map(({ name, reason }) => `- ${name}: not available: ${reason}`);
+  const reasons = unavailable.map(({ name, reason }) => `- ${name}: not available: ${reason}`);
   return `${HEADING}
 
 ${[...list, ...reasons].join('\n')}
@@ -314,10 +314,10 @@ export const agentSection = (
     context.after(() => collector.stop());
     context.after(stopAll);
     say("getting the agent's peers from Debian");
-    const { subjects, absent, facts } = field(program, collector);
-    for (const { name, reason } of absent) say(`${name} is not available: ${reason}`);
+    const { subjects, unavailable, facts } = findSubjects(program, collector);
+    for (const { name, reason } of unavailable) say(`${name} is not available: ${reason}`);
     const seconds = (plan.warmUp + plan.cycles) * INTERVAL + plan.idle;
     say(`${subjects.map(({ name }) => name).join('; ')}: about ${seconds} s`);
     const measured = await measure(subjects, plan, collector, folder);
-    return section(measured, absent, { ...options.facts, Kernel: release(), ...facts }, plan);
+    return section(measured, unavailable, { ...options.facts, Kernel: release(), ...facts }, plan);
   });

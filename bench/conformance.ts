@@ -186,7 +186,7 @@ function cases(): Case[] {
     body,
     operators: true,
   });
-  const stranger = (name: string, token: string | undefined, code: string): Case => ({
+  const refusedOperator = (name: string, token: string | undefined, code: string): Case => ({
     ...whoami(name, token, 401, refusal('Unauthorized', code)),
     headers: BEARER,
   });
@@ -298,10 +298,10 @@ function cases(): Case[] {
       body: refusal('Not found', 'not_found'),
     },
     whoami('an operator', jwt({ ...ops, exp }), 200, { sub: 'ops', sandboxId: null, scope: '', via: 'jwt' }),
-    stranger('no token', undefined, 'missing_token'),
-    stranger('a forged token', jwt({ ...ops, exp }, 'x'), 'invalid_token'),
-    stranger('a token without exp', jwt(ops), 'invalid_token'),
-    stranger('an expired token', jwt({ ...ops, exp: exp - 86_400 }), 'expired_token'),
+    refusedOperator('no token', undefined, 'missing_token'),
+    refusedOperator('a forged token', jwt({ ...ops, exp }, 'x'), 'invalid_token'),
+    refusedOperator('a token without exp', jwt(ops), 'invalid_token'),
+    refusedOperator('an expired token', jwt({ ...ops, exp: exp - 86_400 }), 'expired_token'),
   ];
 }
 
@@ -309,9 +309,9 @@ function cases(): Case[] {
 export async function conforms(site: Site, variant: Variant, operators: boolean): Promise<number> {
   const workerd = await serve(site, variant, SERVICES);
   try {
-    const asked = cases().filter((one) => operators || !one.operators);
+    const applicable = cases().filter((one) => operators || !one.operators);
     const accepted = new Map<string, number>();
-    for (const one of asked) {
+    for (const one of applicable) {
       const { name, request, status, body, headers = {}, service = 'main' } = one;
       const answer = await ask(workerd.port(service), request);
       const isRight =
@@ -336,7 +336,7 @@ export async function conforms(site: Site, variant: Variant, operators: boolean)
         throw new Failure(`${variant.name} wrote ${points} points for ${count} check-ins`);
       }
     }
-    return asked.length;
+    return applicable.length;
   } finally {
     await workerd.stop();
   }

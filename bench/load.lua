@@ -1,4 +1,4 @@
--- What wrk sends, and how it checks and reports the answers.
+-- Sets the requests of wrk, checks the answers and prints the result.
 --
 --   wrk [OPTIONS] -s load.lua URL -- STATUS BODY 'NAME: VALUE'...
 --

@@ -1,4 +1,4 @@
-/** The single measurements: load over HTTP, calls in the process, a cold start, memory, size. */
+/** The individual measurements: load over HTTP, calls in the process, cold starts, memory, size. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
@@ -142,8 +142,8 @@ async function drive(workerd: Workerd, calls: number): Promise<number> {
 }
 
 /**
- * Runs one round of all measurements under load, in fresh, warmed-up processes. Each measurement takes one
- * variant right after the other, so that all see the same state of the machine.
+ * Runs one round of all measurements under load, in fresh, warmed-up processes. Each measurement runs the
+ * variants one right after the other, so that all see the machine in the same state.
  */
 export async function round(
   site: Site,

@@ -2,8 +2,8 @@
  * Measures the page in Chromium over a day of a large fleet in the local Analytics Engine. Run
  * `tools/setup --browser node bench/page.ts`, after `npm run build` and `npm run engine`; it prints a section of results.md.
  *
- * The watcher runs, with its own tick: its queries are in the times, where they coincide. No answer is cached, so the times
- * include the queries, which the store runs one after the other.
+ * The store runs queries one after the other. The times include the watcher's queries where they coincide, and those of
+ * every report, because no report is cached.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 
@@ -23,25 +23,25 @@ import { median } from './median.ts';
 const SANDBOXES = 10_000;
 const HOURS = 24;
 const ROUNDS = 8;
-/** Longer than a report is fresh. */
+/** Longer than the Worker caches a report. */
 const STALE_MS = 16_000;
 const ROW = '[aria-label="Sandboxes"] tbody a';
-/** The first figures are by the watcher; the last one is that of the query, and `…` before. */
+/** The first figures come from the watcher. The last one comes from a query, and is `…` until then. */
 const FIRST = '.figures .value';
 const LAST = '.figure:last-child .value';
 const CHART = '.plot canvas';
 
-/**
- * In ms, from the navigation or the click: until the first frame that shows anything of the response, such as the new view
- * that is loading; until the content is painted; and the slowest response before that.
- */
+/** Milliseconds from the navigation or the click. */
 interface Times {
+  /** Until the first frame that reacts, for example with a view that is loading. */
   readonly frame: number;
+  /** Until the content is painted. */
   readonly content: number;
+  /** The slowest response before that. */
   readonly response: number;
 }
 
-/** Notes when the figures and the charts of the fleet view are there; runs before the page's script. */
+/** Records when elements of the fleet view appear; runs before the page's script. */
 function watch(selectors: readonly string[]): void {
   const seen: Record<string, number> = {};
   Object.assign(globalThis, { seen });
@@ -50,7 +50,7 @@ function watch(selectors: readonly string[]): void {
       const element = document.querySelector(selector);
       if (seen[selector] === undefined && element && element.textContent !== '…') {
         seen[selector] = 0;
-        // After the frame that shows it.
+        // Runs after the frame that shows the element.
         requestAnimationFrame(() => setTimeout(() => (seen[selector] = performance.now())));
       }
     }
@@ -77,7 +77,7 @@ async function open(page: Page, url: string): Promise<Times[]> {
   ];
 }
 
-/** Acts, and waits until an element is there, with this text if one is given, and not `…`. */
+/** Runs `action`, and waits for an element with `text`, or with any text but `…` if that is undefined. */
 async function act(page: Page, selector: string, text: string | undefined, action: () => Promise<unknown>): Promise<Times> {
   await page.evaluate(
     ({ selector, text }) => {

@@ -29,7 +29,7 @@ interface Target {
   readonly label: string;
   readonly limit: number;
   readonly metric: Metric;
-  /** What the Worker's figure is divided by: a metric and a variant. Without it, the figure itself counts. */
+  /** The divisor: a metric of a variant. Without it, the limit is for the figure itself. */
   readonly over?: readonly [Metric, string];
 }
 
@@ -67,7 +67,7 @@ export function results(samples: Samples, variants: readonly string[]): string {
   return table(['', ...variants], rows);
 }
 
-/** Each target, and whether it is met. One that not even the platform's own floor meets is no fault of the Worker. */
+/** Each target and whether the Worker meets it. If even the floor misses it, no Worker could. */
 export function targets(samples: Samples): string {
   const rows = TARGETS.map(({ label, limit, metric, over }) => {
     const figures = (variant: string) =>

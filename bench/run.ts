@@ -23,7 +23,7 @@ const HELP = `Usage: npm run bench [-- OPTIONS]
 
 Builds the Worker and its peers, checks that all of them keep the contract, and measures them side by
 side, each in its own workerd. Then measures the agent beside other collectors, and writes
-bench/results.md. Takes about 13 minutes in which the machine should do nothing else. Needs wrk;
+bench/results.md. Takes about 18 minutes in which the machine should do nothing else. Needs wrk;
 installs it where there is apt-get. Unpacks the agent's Debian peers into .tools/peers.
 
 Options:
@@ -54,7 +54,7 @@ const QUICK: Plan = {
 };
 
 const RESULTS = 'bench/results.md';
-/** What follows is written by hand, from the output of page.ts. */
+/** The rest of the file is copied by hand from the output of page.ts. */
 const PAGE_HEADING = '\n## The page\n';
 
 /** The variant name of the build that `--before` gives. */
@@ -111,7 +111,7 @@ function cores(): Pick<Site, 'serverCore' | 'loadCore'> {
   });
   const taskset = spawnSync('taskset', ['--version']).error === undefined;
   if (!taskset || allowed.length < 2) {
-    say('server and load generator share a core: throughput and latency will be far off');
+    say('server and load generator share a core: ignore throughput and latency');
     return {};
   }
   return { serverCore: allowed[0], loadCore: allowed[1] };
@@ -246,7 +246,7 @@ async function main(folder: string): Promise<void> {
   const [busy] = loadavg();
   if (busy > 0.5) say(`the machine is busy (load ${busy.toFixed(1)}): the figures will be rough`);
   const [build, write] = [!noBuild, (!quick || always) && before === undefined];
-  // A part that is not measured stays as it is.
+  // Keeps the parts that are not measured.
   const file = readFileSync(RESULTS, 'utf8');
   const pageAt = file.includes(PAGE_HEADING) ? file.indexOf(PAGE_HEADING) : file.length;
   const [written, pagePart] = [file.slice(0, pageAt), file.slice(pageAt)];

@@ -2,8 +2,8 @@
  * Measures a tick of the watcher over large fleets: CPU time and memory of its process, queries and bytes read.
  * `node bench/watcher.ts` prints the results.
  *
- * The fleet's points are in another process, so that only the Worker's own memory counts. A proxy in between sends
- * queries about canaries to the Worker's own store, and counts.
+ * The fleet's points are in another process, so that only the Worker's own memory counts. A proxy counts the queries, and
+ * sends those about canaries to the Worker's own store.
  */
 import { createServer } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -71,7 +71,7 @@ async function measure(sandboxes: number, silent: number, context: Context): Pro
     (await (await fetch(`http://127.0.0.1:${worker.port}/api/watcher`, { headers })).json()) as {
       watch: { lastTick: string | null; horizon: string | null; open: { silent: number } };
     };
-  // The first tick knows of no canary, so it asks for nothing else.
+  // The first tick finds no canary, so it sends no other query.
   await watcher();
   const before = memory(worker.pid).resident;
   const cpu = cpuSeconds(worker.pid);
@@ -79,7 +79,7 @@ async function measure(sandboxes: number, silent: number, context: Context): Pro
   const started = Date.now();
   let state = await watcher();
   while (state.watch.horizon === null || state.watch.open.silent < silent) {
-    if (Date.now() - started > 120_000) throw new Error(`no verdict: ${JSON.stringify(state)}\n${worker.log()}`);
+    if (Date.now() - started > 120_000) throw new Error(`no verdict within 120 s: ${JSON.stringify(state)}\n${worker.log()}`);
     await delay(1_000);
     state = await watcher();
   }

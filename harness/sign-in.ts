@@ -1,12 +1,11 @@
-/** A link that opens the page of a local Worker, signed in. */
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
 /**
- * Serves a page of its own that signs in at the Worker's page; returns its URL. The token passes through the name of the
- * window: a URL would be kept in the history. Only who reads this terminal knows the path.
+ * Serves a page that redirects to the Worker's page and signs in there; returns its URL, whose path is secret. The token is
+ * passed in the window's name, because the browser's history would keep a URL.
  */
 export async function signIn(url: string, token: string): Promise<string> {
   const secret = `/${randomBytes(12).toString('base64url')}`;

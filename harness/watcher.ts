@@ -1,9 +1,8 @@
-/** The watcher of a Worker that runs for tests, bench and tools. */
 import { setTimeout as delay } from 'node:timers/promises';
 
 import type { Worker } from './worker.ts';
 
-/** Starts the watcher, as the cron trigger does, and waits until it has surveyed the fleet, in which there is a clone. */
+/** Starts the watcher like the cron trigger, and waits until it reports a clone: then it has surveyed the fleet. */
 export async function startWatcher(worker: Worker, token: string): Promise<void> {
   await fetch(new URL('/cdn-cgi/local/scheduled', worker.url));
   const hasSurveyed = async () => {

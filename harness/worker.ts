@@ -25,15 +25,15 @@ export interface Options {
   readonly checkInLimit?: number;
   /** Maximum points in the local dataset. */
   readonly maxRows?: number;
-  /** Whether there is the watcher's object; by default there is, unless `modules` are given. */
+  /** Whether the Worker has the watcher's object; true by default, unless `modules` are given. */
   readonly watcher?: boolean;
-  /** Keeps the points and the watcher's object; by default they are gone with the Worker. */
+  /** Keeps the points and the watcher's object after the Worker stops. */
   readonly folder?: string;
   /** A folder under `build/`; `.` is the deployed build. */
   readonly build?: string;
-  /** The main module of another Worker, which accepted check-ins are handed on to. */
+  /** The main module of another Worker, which gets a copy of each accepted check-in. */
   readonly forward?: string;
-  /** Whether it serves the page, of `web/dist`. */
+  /** Whether the Worker serves the page in `web/dist`. */
   readonly page?: boolean;
   /** A main module that replaces the Worker's own, and further modules that it imports. */
   readonly modules?: { readonly main: string } & Readonly<Record<string, string>>;
@@ -93,20 +93,19 @@ function datasetBinding({ dataset, maxRows }: Options, port: number, name = layo
 
 const PAGE = fileURLToPath(new URL('../web/dist', import.meta.url));
 
-/** The paths that the Worker answers, of the deployed configuration. */
+/** The paths that the Worker answers before the page's files, from the deployed configuration. */
 const [, paths = ''] = /^run_worker_first = (.+)$/m.exec(
   readFileSync(new URL('../wrangler.toml', import.meta.url), 'utf8'),
 ) ?? [];
 const WORKER_FIRST = JSON.parse(paths) as string[];
 
-/** The name of the Worker, and of its class of Durable Objects. */
 const NAME = 'kiloclaw-telemetry';
 const WATCHER = 'Watcher';
-/** The Worker that check-ins are handed on to. */
+/** The Worker that gets the copies of check-ins. */
 const FORWARD = 'forward';
 
 function watcherBinding({ watcher = true, modules }: Options): Binding | undefined {
-  // A main module of a test's own does not export the class.
+  // A test's own main module does not export the class.
   if (!watcher || modules !== undefined) return undefined;
   return { type: 'durable-object', worker: NAME, exportName: WATCHER } as Binding;
 }
@@ -116,12 +115,12 @@ function limiter({ checkInLimit: limit }: Options): Binding | undefined {
   return { type: 'rate-limit', namespace: 'check-ins', simple: { limit, period: 60 } };
 }
 
-/** In bytes: what the runtime reads at once. */
+/** The number of bytes that the runtime reads at once. */
 const LARGE = 8 * 1024;
 
 /**
- * Where the Worker answers before it has read a large body, the runtime closes the connection behind its answer. Meanwhile
- * `fetch` would send the next request on it. With this header, `fetch` opens another connection.
+ * If the Worker answers before it has read a large body, the runtime closes the connection after the answer, while `fetch`
+ * may already send the next request on it. With this header, `fetch` opens a new connection.
  */
 function headersFor({ headers, body }: RequestInit = {}): RequestInit['headers'] {
   const isLarge = (typeof body === 'string' && body.length > LARGE) || body instanceof ReadableStream;
@@ -235,7 +234,7 @@ export async function startWorker(
 export const refusal = async (response: Response): Promise<Refusal> =>
   (await response.json()) as Refusal;
 
-/** Waits until the log matches, as lines can arrive after their responses; returns the log. */
+/** Waits until the log matches, because lines can arrive after their responses; returns the log. */
 export async function logged({ logs }: Worker, pattern: RegExp): Promise<string> {
   const deadline = Date.now() + 30_000;
   while (Date.now() < deadline && !pattern.test(JSON.stringify(logs))) await delay(20);
@@ -244,7 +243,6 @@ export async function logged({ logs }: Worker, pattern: RegExp): Promise<string>
   return text;
 }
 
-/** Asserts a 401 with this code. */
 export async function assertUnauthorized(
   response: Response,
   code: string,

@@ -20,7 +20,7 @@ export const WORKERD = (
   createRequire(createRequire(import.meta.url).resolve('miniflare'))('workerd') as { default: string }
 ).default;
 
-/** From the deployed configuration, its only source. */
+/** From the deployed configuration. */
 export const [, COMPATIBILITY_DATE] =
   /^compatibility_date = "(.+)"$/m.exec(readFileSync(path.join(ROOT, 'wrangler.toml'), 'utf8')) ?? [];
 
@@ -69,8 +69,8 @@ const datasetBinding = (name: string, store: string): string =>
         ))`;
 
 /**
- * The built Worker as a service; `store` is the designator of the service that receives its data points. With
- * `canaries`, likewise for the watcher's, it has the watcher's object, which the service `watcher:disk` keeps.
+ * The built Worker as a service; `store` designates the service that receives its data points. If `canaries`
+ * designates one for the watcher's points, the Worker has the watcher's object, stored in `watcher:disk`.
  */
 export const workerService = (
   vars: Readonly<Record<string, string>>,
@@ -111,7 +111,7 @@ const config :Workerd.Config = (
   services = [
     ${workerService(vars, INGEST, build, ingest(CANARY_DATASET))},
     (name = "watcher:disk", disk = (writable = true)),
-    # The Worker's own requests may go to this machine, too.
+    # The Worker may send requests to this machine, too.
     (name = "internet", network = (allow = ["public", "private"])),
     LocalAe.service,
     LocalAe.disk

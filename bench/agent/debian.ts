@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path';
 
 const FOLDER = '.tools/peers';
-/** The programs, and libraries that collectd's package only suggests although `write_http` links to them. */
+/** The programs, and libraries that collectd's package only suggests, although `write_http` is linked with them. */
 const PACKAGES = ['prometheus-node-exporter', 'collectd-core', 'libyajl2', 'libcurl3-gnutls'];
 
 export interface Unpacked {

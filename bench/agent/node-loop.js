@@ -1,6 +1,6 @@
 /**
  * The agent's work in a bare Node process: node:http, no library, no retries, no signals, and only these
- * settings. It lacks most features of the agent, so it is a lower bound of what Node costs.
+ * settings. It lacks most features of the agent, so its cost is a lower bound for Node.
  */
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';

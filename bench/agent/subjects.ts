@@ -27,7 +27,7 @@ export interface Subject {
 }
 
 /** Why a subject is not measured. */
-export interface Absent {
+export interface Unavailable {
   readonly name: string;
   readonly reason: string;
 }
@@ -40,9 +40,9 @@ const EXPORTER = 'node-exporter';
 const COLLECTD = 'collectd';
 const NODE = 'Node';
 
-export interface Field {
+export interface Subjects {
   readonly subjects: readonly Subject[];
-  readonly absent: readonly Absent[];
+  readonly unavailable: readonly Unavailable[];
   /** Versions and counts that the results name. */
   readonly facts: Readonly<Record<string, string>>;
 }
@@ -71,10 +71,10 @@ function agent(
     name,
     size: statSync(program).size,
     async prepare(interval, folder) {
-      // Its own copy, because the three agents would share the pages of one file.
+      // A copy, because the three agents would share the pages of one file.
       const command = join(folder, 'kiloclaw-agent');
       copyFileSync(program, command);
-      // The agent runs it once, as on a real machine, and then knows the version.
+      // The agent runs it once to read the version, as on a real machine.
       writeFileSync(join(folder, 'openclaw'), '#!/bin/sh\necho OpenClaw 2026.3.13\n', { mode: 0o755 });
       return {
         command,
@@ -100,7 +100,7 @@ function node(collector: Collector): Subject {
     name: NODE,
     size: statSync(process.execPath).size,
     async prepare(interval, folder) {
-      // Its own copy, because it would share the pages of this process's executable.
+      // A copy, because it would share the pages of this process's executable.
       const command = join(folder, 'node');
       copyFileSync(process.execPath, command, constants.COPYFILE_FICLONE);
       return {
@@ -122,7 +122,7 @@ function node(collector: Collector): Subject {
 
 const METRICS = ['node_load5 ', 'node_network_receive_bytes_total{', 'node_network_transmit_bytes_total{'];
 
-/** Only answers scrapes, so a scrape is its report. */
+/** The exporter only answers scrapes, so a scrape counts as its report. */
 function exporter(collector: Collector, { root }: Unpacked): Subject {
   const command = join(root, 'usr/bin/prometheus-node-exporter');
   return {
@@ -238,22 +238,22 @@ function authorities(folder: string): number {
 }
 
 /** All subjects that can run on this machine. `program` is the agent as shipped. */
-export function field(program: string, collector: Collector): Field {
+export function findSubjects(program: string, collector: Collector): Subjects {
   const subjects: Subject[] = [agent(AGENT, program, collector, false, {})];
-  const absent: Absent[] = [];
+  const unavailable: Unavailable[] = [];
   const facts: Record<string, string> = {};
 
   if (collector.ca === undefined) {
-    const reason = 'there is no openssl to make a certificate with';
-    absent.push({ name: AGENT_CA, reason }, { name: AGENT_ROOTS, reason });
+    const reason = 'openssl is missing, which makes the certificate';
+    unavailable.push({ name: AGENT_CA, reason }, { name: AGENT_ROOTS, reason });
   } else {
     subjects.push(agent(AGENT_CA, program, collector, true, { KILOCLAW_CA_FILE: collector.ca }));
     const count = authorities(SYSTEM_ROOTS);
     if (count === 0) {
-      absent.push({ name: AGENT_ROOTS, reason: `there are no certificates in ${SYSTEM_ROOTS}` });
+      unavailable.push({ name: AGENT_ROOTS, reason: `there are no certificates in ${SYSTEM_ROOTS}` });
     } else {
       facts['Certificate authorities of the system'] = `${count}`;
-      // The files that are read when neither variable is set, and our authority.
+      // The agent's default folder of certificates, and our authority.
       const trust = { SSL_CERT_FILE: collector.ca, SSL_CERT_DIR: SYSTEM_ROOTS };
       subjects.push(agent(AGENT_ROOTS, program, collector, true, trust));
     }
@@ -261,7 +261,7 @@ export function field(program: string, collector: Collector): Field {
 
   const debian = unpacked();
   if (typeof debian === 'string') {
-    absent.push({ name: EXPORTER, reason: debian }, { name: COLLECTD, reason: debian });
+    unavailable.push({ name: EXPORTER, reason: debian }, { name: COLLECTD, reason: debian });
   } else {
     const { versions } = debian;
     facts['prometheus-node-exporter'] = versions['prometheus-node-exporter'];
@@ -271,10 +271,10 @@ export function field(program: string, collector: Collector): Field {
       facts.collectd = versions['collectd-core'];
       subjects.push(collectd(collector, debian));
     } else {
-      absent.push({ name: COLLECTD, reason: `${library} is missing` });
+      unavailable.push({ name: COLLECTD, reason: `${library} is missing` });
     }
   }
   facts.Node = process.version.slice(1);
   subjects.push(node(collector));
-  return { subjects, absent, facts };
+  return { subjects, unavailable, facts };
 }

@@ -34,11 +34,11 @@ export default {
     const token = headers.get('x-kiloclaw-gateway-token');
     if (!token) return unauthorized('missing_gateway_token');
 
-    const { unusable, keyDigests, gatewayKeys } = await configuration(env);
-    if (unusable !== undefined) {
+    const { missing, keyDigests, gatewayKeys } = await configuration(env);
+    if (missing !== undefined) {
       return refuse(503, 'Configuration error', 'misconfigured', {
         headers: { 'retry-after': '30' },
-        log: { detail: `${unusable} is missing or empty` },
+        log: { detail: `${missing} is missing or empty` },
       });
     }
     if (!anyEqual(keyDigests, await digest(apiKey))) return refuse(403, 'Forbidden', 'wrong_api_key');
@@ -195,7 +195,7 @@ const RULES = [
   ],
 ];
 
-/** @typedef {{ unusable?: string, keyDigests: ArrayBuffer[], gatewayKeys: CryptoKey[] }} Configuration */
+/** @typedef {{ missing?: string, keyDigests: ArrayBuffer[], gatewayKeys: CryptoKey[] }} Configuration */
 
 /** @type {{ env?: Env, read?: Configuration }} */
 const cache = {};
@@ -219,12 +219,12 @@ async function read(env) {
       crypto.subtle.importKey('raw', encoder.encode(secret), HMAC, false, ['sign']),
     ),
   );
-  let unusable;
-  if (!env.KILOCLAW_CONTROLLER_AE) unusable = 'KILOCLAW_CONTROLLER_AE';
-  if (secrets.length === 0) unusable = 'GATEWAY_TOKEN_SECRET';
-  if (apiKeys.length === 0) unusable = 'KILOCODE_API_KEY';
+  let missing;
+  if (!env.KILOCLAW_CONTROLLER_AE) missing = 'KILOCLAW_CONTROLLER_AE';
+  if (secrets.length === 0) missing = 'GATEWAY_TOKEN_SECRET';
+  if (apiKeys.length === 0) missing = 'KILOCODE_API_KEY';
   cache.env = env;
-  return (cache.read = { unusable, keyDigests, gatewayKeys });
+  return (cache.read = { missing, keyDigests, gatewayKeys });
 }
 
 /** The comma-separated values of a secret, without empty ones. */

@@ -127,13 +127,13 @@ const credentials = createMiddleware<App>(async (c, next) => {
   if (!token) return refuse(c, 'missing_gateway_token');
 
   const apiKeys = values(c.env.KILOCODE_API_KEY);
-  const unusable =
+  const missing =
     apiKeys.length === 0
       ? 'KILOCODE_API_KEY'
       : values(c.env.GATEWAY_TOKEN_SECRET).length === 0
         ? 'GATEWAY_TOKEN_SECRET'
         : !c.env.KILOCLAW_CONTROLLER_AE && 'KILOCLAW_CONTROLLER_AE';
-  if (unusable) return refuse(c, 'misconfigured', { log: { detail: `${unusable} is missing or empty` } });
+  if (missing) return refuse(c, 'misconfigured', { log: { detail: `${missing} is missing or empty` } });
 
   if (!(await isAccepted(apiKey, apiKeys))) return refuse(c, 'wrong_api_key');
   c.set('gatewayToken', token);
@@ -143,7 +143,7 @@ const credentials = createMiddleware<App>(async (c, next) => {
 const limit = bodyLimit({ maxSize: 64 * 1024, onError: (c) => refuse(c, 'body_too_large') });
 
 /** Operators only: accepts a token that is signed with HS256 and has an expiry. */
-const gate = createMiddleware<App>(async (c, next) => {
+const requireOperator = createMiddleware<App>(async (c, next) => {
   const secret = c.env.JWT_SECRET?.trim();
   if (!secret) {
     return refuse(c, 'misconfigured', { log: { detail: 'JWT_SECRET is missing or empty' } });
@@ -224,7 +224,7 @@ app.all('/api/controller/checkin', (c) => refuse(c, 'method_not_allowed', { allo
 app.get('/health', (c) => c.json({ status: 'ok' }));
 app.all('/health', (c) => refuse(c, 'method_not_allowed', { allow: 'GET, HEAD' }));
 
-app.use('/api/*', gate);
+app.use('/api/*', requireOperator);
 app.get('/api/whoami', (c) =>
   c.json({ sub: c.get('subject'), sandboxId: null, scope: '', via: 'jwt' }, 200, { 'cache-control': 'no-store' }),
 );
