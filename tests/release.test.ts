@@ -27,7 +27,7 @@ test('an unpacked release runs, takes a check-in and reports a silent machine, w
   for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (text: string) => (shown += text));
   const [code] = (await once(child, 'close')) as [number];
   assert.equal(code, 0, shown);
-  assert.match(shown, /the webhook heard that it is silent\n$/);
+  assert.match(shown, /the webhook received sandbox\.silent\n$/);
 });
 
 test('wrangler can deploy the folder as it is, whose configuration names the required secrets', (t) => {

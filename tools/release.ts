@@ -56,16 +56,16 @@ function version(): string {
 }
 
 /** Time of all packed files: that of the commit, so that two builds are equal. */
-function epoch(): string {
+function commitTime(): string {
   return process.env.SOURCE_DATE_EPOCH ?? outputOf('git', ['log', '-1', '--format=%ct']).trim();
 }
 
-/** Packs the folder `name` in `parent`: names sorted, no user, one time. */
+/** Packs the folder `name` in `parent`; the same contents give the same bytes. */
 function tar(parent: string, name: string, file: string): void {
   const modes = ['--mode=u+rw,go+r,go-w,a+X', '--owner=0', '--group=0', '--numeric-owner'];
   const packed = execFileSync(
     'tar',
-    ['--create', '--sort=name', '--format=gnu', `--mtime=@${epoch()}`, ...modes, '--directory', parent, name],
+    ['--create', '--sort=name', '--format=gnu', `--mtime=@${commitTime()}`, ...modes, '--directory', parent, name],
     { maxBuffer: 256 * 1024 * 1024 },
   );
   writeFileSync(file, gzipSync(packed, { level: 9 }));
@@ -78,7 +78,7 @@ function withoutBuild(configuration: string): string {
   return before + after;
 }
 
-/** Secrets without which the Worker does not work, and what a person has to know of each. */
+/** The required secrets, with their purposes. */
 const SECRETS = {
   KILOCODE_API_KEY: "The fleet's API key, the same on every machine.",
   GATEWAY_TOKEN_SECRET: "Each sandbox's gateway token is derived from it.",
@@ -86,13 +86,13 @@ const SECRETS = {
 };
 
 /**
- * Lets a deploy stop and name the secrets that are missing. Not in the repository's configuration and not for development:
- * `wrangler dev` would then ignore all other secrets in `.dev.vars`.
+ * Makes a deploy stop and name missing secrets. The configurations of the repository and for development lack this, because
+ * it makes `wrangler dev` ignore all other secrets in `.dev.vars`.
  */
 const requiring = (configuration: string) =>
   `${configuration}\n# Without these, a deploy stops and names what is missing.\n[secrets]\nrequired = ${JSON.stringify(Object.keys(SECRETS))}\n`;
 
-/** What `package.json` of the Worker's folder names: wrangler, and what the deploy button asks for. */
+/** `package.json` of the Worker's folder, with the secrets that the deploy button asks for. */
 function workerPackage(): object {
   return {
     name: 'kiloclaw-telemetry',
@@ -117,7 +117,7 @@ function workerPackage(): object {
   };
 }
 
-/** Writes the Worker's folder: prebuilt, so that it needs Node and nothing else. */
+/** Writes the Worker's folder, prebuilt: it needs only Node. */
 async function workerFolder(folder: string): Promise<void> {
   for (const file of ['build/index.js', 'build/index_bg.wasm', 'web/dist', 'LICENSE', '.dev.vars.example']) {
     cpSync(path.join(ROOT, file), path.join(folder, file), { recursive: true });
@@ -164,7 +164,7 @@ function staticBuild(architecture: Architecture): Record<string, string> {
   };
 }
 
-/** Writes the folder that is unpacked on machines: the program, its service, and what makes both usable. */
+/** Writes the agent's folder: the program, its service and the installer. */
 function agentFolder(folder: string, program: string): void {
   mkdirSync(folder, { recursive: true });
   cpSync(program, path.join(folder, 'kiloclaw-agent'));
@@ -194,7 +194,7 @@ function packAgent(out: string, architectures: readonly Architecture[]): void {
     const deb = path.join(out, `kiloclaw-agent_${version()}-1_${ARCHITECTURES[architecture]}.deb`);
     outputOf('tools/setup', ['--deb', 'tools/deb', '--target', triple, '--output', deb], {
       ...env,
-      SOURCE_DATE_EPOCH: epoch(),
+      SOURCE_DATE_EPOCH: commitTime(),
     });
   }
 }
@@ -210,7 +210,7 @@ interface Component {
   readonly hashes?: readonly { readonly alg: 'SHA-256'; readonly content: string }[];
 }
 
-/** The crates that are compiled into a package for a target; neither build scripts nor macros, which leave no code. */
+/** The crates that are compiled into a package for a target, without build scripts and macros, whose code is not in it. */
 function crates(name: string, triple: string): Component[] {
   const checksums = new Map(
     [...text('Cargo.lock').matchAll(/^name = "(.+)"\nversion = "(.+)"\nsource = .+\nchecksum = "(.+)"$/gm)].map(
@@ -248,7 +248,7 @@ function npmPackage(name: string): Component {
   return { type: 'library', 'bom-ref': purl, name, version: version!, purl, licenses: [{ expression: license! }] };
 }
 
-/** What is compiled or bundled into each part, as CycloneDX. Without a serial number and a time: they would differ. */
+/** What is compiled or bundled into each part, as CycloneDX, without serial number and time, which would differ. */
 function bom(parts: readonly Part[], architectures: readonly Architecture[]): object {
   const wasm = 'wasm32-unknown-unknown';
   const applications = new Map<string, Component[]>();
@@ -320,13 +320,13 @@ async function main(): Promise<void> {
   const own = process.arch === 'arm64' ? 'aarch64' : 'x86_64';
   const architectures = program === undefined ? choices('--arch', arch, ARCHITECTURE_NAMES) : [own as Architecture];
   const out = path.resolve(folder);
-  // Only an earlier release is removed.
+  // Removes only an earlier release.
   if (existsSync(out) && readdirSync(out).length > 0 && !existsSync(path.join(out, 'SHA256SUMS'))) {
     throw new Failure(`${out} exists and is no earlier release: choose another folder with --out`);
   }
   rmSync(out, { recursive: true, force: true });
   mkdirSync(out, { recursive: true });
-  // So that an interrupted run is recognized.
+  // Marks the folder as a release, in case this run is interrupted.
   writeFileSync(path.join(out, 'SHA256SUMS'), '');
 
   if (parts.includes('worker')) {

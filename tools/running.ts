@@ -1,6 +1,6 @@
 /** The URLs of `npm start`, for the other commands. */
 
-/** The default ports; `npm start` picks another one if a port is taken. */
+/** The default ports; `npm start` uses a free one if a port is in use. */
 export const WORKER_PORT = 8787;
 export const STORE_PORT = 9310;
 export const WORKER_URL = `http://127.0.0.1:${WORKER_PORT}`;

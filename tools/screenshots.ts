@@ -15,7 +15,7 @@ import { startWorker } from '../harness/worker.ts';
 const FOLDER = path.join(import.meta.dirname, '../docs');
 const SIZE = { width: 1_280, height: 965 };
 const SANDBOXES = 200;
-/** The README loads both at most. */
+/** Limit for each picture, because the README loads them. */
 const MAX_BYTES = 150_000;
 
 async function takeScreenshots(context: Context): Promise<void> {

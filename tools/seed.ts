@@ -89,7 +89,7 @@ async function main(): Promise<void> {
   }
   const wrong = problems(fleet);
   if (wrong.length > 0) say(`among them: ${wrong.join('; ')}`);
-  say('they check in no more, so after a while all are silent: run it again for a fleet that reports');
+  say('these sandboxes send nothing more and soon count as silent; run this again for a fleet that reports');
   say(`to see the fleet and its incidents (the Worker caches each report for ${MAX_AGE_SECONDS} s):
 
 for report in fleet incidents; do

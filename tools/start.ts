@@ -1,6 +1,6 @@
 /**
- * `npm start`: runs the whole path on this machine. The real agent checks in with the real Worker in real
- * workerd; every data point is read back from the local Analytics Engine and printed.
+ * `npm start`: runs everything on this machine. The real agent checks in with the real Worker in real workerd. This
+ * program reads every data point back from the local Analytics Engine and prints it.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -24,15 +24,15 @@ import { mint } from '../harness/token.ts';
 const HELP = `Usage: npm start [-- OPTIONS]
 
 Builds the Worker and the agent. Runs the Worker in \`wrangler dev\` with a local Analytics Engine, and the
-agent with a command that only sleeps. Prints every stored data point, from any client, what the watcher finds,
-and a link that opens the page for operators, signed in. With --interval 5, a machine counts as silent after 20 s; SILENT_AFTER and WATCH_TICK in .dev.vars say
-otherwise.
+agent with a command that only sleeps. Prints every stored data point, from any client, every alert of the watcher,
+and a link that signs in to the operators' page. With --interval 5, a machine counts as silent after 20 s;
+SILENT_AFTER and WATCH_TICK in .dev.vars override this.
 
 Options:
   --once           one check-in; exit 0 if the point read back is the one that was sent
   --no-agent       only the Worker, rebuilt when its source or that of the page changes (this is \`npm run dev\`)
   --interval N     seconds between check-ins, 1 or more [default: 5]
-  --port N         port of the Worker [default: 8787, or a free one if that is taken]
+  --port N         port of the Worker [default: 8787, or a free one if that is in use]
   --store-port N   port of the local Analytics Engine [default: 9310, likewise]
   --allowed-host H a Host that the local Analytics Engine accepts besides this machine's
   -h, --help       print this help
@@ -53,9 +53,9 @@ const TOKEN_HOURS = 12;
 /** Far more than a cold build, which takes about a minute: this only ends a hang. */
 const READY_DEADLINE_MS = 15 * 60_000;
 const STORED_DEADLINE_MS = 15_000;
-/** Lines of wrangler that are not shown: empty ones, and those about requests of this program. */
+/** Output of wrangler that is not shown: empty lines, and requests of this program. */
 const NOISE = /^(\[custom build\]\s*)?$|GET \/(health|assets\/\S+|api\/(alerts|watcher)) /;
-/** How often the watcher looks, and is asked. */
+/** Intervals of the watcher's ticks, and of this program's requests for alerts. */
 const TICK_SECONDS = 5;
 const ALERTS_EVERY_MS = 2_000;
 
@@ -175,7 +175,7 @@ interface Site {
 /** The usual port, or a free one with a message, because the documentation has the usual one. */
 async function portFor(what: string, usual: number): Promise<number> {
   const port = await freePort(usual);
-  if (port !== usual) say(`port ${usual} is taken: ${what} gets ${port}; use it where the documentation has ${usual}`);
+  if (port !== usual) say(`port ${usual} is in use: ${what} gets ${port}; use it where the documentation has ${usual}`);
   return port;
 }
 
@@ -214,12 +214,12 @@ function startWorker(
 
 /** Starts the agent as on a machine, but with a shorter interval and a command that only sleeps. */
 function startAgent(agent: string, env: Record<string, string>, interval: number): ChildProcess {
-  const rhythm = ['--initial-delay', '0', '--interval', `${interval}`, '--jitter', '0'];
-  const args = ['run', ...rhythm, '--state-file', STATE_FILE, '--', 'sleep', '86400'];
+  const timing = ['--initial-delay', '0', '--interval', `${interval}`, '--jitter', '0'];
+  const args = ['run', ...timing, '--state-file', STATE_FILE, '--', 'sleep', '86400'];
   const child = spawn(agent, args, {
     env: { ...process.env, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
-    // Its own process group, because Ctrl-C must not end it: `stop` does, while the Worker still runs.
+    // Its own process group, because Ctrl-C must not end it: `stop` ends it while the Worker still runs.
     detached: true,
   });
   showOutput('agent', child);
@@ -333,7 +333,7 @@ interface Alert {
   readonly reason: string;
 }
 
-/** Asks the operators' API; undefined if it does not answer, as while wrangler restarts the Worker. */
+/** Sends a request to the operators' API; undefined if it fails, for example while wrangler restarts the Worker. */
 async function ask<T>(url: string, token: string): Promise<T | undefined> {
   const response = await fetch(url, { headers: { authorization: `Bearer ${token}` } }).catch(() => undefined);
   return response?.ok ? ((await response.json()) as T) : undefined;
@@ -346,7 +346,7 @@ async function showAlerts(url: string, token: string, signal: AbortSignal): Prom
     const page = await ask<{ alerts: Alert[] }>(`${url}/api/alerts`, token);
     const alerts = page?.alerts.filter(({ id }) => id > (last ?? 0)) ?? [];
     if (page !== undefined) {
-      // Those of an earlier run are not news.
+      // The first page has only alerts of earlier runs.
       if (last !== undefined) {
         for (const alert of alerts.slice(0, MOST_SHOWN).reverse()) showAlert(alert);
         const more = alerts.length - MOST_SHOWN;
@@ -440,9 +440,9 @@ async function main(): Promise<void> {
   // A killed run leaves its temporary files there.
   rmSync(`${STATE_FOLDER}/tmp`, { recursive: true, force: true });
 
-  // Side by side: cargo builds for this machine and for wasm32 in different folders.
+  // In parallel: cargo builds for this machine and for wasm32 in different folders.
   const building = noAgent ? undefined : buildAgent();
-  // Its error is reported where it is awaited.
+  // The error is handled where `building` is awaited.
   building?.catch(() => {});
   await buildEngine();
   const interrupted = new AbortController();
@@ -450,7 +450,7 @@ async function main(): Promise<void> {
     // Ctrl-C arrives twice: from the terminal, and forwarded by npm.
     process.on(signal, () => interrupted.abort());
   }
-  // An error means that the reader is gone, as in `npm start | head`.
+  // An error means that the reader has closed the pipe, as in `npm start | head`.
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => interrupted.abort());
 
   const port = ports.port ?? (await portFor('the Worker', WORKER_PORT));
@@ -464,12 +464,12 @@ async function main(): Promise<void> {
   writeFileSync(RUNNING_FILE, `${JSON.stringify({ worker: url, store } satisfies Running)}\n`);
   const operator = await mint({ sub: 'local', ttl: TOKEN_HOURS * 3_600 }, vars);
   const fleet = `to see the fleet as operators do (the token is valid for ${TOKEN_HOURS} h):\n\n${operatorCurl(url, operator)}\n`;
-  // On the page, absences can be planned as well.
+  // The page can also plan absences.
   const writer = await mint({ sub: 'local', ttl: TOKEN_HOURS * 3_600, scope: 'absences:write' }, vars);
   const page = `the page, signed in: ${await signIn(url, writer)} (or ${url} with a token)`;
   const times = { SILENT_AFTER: `${Math.max(20, 4 * interval)}s`, WATCH_TICK: `${TICK_SECONDS}s` };
   const watcher = Object.fromEntries(Object.entries(times).filter(([name]) => !(name in vars)));
-  // On a terminal, wrangler takes over input and output, so all messages are printed before.
+  // On a terminal, wrangler controls input and output, so all messages are printed first.
   const interactive = noAgent && process.stdin.isTTY && process.stdout.isTTY;
   if (noAgent) {
     say(`the Worker will be at ${url}, its data points at ${store}/points`);
@@ -479,7 +479,7 @@ async function main(): Promise<void> {
   }
   // wrangler demands the folder before it runs the build.
   mkdirSync(PAGE_FOLDER, { recursive: true });
-  // `wrangler dev` builds the Worker anew when its source changes; this does so for the page.
+  // wrangler rebuilds the Worker when its source changes; this rebuilds the page.
   const pageBuild = noAgent
     ? spawn(process.execPath, ['web/build.ts', '--watch'], { stdio: ['pipe', 'inherit', 'inherit'] })
     : undefined;
@@ -489,7 +489,7 @@ async function main(): Promise<void> {
   });
   try {
     if (building === undefined) {
-      // The watcher is awake after its first request.
+      // Wakes the watcher, because `wrangler dev` fires no cron trigger.
       void healthy(url, worker).then(() => ask(`${url}/api/watcher`, operator), () => {});
       // wrangler may end by itself.
       await Promise.race([new Promise((resolve) => worker.once('exit', resolve)), stopped]);

@@ -1,7 +1,7 @@
 /**
- * `npm run release:try`: uses a release as its users do, on this machine. In an empty folder, with Node and without Rust:
- * unpacks the Worker, runs it in `wrangler dev` with the local Analytics Engine, lets an agent check in, sees it in the
- * page's API, kills it, and waits for the webhook.
+ * `npm run release:try`: uses a release on this machine as its users do. In an empty folder, with Node and without
+ * Rust: unpacks the Worker, runs it in `wrangler dev` with the local Analytics Engine, starts an agent, waits until the
+ * page's API reports it, kills it, and waits for the webhook.
  */
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -56,10 +56,10 @@ async function until<Value>(what: string, read: () => Promise<Value | undefined>
     }
     await delay(200);
   }
-  throw new Failure(`${what}: nothing within ${STEP_DEADLINE_MS / 1_000} s${reason}`);
+  throw new Failure(`${what}: no answer within ${STEP_DEADLINE_MS / 1_000} s${reason}`);
 }
 
-/** A folder with Node's programs and the system's, but without Rust. */
+/** Creates a folder for PATH with Node's and some system programs, but without Rust. */
 function programs(folder: string): string {
   const bin = path.join(folder, 'bin');
   mkdirSync(bin);
@@ -87,7 +87,6 @@ function linkPackages(folder: string, modules: string, localAe: string): void {
   symlinkSync('../local-ae/cli.js', path.join(own, '.bin/local-ae'));
 }
 
-/** The whole way, from the archive to the message that a machine is silent. */
 async function tryRelease(parts: Parts): Promise<void> {
   const say = parts.say ?? (() => {});
   const home = mkdtempSync(path.join(tmpdir(), 'kiloclaw-try-'));
@@ -104,7 +103,7 @@ async function tryRelease(parts: Parts): Promise<void> {
   }).listen(0, '127.0.0.1');
   try {
     await once(hook, 'listening');
-    // How npm reaches its registry, but nothing of this repository's own run of npm.
+    // The network settings, but none of the variables that `npm run` sets.
     const network = Object.entries(process.env).filter(([name]) => /^(NODE_EXTRA_CA_CERTS|SSL_CERT_\w+|\w+_PROXY)$/i.test(name));
     const env = {
       ...Object.fromEntries(network),
@@ -161,7 +160,7 @@ async function tryRelease(parts: Parts): Promise<void> {
     });
     const url = `http://127.0.0.1:${port}`;
     await until('wrangler dev', async () => {
-      if (dev.exitCode !== null) throw new Failure('it ended');
+      if (dev.exitCode !== null) throw new Failure('wrangler dev ended');
       const response = await fetch(`${url}/health`);
       return response.ok || undefined;
     });
@@ -196,7 +195,7 @@ async function tryRelease(parts: Parts): Promise<void> {
       const found = await ask(`/api/sandboxes/${SANDBOX}`);
       return JSON.stringify(found).includes('"running"') || undefined;
     });
-    // The watcher looks back to its previous look: a machine that was here for one of them can be missed.
+    // The watcher looks back to its previous tick, so it can miss a machine that checked in during one tick only.
     await delay(10_000);
 
     say('killing it, and waiting for the webhook');
@@ -204,7 +203,7 @@ async function tryRelease(parts: Parts): Promise<void> {
     await until('the webhook', async () =>
       messages.find(({ type, data }) => type === 'sandbox.silent' && JSON.stringify(data).includes(SANDBOX)),
     );
-    say('the webhook heard that it is silent');
+    say('the webhook received sandbox.silent');
   } catch (error) {
     throw error instanceof Failure ? new Failure(`${error.message}\n${log.join('')}`) : error;
   } finally {
@@ -231,7 +230,7 @@ async function main(): Promise<void> {
   }).values;
   if (help) return void console.log(HELP);
   const folder = path.resolve(release);
-  if (!existsSync(path.join(folder, 'SHA256SUMS'))) throw new Failure(`${folder} holds no release: npm run release`);
+  if (!existsSync(path.join(folder, 'SHA256SUMS'))) throw new Failure(`${folder} has no release: run npm run release first`);
   execFileSync('sha256sum', ['--check', '--quiet', '--strict', 'SHA256SUMS'], { cwd: folder, stdio: 'inherit' });
   const files = readFileSync(path.join(folder, 'SHA256SUMS'), 'utf8').trim().split('\n').map((line) => line.split('  ')[1]!);
   const file = (pattern: RegExp) => {

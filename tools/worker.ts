@@ -3,8 +3,8 @@
  *
  *   node tools/worker.ts [--out-dir FOLDER] [CARGO-OPTION...]
  *
- * FOLDER is `build` by default. `worker-build`, the tool of workers-rs, does the same for any Worker; it would have to be
- * compiled for minutes, and most of it downloads the programs that are here already.
+ * FOLDER is `build` by default. `worker-build`, the tool of workers-rs, does the same, but takes minutes to compile, and
+ * mostly downloads programs that `tools/setup` has installed.
  */
 import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -17,7 +17,7 @@ import { command, outputOf } from '../harness/command.ts';
 const ROOT = path.join(import.meta.dirname, '..');
 const ENTRY = path.join(ROOT, 'src/entry.js');
 
-/** Encodings that workerd knows: what rustc emits by default, and exceptions, which wasm-bindgen catches. */
+/** Features that workerd supports: those that rustc uses by default, and exceptions, which wasm-bindgen catches. */
 const FEATURES = [
   'mutable-globals',
   'sign-ext',
@@ -39,7 +39,7 @@ async function main(): Promise<void> {
   const { name } = packages.find((one) => one.manifest_path === path.join(ROOT, 'Cargo.toml'))!;
   const compiled = path.join(target, 'wasm32-unknown-unknown/worker', `${name.replaceAll('-', '_')}.wasm`);
 
-  // Built aside, so that `build/` is never half of it.
+  // Built in another folder, so that `build/` is always complete.
   const stage = path.join(out, `.new-${process.pid}`);
   mkdirSync(stage, { recursive: true });
   try {
@@ -59,7 +59,7 @@ async function main(): Promise<void> {
       write: false,
       logLevel: 'warning',
     });
-    // wrangler does not know the import of a module's source.
+    // wrangler does not support source-phase imports.
     const bundle = outputFiles[0]!.text.replaceAll('import source ', 'import ');
     writeFileSync(path.join(stage, 'bundle.js'), bundle);
     renameSync(wasm, path.join(out, 'index_bg.wasm'));

@@ -111,7 +111,7 @@ pub fn body(data: &[u8]) {
     assert!(read.is_ok_and(|read| read.as_ref() == Ok(&check_in)), "{check_in:?}");
 }
 
-/// Likewise for an absence.
+/// The same for an absence.
 fn absence(text: &str) {
     let found = Absence::parse_str(text);
     let fields = Fields::read(text, &ABSENCE_FIELDS);

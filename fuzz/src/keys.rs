@@ -8,7 +8,7 @@ const SECOND: Milliseconds = 1_000;
 const HOUR: Milliseconds = 3_600 * SECOND;
 const URLS: [&str; 2] = ["https://a.example/certs", "https://b.example/certs"];
 
-/// The events that decide what docs/api.md allows.
+/// The past events on which the rules of docs/api.md depend.
 #[derive(Default)]
 struct History {
     url: Option<usize>,

@@ -30,14 +30,14 @@ pub fn jwt(data: &[u8]) {
     }
     for secret in &settings.secrets {
         let token = sign(secret, header, claims);
-        // A machine's key needs no more than an operator's token, but is short.
+        // A machine's key has fewer requirements than an operator's token, except for a smaller maximum length.
         let is_key = jwt::verify_key(&settings, &token, NOW_MS).is_ok();
         assert!(is_key || check(&token).is_err() || token.len() > 4_096);
         match check(&token) {
             Ok(principal) => {
-                assert_eq!(of(header).get("alg").and_then(Value::as_str), Some("HS256"));
-                assert_eq!(of(header).get("crit"), None, "{header}");
-                is_allowed(&settings, &of(claims), &principal);
+                assert_eq!(object(header).get("alg").and_then(Value::as_str), Some("HS256"));
+                assert_eq!(object(header).get("crit"), None, "{header}");
+                is_allowed(&settings, &object(claims), &principal);
                 for forged in forgeries(&token, header, claims, data) {
                     let found = check(&forged);
                     assert!(found.is_err(), "{forged} for {token}");
@@ -48,19 +48,19 @@ pub fn jwt(data: &[u8]) {
             Err(bad) => assert_ne!(bad, TokenError::Signature, "{token}"),
         }
     }
-    access_claims(&settings, &sign("", header, claims), &of(claims));
+    access_claims(&settings, &sign("", header, claims), &object(claims));
 }
 
-/// The claims of Access tokens; the runtime verifies their signatures before.
+/// The claims of Access tokens; the runtime has verified their signatures.
 fn access_claims(settings: &jwt::Settings, token: &str, claims: &Value) {
     let origin = settings.issuer.clone().unwrap_or_default();
     let team = access::Settings { origin, audience: settings.audience.clone().unwrap_or_default() };
     let Ok(token) = Token::parse(token) else { return };
     let Ok(principal) = access::verify_claims(&team, &token, NOW_MS) else { return };
     is_in_time(claims);
-    assert!(lies_not_ahead(claims.get("iat")), "{claims}");
+    assert!(is_not_in_the_future(claims.get("iat")), "{claims}");
     assert_eq!(text(claims, "iss"), Some(&*team.origin));
-    assert!(names(claims.get("aud"), &team.audience), "{claims}");
+    assert!(includes_audience(claims.get("aud"), &team.audience), "{claims}");
     let custom = claims.get("custom").filter(|custom| !custom.is_null());
     let scopes: Vec<_> = [Some(claims), custom]
         .into_iter()
@@ -71,7 +71,7 @@ fn access_claims(settings: &jwt::Settings, token: &str, claims: &Value) {
     assert!(scopes.iter().all(|scope| *scope == principal.sandbox.as_deref()), "{claims}");
     assert_eq!(principal.sandbox.is_some(), !scopes.is_empty(), "{claims}");
     assert_eq!(limits(claims), scopes.len(), "{claims}");
-    is_id(&principal);
+    check_sandbox_id(&principal);
     let named = ["email", "common_name", "sub"].map(|name| text(claims, name));
     let named = named.into_iter().flatten().find(|name| !name.is_empty());
     assert_eq!((principal.sub.as_deref(), principal.method), (named, AuthMethod::Access));
@@ -84,15 +84,15 @@ fn is_allowed(settings: &jwt::Settings, claims: &Value, principal: &Principal) {
         assert_eq!(text(claims, "iss"), Some(&**issuer));
     }
     let audience = settings.audience.as_deref().unwrap_or_default();
-    assert!(names(claims.get("aud"), audience), "{claims}");
+    assert!(includes_audience(claims.get("aud"), audience), "{claims}");
     match claims.get("sandbox_id") {
         Some(scope) => assert_eq!(scope.as_str(), principal.sandbox.as_deref(), "{claims}"),
         None => assert_eq!(principal.sandbox, None),
     }
-    // A scope that is not a string must not count as no scope.
+    // A `sandbox_id` that is not a string must not count as absent.
     assert_eq!(principal.sandbox.is_some(), claims.get("sandbox_id").is_some(), "{claims}");
     assert_eq!(limits(claims), usize::from(principal.sandbox.is_some()), "{claims}");
-    is_id(principal);
+    check_sandbox_id(principal);
     assert_eq!(
         (principal.sub.as_deref(), principal.method),
         (text(claims, "sub"), AuthMethod::Jwt)
@@ -120,18 +120,18 @@ fn is_in_time(claims: &Value) {
     // Fractions are truncated.
     let exp = claims.get("exp").and_then(Value::as_f64);
     assert!(exp.is_some_and(|exp| exp.trunc() >= (NOW - LEEWAY) as f64), "{claims}");
-    assert!(lies_not_ahead(claims.get("nbf")), "{claims}");
+    assert!(is_not_in_the_future(claims.get("nbf")), "{claims}");
 }
 
-fn lies_not_ahead(time: Option<&Value>) -> bool {
+fn is_not_in_the_future(time: Option<&Value>) -> bool {
     time.is_none_or(|time| time.as_f64().is_some_and(|time| time.trunc() <= (NOW + LEEWAY) as f64))
 }
 
-fn is_id(principal: &Principal) {
+fn check_sandbox_id(principal: &Principal) {
     assert!(principal.sandbox.as_ref().is_none_or(|id| (1..=96).contains(&id.len())));
 }
 
-fn names(claim: Option<&Value>, audience: &str) -> bool {
+fn includes_audience(claim: Option<&Value>, audience: &str) -> bool {
     match claim {
         Some(Value::Array(several)) => several.iter().any(|one| one == audience),
         Some(one) => one == audience,
@@ -143,7 +143,7 @@ fn text<'a>(claims: &'a Value, name: &str) -> Option<&'a str> {
     claims.get(name).and_then(Value::as_str)
 }
 
-fn of(json: &str) -> Value {
+fn object(json: &str) -> Value {
     serde_json::from_str(json).unwrap_or_default()
 }
 
