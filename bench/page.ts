@@ -1,6 +1,6 @@
 /**
- * Measures the page in Chromium over a day of a large fleet in the local Analytics Engine. Run
- * `tools/setup --browser node bench/page.ts`, after `npm run build` and `npm run engine`; it prints a section of results.md.
+ * Measures the page in Chromium over a day of a large fleet in the local Analytics Engine. Run `npm run build` and
+ * `npm run engine`, then `tools/setup --browser node bench/page.ts`; it prints a section of results.md.
  *
  * The store runs queries one after the other. The times include the watcher's queries where they coincide, and those of
  * every report, because no report is cached.

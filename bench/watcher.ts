@@ -2,8 +2,8 @@
  * Measures a tick of the watcher over large fleets: CPU time and memory of its process, queries and bytes read.
  * `node bench/watcher.ts` prints the results.
  *
- * The fleet's points are in another process, so that only the Worker's own memory counts. A proxy counts the queries, and
- * sends those about canaries to the Worker's own store.
+ * The fleet's points are in another process, so that only the Worker's own memory counts. A proxy counts the queries,
+ * and sends those about canaries to the Worker's own store.
  */
 import { createServer } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';

@@ -17,7 +17,7 @@ export async function command(name: string, main: () => Promise<void>): Promise<
   }
 }
 
-/** Runs a program in the repository and returns its output; its errors go to the terminal. Throws a `Failure` if it fails. */
+/** Runs a program in the repository; returns its stdout, and lets stderr pass. Throws a `Failure` if it fails. */
 export function outputOf(program: string, args: readonly string[], env: Readonly<Record<string, string>> = {}): string {
   try {
     return execFileSync(program, args, {

@@ -4,8 +4,8 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
 /**
- * Serves a page that redirects to the Worker's page and signs in there; returns its URL, whose path is secret. The token is
- * passed in the window's name, because the browser's history would keep a URL.
+ * Serves a page that redirects to the Worker's page and signs in there; returns its URL, whose path is secret. The
+ * window's name passes the token, because the browser's history would keep a URL.
  */
 export async function signIn(url: string, token: string): Promise<string> {
   const secret = `/${randomBytes(12).toString('base64url')}`;

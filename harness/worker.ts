@@ -119,8 +119,8 @@ function limiter({ checkInLimit: limit }: Options): Binding | undefined {
 const LARGE = 8 * 1024;
 
 /**
- * If the Worker answers before it has read a large body, the runtime closes the connection after the answer, while `fetch`
- * may already send the next request on it. With this header, `fetch` opens a new connection.
+ * If the Worker answers before it has read a large body, the runtime closes the connection after the answer, while
+ * `fetch` may already send the next request on it. With this header, `fetch` opens a new connection.
  */
 function headersFor({ headers, body }: RequestInit = {}): RequestInit['headers'] {
   const isLarge = (typeof body === 'string' && body.length > LARGE) || body instanceof ReadableStream;

@@ -1,6 +1,6 @@
 /**
- * Cloudflare Access at the gate: which tokens it accepts, and how it fetches the team's keys. The team is a
- * server of the test; another library makes its keys and tokens.
+ * Authentication with Cloudflare Access: which tokens the Worker accepts, and how it fetches the team's keys. A
+ * server of the test plays the team; another library makes its keys and tokens.
  */
 import assert from 'node:assert/strict';
 import { KeyObject, sign as signBytes } from 'node:crypto';
@@ -62,7 +62,7 @@ interface Team {
   shows(...keys: Pick<Key, 'jwk'>[]): void;
 }
 
-/** Access sends certificates beside the keys. */
+/** A response like that of Access, which also contains certificates. */
 const keySet = (keys: readonly unknown[]) => (response: ServerResponse) => {
   response.setHeader('content-type', 'application/json');
   response.end(JSON.stringify({ keys, public_cert: { kid: '', cert: '' }, public_certs: [] }));
@@ -191,7 +191,7 @@ test('refuses a token with a wrong audience, issuer or time', async () => {
   }
   await assertUnauthorized(await whoami(await sign({ exp: now() - 10 })), 'expired_token');
   const close = { exp: now() - 2, nbf: now() + 3, iat: now() + 3 };
-  assert.equal((await whoami(await sign(close))).status, 200, 'clocks differ');
+  assert.equal((await whoami(await sign(close))).status, 200, 'clocks may differ by 5 s');
 });
 
 const base64url = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
@@ -247,7 +247,7 @@ test('accepts only a signature of the key that the token names', async () => {
     const token = await sign({}, { header: { kid } });
     await assertUnauthorized(await whoami(token), 'invalid_token', `kid: ${kid}`);
   }
-  // A key that the token itself brings along does not count.
+  // A key inside the token itself does not count.
   const header = { kid: 'x', jwk: stranger.jwk, jku: `${team.origin}/cdn-cgi/access/certs`, x5c: [] };
   await assertUnauthorized(await whoami(await sign({}, { key: stranger, header })), 'invalid_token', 'jwk');
 
@@ -287,7 +287,7 @@ test('a token can be limited to one sandbox, and is never unlimited by mistake',
   }
 });
 
-test('a limit under another name refuses the token, at any depth', async () => {
+test('refuses a token with a sandbox limit under another name, at any depth', async () => {
   const names = ['sandboxId', 'sandbox-id', 'SANDBOX_ID', 'sandbox', 'sandbox_ids', 'https://example.com/sandbox_id', 'custom.sandbox_id'];
   for (const name of names) {
     const limit = { [name]: 'sandbox-1' };
@@ -301,7 +301,7 @@ test('a limit under another name refuses the token, at any depth', async () => {
   assert.deepEqual([response.status, ((await response.json()) as { sandboxId: null }).sandboxId], [200, null]);
 });
 
-test('a token with crit is refused', async () => {
+test('refuses a token with crit', async () => {
   const signed = (header: object) => {
     const message = `${base64url({ alg: 'RS256', kid: key1.kid, ...header })}.${base64url(person())}`;
     const signature = signBytes('sha256', Buffer.from(message), KeyObject.from(key1.privateKey));
@@ -498,7 +498,7 @@ test('with JWT_SECRET, accepts either token, and checks a bearer token first', a
   const key = { 'x-internal-api-key': 'internal-1' };
   assert.equal(await via(await whoami(assertion, worker, { ...bearer, ...key })), 'internal');
   assert.equal((await whoami(assertion, worker, { ...bearer, 'x-internal-api-key': 'x' })).status, 403);
-  // Neither token is accepted in place of the other.
+  // The Worker accepts neither token in place of the other.
   await assertUnauthorized(await whoami(await hs256({ iss: team.origin, aud: AUD }), worker), 'invalid_token');
   await assertUnauthorized(await whoami(undefined, worker, { authorization: `Bearer ${assertion}` }), 'invalid_token');
 });
@@ -509,7 +509,7 @@ test('ignores Access tokens if neither variable is set', async (t) => {
   assert.equal(await statusOf(await whoami(await sign(), plain, { authorization: `Bearer ${await hs256()}` })), 200);
 });
 
-test('an incomplete Access configuration shuts the gate, and the log names the variable', async (t) => {
+test('an incomplete Access configuration refuses everybody, and the log names the variable', async (t) => {
   const halves: [Record<string, string | undefined>, RegExp][] = [
     [{ ACCESS_AUD: undefined }, /ACCESS_AUD is missing or empty/],
     [{ ACCESS_AUD: ' ' }, /ACCESS_AUD is missing or empty/],

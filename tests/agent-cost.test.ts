@@ -58,7 +58,7 @@ async function atRest(pid: number): Promise<ReadonlyMap<string, number>> {
     await delay(QUIET_MS);
     const after = contextSwitches(pid);
     if (wakeUps(before, after) === 0) return after;
-    assert(Date.now() < deadline, 'the agent does not come to rest');
+    assert(Date.now() < deadline, 'threads of the agent keep waking up');
     before = after;
   }
 }
@@ -93,7 +93,7 @@ for (const [name, args] of [
 test('a second check-in resumes the TLS session of the first', { timeout: TIMEOUT_MS }, async (context) => {
   const here = temporaryFolder(context);
   const made = certificates(here);
-  if (made === undefined) return context.skip('there is no openssl to make a certificate with');
+  if (made === undefined) return context.skip('openssl is missing, which makes the certificate');
   const resumed: boolean[] = [];
   const second = Promise.withResolvers<void>();
   const answer: RequestListener = (request, response) => {

@@ -11,13 +11,13 @@ const files = execFileSync('git', ['ls-files', '--cached', '--others', '--exclud
 
 type Sources = ReadonlyMap<string, string>;
 
-/** A name that a `use` declaration brings into scope, and its path; both are `*` at the end for a glob. */
+/** A name that a `use` declaration imports, and its path. For a glob, the name and the end of the path are `*`. */
 interface Use {
   readonly name: string;
   readonly path: readonly string[];
 }
 
-/** Parses what stands between `use` and `;`: `a::{b, c::{self, D as E}}` has the paths `a::b`, `a::c` and `a::c::D`. */
+/** Parses the text between `use` and `;`: `a::{b, c::{self, D as E}}` has the paths `a::b`, `a::c` and `a::c::D`. */
 function parseUse(tree: string): Use[] {
   const tokens = tree.match(/::|[{},*]|\w+/g) ?? [];
   const parse = (prefix: readonly string[]): Use[] => {
@@ -58,7 +58,7 @@ function production(source: string): string {
 
 interface Module {
   readonly uses: readonly (Use & { readonly isExported: boolean })[];
-  /** The code beside its `use` declarations. */
+  /** The code without its `use` declarations. */
   readonly rest: string;
 }
 
@@ -105,14 +105,14 @@ function imports(sources: Sources): ReadonlyMap<string, ReadonlySet<string>> {
     const targets = new Set<string | undefined>();
     for (const { name, path, isExported } of uses) {
       if (name === '*') {
-        // Whatever that module has in scope by a name that this one mentions.
+        // Every name in that module's scope that this module mentions.
         const from = resolve(module, path.slice(0, -1));
         if (from === undefined) continue;
         targets.add(from);
         const inScope = modules.get(from)!.uses.filter((use) => mentions(module, use.name === '*' ? '' : use.name));
         for (const use of inScope) targets.add(resolve(from, use.path.filter((part) => part !== '*')));
       } else if (!isExported || mentions(module, name)) {
-        // A mere re-export makes a module a facade of another one, not dependent on it.
+        // A re-export alone is no dependency: the module only serves as a facade.
         targets.add(resolve(module, path));
       }
     }
@@ -181,7 +181,7 @@ test('the check finds an import cycle', () => {
     'use super::a::A;',
     'fn f() { crate::a::g() }',
     'use crate::{a as other, b};',
-    // Through the root's re-export, in each way that leads there.
+    // All ways to import through the root's re-export.
     'use crate::A;',
     'use crate::{self as root, A as Other};',
     'use super::{A};',
@@ -195,11 +195,11 @@ test('the check finds an import cycle', () => {
   const chain = 'mod a;\nmod b;\npub use std::fmt;\npub use self::a::A;\npub use A as First;';
   assert.deepEqual(tree('use crate::First;', chain), [['a', 'b']]);
   assert.deepEqual(tree('use crate::A;', 'mod a;\nmod b;\npub use a::*;'), [['a', 'b']]);
-  // What the root itself uses is no mere re-export.
+  // The root uses this re-export itself.
   assert.deepEqual(tree('use crate::Root;', 'mod a;\nmod b;\npub use b::B;\npub struct Root(B);', ''), [['', 'b']]);
 });
 
-/** All that the pure crates may depend on: none of it does I/O. */
+/** The dependencies that pure crates may have. None of them does I/O. */
 const PURE = ['base64ct', 'chrono', 'hmac', 'jwt-compact', 'serde', 'serde_json', 'sha2', 'subtle'];
 
 /** The I/O of the standard library that Rust code uses. */
@@ -221,7 +221,7 @@ test('the crates below crates/ use no Workers API, no HTTP and no I/O', () => {
   const manifests = files.filter((file) => /^crates\/[^/]+\/Cargo\.toml$/.test(file));
   const own = manifests.map((file) => `kiloclaw-${file.split('/')[1]}`);
   for (const file of manifests) {
-    // Of each table: its name and its lines.
+    // The name and the lines of each table.
     const tables = readFileSync(file, 'utf8').split(/^\[/m).map((table) => table.split(/\]\n/, 2) as [string, string]);
     const dependencies = tables.filter(([name]) => /dependencies/.test(name) && name !== 'dev-dependencies');
     assert.deepEqual(dependencies.map(([name]) => name), ['dependencies'], file);
@@ -247,7 +247,7 @@ test('tests, bench and tools share only harness/, and nothing imports a test', (
   }
 });
 
-test('web/src imports only its own files and what its bundle passes on, without a cycle, and nothing imports it', () => {
+test('web/src imports only its own files and bundled packages, without a cycle, and nothing imports it', () => {
   const BUNDLED = /^(preact(\/hooks)?|uplot)$/;
   const specifiers = (file: string) =>
     [...readFileSync(file, 'utf8').matchAll(/\b(?:from|import)\b[\s(]*['"`]([^'"`]+)['"`]/g)].map(([, specifier]) => specifier!);

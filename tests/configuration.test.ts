@@ -41,7 +41,7 @@ test('the Worker writes to the dataset of the contract', () => {
   assert.equal(setting('wrangler.toml', 'dataset'), JSON.stringify(layout.dataset));
 });
 
-test('local development runs what is deployed, except that its datasets are local', () => {
+test('local development uses the deployed configuration, except for local datasets', () => {
   const { rawConfig } = experimental_readRawConfig({ config: 'wrangler.toml' });
   const plain = (value: unknown) => JSON.parse(JSON.stringify(value)) as Record<string, unknown>;
   const { unsafe, ...local } = plain(localConfig(rawConfig, {}));
@@ -57,7 +57,7 @@ test('the local Analytics Engine is never deployed, and the cloud keeps logs', (
   assert.match(deployed, /^\[observability\]\nenabled = true$/m);
 });
 
-test('the tools that build the Worker are of the versions of its crates', () => {
+test('the build tools have the versions of the crates that need them', () => {
   const lock = readFileSync('Cargo.lock', 'utf8');
   const locked = (crate: string) => new RegExp(`^name = "${crate}"\nversion = "(.+)"$`, 'm').exec(lock)?.[1];
   const bindgen = readFileSync('tools/wasm-bindgen/Cargo.toml', 'utf8');

@@ -175,7 +175,7 @@ test('nothing is lost if counters reset while the network is down', async (conte
   assert.deepEqual(await reported(worker), [5, 2_070, 1_008]);
 });
 
-test('a restarted agent reports what a killed one had not', async (context) => {
+test('a restarted agent reports the deltas that a killed agent had not reported', async (context) => {
   const machine = new Machine(context);
   const network = await Network.to(worker, context);
   const first = await watch(context, machine, network.url);

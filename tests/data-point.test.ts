@@ -9,7 +9,7 @@ import { startWorker } from '../harness/worker.ts';
 const worker = await startWorker();
 beforeEach(() => worker.clear());
 
-/** The only stored point, without its unused slots, which have to be empty. */
+/** The only stored point, without its unused slots; asserts that these are empty. */
 async function storedPoint() {
   const points = await worker.points(1);
   assert.equal(points.length, 1);

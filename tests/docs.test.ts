@@ -1,7 +1,7 @@
 /**
- * `npm run docs:check`: the commands of every README and of docs/. This file runs them, or names the test that does, or they
- * carry a mark for readers: ☁ needs an account in the cloud, 🖥 needs a machine. Of those, and of a few that take minutes, it
- * compares subcommands and options with the program's help.
+ * `npm run docs:check`: the commands of every README and of docs/. This file runs a command, or names the test that runs
+ * it, or the command has a mark: ☁ needs an account in the cloud, 🖥 needs a machine. For marked commands, and for a few
+ * that take minutes, this file compares subcommands and options with the program's help.
  */
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
@@ -18,7 +18,7 @@ const MARK = /#.*[☁🖥]/u;
 /** Documents whose unmarked commands are run here, in order, in a folder with a release and Node's packages. */
 const RUN = ['README.md', 'docs/deploy.md', 'docs/release/worker.md', 'docs/queries.md', 'docs/security.md'];
 
-/** Commands that take minutes or another compiler: here, only their scripts and options are compared. */
+/** Commands that take minutes or need another compiler: only their scripts and options are compared. */
 const LONG = /^npm run (bench|load|deb|test:(faults|api|oracle))\b|^cargo (build|run|install|\+nightly)\b|^for target in \$\(cargo|target\/release\/kiloclaw-agent run/;
 
 /** Commands that something else runs: a test, or CI itself. */
@@ -31,7 +31,7 @@ const TESTED: readonly (readonly [command: RegExp, by: string])[] = [
   [/kiloclaw-agent (run|watch)\b/, 'tests/daemon.test.ts'],
   [/^systemd-analyze security/, 'agent/packaging/test'],
   [/^(mkdir -p points|workerd serve)\b/, 'local-ae/test/workerd.test.js'],
-  // It reads the commands of the README of local-ae, and follows them in an empty folder.
+  // That test runs the commands of local-ae's README in an empty folder.
   [/^npm install --save-dev local-ae|^npx (local-ae|tsc|wrangler types)\b|^curl http:\/\/localhost:8787\/$/, 'local-ae/test/package.test.js'],
   [/^aesql (check|query)\b/, 'local-ae/aesql/tests/cli.rs'],
   [/^curl .*127\.0\.0\.1:9310\/client\//s, 'tests/sql.test.ts'],
@@ -48,7 +48,7 @@ interface Command {
   readonly text: string;
 }
 
-/** The commands in blocks of shell: a line, with those that it continues on; a loop is one command. */
+/** The commands in shell blocks: a line with its continuation lines; a loop is one command. */
 function commandsOf(file: string): Command[] {
   const found: Command[] = [];
   let inBlock = false;
@@ -94,7 +94,7 @@ test('every command is run, or tested elsewhere, or marked', () => {
   }
 });
 
-test('what needs the cloud is marked', () => {
+test('commands that need the cloud are marked', () => {
   for (const one of commands) {
     if (/wrangler (login|secret|tail|rollback|delete|versions)|https:\/\/<your worker>|api\.cloudflare\.com/.test(one.text) && !/^export AE_API=/.test(one.text)) {
       assert.match(one.text, MARK, at(one));
@@ -102,7 +102,7 @@ test('what needs the cloud is marked', () => {
   }
 });
 
-/** The help of a program's subcommand, which fails if there is no such one. */
+/** The help of a program's subcommand; fails if the subcommand does not exist. */
 const helps = new Map<string, string>();
 function help(program: string, args: readonly string[]): string {
   const key = [program, ...args].join(' ');
@@ -119,7 +119,7 @@ function help(program: string, args: readonly string[]): string {
 test('subcommands, options and scripts exist', () => {
   let checked = 0;
   for (const one of commands) {
-    // Without comments, and without what another program gets.
+    // Without comments, and without the arguments of another program.
     const text = one.text.replaceAll(/ #.*$/gm, '').replaceAll(/\\\n/g, ' ');
     for (const [, words = ''] of text.matchAll(/npx wrangler ((?:[a-z]+ ?)+[^&|;]*)/g)) {
       const names = words.split(/ (?=[-A-Z<])|(?<=put|rollback|tail) /)[0]!.trim().split(' ');
@@ -143,7 +143,7 @@ test('subcommands, options and scripts exist', () => {
   assert.ok(checked > 40, `${checked}`);
 });
 
-test('docs/deploy.md, the READMEs of the repository and the release, and others work line by line, up to the cloud', { timeout: 300_000 }, () => {
+test('the unmarked commands of these documents work, in order', { timeout: 300_000 }, () => {
   const release = path.join(work, 'release');
   execFileSync(process.execPath, ['tools/release.ts', '--no-build', '--program', AGENT, '--out', release]);
   const name = readdirSync(release).find((file) => file.startsWith('kiloclaw-worker-'))!;
@@ -159,7 +159,7 @@ test('docs/deploy.md, the READMEs of the repository and the release, and others 
     const folder = mkdtempSync(path.join(work, 'run-'));
     for (const one of readdirSync(release)) symlinkSync(path.join(release, one), path.join(folder, one));
     symlinkSync(path.resolve('docs'), path.join(folder, 'docs'));
-    // npm would install wrangler here.
+    // In place of `npm install`, which needs the registry.
     symlinkSync(path.resolve('node_modules'), path.join(folder, 'node_modules'));
     const inside = file.includes('release') ? `cd template\n` : '';
     const { status, stdout, stderr } = spawnSync('bash', ['-euxo', 'pipefail', '-c', inside + lines.join('\n')], {

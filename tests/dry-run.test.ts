@@ -63,7 +63,7 @@ test('recognizes a dry run at any position of the query and in any escaping', as
     '?dry%5Frun=%31',
     // The first value counts.
     '?dry_run=1&dry_run=0',
-    // A URL with the end of a plain check-in's.
+    // Ends like the URL of a check-in.
     `?dry_run=1&next=${CHECK_IN_PATH}`,
   ]) {
     await assertAccepted(await ask(query), query);
@@ -175,7 +175,7 @@ test('logs a refused query with the name of its parameter, without the value', a
   );
 });
 
-test('a dry run does not try to write', async (t) => {
+test('a dry run does not call the dataset', async (t) => {
   const throwing = await startWorker({ dataset: 'throws' }, t);
   assert.equal((await ask('', { to: throwing })).status, 503);
   await assertAccepted(await ask(DRY_RUN, { to: throwing }));

@@ -164,7 +164,7 @@ test('answers every check-in and stores the accepted ones, despite panics while 
     for (const [sandboxId, half] of before) answered.push([sandboxId, await half.finish()]);
     const last = name('last', 0);
     answered.push([last, await post(last)]);
-    assert.equal(answered.at(-1)![1], 204, 'the requests of the old instance do not harm it');
+    assert.equal(answered.at(-1)![1], 204, 'the requests of the old instance do not affect it');
   }
   const others = answered.filter(([, status]) => status !== 204 && !(status >= 500 && status < 600));
   assert.deepEqual(others, [], 'every answer is 204 or 5xx');
@@ -222,7 +222,7 @@ test('jumps of the wall clock change neither the intervals nor the verdict of st
   const rarely = new Machine(t, 'rarely', { env, interval: 3_600 });
   for (const machine of [often, rarely]) machine.start(url, ['sleep', '600']);
   await worker.points(2);
-  await until('the agent received its answer', () => rarely.heard === 1);
+  await until('the agent received its answer', () => rarely.acknowledged === 1);
 
   interface Status {
     verdict: string;

@@ -1,6 +1,6 @@
 /**
- * The gate: which HS256 tokens and internal keys it accepts, and that no path under /api/ bypasses it.
- * tests/access.test.ts covers Cloudflare Access.
+ * Operators' authentication: which HS256 tokens and internal keys the Worker accepts, and that no path under /api/
+ * bypasses it. tests/access.test.ts covers Cloudflare Access.
  */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
@@ -89,7 +89,7 @@ test('HS256 is the only algorithm', async () => {
   await assertUnauthorized(await whoami(`${message}.${signature}`), 'invalid_token', 'RS256');
 });
 
-test('a token that was tampered with is refused', async () => {
+test('refuses a token that was tampered with', async () => {
   await assertUnauthorized(await whoami(jwt(valid(), { secret: 'another' })), 'invalid_token');
   const [header, , signature] = jwt(valid()).split('.');
   const forged = `${header}.${base64url(valid({ sub: 'root' }))}.${signature}`;
@@ -119,7 +119,7 @@ test('refuses a token for another audience, or of another issuer if one is set',
   assert.equal((await whoami(jwt(valid({ ...right, aud: ['x', AUDIENCE] })))).status, 200, 'any issuer');
 });
 
-test('a token with crit is refused, whatever its value', async () => {
+test('refuses a token with crit, whatever its value', async () => {
   assert.equal((await whoami(jwt(valid(), { header: { kid: 'x', cty: undefined } }))).status, 200);
   for (const crit of [['exp'], ['b64'], [], null, 'exp', {}]) {
     const token = jwt(valid(), { header: { crit, b64: true } });
@@ -128,13 +128,13 @@ test('a token with crit is refused, whatever its value', async () => {
   await logged(worker, /the header has crit/);
 });
 
-test('a limit under another name refuses the token', async () => {
+test('refuses a token with a sandbox limit under another name', async () => {
   const names = ['sandboxId', 'sandboxID', 'sandbox-id', 'sandbox id', 'SANDBOX_ID', 'sandbox', 'sandboxes', 'sandbox_ids', '_sandbox_id', 'https://example.com/sandbox_id', 'custom.sandbox_id'];
   const misspelt: object[] = [
     ...names.map((name) => ({ [name]: 'sandbox-1' })),
     { sandboxId: null },
     { sandbox_id: 'sandbox-1', sandboxId: 'sandbox-2' },
-    // Only Access tokens may have it there.
+    // Only Access tokens may have the claim there.
     { custom: { sandbox_id: 'sandbox-1' } },
     { custom: { sandbox_id: null } },
     { custom: { sandboxId: 'sandbox-1' } },
@@ -165,12 +165,12 @@ test('every other path under /api/ requires a token', async () => {
   await assertUnauthorized(await worker.fetch('/api/whoami', { method: 'POST' }), 'missing_token');
 });
 
-/** Machines post there, with their own credentials. */
+/** The routes of machines, which have their own credentials. */
 const MACHINE_PATHS = [CHECK_IN_PATH, '/api/controller/absence'];
 
 const ROUTES = ['/api', '/api/whoami', '/api/openapi.json', '/api/fleet', '/api/fleet/history', '/api/sandboxes', '/api/sandboxes/a', '/api/sandboxes/a/history', '/api/incidents', '/api/alerts', '/api/absences', '/api/watcher', ...MACHINE_PATHS, '/api/nothing', '/health', '/', '/nothing'];
 
-/** A spelling of a path that could bypass the gate. */
+/** A spelling of a path that could bypass authentication. */
 function spelling(below: (limit: number) => number): string {
   const pick = <T>(of: readonly T[]): T => of[below(of.length)]!;
   const percent = (text: string) =>
@@ -197,7 +197,7 @@ function spelling(below: (limit: number) => number): string {
   return path.startsWith('/') || path.startsWith('\\') ? path : `/${path}`;
 }
 
-test('every spelling of a path under /api/ goes through the gate, and every answer is JSON', async () => {
+test('every spelling of a path under /api/ requires a token, and every answer is JSON', async () => {
   const next = random(7);
   const below = (limit: number) => Math.floor(next() * limit);
   const spellings = new Set([
@@ -251,13 +251,13 @@ test('every spelling of a path under /api/ goes through the gate, and every answ
   assert.ok(found > 50, `${found} are of routes`);
 });
 
-test('refuses an API key at the gate, and a token at the check-in', async () => {
+test('refuses an API key on the operators\' routes, and a token at the check-in', async () => {
   await assertUnauthorized(await whoami(API_KEY), 'invalid_token');
   const response = await worker.checkIn(FULL, { authorization: `Bearer ${jwt(valid())}` });
   assert.deepEqual([response.status, (await refusal(response)).code], [403, 'wrong_api_key']);
 });
 
-test('without JWT_SECRET the gate is shut, but check-ins are accepted', async (t) => {
+test('without JWT_SECRET, refuses operators but accepts check-ins', async (t) => {
   const response = await whoami(jwt(valid(), { secret: '' }), shut);
   assert.equal(response.status, 503);
   assert.deepEqual(await refusal(response), { error: 'Configuration error', code: 'misconfigured' });
@@ -334,7 +334,7 @@ test('accepts an internal key', async (t) => {
   // If a request has a key, only the key counts.
   const both = await internal('x', backend, { authorization: `Bearer ${jwt(valid())}` });
   assert.equal(both.status, 403);
-  assert.equal((await whoami(jwt(valid()), backend)).status, 200, 'a token opens the gate as well');
+  assert.equal((await whoami(jwt(valid()), backend)).status, 200, 'a token is accepted as well');
   await assertUnauthorized(await whoami('internal-1', backend), 'invalid_token', 'an internal key is not a bearer token');
   assert.doesNotMatch(await logged(backend, /wrong_internal_api_key/), /internal-[12]/);
 });
@@ -365,7 +365,7 @@ const MINTING = { JWT_SECRET: ` ${JWT_SECRET}, old`, JWT_ISSUER: 'issuer-1', JWT
 const token = (options: string[], env: Record<string, string> = MINTING) =>
   spawnSync(process.execPath, ['tools/token.ts', ...options], { env, encoding: 'utf8' });
 
-test('npm run token mints a token that the gate accepts', async () => {
+test('npm run token mints a token that the Worker accepts', async () => {
   const limited = token(['--sub', 'ops', '--ttl', '2m', '--sandbox', 'sandbox-1', '--audience', 'audience-1']);
   assert.match(limited.stdout, /^[\w-]+\.[\w-]+\.[\w-]+\n$/, 'the token, and nothing else');
   assert.match(limited.stderr, /for ops, who sees sandbox sandbox-1 only until /);

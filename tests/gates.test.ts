@@ -7,7 +7,7 @@ import { test, type TestContext } from 'node:test';
 
 import { temporaryFolder } from '../harness/context.ts';
 
-/** Runs `tools/test` with stubs that print how they are called, and fail if that matches `fails`; as CI does. */
+/** Runs `tools/test` like CI, with stubs that print their calls and fail if the call matches `fails`. */
 function gates(t: TestContext, fails: RegExp) {
   const tools = path.join(temporaryFolder(t), 'tools');
   mkdirSync(tools);

@@ -1,6 +1,6 @@
 /**
- * The dashboard in `grafana/`, without Grafana: its structure, and each query, expanded like the plugin does,
- * checked, run on a small fleet and compared with results that were counted by hand.
+ * The dashboard in `grafana/`, without Grafana: its structure and its queries. Each query is expanded as the plugin
+ * does it, checked, run on a small fleet, and compared with results that were counted by hand.
  */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -219,12 +219,12 @@ test('each panel sends one query to the selected data source, in the format that
   for (const { title, type, targets, datasource: own } of panels) {
     assert.deepEqual(own, datasource, title);
     assert.equal(targets.length, 1, title);
-    const [asked] = targets;
-    assert.deepEqual(asked.datasource, datasource, title);
-    assert.equal(asked.format, type === 'timeseries' ? 'time_series' : 'table', title);
-    assert.deepEqual([asked.dateTimeType, asked.dateTimeColDataType], ['DATETIME', 'timestamp'], title);
+    const [query] = targets;
+    assert.deepEqual(query.datasource, datasource, title);
+    assert.equal(query.format, type === 'timeseries' ? 'time_series' : 'table', title);
+    assert.deepEqual([query.dateTimeType, query.dateTimeColDataType], ['DATETIME', 'timestamp'], title);
     // By default, the plugin adds or invents data.
-    assert.deepEqual([asked.extrapolate, asked.add_metadata, asked.round], [false, false, '0s'], title);
+    assert.deepEqual([query.extrapolate, query.add_metadata, query.round], [false, false, '0s'], title);
   }
   for (const { name, datasource: own, multi, includeAll, refresh } of variables) {
     assert.deepEqual(own, datasource, name);

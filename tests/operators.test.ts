@@ -201,7 +201,7 @@ test('reports the history of the fleet in columns', async () => {
   assert.equal(stepSeconds, 15 * MINUTE);
 });
 
-test('names the eight most common versions, and sums up all others', async (t) => {
+test('reports the eight most common versions, and the sum of all others', async (t) => {
   const of = await startWorker({}, t);
   const versions = [...'abcdefg', "o'brien", '\\', '%'];
   const checkIns = versions.flatMap((version, i) =>
@@ -281,7 +281,7 @@ test('reports one sandbox', async () => {
   assert.equal((await ask('/api/sandboxes/e?window=2d')).sandbox.restarts, 50);
 });
 
-test('reports the disk where it is known, and sorts by how full it is', async (t) => {
+test('reports disk usage if it is known, and sorts by it', async (t) => {
   const of = await startWorker({}, t);
   await of.insert(
     [
@@ -484,7 +484,7 @@ async function analytics(
   return { queries, url: `http://127.0.0.1:${await listen(context, server)}/sql`, open: () => open };
 }
 
-const asking = (vars: Record<string, string | undefined>, t: TestContext) =>
+const startWithToken = (vars: Record<string, string | undefined>, t: TestContext) =>
   startWorker({ vars: { AE_API_TOKEN: 'ae-secret-token', ...vars } }, t);
 
 const NO_ANSWER = 'No answer from Analytics Engine';
@@ -495,7 +495,7 @@ test('logs the text of a refusal by Analytics Engine, and does not return it', a
     assert.equal(request.method, 'POST');
     response.writeHead(422).end('unknown column: blob77');
   });
-  const of = await asking({ AE_SQL_URL: ae.url }, t);
+  const of = await startWithToken({ AE_SQL_URL: ae.url }, t);
   await assertRefused('/api/fleet', 502, { error: NO_ANSWER, code: 'analytics_refused' }, token, of);
   const log = await logged(of, /422: unknown column: blob77/);
   assert.ok(!log.includes('ae-secret-token'));
@@ -505,12 +505,12 @@ test('logs the text of a refusal by Analytics Engine, and does not return it', a
   assert.ok(ae.queries.length > before);
 });
 
-test('passes on the retry-after of Analytics Engine, in seconds and up to an hour', async (t) => {
+test('forwards the retry-after of Analytics Engine in seconds, at most an hour', async (t) => {
   let wait: string | undefined;
   const ae = await analytics(t, (_, __, response) =>
     response.writeHead(429, wait === undefined ? {} : { 'retry-after': wait }).end(),
   );
-  const of = await asking({ AE_SQL_URL: ae.url }, t);
+  const of = await startWithToken({ AE_SQL_URL: ae.url }, t);
   const limited = { error: 'Too many queries', code: 'analytics_limited' };
   const passedOn = async (value: string | undefined) => {
     wait = value;
@@ -521,7 +521,7 @@ test('passes on the retry-after of Analytics Engine, in seconds and up to an hou
   assert.equal(await passedOn('0000000000000000060'), 60);
   const soon = await passedOn(new Date(Date.now() + 600_000).toUTCString());
   assert.ok(soon > 300 && soon <= 600, `${soon} s`);
-  assert.equal(await passedOn(new Date(0).toUTCString()), 0, 'a date that is past');
+  assert.equal(await passedOn(new Date(0).toUTCString()), 0, 'a date in the past');
   const none = [undefined, '', '3601', '9'.repeat(5_000), '-1', '1.5', '7s', '0x10', 'soon', 'x'.repeat(10_000), '2099-01-01', new Date().toISOString(), new Date(Date.now() + 4_000_000).toUTCString()];
   for (const value of none) assert.equal(await passedOn(value), 30, value?.slice(0, 40));
 });
@@ -544,7 +544,7 @@ test('reads at most 8 MiB of all responses to the queries of a report', async (t
     if (isOpen) sizes.whole += 1;
     response.end('"}]}');
   });
-  const of = await asking({ AE_SQL_URL: ae.url }, t);
+  const of = await startWithToken({ AE_SQL_URL: ae.url }, t);
   const tooLarge = { error: NO_ANSWER, code: 'analytics_too_large' };
   // Three responses, each below the limit and together above it; then an endless one.
   for (size of [3 * MIB, 1024 * MIB]) {
@@ -609,13 +609,13 @@ test('reports noCheckInsYet if the cloud has no such dataset', async (t) => {
     'unknown table kiloclaw_controller_telemetry\n',
     'Input was invalid: 1:20: there is no dataset kiloclaw_controller_telemetry',
   ]) {
-    await assertNoCheckInsYet(await asking({ AE_SQL_URL: ae.url }, t), refusal);
+    await assertNoCheckInsYet(await startWithToken({ AE_SQL_URL: ae.url }, t), refusal);
   }
   // If the dataset exists, or its existence is unknown, the same error is about the query.
   refusal = 'Input was invalid: unable to find type of column: "timestamp"';
   const refused = { error: NO_ANSWER, code: 'analytics_refused' };
   for (datasets of ['kiloclaw_controller_telemetry', undefined]) {
-    const of = await asking({ AE_SQL_URL: ae.url }, t);
+    const of = await startWithToken({ AE_SQL_URL: ae.url }, t);
     for (const path of REPORTS) await assertRefused(path, 502, refused, token, of);
   }
   // No other refusal counts as a missing dataset.
@@ -627,7 +627,7 @@ test('reports noCheckInsYet if the cloud has no such dataset', async (t) => {
     'Input was invalid: there is no dataset another_dataset',
     'Authentication error',
   ]) {
-    const of = await asking({ AE_SQL_URL: ae.url }, t);
+    const of = await startWithToken({ AE_SQL_URL: ae.url }, t);
     await assertRefused('/api/fleet', 502, refused, token, of);
   }
 });
@@ -663,7 +663,7 @@ test('answers in a plain workerd, which has no cache', async (t) => {
   assert.deepEqual([response.status, ((await response.json()) as { sandboxes: number }).sandboxes], [200, 0]);
 });
 
-test('an answer is cached where only the Worker answers', async (t) => {
+test('a request for a cache key gets no cached report', async (t) => {
   // A fake cache that records the keys.
   const main = `
     import Worker from 'index.js';
@@ -733,7 +733,7 @@ test('answers 502 to an invalid response, a redirect or a closed connection', as
   ];
   let answer = answers[0];
   const ae = await analytics(t, (_, __, response) => answer(response));
-  const of = await asking({ AE_SQL_URL: ae.url }, t);
+  const of = await startWithToken({ AE_SQL_URL: ae.url }, t);
   const codes = [];
   for (answer of answers) {
     const response = await of.fetch('/api/sandboxes', as(token));
@@ -756,7 +756,7 @@ test('answers 504 if Analytics Engine takes more than ten seconds', { timeout: 3
   const started = Date.now();
   await Promise.all(
     [silent, slow].map(async (ae) => {
-      const of = await asking({ AE_SQL_URL: ae.url }, t);
+      const of = await startWithToken({ AE_SQL_URL: ae.url }, t);
       await assertRefused('/api/sandboxes', 504, timeout, token, of);
     }),
   );
@@ -772,7 +772,7 @@ test('answers 503 with the name of a missing setting', async (t) => {
     [{ AE_SQL_URL: 'sql' }, 'AE_SQL_URL'],
     [{ AE_SQL_URL: 'http://example.com/sql' }, 'AE_SQL_URL'],
   ] as const) {
-    const of = await asking(vars, t);
+    const of = await startWithToken(vars, t);
     const misconfigured = { error: 'Configuration error', code: 'misconfigured', setting };
     const response = await assertRefused('/api/fleet', 503, misconfigured, token, of);
     assert.equal(response.headers.get('retry-after'), '30');
@@ -784,7 +784,7 @@ test('answers 503 with the name of a missing setting', async (t) => {
 
 test('answers a repeated request within 15 seconds from the cache', async (t) => {
   const ae = await analytics(t, (_, __, response) => response.end('{"data":[]}'));
-  const of = await asking({ AE_SQL_URL: ae.url }, t);
+  const of = await startWithToken({ AE_SQL_URL: ae.url }, t);
   const get = (path: string, headers = {}, bearer = token) =>
     of.fetch(path, { headers: { authorization: `Bearer ${bearer}`, ...headers } });
   const first = await get('/api/fleet?window=1h&silent_after=10m');

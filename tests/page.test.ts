@@ -1,6 +1,6 @@
 /**
- * The page in a real browser, in front of the built Worker in workerd and a made-up fleet. Whatever the browser logs
- * as an error, such as a violation of the content security policy, fails the test.
+ * The page in a real browser, with the built Worker in workerd and a made-up fleet. An error in the browser's log, such
+ * as a violation of the content security policy, fails the test.
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -45,7 +45,7 @@ const tokenOf = (claims: { sandbox?: string; scope?: string; ttl?: number } = {}
   mint({ sub: 'ops', ttl: 3_600, ...claims }, { JWT_SECRET });
 const WRITER = await tokenOf({ scope: 'absences:write' });
 
-/** Errors that the API's refusals cause, and that a test may expect. */
+/** Errors that a test expects, because the API refuses a request. */
 type Expected = RegExp | undefined;
 
 interface Opened {
@@ -75,7 +75,7 @@ suite('the page', { skip }, () => {
     await insert(worker.store, history({ sandboxes: 120, hours: 24, seed: 1, now: Date.now() }));
     await startWatcher(worker, WRITER);
   });
-  // Not in `t.after`: the first one that throws would leave the browsers and Workers of the others running.
+  // Not in `t.after`: if one throws there, the later ones do not run, and browsers and Workers keep running.
   afterEach(() => assert.deepEqual(errors.splice(0), [], 'the browsers logged no error'));
   after(async () => {
     await Promise.allSettled(ends.map((end) => end()));
@@ -104,7 +104,7 @@ suite('the page', { skip }, () => {
     return { page, requests };
   }
 
-  /** Waits for data, so that nothing loads any more. */
+  /** Waits until nothing is loading. */
   const loaded = async (page: Page) => {
     await page.waitForSelector('main h1');
     await page.waitForFunction(() => document.querySelector('.loading') === null);
@@ -113,7 +113,7 @@ suite('the page', { skip }, () => {
 
   const number = (text: string) => Number(text.replaceAll(',', ''));
 
-  test('it is served with its headers, and the paths of the Worker are as without it', async () => {
+  test('is served with its headers, and leaves the paths of the Worker unchanged', async () => {
     const { url } = worker;
     const get = (path: string, init?: RequestInit) => fetch(url.origin + path, { redirect: 'manual', ...init });
     const root = await get('/');
@@ -137,11 +137,11 @@ suite('the page', { skip }, () => {
     assert.notEqual((await get('/', { method: 'POST' })).status, 200);
   });
 
-  test('the fleet view shows what the API says, after three requests', async (t) => {
+  test('the fleet view shows the figures of the API after three requests', async (t) => {
     const { page, requests } = await open(t, 'fleet');
     await page.waitForSelector('.plot canvas');
     const paths = () => requests.map((path) => path.split('?')[0]);
-    assert.deepEqual(paths().slice(0, 1), ['GET /api/watcher'], 'alone: its answer does not wait for queries');
+    assert.deepEqual(paths().slice(0, 1), ['GET /api/watcher'], 'first and alone, so that its answer does not wait for queries');
     assert.deepEqual(paths().slice(1, 3).toSorted(), ['GET /api/fleet', 'GET /api/incidents']);
     await loaded(page);
     // Each once.
@@ -150,7 +150,7 @@ suite('the page', { skip }, () => {
     const { sandboxes, attention, watch } = await ask(worker, '/api/watcher');
     const { open: state } = watch;
     const figure = (label: string) => page.locator('.figure', { hasText: label }).locator('.value').innerText();
-    // The watcher and the query agree, and the page shows what the watcher says.
+    // The watcher and the query agree; the page shows the watcher's figures.
     assert.deepEqual([sandboxes, state.silent + state.overdue, state.stopped], [fleet.sandboxes, fleet.silent - fleet.silentAfterShutdown, fleet.silentAfterShutdown]);
     assert.equal(number(await figure('reporting')), fleet.reporting);
     assert.equal(number(await figure('silent')), fleet.silent - fleet.silentAfterShutdown);
@@ -167,7 +167,7 @@ suite('the page', { skip }, () => {
     const region = fleet.flyRegions[0];
     const cells = await page.locator('[aria-label="Regions"] tbody tr').first().locator('td').allInnerTexts();
     assert.deepEqual([cells[0], number(cells[1])], [region.value, region.sandboxes]);
-    // Restarts by version over time, as a table: their sum is that of the whole.
+    // The table of restarts by version over time has the sum of all restarts.
     assert.equal(await page.locator('.plot canvas').count(), 4);
     await page.locator('.chart', { hasText: 'Restarts by controller version' }).getByRole('button', { name: 'Table' }).click();
     const values = await page.locator('.chart .scroll td.number').allInnerTexts();
@@ -175,7 +175,7 @@ suite('the page', { skip }, () => {
     assert.ok(Math.abs(shown - fleet.restarts) <= fleet.restarts * 0.05, `${shown} of ${fleet.restarts}`);
   });
 
-  test('the watcher\'s figures are there before the queries have answered, and without them', async (t) => {
+  test('the fleet view shows the watcher\'s figures before those of the queries, and either alone', async (t) => {
     const { page } = await open(t, 'sandboxes', { expected: /503/ });
     await loaded(page);
     const held: (() => void)[] = [];
@@ -209,7 +209,7 @@ suite('the page', { skip }, () => {
     for (const [i, row] of rows.entries()) assert.ok(row.includes(critical[i].sandboxId), row);
   });
 
-  test('ages and expiry are by the clock of the server', async (t) => {
+  test('ages and expiry use the clock of the server', async (t) => {
     const { page } = await open(t, 'alerts', { token: null, expected: /401/ });
     const token = await tokenOf();
     await page.addInitScript((token) => {
@@ -226,7 +226,7 @@ suite('the page', { skip }, () => {
     await page.getByText(/by the watcher, \d+ s ago/).waitFor();
   });
 
-  test('it works where the browser blocks its storages', async (t) => {
+  test('works if the browser blocks its storages', async (t) => {
     const [page] = (await startBrowser(t)).pages();
     await page.addInitScript(() => {
       for (const name of ['sessionStorage', 'localStorage']) {
@@ -240,11 +240,11 @@ suite('the page', { skip }, () => {
     await page.getByRole('button', { name: 'Switch between dark and light' }).click();
   });
 
-  test('filters, order and page of the sandboxes are in the address, which shows the same again', async (t) => {
+  test('the address contains filters, order and page of the sandboxes, and restores them', async (t) => {
     const { page } = await open(t, 'sandboxes');
     await loaded(page);
     const ids = () => page.locator('[aria-label="Sandboxes"] tbody tr td:first-child').allInnerTexts();
-    /** Waits for the rows of a list: after a change, there may be the old ones or none yet. */
+    /** Waits for these rows: right after a change, the list may have the old ones or none. */
     const shows = (expected: readonly string[]) =>
       page.waitForFunction(
         (expected) => [...document.querySelectorAll('[aria-label="Sandboxes"] tbody a')].map(({ textContent }) => textContent).join() === expected,
@@ -272,7 +272,7 @@ suite('the page', { skip }, () => {
     await shows(Array.from({ length: 10 }, (_, i) => `made-up-0001${i}`));
     await page.goBack();
     await shows(await list(''));
-    // What is being typed survives that the rows are renewed.
+    // A refresh of the rows keeps the text that is being typed.
     await page.getByLabel('State').fill('no such state');
     const renewed = page.waitForResponse(/\/api\/sandboxes/);
     await page.evaluate(() => window.dispatchEvent(new Event('online')));
@@ -310,7 +310,7 @@ suite('the page', { skip }, () => {
     const tip = page.locator('.tip:not([hidden])').first();
     await tip.waitFor();
     assert.match(await tip.innerText(), /load: [\d.]+/);
-    // New data change what the tooltip says, but do not close it.
+    // New data change the text of the tooltip, but do not close it.
     await page.route(/\/history/, async (route) => {
       const response = await route.fetch({ headers: { ...route.request().headers(), 'if-none-match': '' } });
       const body = await response.json();
@@ -322,7 +322,7 @@ suite('the page', { skip }, () => {
     assert.ok(await canvas!.evaluate((element) => element.isConnected));
   });
 
-  test('the disk is shown where it is known', async (t) => {
+  test('shows disk usage if it is known', async (t) => {
     const { page } = await open(t, 'sandboxes?sort=-disk');
     await loaded(page);
     const { sandboxes } = await ask(worker, '/api/sandboxes?limit=50&sort=-disk');
@@ -334,7 +334,7 @@ suite('the page', { skip }, () => {
     assert.match(await page.locator('dl').innerText(), /Disk\s+[\d.]+ GB of 10\.74 GB used, \d\d/);
   });
 
-  test('alerts are listed, and a test message is sent', async (t) => {
+  test('lists alerts, and sends a test message', async (t) => {
     const { page } = await open(t, 'alerts');
     await page.waitForSelector('[aria-label="Alerts"] tbody tr', { timeout: 60_000 });
     await loaded(page);
@@ -350,7 +350,7 @@ suite('the page', { skip }, () => {
     assert.equal(hook.of('watcher.test').length, before + 1);
   });
 
-  test('an absence is planned and ended, by who may', async (t) => {
+  test('plans and ends an absence, with the scope for it only', async (t) => {
     const { page } = await open(t, 'absences', { expected: /400/ });
     await page.getByText('No planned absences').waitFor();
     await page.getByLabel('Ids, separated by commas').fill('made-up-00005, made-up-00006');
@@ -376,7 +376,7 @@ suite('the page', { skip }, () => {
     await reader.page.goto(new URL('/#/alerts', worker.url).href);
     await reader.page.getByText('Sending a test message needs the scope').waitFor();
 
-    // Behind Access, the edge adds the token to each request: /api/whoami says what it may.
+    // Behind Access, the edge adds the token to each request, and the page learns its scope from /api/whoami.
     for (const scope of [undefined, 'absences:write']) {
       const [behind] = (await startBrowser(t)).pages();
       const authorization = `Bearer ${await tokenOf({ scope })}`;
@@ -391,7 +391,7 @@ suite('the page', { skip }, () => {
     }
   });
 
-  test('what is planned is marked, in the list of troubles and in the view of each sandbox', async (t) => {
+  test('marks planned absences in the list of problems and in the view of each sandbox', async (t) => {
     const plan = (method: string, path: string, body?: object) =>
       worker.fetch(`/api/absences${path}`, { method, headers: { authorization: `Bearer ${WRITER}` }, body: JSON.stringify(body) });
     const { attention } = await ask(worker, '/api/watcher');
@@ -412,11 +412,11 @@ suite('the page', { skip }, () => {
     assert.equal(await page.locator('.note').count(), other.sandbox.flyRegion === sandbox.flyRegion ? 1 : 0);
   });
 
-  test('what is laid out in another way on a phone is a table for assistive technology', async (t) => {
+  test('tables in the phone layout are still tables for assistive technology', async (t) => {
     for (const view of ['fleet', 'alerts']) {
       const { page } = await open(t, view, { width: 360, height: 740 });
       await loaded(page);
-      // Browsers drop the role of a row that is laid out in another way, unless it is explicit; Chromium does not.
+      // Some browsers drop the implicit role of a row with another layout; Chromium does not.
       const bare = await page.evaluate(() => {
         const displays: Record<string, string> = { TABLE: 'table', THEAD: 'table-header-group', TBODY: 'table-row-group', TR: 'table-row', TH: 'table-cell', TD: 'table-cell' };
         const parts = [...document.querySelectorAll('table, thead, tbody, tr, th, td')];
@@ -428,7 +428,7 @@ suite('the page', { skip }, () => {
     }
   });
 
-  test('who signs in does so for the tab alone; bad, old and narrow tokens are explained', async (t) => {
+  test('a sign-in is for its tab only; bad, expired and limited tokens are explained', async (t) => {
     const { page } = await open(t, 'sandboxes?sort=-load', { token: null, expected: /401/ });
     const paste = async (token: string) => {
       await page.getByLabel('Token').fill(token);
@@ -510,7 +510,7 @@ suite('the page', { skip }, () => {
     await page.locator('[aria-label="What needs attention"]', { hasText: 'a' }).waitFor({ timeout: 60_000 });
   });
 
-  test('it asks again every 30 s with its etag, and not while nobody looks', async (t) => {
+  test('repeats its requests every 30 s with their etag, but not while it is hidden or offline', async (t) => {
     const { page, requests } = await open(t, 'absences');
     await page.clock.install();
     await page.reload();
@@ -535,7 +535,7 @@ suite('the page', { skip }, () => {
     await look(false);
     await look(false);
     await page.clock.runFor(1);
-    await isAsked(first + 2, 'once when it is seen again');
+    await isAsked(first + 2, 'once when it is visible again');
     await page.evaluate(() => {
       for (let i = 0; i < 3; i++) window.dispatchEvent(new Event('online'));
     });
@@ -544,12 +544,12 @@ suite('the page', { skip }, () => {
     await look(true);
     await page.evaluate(() => window.dispatchEvent(new Event('online')));
     await page.clock.runFor(1);
-    await isAsked(first + 3, 'not then, either, while it is hidden');
+    await isAsked(first + 3, 'not when it is online again but hidden');
     await look(false);
     await page.clock.runFor(1);
-    await isAsked(first + 4, 'but when it is seen again');
+    await isAsked(first + 4, 'but when it is visible again');
     await page.clock.runFor(31_000);
-    await isAsked(first + 5, 'and only one timer is set by all that');
+    await isAsked(first + 5, 'and all this sets only one timer');
     // A report has an etag.
     const fleet = await open(t, 'fleet');
     await loaded(fleet.page);
@@ -558,7 +558,7 @@ suite('the page', { skip }, () => {
     assert.ok([200, 304].includes((await answer).status()));
   });
 
-  test('what fails is explained, and old data are marked as such', async (t) => {
+  test('explains failures, and marks old data', async (t) => {
     const { page } = await open(t, 'fleet', { expected: /Failed to load resource|ERR_/ });
     await loaded(page);
     await page.context().setOffline(true);
@@ -589,7 +589,7 @@ suite('the page', { skip }, () => {
     await page.getByText('No check-in yet').waitFor();
   });
 
-  test('texts of machines are harmless and legible', async (t) => {
+  test('shows texts of machines harmlessly and legibly', async (t) => {
     const ids = ['<img src=x onerror=alert(1)>', 'a\u202ecod.exe', 'x'.repeat(96), '🦀'.repeat(24), "it's \"odd\" & \\ %2F/../?#"];
     const hostile = await startWorker({ page: true }, t);
     const now = Date.now();
@@ -626,7 +626,7 @@ suite('the page', { skip }, () => {
     await page.goto(new URL('/#/sandboxes', hostile.url).href);
     await page.getByRole('link', { name: 'a\\u{202e}cod.exe' }).click();
     await page.getByRole('heading', { name: 'a\\u{202e}cod.exe' }).waitFor();
-    // A URL cannot name it.
+    // No URL can contain this id.
     await page.goto(new URL('/#/sandboxes/..', hostile.url).href);
     await page.getByRole('link', { name: 'its row in the list' }).click();
     await page.getByText('No sandbox matches').waitFor();

@@ -23,7 +23,7 @@ import { startWorkerd } from '../harness/workerd.ts';
 
 const workerd = await startWorkerd(WORKER_SECRETS, { after });
 
-/** Maximum time of an answer. Only a failing test takes this long. */
+/** The longest wait for an answer. Only a failing test takes this long. */
 const DEADLINE_MS = 10_000;
 /** After this time, no answer is expected any more. */
 const QUIET_MS = 60;
@@ -598,15 +598,15 @@ test('refuses lone surrogates', async () => {
 });
 
 test('parses numbers like JSON, at all limits', async () => {
-  const taken: [string, number][] = [
+  const accepted: [string, number][] = [
     ['-0', 0], ['-0.0', 0], ['-1e-400', 0], ['1e-400', 0], ['0e999999', 0], ['5e-324', 5e-324],
     ['1E+2', 100], ['9007199254740991', 2 ** 53 - 1], ['9007199254740993', 2 ** 53],
     [`0.${'1'.repeat(9_000)}`, 1 / 9], ['9007199254740992.5', 2 ** 53],
   ];
   const points = await assertAnswers(
-    taken.map(([text]): Case => [text, request({ body: withField('bandwidthBytesIn', text) }), '204']),
+    accepted.map(([text]): Case => [text, request({ body: withField('bandwidthBytesIn', text) }), '204']),
   );
-  assert.deepEqual(points.map(([{ doubles }]) => doubles[4]), taken.map(([, number]) => number));
+  assert.deepEqual(points.map(([{ doubles }]) => doubles[4]), accepted.map(([, number]) => number));
 
   const refused = [
     ...['4194305', '1e308', '9'.repeat(300), '18446744073709551616', '1e309', '1E400', '-1e309', '1e99999999999999999999', '1'.repeat(400), '1'.repeat(15_000)],
@@ -651,7 +651,7 @@ test('only the exact path is the check-in route; every other path under /api/ re
     ['two slashes', of(`/${CHECK_IN_PATH}`), operators],
     ['two slashes within', of('/api//controller/checkin'), operators],
     ['a slash behind it', of(`${CHECK_IN_PATH}/`), operators],
-    ['a letter in percents', of('/api/controller/%63heckin'), operators],
+    ['a percent-encoded letter', of('/api/controller/%63heckin'), operators],
     ['slashes in percents', of('/api%2fcontroller%2fcheckin'), operators],
     ['NUL in percents', of(`${CHECK_IN_PATH}%00`), operators],
     ['dots', of('/api/./controller/checkin'), operators],

@@ -1,4 +1,4 @@
-/** However a command ends, all processes that it started end with it, and its temporary files are removed. */
+/** When a command ends in any way, all processes that it started end, too, and its temporary files are removed. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';

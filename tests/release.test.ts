@@ -1,4 +1,4 @@
-/** What `npm run release` packs, used as its users do. The agent is the debug build; `npm run release:try` takes the real one. */
+/** Uses the output of `npm run release` as users do, except for a debug build of the agent. */
 import assert from 'node:assert/strict';
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -19,7 +19,7 @@ const files = readdirSync(out);
 const file = (start: string) => path.join(out, files.find((name) => name.startsWith(start))!);
 const template = path.join(out, 'template');
 
-test('an unpacked release runs, takes a check-in and reports a silent machine, with Node alone', { timeout: 300_000 }, async () => {
+test('an unpacked release accepts a check-in and reports a silent machine, with Node alone', { timeout: 300_000 }, async () => {
   const child = spawn(process.execPath, ['tools/try-release.ts', '--release', out, '--modules', 'node_modules'], {
     stdio: ['ignore', 'pipe', 'pipe'],
   });
@@ -30,7 +30,7 @@ test('an unpacked release runs, takes a check-in and reports a silent machine, w
   assert.match(shown, /the webhook received sandbox\.silent\n$/);
 });
 
-test('wrangler can deploy the folder as it is, whose configuration names the required secrets', (t) => {
+test('wrangler can deploy the folder unchanged, and its configuration names the required secrets', (t) => {
   const folder = path.join(temporaryFolder(t), 'worker');
   cpSync(template, folder, { recursive: true });
   symlinkSync(path.resolve('node_modules'), path.join(folder, 'node_modules'));
@@ -72,7 +72,7 @@ test('the checksums and the list of components are complete', () => {
   const bom = JSON.parse(readFileSync(path.join(out, 'sbom.cdx.json'), 'utf8'));
   const names = bom.components.map(({ name }: { name: string }) => name);
   for (const name of ['worker', 'serde_json', 'preact', 'jose', 'local-ae']) assert.ok(names.includes(name), name);
-  // Neither tools nor macros are in what users get.
+  // Users get neither tools nor macros.
   for (const name of ['wrangler', 'proptest', 'serde_derive']) assert.ok(!names.includes(name), name);
   const refs = new Set(bom.components.map((one: { 'bom-ref': string }) => one['bom-ref']));
   for (const { dependsOn } of bom.dependencies) for (const ref of dependsOn) assert.ok(refs.has(ref), ref);
@@ -86,7 +86,7 @@ test('packing twice gives the same bytes, whatever the time zone and the umask',
   assert.equal(sums(again), sums(out));
 });
 
-test('an upgrade from the archive keeps settings, keys and what is owed', { timeout: 90_000 }, async (t) => {
+test('an upgrade from the archive keeps settings, keys and unreported deltas', { timeout: 90_000 }, async (t) => {
   const folder = temporaryFolder(t);
   const root = path.join(folder, 'root');
   execFileSync('tar', ['-xzf', file('kiloclaw-agent-'), '--directory', folder]);
@@ -127,14 +127,14 @@ test('an upgrade from the archive keeps settings, keys and what is owed', { time
     return agent;
   };
 
-  // Its command crashes, and no server hears of it.
+  // Its command crashes, and the server refuses its check-ins.
   const old = start(['false']);
   let log = '';
   const observed = (what: string, so: () => boolean) =>
     until(what, so).catch((error: Error) => assert.fail(`${error.message}\n${log}`));
   old.stderr.setEncoding('utf8').on('data', (text: string) => (log += text));
   await observed('a crash', () => (log.match(/the command has ended/g)?.length ?? 0) >= 2);
-  // The program of a running agent is replaced.
+  // Replaces the program of the running agent.
   const before = statSync(program).ino;
   install();
   assert.notEqual(statSync(program).ino, before);

@@ -1,6 +1,6 @@
 /**
- * No secret leaks into answers, log lines, the agent's output and files, or the builds; whatever fails, and even
- * if a server echoes its input.
+ * No secret leaks into answers, log lines, the agent's output and files, or the builds, whatever fails, and even if a
+ * server echoes its input.
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -30,7 +30,7 @@ import { listen, temporaryFolder } from '../harness/context.ts';
 import { SQL_PATH } from '../harness/store.ts';
 import { startWorker, type Worker } from '../harness/worker.ts';
 
-/** A unique secret; `odd` are characters that encodings change. */
+/** A unique secret; `odd` has characters that encodings change. */
 const secret = (name: string, odd = '/+%"~') => `${name}${odd}${randomBytes(18).toString('base64url')}`;
 
 const SECRETS = {
@@ -184,7 +184,7 @@ test('the check finds a secret in every form', () => {
   assertNone(innocent);
 });
 
-test('the Worker leaks no secret, whatever the request and the response of Analytics Engine', async (t) => {
+test('the Worker leaks no secret for any request and any response of Analytics Engine', async (t) => {
   const outputs = new Outputs();
   let status = 200;
   const analytics = await serve(t, echo(() => status));
@@ -354,7 +354,7 @@ async function commands(
   for (const name of readdirSync(folder)) outputs.add(`${where}: ${name}`, readFileSync(path.join(folder, name)));
 }
 
-test('the agent leaks no secret, whatever the responses', async (t) => {
+test('the agent leaks no secret for any response', async (t) => {
   const outputs = new Outputs();
   const server = await serve(t, echo(() => 204));
   // A proxy that refuses and echoes its credentials.

@@ -9,7 +9,7 @@ import { parseEnv } from 'node:util';
 
 import { temporaryFolder } from '../harness/context.ts';
 
-/** A folder with no more than set-up needs to begin. */
+/** A folder with only the files that set-up starts with. */
 function bareFolder(t: TestContext): string {
   const bare = temporaryFolder(t);
   mkdirSync(path.join(bare, 'tools'));
@@ -58,7 +58,7 @@ test('two set-ups of a folder run one after the other', async (t) => {
   assert.match(stderr, /setup: error: 'npm install' failed/);
 });
 
-test('.dev.vars.example names the secrets of the Worker, and holds no value that somebody could deploy', (t) => {
+test('.dev.vars.example names the secrets of the Worker, and has no value that somebody could deploy', (t) => {
   const example = readFileSync('.dev.vars.example', 'utf8');
   // Cloudflare's deploy button asks for these, with their values as suggestions.
   const required = ['KILOCODE_API_KEY', 'GATEWAY_TOKEN_SECRET', 'JWT_SECRET'];

@@ -39,7 +39,7 @@ test('refuses a check-in without either credential header', async () => {
   await assertRefused(await empty('x-kiloclaw-gateway-token'), 401, NO_TOKEN, BEARER);
 });
 
-test('refuses every scheme but Bearer, whatever its key', async () => {
+test('refuses every scheme but Bearer, with any key', async () => {
   for (const authorization of [`Basic ${API_KEY}`, API_KEY, `Bearer${API_KEY}`, 'Bearer', 'xxxxxxx']) {
     await assertRefused(await worker.checkIn(FULL, { authorization }), 401, NOT_BEARER, BEARER);
   }
@@ -52,7 +52,7 @@ test('accepts the scheme in any case', async () => {
   }
 });
 
-test('refuses every key but the right one', async () => {
+test('refuses every wrong key', async () => {
   for (const key of [API_KEY.slice(0, -1), `${API_KEY}1`, API_KEY.toUpperCase(), 'x', `${API_KEY},`]) {
     const response = await worker.checkIn(FULL, { authorization: `Bearer ${key}` });
     await assertRefused(response, 403, WRONG_KEY);

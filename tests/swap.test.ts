@@ -1,6 +1,6 @@
 /**
- * The fleet of an existing endpoint, without a change on any machine (docs/swap.md): tokens as API keys, figures of the
- * disk, large bodies, ids, and the hand-over to the existing Worker.
+ * The Worker in place of an existing endpoint, without a change on any machine (docs/swap.md): tokens as API keys, disk
+ * usage, large bodies, ids, and forwarding to the existing Worker.
  */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -21,7 +21,7 @@ const OLD = 'an older secret of them: 32 bytes';
 const VARS = { KILOCODE_API_KEY_JWT_SECRET: `${MACHINES}, ${OLD}` };
 const WRONG_KEY = [403, 'wrong_api_key'];
 
-/** The body of the existing client: it sends `""` for what it does not know, a null disk, and telemetry now and then. */
+/** The body of the existing client: `""` for unknown values, null for the disk, and sometimes telemetry. */
 const EXISTING = {
   ...FULL,
   machineId: '',
@@ -91,7 +91,7 @@ test('with KILOCODE_API_KEY_JWT_SECRET, a valid token is an API key as well', as
   assert.equal(absence.status, 204, 'a machine plans its absence with it');
 });
 
-test('a machine\'s token never opens the operators\' API', async (t) => {
+test('refuses a machine\'s token on the operators\' API', async (t) => {
   const worker = await startWorker({ vars: VARS }, t);
   for (const claims of [{}, { aud: 'kiloclaw-telemetry', sub: 'ops', scope: 'absences:write' }]) {
     const response = await worker.fetch('/api/whoami', { headers: bearer(await key(claims)) });
@@ -99,7 +99,7 @@ test('a machine\'s token never opens the operators\' API', async (t) => {
   }
 });
 
-test('issuer and audience of machines\' tokens are limited, if set', async (t) => {
+test('checks issuer and audience of machines\' tokens if they are set', async (t) => {
   const vars = { ...VARS, KILOCODE_API_KEY_JWT_ISSUER: 'backend', KILOCODE_API_KEY_JWT_AUDIENCE: 'check-ins' };
   const worker = await startWorker({ vars }, t);
   const status = async (claims: Claims) => (await worker.checkIn(FULL, bearer(await key(claims)))).status;
@@ -115,7 +115,7 @@ test('without the secret, a token is a wrong key', async (t) => {
   assert.equal((await worker.checkIn(FULL, bearer(await key()))).status, 403);
 });
 
-test('a padded secret is the same, and so is that of backends', async (t) => {
+test('refuses everybody if machines share a secret with operators, even padded, or with backends', async (t) => {
   for (const vars of [{ JWT_SECRET: `${MACHINES}\0` }, { INTERNAL_API_SECRET: `other,${OLD}` }]) {
     const worker = await startWorker({ vars: { ...VARS, ...vars } }, t);
     assert.equal((await worker.checkIn(FULL)).status, 503);
@@ -123,7 +123,7 @@ test('a padded secret is the same, and so is that of backends', async (t) => {
   }
 });
 
-test('a secret of machines\' tokens that operators\' tokens have as well closes both', async (t) => {
+test('a secret in both lists of tokens disables both', async (t) => {
   const shared = { KILOCODE_API_KEY_JWT_SECRET: `${MACHINES},${JWT_SECRET}`, JWT_SECRET: `another secret of 32 bytes at least,${JWT_SECRET}` };
   const worker = await startWorker({ vars: shared }, t);
   const token = await mint({ sub: 'ops', ttl: 60 }, { JWT_SECRET });
@@ -134,7 +134,7 @@ test('a secret of machines\' tokens that operators\' tokens have as well closes 
   assert.ok(!log.includes(JWT_SECRET) && !log.includes(MACHINES));
 });
 
-/** Answers with the points as the Worker writes them. */
+/** A Worker that answers with the points that the real one writes. */
 const POINTS = `
   import Worker from 'index.js';
   const points = [];
@@ -147,7 +147,7 @@ const POINTS = `
     },
   };`;
 
-test('the disk takes double7 and double8 where a client sends a figure, and no other point changes', async (t) => {
+test('stores disk figures in double7 and double8, and leaves other points unchanged', async (t) => {
   const worker = await startWorker({ modules: { main: POINTS } }, t);
   const written = async (disk: object) => {
     assert.equal((await worker.checkIn({ ...MINIMAL, ...disk })).status, 204, JSON.stringify(disk));
@@ -178,7 +178,7 @@ test('the disk takes double7 and double8 where a client sends a figure, and no o
   }
 });
 
-test('every row of the table of ids is so', async (t) => {
+test('every row of the table of ids in docs/swap.md is true', async (t) => {
   const worker = await startWorker({}, t);
   const [, table = ''] = /<!-- ids -->(.*?)<!-- \/ids -->/s.exec(readFileSync('docs/swap.md', 'utf8')) ?? [];
   const rows = [...table.matchAll(/^\| `([^`]+)`.*\| (takes|refuses: 400)[^|]*\|$/gm)];
@@ -189,7 +189,7 @@ test('every row of the table of ids is so', async (t) => {
   }
 });
 
-interface HandedOn {
+interface Forwarded {
   readonly url: string;
   readonly headers: IncomingHttpHeaders;
   readonly body: string;
@@ -197,7 +197,7 @@ interface HandedOn {
 
 /** Starts the Worker with another one behind it, whose `fetch` has this body and can `record(request)` for the test. */
 async function startBoth(t: TestContext, fetchBody: string, options: Options = {}) {
-  const received: HandedOn[] = [];
+  const received: Forwarded[] = [];
   const server = createServer(async (request, response) => {
     let body = '';
     for await (const chunk of request) body += chunk;
@@ -215,10 +215,10 @@ async function startBoth(t: TestContext, fetchBody: string, options: Options = {
   return { received, worker: await startWorker({ ...options, forward }, t) };
 }
 
-const TAKES = 'await record(request); return new Response(null, { status: 204 });';
+const ACCEPTS = 'await record(request); return new Response(null, { status: 204 });';
 
-test('an accepted check-in is handed on as it came, and no other request is', async (t) => {
-  const { received, worker } = await startBoth(t, TAKES, { checkInLimit: 3 });
+test('forwards every accepted check-in unchanged, and no other request', async (t) => {
+  const { received, worker } = await startBoth(t, ACCEPTS, { checkInLimit: 3 });
   const send = async (body: object, headers = {}) => (await worker.checkIn({ ...body }, headers)).status;
   assert.equal(await send(FULL, { authorization: 'Bearer wrong' }), 403);
   assert.equal(await send(FULL, { 'x-kiloclaw-gateway-token': '0' }), 403);
@@ -232,7 +232,7 @@ test('an accepted check-in is handed on as it came, and no other request is', as
   const chunked = new Blob([JSON.stringify({ ...other, bandwidthBytesIn: 1 })]).stream();
   const chunkedHeaders = { ...credentials('é'), 'fly-region': 'ams' };
   assert.equal((await worker.checkIn(chunked, chunkedHeaders)).status, 204, 'without a length');
-  await until('both are handed on', () => received.length === 2);
+  await until('both are forwarded', () => received.length === 2);
   const [first, second] = received;
   assert.equal(first!.url, `POST ${CHECK_IN_PATH}`);
   assert.deepEqual(JSON.parse(first!.body), other);
@@ -241,16 +241,16 @@ test('an accepted check-in is handed on as it came, and no other request is', as
   assert.deepEqual([authorization, token, region], [`Bearer ${API_KEY}`, credentials('é')['x-kiloclaw-gateway-token'], 'ams']);
 
   for (let i = 0; i < 5; i += 1) await send({ ...FULL, sandboxId: 'often' });
-  await until('those within the limit are handed on', () => received.length >= 5);
+  await until('those within the limit are forwarded', () => received.length >= 5);
   await delay(300);
   assert.equal(received.length, 5, 'those beyond it are not');
   assert.doesNotMatch(JSON.stringify(worker.logs), /forward_failed/);
 });
 
-test('what is handed on is not handed on again, as by a Worker that is bound to itself', async (t) => {
-  const { received, worker } = await startBoth(t, TAKES);
+test('forwards no check-in twice, even if the Worker is bound to itself', async (t) => {
+  const { received, worker } = await startBoth(t, ACCEPTS);
   assert.equal((await worker.checkIn(FULL)).status, 204);
-  await until('it is handed on', () => received.length === 1);
+  await until('it is forwarded', () => received.length === 1);
   assert.equal(received[0]!.headers['x-kiloclaw-forwarded'], '1');
   assert.equal((await worker.checkIn(FULL, { 'x-kiloclaw-forwarded': '1' })).status, 204);
   await delay(300);
@@ -263,7 +263,7 @@ for (const [what, fetchBody, detail] of [
   ['redirects', 'return Response.redirect("https://example.com/", 302);', 'answered 302'],
   ['answers nothing', '', 'cannot be reached, or threw'],
 ] as const) {
-  test(`another Worker that ${what} touches no check-in, and is counted in the log once a minute`, async (t) => {
+  test(`a target Worker that ${what} affects no check-in, and the log counts its failures once a minute`, async (t) => {
     const { worker } = await startBoth(t, fetchBody);
     for (let i = 0; i < 20; i += 1) assert.equal((await worker.checkIn(FULL)).status, 204);
     assert.equal((await worker.points(20)).length, 20);
@@ -273,27 +273,27 @@ for (const [what, fetchBody, detail] of [
   });
 }
 
-test('another Worker that is gone touches no check-in', async (t) => {
+test('a missing target Worker affects no check-in', async (t) => {
   const worker = await startWorker({ forward: 'export default {};' }, t);
   for (let i = 0; i < 5; i += 1) assert.equal((await worker.checkIn(FULL)).status, 204);
   await logged(worker, /forward_failed/);
 });
 
-test('another Worker that never answers delays no check-in, and gets no more than 200 at a time', async (t) => {
+test('a target Worker that never answers delays no check-in, and gets at most 200 at a time', async (t) => {
   const { received, worker } = await startBoth(t, 'await record(request); await new Promise(() => setTimeout(() => {}, 60_000));');
   const started = Date.now();
   for (let i = 0; i < 250; i += 1) assert.equal((await worker.checkIn(FULL)).status, 204);
-  assert.ok(Date.now() - started < 10_000, 'before any of them is given up');
+  assert.ok(Date.now() - started < 10_000, 'before any of them times out');
   await logged(worker, /"detail\\*":\\*"FORWARD: (too many at a time|no answer within 10 s)/);
   assert.ok(received.length <= 200, `${received.length} at a time`);
   assert.equal((await worker.points(250)).length, 250);
 });
 
-test('a body of 64 KiB is handed on whole', async (t) => {
-  const { received, worker } = await startBoth(t, TAKES);
+test('forwards a body of 64 KiB completely', async (t) => {
+  const { received, worker } = await startBoth(t, ACCEPTS);
   const rest = MAX_BODY_BYTES - JSON.stringify({ ...FULL, models: '' }).length;
   const body = { ...FULL, models: 'x'.repeat(rest) };
   assert.equal((await worker.checkIn(body)).status, 204);
-  await until('it is handed on', () => received.length === 1);
+  await until('it is forwarded', () => received.length === 1);
   assert.deepEqual(JSON.parse(received[0]!.body), body);
 });

@@ -1,8 +1,8 @@
 /**
  * The watcher in real workerd while something around it fails: Analytics Engine, the channels, its process, its clock,
- * and very many machines at once.
+ * or thousands of machines at once.
  *
- * The tests wait for ticks most of the time, so they run side by side.
+ * These tests mostly wait for ticks, so they run concurrently.
  */
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
@@ -19,7 +19,19 @@ import { listen, temporaryFolder, withContext, type Context } from '../harness/c
 import { SQL_PATH } from '../harness/store.ts';
 import { logged, type Worker } from '../harness/worker.ts';
 import { CANARY_DATASET, startWorkerd } from '../harness/workerd.ts';
-import { ask, keepAlive, reader, receiver, SECRET, start, until, wake, well, workerdVars, writer } from './support/watcher.ts';
+import {
+  ask,
+  healthy,
+  keepAlive,
+  reader,
+  receiver,
+  SECRET,
+  start,
+  until,
+  wake,
+  workerdVars,
+  writer,
+} from './support/watcher.ts';
 
 const SECONDS = () => Math.floor(Date.now() / 1_000);
 
@@ -28,7 +40,7 @@ interface Analytics {
   readonly url: string;
   /** The local Analytics Engine. */
   upstream: string;
-  /** What happens to the next queries: a status to answer, or that the connection breaks. */
+  /** The fault of the next queries: a status, or a broken connection. */
   fault: number | 'breaks' | undefined;
   /** Changes a query. */
   rewrite: (sql: string) => string;
@@ -91,7 +103,7 @@ const ticks = async (worker: Worker, count: number) => {
   }
 };
 
-/** Runs a Worker with the watcher's object in a folder, and stops it. */
+/** Runs a Worker whose watcher's object is in a folder; then stops it. */
 const run = (
   { vars, ...others }: { folder: string; vars?: Record<string, string>; build?: string },
   use: (worker: Worker, context: Context) => Promise<unknown>,
@@ -113,8 +125,8 @@ function withDatabase<T>(folder: string, use: (database: DatabaseSync) => T): T 
 }
 
 /**
- * Moves the times that the watcher keeps: to it, the clock jumps the other way. Check-ins keep theirs, so those that it
- * keeps of them move only into the future, where no check-in is.
+ * Shifts the times that the watcher has stored, which looks to it like a clock jump in the other direction. Points keep
+ * their times, so the watcher's copies of these only move into the future, where no point is.
  */
 const shift = (folder: string, seconds: number) =>
   withDatabase(folder, (database) => {
@@ -132,19 +144,19 @@ const shift = (folder: string, seconds: number) =>
   });
 
 suite('the watcher among faults', { concurrency: 12 }, () => {
-  test('while Analytics Engine is late nobody is silent; after it, all at once is one message', async (t) => {
+  test('reports no silence while Analytics Engine is late; then reports the whole fleet in one message', async (t) => {
     const { hook, engine, worker, types } = await stage(t, { WATCH_STALE_AFTER: '15s' });
     const alive = ['a', 'b', 'c'];
-    const timer = setInterval(() => alive.forEach((id) => void worker.checkIn(well(id)).catch(() => {})), 1_000);
+    const timer = setInterval(() => alive.forEach((id) => void worker.checkIn(healthy(id)).catch(() => {})), 1_000);
     t.after(() => clearInterval(timer));
     await watches(worker);
     await ticks(worker, 2);
 
-    // It shows nothing that arrives from now on. Meanwhile, all machines stop.
+    // From now on, queries return no new point. Meanwhile, all machines stop.
     const late = SECONDS();
     engine.rewrite = (sql) => sql.replaceAll('WHERE timestamp >', `WHERE timestamp <= toDateTime(${late}) AND timestamp >`);
     clearInterval(timer);
-    await until('it says that it cannot judge', () => hook.of('watcher.degraded').length > 0);
+    await until('the watcher reports that it is degraded', () => hook.of('watcher.degraded').length > 0);
     const { watch } = await ask(worker, '/api/watcher');
     assert.ok(watch.lagSeconds >= 15 && watch.degradedSince !== null, JSON.stringify(watch));
     await ticks(worker, 3);
@@ -159,14 +171,14 @@ suite('the watcher among faults', { concurrency: 12 }, () => {
     assert.match(hook.of('watcher.degraded')[0].body.data.reason, /late/);
   });
 
-  test('while Analytics Engine is down, limits or refuses, nobody is silent; after it, who is', async (t) => {
+  test('reports no silence while Analytics Engine is down, limits or refuses; then the real ones', async (t) => {
     const { hook, engine, worker, types } = await stage(t, { WATCH_STALE_AFTER: '15s' });
     keepAlive(t, worker, 'b', 'c');
-    await worker.checkIn(well('a'));
+    await worker.checkIn(healthy('a'));
     await watches(worker);
     engine.fault = 'breaks';
     await until('a tick fails', async () => (await ask(worker, '/api/watcher')).watch.failure !== null);
-    await until('it says that it cannot judge', () => hook.of('watcher.degraded').length > 0);
+    await until('the watcher reports that it is degraded', () => hook.of('watcher.degraded').length > 0);
     for (const status of [429, 500, 403]) {
       engine.fault = status;
       const before = engine.queries.length;
@@ -178,19 +190,19 @@ suite('the watcher among faults', { concurrency: 12 }, () => {
     assert.match(hook.received[0].body.data.reason, /does not answer/);
 
     engine.fault = undefined;
-    await until('who stopped meanwhile is silent', () => hook.of('sandbox.silent').length > 0);
+    await until('the silence is reported', () => hook.of('sandbox.silent').length > 0);
     assert.deepEqual(types().toSorted(), ['sandbox.silent', 'watcher.degraded', 'watcher.recovered']);
     assert.deepEqual(hook.of('sandbox.silent')[0].body.data.sandboxes.map((one: any) => one.sandboxId), ['a']);
   });
 
-  test('sampling neither hides a silence nor invents one', async (t) => {
+  test('sampling neither hides nor invents a silence', async (t) => {
     const { hook, engine, worker, types } = await stage(t);
     keepAlive(t, worker, 'b', 'c', 'd');
     let isHere = true;
-    const timer = setInterval(() => isHere && void worker.checkIn(well('z')).catch(() => {}), 1_000);
+    const timer = setInterval(() => isHere && void worker.checkIn(healthy('z')).catch(() => {}), 1_000);
     t.after(() => clearInterval(timer));
     await watches(worker);
-    // A query over the whole fleet shows no `z`, and of `b` only what is old. A query of a part, or by name, is complete.
+    // Queries over the whole fleet return no `z`, and only old points of `b`. Queries over a part or by id are complete.
     engine.rewrite = (sql) => {
       if (sql.includes(CANARY_DATASET) || /index1 (IN|>|<=) /.test(sql)) return sql;
       const old = SECONDS() - 20;
@@ -255,14 +267,14 @@ suite('the watcher among faults', { concurrency: 12 }, () => {
     assert.deepEqual(types(), ['fleet.quiet', 'fleet.recovered']);
   });
 
-  test('a machine that comes and goes is announced as flapping once, and then no more', async (t) => {
+  test('announces a flapping machine once', async (t) => {
     const { worker, types } = await stage(t);
     keepAlive(t, worker, 'b', 'c');
     await watches(worker);
-    // One check-in, and silence until it is found: as often as the watcher can see.
+    // One check-in, then silence until the watcher finds it: the fastest change that the watcher can see.
     const flips = async () => (await ask(worker, '/api/alerts?sandbox=a&kind=silent')).alerts.length;
     for (let flip = 1; flip <= 6; flip += 2) {
-      await worker.checkIn(well('a'));
+      await worker.checkIn(healthy('a'));
       await until('it is back', async () => (await flips()) >= flip - 1);
       await until('it is silent', async () => (await flips()) >= flip);
     }
@@ -271,7 +283,7 @@ suite('the watcher among faults', { concurrency: 12 }, () => {
     assert.equal((await ask(worker, '/api/watcher')).watch.open.flapping, 1);
   });
 
-  test('a message whose delivery a kill cuts off, or its record, arrives again under its id, and then no more', async (t) => {
+  test('sends a message again once, under its id, if a kill interrupts its delivery or the record of it', async (t) => {
     for (const answers of [false, true]) {
       const [hook, folder] = [await receiver(t), temporaryFolder(t)];
       const store = await start(t, {}, { watcher: false });
@@ -304,7 +316,7 @@ suite('the watcher among faults', { concurrency: 12 }, () => {
     }
   });
 
-  test('a channel that is down for hours is tried again after 5 s, 5 min, 30 min, 2 h, 5 h and 10 h, then given up', async (t) => {
+  test('retries a channel that is down after 5 s, 5 min, 30 min, 2 h, 5 h and 10 h, then gives up', async (t) => {
     const [hook, folder] = [await receiver(t), temporaryFolder(t)];
     hook.answer = (response) => void response.writeHead(503).end();
     const vars = { ALERT_SLACK_URL: hook.url };
@@ -339,7 +351,7 @@ suite('the watcher among faults', { concurrency: 12 }, () => {
     for (const [i, wait] of waits.entries()) assert.ok(wait > hours[i] * 0.7 && wait < hours[i] * 1.3, `${waits}`);
   });
 
-  test('a clock that jumps by hours, forth or back, stops nothing and invents nothing', async (t) => {
+  test('clock jumps of hours, forth or back, neither hide nor invent a silence', async (t) => {
     const folder = temporaryFolder(t);
     for (const [i, seconds] of [0, 7_200, -7_200].entries()) {
       if (seconds !== 0) shift(folder, seconds);
@@ -347,13 +359,13 @@ suite('the watcher among faults', { concurrency: 12 }, () => {
       const vars = { ALERT_WEBHOOK_URL: hook.url, ALERT_WEBHOOK_SECRET: SECRET };
       await run({ folder, vars }, async (worker, context) => {
         keepAlive(context, worker, 'b', 'c', ...(i > 1 ? ['a0'] : []));
-        await worker.checkIn(well(`a${i}`));
+        await worker.checkIn(healthy(`a${i}`));
         await wake(worker);
         await ticks(worker, 2);
         const found = () =>
           hook.of('sandbox.silent').flatMap(({ body }) => body.data.sandboxes.map((one: any) => one.sandboxId));
         await until(`the silence after a jump of ${seconds} s`, () => found().length > 0);
-        // Who was silent before returns.
+        // The previous machine returns.
         if (i > 0) keepAlive(context, worker, `a${i - 1}`);
         const isBack = async () => (await ask(worker, '/api/watcher')).watch.open.silent === 1;
         await until(`the return after a jump of ${seconds} s`, isBack);
@@ -379,21 +391,21 @@ suite('the watcher among faults', { concurrency: 12 }, () => {
     });
     const before = lastTick();
     await run({ folder }, () => delay(8_000));
-    assert.equal(lastTick(), before, 'nothing rings');
+    assert.equal(lastTick(), before, 'no alarm fires');
     await run({ folder }, async (worker) => {
       await wake(worker);
-      // No request to the object: the alarm rings.
+      // No request to the object: only the alarm can wake it.
       await delay(8_000);
     });
-    assert.ok(lastTick() > before, 'it rings again');
+    assert.ok(lastTick() > before, 'the alarm fires again');
   });
 
-  test('a silence that is open stays so over a deployment of another version, and is closed once', async (t) => {
+  test('an open silence survives a deployment of another version, and is closed once', async (t) => {
     const [hook, folder] = [await receiver(t), temporaryFolder(t)];
     const vars = { ALERT_PAGERDUTY_KEY: '0123456789abcdef0123456789abcdef', ALERT_PAGERDUTY_URL: hook.url };
     await run({ folder, vars }, async (worker, context) => {
       keepAlive(context, worker, 'b', 'c');
-      await worker.checkIn(well('a'));
+      await worker.checkIn(healthy('a'));
       await wake(worker);
       await until('it is paged', () => hook.received.length > 0);
     });

@@ -17,7 +17,20 @@ import { AGENT } from '../harness/agent.ts';
 import openapi from '../src/openapi.json' with { type: 'json' };
 import { logged, type Worker } from '../harness/worker.ts';
 import { startWorkerd } from '../harness/workerd.ts';
-import { ask, bearer, keepAlive, reader, receiver, SECRET, start, until, wake, well, workerdVars, writer } from './support/watcher.ts';
+import {
+  ask,
+  bearer,
+  healthy,
+  keepAlive,
+  reader,
+  receiver,
+  SECRET,
+  start,
+  until,
+  wake,
+  workerdVars,
+  writer,
+} from './support/watcher.ts';
 
 const KEY = '0123456789abcdef0123456789abcdef';
 const ABSENCE_PATH = '/api/controller/absence';
@@ -47,7 +60,7 @@ async function assertRefused(response: Response, status: number, code: string): 
 const channel = (watcher: any, name: string) =>
   watcher.channels.find(({ channel }: { channel: string }) => channel === name);
 
-// They wait most of the time, so they run side by side.
+// These tests mostly wait, so they run concurrently.
 suite('the watcher', { concurrency: 8 }, () => {
   test('a machine that falls silent is announced once on every channel, and so is its return', async (t) => {
     const [hook, slack, pager, heartbeat] = await Promise.all([1, 2, 3, 4].map(() => receiver(t)));
@@ -62,7 +75,7 @@ suite('the watcher', { concurrency: 8 }, () => {
     const worker = await start(t, vars);
     keepAlive(t, worker, 'b', 'c');
     await wake(worker);
-    await worker.checkIn(well('a'));
+    await worker.checkIn(healthy('a'));
 
     await until('the silence is announced', () => hook.of('sandbox.silent').length > 0);
     await until('all are counted', async () => (await ask(worker, '/api/watcher')).sandboxes === 3);
@@ -71,7 +84,7 @@ suite('the watcher', { concurrency: 8 }, () => {
     assert.deepEqual(open.attention.map(({ since, ...rest }: any) => rest), [
       { kind: 'silent', sandboxId: 'a', region: null, reason: 'last state: running', planned: false },
     ]);
-    await worker.checkIn(well('a'));
+    await worker.checkIn(healthy('a'));
     keepAlive(t, worker, 'a');
     await until('the return is announced', () => hook.of('sandbox.recovered').length > 0);
     await until('a ping', () => heartbeat.received.length > 0);
@@ -137,7 +150,7 @@ suite('the watcher', { concurrency: 8 }, () => {
     }
   });
 
-  test('a channel that fails is tried again, without its redirects; 410 turns it off until a test arrives', async (t) => {
+  test('retries a failing channel and follows no redirect; 410 turns it off until a test message arrives', async (t) => {
     const [hook, elsewhere] = await Promise.all([receiver(t), receiver(t)]);
     const worker = await start(t, { ALERT_WEBHOOK_URL: `${hook.url}/hook-path`, ALERT_WEBHOOK_SECRET: SECRET });
     const testMessage = async () => (await (await send(worker, 'POST', '/api/watcher/test')).json()) as any[];
@@ -152,7 +165,7 @@ suite('the watcher', { concurrency: 8 }, () => {
     assert.equal(channels[0].lastFailure.reason, failure);
 
     hook.answer = (response) => void response.writeHead(204).end();
-    await until('it is tried again', () => hook.received.length === 2);
+    await until('the message is sent again', () => hook.received.length === 2);
     const [first, second] = hook.received;
     assert.equal(first.headers['webhook-id'], second.headers['webhook-id']);
     assert.deepEqual(elsewhere.received, []);
@@ -170,7 +183,7 @@ suite('the watcher', { concurrency: 8 }, () => {
     assert.ok(!log.includes('hook-path'));
   });
 
-  test('Retry-After delays the next try', async (t) => {
+  test('Retry-After delays the next attempt', async (t) => {
     const hook = await receiver(t);
     const worker = await start(t, { ALERT_SLACK_URL: hook.url });
     hook.answer = (response) => void response.writeHead(429, { 'retry-after': '3000' }).end();
@@ -202,15 +215,15 @@ suite('the watcher', { concurrency: 8 }, () => {
     const { watch } = await ask(worker, '/api/watcher');
     assert.ok(Date.parse(watch.lastTick) > began, 'it ticked meanwhile');
     const [first, second] = hook.of('watcher.test');
-    assert.ok(second === undefined || second.at - first.at >= 14_500, 'it is tried again after the first try has ended');
-    // The heartbeat and the second try of the message hang, too.
+    assert.ok(second === undefined || second.at - first.at >= 14_500, 'the second attempt starts after the end of the first');
+    // The heartbeat and the second attempt hang, too.
     const times = new Set<number>();
     const end = Date.now() + 21_000;
     while (Date.now() < end) times.add(await lastTick().finally(() => delay(700)));
     assert.ok(times.size >= 4, `ticks at ${[...times].map((time) => time - began)}`);
   });
 
-  test('what is planned and found survives SIGKILL, and the alarm rings again without a request', async (t) => {
+  test('absences and alerts survive SIGKILL, and the alarm fires again without a request', async (t) => {
     const folder = temporaryFolder(t);
     const store = await start(t, {}, { watcher: false });
     const vars = workerdVars(store);
@@ -245,7 +258,7 @@ suite('the watcher', { concurrency: 8 }, () => {
     assert.ok(Date.parse(lastTick) > stopped - 1_000, `${lastTick}: it ticked by itself`);
   });
 
-  test('without access to Analytics Engine the watcher is off and says why, once', async (t) => {
+  test('without access to Analytics Engine, the watcher is off, and logs the reason once', async (t) => {
     const worker = await start(t, { AE_API_TOKEN: undefined });
     await wake(worker);
     const watcher = await ask(worker, '/api/watcher');
@@ -255,7 +268,7 @@ suite('the watcher', { concurrency: 8 }, () => {
     assert.equal(log.split('watcher_off').length, 2);
   });
 
-  test('without the binding, its routes name it and everything else works', async (t) => {
+  test('without the binding, the watcher\'s routes name it, and everything else works', async (t) => {
     const worker = await start(t, {}, { watcher: false });
     for (const route of ['/api/alerts', '/api/absences', '/api/watcher']) {
       const body = await assertRefused(await worker.fetch(route, { headers: reader }), 503, 'misconfigured');
@@ -267,7 +280,7 @@ suite('the watcher', { concurrency: 8 }, () => {
     assert.equal((await fetch(new URL('/cdn-cgi/local/scheduled', worker.url))).status, 500);
   });
 
-  test('a setting that cannot be used is named, without its value', async (t) => {
+  test('names an invalid setting, without its value', async (t) => {
     const worker = await start(t, {
       SILENT_AFTER: '15-minutes',
       ALERT_WEBHOOK_URL: 'http://not-this-machine.example/secret-path',
@@ -310,7 +323,7 @@ suite('the watcher', { concurrency: 8 }, () => {
       ],
     );
     assertDescribed('Absences', list);
-    // Those of all and of regions are all on the first page.
+    // The first page has all absences of regions and of the whole fleet.
     const page = await ask(worker, '/api/absences?limit=1');
     assert.deepEqual([page.absences.length, page.next], [2, 'a']);
     assert.deepEqual((await ask(worker, '/api/absences?limit=2&after=a')).absences, list.absences.slice(2));
@@ -393,14 +406,14 @@ suite('the watcher', { concurrency: 8 }, () => {
     assert.deepEqual((await ask(worker, '/api/absences')).absences, []);
     const limited = await plan({ headers, body: body('a') });
     await assertRefused(limited, 429, 'rate_limited');
-    assert.equal((await worker.checkIn(well('a'))).status, 204, 'a limit of its own');
+    assert.equal((await worker.checkIn(healthy('a'))).status, 204, 'a limit of its own');
 
     for (const odd of ['/api//controller/absence', '/api/controller/absence/', '/api/controller/%61bsence']) {
       await assertRefused(await plan({ headers, body: body('a') }, odd), 401, 'invalid_token');
     }
   });
 
-  test('a real agent goes away and comes back, and alarms nobody meanwhile', async (t) => {
+  test('a real agent goes away and comes back, without an alert', async (t) => {
     const worker = await start(t);
     keepAlive(t, worker, 'b');
     await wake(worker);
@@ -418,7 +431,7 @@ suite('the watcher', { concurrency: 8 }, () => {
       assert.equal(status, 0, stderr);
       return stdout;
     };
-    await worker.checkIn(well('a'));
+    await worker.checkIn(healthy('a'));
     assert.match(agent('away', '--for', '1h', '--reason', 'kernel upgrade'), /^away until .*: kernel upgrade/);
     const { absences } = await ask(worker, '/api/absences');
     assert.deepEqual(absences.map(({ sandboxId, reason, by }: any) => ({ sandboxId, reason, by })), [
@@ -443,11 +456,11 @@ suite('the watcher', { concurrency: 8 }, () => {
     assert.deepEqual(new Set(statuses), new Set([200, '429 true']));
     await ask(worker, '/api/alerts');
     const sums = await Promise.all(Array.from({ length: 8 }, () => worker.fetch('/api/availability', { headers: reader })));
-    assert.ok(sums.some(({ status }) => status === 429), 'sums of the whole log are dearer');
+    assert.ok(sums.some(({ status }) => status === 429), 'sums of the whole log cost more of the limit');
     for (const response of sums) await response.text();
   });
 
-  test('Analytics Engine that refuses is reported, and silences nobody', async (t) => {
+  test('reports a refusal by Analytics Engine, and declares no machine silent', async (t) => {
     const worker = await start(t, { AE_API_TOKEN: 'a-wrong-token' });
     await wake(worker);
     await until('a tick fails', async () => (await ask(worker, '/api/watcher')).watch.failure !== null);
@@ -457,7 +470,7 @@ suite('the watcher', { concurrency: 8 }, () => {
     assert.ok(!JSON.stringify(worker.logs).includes('a-wrong-token'));
   });
 
-  test('a panic in the object touches no check-in, and the watcher goes on', async (t) => {
+  test('a panic in the object affects no check-in, and the watcher continues', async (t) => {
     const worker = await start(t, {}, { build: 'panic' });
     await wake(worker);
     const panic = (query = '') => worker.fetch(`/api/watcher/panic${query}`, { headers: reader });

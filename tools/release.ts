@@ -86,8 +86,8 @@ const SECRETS = {
 };
 
 /**
- * Makes a deploy stop and name missing secrets. The configurations of the repository and for development lack this, because
- * it makes `wrangler dev` ignore all other secrets in `.dev.vars`.
+ * Makes a deploy stop and name missing secrets. The configurations of the repository and for development lack this,
+ * because it makes `wrangler dev` ignore all other secrets in `.dev.vars`.
  */
 const requiring = (configuration: string) =>
   `${configuration}\n# Without these, a deploy stops and names what is missing.\n[secrets]\nrequired = ${JSON.stringify(Object.keys(SECRETS))}\n`;
@@ -210,7 +210,7 @@ interface Component {
   readonly hashes?: readonly { readonly alg: 'SHA-256'; readonly content: string }[];
 }
 
-/** The crates that are compiled into a package for a target, without build scripts and macros, whose code is not in it. */
+/** The crates that are compiled into a package for a target. Build scripts and macros are not: they leave no code. */
 function crates(name: string, triple: string): Component[] {
   const checksums = new Map(
     [...text('Cargo.lock').matchAll(/^name = "(.+)"\nversion = "(.+)"\nsource = .+\nchecksum = "(.+)"$/gm)].map(

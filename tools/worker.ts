@@ -3,8 +3,8 @@
  *
  *   node tools/worker.ts [--out-dir FOLDER] [CARGO-OPTION...]
  *
- * FOLDER is `build` by default. `worker-build`, the tool of workers-rs, does the same, but takes minutes to compile, and
- * mostly downloads programs that `tools/setup` has installed.
+ * FOLDER is `build` by default. `worker-build`, the tool of workers-rs, does the same, but takes minutes to compile,
+ * and mostly downloads programs that `tools/setup` has installed.
  */
 import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';

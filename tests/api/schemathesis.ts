@@ -22,7 +22,7 @@ Options:
   -h, --help     print this help
 `;
 
-/** Every described response passes these, including a refusal of the credential. */
+/** Every described response passes these checks, including a refused credential. */
 const CHECKS = [
   'not_a_server_error',
   'status_code_conformance',
@@ -59,18 +59,18 @@ async function testApi(context: Context, schemathesis: string, examples: string,
     args.push('--checks', CHECKS.join(','), '--max-examples', examples, '--seed', seed);
     args.push('--generation-database', 'none', '--no-color', '--warnings', 'off');
     for (const [name, value] of Object.entries(headers)) args.push('--header', `${name}:${value}`);
-    // Not spawnSync: this process serves the Worker meanwhile.
+    // Not spawnSync, because this process serves the Worker.
     const [code] = await once(spawn(schemathesis, args, { stdio: 'inherit' }), 'close');
     return code === 0;
   };
   const operators = ['--include-tag', 'operators'];
   const machines = ['--include-tag', 'machines'];
   const passed = [
-    await run('an operator', operators, { authorization: `Bearer ${token}` }),
-    await run('a stranger who asks as an operator', operators, { authorization: 'Bearer x.y.z' }),
-    await run('a machine', machines, credentials(SANDBOX_ID)),
-    await run('a stranger who asks as a machine', machines, { authorization: 'Bearer x' }),
-    await run('anybody', ['--include-tag', 'service'], {}),
+    await run('operators', operators, { authorization: `Bearer ${token}` }),
+    await run('operators, with an invalid token', operators, { authorization: 'Bearer x.y.z' }),
+    await run('machines', machines, credentials(SANDBOX_ID)),
+    await run('machines, with a wrong key', machines, { authorization: 'Bearer x' }),
+    await run('public routes', ['--include-tag', 'service'], {}),
   ];
   if (passed.includes(false)) throw new Failure('a response does not match src/openapi.json: see above');
 }

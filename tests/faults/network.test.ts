@@ -107,15 +107,15 @@ async function start(t: TestContext): Promise<Site> {
     (_, i) => new Machine(t, `sandbox-${i}`, { by: link.by, args, realCounters: true, initialDelay: 2 }),
   );
   for (const machine of machines) machine.start(url);
-  await until('each agent received an answer', () => machines.every(({ heard }) => heard > 0));
+  await until('each agent received an answer', () => machines.every(({ acknowledged }) => acknowledged > 0));
   const points = () => allPoints(workerd.store);
 
   const settle = async () => {
     link.set('loss', 0);
     link.set('delay', 0);
     await Promise.all(machines.map((machine) => machine.hold()));
-    const heard = machines.map((machine) => machine.heard);
-    await until('each agent receives an answer again', () => machines.every((machine, i) => machine.heard > heard[i]));
+    const acknowledged = machines.map((machine) => machine.acknowledged);
+    await until('each agent receives an answer again', () => machines.every((machine, i) => machine.acknowledged > acknowledged[i]));
     await Promise.all(machines.map((machine) => machine.stop()));
     await delay(500);
     const after = link.counters();
@@ -126,8 +126,8 @@ async function start(t: TestContext): Promise<Site> {
       const { unreported, seen } = machine.ledger;
       const happened: Deltas = [machine.restarts, seen[0] - before[0], seen[1] - before[1]];
       const over = minus(plus(sum(own), unreported), happened);
-      const notHeard = own.length - machine.heard;
-      const name = `${machine.sandboxId}: ${own.length} points, ${machine.heard} answers received, ${over} reported twice`;
+      const notHeard = own.length - machine.acknowledged;
+      const name = `${machine.sandboxId}: ${own.length} points, ${machine.acknowledged} answers received, ${over} reported twice`;
       assert.ok(notHeard >= 0, `accepted is stored: ${name}`);
       // The excess is at most the sum of check-ins whose answer was lost.
       over.forEach((figure, slot) => {

@@ -1,4 +1,4 @@
-/** However `npm start` and `npm run dev` end, no process and no port stays; and neither runs twice. */
+/** When `npm start` or `npm run dev` ends in any way, no process and no port stays. Neither runs twice. */
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';

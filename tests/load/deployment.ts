@@ -1,6 +1,6 @@
 /**
- * A deployment on this machine: the built Worker in a plain workerd, the local Analytics Engine, and Workers
- * with other secrets that take over the same port, like a new version in the cloud.
+ * A deployment on this machine: the built Worker in a plain workerd and the local Analytics Engine. Workers with other
+ * secrets replace the first one on the same port, like a new version in the cloud.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -122,10 +122,10 @@ const config :Workerd.Config = (
 `;
 }
 
-/** One Worker per set of secrets, which take over from each other, and their store. */
+/** One Worker per set of secrets, each of which replaces the one before, and their store. */
 export class Deployment {
   readonly port: number;
-  /** The later Workers wait, with the socket that they will listen on. */
+  /** The later Workers wait with the socket on which they will listen. */
   readonly #workers: readonly Program[];
   readonly #apart: Program | undefined;
   #current = 0;
@@ -168,7 +168,7 @@ export class Deployment {
       writeFileSync(file, workerConfiguration(secrets, store, ports.get('ingest') ?? 0));
       const log = openSync(path.join(folder, `worker-${i}.log`), 'w');
       const own = [...serve, ...(store === 'inside' ? disk : []), '--socket-fd=worker=4', file];
-      // The shell waits for a line, and then becomes workerd.
+      // The shell waits for a line, then execs workerd.
       const args = ['-c', 'read -r go && exec "$@"', 'sh', WORKERD, ...own];
       const child = spawn('sh', args, { stdio: ['pipe', log, log, 'pipe', fd] });
       closeSync(log);

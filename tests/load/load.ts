@@ -41,7 +41,7 @@ Options:
 /** `tools/reap` removes this folder at the end of the run, like the temporary files. */
 const IN_MEMORY = path.join('/dev/shm', path.basename(tmpdir()));
 const SAMPLE_MS = 1_000;
-/** How long points may arrive after the last answer; the same count so often in a row means that all are here. */
+/** The longest wait for points after the last answer. All are stored once the count is the same so often in a row. */
 const ARRIVAL_MS = 60_000;
 const QUIET_SAMPLES = 3;
 /** Maximum duration of the load without a store. */

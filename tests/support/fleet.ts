@@ -168,7 +168,7 @@ export class Machine {
   }
 
   /** Number of accepted check-ins whose answer the agent received. */
-  get heard(): number {
+  get acknowledged(): number {
     const acceptance = /: accepted|check-in accepted|accepted again/;
     return this.log.split('\n').filter((line) => acceptance.test(line)).length;
   }
@@ -178,7 +178,7 @@ export class Machine {
   }
 }
 
-/** A check-in that passed the witness. */
+/** A check-in that passed the proxy. */
 export interface Exchange {
   readonly sandboxId: string;
   readonly deltas: Deltas;
@@ -190,7 +190,7 @@ export interface Exchange {
  * A proxy between the agents and the Worker that records check-ins and answers. Like Fly's edge, it adds a
  * region, here the number of the exchange, so that each point is unique.
  */
-export class Witness {
+export class RecordingProxy {
   readonly url: string;
   readonly exchanges: Exchange[] = [];
   readonly #port: number;
@@ -203,10 +203,10 @@ export class Witness {
   }
 
   /** The Worker may start to listen on `port` later. */
-  static async of(port: number, context: Context): Promise<Witness> {
-    const server = createServer((request, response) => void witness.#pass(request, response));
-    const witness: Witness = new Witness(port, await listen(context, server));
-    return witness;
+  static async of(port: number, context: Context): Promise<RecordingProxy> {
+    const server = createServer((request, response) => void proxy.#pass(request, response));
+    const proxy: RecordingProxy = new RecordingProxy(port, await listen(context, server));
+    return proxy;
   }
 
   /** Number of check-ins without an answer yet. */
@@ -231,7 +231,7 @@ export class Witness {
     for await (const part of incoming) parts.push(part as Buffer);
     const body = Buffer.concat(parts);
     while (this.#held !== undefined) await this.#held.released;
-    // The agent has given up meanwhile, so this check-in never reached the Worker.
+    // The agent has timed out, so the check-in must not reach the Worker.
     if (incoming.socket.destroyed) return;
     const received = JSON.parse(body.toString()) as Record<string, number> & { sandboxId: string };
     const deltas = [received.restartsSinceLastCheckin, received.bandwidthBytesIn, received.bandwidthBytesOut] as const;
@@ -252,12 +252,12 @@ export class Witness {
       onward.end(body);
       const [answer] = (await once(onward, 'response')) as [IncomingMessage];
       const text = await answer.toArray();
-      // The agent has given up before the answer.
+      // The agent has timed out before the answer.
       if (incoming.socket.destroyed) return;
       exchange.status = answer.statusCode!;
       outgoing.writeHead(exchange.status).end(text.join(''));
     } catch {
-      // Passes the broken connection of a killed Worker on to the agent.
+      // A killed Worker broke its connection: breaks that of the agent, too.
       incoming.socket.destroy();
     } finally {
       this.#inFlight -= 1;
@@ -276,7 +276,7 @@ export interface Account {
 }
 
 /** Compares answers with stored points. Asserts that no exchange is stored more than once. */
-export function account({ exchanges }: Witness, points: readonly JsonPoint[]): Account {
+export function account({ exchanges }: RecordingProxy, points: readonly JsonPoint[]): Account {
   const stored = new Set(points.map(({ blobs }) => Number(blobs[6])));
   assert.equal(stored.size, points.length, 'each point is of an exchange of its own');
   for (const point of points) {

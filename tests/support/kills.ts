@@ -12,7 +12,7 @@ import {
   minus,
   plus,
   sum,
-  Witness,
+  RecordingProxy,
   type Account,
   type Deltas,
 } from './fleet.ts';
@@ -52,11 +52,11 @@ export async function killAndRestart(t: TestContext, plan: Plan): Promise<Outcom
     await workerd.stop();
     workerd = await startWorkerd(WORKER_SECRETS, t, site);
   };
-  const witness = await Witness.of(port, t);
+  const proxy = await RecordingProxy.of(port, t);
   const machines = Array.from({ length: plan.machines }, (_, i) => new Machine(t, `sandbox-${i}`));
-  for (const machine of machines) machine.start(witness.url);
+  for (const machine of machines) machine.start(proxy.url);
   const answers = ({ sandboxId }: Machine) =>
-    witness.exchanges.filter((exchange) => exchange.sandboxId === sandboxId).map(({ status }) => status);
+    proxy.exchanges.filter((exchange) => exchange.sandboxId === sandboxId).map(({ status }) => status);
   await until('each agent checked in', () => machines.every((machine) => answers(machine).includes(204)));
   const traffic = setInterval(() => {
     const upTo = (bytes: number) => 1 + Math.trunc(Math.random() * bytes);
@@ -66,14 +66,14 @@ export async function killAndRestart(t: TestContext, plan: Plan): Promise<Outcom
 
   for (let kill = 0; kill < plan.quiet; kill += 1) {
     await delay(500 + Math.random() * 1_500);
-    await witness.hold();
-    const accepted = witness.exchanges.filter(({ status }) => status === 204).length;
+    await proxy.hold();
+    const accepted = proxy.exchanges.filter(({ status }) => status === 204).length;
     await until('all accepted check-ins are stored', async () => (await allPoints(store)).length === accepted);
     await restart();
     // Before the next check-in is in flight.
-    const { twice, lost } = account(witness, await allPoints(store));
+    const { twice, lost } = account(proxy, await allPoints(store));
     assert.deepEqual([twice, lost], [[], []], 'every answer matches the store');
-    witness.release();
+    proxy.release();
   }
   for (let kill = 0; kill < plan.random; kill += 1) {
     // Some kills come before the first check-in after a restart.
@@ -85,23 +85,23 @@ export async function killAndRestart(t: TestContext, plan: Plan): Promise<Outcom
     await delay(Math.random() * 1_000);
     const deadline = Date.now() + 10_000;
     // Polls without a pause, because a check-in is in flight for a few milliseconds only.
-    while (witness.inFlight === 0 && Date.now() < deadline) await new Promise(setImmediate);
+    while (proxy.inFlight === 0 && Date.now() < deadline) await new Promise(setImmediate);
     await delay(Math.random() * 3);
     await restart();
   }
 
   clearInterval(traffic);
   await Promise.all(machines.map((machine) => machine.hold()));
-  // The last check-in reports the rest, but an agent that still backs off would not send it.
+  // An agent that still backs off would not send a last check-in, which reports the rest.
   await until('each agent checks in again', () => machines.every((machine) => answers(machine).at(-1) === 204));
   await Promise.all(machines.map((machine) => machine.stop()));
   await until('all accepted check-ins are stored', async () => {
-    const { lost } = account(witness, await allPoints(store));
+    const { lost } = account(proxy, await allPoints(store));
     return lost.length === 0;
   }, { deadlineMs: 2_000 }).catch(() => undefined);
 
   const points = await allPoints(store);
-  const kept = account(witness, points);
+  const kept = account(proxy, points);
   const of = (sandbox: string, exchanges: Account['twice']) =>
     sum(exchanges.filter(({ sandboxId }) => sandboxId === sandbox).map(({ deltas }) => deltas));
   const by = (what: (machine: Machine) => Deltas) =>
@@ -111,10 +111,10 @@ export async function killAndRestart(t: TestContext, plan: Plan): Promise<Outcom
   const expected = by(({ sandboxId }) =>
     minus(plus(happened[sandboxId], of(sandboxId, kept.twice)), of(sandboxId, kept.lost)));
   const [restarts, bytesIn] = sum(Object.values(happened));
-  const unanswered = witness.exchanges.filter(({ status }) => status === undefined).length;
+  const unanswered = proxy.exchanges.filter(({ status }) => status === undefined).length;
   const summary =
     `${plan.machines} machines, ${plan.quiet + plan.random + plan.midway} kills, ` +
-    `${witness.exchanges.length} check-ins, ` +
+    `${proxy.exchanges.length} check-ins, ` +
     `${kept.accepted} accepted, ${unanswered} unanswered of which ${kept.twice.length} stored, ` +
     `${kept.lost.length} accepted and not stored; ${restarts} restarts and ${bytesIn} bytes in happened`;
   return { reported, expected, happened, account: kept, summary };

@@ -1,4 +1,4 @@
-/** Finds secrets in outputs, answers and files: plain, encoded, or in part. */
+/** Finds secrets and parts of them, plain or encoded, in outputs, answers and files. */
 
 /** The fewest characters of a secret that count as a leak. */
 const PART = 12;

@@ -1,4 +1,4 @@
-/** What tests of the watcher need: receivers of its messages, operators' requests, and waiting. */
+/** Receivers of the watcher's messages, operators' requests, and waiting. */
 import assert from 'node:assert/strict';
 import { createServer, type IncomingHttpHeaders, type ServerResponse } from 'node:http';
 
@@ -17,8 +17,8 @@ export const QUICK = { SILENT_AFTER: '10s', WATCH_TICK: '5s', WATCH_STALE_AFTER:
 export const until = (what: string, so: () => Promise<boolean> | boolean) =>
   waitUntil(what, so, { deadlineMs: 120_000, pauseMs: 500 });
 
-/** A check-in of a machine that is well. */
-export const well = (sandboxId: string) => ({ ...FULL, sandboxId, restartsSinceLastCheckin: 0 });
+/** A check-in of a healthy machine. */
+export const healthy = (sandboxId: string) => ({ ...FULL, sandboxId, restartsSinceLastCheckin: 0 });
 
 /** The headers of a principal with these claims. */
 export const bearer = async (claims: { sandbox?: string; scope?: string } = {}) => ({
@@ -26,7 +26,7 @@ export const bearer = async (claims: { sandbox?: string; scope?: string } = {}) 
 });
 /** The headers of a principal who may see everything. */
 export const reader = await bearer();
-/** Likewise, and who may change things. */
+/** The headers of a principal who may also plan absences. */
 export const writer = await bearer({ scope: 'fleet:read absences:write' });
 
 export interface Received {
@@ -38,7 +38,7 @@ export interface Received {
   readonly body: any;
 }
 
-/** A server that notes what it receives. */
+/** A server that records the messages that it receives. */
 export interface Receiver {
   readonly url: string;
   readonly received: Received[];
@@ -85,7 +85,7 @@ export const workerdVars = (store: Worker, more: Readonly<Record<string, string>
   ...more,
 });
 
-/** What the cron trigger does. */
+/** Wakes the watcher, like the cron trigger. */
 export async function wake({ url }: Worker): Promise<void> {
   const response = await fetch(new URL('/cdn-cgi/local/scheduled', url));
   assert.equal(response.status, 200, await response.text());
@@ -98,10 +98,10 @@ export async function ask<T = any>(worker: Worker, path: string, headers = reade
   return body;
 }
 
-/** Checks in as these sandboxes every second until the test ends: without them, it is an outage of all. */
+/** Checks in as these sandboxes every second until the test ends. Without them, the whole fleet would be silent. */
 export function keepAlive(context: Context, worker: Worker, ...sandboxes: string[]): void {
   const beat = () => {
-    for (const sandboxId of sandboxes) void worker.checkIn(well(sandboxId)).catch(() => {});
+    for (const sandboxId of sandboxes) void worker.checkIn(healthy(sandboxId)).catch(() => {});
   };
   beat();
   const timer = setInterval(beat, 1_000);

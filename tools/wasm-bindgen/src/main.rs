@@ -1,5 +1,5 @@
-//! Makes the JavaScript bindings of a WebAssembly module: `wasm-bindgen [OPTIONS] --out-dir FOLDER FILE`, with options of
-//! wasm-bindgen-cli, whose output is the same.
+//! Makes the JavaScript bindings of a WebAssembly module: `wasm-bindgen [OPTIONS] --out-dir FOLDER FILE`. Options and
+//! output are those of wasm-bindgen-cli.
 
 use anyhow::{Context, Result, bail};
 use wasm_bindgen_cli_support::Bindgen;
