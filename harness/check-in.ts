@@ -11,7 +11,6 @@ export const AE_API_TOKEN = 'ae-token-1';
 /** The Worker's secrets in tests and the bench. */
 export const WORKER_SECRETS = { KILOCODE_API_KEY: API_KEY, GATEWAY_TOKEN_SECRET, JWT_SECRET };
 
-/** The largest body, in bytes. */
 export const MAX_BODY_BYTES = 64 * 1024;
 
 export const SANDBOX_ID = 'sandbox-1';

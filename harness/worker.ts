@@ -66,7 +66,6 @@ export interface Worker {
   points(count: number): Promise<JsonPoint[]>;
   /** Stores points by slot name, with their own timestamps. */
   insert(points: readonly object[]): Promise<void>;
-  /** Removes all stored points. */
   clear(): Promise<void>;
 }
 

@@ -264,7 +264,7 @@ test('accepts a token for five seconds after exp and before nbf, and no longer',
     return (await worker.fetch('/api/whoami', { headers })).status;
   };
   const seconds = Date.now() / 1_000;
-  // At least half a second beside the limit: more than the time until the Worker checks the token.
+  // At least half a second from the limit: more than the time until the Worker checks the token.
   assert.equal(await whoami({ exp: seconds - 4 }), 200);
   assert.equal(await whoami({ exp: seconds - 5.5 }), 401);
   const ending = { exp: Math.floor(seconds) - 2 };

@@ -29,7 +29,7 @@ const valid = (claims: object = {}) => ({ sub: 'ops', aud: AUDIENCE, exp: now() 
 
 const worker = await startWorker();
 const pinned = await startWorker({ vars: { JWT_ISSUER: 'issuer-1', JWT_AUDIENCE: 'audience-1' } });
-const shut = await startWorker({ vars: { JWT_SECRET: undefined } });
+const withoutSecret = await startWorker({ vars: { JWT_SECRET: undefined } });
 
 const whoami = (token: string | undefined, to: Worker = worker) =>
   to.fetch('/api/whoami', token === undefined ? {} : { headers: { authorization: `Bearer ${token}` } });
@@ -258,11 +258,11 @@ test('refuses an API key on the operators\' routes, and a token at the check-in'
 });
 
 test('without JWT_SECRET, refuses operators but accepts check-ins', async (t) => {
-  const response = await whoami(jwt(valid(), { secret: '' }), shut);
+  const response = await whoami(jwt(valid(), { secret: '' }), withoutSecret);
   assert.equal(response.status, 503);
   assert.deepEqual(await refusal(response), { error: 'Configuration error', code: 'misconfigured' });
   assert.equal(response.headers.get('retry-after'), '30');
-  assert.equal((await shut.checkIn(FULL)).status, 204);
+  assert.equal((await withoutSecret.checkIn(FULL)).status, 204);
   const empty = await startWorker({ vars: { JWT_SECRET: ' ' } }, t);
   assert.equal((await whoami(jwt(valid(), { secret: ' ' }), empty)).status, 503);
 });

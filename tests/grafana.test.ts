@@ -27,7 +27,6 @@ const MINUTE = 60_000;
 const { panels } = dashboard;
 const variables = dashboard.templating.list.filter(({ type }) => type === 'query');
 
-/** The only query of a panel. */
 function target(title: string): Target {
   const panel = panels.find((panel) => panel.title === title);
   assert.ok(panel !== undefined, `there is no panel ${title}`);
@@ -63,7 +62,7 @@ interface Machine {
 }
 
 const FLEET: Readonly<Record<string, Machine>> = {
-  // Upgraded meanwhile, and the only one with a check-in in the last step.
+  // Upgraded within the time range; the only one with a check-in in the last step.
   steady: {
     region: 'ams',
     version: '1.1.0',

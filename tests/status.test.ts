@@ -7,7 +7,6 @@ import { refusal, startWorker, type Options, type Worker } from '../harness/work
 
 const worker = await startWorker();
 
-/** Asserts a refusal: its status, exact body and headers. */
 async function assertRefused(
   response: Response,
   status: number,

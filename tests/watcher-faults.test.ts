@@ -202,7 +202,7 @@ suite('the watcher among faults', { concurrency: 12 }, () => {
     const timer = setInterval(() => isHere && void worker.checkIn(healthy('z')).catch(() => {}), 1_000);
     t.after(() => clearInterval(timer));
     await watches(worker);
-    // Queries over the whole fleet return no `z`, and only old points of `b`. Queries over a part or by id are complete.
+    // Queries over the whole fleet lack `z` and the new points of `b`. Queries over a part or by id are complete.
     engine.rewrite = (sql) => {
       if (sql.includes(CANARY_DATASET) || /index1 (IN|>|<=) /.test(sql)) return sql;
       const old = SECONDS() - 20;

@@ -241,7 +241,6 @@ function crates(name: string, triple: string): Component[] {
   return [...found.values()];
 }
 
-/** A bundled npm package. */
 function npmPackage(name: string): Component {
   const { version, license } = JSON.parse(text(`node_modules/${name}/package.json`)) as Record<string, string>;
   const purl = `pkg:npm/${name}@${version}`;

@@ -10,7 +10,6 @@ export const STORE_URL = `http://127.0.0.1:${STORE_PORT}`;
 export const RUNNING_FILE = '.wrangler/running.json';
 
 export interface Running {
-  /** URL of the Worker. */
   readonly worker: string;
   /** URL of the local Analytics Engine. */
   readonly store: string;

@@ -56,7 +56,6 @@ export class Collector {
     this.#checks.set(subject, check);
   }
 
-  /** Number of reports of `subject` so far. */
   cycles(subject: string): number {
     return this.#cycles.get(subject) ?? 0;
   }

@@ -11,7 +11,6 @@ export interface Unpacked {
   readonly root: string;
   /** Folders of the libraries that this machine may lack. */
   readonly libraries: string;
-  /** By package. */
   readonly versions: Readonly<Record<string, string>>;
 }
 

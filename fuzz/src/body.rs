@@ -51,7 +51,6 @@ const FIELDS: [Field; 14] = [
     ("lastExitReason", false, Rule::Any),
 ];
 
-/// The fields of an absence.
 const ABSENCE_FIELDS: [Field; 3] = [
     ("sandboxId", true, Rule::Text { least: 1, most: AE_MAX_INDEX_BYTES }),
     ("forSeconds", true, Rule::Whole(2_592_000.0)),

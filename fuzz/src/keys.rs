@@ -27,7 +27,7 @@ pub fn jwks(data: &[u8]) {
     let mut now: Milliseconds = 1_800_000_000_000;
     for step in data.chunks_exact(3) {
         let [what, which, after] = *step else { return };
-        // From a millisecond to a day, and values just beside the limits.
+        // From a millisecond to a day, and values next to the limits.
         now += match after % 8 {
             0 => 0,
             1 => 1,

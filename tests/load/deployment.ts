@@ -129,7 +129,6 @@ export class Deployment {
   readonly #workers: readonly Program[];
   readonly #apart: Program | undefined;
   #current = 0;
-  /** The port of the local Analytics Engine. */
   #endpoint = 0;
 
   private constructor(port: number, workers: readonly Program[], apart: Program | undefined) {
@@ -201,12 +200,10 @@ export class Deployment {
     return this.#workers[this.#current].cost();
   }
 
-  /** Returns the rows of a query. */
   query(sql: string): Promise<Record<string, string | number>[]> {
     return rows(this.#endpoint, sql);
   }
 
-  /** Number of stored points. */
   async stored(): Promise<number> {
     const response = await fetch(`http://127.0.0.1:${this.#endpoint}/status`);
     return ((await response.json()) as { points: number }).points;

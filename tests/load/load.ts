@@ -30,7 +30,7 @@ Options:
   --sandboxes N             number of machines [default: 5000]
   --connections N           number of connections [default: 16]
   --overload                afterwards overload the Worker for the same time, then check that it recovers
-  --rotate                  rotate both secrets meanwhile, and move the machines to the new ones
+  --rotate                  rotate both secrets during the load, and move the machines to the new ones
   --store FOLDER            folder for the points [default: /dev/shm if it exists: on a disk, each point
                             is synced before the next request is processed]
   --seed N                  seed of the random numbers [default: 1]
@@ -190,7 +190,6 @@ interface Phase {
   /** The time in which the machines move to the new secrets, in seconds. */
   readonly move?: readonly [from: number, by: number];
   readonly secrets?: Secrets;
-  /** Without a store. */
   readonly bare?: boolean;
 }
 
@@ -202,15 +201,15 @@ interface Outcome {
   readonly samples: readonly Sample[];
 }
 
-type Meanwhile = (deployment: Deployment) => Promise<void>;
+type Task = (deployment: Deployment) => Promise<void>;
 
-/** Runs a fleet and `meanwhile` beside it, then compares. */
+/** Runs a fleet, and `task` concurrently, then compares. */
 async function run(
   deployment: Deployment,
   folder: string,
   seed: string,
   phase: Phase,
-  meanwhile?: Meanwhile,
+  task?: Task,
 ): Promise<Outcome> {
   const { name, seconds, sandboxes, connections, rate, timeout, move, secrets = OLD, bare } = phase;
   const before = bare ? 0 : await deployment.stored();
@@ -246,10 +245,10 @@ async function run(
       const elapsed = (performance.now() - started) / 1_000;
       samples.push({ seconds: elapsed, fleet: fleet.cost(), server: deployment.cost() });
     } catch {
-      // A process has ended meanwhile.
+      // A process has just ended.
     }
   }, SAMPLE_MS);
-  const [[code]] = await Promise.all([ended, meanwhile?.(deployment)]);
+  const [[code]] = await Promise.all([ended, task?.(deployment)]);
   clearInterval(sampler);
   if (code !== 0) throw new Failure(`the fleet exited with ${code}, see above`);
   const report = JSON.parse(readFileSync(reportFile, 'utf8')) as FleetReport;
@@ -396,7 +395,7 @@ async function main(): Promise<void> {
   const deployed = async (
     store: Store,
     versions: readonly Secrets[],
-    phases: (phase: (phase: Phase, meanwhile?: Meanwhile) => Promise<Outcome>) => Promise<void>,
+    phases: (phase: (phase: Phase, task?: Task) => Promise<Outcome>) => Promise<void>,
   ) => {
     mkdirSync(chosen.store, { recursive: true });
     const folder = mkdtempSync(path.join(chosen.store, 'kiloclaw-load-'));
@@ -404,7 +403,7 @@ async function main(): Promise<void> {
     process.once('exit', clean);
     try {
       const deployment = await Deployment.start(folder, store, versions);
-      await phases((phase, meanwhile) => run(deployment, folder, seed, phase, meanwhile)).finally(() =>
+      await phases((phase, task) => run(deployment, folder, seed, phase, task)).finally(() =>
         deployment.stop(),
       );
     } finally {

@@ -72,7 +72,6 @@ export class Machine {
   readonly #options: MachineOptions;
   #agent?: ChildProcess;
   #transferred: readonly [number, number] = [0, 0];
-  /** The agent's log so far. */
   log = '';
 
   constructor(context: Context, sandboxId: string, options: MachineOptions = {}) {
