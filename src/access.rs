@@ -9,8 +9,8 @@ use kiloclaw_auth::{Key, KeySet, Lookup, MissingKey, Principal, Token, TokenErro
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
+use crate::clock::now_ms;
 use crate::error::{ApiError, message};
-use crate::now_ms;
 
 #[wasm_bindgen(module = "/src/access.js")]
 extern "C" {

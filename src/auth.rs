@@ -8,8 +8,8 @@ use web_sys::Request;
 use crate::access;
 use crate::bindings::AuthSettings;
 use crate::bindings::Env;
+use crate::clock::now_ms;
 use crate::error::ApiError;
-use crate::now_ms;
 use crate::request::header;
 
 /// The header in which a backend sends a value of `INTERNAL_API_SECRET`.

@@ -6,15 +6,15 @@
 import { authenticate, configure, record, route, wire } from 'wasm';
 
 import { handOn, isForwarded } from './forward.js';
+import { call, instance } from './instance.js';
 
 // The runtime copies a Headers object natively; it would convert a plain object for each check-in.
 const ACCEPTED = { status: 204, headers: new Headers({ 'x-content-type-options': 'nosniff' }) };
 
 const [PATH, DRY_RUN, GATEWAY_TOKEN, FORWARD, BODY_LIMIT] = wire();
 
-/** What `configure` read the bindings of, and the binding of a Worker that accepted check-ins are handed on to. */
-let configured;
-let service;
+/** What `configure` read the bindings of, for which instance; and the Worker that accepted check-ins are handed on to. */
+let configured = {};
 
 /**
  * Handles every request.
@@ -26,12 +26,7 @@ let service;
  */
 export function fetch(request, env, context) {
   const query = queryAt(request.url, PATH);
-  if (query === undefined) return route(request, env);
-  if (env !== configured) {
-    configure(env);
-    configured = env;
-    service = env[FORWARD];
-  }
+  if (query === undefined) return call(route, request, env);
   const { headers } = request;
   const header = (name) => headers.get(name) ?? undefined;
   const token = header(GATEWAY_TOKEN);
@@ -44,6 +39,7 @@ export function fetch(request, env, context) {
 
   const answer = (body, size) => {
     const response = step(env, record, body, size, token, header('fly-region'), isDryRun);
+    const { service } = configured;
     if (service !== undefined && !isDryRun && !isForwarded(request)) {
       context.waitUntil(handOn(service, request, body, response));
     }
@@ -59,14 +55,13 @@ export function fetch(request, env, context) {
     : request.text().then((body) => answer(body, size), unreadable);
 }
 
-/** Takes a step of a check-in. A fresh instance of the module, after a trap, returns null: it has not read the bindings. */
+/** Takes a step of a check-in; reads the bindings before, if they or the instance of the module are new. */
 function step(env, run, ...input) {
-  let result = run(...input);
-  if (result === null) {
-    configure(env);
-    result = run(...input);
+  if (env !== configured.env || instance() !== configured.instance) {
+    call(configure, env);
+    configured = { env, instance: instance(), service: env[FORWARD] };
   }
-  return result;
+  return call(run, ...input);
 }
 
 const decoder = new TextDecoder();

@@ -36,9 +36,9 @@ use wasm_bindgen_futures::JsFuture;
 
 use crate::bindings::Env;
 use crate::bindings::{ConfigError, FORWARD, Ingest};
+use crate::clock::now_ms;
 use crate::error::{ApiError, message};
 use crate::log;
-use crate::now_ms;
 use crate::response;
 
 #[wasm_bindgen(module = "/src/bindings.js")]
@@ -69,17 +69,13 @@ thread_local! {
     static INGEST: RefCell<Option<Result<Ingest, ConfigError>>> = const { RefCell::new(None) };
 }
 
-/// Reads the bindings.
+/// Reads the bindings. `check_in.js` calls it before the first check-in of an instance.
 #[wasm_bindgen]
 pub fn configure(env: Env) {
     INGEST.set(Some(Ingest::read(&env)));
 }
 
-fn is_configured() -> bool {
-    INGEST.with_borrow(Option::is_some)
-}
-
-/// Calls [`authenticate`]; returns whether the check-in is a dry run, the response, or null if the bindings were not read.
+/// Calls [`authenticate`]; returns whether the check-in is a dry run, or the response.
 #[wasm_bindgen(js_name = authenticate)]
 pub fn authenticate_js(
     post: bool,
@@ -88,9 +84,6 @@ pub fn authenticate_js(
     dry_run: OptionalText,
     size: Option<f64>,
 ) -> JsValue {
-    if !is_configured() {
-        return JsValue::NULL;
-    }
     match authenticate(post, authorization.as_deref(), token.as_deref(), dry_run.as_deref(), size) {
         Ok(is_dry_run) => is_dry_run.into(),
         Err(error) => error.into_response().into(),
@@ -137,7 +130,7 @@ pub(crate) fn authenticate(
     }
 }
 
-/// Calls [`record`]; returns nothing for an accepted check-in, the response, or null if the bindings were not read.
+/// Calls [`record`]; returns nothing for an accepted check-in, or the response.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of bytes")]
 #[wasm_bindgen(js_name = record)]
 pub fn record_js(
@@ -147,9 +140,6 @@ pub fn record_js(
     region: OptionalText,
     is_dry_run: bool,
 ) -> JsValue {
-    if !is_configured() {
-        return JsValue::NULL;
-    }
     let token = token.unwrap_or_default();
     let region = region.unwrap_or_default();
     let mut sandbox_id = None;

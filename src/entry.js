@@ -1,13 +1,11 @@
-/**
- * The Worker's outermost part: passes events to the wasm module. After a trap the module is unusable, so the next call gets
- * a fresh instance of it, from wasm-bindgen. tools/worker.ts bundles this file with what wasm-bindgen makes, which is `wasm`.
- */
+/** The Worker's outermost part: passes events to the wasm module. tools/worker.ts makes the module that it calls `wasm`. */
 import { scheduled, watcher } from 'wasm';
 
 import { fetch } from './check_in.js';
+import { call } from './instance.js';
 
 /** An object with handlers, not a class: the runtime would construct one for each request. */
-export default { fetch, scheduled };
+export default { fetch, scheduled: (event, env) => call(scheduled, event, env) };
 
 /** The Durable Object of the watcher. It is in Rust, in the current instance of the module. */
 export class Watcher {
@@ -20,10 +18,10 @@ export class Watcher {
   }
 
   fetch(request) {
-    return watcher(this.#context, this.#env).fetch(request);
+    return call(watcher, this.#context, this.#env).fetch(request);
   }
 
   alarm() {
-    return watcher(this.#context, this.#env).alarm();
+    return call(watcher, this.#context, this.#env).alarm();
   }
 }

@@ -7,6 +7,7 @@ mod analytics;
 mod auth;
 mod bindings;
 mod check_in;
+mod clock;
 mod error;
 mod log;
 mod operators;
@@ -27,12 +28,26 @@ use error::ApiError;
 use operators::Build;
 use request::{Call, path};
 
+#[wasm_bindgen(module = "/src/trap.js")]
+extern "C" {
+    #[wasm_bindgen(js_name = trapState)]
+    fn shared_trap_state() -> JsValue;
+
+    fn lose();
+}
+
+/// Whether this instance of the module is lost, for `instance.js`.
+#[wasm_bindgen]
+#[must_use]
+pub fn trap_state() -> JsValue {
+    shared_trap_state()
+}
+
 /// Runs once per instance of the module, before its first request.
 #[wasm_bindgen(start, private)]
 fn start() {
     console_error_panic_hook::set_once();
-    // After a trap, the next event gets a fresh instance of the module.
-    handler::set_on_abort(handler::schedule_reinit);
+    handler::set_on_abort(|| lose());
 }
 
 /// The entry point of every request that is not a check-in.
@@ -55,16 +70,6 @@ pub fn scheduled(_event: JsValue, env: Env) -> Promise {
 #[must_use]
 pub fn watcher(context: watcher::Context, env: &Env) -> watcher::Driver {
     watcher::driver(context, env)
-}
-
-/// The time in milliseconds since 1970.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a whole number after 1970"
-)]
-fn now_ms() -> u64 {
-    js_sys::Date::now() as u64
 }
 
 /// Answers every request but a check-in:

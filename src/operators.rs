@@ -16,9 +16,9 @@ use web_sys::Response;
 
 use crate::analytics::{Analytics, NO_ROWS, QueryError};
 use crate::bindings::silent_after;
+use crate::clock::now_ms;
 use crate::error::ApiError;
 use crate::log;
-use crate::now_ms;
 use crate::request::{self, Call, header};
 use crate::response;
 

@@ -4,6 +4,7 @@
 //! There is one object. Its alarm drives it; a cron trigger, and every request to it, set the alarm if it is lost.
 //! `watcher.js` waits, and calls synchronous steps here: a panic anywhere in the isolate would strand a future.
 
+mod context;
 mod delivery;
 mod object;
 mod parts;
@@ -19,17 +20,12 @@ use crate::bindings::Env;
 use crate::error::ApiError;
 use object::Object;
 
+pub(crate) use context::Context;
+
 pub(crate) use routes::{forward, plan_own_absence, wake};
 
 #[wasm_bindgen(module = "/src/watcher.js")]
 extern "C" {
-    /// The object's state, of the runtime.
-    #[derive(PartialEq)]
-    pub type Context;
-
-    #[wasm_bindgen(method, getter)]
-    fn storage(this: &Context) -> JsValue;
-
     /// What handles the object's requests and alarms.
     #[derive(Clone)]
     pub type Driver;
@@ -70,7 +66,7 @@ fn step(object: &Object, name: &str, argument: JsValue) -> Result<JsValue, ApiEr
         "pinged" => Ok(delivery::pinged(object, &argument)),
         "answer" => Ok(requests::answer(object, &argument)),
         "tested" => Ok(requests::tested(&argument)),
-        // "next"
-        _ => object.next(),
+        "next" => object.next(),
+        _ => Err(ApiError::Internal(format!("watcher.js has a step that is unknown: {name}"))),
     }
 }

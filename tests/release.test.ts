@@ -31,7 +31,7 @@ test('an unpacked release accepts a check-in and reports a silent machine, with 
 });
 
 test('wrangler can deploy the folder unchanged, and its configuration names the required secrets', (t) => {
-  const folder = path.join(temporaryFolder(t), 'worker');
+  const folder = path.join(temporaryFolder(t), 'wasm-bindgen');
   cpSync(template, folder, { recursive: true });
   symlinkSync(path.resolve('node_modules'), path.join(folder, 'node_modules'));
   const { status, stdout, stderr } = spawnSync('node_modules/.bin/wrangler', ['deploy', '--dry-run'], {
@@ -71,7 +71,7 @@ test('the checksums and the list of components are complete', () => {
   assert.deepEqual(summed, files.filter((name) => !['SHA256SUMS', 'template'].includes(name)).sort());
   const bom = JSON.parse(readFileSync(path.join(out, 'sbom.cdx.json'), 'utf8'));
   const names = bom.components.map(({ name }: { name: string }) => name);
-  for (const name of ['worker', 'serde_json', 'preact', 'jose', 'local-ae']) assert.ok(names.includes(name), name);
+  for (const name of ['wasm-bindgen', 'serde_json', 'preact', 'jose', 'local-ae']) assert.ok(names.includes(name), name);
   // Users get neither tools nor macros.
   for (const name of ['wrangler', 'proptest', 'serde_derive']) assert.ok(!names.includes(name), name);
   const refs = new Set(bom.components.map((one: { 'bom-ref': string }) => one['bom-ref']));

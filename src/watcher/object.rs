@@ -9,13 +9,13 @@ use kiloclaw_watch::{Channel, State, StateChange, Target, Tick, schema};
 use serde::Serialize;
 use wasm_bindgen::prelude::*;
 
-use super::Context;
+use super::context::Context;
 use crate::analytics::Analytics;
 use crate::bindings::Env;
 use crate::bindings::{ConfigError, WatcherConfig};
+use crate::clock::now_ms;
 use crate::error::{ApiError, message};
 use crate::log;
-use crate::now_ms;
 
 #[wasm_bindgen(module = "/src/watcher.js")]
 extern "C" {

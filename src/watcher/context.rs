@@ -1,0 +1,12 @@
+//! The state of a Durable Object, of the runtime.
+
+use wasm_bindgen::prelude::*;
+
+#[wasm_bindgen]
+extern "C" {
+    #[derive(PartialEq)]
+    pub type Context;
+
+    #[wasm_bindgen(method, getter)]
+    pub(super) fn storage(this: &Context) -> JsValue;
+}
