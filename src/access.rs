@@ -16,7 +16,7 @@ use crate::error::{ApiError, message};
 extern "C" {
     fn load(url: &str, deadline: u32) -> Promise;
 
-    // Owned bytes are copied before the call: borrowed ones could change while this waits.
+    // Owned bytes are copied before the call; borrowed bytes could change while the promise is pending.
     #[wasm_bindgen(js_name = verify)]
     fn verify_signature(n: &str, e: &str, text: &str, signature: Vec<u8>) -> Promise;
 
@@ -26,14 +26,14 @@ extern "C" {
 /// Timeout for fetching the keys.
 const FETCH_TIMEOUT_MS: u32 = 5_000;
 
-/// Interval at which a request looks whether another one has fetched the keys.
+/// Interval at which a request checks whether another request has fetched the keys.
 const POLL_MS: u32 = 20;
 
 /// Verifies a token:
 ///
-/// 1. it is malformed, or not of RS256 → 401
-/// 2. the team has no key of its `kid` → 401; the keys cannot be fetched → 503
-/// 3. that key did not make the signature → 401
+/// 1. the token is malformed, or its algorithm is not RS256 → 401
+/// 2. the team has no key with its `kid` → 401; the keys cannot be fetched → 503
+/// 3. its signature is not valid under that key → 401
 /// 4. its [claims](verify_claims) are not valid → 401
 pub(crate) async fn verify(team: &Settings, assertion: &str) -> Result<Principal, ApiError> {
     let invalid = ApiError::InvalidAssertion;
@@ -57,7 +57,6 @@ pub(crate) async fn verify(team: &Settings, assertion: &str) -> Result<Principal
     verify_claims(team, &token, now_ms()).map_err(invalid)
 }
 
-/// Whether a key made the signature of a token.
 async fn is_signed(key: &Key, token: &str, signature: &[u8]) -> Result<bool, ApiError> {
     let Some((text, _)) = token.rsplit_once('.') else { return Ok(false) };
     let verified = JsFuture::from(verify_signature(&key.n, &key.e, text, signature.to_vec())).await;
@@ -65,7 +64,7 @@ async fn is_signed(key: &Key, token: &str, signature: &[u8]) -> Result<bool, Api
     Ok(verified.is_truthy())
 }
 
-/// The key of this id; fetches the keys where necessary.
+/// The key with this id. Fetches the keys if necessary.
 async fn find(url: &str, kid: &str) -> Result<Key, MissingKey> {
     thread_local! {
         static KEYS: RefCell<KeySet> = RefCell::default();
@@ -80,7 +79,7 @@ async fn find(url: &str, kid: &str) -> Result<Key, MissingKey> {
                 KEYS.with_borrow_mut(|keys| keys.settle(url, fetched, now_ms()));
             }
             // Polls instead of awaiting the other request's promise: that request may be cancelled, and the
-            // runtime keeps the I/O of requests apart.
+            // runtime isolates the I/O of each request.
             Lookup::Wait => drop(JsFuture::from(pause(POLL_MS)).await),
         }
     }

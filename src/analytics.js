@@ -49,7 +49,7 @@ export async function query(url, token, queries, limit, deadline) {
   };
   const send = async (body) => {
     const headers = { authorization: `Bearer ${token}`, 'content-type': 'text/plain;charset=utf-8' };
-    // The token must not follow a redirect.
+    // A redirect must not receive the token.
     const options = { method: 'POST', headers, body, redirect: 'manual', signal };
     const response = await fetch(url, options);
     const { status } = response;
@@ -71,19 +71,19 @@ export async function query(url, token, queries, limit, deadline) {
   return outcome;
 }
 
-/** What a query is answered with before its dataset exists. */
+/** The answer to a query before its dataset exists. */
 const NO_ROWS = new TextEncoder().encode('{"data":[]}');
 
 /**
- * The same with queries of several datasets: one whose dataset does not exist yet has no rows. The text of the refusal
- * may not name the dataset, so the list of datasets decides.
+ * Sends queries of several datasets. A query whose dataset does not exist yet has no rows. The text of the refusal may
+ * not name the dataset, so the list of datasets decides.
  *
  * @param {string} url
  * @param {string} token
  * @param {string[]} queries
  * @param {number} limit
  * @param {number} deadline
- * @param {string[]} datasets that the queries may name; what machines sent comes after it
+ * @param {string[]} datasets that the queries may name, ahead of any text from machines
  * @returns {Promise<Outcome>} never rejected
  */
 export async function queryExisting(url, token, queries, limit, deadline, datasets) {

@@ -37,25 +37,24 @@ const CLOUD: &str = "https://api.cloudflare.com/client/v4/accounts";
 /// Timeout for all answers of a round, in milliseconds.
 const TIMEOUT_MS: u32 = 10_000;
 
-/// Maximum size of the answers to queries that are sent together, in bytes.
+/// Maximum size of the answers to one round of queries, in bytes.
 ///
 /// An isolate has 128 MiB and serves several requests at a time. While answers arrive, each byte exists up to
 /// three times: in chunks, in one piece, and in wasm; that is 24 MiB. Parsed rows take up to four times the size
-/// of their text (`{"sandboxId":"a"}`, 17 bytes, is a `String` of 24 bytes and its heap block of 16 in a `Vec`
-/// with spare capacity), 32 MiB, and the report is smaller than its rows. So two of the largest fit. Tests in
-/// `crates/fleet` hold every report of a fleet of extremes to this size.
+/// of their text (`{"sandboxId":"a"}`, 17 bytes, becomes a `String` of 24 bytes and its heap block of 16, in a `Vec`
+/// with spare capacity): 32 MiB. The report is smaller than its rows. So two of the largest rounds fit. Tests in
+/// `crates/fleet` check that every report over a fleet of extreme values stays within this size.
 const MAX_ANSWER_BYTES: u32 = 8 * 1024 * 1024;
 
-/// Longest text from elsewhere that is logged, in bytes.
+/// Maximum length of a server's text in the log, in bytes.
 const LONGEST_REASON: usize = 1_000;
 
-/// `retry-after` where Analytics Engine names none, in seconds.
+/// `retry-after` if Analytics Engine names none, in seconds.
 const DEFAULT_RETRY_AFTER: u64 = 30;
 
-/// Longest `retry-after` that is passed on, in seconds.
+/// Maximum `retry-after` that is passed on, in seconds.
 const MAX_RETRY_AFTER: u64 = 3_600;
 
-/// The SQL endpoint and its token.
 pub(crate) struct Analytics {
     pub(crate) url: String,
     pub(crate) token: String,
@@ -64,12 +63,12 @@ pub(crate) struct Analytics {
 /// The answer to a query before its dataset exists.
 pub(crate) const NO_ROWS: &str = r#"{"data":[]}"#;
 
-/// Why a query failed. The texts are for the log.
+/// Why a query failed. The texts go to the log only.
 #[derive(Debug)]
 pub(crate) enum QueryError {
     /// The request failed.
     Unreachable(String),
-    /// There was no answer within the timeout.
+    /// No answer arrived within the timeout.
     Timeout,
     /// The answers exceed the maximum size.
     TooLarge,
@@ -87,11 +86,11 @@ pub(crate) enum QueryError {
 impl fmt::Display for QueryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreachable(reason) => write!(f, "it cannot be reached: {reason}"),
+            Self::Unreachable(reason) => write!(f, "cannot be reached: {reason}"),
             Self::Timeout => write!(f, "no answer within {} s", TIMEOUT_MS / 1_000),
-            Self::TooLarge => f.write_str("the answers are too large"),
-            Self::Limited { retry_after } => write!(f, "it limits the rate, for {retry_after} s"),
-            Self::Refused { status, reason } => write!(f, "it refuses a query: {status}: {reason}"),
+            Self::TooLarge => f.write_str("the answers exceed 8 MiB"),
+            Self::Limited { retry_after } => write!(f, "limits the rate for {retry_after} s"),
+            Self::Refused { status, reason } => write!(f, "refuses a query: {status}: {reason}"),
             Self::Unexpected(reason) => f.write_str(reason),
         }
     }
@@ -131,8 +130,8 @@ impl Analytics {
         }
     }
 
-    /// The arguments of `queryExisting` in `analytics.js`, which sends queries of several datasets. What it resolves to
-    /// is for [`read`](Self::read).
+    /// The arguments of `queryExisting` in `analytics.js`, which sends queries of several datasets. Pass its result to
+    /// [`read`](Self::read).
     pub(crate) fn arguments(&self, queries: Vec<String>) -> Array {
         let texts = |texts: Vec<String>| {
             JsValue::from(texts.into_iter().map(JsValue::from).collect::<Array>())
@@ -174,10 +173,10 @@ impl Analytics {
     /// Whether a query was refused because the dataset does not exist: the first check-in creates it.
     ///
     /// The text of that refusal is not documented. The cloud was seen to report an unknown table, or a column
-    /// without a type. It reports the latter for mistakes in a query as well, so the list of datasets decides.
+    /// without a type. It also reports the latter for mistakes in a query, so the list of datasets decides.
     async fn is_no_dataset(&self, reason: &str) -> bool {
         let text = reason.split_once("Input was invalid: ").map_or(reason, |(_, text)| text);
-        // The local one may begin with a position in the query.
+        // The local Analytics Engine may begin the text with a position in the query.
         let text = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == ':' || c == ' ');
         if text.starts_with("unknown table")
             || text.starts_with(&format!("there is no dataset {DATASET}"))
@@ -194,9 +193,9 @@ impl Analytics {
         })
     }
 
-    /// A text from elsewhere for the log: without the token, and truncated.
+    /// A server's text for the log: without the token, and truncated.
     pub(crate) fn for_log(&self, text: String) -> String {
-        // Truncates last: half a token would not be found.
+        // Truncates last: the search would miss half a token.
         let mut text = self.clean(text);
         text.truncate(text.floor_char_boundary(LONGEST_REASON));
         text
@@ -223,7 +222,7 @@ fn text(bytes: Vec<u8>) -> String {
         .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
-/// The seconds of a `retry-after` that holds seconds or a date (RFC 9110, 10.2.3), if it holds either.
+/// The seconds of a `retry-after`, which holds seconds or a date (RFC 9110, 10.2.3); `None` if it is neither.
 pub(crate) fn retry_after(value: &str) -> Option<u64> {
     let is_seconds = value.bytes().all(|byte| byte.is_ascii_digit());
     if is_seconds { value.parse().ok() } else { seconds_until(value) }
@@ -233,7 +232,7 @@ pub(crate) fn retry_after(value: &str) -> Option<u64> {
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
 fn seconds_until(date: &str) -> Option<u64> {
     let time = js_sys::Date::new(&date.into());
-    // The runtime parses other formats as well, but prints only this one.
+    // The runtime also parses other formats, but prints only this one.
     if time.get_time().is_nan() || time.to_utc_string() != date {
         return None;
     }

@@ -18,9 +18,9 @@ const INTERNAL_KEY_HEADER: &str = "x-internal-api-key";
 /// The header that Cloudflare Access adds to a request.
 const ASSERTION_HEADER: &str = "cf-access-jwt-assertion";
 
-/// Whether a path requires authentication: all that begin with `/api`, in any spelling. No route has another
-/// spelling, but whoever normalizes a path differently must not bypass authentication, and a stranger must not
-/// learn from the answers which routes exist.
+/// Whether a path requires authentication: all paths that begin with `/api`, in any spelling. Routes have only one
+/// spelling, but software that normalizes paths differently must not bypass authentication, and the responses must not
+/// show a stranger which routes exist.
 pub(crate) fn requires_auth(path: &str) -> bool {
     let decoded: Vec<u8> = percent_decode_str(path).collect();
     let mut segments = Vec::new();
@@ -41,8 +41,7 @@ pub(crate) fn requires_auth(path: &str) -> bool {
 /// 1. no kind of credential is configured, or a setting is unusable → 503
 /// 2. the request has an internal key → wrong: 403
 /// 3. it has a bearer token → [invalid](jwt::verify): 401
-/// 4. it has a token of Cloudflare Access → [invalid](access::verify): 401; the team's keys cannot be fetched:
-///    503
+/// 4. it has a token of Cloudflare Access → [invalid](access::verify): 401; keys cannot be fetched: 503
 /// 5. it has none of these → 401
 pub(crate) async fn authenticate(request: &Request, env: &Env) -> Result<Principal, ApiError> {
     // 1.

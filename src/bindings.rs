@@ -36,7 +36,7 @@ const ALERT_PAGERDUTY_KEY: &str = "ALERT_PAGERDUTY_KEY";
 const ALERT_PAGERDUTY_URL: &str = "ALERT_PAGERDUTY_URL";
 const WATCHER_HEARTBEAT_URL: &str = "WATCHER_HEARTBEAT_URL";
 
-/// The Worker that accepted check-ins are handed on to, if one is bound.
+/// The optional Worker to which accepted check-ins are forwarded.
 pub(crate) const FORWARD: &str = "FORWARD";
 pub(crate) const AE_ACCOUNT_ID: &str = "AE_ACCOUNT_ID";
 pub(crate) const AE_API_TOKEN: &str = "AE_API_TOKEN";
@@ -45,16 +45,16 @@ pub(crate) const AE_SQL_URL: &str = "AE_SQL_URL";
 /// The audience of operators' tokens unless `JWT_AUDIENCE` is set. `tools/token.ts` has the same.
 const DEFAULT_AUDIENCE: &str = "kiloclaw-telemetry";
 
-/// The log warns about values of fewer bytes than this: 16 random bytes cannot be guessed.
+/// The log warns about shorter values, in bytes: nobody can guess 16 random bytes.
 const SHORT_VALUE: usize = 16;
 
-/// The same for secrets that sign tokens: whoever has a token can try values offline, as fast as their hardware allows. RFC
-/// 7518, 3.2, demands as many bytes as the hash has.
+/// The same for secrets that sign tokens: whoever has a token can try values offline. RFC 7518, 3.2, demands at least
+/// the size of the hash.
 const SHORT_JWT_SECRET: usize = 32;
 
 #[wasm_bindgen]
 extern "C" {
-    /// The Worker's bindings, secrets and variables, as the runtime hands them over.
+    /// The Worker's bindings, secrets and variables, as the runtime passes them.
     #[derive(Clone, Debug)]
     pub type Env;
 }
@@ -84,18 +84,17 @@ impl fmt::Display for ConfigError {
 /// What a check-in needs: accepted credentials, and the dataset.
 pub(crate) struct Ingest {
     pub(crate) api_keys: AcceptedKeys,
-    /// What a token must match that a machine presents as its API key, if tokens are accepted.
+    /// What a token that a machine presents as its API key must match, if tokens are accepted.
     pub(crate) api_key_tokens: Option<jwt::Settings>,
     pub(crate) gateway: GatewaySecrets,
     pub(crate) dataset: JsValue,
     /// Ids of sandboxes whose check-ins are refused. They are not secret.
     pub(crate) revoked: BTreeSet<String>,
-    /// The rate limiter, if one is bound.
     pub(crate) limiter: Option<JsValue>,
 }
 
 impl Ingest {
-    /// Reads three required and three optional bindings. The error names the one that is unusable.
+    /// Reads three required and three optional bindings. The error names the unusable one.
     pub(crate) fn read(env: &Env) -> Result<Self, ConfigError> {
         let api_keys = AcceptedKeys::new(&secret(env, API_KEY, SHORT_VALUE)?, &blinding_key()?)
             .map_err(|_| ConfigError::missing(API_KEY))?;
@@ -130,7 +129,7 @@ impl AuthSettings {
         if let Some(jwt) = &mut jwt {
             jwt.audience.get_or_insert_with(|| DEFAULT_AUDIENCE.to_owned());
         }
-        // Only for its error.
+        // Checks for a shared secret, which closes this API, too.
         api_key_tokens(env)?;
         let access = access_settings(env)?;
         if internal.is_none() && jwt.is_none() && access.is_none() {
@@ -143,17 +142,16 @@ impl AuthSettings {
 /// What the watcher needs besides Analytics Engine.
 pub(crate) struct WatcherConfig {
     pub(crate) settings: Settings,
-    /// The channels that are configured.
+    /// The configured channels.
     pub(crate) targets: Vec<Target>,
     /// The dead-man URL, if there is one.
     pub(crate) heartbeat: Option<String>,
     /// The dataset of canaries.
     pub(crate) canaries: Result<JsValue, ConfigError>,
-    /// Settings that cannot be used, and what they are to hold. They hold no value.
     pub(crate) errors: Vec<WatcherSettingError>,
 }
 
-/// A setting that cannot be used, and what it is to hold.
+/// A setting with an unusable value. The error does not contain the value.
 #[derive(Serialize)]
 pub(crate) struct WatcherSettingError {
     pub(crate) name: &'static str,
@@ -166,7 +164,7 @@ impl fmt::Display for WatcherSettingError {
     }
 }
 
-/// `SILENT_AFTER` in seconds, for reports to agree with the watcher.
+/// `SILENT_AFTER` in seconds, so that reports agree with the watcher.
 pub(crate) fn silent_after(env: &Env) -> u64 {
     Settings::read_silent_after(&|name| optional(env, name))
 }
@@ -199,7 +197,7 @@ impl WatcherConfig {
     }
 }
 
-/// The channels of which a setting is set.
+/// The channels with at least one setting.
 fn targets_of(env: &Env) -> [Option<Result<Target, TargetError>>; 3] {
     let get = |name| optional(env, name);
     let webhook = (get(ALERT_WEBHOOK_URL), get(ALERT_WEBHOOK_SECRET));
@@ -219,14 +217,14 @@ pub(crate) fn watcher_namespace(env: &Env) -> Result<JsValue, ConfigError> {
     binding(env, WATCHER).ok_or(ConfigError::missing(WATCHER))
 }
 
-/// A binding, secret or variable, if there is one of this name.
+/// The binding, secret or variable with this name.
 fn binding(env: &Env, name: &str) -> Option<JsValue> {
     #[expect(clippy::disallowed_methods, reason = "this is the place")]
     Reflect::get(env, &name.into()).ok().filter(|binding| !binding.is_undefined())
 }
 
-/// What machines' tokens must match, if `KILOCODE_API_KEY_JWT_SECRET` is set. None of its values may be one that opens the
-/// operators' API: whoever mints machines' keys could read the fleet.
+/// What machines' tokens must match, if `KILOCODE_API_KEY_JWT_SECRET` is set. The operators' API must not accept any of
+/// its values: whoever mints machines' keys could read the fleet.
 fn api_key_tokens(env: &Env) -> Result<Option<jwt::Settings>, ConfigError> {
     let names = [API_KEY_JWT_SECRET, API_KEY_JWT_ISSUER, API_KEY_JWT_AUDIENCE];
     let Some(settings) = jwt_settings(env, names)? else { return Ok(None) };
@@ -255,7 +253,7 @@ fn jwt_settings(env: &Env, names: [&'static str; 3]) -> Result<Option<jwt::Setti
     Ok(Some(jwt::Settings { secrets, issuer, audience }))
 }
 
-/// Reads both variables or neither: with only one, somebody would believe that Access works.
+/// Reads both variables or neither: with only one of them, somebody would believe that Access works.
 fn access_settings(env: &Env) -> Result<Option<access::Settings>, ConfigError> {
     match (text(env, ACCESS_TEAM_DOMAIN), text(env, ACCESS_AUD)) {
         (Ok(domain), Ok(audience)) => {
@@ -274,7 +272,7 @@ fn is_loopback(host: &str) -> bool {
     ["127.0.0.1", "localhost"].contains(&name) && port.parse::<u16>().is_ok()
 }
 
-/// The origin of a domain that may have a scheme: HTTPS, except for a server on this machine.
+/// The origin of a domain with or without a scheme, which is HTTPS except for a server on this machine.
 fn origin(domain: &str) -> Option<String> {
     let domain = domain.to_ascii_lowercase();
     let (scheme, host) = domain.split_once("://").unwrap_or(("https", &domain));
@@ -295,9 +293,9 @@ fn is_domain(host: &str) -> bool {
     host.contains('.') && host.split('.').all(is_label)
 }
 
-/// The ids in a list: separated by commas, or a JSON array where an id has a comma or white space.
+/// The ids in a list: separated by commas, or a JSON array if an id has a comma or white space.
 fn revoked(text: &str) -> Result<BTreeSet<String>, ConfigError> {
-    // These are mistakes: they would revoke no sandbox, and nobody would notice.
+    // Such an id is a mistake: it would revoke no sandbox, and nobody would notice.
     let is_odd = |id: &str| id.contains(['"', '“', '”', '\n', '\r', ';', '{', '}', '\u{feff}']);
     if !text.starts_with('[') {
         if values(text).any(is_odd) {
@@ -340,7 +338,6 @@ fn secret(env: &Env, name: &'static str, short: usize) -> Result<String, ConfigE
     Ok(secret)
 }
 
-/// An optional secret or variable.
 fn optional(env: &Env, name: &'static str) -> Option<String> {
     text(env, name).ok()
 }
@@ -431,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn an_array_that_is_none_is_no_list_of_ids() {
+    fn rejects_a_malformed_array_of_ids() {
         for text in
             ["[", "[a, b]", r#"["a""#, r#"["a", 1]"#, r#"["a"], "b""#, r#"["a",]"#, "[null]"]
         {

@@ -1,7 +1,7 @@
 /**
  * The JavaScript side of a check-in: moves data between the runtime and the contract, and decides nothing.
- * Most of a check-in's CPU time is spent crossing between JavaScript and wasm, so each crossing carries everything
- * that the next step needs, never a single header or value. `tests/budget.test.ts` counts them.
+ * Crossings between JavaScript and wasm take most of a check-in's CPU time, so each crossing carries everything that
+ * the next step needs, never a single header or value. `tests/budget.test.ts` counts the crossings.
  */
 import { authenticate, configure, record, route, wire } from 'wasm';
 
@@ -66,10 +66,7 @@ function step(env, run, ...input) {
 
 const decoder = new TextDecoder();
 
-/**
- * The query of a URL whose path is `path`, and undefined for any other. Parsing the URL would cost more, and most
- * check-ins have no query.
- */
+/** The query of a URL with this path; undefined for another path. Parsing the URL would cost more. */
 function queryAt(url, path) {
   const start = url.indexOf('/', 'https://'.length);
   const end = start + path.length;

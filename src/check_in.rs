@@ -1,20 +1,20 @@
 //! `POST /api/controller/checkin`: moves bytes between the runtime and the contract.
 //!
-//! The hot path. Crossings between JavaScript and wasm, and driving Rust futures from JavaScript, are most of
-//! what a check-in costs; parsing and HMAC are a small part. So there is no future and few crossings:
-//! `check_in.js` collects all that is needed and calls two synchronous steps, [`authenticate`] and [`record`]. A
-//! request that is cancelled while its body arrives leaves nothing behind in Rust.
+//! This is the hot path. Most of a check-in's cost is in crossings between JavaScript and wasm, and in driving Rust
+//! futures from JavaScript; parsing and HMAC are a small part. So there are no futures and few crossings:
+//! `check_in.js` collects the input and calls two synchronous steps, [`authenticate`] and [`record`]. A request that is
+//! cancelled while its body arrives leaves nothing behind in Rust.
 //!
 //! 1. another method than POST → 405
 //! 2. a credential header is missing, or the scheme is not Bearer → 401
 //! 3. a secret or binding is missing or empty → 503
-//! 4. the API key is neither an accepted one nor a valid token → 403, before the body is read
-//! 5. `dry_run` in the query has another value than 1 → 400
+//! 4. the API key is neither an accepted key nor a valid token → 403, before the body is read
+//! 5. `dry_run` in the query has a value other than 1 → 400
 //! 6. the body is over 64 KiB → 413, before the rest is read
 //! 7. the body is not a check-in → 400
 //! 8. the gateway token is not this sandbox's → 403
 //! 9. the sandbox is revoked → 403
-//! 10. the rate limiter, where one is bound, refuses the sandbox → 429
+//! 10. the rate limiter, if one is bound, refuses the sandbox → 429
 //! 11. the data point cannot be written → 503; a dry run skips this step
 //! 12. otherwise → 204
 
@@ -55,9 +55,9 @@ type OptionalText = Option<String>;
 #[expect(clippy::cast_possible_truncation, reason = "64 KiB")]
 const BODY_LIMIT: u32 = MAX_BODY_BYTES as u32;
 
-/// What `check_in.js` needs to know of the contract: the check-in's path, the query parameter for a dry run, the gateway
-/// token's header, the optional binding of a Worker that accepted check-ins are handed on to, and the maximum size of the
-/// body in bytes.
+/// What `check_in.js` needs from the contract: the check-in's path, the query parameter for a dry run, the gateway
+/// token's header, the binding of the Worker to which accepted check-ins are forwarded, and the maximum body size in
+/// bytes.
 #[wasm_bindgen]
 pub fn wire() -> Vec<JsValue> {
     let names = [CHECK_IN_PATH, DRY_RUN_PARAMETER, GATEWAY_TOKEN_HEADER, FORWARD];
@@ -115,7 +115,7 @@ pub(crate) fn authenticate(
         };
         match jwt::verify_key(settings, presented.api_key, now_ms()) {
             Ok(()) => Ok(()),
-            // An ordinary wrong key.
+            // Not a token, but a wrong key.
             Err(TokenError::Malformed) => Err(Refusal::WrongApiKey.into()),
             Err(invalid) => Err(ApiError::InvalidApiKey(invalid)),
         }
@@ -150,8 +150,8 @@ pub fn record_js(
     }
 }
 
-/// Steps 6 to 11. `size` is the size of the body in bytes before it was decoded. With a limiter, returns the
-/// response of steps 10 and 11. Sets `sandbox_id` for the log if the check-in is refused.
+/// Steps 6 to 11. `size` is the size of the encoded body in bytes. With a limiter, returns the response of steps 10 and
+/// 11. Sets `sandbox_id` for the log if the check-in is refused.
 fn record(
     body: &str,
     size: usize,
@@ -164,8 +164,8 @@ fn record(
     if size > MAX_BODY_BYTES {
         return Err(Refusal::BodyTooLarge.into());
     }
-    // 7. The runtime decodes faster than it hands over bytes, but it replaces invalid UTF-8 with U+FFFD, which
-    // almost always changes the length in bytes. It also removes a byte-order mark at the start.
+    // 7. The runtime decodes a body faster than it passes bytes. But it replaces invalid UTF-8 with U+FFFD, which
+    // almost always changes the length in bytes, and removes a byte-order mark at the start.
     let sent = [body.len(), body.len() + '\u{feff}'.len_utf8()];
     if !sent.contains(&size) && body.contains('\u{fffd}') {
         return Err(Refusal::from(InvalidBody::NotJson).into());
@@ -204,14 +204,14 @@ fn check_sandbox(ingest: &Ingest, sandbox_id: &str, gateway_token: &str) -> Resu
     Ok(())
 }
 
-/// Steps 8 to 10 for a planned absence, which has a limit of its own.
+/// Steps 8 to 10 for a planned absence, which has its own rate limit.
 pub(crate) async fn authorize(sandbox_id: &str, gateway_token: &str) -> Result<(), ApiError> {
     let limiter = with_ingest(|ingest| {
         // 8. and 9.
         check_sandbox(ingest, sandbox_id, gateway_token)?;
         Ok(ingest.limiter.clone())
     })?;
-    // 10. No sandbox's id has a line end.
+    // 10. A sandbox id contains no line end, so the key is unique.
     match limiter {
         Some(limiter) if !is_within_limit(&limiter, &format!("{sandbox_id}\nabsence")).await => {
             Err(Refusal::RateLimited.into())
@@ -220,7 +220,6 @@ pub(crate) async fn authorize(sandbox_id: &str, gateway_token: &str) -> Result<(
     }
 }
 
-/// Whether the limiter lets a request pass.
 async fn is_within_limit(limiter: &JsValue, key: &str) -> bool {
     let within = JsFuture::from(limit(limiter, key)).await.unwrap_or_else(|thrown| {
         // A failing limiter must not lose check-ins.
@@ -230,8 +229,7 @@ async fn is_within_limit(limiter: &JsValue, key: &str) -> bool {
     within.is_truthy()
 }
 
-/// Steps 10 and 11 with a limiter. Both credentials were verified before, so nobody can use up the limit of
-/// another sandbox.
+/// Steps 10 and 11 with a limiter. Both credentials are verified by now, so nobody can use up another sandbox's limit.
 fn record_within_limit(
     limiter: JsValue,
     id: String,
@@ -293,7 +291,7 @@ impl PackedPoint {
 }
 
 fn utf16_length(text: &str) -> u32 {
-    // Almost every text is ASCII, which is checked a word at a time.
+    // Almost every text is ASCII, and that check is fast: it reads a word at a time.
     let length = if text.is_ascii() { text.len() } else { text.encode_utf16().count() };
     u32::try_from(length).unwrap_or(u32::MAX)
 }

@@ -7,7 +7,7 @@ import { call } from './instance.js';
 /** An object with handlers, not a class: the runtime would construct one for each request. */
 export default { fetch, scheduled: (event, env) => call(scheduled, event, env) };
 
-/** The Durable Object of the watcher. It is in Rust, in the current instance of the module. */
+/** The watcher's Durable Object. Its state is in Rust, in the current instance of the module. */
 export class Watcher {
   #context;
   #env;

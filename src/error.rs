@@ -25,18 +25,18 @@ extern "C" {
     ) -> Response;
 }
 
-/// Every way in which a request can fail. A text in a variant goes to the log and never into an answer.
+/// Every way in which a request can fail. A text in a variant goes to the log and never into a response.
 #[derive(Debug)]
 pub(crate) enum ApiError {
-    /// A check-in was refused, for a reason that its contract names.
+    /// A check-in was refused for a reason in its contract.
     CheckIn(Refusal),
-    /// A machine's API key is none of the accepted ones, and no valid token.
+    /// A machine's API key is neither an accepted key nor a valid token.
     InvalidApiKey(TokenError),
     /// A secret or a binding is unusable; only the log names it.
     Misconfigured(ConfigError),
-    /// A setting for the reports is unusable; the answer names it, as the request is authenticated.
+    /// A setting for the reports is unusable; the response names it, as the request is authenticated.
     ReportsMisconfigured(ConfigError),
-    /// The data point could not be written, for this reason.
+    /// Writing the data point failed.
     WriteFailed(String),
     /// The request has no credential of a configured kind.
     MissingToken,
@@ -44,7 +44,7 @@ pub(crate) enum ApiError {
     InvalidToken(TokenError),
     /// The token of Cloudflare Access is refused.
     InvalidAssertion(TokenError),
-    /// The keys of Cloudflare Access cannot be fetched or used, for this reason.
+    /// The keys of Cloudflare Access cannot be fetched or used.
     AccessUnavailable(String),
     /// The internal key is not a value of `INTERNAL_API_SECRET`.
     WrongInternalKey,
@@ -56,24 +56,24 @@ pub(crate) enum ApiError {
     OtherSandbox,
     /// The principal's token lacks the scope for changes.
     MissingScope,
-    /// The body is not what the route takes.
+    /// The body is not valid for the route.
     InvalidBody { field: Option<&'static str>, expected: String },
     /// There are too many planned absences.
     TooManyAbsences,
-    /// The watcher is asked too often.
+    /// The watcher got too many requests.
     WatcherBusy {
         /// In seconds.
         retry_after: u64,
     },
-    /// The watcher's object failed, for this reason.
+    /// The watcher's object failed.
     WatcherUnavailable(String),
     /// A query to Analytics Engine failed.
     Query(QueryError),
-    /// The runtime failed, for this reason.
+    /// The runtime failed.
     Internal(String),
     /// No route has this path.
     NotFound,
-    /// The route has only these methods.
+    /// The route allows only these methods.
     MethodNotAllowed(&'static str),
 }
 
@@ -130,7 +130,7 @@ struct Body<'a> {
 
 impl Body<'_> {
     fn to_json(&self) -> String {
-        // Texts serialize.
+        // Serializing texts cannot fail.
         serde_json::to_string(self).unwrap_or_default()
     }
 }
@@ -214,7 +214,7 @@ impl ApiError {
         }
     }
 
-    /// What the log says beyond the code.
+    /// The log's detail beside the code.
     fn detail(&self) -> Option<String> {
         match self {
             Self::CheckIn(refusal) => refusal.broken_rule().map(|(field, _)| field.to_owned()),
@@ -255,7 +255,6 @@ impl ApiError {
         self.into_response_to(None)
     }
 
-    /// The line in the log.
     pub(crate) fn line(&self) -> String {
         self.line_for(None)
     }
@@ -267,7 +266,7 @@ impl ApiError {
         LogLine { status, code, sandbox_id, detail, ..LogLine::default() }.to_json()
     }
 
-    /// The same, with the sandbox that sent the request where it is known.
+    /// Like [`into_response`](Self::into_response); the log also names the sandbox, if it is known.
     pub(crate) fn into_response_to(self, sandbox_id: Option<&str>) -> Response {
         let line = self.line_for(sandbox_id);
         let ErrorResponse { status, header, body, .. } = self.response();

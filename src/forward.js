@@ -1,12 +1,11 @@
-/** Hands accepted check-ins on to another Worker. */
+/** Forwards accepted check-ins to another Worker. */
 
-/** Marks what is handed on. Else a Worker that is bound to itself, by mistake, would hand on without end. */
+/** Marks forwarded requests. Without it, a Worker that is bound to itself by mistake would forward endlessly. */
 const FORWARDED = 'x-kiloclaw-forwarded';
-/** How long the other Worker has to answer, in milliseconds. */
 const FORWARD_TIMEOUT_MS = 10_000;
-/** Check-ins that an isolate hands on at a time, each of at most 64 KiB. Further ones count as failed. */
+/** Check-ins that an isolate forwards at a time, each of at most 64 KiB. Further ones count as failed. */
 const MAX_IN_FLIGHT = 200;
-/** Interval between lines in an isolate's log, in milliseconds. */
+/** Minimum interval between lines in an isolate's log. */
 const LOG_EVERY_MS = 60_000;
 
 let inFlight = 0;
@@ -14,17 +13,17 @@ let failures = 0;
 let lastFailure = '';
 let loggedAt = -Infinity;
 
-/** Whether another Worker handed a request on. */
+/** Whether another Worker forwarded this request. */
 export const isForwarded = ({ headers }) => headers.has(FORWARDED);
 
 /**
- * Hands a check-in on to another Worker if it is accepted, after the machine has its answer. Whatever that Worker does, it
- * touches no check-in: failures are only counted in the log.
+ * Forwards a check-in to another Worker if it was accepted, after the machine has its response. The other Worker cannot
+ * affect check-ins: the log only counts failures.
  *
  * @param {{ fetch: typeof fetch }} service
- * @param {Request} request its body is read already
+ * @param {Request} request whose body is already read
  * @param {string} body
- * @param {Promise<Response> | Response | undefined} answer to the machine; undefined stands for a 204
+ * @param {Promise<Response> | Response | undefined} answer to the machine; undefined means a 204
  * @returns {Promise<void>} never rejected
  */
 export async function handOn(service, request, body, answer) {
@@ -41,10 +40,10 @@ export async function handOn(service, request, body, answer) {
   loggedAt = Date.now();
 }
 
-/** Why the other Worker did not take a check-in, if it did not. */
+/** Forwards one check-in; returns the reason if that fails. */
 async function attempt(service, { url, method, headers: original, cf }, body) {
   const headers = new Headers(original);
-  // Of the bytes; the text may have lost a byte-order mark.
+  // Decoding may have removed a byte-order mark, so the length may differ.
   headers.delete('content-length');
   headers.set(FORWARDED, '1');
   inFlight += 1;

@@ -1,6 +1,6 @@
-//! Kiloclaw telemetry: takes check-ins from machines and writes them to Analytics Engine.
+//! The Worker of Kiloclaw telemetry: accepts check-ins from machines and writes them to Analytics Engine.
 //!
-//! A thin shell over the crates in `crates/`: a handler extracts, calls the core and answers.
+//! A thin shell over the crates in `crates/`: a handler extracts its input, calls the core and responds.
 
 mod access;
 mod analytics;
@@ -58,14 +58,14 @@ pub fn route_js(request: Request, env: Env) -> Promise {
     )
 }
 
-/// The entry point of the cron trigger: sets the watcher's alarm, if it is lost.
+/// The entry point of the cron trigger: sets the watcher's alarm if it is lost.
 #[wasm_bindgen]
 #[expect(clippy::needless_pass_by_value, reason = "the boundary hands over owned values")]
 pub fn scheduled(_event: JsValue, env: Env) -> Promise {
     watcher::wake(&env)
 }
 
-/// The entry point of the watcher's Durable Object: what drives it.
+/// The entry point of the watcher's Durable Object: returns its event handlers.
 #[wasm_bindgen]
 #[must_use]
 pub fn watcher(context: watcher::Context, env: &Env) -> watcher::Driver {
@@ -74,18 +74,18 @@ pub fn watcher(context: watcher::Context, env: &Env) -> watcher::Driver {
 
 /// Answers every request but a check-in:
 ///
-/// 1. it is a machine's planned absence, exactly at its path → [that](watcher::plan_own_absence) handler's response
-/// 2. its path [requires authentication](auth::requires_auth), and that [fails](auth::authenticate) → 401, 403
-///    or 503
-/// 3. no route has its path → 404
-/// 4. otherwise → the handler's response; it takes all methods, and refuses the wrong ones itself
+/// 1. the path is exactly that of a machine's planned absence → the response of [its
+///    handler](watcher::plan_own_absence)
+/// 2. the path [requires authentication](auth::requires_auth), and that [fails](auth::authenticate) → 401, 403 or 503
+/// 3. no route has the path → 404
+/// 4. otherwise → the response of the route's handler, which refuses wrong methods itself
 async fn route(request: Request, env: Env) -> Result<Response, ApiError> {
     let path = path(&request.url());
     // 1.
     if path == ABSENCE_PATH {
         return watcher::plan_own_absence(&request, env).await;
     }
-    // 2. Ahead of the routes: a stranger gets the same answer whether one exists or not.
+    // 2. Before routing, so that a stranger gets the same response whether a route exists or not.
     let principal = if auth::requires_auth(&path) {
         Some(auth::authenticate(&request, &env).await?)
     } else {
@@ -115,8 +115,8 @@ async fn route(request: Request, env: Env) -> Result<Response, ApiError> {
     operators::respond(&call, report).await
 }
 
-/// The template of a path, as `openapi.json` has it, and the sandbox that the path names. A path without a parameter is
-/// its own template.
+/// The template of a path, as in `openapi.json`, and the sandbox that the path names. A path without a parameter is its
+/// own template.
 fn template(path: &str) -> (&str, Option<&str>) {
     let Some(rest) = path.strip_prefix("/api/sandboxes/") else { return (path, None) };
     match rest.split_once('/') {

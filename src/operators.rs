@@ -1,7 +1,7 @@
-//! The operators' API: reports about the fleet, made of Analytics Engine's answers.
+//! The operators' API: reports about the fleet, from Analytics Engine's answers.
 //!
-//! A handler builds a report from a request, runs its queries and returns JSON. The Cache API, where there is
-//! one, keeps a report for [`MAX_AGE`] seconds.
+//! A handler builds a report from a request, runs its queries and returns JSON. The Cache API, if available, keeps a
+//! report for [`MAX_AGE`] seconds.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -44,7 +44,7 @@ const MAX_AGE: u64 = 15;
 /// The first field of a report before the dataset exists.
 const NO_CHECK_INS_YET: &str = r#""noCheckInsYet":true,"#;
 
-/// The log's warning in that case: the settings may be wrong.
+/// The warning in the log in that case: the settings may be wrong.
 const NO_DATASET: &str = "Analytics Engine has no dataset kiloclaw_controller_telemetry: the first check-in \
      creates it. If there were check-ins, AE_ACCOUNT_ID or AE_SQL_URL names another account";
 
@@ -162,18 +162,18 @@ impl<'a> ReportRequest<'a> {
         }
         // 5. and 6.
         let body = run(&analytics, report).await?.ok_or(ApiError::UnknownSandbox)?;
-        // 7. Never rejected: a report that cannot be cached is still a report.
+        // 7. Never rejected: the report is valid even if it cannot be cached.
         let kept = keep(&key, &body, &self.now.0.to_string(), &MAX_AGE.to_string());
         drop(JsFuture::from(kept).await);
         Ok(self.respond(&body, MAX_AGE))
     }
 
-    /// All that a report depends on: path, sorted parameters, what the principal may see, and the endpoint, since
-    /// Workers of one zone share a cache.
+    /// The cache key. It contains all that a report depends on: path, sorted parameters, what the principal may see,
+    /// and the endpoint, since the Workers of a zone share a cache.
     ///
-    /// The key is a URL that anybody can request. It has the request's own host and path, because such a request
-    /// then reaches this Worker and its authentication first. At another path, the zone may have no route to the
-    /// Worker, and Cloudflare would answer from the cache. The key has parameters that no report accepts.
+    /// The key is a URL that anybody can request. It has the request's own host and path, so that such a request first
+    /// reaches this Worker and its authentication. The zone may have no route to the Worker for another path, and
+    /// Cloudflare would respond from the cache. The key's added parameters are ones that no report accepts.
     fn cache_key(&self, analytics: &Analytics) -> String {
         let only = self.only.unwrap_or_default();
         let pairs = [("-from", analytics.url.as_str()), ("-only", only)];
@@ -202,15 +202,15 @@ impl<'a> ReportRequest<'a> {
         let headers = [
             ("cache-control", &*format!("private, max-age={max_age}")),
             ("etag", &*etag),
-            // A browser that changes its token must not see the response to another one.
+            // A browser that changes its token must not see the response to the previous token.
             ("vary", "authorization, cf-access-jwt-assertion, x-internal-api-key"),
         ];
         response::with(status, body, &headers)
     }
 }
 
-/// Runs the queries of a report, round by round. Before the first check-in, the report is that of an empty fleet
-/// and says so.
+/// Runs the queries of a report, round by round. Before the first check-in, the report shows an empty fleet and says
+/// so.
 async fn run(analytics: &Analytics, report: &mut dyn Report) -> Result<Option<String>, QueryError> {
     let mut queries = report.queries();
     let mut has_dataset = true;

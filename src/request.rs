@@ -1,4 +1,4 @@
-//! What handlers read of a request.
+//! What handlers read from a request.
 
 use kiloclaw_auth::Principal;
 use wasm_bindgen::prelude::*;
@@ -16,11 +16,11 @@ extern "C" {
     pub(crate) fn parameters(url: &str) -> Vec<String>;
 }
 
-/// A request, and who sends it.
+/// A request with its context.
 pub(crate) struct Call {
     pub(crate) request: Request,
     pub(crate) env: Env,
-    /// On a route that requires authentication.
+    /// Set on a route that requires authentication.
     pub(crate) principal: Option<Principal>,
     /// The sandbox that the path names, percent-encoded.
     pub(crate) sandbox: Option<String>,

@@ -1,5 +1,5 @@
-// The runtime copies a Headers object natively; it would convert a plain object for each response. `nosniff` keeps browsers
-// from guessing another type, whatever texts from machines a body holds.
+// The runtime copies a Headers object natively; it would convert a plain object for each response. `nosniff` keeps
+// browsers from guessing another type from the machines' texts in a body.
 const EMPTY = new Headers({ 'x-content-type-options': 'nosniff' });
 const JSON_BODY = new Headers([...EMPTY, ['content-type', 'application/json']]);
 
@@ -20,7 +20,7 @@ export function respond(status, body, added) {
 }
 
 /**
- * Logs an error and builds its response, in one crossing: a request with a wrong key must not cost more than one
+ * Logs an error and builds its response in one crossing: a request with a wrong key must not cost more than a request
  * with the right key.
  *
  * @param {number} status

@@ -15,8 +15,8 @@ extern "C" {
     fn respond(status: u16, body: Option<&str>, headers: Vec<String>) -> Response;
 }
 
-/// A response that a future makes, for the runtime; never rejected. Boxed, so that the code which drives futures exists
-/// once.
+/// A future's response as a promise, which is never rejected. The future is boxed, so that the code that drives futures
+/// exists only once.
 pub(crate) fn promise(response: impl Future<Output = Response> + 'static) -> Promise {
     let settled: Pin<Box<dyn Future<Output = Result<JsValue, JsValue>>>> =
         Box::pin(async { Ok(response.await.into()) });
@@ -33,12 +33,10 @@ pub(crate) fn json_text(json: &str) -> Response {
     with(200, Some(json), &[("cache-control", "no-store")])
 }
 
-/// A 204.
 pub(crate) fn no_content() -> Response {
     with(204, None, &[])
 }
 
-/// A response with JSON and headers.
 pub(crate) fn with(status: u16, json: Option<&str>, headers: &[(&str, &str)]) -> Response {
     let headers = headers.iter().flat_map(|(name, value)| [*name, *value]);
     respond(status, json, headers.map(str::to_owned).collect())

@@ -1,11 +1,11 @@
 /**
- * What the watcher needs of the runtime: its object's storage and alarm, requests to it, and requests to
- * channels. It waits where Rust would have to, and Rust decides what is next: a future in Rust that waits while anything
- * in the isolate panics is never settled, and the runtime would not ring again.
+ * The watcher's access to the runtime: its object's storage and alarm, requests to the object, and requests to
+ * channels. JavaScript awaits, and Rust decides what is next: if anything in the isolate panics, a pending future in
+ * Rust is never settled, and the alarm would not fire again.
  */
 import { queryExisting } from './analytics.js';
 
-/** There is one object, of this name. */
+/** The name of the only object. */
 const NAME = 'watcher';
 
 /**
@@ -21,11 +21,11 @@ export const ask = (namespace, parts) =>
     .fetch('https://watcher/', { method: 'POST', body: JSON.stringify(parts) });
 
 /**
- * A request's body as text; reads no more of it than `limit`.
+ * A request's body as text; reads at most `limit` bytes.
  *
  * @param {Request} request
  * @param {number} limit in bytes
- * @returns {Promise<string | undefined>} undefined beyond the limit, and empty if it breaks off or is not UTF-8
+ * @returns {Promise<string | undefined>} undefined beyond the limit; empty if the body breaks off or is not UTF-8
  */
 export async function readBody(request, limit) {
   const decoder = new TextDecoder('utf-8', { fatal: true });
@@ -44,12 +44,12 @@ export async function readBody(request, limit) {
 }
 
 /**
- * The absence that a body plans, by its form: its values are for the contract to check. A derived parser of it in Rust
- * would be larger than all of this file.
+ * Parses a planned absence. Only checks its form; the contract checks its values. A derived parser in Rust would be
+ * larger than this file.
  *
  * @param {string} body JSON
- * @returns {(string | number | undefined)[]} the region, seconds, the reason, then the sandboxes' ids; neither region
- *   nor ids stands for all
+ * @returns {(string | number | undefined)[]} the region, seconds, the reason, then the sandboxes' ids; without region
+ *   and ids, the absence is of all
  */
 export function absence(body) {
   let value;
@@ -70,7 +70,7 @@ export function absence(body) {
   const given = [sandboxIds, region, all].filter((scope) => scope !== undefined);
   if (Array.isArray(value) || given.length !== 1 || !scopes.includes(true)) {
     throw new Error(
-      'an object with one of "sandboxIds": [id, ...], "region": "..." and "all": true, with "forSeconds", and with "reason" if you like',
+      'an object with one of "sandboxIds": [id, ...], "region": "..." and "all": true, "forSeconds", and optionally "reason"',
     );
   }
   if (forSeconds !== null && !Number.isSafeInteger(forSeconds)) {
@@ -96,14 +96,14 @@ export const transact = (storage, statements) =>
   );
 
 /**
- * Sends a message, or pings. What the runtime says of a failure may hold the URL, which is a secret: it is dropped.
+ * Sends a message or a ping. Drops the runtime's error texts, which may contain the URL, a secret.
  *
  * @param {string} url
  * @param {string[]} headers names and values in turn
  * @param {string | undefined} body of a POST; without one it is a GET
  * @param {number} limit in milliseconds
- * @returns {Promise<[number, string]>} the answer's status and `retry-after`; the status is 0 if there is none in
- *   time, and -1 if there is none at all. Never rejected
+ * @returns {Promise<[number, string]>} the response's status and `retry-after`; the status is 0 after a timeout, and -1
+ *   if the request failed. Never rejected
  */
 async function send(url, headers, body, limit) {
   try {
@@ -141,14 +141,14 @@ export const writeCanary = (dataset, number) =>
  */
 export function drive(context, step) {
   const { storage } = context;
-  /** What runs beside the ticks, by name. */
+  /** Names of the tasks that run concurrently with ticks. */
   const running = new Set();
-  /** Sets the alarm to `at` in milliseconds since 1970, unless that is undefined or it rings earlier. */
+  /** Sets the alarm to `at` in milliseconds since 1970, unless `at` is undefined or the alarm fires earlier. */
   const arm = async (at) => {
     const set = await storage.getAlarm();
     if (at !== undefined && (set === null || set > at)) await storage.setAlarm(at);
   };
-  /** Sends messages, all at a time. One that fails does not keep the others from being recorded. */
+  /** Sends messages concurrently. If recording one fails, the others are still recorded. */
   const sendAll = async (messages) => {
     const one = async ([message, ...request]) => step('sent', [...message, ...(await send(...request))]);
     const results = await Promise.allSettled(messages.map(one));
@@ -164,7 +164,7 @@ export function drive(context, step) {
     const request = step('ping');
     if (request !== undefined) step('pinged', await send(...request));
   };
-  /** Runs beside the ticks: who does not answer delays none of them. */
+  /** Runs a task concurrently with ticks, so that a slow receiver delays no tick. */
   const beside = (name, run) => {
     if (running.has(name)) return;
     running.add(name);
@@ -174,11 +174,11 @@ export function drive(context, step) {
 
   return {
     async alarm() {
-      // First: whatever happens below, the watcher goes on.
+      // First, so that the watcher continues even if a step below fails.
       await arm(step('next tick'));
       await tick();
       beside('ping', ping);
-      // What is sent is due already: the alarm is set for the next messages afterwards.
+      // These messages are already due; the alarm for the next ones is set afterwards.
       beside('messages', async () => sendAll(step('due messages')));
     },
     async fetch(request) {

@@ -1,8 +1,8 @@
-//! The watcher: a Durable Object that asks Analytics Engine every minute who fell silent or returned, keeps what it
-//! found, and sends messages. `kiloclaw_watch` decides; its README says what this shell does.
+//! The watcher: a Durable Object that asks Analytics Engine every minute which sandboxes fell silent or returned,
+//! stores its findings, and sends messages. `kiloclaw_watch` decides; its README describes what this shell does.
 //!
 //! There is one object. Its alarm drives it; a cron trigger, and every request to it, set the alarm if it is lost.
-//! `watcher.js` waits, and calls synchronous steps here: a panic anywhere in the isolate would strand a future.
+//! `watcher.js` awaits, and calls synchronous steps here: after a panic in the isolate, a future would stay pending.
 
 mod context;
 mod delivery;
@@ -33,8 +33,8 @@ extern "C" {
     fn drive(context: &Context, step: JsValue) -> Driver;
 }
 
-/// What drives the Durable Object of a context. An instance of the module keeps the object of one context, as there is
-/// one watcher; after a panic in the isolate, a fresh instance makes it again.
+/// The event handlers of the Durable Object with this context. An instance of the module keeps one object, since there
+/// is one watcher; after a panic in the isolate, a fresh instance creates the object again.
 pub(crate) fn driver(context: Context, env: &Env) -> Driver {
     thread_local! {
         static CURRENT: RefCell<Option<(Context, Driver)>> = const { RefCell::new(None) };

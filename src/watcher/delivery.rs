@@ -1,4 +1,4 @@
-//! Sends messages of the outbox: at least once, each under its own id.
+//! Sends the messages in the outbox: each at least once, with a stable id.
 
 use js_sys::{Array, Math};
 use kiloclaw_fleet::Time;
@@ -12,14 +12,15 @@ use crate::analytics;
 use crate::error::ApiError;
 use crate::log;
 
-/// How long a message counts as being sent, in seconds: more than its timeout. After a kill, it is tried again then.
+/// How long a message counts as being sent, in seconds: longer than its timeout. If the object is killed meanwhile, the
+/// message is retried after this time.
 const IN_FLIGHT: u64 = TIMEOUT_MS as u64 / 1_000 + 5;
 
 /// Timeout of a ping, in milliseconds.
 const PING_TIMEOUT_MS: u32 = 10_000;
 
-/// Some of the messages that are due for a channel. Each channel has its own, so that a slow one delays no other; 3 x 2
-/// requests are as many as the runtime makes at a time.
+/// Some of the due messages of one channel, so that a slow channel does not delay others. 3 x 2 requests are as many as
+/// the runtime makes at a time.
 const DUE: &str = "SELECT id, attempts, body FROM outbox WHERE channel = ?1 AND next_at <= ?2 \
      ORDER BY next_at, id LIMIT 2";
 
@@ -29,7 +30,6 @@ const RETRY: &str = "UPDATE outbox SET next_at = ?2, failure = ?3 WHERE id = ?1"
 
 pub(super) const DELETE: &str = "DELETE FROM outbox WHERE id = ?1";
 
-/// The requests for some of the messages that are due.
 pub(super) fn due_messages(object: &Object) -> Result<JsValue, ApiError> {
     let requests = Array::new();
     for target in &object.config.targets {
@@ -37,7 +37,7 @@ pub(super) fn due_messages(object: &Object) -> Result<JsValue, ApiError> {
         let rows = object.run(vec![statement(DUE, [channel.into(), at(now())])])?;
         let (rows, _) = rows.as_chunks::<3>();
         for [id, attempts, body] in rows {
-            // What cannot be read is given up.
+            // An unreadable count gives the message up.
             let attempts = attempts.parse().unwrap_or(u32::MAX);
             if let Some(request) = begin(object, target, id, attempts, body)? {
                 requests.push(&request);
@@ -47,8 +47,8 @@ pub(super) fn due_messages(object: &Object) -> Result<JsValue, ApiError> {
     Ok(requests.into())
 }
 
-/// Writes that a message is tried, so that a try that is never recorded counts as well. Returns what [`record`] needs, and
-/// the request's parts; `None` if its tries are used up.
+/// Writes the attempt before it is made, so that an attempt counts even if its result is never recorded. Returns the
+/// input of [`record`] and the request's parts; `None` if no attempts remain.
 pub(super) fn begin(
     object: &Object,
     target: &Target,
@@ -60,10 +60,10 @@ pub(super) fn begin(
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below 2^32")]
     let jitter = (Math::random() * 4_294_967_296.0) as u32;
     let Some((attempts, next_at)) = before_attempt(attempts, now(), jitter) else {
-        give_up(object, channel, id, "its tries are used up")?;
+        give_up(object, channel, id, "no attempts remain")?;
         return Ok(None);
     };
-    // Not before this try has ended.
+    // Not before this attempt has ended.
     let begun = next_at.max(now().plus(IN_FLIGHT));
     object.run(vec![statement(BEGIN, [id.into(), attempts.into(), at(begun)])])?;
     let message: Array =
@@ -75,8 +75,8 @@ pub(super) fn begin(
     Ok(Some([message.into(), url, headers.into(), body, TIMEOUT_MS.into()].into_iter().collect()))
 }
 
-/// Writes what follows a try: what [`begin`] returned for it, the answer's status and its `retry-after`. Returns the
-/// channel and why the message was not delivered, if it was not.
+/// Writes the result of an attempt. `sent` has the values from [`begin`], the response's status and its `retry-after`.
+/// Returns the channel, and the reason if the message was not delivered.
 pub(super) fn record(object: &Object, sent: &JsValue) -> Result<JsValue, ApiError> {
     let sent = Array::from(sent);
     let text = |index| sent.get(index).as_string().unwrap_or_default();
@@ -112,17 +112,17 @@ pub(super) fn record(object: &Object, sent: &JsValue) -> Result<JsValue, ApiErro
     Ok([name.into(), failure].into_iter().collect::<Array>().into())
 }
 
-/// What came of a request, as `watcher.js` says it.
+/// The result of a request, from the status that `watcher.js` returns.
 fn attempt(status: f64, retry_after: &str, limit: u32) -> Attempt {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a status")]
     match status {
         0.0 => Attempt::Failed(format!("no answer within {} s", limit / 1_000)),
         1.0.. => Attempt::Status(status as u16, analytics::retry_after(retry_after)),
-        _ => Attempt::Failed("it cannot be reached".to_owned()),
+        _ => Attempt::Failed("cannot be reached".to_owned()),
     }
 }
 
-/// Notes why a channel, or under `None` the dead-man URL, fails, or that it works. Returns whether that is news.
+/// Notes why a channel fails, or that it works; `None` is the dead-man URL. Returns whether this differs from before.
 fn note(object: &Object, what: Option<Channel>, failure: Option<&str>) -> bool {
     let mut failures = object.failures.borrow_mut();
     let place = Channel::ALL.iter().position(|channel| Some(*channel) == what);
@@ -132,7 +132,7 @@ fn note(object: &Object, what: Option<Channel>, failure: Option<&str>) -> bool {
     is_news
 }
 
-/// A message arrived. If its channel is turned off, it was a test, and the channel is on again.
+/// Deletes a message that arrived. If its channel was off, it was a test message and turns the channel on again.
 fn delivered(object: &Object, target: &Target, id: &str) -> Result<(), ApiError> {
     let change =
         object.with_state(|state| state.is_off(target).then(|| state.turn_off(target, false)))?;
@@ -141,7 +141,6 @@ fn delivered(object: &Object, target: &Target, id: &str) -> Result<(), ApiError>
     object.run(statements).map(drop)
 }
 
-/// The channel is gone for good.
 fn turn_off(object: &Object, target: &Target) -> Result<(), ApiError> {
     let name = target.channel().name();
     log::message(
@@ -174,7 +173,7 @@ pub(super) fn ping(object: &Object) -> JsValue {
     }
 }
 
-/// Notes what came of a ping: its answer's status. Failures are logged when they change.
+/// Notes the result of a ping. Logs a failure only when it changes.
 pub(super) fn pinged(object: &Object, answer: &JsValue) -> JsValue {
     let status = Array::from(answer).get(0).as_f64().unwrap_or_default();
     let failure = match attempt(status, "", PING_TIMEOUT_MS) {

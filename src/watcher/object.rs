@@ -23,33 +23,33 @@ extern "C" {
     fn transact(storage: &JsValue, statements: Vec<Array>) -> Result<Vec<String>, JsValue>;
 }
 
-/// Rows of the state that are read or written at a time: 500 x 1 kB is below the 2 MB that SQLite takes.
+/// Rows of the state that are read or written at a time: 500 x 1 kB is below SQLite's limit of 2 MB.
 const ROWS: u16 = 500;
 
 const READ_STATE: &str =
     "SELECT key, value FROM state WHERE ?1 IS NULL OR key > ?1 ORDER BY key LIMIT ?2";
 
-/// The object. It is used by one step at a time.
+/// The object. Only one step uses it at a time.
 pub(super) struct Object {
     pub(super) storage: JsValue,
     pub(super) config: WatcherConfig,
     pub(super) analytics: Result<Analytics, ConfigError>,
-    /// Read from the table at first, and again after a transaction failed.
+    /// Read from the table at first, and again after a failed transaction.
     state: Cell<Option<State>>,
     /// The tick whose answers are awaited.
     pub(super) tick: Cell<Option<Round>>,
-    /// Whether the last tick found that all is well with the watcher, until that is used.
+    /// Whether the last tick found the watcher healthy, until a ping uses this.
     pub(super) is_good: Cell<bool>,
-    /// Of each channel, and then of the dead-man URL: when and why it last failed, unless it worked since.
+    /// The last failure of each channel, and then of the dead-man URL, unless it has worked since.
     pub(super) failures: RefCell<[Option<Failure>; Channel::ALL.len() + 1]>,
-    /// Of principals who see all sandboxes, and of those who see one.
+    /// For principals who see all sandboxes, and for those who see one.
     pub(super) buckets: [Bucket; 2],
     #[cfg(feature = "panic-route")]
     pub(super) panics: Cell<bool>,
 }
 
 impl Object {
-    /// Reads the settings, and logs what is wrong with them.
+    /// Reads the settings, and logs their errors.
     pub(super) fn new(context: &Context, env: &Env) -> Self {
         let object = Self {
             storage: context.storage(),
@@ -82,8 +82,8 @@ impl Object {
         self.config.targets.iter().find(|target| target.channel() == channel)
     }
 
-    /// Runs statements in one transaction; returns all values of all rows. If it fails, the state in memory is thrown
-    /// away: it may be ahead of the table.
+    /// Runs statements in one transaction; returns all values of all rows. A failure discards the state in memory,
+    /// which may be ahead of the table.
     pub(super) fn run(&self, statements: Vec<Array>) -> Result<Vec<String>, ApiError> {
         transact(&self.storage, statements).map_err(|thrown| {
             self.state.set(None);
@@ -91,7 +91,7 @@ impl Object {
         })
     }
 
-    /// Reads or changes the state. Whoever changes it writes the change before awaiting anything.
+    /// Reads or changes the state. The caller must write a change before it awaits anything.
     pub(super) fn with_state<T>(&self, f: impl FnOnce(&mut State) -> T) -> Result<T, ApiError> {
         let mut state = match self.state.take() {
             Some(state) => state,
@@ -113,7 +113,7 @@ impl Object {
         self.run(statements)?;
         let mut last = JsValue::NULL;
         let mut failed = None;
-        // Page by page: a fleet that is out has 100,000 rows.
+        // Page by page: in an outage, the table may have 100,000 rows.
         let pages = iter::from_fn(|| {
             let page = [statement(READ_STATE, [last.clone(), ROWS.into()])].into();
             let page = self.run(page).map_err(|error| failed = Some(error)).ok()?;
@@ -131,8 +131,7 @@ impl Object {
         Ok(state)
     }
 
-    /// When the alarm is to ring at the latest, in milliseconds since 1970: a tick from now. Undefined if the watcher is
-    /// off.
+    /// The latest time of the next alarm, in milliseconds since 1970: a tick from now. Undefined if the watcher is off.
     pub(super) fn next_tick(&self) -> JsValue {
         match self.off() {
             Some(_) => JsValue::UNDEFINED,
@@ -140,7 +139,7 @@ impl Object {
         }
     }
 
-    /// When anything is due next, likewise.
+    /// When the next tick or message is due, in milliseconds since 1970; undefined if none is.
     pub(super) fn next(&self) -> Result<JsValue, ApiError> {
         let now = now();
         let tick = self.with_state(|state| state.next_tick(&self.config.settings, now))?;
@@ -151,7 +150,6 @@ impl Object {
     }
 }
 
-/// When and why a channel failed.
 #[derive(Clone, Serialize)]
 pub(super) struct Failure {
     pub(super) at: Time,
@@ -182,7 +180,6 @@ pub(super) fn at(time: Time) -> JsValue {
     JsValue::from(time.0 as f64)
 }
 
-/// The statements that write changes of the state.
 pub(super) fn write_changes(changes: &[StateChange]) -> Vec<Array> {
     let mut statements = Vec::new();
     for chunk in changes.chunks(ROWS.into()) {
@@ -211,7 +208,7 @@ pub(super) fn now() -> Time {
 /// A token bucket.
 #[derive(Default)]
 pub(super) struct Bucket {
-    /// When it is full again, in milliseconds since 1970.
+    /// When the bucket is full again, in milliseconds since 1970.
     full_at: Cell<u64>,
 }
 
@@ -219,10 +216,10 @@ impl Bucket {
     /// Tokens of a full bucket.
     const SIZE: u64 = 60;
 
-    /// The time in which it gets another token, in milliseconds.
+    /// The time for one more token.
     const REFILL_MS: u64 = 500;
 
-    /// Takes tokens, or returns in how many seconds there are enough.
+    /// Takes tokens; the error is the number of seconds until there are enough.
     pub(super) fn take(&self, tokens: u64) -> Result<(), u64> {
         let now = now_ms();
         let empty = now + Self::SIZE * Self::REFILL_MS;

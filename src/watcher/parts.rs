@@ -1,4 +1,4 @@
-//! What the Worker passes on to the object of a request.
+//! The parts of a request that the Worker passes on to the object.
 
 use js_sys::Array;
 use wasm_bindgen::prelude::*;

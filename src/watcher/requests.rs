@@ -1,4 +1,4 @@
-//! The object's answers to requests: the log of transitions, planned absences, and how the watcher is.
+//! The object's responses to requests: the log of transitions, planned absences, and the watcher's health.
 
 use js_sys::Array;
 use kiloclaw_check_in::Refusal;
@@ -31,7 +31,7 @@ const TEST_PATH: &str = "/api/watcher/test";
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1_000;
 
-/// Rows of the log that a page looks at: scanning all 2,000,000 for a rare kind would take a second.
+/// Maximum number of rows that a page scans: scanning all 2,000,000 for a rare kind would take a second.
 const SPAN: u32 = 20_000;
 
 /// A column's time in RFC 3339.
@@ -41,8 +41,8 @@ macro_rules! time {
     };
 }
 
-/// A page of the log as JSON: after `?1`, before the id `?2` if that is not null, of the kind `?3` likewise, of the
-/// sandbox `?4` if the condition asks for it; at most `?5` rows of the `?6` newest ones.
+/// A page of the log as JSON: after the time `?1`; before the id `?2` and of the kind `?3`, unless these are null; of
+/// the sandbox `?4` if the condition says so; at most `?5` of the `?6` newest rows.
 macro_rules! page {
     ($condition:literal) => {
         concat!(
@@ -72,7 +72,7 @@ macro_rules! page {
 
 const PAGE: &str = page!("");
 
-/// An index has one sandbox's rows together.
+/// An index groups the rows of each sandbox.
 const PAGE_OF_SANDBOX: &str = page!("AND subject = ?4 AND kind NOT IN ('quiet', 'degraded')");
 
 /// Undelivered messages as JSON, the newest first.
@@ -85,10 +85,10 @@ const UNDELIVERED: &str = concat!(
      FROM (SELECT * FROM outbox ORDER BY created_at DESC, id LIMIT 50)"
 );
 
-/// Answers a request, before which the alarm is set if it is lost:
+/// Responds to a request; `watcher.js` sets the alarm first if it is lost:
 ///
-/// 1. principals of its kind ask too often → 429
-/// 2. otherwise → the response of the route's handler, below; of a [test], the messages to send first
+/// 1. principals of its kind send too many requests → 429
+/// 2. otherwise → the response of the route's handler below; for a [test], the messages to send first
 pub(super) fn answer(object: &Object, parts: &JsValue) -> JsValue {
     match route(object, &Parts::from_js(parts)) {
         Ok(Answer::Response(response)) => response.into(),
@@ -112,7 +112,7 @@ fn route(object: &Object, request: &Parts) -> Result<Answer, ApiError> {
         let of_one = request.only.is_some() || request.url.contains("sandbox=");
         let tokens = match path {
             TEST_PATH => 20,
-            // The whole log is summed up.
+            // Sums up the whole log.
             "/api/availability" if !of_one => 10,
             _ => 1,
         };
@@ -245,7 +245,7 @@ fn invalid(name: &str, expected: impl Into<String>) -> ApiError {
     InvalidParameter { name: name.to_owned(), expected: expected.into() }.into()
 }
 
-/// The only sandbox that is asked for or may be seen.
+/// The only sandbox that the request names or the principal may see.
 fn sandbox(parameters: &Parameters, request: &Parts) -> Result<Option<String>, ApiError> {
     match (parameters.get("sandbox"), &request.only) {
         (Some(""), _) => Err(invalid("sandbox", "a sandbox's id")),
@@ -314,7 +314,7 @@ fn list_absences(object: &Object, request: &Parts) -> Result<Response, ApiError>
             sandbox.is_none() || absence.sandbox_id == sandbox.as_deref()
         };
         let is_wide = |absence: &PlannedAbsence<'_>| absence.sandbox_id.is_none();
-        // Those of all and of regions are few, and all on the first page.
+        // Absences of all and of regions are few, and all are on the first page.
         let wide = state.absences(now(), after).filter(may_see).take_while(is_wide).count();
         let limit = wide + limit;
         let mut absences: Vec<_> =
@@ -327,7 +327,6 @@ fn list_absences(object: &Object, request: &Parts) -> Result<Response, ApiError>
     Ok(response::json_text(&page?))
 }
 
-/// The absence that a body plans.
 fn planned(request: &Parts) -> Result<AbsenceRequest, ApiError> {
     let invalid = |expected: String| ApiError::InvalidBody { field: None, expected };
     let body = absence(&request.body).map_err(|thrown| invalid(message(&thrown)))?;
@@ -365,7 +364,7 @@ fn named_scope(request: &Parts) -> Result<AbsenceRequest, ApiError> {
     Ok(AbsenceRequest { scope, for_seconds: None, reason: String::new(), by: String::new() })
 }
 
-/// Plans an absence in memory; the changes are to be written at once.
+/// Plans an absence in memory. The caller must write the changes at once.
 fn plan(object: &Object, absence: &AbsenceRequest) -> Result<Vec<StateChange>, ApiError> {
     let planned = object.with_state(|state| state.plan_absence(now(), absence))?;
     planned.map_err(|error| match error {
@@ -388,7 +387,7 @@ fn plan_own_absence(object: &Object, request: &Parts) -> Result<Response, ApiErr
     Ok(response::no_content())
 }
 
-/// How the watcher is.
+/// The watcher's health.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct WatcherReport<'a> {
@@ -421,7 +420,7 @@ fn state_name(is_on: bool) -> &'static str {
     if is_on { "on" } else { "off" }
 }
 
-/// `GET /api/watcher`: how the watcher is, and what it could not deliver.
+/// `GET /api/watcher`: the watcher's health, and undelivered messages.
 ///
 /// 1. the method is not GET or HEAD → 405
 /// 2. the principal may see only one sandbox → 403
@@ -490,18 +489,18 @@ fn watcher(object: &Object, request: &Parts) -> Result<Response, ApiError> {
         })
     })?;
     let mut body = body?;
-    // The database made this part.
+    // SQLite built this part as JSON.
     body.truncate(body.len() - 1);
     let body = format!("{body},\"undelivered\":{undelivered}}}");
     Ok(response::json_text(&body))
 }
 
-/// `POST /api/watcher/test`: sends a test message to every configured channel. One that answered 410 is on again when it
-/// arrives.
+/// `POST /api/watcher/test`: sends a test message to every configured channel. A channel that is off after a 410 is on
+/// again when the message arrives.
 ///
 /// 1. the method is not POST → 405
 /// 2. the principal may see only one sandbox, or lacks the scope `absences:write` → 403
-/// 3. otherwise → 200, with [what came](tested) of each message
+/// 3. otherwise → 200, with the [result](tested) of each message
 fn test(object: &Object, request: &Parts) -> Result<Array, ApiError> {
     // 1.
     if request.method != "POST" {

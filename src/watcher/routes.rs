@@ -25,7 +25,7 @@ extern "C" {
     fn read_body(request: &Request, limit: u32) -> Promise;
 }
 
-/// Maximum size of an operator's body, in bytes: 1,000 ids of 96 bytes, each of which JSON may escape with six.
+/// Maximum size of an operator's body, in bytes: 1,000 ids of 96 bytes, each of which may take six in JSON.
 const MAX_BODY_BYTES: u32 = 640 * 1_024;
 
 /// Maximum size of a machine's body, in bytes.
@@ -55,7 +55,7 @@ pub(crate) async fn forward(call: &Call) -> Result<Response, ApiError> {
     ask_object(&namespace, parts).await
 }
 
-/// `POST /api/controller/absence`: a machine plans its absence. The checks are those of a check-in, in their order:
+/// `POST /api/controller/absence`: a machine plans its absence. The checks and their order are those of a check-in:
 ///
 /// 1. another method than POST → 405
 /// 2. a credential header is missing, or the scheme is not Bearer → 401
@@ -72,7 +72,7 @@ pub(crate) async fn plan_own_absence(request: &Request, env: Env) -> Result<Resp
     let header = |name| header(request, name);
     let (authorization, token) = (header("authorization"), header(GATEWAY_TOKEN_HEADER));
     let is_post = request.method() == "POST";
-    // Not `f64`, whose parser is large. What is longer than `u32` cannot arrive.
+    // Not `f64`, whose parser is large. A body longer than `u32` cannot arrive.
     let size = header("content-length").and_then(|size| size.parse::<u32>().ok().map(f64::from));
     // 1. to 5.
     check_in::configure(env.clone());
@@ -101,7 +101,7 @@ pub(crate) async fn plan_own_absence(request: &Request, env: Env) -> Result<Resp
     }
 }
 
-/// A request to the object without any effect but that it sets its alarm, if that is lost.
+/// A request to the object whose only effect is to set a lost alarm.
 pub(crate) fn wake(env: &Env) -> Promise {
     let asked = watcher_namespace(env)
         .map_err(|error| error.to_string().into())

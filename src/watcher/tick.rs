@@ -21,7 +21,7 @@ extern "C" {
     fn write_canary(dataset: &JsValue, number: f64) -> Result<(), JsValue>;
 }
 
-/// Transitions that are written at a time: 500 x 1 kB is below the 2 MB that SQLite takes.
+/// Transitions that are written at a time: 500 x 1 kB is below SQLite's limit of 2 MB.
 const TRANSITIONS: usize = 500;
 
 const PUT_MESSAGE: &str = "INSERT OR IGNORE INTO outbox \
@@ -45,7 +45,7 @@ pub(super) fn start(object: &Object) -> Result<JsValue, ApiError> {
     Ok(analytics.arguments(queries).into())
 }
 
-/// Reads the answers to a round of queries. Returns the queries of the next one; or decides, and writes what changed.
+/// Reads the answers to a round of queries. Returns the queries of the next round; or decides, and writes what changed.
 pub(super) fn read(object: &Object, outcome: JsValue) -> Result<JsValue, ApiError> {
     let (Ok(analytics), Some(mut round)) = (&object.analytics, object.tick.take()) else {
         return Ok(JsValue::UNDEFINED);
@@ -63,7 +63,7 @@ pub(super) fn read(object: &Object, outcome: JsValue) -> Result<JsValue, ApiErro
             return Ok(analytics.arguments(queries).into());
         }
         Ok(Next::Done(observation)) => *observation,
-        Ok(Next::Query(_)) => failed("it needs too many rounds of queries"),
+        Ok(Next::Query(_)) => failed("the tick needs too many rounds of queries"),
         Err(why) => failed(&why),
     };
     finish(object, round.now, observation)?;
@@ -86,7 +86,7 @@ fn finish(object: &Object, now: Time, observation: Observation) -> Result<(), Ap
     write(object, now, &outcome)?;
     object.is_good.set(outcome.good);
     if let Ok(canaries) = canaries {
-        // Only now: the state knows which canaries it waits for.
+        // After the state, which lists the canaries that the watcher waits for.
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970")]
         write_canary(canaries, outcome.canary as f64)
             .map_err(|thrown| ApiError::WriteFailed(message(&thrown)))?;
@@ -117,12 +117,11 @@ fn write(object: &Object, now: Time, outcome: &Outcome) -> Result<(), ApiError> 
     }
     // Only trimming the outbox returns rows.
     for id in object.run(statements)? {
-        log::message("alert_given_up", "", &id, "more messages wait for the channel than are kept");
+        log::message("alert_given_up", "", &id, "too many messages wait for the channel");
     }
     Ok(())
 }
 
-/// The statement that adds a message to the outbox.
 pub(super) fn put_message(row: &OutboxRow) -> Array {
     let parameters = [
         (&*row.id).into(),
