@@ -42,7 +42,7 @@ pub(crate) const AE_ACCOUNT_ID: &str = "AE_ACCOUNT_ID";
 pub(crate) const AE_API_TOKEN: &str = "AE_API_TOKEN";
 pub(crate) const AE_SQL_URL: &str = "AE_SQL_URL";
 
-/// The audience of operators' tokens unless `JWT_AUDIENCE` is set. `tools/token.ts` has the same.
+/// The audience of operators' tokens unless `JWT_AUDIENCE` is set. `harness/token.ts` has the same.
 const DEFAULT_AUDIENCE: &str = "kiloclaw-telemetry";
 
 /// The log warns about shorter values, in bytes: nobody can guess 16 random bytes.

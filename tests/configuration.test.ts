@@ -37,8 +37,11 @@ test('local development rebuilds when any crate of the Worker changes', () => {
   assert.deepEqual(new Set(JSON.parse(setting('wrangler.toml', 'watch_dir'))), folders);
 });
 
-test('the Worker writes to the dataset of the contract', () => {
-  assert.equal(setting('wrangler.toml', 'dataset'), JSON.stringify(layout.dataset));
+test('the bound datasets are those that queries read', () => {
+  const datasets = [...readFileSync('wrangler.toml', 'utf8').matchAll(/^dataset = "(.+)"$/gm)].map(([, name]) => name);
+  const source = readFileSync('crates/watch/src/tick.rs', 'utf8');
+  const canaries = /CANARY_DATASET: &str = "(.+)";/.exec(source)?.[1];
+  assert.deepEqual(datasets, [layout.dataset, canaries]);
 });
 
 test('local development uses the deployed configuration, except for local datasets', () => {

@@ -517,13 +517,13 @@ suite('the page', { skip }, () => {
     await loaded(page);
     const requested = () => requests.filter((path) => path.startsWith('GET /api/absences')).length;
     const first = requested();
-    const isAsked = async (count: number, why: string) => {
+    const hasRequested = async (count: number, why: string) => {
       for (let i = 0; i < 50 && requested() < count; i++) await delay(20);
       await delay(200);
       assert.equal(requested(), count, why);
     };
     await page.clock.runFor(31_000);
-    await isAsked(first + 1, 'after 30 s');
+    await hasRequested(first + 1, 'after 30 s');
     const look = (hidden: boolean) =>
       page.evaluate((hidden) => {
         Object.defineProperty(document, 'hidden', { configurable: true, get: () => hidden });
@@ -531,25 +531,25 @@ suite('the page', { skip }, () => {
       }, hidden);
     await look(true);
     await page.clock.runFor(300_000);
-    await isAsked(first + 1, 'not while it is hidden');
+    await hasRequested(first + 1, 'not while it is hidden');
     await look(false);
     await look(false);
     await page.clock.runFor(1);
-    await isAsked(first + 2, 'once when it is visible again');
+    await hasRequested(first + 2, 'once when it is visible again');
     await page.evaluate(() => {
       for (let i = 0; i < 3; i++) window.dispatchEvent(new Event('online'));
     });
     await page.clock.runFor(1);
-    await isAsked(first + 3, 'once when it is online again');
+    await hasRequested(first + 3, 'once when it is online again');
     await look(true);
     await page.evaluate(() => window.dispatchEvent(new Event('online')));
     await page.clock.runFor(1);
-    await isAsked(first + 3, 'not when it is online again but hidden');
+    await hasRequested(first + 3, 'not when it is online again but hidden');
     await look(false);
     await page.clock.runFor(1);
-    await isAsked(first + 4, 'but when it is visible again');
+    await hasRequested(first + 4, 'but when it is visible again');
     await page.clock.runFor(31_000);
-    await isAsked(first + 5, 'and all this sets only one timer');
+    await hasRequested(first + 5, 'and all this sets only one timer');
     // A report has an etag.
     const fleet = await open(t, 'fleet');
     await loaded(fleet.page);

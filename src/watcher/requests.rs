@@ -191,7 +191,7 @@ fn alerts(object: &Object, request: &Parts) -> Result<Response, ApiError> {
 fn report_availability(object: &Object, request: &Parts) -> Result<Response, ApiError> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
-    struct Report<'a> {
+    struct AvailabilityReport<'a> {
         as_of: Time,
         from: Time,
         sandbox_id: Option<&'a str>,
@@ -225,7 +225,7 @@ fn report_availability(object: &Object, request: &Parts) -> Result<Response, Api
         .with_state(|state| availability(settings, state, from, as_of, sandbox_id, closed))?;
     let Availability { sandboxes, reporting_seconds, silent_seconds, absent_seconds, share } =
         found;
-    response::json(&Report {
+    response::json(&AvailabilityReport {
         as_of,
         from,
         sandbox_id,

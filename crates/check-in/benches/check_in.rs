@@ -34,11 +34,11 @@ impl Machine {
     fn check_in(&self) -> bool {
         let authorization = Some(black_box(self.authorization.as_str()));
         let presented = Presented::from_headers(authorization, Some(&self.token)).unwrap();
-        let admitted = self.api_keys.accept(presented.api_key);
+        let accepted_key = self.api_keys.accept(presented.api_key);
         let check_in = CheckIn::parse_str(black_box(BODY)).unwrap();
         let accepted = self.gateway.accept(&check_in.sandbox_id, presented.gateway_token);
         black_box(DataPoint::new(&check_in, "fra"));
-        admitted && accepted
+        accepted_key && accepted
     }
 }
 

@@ -69,7 +69,7 @@ pub(crate) fn sums_sql(scope: QueryScope<'_>, window: u64, heard_since: Time) ->
 
 row! {
     #[derive(Clone, Debug)]
-    struct Sum {
+    struct MachineSum {
         sandbox_id: String = "sandboxId",
         machines: u64 = "machines",
         /// Machines that still check in.
@@ -81,7 +81,7 @@ row! {
 }
 
 row! {
-    struct Row {
+    struct MachineRow {
         sandbox_id: String = "sandboxId",
         machine_id: Option<String> = "machineId",
         first_seen: Time = "firstSeen",
@@ -91,21 +91,21 @@ row! {
 
 /// Sandboxes that may be cloned.
 #[derive(Clone, Debug)]
-pub(crate) struct Candidates {
+pub(crate) struct CloneCandidates {
     /// Sandboxes with too many machines to compare, which is an incident by itself.
-    crowded: Vec<Sum>,
+    crowded: Vec<MachineSum>,
     /// Whether the limits cut candidates off.
     cut: bool,
 }
 
-impl Candidates {
+impl CloneCandidates {
     /// Parses the sums, and returns the queries for the machines behind them.
     pub(crate) fn read(
         sums: &str,
         scope: QueryScope<'_>,
         window: u64,
     ) -> Result<(Self, Vec<String>), UnexpectedAnswer> {
-        let sums: Vec<Sum> = rows::read(sums)?;
+        let sums: Vec<MachineSum> = rows::read(sums)?;
         let mut cut = sums.len() >= MAX_SANDBOXES;
         let (few, crowded): (Vec<_>, Vec<_>) =
             sums.into_iter().partition(|sum| sum.machines <= most_machines(window));
@@ -138,10 +138,7 @@ impl Candidates {
         let severity = |until| {
             if until >= heard_since { Severity::Critical } else { Severity::Info }
         };
-        let mut rows = Vec::new();
-        for answer in answers {
-            rows.extend(rows::read::<Row>(answer)?);
-        }
+        let rows: Vec<MachineRow> = rows::read_all(answers)?;
         let rows = rows::sorted(rows, |row| {
             let times = [row.first_seen.0, u64::MAX - row.last_seen.0];
             ([0; 3], row.sandbox_id.clone(), times)
@@ -182,7 +179,7 @@ struct Overlap {
 
 /// Finds the machines of a sandbox whose check-ins overlap in time with another machine's. `rows` are sorted by their first
 /// check-ins.
-fn overlap(rows: &[Row]) -> Option<Overlap> {
+fn overlap(rows: &[MachineRow]) -> Option<Overlap> {
     let mut found: Option<Overlap> = None;
     // The latest check-in of the machines so far, and the first check-in of the next machine.
     let mut last_seen = Time(0);

@@ -49,7 +49,7 @@ pub(crate) fn sums_sql(scope: QueryScope<'_>, window: u64) -> String {
 
 row! {
     #[derive(Clone, Debug)]
-    struct Sum {
+    struct RestartSum {
         sandbox_id: String = "sandboxId",
         restarts: f64 = "restarts",
         lately: f64 = "lately",
@@ -60,14 +60,14 @@ row! {
     }
 }
 
-impl Sum {
+impl RestartSum {
     const fn is_heavy(&self) -> bool {
         self.check_ins > MAX_CHECK_INS
     }
 }
 
 row! {
-    struct Row {
+    struct RestartRow {
         sandbox_id: String = "sandboxId",
         time: Time = "time",
         restarts: f64 = "restarts",
@@ -76,20 +76,20 @@ row! {
 
 /// Sandboxes that may be in a crash loop.
 #[derive(Clone, Debug)]
-pub(crate) struct Candidates {
-    sums: Vec<Sum>,
+pub(crate) struct CrashLoopCandidates {
+    sums: Vec<RestartSum>,
     /// Whether the limits cut candidates off.
     cut: bool,
 }
 
-impl Candidates {
+impl CrashLoopCandidates {
     /// Parses the sums, and returns the queries for the check-ins behind them.
     pub(crate) fn read(
         sums: &str,
         scope: QueryScope<'_>,
         window: u64,
     ) -> Result<(Self, Vec<String>), UnexpectedAnswer> {
-        let sums: Vec<Sum> = rows::read(sums)?;
+        let sums: Vec<RestartSum> = rows::read(sums)?;
         let mut cut = sums.len() >= MAX_SANDBOXES;
         let mut room = MAX_ROWS;
         let (within, mut others): (Vec<_>, Vec<_>) = sums.into_iter().partition(|sum| {
@@ -98,7 +98,8 @@ impl Candidates {
             room -= if fits { rows } else { 0 };
             fits
         });
-        let (mut heavy, mut light): (Vec<_>, Vec<_>) = within.into_iter().partition(Sum::is_heavy);
+        let (mut heavy, mut light): (Vec<_>, Vec<_>) =
+            within.into_iter().partition(RestartSum::is_heavy);
 
         let query = |step: u64, window: u64| {
             let all = scope.points(window);
@@ -136,10 +137,7 @@ impl Candidates {
         self,
         answers: &[String],
     ) -> Result<(Vec<Incident>, bool), UnexpectedAnswer> {
-        let mut rows = Vec::new();
-        for answer in answers {
-            rows.extend(rows::read::<Row>(answer)?);
-        }
+        let rows: Vec<RestartRow> = rows::read_all(answers)?;
         let rows = rows::sorted(rows, |row| ([0; 3], row.sandbox_id.clone(), [0; 2]));
         let by_sandbox: Vec<_> = rows.chunk_by(|a, b| a.sandbox_id == b.sandbox_id).collect();
         let mut cut = self.cut;
@@ -171,16 +169,16 @@ impl Candidates {
 }
 
 /// The sandbox of rows that have the same one.
-fn id_of<'a>(rows: &&'a [Row]) -> Option<&'a str> {
+fn id_of<'a>(rows: &&'a [RestartRow]) -> Option<&'a str> {
     rows.first().map(|row| &*row.sandbox_id)
 }
 
 /// The most restarts within an hour. `rows` are of one sandbox, the latest first.
-fn most_in_an_hour(rows: &[Row]) -> f64 {
+fn most_in_an_hour(rows: &[RestartRow]) -> f64 {
     // The hour that ends with each row; `earlier` is the first row before that hour.
     let (mut within, mut most) = (0.0, 0.0_f64);
     let mut earlier = rows.iter().peekable();
-    for Row { time, restarts, .. } in rows {
+    for RestartRow { time, restarts, .. } in rows {
         while let Some(other) = earlier.next_if(|other| time.since(other.time) < HOUR) {
             within += other.restarts;
         }

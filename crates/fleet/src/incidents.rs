@@ -39,7 +39,7 @@ pub struct IncidentsReport<'a> {
     silent_after: u64,
     limit: usize,
     /// Results of the first round.
-    candidates: Option<Candidates>,
+    candidates: Option<FirstRound>,
 }
 
 impl<'a> IncidentsReport<'a> {
@@ -111,24 +111,24 @@ impl<'a> IncidentsReport<'a> {
         let [totals, silent, patterns @ ..] = answers else {
             return Err(UnexpectedAnswer::count());
         };
-        let totals: Totals = rows::read_one(totals)?;
+        let totals: TotalsRow = rows::read_one(totals)?;
         let silent: Vec<SilentRow> = rows::read(silent)?;
         let (patterns, mut queries) = self.patterns().read(patterns)?;
         let pattern_queries = queries.len();
         if totals.sample_interval > 1 {
             queries.extend(self.heard_sql(&silent));
         }
-        self.candidates = Some(Candidates { totals, silent, patterns, pattern_queries });
+        self.candidates = Some(FirstRound { totals, silent, patterns, pattern_queries });
         Ok(queries)
     }
 
     /// Builds the response from the first round and the answers of the second.
     fn conclude(
         &self,
-        found: Candidates,
+        found: FirstRound,
         answers: &[String],
     ) -> Result<Incidents, UnexpectedAnswer> {
-        let Candidates { totals, mut silent, patterns, pattern_queries } = found;
+        let FirstRound { totals, mut silent, patterns, pattern_queries } = found;
         let (details, heard) =
             answers.split_at_checked(pattern_queries).ok_or_else(UnexpectedAnswer::count)?;
         let FoundPatterns { clones, clones_cut, crash_loops, crash_loops_cut } =
@@ -138,10 +138,8 @@ impl<'a> IncidentsReport<'a> {
         missing.extend(crash_loops_cut.then_some("crash_loops"));
 
         let looked_at = silent.len();
-        let mut heard_ids = BTreeSet::new();
-        for answer in heard {
-            heard_ids.extend(rows::read::<IdRow>(answer)?.into_iter().map(|row| row.sandbox_id));
-        }
+        let heard: Vec<IdRow> = rows::read_all(heard)?;
+        let heard_ids: BTreeSet<_> = heard.into_iter().map(|row| row.sandbox_id).collect();
         silent.retain(|row| !heard_ids.contains(&row.sandbox_id));
         // The other silent sandboxes are counted, but under sampling some of them may not be silent.
         let others = usize::try_from(totals.silent).unwrap_or(usize::MAX).saturating_sub(looked_at);
@@ -202,8 +200,8 @@ impl Report for IncidentsReport<'_> {
 
 /// Results of the first round, and the number of queries about crash loops and clones in the second.
 #[derive(Clone, Debug)]
-struct Candidates {
-    totals: Totals,
+struct FirstRound {
+    totals: TotalsRow,
     silent: Vec<SilentRow>,
     patterns: PatternCandidates,
     pattern_queries: usize,
@@ -211,7 +209,7 @@ struct Candidates {
 
 row! {
     #[derive(Clone, Debug)]
-    struct Totals {
+    struct TotalsRow {
         check_ins: u64 = "checkIns",
         last_seen: Time = "lastSeen",
         sample_interval: u64 = "sampleInterval",

@@ -1,5 +1,7 @@
 //! Crash loops and clones: what the check-ins of a sandbox show together.
 
+use crate::clones::CloneCandidates;
+use crate::crash_loops::CrashLoopCandidates;
 use crate::incident::Incident;
 use crate::rows::UnexpectedAnswer;
 use crate::time::Time;
@@ -38,8 +40,8 @@ impl Patterns<'_> {
             return Err(UnexpectedAnswer::count());
         };
         let (crash_loops, restart_queries) =
-            crash_loops::Candidates::read(restarts, self.scope, self.window)?;
-        let (clones, mut queries) = clones::Candidates::read(machines, self.scope, self.window)?;
+            CrashLoopCandidates::read(restarts, self.scope, self.window)?;
+        let (clones, mut queries) = CloneCandidates::read(machines, self.scope, self.window)?;
         let machine_queries = queries.len();
         queries.extend(restart_queries);
         let heard_since = self.heard_since;
@@ -50,8 +52,8 @@ impl Patterns<'_> {
 /// Results of the first round.
 #[derive(Clone, Debug)]
 pub struct PatternCandidates {
-    crash_loops: crash_loops::Candidates,
-    clones: clones::Candidates,
+    crash_loops: CrashLoopCandidates,
+    clones: CloneCandidates,
     machine_queries: usize,
     heard_since: Time,
 }

@@ -113,8 +113,17 @@ impl Row for ResultSet<'_> {
 
 /// The rows of an answer.
 pub(crate) fn read<R: Row + Default>(answer: &str) -> Result<Vec<R>, UnexpectedAnswer> {
+    read_all([answer])
+}
+
+/// The rows of all answers.
+pub(crate) fn read_all<R: Row + Default>(
+    answers: impl IntoIterator<Item = impl AsRef<str>>,
+) -> Result<Vec<R>, UnexpectedAnswer> {
     let mut rows = Vec::new();
-    parse(answer, &mut rows)?;
+    for answer in answers {
+        parse(answer.as_ref(), &mut rows)?;
+    }
     Ok(rows)
 }
 

@@ -166,7 +166,7 @@ fn the_longest_history_of_the_fleet_stays_within_the_limits() {
 }
 
 #[test]
-fn the_fleets_history_tells_hostile_texts_apart() {
+fn the_fleets_history_distinguishes_hostile_texts() {
     let texts =
         ["running", "'running'", "\\", "' OR 1 = 1 --", "1", "%", "\u{0}", "if(1 = 1, 0, 0)"];
     let points = texts.into_iter().zip(0..).flat_map(|(text, i)| {

@@ -99,17 +99,17 @@ impl Decision<'_> {
         let oldest = watcher.canaries.first().copied();
         watcher.lag = oldest.map_or(0, |oldest| waited(oldest).saturating_sub(settings.tick));
         let is_late = oldest.is_some_and(|oldest| waited(oldest) > settings.stale_after);
-        let is_unanswered =
+        let has_failed =
             observation.failure.is_some() && now.since(watcher.answered) > settings.stale_after;
 
-        let reason = if is_unanswered {
+        let reason = if has_failed {
             format!("Analytics Engine does not answer: {}", watcher.failure)
         } else {
             let lag = watcher.lag;
             format!("Analytics Engine is late: a data point is not visible after {lag} s")
         };
         match watcher.degraded {
-            None if is_late || is_unanswered => {
+            None if is_late || has_failed => {
                 watcher.degraded = Some(now);
                 self.record(Kind::Degraded, "", now, None, "", &reason);
                 self.mark_sent();

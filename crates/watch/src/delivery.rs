@@ -205,16 +205,16 @@ impl Target {
         if !is_safe_url(url) {
             return Err(TargetError { name: "ALERT_WEBHOOK_URL", expected: URL });
         }
-        let unusable = TargetError {
+        let invalid = TargetError {
             name: "ALERT_WEBHOOK_SECRET",
             expected: "whsec_ and 24 to 64 bytes in base64, or two such secrets and a comma between them",
         };
         let mut keys = Vec::new();
         for text in secret.split(',') {
-            keys.push(webhook_key(text.trim()).ok_or(unusable)?);
+            keys.push(webhook_key(text.trim()).ok_or(invalid)?);
         }
         if keys.len() > 2 {
-            return Err(unusable);
+            return Err(invalid);
         }
         Ok(Self { channel: Channel::Webhook, url: url.to_owned(), keys })
     }

@@ -164,8 +164,8 @@ impl OutageNotice {
         self.outage.scope.strip_prefix('=')
     }
 
-    fn json(&self) -> Scope {
-        Scope {
+    fn json(&self) -> QuietScope {
+        QuietScope {
             region: self.region().map(str::to_owned),
             since: self.outage.since,
             silent: self.silent,
@@ -296,7 +296,7 @@ struct Data {
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    scopes: Vec<Scope>,
+    scopes: Vec<QuietScope>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     sandboxes: Vec<Named>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -320,7 +320,7 @@ struct Named {
 
 /// A quiet region, or the fleet, as receivers see it.
 #[derive(Clone, Debug, Serialize)]
-struct Scope {
+struct QuietScope {
     #[serde(skip_serializing_if = "Option::is_none")]
     region: Option<String>,
     since: Time,
