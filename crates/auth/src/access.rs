@@ -5,7 +5,7 @@ use crate::error::TokenError;
 use crate::token::{Token, check_past, check_time, time};
 use crate::{AuthMethod, Principal};
 
-/// The algorithm that Access signs with.
+/// The algorithm of Access' signatures.
 pub const ALGORITHM: &str = "RS256";
 
 /// What a token must match.
@@ -17,12 +17,11 @@ pub struct Settings {
     pub audience: String,
 }
 
-/// The principal of a token whose signature is already verified:
+/// Verifies the claims of a token whose signature is already verified, and returns its principal:
 ///
 /// 1. `exp` is missing or past, or `nbf` or `iat` is in the future → error
 /// 2. `iss` is not the team's origin, or `aud` does not include the application's tag → error
-/// 3. `sandbox_id`, at the top level or under `custom`, is not a sandbox's id, or another claim looks like that
-///    limit → error
+/// 3. `sandbox_id`, at the top level or under `custom`, is not a sandbox's id, or another claim looks like it → error
 ///
 /// `now` is in milliseconds since 1970.
 pub fn verify_claims(

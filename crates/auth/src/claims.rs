@@ -1,4 +1,4 @@
-//! The claims that a token is verified by.
+//! The claims of a token that are verified.
 
 use std::fmt;
 
@@ -9,10 +9,10 @@ use serde::{Deserialize, Deserializer};
 use crate::error::TokenError;
 use crate::token::present;
 
-/// Names that a limit to one sandbox may have been given by mistake, without case and punctuation.
+/// Names that may be used by mistake for the limit to one sandbox, without case and punctuation.
 const LOOK_ALIKES: [&str; 4] = ["sandbox", "sandboxes", "sandboxid", "sandboxids"];
 
-/// The claims that count, besides times. One type for both kinds of token: a second one would add 4 kB to the
+/// The claims that count, besides times. Both kinds of token share this type: a second type would add 4 kB to the
 /// bundle.
 #[derive(Deserialize)]
 pub(crate) struct Known {
@@ -85,7 +85,7 @@ impl ClaimText {
         }
     }
 
-    /// The value of `scope`. One that is not a text grants nothing.
+    /// The value of `scope`. A value that is not a text grants nothing.
     pub(crate) fn scope(claim: Option<Self>) -> Result<String, TokenError> {
         match claim {
             Some(Self::Text(text)) => Ok(text),
@@ -94,8 +94,8 @@ impl ClaimText {
         }
     }
 
-    /// The value of `sandbox_id`: the only sandbox that the token may see. A token is unlimited only if it has
-    /// no such claim, so any other value is an error.
+    /// The value of `sandbox_id`: the only sandbox that the token may see. Only a token without this claim is
+    /// unlimited, so any other value is an error.
     pub(crate) fn sandbox(self) -> Result<String, TokenError> {
         let is_id = |id: &String| (1..=MAX_SANDBOX_ID_BYTES).contains(&id.len());
         self.text().filter(is_id).ok_or(TokenError::SandboxId)
@@ -116,8 +116,7 @@ pub(crate) enum Custom {
     Other(OtherClaims),
 }
 
-/// All other claims, of which only the names count, at any depth: a token with a misspelt limit must not see the
-/// whole fleet.
+/// All other claims. Only their names count, at any depth: a token with a misspelt limit must not see the whole fleet.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct OtherClaims {
     has_look_alike: bool,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use jwt_compact::ValidationError;
 
-/// Why a token is refused. The text is for the log and holds nothing of the token itself.
+/// Why a token is refused. The text is for the log, and contains no part of the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenError {
     /// The text is not a JWT.
@@ -13,7 +13,7 @@ pub enum TokenError {
     Critical,
     /// The header names an algorithm that is not accepted.
     Algorithm,
-    /// No accepted key made the signature.
+    /// The signature is not valid under any accepted key.
     Signature,
     /// `kid` names none of the Access team's keys.
     Key,
@@ -29,7 +29,7 @@ pub enum TokenError {
     Audience,
     /// `sandbox_id` is present but cannot be a sandbox's id.
     SandboxId,
-    /// A claim that does not count may have been meant as `sandbox_id`.
+    /// Another claim may have been meant as `sandbox_id`.
     LookAlike,
 }
 

@@ -1,5 +1,5 @@
-//! Tokens that are signed with a shared secret: HS256 and nothing else. Operators have them, and machines may have one as
-//! their API key.
+//! Tokens that are signed with a shared secret, by HS256 only. Operators have them, and a machine may have one as its
+//! API key.
 
 use jwt_compact::AlgorithmExt;
 use jwt_compact::Claims;
@@ -17,11 +17,12 @@ pub struct Settings {
     pub secrets: Vec<String>,
     /// The only accepted `iss`, if that is limited.
     pub issuer: Option<String>,
-    /// What `aud` must include, if that is limited: a token for another system that shares the secret is not for this one.
+    /// The value that `aud` must include, if any: refuses tokens for other systems that share the secret.
     pub audience: Option<String>,
 }
 
-/// Longest token that can be a machine's API key, in bytes: strangers send them, and a token is parsed once for each secret.
+/// Maximum length of a token as a machine's API key, in bytes. Strangers send them, and each secret parses the token
+/// again.
 const MAX_KEY_BYTES: usize = 4_096;
 
 /// Verifies a machine's API key: steps 1 to 4 of [`verify`]. A token of more than 4 KiB is malformed.
@@ -32,13 +33,13 @@ pub fn verify_key(settings: &Settings, token: &str, now: u64) -> Result<(), Toke
     claims(settings, token, now).map(drop)
 }
 
-/// The principal of an operator's token:
+/// Verifies an operator's token, and returns its principal:
 ///
 /// 1. the token is malformed or has `crit` → error
 /// 2. it is not signed with one of the secrets by HS256 → error
 /// 3. `exp` is missing or past, or `nbf` is in the future → error
 /// 4. `iss` or `aud`, where one is set, does not match → error
-/// 5. `sandbox_id` is not a sandbox's id, or another claim looks like that limit → error
+/// 5. `sandbox_id` is not a sandbox's id, or another claim looks like it → error
 ///
 /// `now` is in milliseconds since 1970.
 pub fn verify(settings: &Settings, token: &str, now: u64) -> Result<Principal, TokenError> {

@@ -1,27 +1,27 @@
 //! The public keys of an Access team: which are known, and when to fetch them.
 //!
-//! Each isolate keeps them in memory. A new key is fetched when a token first names it; a withdrawn key is
-//! forgotten with the next fetch.
+//! Each isolate keeps the keys in memory. It fetches a new key when a token first names it, and forgets a withdrawn key
+//! with the next fetch.
 
 /// A point in time or a duration, in milliseconds.
 type Milliseconds = u64;
 
-/// Keys are fetched again after this time.
+/// How long fetched keys are fresh.
 const FRESH: Milliseconds = 60 * 60 * 1_000;
 
-/// Keys that cannot be fetched again are used for at most this time: one may have been withdrawn meanwhile.
+/// How long keys are used if they cannot be fetched again: a key may have been withdrawn meanwhile.
 const USABLE: Milliseconds = 24 * FRESH;
 
 /// Minimum interval between refetches triggered by an unknown `kid`; anyone can invent one.
 const UNKNOWN_PAUSE: Milliseconds = 30_000;
 
-/// Pause after a failed fetch while known keys are still usable.
+/// Pause after a failed fetch while some known keys are usable.
 const STALE_PAUSE: Milliseconds = 30_000;
 
 /// Pause after a failed fetch without any usable key, when nobody can sign in.
 const RETRY_PAUSE: Milliseconds = 5_000;
 
-/// A fetch that takes longer was abandoned: its request was cancelled.
+/// A fetch that takes longer counts as abandoned: its request was cancelled.
 const ABANDONED: Milliseconds = 6_000;
 
 /// A public RSA key, for RS256.
@@ -40,7 +40,7 @@ pub struct Key {
 pub enum MissingKey {
     /// The team has no such key.
     Unknown,
-    /// Fetching the team's keys failed, for this reason.
+    /// Fetching the team's keys failed.
     Unavailable(String),
 }
 
@@ -51,7 +51,7 @@ pub struct KeySet {
     known: Vec<Key>,
     /// The last successful fetch.
     fetched: Option<Milliseconds>,
-    /// The last failed fetch and its reason, unless one succeeded since.
+    /// The last failed fetch and its reason, unless a later one succeeded.
     failed: Option<(Milliseconds, String)>,
     /// The last fetch that an unknown `kid` triggered.
     missed: Option<Milliseconds>,
@@ -73,7 +73,7 @@ pub enum Lookup {
 }
 
 impl KeySet {
-    /// Looks up a key by its id. Another `url` than before is another team and starts over.
+    /// Looks up a key by its id. A new `url` means another team and starts over.
     pub fn look_up(&mut self, url: &str, kid: &str, now: Milliseconds) -> Lookup {
         if self.url != url {
             *self = Self { url: url.to_owned(), ..Self::default() };
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_new_is_fetched_at_once_and_one_that_is_gone_is_gone() {
+    fn a_new_key_is_fetched_at_once_and_a_withdrawn_key_is_forgotten() {
         let mut keys = fetched();
         assert_eq!(keys.look_up(URL, "b", NOW + 1), Lookup::Fetch);
         keys.settle(URL, Ok(vec![key("b")]), NOW + 2);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn without_keys_it_tries_again_soon() {
+    fn a_failed_fetch_without_keys_is_retried_soon() {
         let mut keys = KeySet::default();
         assert_eq!(keys.look_up(URL, "a", NOW), Lookup::Fetch);
         keys.settle(URL, Err("down".to_owned()), NOW);
@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(
             keys.look_up(URL, "x", NOW + RETRY_PAUSE),
             Lookup::Fetch,
-            "that pause was another one"
+            "a failed fetch has a pause of its own"
         );
         keys.settle(URL, Ok(vec![key("a")]), NOW + RETRY_PAUSE);
         assert_eq!(keys.look_up(URL, "x", NOW + RETRY_PAUSE), UNKNOWN, "the failure is over");
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn another_teams_keys_are_not_its_own() {
+    fn another_team_starts_without_keys() {
         let mut keys = fetched();
         assert_eq!(keys.look_up("https://other.example", "a", NOW), Lookup::Fetch);
         keys.settle(URL, Ok(vec![key("a")]), NOW);

@@ -2,9 +2,9 @@
 //!
 //! - [`jwt`] verifies tokens that are signed with `JWT_SECRET` (HS256).
 //! - [`access`] verifies the claims of Cloudflare Access' tokens; the runtime verifies their signature (RS256)
-//!   with a key of the [`KeySet`].
+//!   with a key from the [`KeySet`].
 //!
-//! Pure: the time is an argument, and whoever calls fetches keys.
+//! Pure: the time is an argument, and the caller fetches keys.
 
 #![forbid(unsafe_code)]
 
@@ -34,7 +34,7 @@ pub struct Principal {
     pub method: AuthMethod,
 }
 
-/// The scope that planning and ending absences needs.
+/// The scope for planning and ending absences.
 pub const ABSENCES_WRITE: &str = "absences:write";
 
 impl Principal {

@@ -1,4 +1,4 @@
-//! A token before its signature and claims are verified, and the checks of its times.
+//! A token that is not verified yet, and the checks of its times.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use jwt_compact::{Claims, UntrustedToken};
@@ -10,10 +10,10 @@ use crate::error::TokenError;
 /// How far the clocks of the issuer and the Worker may differ.
 const LEEWAY: TimeDelta = TimeDelta::seconds(5);
 
-/// A parsed token of which nothing is verified.
+/// A parsed token without any verification.
 pub struct Token<'a>(pub(crate) UntrustedToken<'a, Extensions>);
 
-/// Other fields of a token's header.
+/// A token header's other fields.
 #[derive(Clone, Deserialize)]
 pub(crate) struct Extensions {
     #[serde(default, deserialize_with = "present")]
@@ -53,7 +53,7 @@ impl<'a> Token<'a> {
     }
 }
 
-/// Deserializes a field such that `null` differs from an absent field.
+/// Deserializes a field so that `null` differs from an absent field.
 pub(crate) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     from: D,
 ) -> Result<Option<T>, D::Error> {
@@ -63,7 +63,7 @@ pub(crate) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 /// Checks that `exp` is in the future and `nbf`, if present, is not.
 pub(crate) fn check_time<T>(claims: &Claims<T>, now: DateTime<Utc>) -> Result<(), TokenError> {
     let expiration = claims.expiration.ok_or(TokenError::Claims)?;
-    // Not with jwt-compact's own checks: they panic on a time at the end of the calendar.
+    // jwt-compact's own checks panic on a time at the end of the calendar.
     if now.signed_duration_since(expiration) > LEEWAY {
         return Err(TokenError::Expired);
     }
@@ -81,8 +81,8 @@ pub(crate) fn check_past(
     }
 }
 
-/// A time for jwt-compact, from milliseconds since 1970. Beyond the calendar's end it is that end, when every
-/// token has expired.
+/// A time for jwt-compact, from milliseconds since 1970. A time beyond the end of the calendar becomes that end, when
+/// every token has expired.
 pub(crate) fn time(milliseconds: u64) -> DateTime<Utc> {
     i64::try_from(milliseconds)
         .ok()

@@ -1,7 +1,7 @@
-//! What the contract itself costs, natively: `cargo bench -p kiloclaw-check-in`.
+//! The native cost of the contract: `cargo bench -p kiloclaw-check-in`.
 //!
-//! With `-- count N` it takes N check-ins and prints nothing, for callgrind to count instructions in;
-//! see `bench/native.ts`.
+//! `-- count N` accepts N check-ins and prints nothing, so that callgrind can count instructions; see
+//! `bench/native.ts`.
 
 #![expect(clippy::unwrap_used, reason = "a broken benchmark may panic")]
 
@@ -30,7 +30,7 @@ impl Machine {
         }
     }
 
-    /// All that the Worker asks of the contract for an accepted check-in.
+    /// All calls from the Worker into the contract for an accepted check-in.
     fn check_in(&self) -> bool {
         let authorization = Some(black_box(self.authorization.as_str()));
         let presented = Presented::from_headers(authorization, Some(&self.token)).unwrap();

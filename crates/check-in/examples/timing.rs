@@ -4,12 +4,12 @@
 //! cargo run --release -p kiloclaw-check-in --example timing [MEASUREMENTS]
 //! ```
 //!
-//! After dudect (Reparaz, Balasch, Verbauwhede: "Dude, is my code constant time?", 2017). It times a check
-//! with inputs of two classes in random order, and Welch's t-test decides whether their mean times differ.
-//! The test runs over all measurements, and over those below each of [`CROPS`] thresholds, since interrupts
-//! make a long tail; the greatest |t| counts. Beyond [`LEAKS`] the classes certainly differ.
+//! The method is dudect's (Reparaz, Balasch, Verbauwhede: "Dude, is my code constant time?", 2017): it times a check
+//! with inputs of two classes in random order, and Welch's t-test decides whether their mean times differ. The test
+//! runs over all measurements, and over those below each of [`CROPS`] thresholds, since interrupts cause a long tail;
+//! the greatest |t| counts. Beyond [`LEAKS`], the classes certainly differ.
 //!
-//! Controls are comparisons that do leak: a test that did not detect them would prove nothing.
+//! Controls are comparisons that leak: a test that did not detect them would prove nothing.
 
 #![expect(clippy::print_stdout, reason = "prints its results")]
 
@@ -26,13 +26,13 @@ const MEASUREMENTS: usize = 2_000_000;
 /// Measurements that determine the thresholds, before the first one that counts.
 const WARM_UP: usize = 20_000;
 
-/// The number of thresholds.
+/// Number of thresholds.
 const CROPS: usize = 100;
 
-/// Beyond this |t| there is a leak; below 4.5 there is no sign of one.
+/// Beyond this |t| there is a leak; below 4.5 there is no sign of a leak.
 const LEAKS: f64 = 10.0;
 
-/// Fewest measurements in each class for a test to count.
+/// Minimum number of measurements in each class for a test to count.
 const MIN_CLASS_SIZE: f64 = 5_000.0;
 
 const KEY: &str = "k7Qw2mZp9Xc4Vb6Nn1Ls8Dj3Hf5Gt0Ry-k7Qw2mZp9Xc4Vb6Nn1Ls8Dj3Hf5Gt0";
@@ -90,7 +90,7 @@ struct TestResult {
     t: f64,
     /// The mean of class A, in nanoseconds.
     mean: f64,
-    /// The mean of class B less that of class A, in nanoseconds.
+    /// The mean of class B minus the mean of class A, in nanoseconds.
     difference: f64,
 }
 
@@ -115,7 +115,7 @@ fn measure<S: Clone>(
         if let Some(source) = verifiers.get(class) {
             verifier = (*source).clone();
         }
-        // The pending writes to memory are not part of the check.
+        // Pending writes to memory are not part of the check.
         fence(Ordering::SeqCst);
         let start = Instant::now();
         black_box(check(black_box(&verifier), black_box(credential)));
@@ -155,7 +155,7 @@ fn measure<S: Clone>(
     TestResult { t, mean: a.mean, difference: b.mean - a.mean }
 }
 
-/// `text` with another character at `at`.
+/// `text` with a different character at `at`.
 fn changed(text: &str, at: usize) -> String {
     let change = |(i, c)| {
         if i != at {
@@ -197,7 +197,7 @@ impl Report {
     }
 
     fn gateway_token(&mut self, name: &str, secrets: &GatewaySecrets, tokens: [&str; 2]) {
-        // Lengths are no secret: the contract says how long a token is, and the sender knows what it sent.
+        // Lengths are not secret: the contract publishes a token's length, and the sender knows what it sent.
         let lengths_differ = tokens[0].len() != tokens[1].len();
         let check = |secrets: &GatewaySecrets, token: &str| secrets.accept(SANDBOX, token);
         let should_leak = (!lengths_differ).then_some(false);
@@ -219,14 +219,14 @@ fn keys(secret: &str) -> Option<AcceptedKeys> {
     AcceptedKeys::new(secret, &[7; 32]).ok()
 }
 
-/// Measures every check; `None` if one of its own secrets were empty.
+/// Measures every check; `None` if one of the example's own secrets is empty, which cannot happen.
 fn run(report: &mut Report) -> Option<()> {
     let (first, last) = (changed(KEY, 0), changed(KEY, KEY.len() - 1));
     let one = keys(KEY)?;
     report.api_key("the same wrong one twice", [&one; 2], [&first, &first]);
     report.api_key("its first byte is wrong, or its last", [&one; 2], [&first, &last]);
     report.api_key("its first byte is wrong, or none", [&one; 2], [&first, KEY]);
-    // The presented key keeps its length, which is no secret; the accepted key is as long, or shorter.
+    // The presented key keeps its length, which is not secret; the accepted key is as long, or shorter.
     let short = keys("short")?;
     report.api_key("the accepted one is as long, or shorter", [&one, &short], [&first, &first]);
     let many: Vec<_> = (0..8).map(|at| changed(KEY, at)).collect();

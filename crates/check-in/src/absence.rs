@@ -1,7 +1,7 @@
-//! A planned absence: a machine says that it leaves, for how long, and why.
+//! A planned absence: a machine reports that it leaves, for how long, and why.
 //!
-//! The request is like a check-in: the same headers, credentials, order of checks and refusals, and the same treatment of
-//! unknown fields, repeated keys and a byte-order mark. An accepted one gets a 204 without a body.
+//! The request is like a check-in: it has the same headers, credentials, order of checks and refusals, and treats
+//! unknown fields, duplicate keys and a byte-order mark in the same way. An accepted absence gets a 204 without a body.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -18,21 +18,21 @@ pub const ABSENCE_PATH: &str = "/api/controller/absence";
 
 /// The body of a planned absence.
 ///
-/// [`Absence::parse`] returns only values that keep every rule. Serializing one gives the body that a client sends.
+/// [`Absence::parse`] returns only values that satisfy every rule. Clients serialize this type as the body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Absence<'a> {
     /// The sandbox's id, by the check-in's rule: 1 to 96 bytes.
     pub sandbox_id: Cow<'a, str>,
-    /// How long the absence lasts from now, in seconds: at most 30 days. 0 ends it now; `None` is "until the next
-    /// check-in", in the body a null, which must be written.
+    /// How long the absence lasts from now, in seconds: at most 30 days. 0 ends it now. `None` means until the next
+    /// check-in; the body must contain it as null.
     pub for_seconds: Option<u64>,
-    /// Why, in at most 200 characters; empty if left out.
+    /// The reason, in at most 200 characters; empty if left out.
     pub reason: Cow<'a, str>,
 }
 
 impl<'a> Absence<'a> {
-    /// The fields, in the order of the body.
+    /// The fields in the order of the body.
     pub const FIELDS: [Field; 3] = [Field::SandboxId, Field::ForSeconds, Field::Reason];
 
     /// Parses and validates a body.
@@ -48,7 +48,7 @@ impl<'a> Absence<'a> {
     }
 }
 
-/// Reads the object; `reading` is the current field, to which an error belongs.
+/// Reads the object; `reading` is the current field, which an error names.
 struct AbsenceVisitor<'c> {
     reading: &'c Cell<Option<Field>>,
 }
@@ -76,7 +76,7 @@ impl<'de> Visitor<'de> for AbsenceVisitor<'_> {
     )]
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         const SECONDS: Number = Number { max: MAX_ABSENCE_SECONDS as f64, whole: true };
-        // A character has at most 4 bytes. Those of a text that fits are counted below.
+        // A character has at most 4 bytes. The check below counts characters.
         const REASON: Text = Text { min: 0, max: 4 * MAX_REASON_CHARACTERS, controls: false };
 
         let mut sandbox_id = None;
@@ -128,7 +128,6 @@ mod tests {
     const INVALID_SECONDS: InvalidBody = InvalidBody::Field(Field::ForSeconds);
     const INVALID_ID: InvalidBody = InvalidBody::Field(Field::SandboxId);
 
-    /// The error that a body is refused with, if it is.
     fn refused(body: &str) -> Option<InvalidBody> {
         assert_eq!(Absence::parse(body.as_bytes()), Absence::parse_str(body));
         Absence::parse_str(body).err()
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn the_id_keeps_the_rule_of_the_check_in() {
+    fn the_id_has_the_same_rule_as_in_a_check_in() {
         assert_eq!(refused(&with("sandboxId", json!("s".repeat(96)))), None);
         for wrong in [json!("s".repeat(97)), json!(""), json!(null), json!(1), json!("a\0")] {
             assert_eq!(refused(&with("sandboxId", wrong)), Some(INVALID_ID));
@@ -210,8 +209,8 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_is_as_in_a_check_in() {
-        // Unknown fields, a byte-order mark, and the last of equal keys.
+    fn unknown_fields_duplicate_keys_and_a_byte_order_mark_are_treated_as_in_a_check_in() {
+        // Unknown fields, a byte-order mark, and the last of the duplicate keys.
         let body = "\u{feff}{\"sandboxId\":\"x\",\"z\":{\"reason\":[1]},\"sandboxId\":\"s\",\"forSeconds\":1}";
         assert_eq!(Absence::parse_str(body).unwrap().sandbox_id, "s");
         let body = r#"{"sandboxId":"","sandboxId":"s","forSeconds":1}"#;

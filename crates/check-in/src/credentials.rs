@@ -1,7 +1,7 @@
 //! Credentials of a check-in: the fleet's API key and each sandbox's gateway token.
 //!
-//! Nothing here returns early: every accepted value is compared completely, whatever the outcome. So the time of a check
-//! reveals neither where a wrong credential differs, nor which of several accepted values it resembles, nor their lengths.
+//! No check returns early: it compares every accepted value completely, whatever the result. So its time does not
+//! reveal where a wrong credential differs, which of several accepted values it resembles, or how long these are.
 
 use std::fmt;
 
@@ -25,15 +25,15 @@ impl fmt::Display for EmptySecret {
 
 impl std::error::Error for EmptySecret {}
 
-/// The values of a secret, separated by commas. The first is the current one; empty ones are dropped.
+/// The values of a secret, separated by commas. The first is the current one; empty values are dropped.
 ///
-/// White space around a value does not count: `echo secret | wrangler secret put` adds a newline.
+/// White space around a value is ignored: `echo secret | wrangler secret put` adds a newline.
 fn values(secret: &str) -> impl Iterator<Item = &str> {
     secret.split(',').map(str::trim).filter(|value| !value.is_empty())
 }
 
 fn keyed(key: &[u8]) -> Result<HmacSha256, EmptySecret> {
-    // HMAC accepts keys of any length, so this never fails; an error is still better than a panic.
+    // HMAC accepts keys of any length, so this never fails. An error is still better than a panic.
     HmacSha256::new_from_slice(key).map_err(|_| EmptySecret)
 }
 
@@ -43,7 +43,7 @@ fn digest(keyed: &HmacSha256, message: &[u8]) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
-/// The two credentials of a check-in, not verified yet.
+/// The two credentials of a check-in, before verification.
 #[derive(Clone, Copy)]
 pub struct Presented<'a> {
     /// The API key, without its scheme.
@@ -85,7 +85,7 @@ pub fn bearer(authorization: &str) -> Option<&str> {
 
 /// The accepted API keys.
 ///
-/// Comparisons use digests under a random key, so their time reveals neither bytes nor lengths of the keys.
+/// Comparisons use digests under a random key, so their time does not reveal bytes or lengths of the keys.
 #[derive(Clone)]
 pub struct AcceptedKeys {
     blinding: HmacSha256,
@@ -175,7 +175,7 @@ impl GatewaySecrets {
     /// Whether `presented` is the token of `sandbox_id` under any accepted secret, in constant time.
     #[must_use]
     pub fn accept(&self, sandbox_id: &str, presented: &str) -> bool {
-        // A text of another length is not a token; it is compared all the same, as zeros, which are not digits.
+        // A text of another length is not a token, but is still compared, as zeros, which are not digits.
         let presented = presented.as_bytes().try_into().unwrap_or([0; GatewayToken::LEN]);
         std::iter::once(&self.current)
             .chain(&self.previous)

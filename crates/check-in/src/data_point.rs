@@ -1,7 +1,7 @@
-//! The layout of the Analytics Engine data point: the only place that knows what `blobN` is.
+//! The layout of the Analytics Engine data point: the only definition of the meaning of `blobN`.
 //!
-//! Points are kept for 90 days and read by position, so the layout is **append-only**: a column is never renamed, moved or
-//! reused.
+//! Points are kept for 90 days and read by position, so the layout is **append-only**: never rename, move or reuse a
+//! column.
 
 use std::fmt;
 
@@ -53,11 +53,10 @@ pub const BLOBS: [Blob; 9] = [
     },
 ];
 
-// 9 blobs x 1,024 B = 9,216 B < 16,000 B. The runtime silently drops a larger point, so a valid body must never
-// make one.
+// 9 blobs x 1,024 B = 9,216 B < 16,000 B. The runtime silently drops a larger point, so no valid body may produce one.
 const _: () = assert!(BLOBS.len() * MAX_STRING_BYTES <= AE_MAX_BLOB_BYTES);
 
-/// `double1` to `double8`; the last [two](DISK_DOUBLES) only where a client sends them.
+/// `double1` to `double8`; a point has the last [two](DISK_DOUBLES) only if the client sends them.
 pub const DOUBLES: [Double; 8] = [
     Double {
         name: "restartsSinceLastCheckin",
@@ -78,8 +77,8 @@ pub const DOUBLES: [Double; 8] = [
     },
 ];
 
-/// How many of the last doubles are about the disk. Analytics Engine reads 0 where a point has no such double, so readers
-/// take 0 for unknown.
+/// Number of doubles at the end that are about the disk. Analytics Engine reads 0 where a point has no such double, so
+/// readers treat 0 as unknown.
 pub const DISK_DOUBLES: usize = 2;
 
 /// A column by its name in Analytics Engine's SQL: `index1`, `blob6`, `double1`.
@@ -91,11 +90,12 @@ pub enum Column {
 }
 
 impl Column {
-    /// The column with this name in the contract; the index if a blob holds the same value, since it is faster to filter by.
+    /// The column with this name in the contract. If the index and a blob hold the same value, returns the index, which
+    /// is faster to filter by.
     ///
     /// # Panics
     ///
-    /// If there is none. In a constant, for which this function exists, that is a compile error.
+    /// If there is no such column. In a constant, where this function belongs, that is a compile error.
     #[must_use]
     #[expect(
         clippy::indexing_slicing,
@@ -124,7 +124,7 @@ impl Column {
     }
 }
 
-/// `==`, which constants do not have for texts.
+/// `==` for texts in constants.
 #[expect(clippy::indexing_slicing, reason = "both are as long as the first")]
 const fn same(a: &str, b: &str) -> bool {
     let (a, b) = (a.as_bytes(), b.as_bytes());
@@ -145,7 +145,7 @@ impl fmt::Display for Column {
     }
 }
 
-/// A data point, ready to be written.
+/// A data point to be written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DataPoint<'a> {
     /// `index1`
@@ -154,11 +154,11 @@ pub struct DataPoint<'a> {
     pub blobs: [&'a str; BLOBS.len()],
     /// `double1`, `double2`, …
     pub doubles: [f64; DOUBLES.len()],
-    /// Whether the check-in has a figure about the disk; otherwise the point ends before those.
+    /// Whether the check-in has disk values; otherwise the point ends before those.
     pub has_disk: bool,
 }
 
-/// The doubles to write, of all that a point may have.
+/// The doubles to write: all, or without those about the disk.
 #[must_use]
 pub fn written(doubles: &[f64; DOUBLES.len()], has_disk: bool) -> &[f64] {
     let without = DOUBLES.len() - DISK_DOUBLES;
@@ -168,8 +168,8 @@ pub fn written(doubles: &[f64; DOUBLES.len()], has_disk: bool) -> &[f64] {
 impl<'a> DataPoint<'a> {
     /// Lays out a valid check-in.
     ///
-    /// `fly_region` comes from a header, not from the validated body: it is truncated to a string's limit, and one with
-    /// control characters counts as missing.
+    /// `fly_region` comes from a header, not from the validated body: it is truncated to a string's limit, and counts
+    /// as missing if it has control characters.
     #[must_use]
     pub fn new(check_in: &'a CheckIn<'_>, fly_region: &'a str) -> Self {
         let fly_region = if has_control_characters(fly_region) { "" } else { fly_region };
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_disk_has_its_slots_only_where_a_figure_of_it_is_sent() {
+    fn a_point_has_the_disk_slots_only_if_the_check_in_has_a_disk_value() {
         let body = |used: &str, total: &str| FULL.replace('7', used).replace('8', total);
         for (used, total, written_doubles) in [
             ("null", "null", vec![]),

@@ -1,16 +1,16 @@
-//! The dry run: a check-in with the usual answers that is not stored.
+//! The dry run: a check-in with the usual responses that is not stored.
 
 use crate::refusal::Refusal;
 
-/// The query of a dry run, which clients append to the check-in's URL.
+/// The query of a dry run, for clients to append to the check-in's URL.
 pub const DRY_RUN_QUERY: &str = "dry_run=1";
 
-/// The one value that [`DRY_RUN_PARAMETER`](crate::DRY_RUN_PARAMETER) may have.
+/// The only valid value of [`DRY_RUN_PARAMETER`](crate::DRY_RUN_PARAMETER).
 const YES: &str = "1";
 
 /// Whether a check-in is a dry run, by the value of [`DRY_RUN_PARAMETER`](crate::DRY_RUN_PARAMETER) in its query.
 ///
-/// Any other value is an error, not a no: whoever sends `dry_run=true` must not find a stored data point.
+/// Any other value is an error, not false: a request with `dry_run=true` must not store a data point.
 pub fn is_dry_run(parameter: Option<&str>) -> Result<bool, Refusal> {
     match parameter {
         None => Ok(false),

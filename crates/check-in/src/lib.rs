@@ -1,9 +1,9 @@
 //! The check-in contract, as code.
 //!
-//! What both ends of `POST /api/controller/checkin` must agree on: the [payload](CheckIn) and its [limits], the
-//! [credentials](AcceptedKeys), the [refusals](Refusal), the [dry run](is_dry_run) and the [data point](data_point); and the
-//! body of a planned [absence]. Without Worker, HTTP library, I/O, clock and randomness: the Worker, the agent, tests and
-//! fuzzers share it.
+//! Client and server of `POST /api/controller/checkin` must agree on the [payload](CheckIn) and its [limits], the
+//! [credentials](AcceptedKeys), the [refusals](Refusal), the [dry run](is_dry_run) and the [data point](data_point),
+//! and on the body of a planned [absence]. The crate uses no Workers API, no HTTP library, no I/O, no clock and no
+//! randomness, so the Worker, the agent, tests and fuzzers share it.
 
 #![forbid(unsafe_code)]
 
@@ -21,7 +21,7 @@ pub use dry_run::{DRY_RUN_QUERY, is_dry_run};
 pub use payload::{CheckIn, Field, InvalidBody};
 pub use refusal::{Credential, DRY_RUN_PARAMETER, Refusal};
 
-/// The path that check-ins are posted to.
+/// The path for check-ins.
 pub const CHECK_IN_PATH: &str = "/api/controller/checkin";
 
 /// The header that carries a machine's gateway token.

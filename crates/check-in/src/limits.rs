@@ -1,36 +1,37 @@
 //! The limits of the contract, within those of Analytics Engine.
 
-/// Largest body, in bytes. The fields take at most 15 kB; the rest is for fields of other clients, such as lists of models.
+/// Maximum size of a body, in bytes. The contract's fields take at most 15 kB; the rest is for fields of other clients,
+/// such as lists of models.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// Longest `sandboxId`, in bytes: it becomes the data point's index.
+/// Maximum length of `sandboxId`, in bytes: it becomes the data point's index.
 pub const MAX_SANDBOX_ID_BYTES: usize = AE_MAX_INDEX_BYTES;
 
-/// Longest other string, in bytes.
+/// Maximum length of any other string, in bytes.
 pub const MAX_STRING_BYTES: usize = 1_024;
 
-/// Most restarts in a check-in, in total or since the last one: one a second for 31 years.
+/// Maximum number of restarts in a check-in, in total or since the last one: one a second for 31 years.
 ///
-/// This bound and the three below are beyond what a machine can do, and low enough that a fleet's sums stay finite.
+/// No machine can reach this bound or the three below, and they are low enough that a fleet's sums stay finite.
 pub const MAX_RESTARTS: f64 = 1_000_000_000.0;
 
-/// Longest uptime in seconds: 126 years.
+/// Maximum uptime, in seconds: 126 years.
 pub const MAX_UPTIME_SECONDS: f64 = 4_000_000_000.0;
 
-/// Highest load average: Linux has at most 2^22 tasks (`PID_MAX_LIMIT` in `linux/threads.h`).
+/// Maximum load average: Linux has at most 2^22 tasks (`PID_MAX_LIMIT` in `linux/threads.h`).
 pub const MAX_LOAD: f64 = 4_194_304.0;
 
-/// Most bytes in one direction in a check-in, 2^53: 100 Gbit/s for 8 days, and the highest number up to which a double is
+/// Maximum number of bytes in one direction in a check-in, 2^53: 100 Gbit/s for 8 days. Up to this number, a double is
 /// exact.
 pub const MAX_BYTES: f64 = 9_007_199_254_740_992.0;
 
-/// Longest planned absence with an end, in seconds: 30 days.
+/// Maximum length of a planned absence with an end, in seconds: 30 days.
 pub const MAX_ABSENCE_SECONDS: u64 = 30 * 24 * 60 * 60;
 
-/// Longest reason of a planned absence, in characters (Unicode scalar values): at most 800 bytes.
+/// Maximum length of an absence's reason, in characters (Unicode scalar values): at most 800 bytes.
 pub const MAX_REASON_CHARACTERS: usize = 200;
 
-/// Whether a text holds characters that can change its surroundings where it is shown: control characters, Unicode's line
+/// Whether a text holds characters that can change the surrounding text on display: control characters, Unicode's line
 /// and paragraph separators, and its bidirectional controls.
 #[must_use]
 pub fn has_control_characters(text: &str) -> bool {

@@ -14,8 +14,8 @@ use crate::limits::{
 
 /// A check-in: what a machine reports.
 ///
-/// [`CheckIn::parse`] returns only values that keep every rule of the contract; strings borrow from the body unless they
-/// have escapes. Serializing one gives the body that a client sends.
+/// [`CheckIn::parse`] returns only values that satisfy every rule of the contract; strings borrow from the body unless
+/// they have escapes. Clients serialize this type as the body.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CheckIn<'a> {
@@ -32,7 +32,7 @@ pub struct CheckIn<'a> {
     pub openclaw_version: Option<Cow<'a, str>>,
     /// `OpenClaw`'s git commit, if known.
     pub openclaw_commit: Option<Cow<'a, str>>,
-    /// `stopped`, `starting`, `running`, `stopping`, `crashed`, `shutting_down`, or a newer client's word; not empty.
+    /// `stopped`, `starting`, `running`, `stopping`, `crashed`, `shutting_down`, or a newer client's state; not empty.
     pub supervisor_state: Cow<'a, str>,
     /// Restarts of the supervised process since its supervisor started: 0 to 1e9.
     #[serde(serialize_with = "whole_where_possible")]
@@ -58,7 +58,7 @@ pub struct CheckIn<'a> {
     /// Used bytes of the sandbox's file system, if known: a whole number from 0 to 2^53.
     #[serde(serialize_with = "whole_if_known", skip_serializing_if = "Option::is_none")]
     pub disk_used_bytes: Option<f64>,
-    /// Its size in bytes, likewise.
+    /// Size of the sandbox's file system in bytes, if known: a whole number from 0 to 2^53.
     #[serde(serialize_with = "whole_if_known", skip_serializing_if = "Option::is_none")]
     pub disk_total_bytes: Option<f64>,
 }
@@ -86,7 +86,7 @@ macro_rules! fields {
                 }
             }
 
-            /// The check-in's field of this name.
+            /// The check-in's field with this name.
             fn named(name: &str) -> Option<Self> {
                 match name {
                     $($name => Some(Self::$field),)+
@@ -181,9 +181,9 @@ impl std::error::Error for InvalidBody {}
 impl<'a> CheckIn<'a> {
     /// Parses and validates a body.
     ///
-    /// Unknown fields are ignored. Of several equal keys the last one counts, as in JavaScript's `JSON.parse`, which other
-    /// clients and servers of this contract use; unlike there, all of them must keep the rule. A byte-order mark before the
-    /// object is skipped.
+    /// Unknown fields are ignored. The last duplicate key wins, as in JavaScript's `JSON.parse`, which other clients
+    /// and servers of this contract use; but here, every occurrence must be valid. A byte-order mark before the object
+    /// is skipped.
     pub fn parse(body: &'a [u8]) -> Result<Self, InvalidBody> {
         let text = std::str::from_utf8(body).map_err(|_| InvalidBody::NotJson)?;
         Self::parse_str(text)
@@ -196,19 +196,19 @@ impl<'a> CheckIn<'a> {
     }
 }
 
-/// Reads a body with `seed`, which keeps in `reading` the current field, to which an error belongs.
+/// Reads a body with `seed`, which keeps the current field, which an error names, in `reading`.
 pub(crate) fn read<'a, S: DeserializeSeed<'a>>(
     body: &'a str,
     reading: &Cell<Option<Field>>,
     seed: S,
 ) -> Result<S::Value, InvalidBody> {
     let body = body.strip_prefix('\u{feff}').unwrap_or(body);
-    // Bytes, as jwt-compact reads them: the Worker would contain a parser of texts as well.
+    // Bytes, since jwt-compact reads bytes: the Worker would otherwise contain a second parser, for `str`.
     let mut deserializer = serde_json::Deserializer::from_slice(body.as_bytes());
     seed.deserialize(&mut deserializer)
         .and_then(|value| deserializer.end().map(|()| value))
         .map_err(|error| match reading.get() {
-            // A body that breaks off within a field is not JSON, rather than an invalid field.
+            // A body that breaks off within a field is invalid JSON, not an invalid field.
             Some(field) if !error.is_eof() => InvalidBody::Field(field),
             None if error.is_data() => InvalidBody::NotAnObject,
             _ => InvalidBody::NotJson,
@@ -218,7 +218,7 @@ pub(crate) fn read<'a, S: DeserializeSeed<'a>>(
 /// The rule of [`Field::SandboxId`].
 pub(crate) const SANDBOX_ID: Text = Text { min: 1, max: MAX_SANDBOX_ID_BYTES, controls: false };
 
-/// Reads the object; `reading` is the current field, to which an error belongs.
+/// Reads the object; `reading` is the current field, which an error names.
 struct BodyVisitor<'c> {
     reading: &'c Cell<Option<Field>>,
 }
@@ -299,13 +299,13 @@ impl<'de> Visitor<'de> for BodyVisitor<'_> {
                     bandwidth_bytes_out = Some(map.next_value_seed(BYTES)?);
                 }
                 Field::LastExitReason => {
-                    // Not an identifier: how a process ended is no reason to refuse its check-in.
+                    // Free text, not an identifier: an odd exit reason must not cost the check-in.
                     let seed = Text { controls: true, ..ANY };
                     last_exit_reason = Some(map.next_value_seed(seed)?);
                 }
                 Field::DiskUsedBytes => disk_used_bytes = map.next_value_seed(DISK)?,
                 Field::DiskTotalBytes => disk_total_bytes = map.next_value_seed(DISK)?,
-                // Of an absence. Here they are unknown fields, and `Key` does not return them.
+                // Fields of an absence. Here they are unknown, and `Key` does not return them.
                 Field::ForSeconds | Field::Reason => {}
             }
             self.reading.set(None);
@@ -368,7 +368,7 @@ impl Visitor<'_> for Key {
 pub(crate) struct Text {
     pub(crate) min: usize,
     pub(crate) max: usize,
-    /// Whether it may hold control characters.
+    /// Whether control characters are allowed.
     pub(crate) controls: bool,
 }
 
@@ -441,7 +441,7 @@ impl<'de, S: DeserializeSeed<'de> + Visitor<'de>> Visitor<'de> for OrNull<S> {
     }
 }
 
-/// Reads a number from 0 to `max`, and no fraction if it is to be whole.
+/// Reads a number from 0 to `max`; a fraction is an error if the number must be whole.
 #[derive(Clone, Copy)]
 pub(crate) struct Number {
     pub(crate) max: f64,
@@ -460,7 +460,7 @@ impl Visitor<'_> for Number {
     type Value = f64;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Nobody reads this text, and formatting a double would add 7 kB to the Worker.
+        // Nobody reads this text. Formatting a double would add 7 kB to the Worker.
         f.write_str("a number within its bounds")
     }
 
@@ -472,7 +472,7 @@ impl Visitor<'_> for Number {
         }
     }
 
-    // Beyond 2^53 this rounds, as JavaScript does and as Analytics Engine's doubles must.
+    // Beyond 2^53 this rounds, as JavaScript does, and as Analytics Engine's doubles require.
     #[expect(clippy::cast_precision_loss)]
     fn visit_u64<E: de::Error>(self, number: u64) -> Result<f64, E> {
         self.visit_f64(number as f64)
@@ -570,7 +570,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_of_the_disk_are_whole_null_or_left_out() {
+    fn disk_values_are_whole_null_or_left_out() {
         for field in [Field::DiskUsedBytes, Field::DiskTotalBytes] {
             let sent = |value: &str| {
                 let body = with(field, json!("it")).to_string().replace("\"it\"", value);
@@ -717,7 +717,7 @@ mod tests {
     }
 
     #[test]
-    fn distinguishes_invalid_json_from_json_that_is_no_object() {
+    fn distinguishes_invalid_json_from_json_that_is_not_an_object() {
         for body in [
             "",
             " ",

@@ -9,14 +9,14 @@ use crate::payload::InvalidBody;
 /// The query parameter that makes a check-in a dry run.
 pub const DRY_RUN_PARAMETER: &str = "dry_run";
 
-/// A missing credential.
+/// The kinds of missing credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Credential {
-    /// There is no `authorization` header.
+    /// The `authorization` header is missing.
     Authorization,
     /// The header holds no bearer token.
     Bearer,
-    /// There is no gateway token.
+    /// The gateway token is missing.
     GatewayToken,
 }
 
@@ -31,7 +31,7 @@ pub enum Refusal {
     Misconfigured,
     /// The API key is not accepted.
     WrongApiKey,
-    /// The query asks for a dry run with another value than [1](crate::DRY_RUN_QUERY).
+    /// The query's `dry_run` has a value other than [1](crate::DRY_RUN_QUERY).
     InvalidQuery,
     /// The body exceeds [`MAX_BODY_BYTES`](crate::limits::MAX_BODY_BYTES).
     BodyTooLarge,
@@ -111,7 +111,7 @@ impl Refusal {
         }
     }
 
-    /// The header that belongs to the status, if there is one.
+    /// The header that the status requires, if any.
     #[must_use]
     pub const fn header(self) -> Option<(&'static str, &'static str)> {
         match self {
@@ -124,7 +124,7 @@ impl Refusal {
         }
     }
 
-    /// What broke its rule, and the rule: a field of the body, or the parameter of the query.
+    /// The field of the body, or the parameter of the query, that breaks its rule; and the rule.
     #[must_use]
     pub const fn broken_rule(self) -> Option<(&'static str, &'static str)> {
         match self {
