@@ -1,7 +1,7 @@
 //! Clones: several machines that check in under one sandbox's id at the same time.
 //!
 //! A first query sums up each sandbox in one row; a second one reads the machines of possible clones.
-//! Very many machines of one sandbox, from an attack or a broken deployment, are an incident by themselves.
+//! Very many machines of one sandbox, from an attack or a broken deployment, are always an incident.
 
 use crate::incident::{Incident, Severity};
 use crate::parameters::DAY;
@@ -15,8 +15,8 @@ use crate::{QueryScope, SHUT_DOWN};
 /// Maximum number of summed-up sandboxes: 1,000 x (2 texts of 576 B, and seven numbers) = 1.4 MB.
 const MAX_SANDBOXES: usize = 1_000;
 
-/// Maximum number of a sandbox's machines that are compared: 50, or 10 per day of a longer window. More than
-/// this are not redeployed machines, whether or not they overlap.
+/// Maximum number of a sandbox's machines that are compared: 50, or 10 per day of a longer window. More machines cannot
+/// be explained by redeployments, whether or not they overlap.
 fn most_machines(window: u64) -> u64 {
     (window / DAY * 10).max(50)
 }
@@ -24,17 +24,17 @@ fn most_machines(window: u64) -> u64 {
 /// Maximum number of machines in all: 2,000 x (2 texts of 576 B, and two numbers) = 2.6 MB.
 const MAX_ROWS: u64 = 2_000;
 
-/// Maximum number of queries for them.
+/// Maximum number of queries for these machines.
 pub(crate) const MAX_PIECES: usize = 8;
 
-/// Longest time between a machine's last ordinary check-in and its good-bye, in seconds: three check-ins.
+/// Maximum time between a machine's last ordinary check-in and its planned stop, in seconds: three check-ins.
 const GOOD_BYE: u64 = 15 * 60;
 
 /// One row per machine of each sandbox; check-ins without a machine id count as one machine.
 ///
-/// A good-bye does not extend a machine's life, so a replaced machine does not overlap with its successor. If good-byes
-/// continue, they count as ordinary check-ins. A machine with good-byes only counts as well, unless the window has just
-/// begun and its earlier check-ins lie before it.
+/// A check-in that reports a planned stop does not extend a machine's time, so a replaced machine does not overlap with
+/// its successor. If such check-ins continue, they count as ordinary ones. A machine with only such check-ins also
+/// counts, unless they are so close to the start of the window that earlier check-ins may lie before it.
 fn machines(scope: QueryScope<'_>, window: u64, condition: &str) -> String {
     let Time(settled) = scope.now.minus(window.saturating_sub(GOOD_BYE));
     let last_running =
@@ -89,10 +89,10 @@ row! {
     }
 }
 
-/// Sandboxes that may be cloned.
+/// Possible clones.
 #[derive(Clone, Debug)]
 pub(crate) struct CloneCandidates {
-    /// Sandboxes with too many machines to compare, which is an incident by itself.
+    /// Sandboxes with too many machines to compare, which is always an incident.
     crowded: Vec<MachineSum>,
     /// Whether the limits cut candidates off.
     cut: bool,
@@ -177,8 +177,8 @@ struct Overlap {
     machine_ids: Vec<Option<String>>,
 }
 
-/// Finds the machines of a sandbox whose check-ins overlap in time with another machine's. `rows` are sorted by their first
-/// check-ins.
+/// Finds the machines of a sandbox whose check-ins overlap in time with those of another machine. `rows` are sorted by
+/// first check-in.
 fn overlap(rows: &[MachineRow]) -> Option<Overlap> {
     let mut found: Option<Overlap> = None;
     // The latest check-in of the machines so far, and the first check-in of the next machine.

@@ -1,7 +1,7 @@
 //! Crash loops: processes that restart too often within any hour.
 //!
-//! A first query sums up each sandbox in one row, so that one sandbox's restarts cannot hide others. A second one reads
-//! the check-ins behind the sums, which show how close together the restarts were.
+//! A first query sums up each sandbox in one row, so that one sandbox's restarts cannot hide others. A second query
+//! reads the check-ins behind these sums, which show how close together the restarts were.
 
 use crate::QueryScope;
 use crate::incident::{Incident, Severity};
@@ -17,17 +17,17 @@ const CRASH_LOOP: u32 = 3;
 /// numbers: 2,000 x 1.4 kB = 2.8 MB.
 const MAX_SANDBOXES: usize = 2_000;
 
-/// A sandbox with more check-ins with restarts than this (one day of five-minute intervals) is searched in steps, and
-/// only in the last day.
+/// If a sandbox reports restarts in more check-ins than this (one day of five-minute intervals), only the last day is
+/// searched, in steps.
 const MAX_CHECK_INS: u64 = DAY / STEP;
 
-/// Length of such a step in seconds: the interval of an ordinary machine.
+/// Length of such a step in seconds: an ordinary machine's check-in interval.
 const STEP: u64 = 300;
 
 /// Maximum number of rows behind the sums: 5,000 x (576 B for the id, and two numbers) = 3.5 MB.
 const MAX_ROWS: u64 = 5_000;
 
-/// Maximum number of queries for them, of each kind.
+/// Maximum number of queries for these rows, of each kind.
 pub(crate) const MAX_PIECES: usize = 4;
 
 /// Queries the sandboxes with enough restarts; those that restart now come first.
@@ -74,7 +74,7 @@ row! {
     }
 }
 
-/// Sandboxes that may be in a crash loop.
+/// Possible crash loops.
 #[derive(Clone, Debug)]
 pub(crate) struct CrashLoopCandidates {
     sums: Vec<RestartSum>,
@@ -168,7 +168,7 @@ impl CrashLoopCandidates {
     }
 }
 
-/// The sandbox of rows that have the same one.
+/// The sandbox of these rows, which all have the same.
 fn id_of<'a>(rows: &&'a [RestartRow]) -> Option<&'a str> {
     rows.first().map(|row| &*row.sandbox_id)
 }

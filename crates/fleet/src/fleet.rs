@@ -53,7 +53,7 @@ impl<'a> FleetReport<'a> {
         )
     }
 
-    /// Queries the number of sandboxes in all.
+    /// Queries the total number of sandboxes.
     #[must_use]
     pub fn sandboxes_sql(&self) -> String {
         let Time(heard_since) = self.scope.now.minus(self.silent_after);
@@ -183,7 +183,7 @@ pub struct Fleet {
     pub silent_after_seconds: u64,
     /// Sandboxes that checked in within the window.
     pub sandboxes: u64,
-    /// Their machines, as far as they report ids.
+    /// Machines of these sandboxes, if they report ids.
     pub machines: u64,
     /// Check-ins within the window.
     pub check_ins: u64,
@@ -211,13 +211,13 @@ pub struct Fleet {
     pub openclaw_versions: Vec<Facet>,
     /// By their latest region.
     pub fly_regions: Vec<Facet>,
-    /// Highest sampling interval: 1 if Analytics Engine read every point. If it is higher, sandboxes may be missing, and
-    /// some that seem silent are not.
+    /// Highest sampling interval: 1 if Analytics Engine read every point. If it is higher, sandboxes may be missing,
+    /// and some sandboxes that seem silent are not.
     pub sample_interval: u64,
     /// Whether `missing` is empty.
     pub complete: bool,
-    /// `facets` if there are too many combinations of state, versions and region. Then counts by these omit the smallest
-    /// groups; all other figures are complete.
+    /// `facets` if there are too many combinations of state, versions and region. Then counts by these omit the
+    /// smallest groups; all other figures are complete.
     pub missing: Vec<&'static str>,
 }
 

@@ -14,21 +14,21 @@ use crate::sql::{
 use crate::time::{Span, Time};
 use crate::{Progress, QueryScope, Report};
 
-/// By default, a window has about this many steps.
+/// Default number of steps, approximately.
 const DEFAULT_STEPS: u64 = 96;
 
-/// The default length of a step is a multiple of this: one check-in of a healthy machine, in seconds.
+/// The default length of a step is a multiple of this: a healthy machine's check-in interval, in seconds.
 const CHECK_IN: u64 = 5 * 60;
 
-/// Maximum number of steps: a day of five minutes.
+/// Maximum number of steps: a day in steps of five minutes.
 const MAX_STEPS: u64 = 288;
 
-/// How many values of a column have a series of their own. Machines choose these texts, and the query for the series has
-/// all of them: 8 x 96 x 4 B x 2 hexadecimal digits = 6,144 characters at most.
+/// Number of a column's values that have their own series. Machines choose these texts, and the query for the series
+/// contains all of them: 8 x 96 x 4 B x 2 hexadecimal digits = 6,144 characters at most.
 const MAX_NAMES: usize = 8;
 
-/// Maximum number of rows: the first and the last step may be partial, and the last series is all others. A row has four
-/// numbers: 4 x 2,610 x 90 B = 1 MB.
+/// Maximum number of rows: one more step, since the first and the last may be partial, and one more series for all
+/// others. A row has four numbers: 4 x 2,610 x 90 B = 1 MB.
 const MAX_ROWS: u64 = (MAX_STEPS + 2) * (MAX_NAMES as u64 + 1);
 
 /// The columns whose values have series.
@@ -38,7 +38,7 @@ const COLUMNS: [Column; 3] = [SUPERVISOR_STATE, CONTROLLER_VERSION, OPENCLAW_VER
 #[derive(Clone, Debug)]
 pub struct FleetHistoryReport<'a> {
     only: Option<&'a str>,
-    /// The response. The first round names its series, the second one fills them.
+    /// The response. The first round names its series; the second round fills them.
     history: FleetHistory,
 }
 
@@ -101,8 +101,8 @@ impl<'a> FleetHistoryReport<'a> {
         )
     }
 
-    /// Queries the restarts of each series, by the version that the check-in reports with them: the last version of the
-    /// step may be a good one, after a bad one was rolled back.
+    /// Queries the restarts of each series, by the version in the same check-in. The last version of the step would be
+    /// wrong: it may be a good version, after a bad one was rolled back.
     fn restarts_sql(&self, all: &[Series]) -> String {
         format!(
             "SELECT {} AS start, {} AS series, {} AS amount, {SAMPLE_INTERVAL} AS sampleInterval \
@@ -114,7 +114,7 @@ impl<'a> FleetHistoryReport<'a> {
         )
     }
 
-    /// Names the series, and returns the queries for their amounts; none before the first check-in.
+    /// Names the series, and returns the queries for their values; none before the first check-in.
     fn name(&mut self, answers: &[String]) -> Result<Vec<String>, UnexpectedAnswer> {
         let mut queries = Vec::new();
         let mut named = [const { Vec::new() }; 3];
@@ -126,7 +126,7 @@ impl<'a> FleetHistoryReport<'a> {
             for series in all.iter_mut() {
                 series.name = Some(std::mem::take(&mut series.text));
             }
-            // The last one is all others.
+            // The last series is all others.
             all.push(Series::default());
             for series in all.iter_mut() {
                 series.sandboxes.clone_from(&self.history.sandboxes);
@@ -145,7 +145,7 @@ impl<'a> FleetHistoryReport<'a> {
     }
 }
 
-/// The number of the series that a text belongs to; no text can end the expression, as [`compare`] takes any.
+/// SQL for the number of a text's series. [`compare`] quotes any text, so no text can end the expression.
 fn number(text: &str, all: &[Series]) -> String {
     let (mut sql, mut others) = (String::new(), 0);
     for name in all.iter().filter_map(|series| series.name.as_deref()) {
@@ -176,7 +176,7 @@ impl Report for FleetHistoryReport<'_> {
 }
 
 row! {
-    /// The amount of a series in a step.
+    /// The value of a series in a step.
     struct Cell {
         start: Time = "start",
         series: u64 = "series",
@@ -201,7 +201,7 @@ pub struct FleetHistory {
     pub times: Vec<Time>,
     /// Sandboxes that checked in, step by step.
     pub sandboxes: Vec<u64>,
-    /// By their last state in the step; the most common ones in the window come first.
+    /// By their last state in the step; the most common values in the window come first.
     pub states: Vec<Series>,
     /// By their last controller version in the step.
     pub controller_versions: Vec<Series>,
@@ -251,7 +251,7 @@ impl FleetHistory {
     }
 }
 
-/// A number from an answer as an index; one that is too large is out of bounds.
+/// A number from an answer as an index; a number that is too large is out of bounds.
 fn index(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
@@ -260,9 +260,9 @@ row! {
     /// One value over time.
     #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
     pub struct Series {
-        /// The value, empty if unknown; null for all others together.
+        /// The value; empty if unknown, null for all others together.
         pub name: Option<String>,
-        /// The value as it is read, until it is the name.
+        /// The value as read, until it becomes the name.
         #[serde(skip)]
         text: String = "name",
         /// Sandboxes whose last check-in of the step has this value.

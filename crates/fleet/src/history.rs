@@ -12,10 +12,10 @@ use crate::sql::{
 use crate::time::{Span, Time};
 use crate::{Progress, Report};
 
-/// Default length of a step: one check-in of a healthy machine.
+/// Default length of a step: a healthy machine's check-in interval.
 const DEFAULT_STEP: u64 = 5 * 60;
 
-/// Maximum number of steps: a week of five minutes. A row has four texts of at most 96 x 6 B and ten numbers:
+/// Maximum number of steps: a week in steps of five minutes. A row has four texts of at most 96 x 6 B and ten numbers:
 /// 2,017 x 2.7 kB = 5.4 MB.
 const MAX_STEPS: u64 = 2_016;
 
@@ -30,7 +30,8 @@ pub struct HistoryReport {
 }
 
 impl HistoryReport {
-    /// Builds the report from a request's path and parameters. The caller checks that the principal may see the sandbox.
+    /// Builds the report from a request's path and parameters. The caller checks that the principal may see the
+    /// sandbox.
     pub fn new(
         sandbox: &str,
         parameters: &Parameters,
@@ -138,7 +139,7 @@ row! {
         pub restarts: u64 = "restarts",
         /// The mean load average.
         pub load_avg_5m: Option<f64> = "loadAvg5m",
-        /// The highest.
+        /// The highest load average.
         pub load_max: Option<f64> = "loadMax",
         /// Received bytes.
         pub bandwidth_bytes_in: u64 = "bandwidthBytesIn",
@@ -154,10 +155,10 @@ row! {
         pub controller_version: Option<String> = "controllerVersion",
         /// Version of `OpenClaw` at the end of the step.
         pub openclaw_version: Option<String> = "openclawVersion",
-        /// Use of the disk at the end of the step, in bytes; null if unknown.
+        /// Disk usage at the end of the step, in bytes; null if unknown.
         #[serde(serialize_with = "rows::known")]
         pub disk_used_bytes: f64 = "diskUsedBytes",
-        /// Its size, likewise.
+        /// The disk's size in bytes; null if unknown.
         #[serde(serialize_with = "rows::known")]
         pub disk_total_bytes: f64 = "diskTotalBytes",
     }

@@ -1,5 +1,3 @@
-//! One incident, of any kind.
-
 use serde::Serialize;
 
 use crate::rows::SortKey;
@@ -37,15 +35,15 @@ pub enum Incident {
         since: Time,
         /// End of the last overlap.
         until: Time,
-        /// Number of overlapping machines; if there are too many to compare, of all machines.
+        /// Number of overlapping machines; the number of all machines if there are too many to compare.
         machines: u64,
-        /// Ids of the machines by their first check-in, null for one without an id; if there are too many to compare, only the
-        /// last one.
+        /// Machine ids by first check-in, null for a machine without an id; only the last one if there are too many
+        /// machines to compare.
         machine_ids: Vec<Option<String>>,
     },
     /// The supervised process restarts again and again.
     CrashLoop {
-        /// Critical if it still does.
+        /// Critical if the process still does so.
         severity: Severity,
         sandbox_id: String,
         /// The first check-in within the window that reports a restart.

@@ -18,16 +18,16 @@ use crate::{Progress, QueryScope, Report};
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1_000;
 
-/// Maximum number of silent sandboxes that are read, which is the most that a response can list; others are only counted.
+/// Maximum number of silent sandboxes that are read, and that a response can list; others are only counted.
 /// A row has four texts of at most 96 x 6 B and two numbers: 1,000 x 2.5 kB = 2.5 MB.
 const MAX_SILENT: usize = MAX_LIMIT;
 
-/// Maximum number of queries that look for silent sandboxes again. An id of 96 bytes that needs hexadecimal digits takes
+/// Maximum number of queries that check silent sandboxes again. An id of 96 bytes that needs hexadecimal digits takes
 /// 196 characters of a query, so 21 queries hold 1,000 ids.
 const MAX_PIECES: usize = 24;
 
-/// Maximum number of queries of a report. A request on Cloudflare's free plan may make 50 subrequests, of which the cache
-/// takes two and Access' keys one.
+/// Maximum number of queries of a report. A request on Cloudflare's free plan may make 50 subrequests; the cache takes
+/// two, and Access' keys take one.
 const MAX_QUERIES: usize = 2 + patterns::MAX_QUERIES + MAX_PIECES;
 const _: () = assert!(MAX_QUERIES <= 47);
 
@@ -91,8 +91,8 @@ impl<'a> IncidentsReport<'a> {
 
     /// Queries which of the silent sandboxes did check in after all.
     ///
-    /// Over many sandboxes and a long window, Analytics Engine samples, so a sandbox can seem silent. Over few
-    /// sandboxes and a few minutes, it does not.
+    /// Analytics Engine samples a read over many sandboxes and a long window, so a sandbox can seem silent. It does not
+    /// sample a read over few sandboxes and a few minutes.
     fn heard_sql(&self, silent: &[SilentRow]) -> Vec<String> {
         let span = Span { after: self.heard_since().minus(1), until: self.scope.now };
         let points = points(span, self.scope.only);
@@ -141,7 +141,7 @@ impl<'a> IncidentsReport<'a> {
         let heard: Vec<IdRow> = rows::read_all(heard)?;
         let heard_ids: BTreeSet<_> = heard.into_iter().map(|row| row.sandbox_id).collect();
         silent.retain(|row| !heard_ids.contains(&row.sandbox_id));
-        // The other silent sandboxes are counted, but under sampling some of them may not be silent.
+        // The other silent sandboxes are counted, but with sampling, some of them may not be silent.
         let others = usize::try_from(totals.silent).unwrap_or(usize::MAX).saturating_sub(looked_at);
         missing.extend((others > 0 && totals.sample_interval > 1).then_some("silent"));
 
@@ -263,8 +263,8 @@ pub struct Incidents {
     pub incidents: Vec<Incident>,
     /// Whether `missing` is empty.
     pub complete: bool,
-    /// Kinds of incidents that may be incomplete: `clones`, `crash_loops`, and `silent` if the total includes sandboxes that
-    /// sampling may have hidden.
+    /// Kinds of incidents that may be incomplete: `clones`, `crash_loops`, and `silent` if the total includes sandboxes
+    /// that only seem silent because of sampling.
     pub missing: Vec<&'static str>,
 }
 

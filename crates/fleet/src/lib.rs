@@ -1,16 +1,16 @@
 //! Reports about the fleet: SQL queries over check-ins, and the JSON made of their answers.
 //!
-//! Each report is a type that implements [`Report`]. It is [built](FleetReport::new) from a request's parameters, names its
-//! queries in Analytics Engine's SQL, and builds a response from the rows. Pure: no HTTP and no clock, so the Worker is a
-//! thin shell over it, and tests query a local engine.
+//! Each report is a type that implements [`Report`]. It is [built](FleetReport::new) from a request's parameters, names
+//! its queries in Analytics Engine's SQL, and builds a response from the rows. Pure: no HTTP and no clock, so the
+//! Worker is a thin shell over it, and tests query a local engine.
 //!
 //! - Every query is bounded in time on both sides: `sql::points` is the only source of points.
-//! - Figures over points are weighted by `_sample_interval`, since Analytics Engine may read one point for many. Figures
-//!   over sandboxes are not weighted: it reads points of each.
-//! - Whatever a sandbox writes, answers stay small: each query limits its rows, each row its texts, and a limit that one
-//!   sandbox could use up applies per sandbox. A report names what it leaves out.
-//! - Restarts are sums of each check-in's delta: `totalRestarts` starts at 0 with each machine.
-//! - Times are seconds since 1970 inside, and RFC 3339 in UTC in responses.
+//! - Figures over points are weighted by `_sample_interval`, since Analytics Engine may read one point in place of
+//!   many. Figures over sandboxes are not weighted: Analytics Engine reads points of each.
+//! - Whatever a sandbox writes, answers stay small: each query limits its rows and the length of texts, and a limit
+//!   that one sandbox could use up applies per sandbox. A report names what it leaves out.
+//! - Restarts are sums of the check-ins' deltas, since `totalRestarts` starts at 0 with each machine.
+//! - Times are seconds since 1970 internally, and RFC 3339 in UTC in responses.
 
 #![forbid(unsafe_code)]
 
@@ -68,11 +68,11 @@ impl Progress {
     }
 }
 
-/// The state of a machine that says good-bye.
+/// The state of a machine that reports a planned stop.
 const SHUT_DOWN: &str = "shutting_down";
 
-/// States of a process that is off on purpose. A sandbox that falls silent in one of them is not an incident, if its own
-/// machine reported that state: [`on_purpose`] is the rule.
+/// States of a process that is off on purpose. A sandbox that falls silent in such a state is not an incident if its
+/// own machine reported the state: [`on_purpose`] is the rule.
 pub const ON_PURPOSE: [&str; 3] = [SHUT_DOWN, "stopped", "stopping"];
 
 /// The time of a request, and what its principal may see.

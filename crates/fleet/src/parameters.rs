@@ -34,14 +34,14 @@ pub(crate) const DAY: u64 = 24 * HOUR;
 /// How long Analytics Engine keeps points, in seconds.
 pub(crate) const RETENTION: u64 = 90 * DAY;
 
-/// Errors truncate names of parameters to this many characters.
+/// Maximum length of a parameter's name in an error, in characters.
 const LONGEST_NAME: usize = 100;
 
 /// The parameters of a request.
 #[derive(Clone, Debug)]
 pub struct Parameters {
     pairs: Vec<(String, String)>,
-    /// What `silent_after` is by default, in seconds.
+    /// The default of `silent_after`, in seconds.
     silent_after: u64,
 }
 
@@ -57,7 +57,6 @@ impl Parameters {
         Self { silent_after, ..self }
     }
 
-    /// All pairs, sorted.
     #[must_use]
     pub fn sorted(&self) -> Vec<(&str, &str)> {
         let mut pairs = Vec::new();
@@ -94,7 +93,7 @@ impl Parameters {
         self.pairs.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
-    /// A text to compare with texts in reports, which are truncated to this length.
+    /// A text for a comparison with texts in reports. It may be as long as these, which are truncated.
     pub(crate) fn text(&self, name: &str) -> Result<Option<String>, InvalidParameter> {
         let Some(text) = self.get(name) else { return Ok(None) };
         if text.chars().count() > sql::LONGEST_TEXT {
@@ -140,19 +139,19 @@ impl Parameters {
         self.window_of(RETENTION)
     }
 
-    /// `window` in seconds, for what is kept for another time than points.
+    /// `window` in seconds, for data with another retention time than points.
     pub fn window_of(&self, longest: u64) -> Result<u64, InvalidParameter> {
         self.duration("window", DAY, Bounds { shortest: 60, longest })
     }
 
-    /// `silent_after` in seconds, by default what the watcher takes, or three check-ins.
+    /// `silent_after` in seconds. The default is that of the watcher, or three check-ins.
     pub(crate) fn silent_after(&self, window: u64) -> Result<u64, InvalidParameter> {
         let silent_after = self.duration(
             "silent_after",
             self.silent_after,
             Bounds { shortest: 10, longest: 7 * DAY },
         )?;
-        // A sandbox that is silent for longer than the window is not in it.
+        // The window does not contain a sandbox that has been silent for longer.
         if self.get("silent_after").is_some() && silent_after >= window {
             return Err(InvalidParameter::new("silent_after", "less than window"));
         }
@@ -166,7 +165,7 @@ impl Parameters {
         default: u64,
         most: u64,
     ) -> Result<u64, InvalidParameter> {
-        // By default at least the smallest whole minutes that the maximum allows.
+        // The default is at least the smallest number of whole minutes that the maximum allows.
         let smallest = (window / (most + 1) + 1).next_multiple_of(60);
         let bounds = Bounds { shortest: 10, longest: 7 * DAY };
         let step = self.duration("step", default.max(smallest), bounds)?;

@@ -1,4 +1,4 @@
-//! Crash loops and clones: what the check-ins of a sandbox show together.
+//! Crash loops and clones: patterns in several check-ins of a sandbox.
 
 use crate::clones::CloneCandidates;
 use crate::crash_loops::CrashLoopCandidates;
@@ -7,7 +7,7 @@ use crate::rows::UnexpectedAnswer;
 use crate::time::Time;
 use crate::{QueryScope, clones, crash_loops};
 
-/// Maximum number of queries for them, of both rounds.
+/// Maximum number of queries for patterns, in both rounds.
 pub(crate) const MAX_QUERIES: usize = 2 + clones::MAX_PIECES + 2 * crash_loops::MAX_PIECES;
 
 /// A search for crash loops and clones, in two rounds.
@@ -15,9 +15,9 @@ pub(crate) const MAX_QUERIES: usize = 2 + clones::MAX_PIECES + 2 * crash_loops::
 pub struct Patterns<'a> {
     /// The time, and whose check-ins count.
     pub scope: QueryScope<'a>,
-    /// Length of the time before it that is searched, in seconds.
+    /// Length of the searched window, in seconds.
     pub window: u64,
-    /// Machines of a clone that check in after this are current.
+    /// A clone's machines that check in after this are current.
     pub heard_since: Time,
 }
 
@@ -72,11 +72,11 @@ impl PatternCandidates {
 /// Crash loops and clones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FoundPatterns {
-    /// Clones, current ones and earlier ones.
+    /// Current and earlier clones.
     pub clones: Vec<Incident>,
     /// Whether some clones may be missing.
     pub clones_cut: bool,
-    /// Crash loops, current ones and earlier ones.
+    /// Current and earlier crash loops.
     pub crash_loops: Vec<Incident>,
     /// Whether some crash loops may be missing.
     pub crash_loops_cut: bool,

@@ -1,7 +1,8 @@
-//! Who stopped checking in, and who started again: the queries of a watcher that looks every minute.
+//! Which sandboxes stopped checking in, and which started again: the queries of a watcher, which runs them every
+//! minute.
 //!
-//! A watcher never asks who is silent, which costs more the longer it lasts. It asks whose first or last check-in lies
-//! in the time that has become known since it last looked.
+//! The watcher never asks who is silent: that costs more the longer silences last. It asks whose first or last check-in
+//! lies in the time that has become visible since the previous tick.
 
 use crate::rows::{self, UnexpectedAnswer, row};
 use crate::sql::{
@@ -10,8 +11,8 @@ use crate::sql::{
 };
 use crate::time::{Span, Time};
 
-/// Maximum number of rows of an answer. A row has an id of 576 B, two texts of 96 x 6 B and four numbers: 4,000 x 1.9 kB
-/// = 7.6 MB at most.
+/// Maximum number of rows of an answer. A row has an id of 576 B, two texts of 96 x 6 B and four numbers: 4,000 x 1.9
+/// kB = 7.6 MB at most.
 pub const PAGE: usize = 4_000;
 
 /// Maximum number of regions: 200 x (576 B and two numbers) = 130 kB.
@@ -50,12 +51,10 @@ row! {
     }
 }
 
-/// A range of sandboxes by id, both ends excluded and included: `after < id <= until`. Empty ends are open.
+/// A range of sandboxes by id: `after < id <= until`. An empty end is open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Range {
-    /// Only ids after this one.
     pub after: String,
-    /// Only ids up to this one.
     pub until: String,
 }
 
@@ -72,14 +71,15 @@ impl Range {
     }
 }
 
-/// The check-ins that decide who stopped and who started.
+/// The times that decide which sandboxes stopped and which started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Crossing {
-    /// Only check-ins after this count, by Analytics Engine's clock. All whose last check-in lies before are known.
+    /// Only check-ins after this count, by Analytics Engine's clock. Earlier ticks found all sandboxes whose last
+    /// check-in is earlier.
     pub after: Time,
-    /// Whose last check-in is not later than this stopped.
+    /// A sandbox stopped if its last check-in is not later than this.
     pub heard_since: Time,
-    /// Whose first check-in is later than this started.
+    /// A sandbox started if its first check-in is later than this.
     pub started_after: Time,
     /// All check-ins until this are visible.
     pub until: Time,
@@ -108,8 +108,9 @@ impl Crossing {
         )
     }
 
-    /// Queries the sandbox that is one too many if `most` may stop, and likewise of those that start: a shorter span that
-    /// ends before its [`last_seen`](Sighting::last_seen) and [`first_seen`](Sighting::first_seen) has no more of them.
+    /// Queries the first sandbox beyond `most` that stopped, and the first beyond `most` that started. A span that ends
+    /// before its [`last_seen`](Sighting::last_seen) or [`first_seen`](Sighting::first_seen), respectively, has at most
+    /// `most`.
     #[must_use]
     pub fn slices_sql(&self, most_stopped: usize, most_started: usize) -> [String; 2] {
         let (Time(heard_since), Time(started_after)) = (self.heard_since, self.started_after);
@@ -135,7 +136,7 @@ fn first_page() -> String {
     format!("sandboxId LIMIT {PAGE}")
 }
 
-/// `order` is what follows `ORDER BY`.
+/// `order` follows `ORDER BY`.
 fn sightings_sql(span: Span, condition: &str, having: &str, order: &str) -> String {
     format!(
         "SELECT {SANDBOX_ID} AS sandboxId, {FIRST_SEEN} AS firstSeen, {LAST_SEEN} AS lastSeen, \
@@ -150,8 +151,8 @@ fn sightings_sql(span: Span, condition: &str, having: &str, order: &str) -> Stri
     )
 }
 
-/// Queries the check-ins of these sandboxes after a time, in at most `most` pieces. Few sandboxes are not sampled. Also
-/// returns how many sandboxes the pieces cover.
+/// Queries the check-ins of these sandboxes after a time, in at most `most` pieces; reads of few sandboxes are not
+/// sampled. Also returns the number of sandboxes that the pieces cover.
 pub fn named_sql<'a>(
     ids: impl IntoIterator<Item = &'a str>,
     most: usize,
@@ -176,7 +177,7 @@ pub fn regions_sql(after: Time, until: Time) -> String {
     )
 }
 
-/// Queries the newest canary: the number that was written, and Analytics Engine's time of it.
+/// Queries the newest canary: its number, and its time in Analytics Engine.
 #[must_use]
 pub fn canary_sql(dataset: &str, after: Time) -> String {
     let Time(after) = after;
@@ -187,7 +188,7 @@ pub fn canary_sql(dataset: &str, after: Time) -> String {
 }
 
 row! {
-    /// A canary: a data point that shows until when Analytics Engine is complete.
+    /// A canary: once this data point is visible, so are all earlier ones.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Canary {
         /// When it was written, by the writer's clock; 0 without a canary.

@@ -7,7 +7,7 @@ use serde::{Deserializer, Serializer};
 
 use crate::time::Time;
 
-/// An answer has an unexpected form; the text, for the log, says where.
+/// An answer has an unexpected form. The text says where, for the log.
 #[derive(Debug)]
 pub struct UnexpectedAnswer(String);
 
@@ -35,8 +35,8 @@ impl std::error::Error for UnexpectedAnswer {}
 
 /// A row of an answer, or another JSON object; [`row!`] implements it.
 ///
-/// `#[derive(Deserialize)]` would compile a parser per type, 3 to 6 kB of WebAssembly each. Here, one parser fills rows of
-/// all types.
+/// `#[derive(Deserialize)]` would compile a parser for each type, of 3 to 6 kB of WebAssembly. Here, one parser fills
+/// the rows of all types.
 pub(crate) trait Row {
     fn columns(&self) -> &'static [&'static str];
 
@@ -44,8 +44,8 @@ pub(crate) trait Row {
     fn target(&mut self, column: usize) -> Target<'_>;
 }
 
-/// Declares a struct with a default and implements [`Row`] for it. Each field names its column; one without a column keeps
-/// its default. The type of a field decides what it accepts: see [`Target`].
+/// Declares a struct with a default and implements [`Row`] for it. Each field names its column; a field without a
+/// column keeps its default. A field's type decides which values it accepts: see [`Target`].
 macro_rules! row {
     (
         $(#[$attribute:meta])*
@@ -98,7 +98,7 @@ impl<R: Row + Default> Rows for Vec<R> {
     }
 }
 
-/// The answer itself, of which only the rows matter.
+/// An answer. Only its rows matter.
 struct ResultSet<'a>(&'a mut dyn Rows);
 
 impl Row for ResultSet<'_> {
@@ -139,15 +139,15 @@ fn parse(answer: &str, rows: &mut dyn Rows) -> Result<(), UnexpectedAnswer> {
     Ok(json.end()?)
 }
 
-/// Where a JSON value goes, which decides the values that are accepted.
+/// The target of a JSON value; it decides which values are accepted.
 ///
-/// Numbers: 64-bit integers are strings, and values that are not finite are null.
+/// In answers, 64-bit integers are strings, and numbers that are not finite are null.
 pub(crate) enum Target<'a> {
     /// A number; 0 if it is not finite.
     Number(&'a mut f64),
     /// An optional number: a quantile over nothing.
     Maybe(&'a mut Option<f64>),
-    /// A whole number, which may come as a double.
+    /// A whole number, which an answer may hold as a double.
     Whole(&'a mut u64),
     Text(&'a mut String),
     /// A text; an empty one means unknown.
@@ -248,7 +248,7 @@ impl<'de> Visitor<'de> for Target<'_> {
             Self::Text(target) => value.clone_into(target),
             Self::Known(target) => *target = (!value.is_empty()).then(|| value.to_owned()),
             _ => {
-                // Only integers are strings. Parsing floats here would need much more code.
+                // Only integers are strings. A parser for floats would be much larger.
                 let number = value.parse().ok().map(|number: i64| number as f64);
                 let number = number.or_else(|| value.parse().ok().map(|number: u64| number as f64));
                 if number.is_none() {
@@ -296,7 +296,7 @@ impl<'de> DeserializeSeed<'de> for NextRow<'_> {
     }
 }
 
-/// A name becomes its position in the list; the length of the list if it is not in there.
+/// The position of a name in the list; the length of the list if the name is not in it.
 struct Name(&'static [&'static str]);
 
 impl<'de> DeserializeSeed<'de> for Name {
@@ -319,10 +319,10 @@ impl Visitor<'_> for Name {
     }
 }
 
-/// What rows are sorted by: numbers, then a text, then numbers.
+/// A sort key of rows: numbers, then a text, then numbers.
 pub type SortKey = ([u64; 3], String, [u64; 2]);
 
-/// Sorts; equal rows stay in their order. There is one type of keys, as each type that is sorted compiles to 4 kB of
+/// Sorts; equal rows stay in their order. There is only one type of keys, since each sorted type compiles to 4 kB of
 /// WebAssembly.
 pub fn sorted<T>(items: Vec<T>, key: impl Fn(&T) -> SortKey) -> Vec<T> {
     let mut order: Vec<_> =
@@ -339,7 +339,7 @@ pub(crate) fn in_ones<S: Serializer>(number: &f64, serializer: S) -> Result<S::O
     serializer.serialize_u64(number.round() as u64)
 }
 
-/// Serializes a whole number of which 0 means unknown.
+/// Serializes a whole number; 0 means unknown.
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
 pub(crate) fn known<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     if *number == 0.0 { serializer.serialize_none() } else { in_ones(number, serializer) }

@@ -26,7 +26,8 @@ pub struct SandboxReport {
 }
 
 impl SandboxReport {
-    /// Builds the report from a request's path and parameters. The caller checks that the principal may see the sandbox.
+    /// Builds the report from a request's path and parameters. The caller checks that the principal may see the
+    /// sandbox.
     pub fn new(
         sandbox: &str,
         parameters: &Parameters,
@@ -125,7 +126,7 @@ pub struct SandboxAnswer {
     pub machines: Vec<Machine>,
 }
 
-/// The columns of a sandbox in any query, as [`Sandbox`] names them.
+/// The columns of a sandbox in any query, with the names in [`Sandbox`].
 pub(crate) fn columns() -> String {
     format!(
         "{SANDBOX_ID} AS sandboxId, {FIRST_SEEN} AS firstSeen, {LAST_SEEN} AS lastSeen, \
@@ -184,17 +185,17 @@ row! {
         pub uptime_seconds: f64 = "uptimeSeconds",
         /// The latest load average.
         pub load_avg_5m: f64 = "loadAvg5m",
-        /// The latest use of the disk in bytes; null if unknown.
+        /// The latest disk usage in bytes; null if unknown.
         #[serde(serialize_with = "rows::known")]
         pub disk_used_bytes: f64 = "diskUsedBytes",
-        /// Its size, likewise.
+        /// The disk's size in bytes; null if unknown.
         #[serde(serialize_with = "rows::known")]
         pub disk_total_bytes: f64 = "diskTotalBytes",
-        /// The machine's own count of restarts, which starts at 0 with the machine.
+        /// The machine's own restart counter, which starts at 0 with the machine.
         pub total_restarts: u64 = "totalRestarts",
         /// Check-ins within the window.
         pub check_ins: u64 = "checkIns",
-        /// Restarts within the window. Exact, as a cursor continues after them; serialized as a whole number.
+        /// Restarts within the window. Exact, since a cursor compares them; serialized as a whole number.
         #[serde(serialize_with = "rows::in_ones")]
         pub restarts: f64 = "restarts",
         /// Received bytes within the window.
@@ -205,7 +206,7 @@ row! {
 }
 
 impl Sandbox {
-    /// Adds whether it is silent, which its row does not hold.
+    /// Sets whether it is silent, which is not in its row.
     pub(crate) fn heard_since(mut self, heard_since: Time) -> Self {
         self.silent = self.last_seen < heard_since;
         self

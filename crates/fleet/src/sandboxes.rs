@@ -28,7 +28,7 @@ const DEFAULT_LIMIT: usize = 100;
 /// Size of a page: a row has nine texts of at most 96 x 6 B and eleven numbers, 1,001 x 6 kB = 6 MB.
 const MAX_LIMIT: usize = 1_000;
 
-/// How long a cursor is valid, in seconds: all pages show the fleet as of the first one.
+/// How long a cursor is valid, in seconds: all pages show the fleet as of the first page.
 const CURSOR_LIFETIME: u64 = HOUR;
 
 /// Sort keys. Sandboxes with equal keys are sorted by id.
@@ -65,13 +65,13 @@ impl Key {
             Self::LastSeen => Some("lastSeen"),
             Self::Restarts => Some("restarts"),
             Self::Load => Some("loadAvg5m"),
-            // How full it is: used of total, and 0 if that is unknown.
+            // The used share, and 0 if it is unknown.
             Self::Disk => Some("if(diskTotalBytes > 0, diskUsedBytes / diskTotalBytes, 0.0)"),
             Self::Uptime => Some("uptimeSeconds"),
         }
     }
 
-    /// The value of that column; 0 if there is none.
+    /// The value of that column; 0 if it is unknown.
     #[expect(clippy::cast_precision_loss, reason = "seconds")]
     const fn value(self, sandbox: &Sandbox) -> f64 {
         match self {
@@ -186,7 +186,7 @@ pub struct SandboxesReport<'a> {
     as_of: Time,
     window: u64,
     silent_after: u64,
-    /// The SQL condition on the beginning of their ids, after `AND`; empty if there is none.
+    /// The SQL condition on the ids' prefix, after `AND`; empty without a prefix.
     prefix: String,
     /// SQL conditions on the sandboxes.
     filters: Vec<String>,
@@ -228,7 +228,7 @@ impl<'a> SandboxesReport<'a> {
         Ok(Self { only: scope.only, as_of, window, silent_after, prefix, filters, order, limit })
     }
 
-    /// Queries a page of sandboxes, and one more, which shows whether there is another page.
+    /// Queries a page of sandboxes and one more sandbox, which shows whether there is another page.
     #[must_use]
     pub fn sql(&self) -> String {
         let filters = if self.filters.is_empty() {
@@ -236,8 +236,8 @@ impl<'a> SandboxesReport<'a> {
         } else {
             format!(" WHERE {}", self.filters.join(" AND "))
         };
-        // Not `SELECT *`: it would give the names of the inner query. The prefix is in that one, as data is sorted by the
-        // index.
+        // Not `SELECT *`, which would return the inner query's names. The prefix is in the inner query, since data are
+        // sorted by the index.
         format!(
             "SELECT sandboxId, firstSeen, lastSeen, supervisorState, machineId, flyRegion, \
              controllerVersion, controllerCommit, openclawVersion, openclawCommit, \

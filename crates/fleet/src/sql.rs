@@ -26,19 +26,19 @@ pub(crate) const BYTES_OUT: Column = Column::of("bandwidthBytesOut");
 pub(crate) const DISK_USED: Column = Column::of("diskUsedBytes");
 pub(crate) const DISK_TOTAL: Column = Column::of("diskTotalBytes");
 
-/// Longest query that Analytics Engine accepts, in characters. Its documentation does not say so, but its error does
-/// (`SQL was excessively long, exceeded maximum length: 10000`).
+/// Maximum length of a query that Analytics Engine accepts, in characters. Its documentation does not mention the
+/// limit, but its error does (`SQL was excessively long, exceeded maximum length: 10000`).
 pub(crate) const MAX_SQL: usize = 10_000;
 
-/// Reports truncate texts to this many characters. A text of the contract may have 1,024 bytes, which is 6,144 in JSON if
-/// all are control characters. Versions, states, regions and machine ids are shorter than this, and 9 texts of a sandbox
-/// take 9 x 96 x 6 B = 5,184 B at most.
+/// Reports truncate texts to this many characters. The contract allows texts of 1,024 bytes, which are 6,144 bytes in
+/// JSON if all are control characters. Ordinary versions, states, regions and machine ids are shorter, and the 9 texts
+/// of a sandbox take 9 x 96 x 6 B = 5,184 B at most.
 pub const LONGEST_TEXT: usize = 96;
 
 /// A comparison of a column with any text.
 ///
-/// Analytics Engine refuses literals with a quote or a backslash, escaped or not. Such a text is compared in hexadecimal
-/// digits, which have the same order as the bytes.
+/// Analytics Engine refuses literals with a quote or a backslash, escaped or not. So the comparison of such a text uses
+/// hexadecimal digits, which have the same order as the bytes.
 pub(crate) fn compare(column: impl fmt::Display, operator: &str, text: &str) -> String {
     if is_literal(text) {
         format!("{column} {operator} '{text}'")
@@ -47,7 +47,7 @@ pub(crate) fn compare(column: impl fmt::Display, operator: &str, text: &str) -> 
     }
 }
 
-/// Whether a column begins with any text. No character of it is a wildcard, as `%` would be for `LIKE`.
+/// Whether a column begins with a text. Unlike `LIKE`, this has no wildcards.
 pub(crate) fn starts_with(column: Column, text: &str) -> String {
     if is_literal(text) {
         format!("startsWith({column}, '{text}')")
@@ -61,7 +61,7 @@ fn is_literal(text: &str) -> bool {
     !text.contains(['\'', '\\'])
 }
 
-/// The digits as Analytics Engine's `hex` writes them.
+/// Hexadecimal digits as Analytics Engine's `hex` writes them.
 fn hex(text: &str) -> String {
     text.bytes().fold(String::with_capacity(2 * text.len()), |mut digits, byte| {
         let _ = write!(digits, "{byte:02X}");
@@ -94,14 +94,14 @@ pub(crate) const CHECK_INS: &str = "SUM(_sample_interval)";
 /// The highest sampling interval: 1 if nothing was sampled, 0 without points.
 pub(crate) const SAMPLE_INTERVAL: &str = "max(_sample_interval)";
 
-/// A number up to the contract's bound: points from before it had bounds hold any number.
+/// A number up to the contract's bound: points from before there were bounds hold any number.
 fn bounded(column: Column) -> String {
     let highest = match column {
         RESTARTS | TOTAL_RESTARTS => MAX_RESTARTS,
         UPTIME => MAX_UPTIME_SECONDS,
         LOAD => MAX_LOAD,
-        // Compared in MiB, which loses nothing: Analytics Engine was seen to take a literal of 10^14 and more for an integer,
-        // which `if` then refuses beside a double.
+        // Compares in MiB, which is exact. Analytics Engine was seen to read a literal from 10^14 on as an integer, and
+        // `if` then refuses to mix it with a double.
         _ => {
             const MIB: f64 = 1_048_576.0;
             let most = literal(MAX_BYTES / MIB);
@@ -119,7 +119,7 @@ fn literal(whole: f64) -> String {
     format!("{}.0", whole as u64)
 }
 
-/// A column, weighted by the check-ins that a point stands for.
+/// A column, weighted by the number of check-ins that a point represents.
 pub(crate) fn weighed(column: Column) -> String {
     format!("{} * _sample_interval", bounded(column))
 }
@@ -134,7 +134,7 @@ pub(crate) fn highest(column: Column) -> String {
     format!("max({})", bounded(column))
 }
 
-/// A text, truncated; only a hostile one is longer.
+/// A truncated text; only a hostile text is longer.
 pub(crate) fn start_of(text: impl fmt::Display) -> String {
     format!("substring({text}, 1, {LONGEST_TEXT})")
 }
@@ -149,8 +149,8 @@ pub(crate) fn latest(column: Column) -> String {
 
 /// 1 if a sandbox is off on purpose, else 0; over its points.
 ///
-/// Its last check-in must say so and come from the machine that was there before: a stranger's good-bye does not explain
-/// why that one fell silent.
+/// Its last check-in must say so and come from the machine that checked in before: another machine's planned stop does
+/// not explain why that machine fell silent.
 #[must_use]
 pub fn on_purpose() -> String {
     let states = format!("'{}'", ON_PURPOSE.join("', '"));
@@ -166,8 +166,8 @@ pub(crate) fn quantile(level: &str, column: Column) -> String {
     format!("quantileExactWeighted({level})({}, _sample_interval)", bounded(column))
 }
 
-/// Queries about these sandboxes, in at most `most` pieces within the length limit. `make` builds one from a condition on
-/// the sandbox. Also returns how many sandboxes the pieces cover.
+/// Queries about these sandboxes, in at most `most` pieces within the length limit. `make` builds a query from a
+/// condition on the sandbox. Also returns the number of sandboxes that the pieces cover.
 pub(crate) fn in_pieces<'a>(
     ids: impl IntoIterator<Item = &'a str>,
     most: usize,
@@ -178,7 +178,7 @@ pub(crate) fn in_pieces<'a>(
     let mut pieces = Vec::new();
     let (mut piece, mut used, mut covered) = (Ids::default(), 0, 0);
     for id in ids {
-        // With quotes and a comma; as hexadecimal digits if it cannot be a literal.
+        // With quotes and a comma; or as hexadecimal digits if the id cannot be a literal.
         let length = if is_literal(id) { id.chars().count() } else { 2 * id.len() } + "'', ".len();
         if used + length > room && used > 0 {
             pieces.push(make(&std::mem::take(&mut piece).condition()));
@@ -201,7 +201,7 @@ pub(crate) fn in_pieces<'a>(
     (pieces, covered)
 }
 
-/// Sandboxes by how a query can name them.
+/// Sandboxes, grouped by whether a query can name them as literals.
 #[derive(Default)]
 struct Ids {
     literals: Vec<String>,
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_beginning_becomes_one_literal() {
+    fn a_prefix_becomes_one_literal() {
         for (text, sql) in [
             ("sbx-1%_*", "startsWith(index1, 'sbx-1%_*')"),
             ("o'", "startsWith(hex(index1), '6F27')"),

@@ -1,5 +1,5 @@
-//! Every report over an in-memory fleet, queried through the dialect's interpreter, which refuses what
-//! Analytics Engine would refuse. The expected values are computed without SQL.
+//! Every report over an in-memory fleet, queried through the dialect's interpreter, which refuses the same SQL as
+//! Analytics Engine. The expected values are computed without SQL.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "test helpers")]
 #![expect(
@@ -151,7 +151,7 @@ fn an_operator_of_one_sandbox_sees_only_that_one() {
     assert_eq!(page.sandboxes[0].sandbox_id, "b");
     let incidents = incidents(&three_sandboxes(), &[], only);
     assert_eq!(incidents["totals"], json!({ "clones": 0, "crashLoops": 1, "silent": 1 }));
-    // The scope does not show whether the other sandboxes are silent, too.
+    // The principal must not see whether the other sandboxes are silent, too.
     assert!(incidents_of_kind(&incidents, "no_check_ins").is_empty());
 }
 
@@ -466,7 +466,7 @@ fn crash(sandbox: &'static str, minutes_ago: u64, restarts: u32) -> CheckIn {
 #[test]
 fn a_crash_loop_is_three_restarts_within_any_hour() {
     let check_ins = [
-        // Over; spans the start of an hour.
+        // The crash loop is over, and spans the start of an hour.
         crash("over", 150, 1),
         crash("over", 130, 1),
         crash("over", 100, 1),
@@ -537,7 +537,7 @@ fn a_clone_is_a_machine_that_continues_after_another_started() {
         from_machine("was", "m2", 270),
         from_machine("was", "m3", 20),
         from_machine("was", "m3", 0),
-        // Three machines in succession.
+        // Three machines, one after the other.
         from_machine("moves", "m1", 30),
         from_machine("moves", "m2", 20),
         from_machine("moves", "m3", 0),
@@ -545,7 +545,7 @@ fn a_clone_is_a_machine_that_continues_after_another_started() {
         from_machine("unnamed", "m1", 10),
         from_machine("unnamed", "", 5),
         from_machine("unnamed", "m1", 0),
-        // A machine that only announces shutdowns counts, too, except at the start of the window.
+        // A machine that only announces shutdowns also counts, except at the start of the window.
         from_machine("good-byes", "m1", 60),
         CheckIn { state: "shutting_down", ..from_machine("good-byes", "m2", 50) },
         CheckIn { state: "shutting_down", ..from_machine("good-byes", "m2", 40) },
@@ -662,7 +662,7 @@ fn the_cookbook_and_the_dashboard_decide_silence_by_the_same_rule() {
 
 #[test]
 fn sandboxes_that_sampling_makes_look_silent_are_queried_again() {
-    // The results of an engine that read one point in `interval`.
+    // The results of an engine that reads one point in `interval`.
     let first_round = |interval: u32, silent: usize| {
         let rows = ["reporting", "silent"].map(|id| {
             json!({

@@ -1,5 +1,5 @@
-//! Whatever a sandbox writes, no report becomes slow, large or wrong for the others. The fleets consist of
-//! extreme values; some points exceed the contract's bounds, since they were stored before it had any.
+//! Whatever a sandbox writes, no report becomes slow, large or wrong for the others. The fleets consist of extreme
+//! values; some points exceed the contract's bounds, as if stored before the contract had bounds.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "test helpers")]
 
@@ -22,8 +22,8 @@ const MAX_SQL: usize = 10_000;
 /// The largest round of results that the Worker reads, in bytes.
 const MAX_RESULTS: usize = 8 << 20;
 
-/// The most memory that a round of results and the report made of it may take, in bytes: an isolate has
-/// 128 MiB, and receives check-ins meanwhile.
+/// Maximum memory of a round of results and its report, in bytes: an isolate has 128 MiB, and receives check-ins at the
+/// same time.
 const MAX_MEMORY: u64 = 32 << 20;
 
 /// A unique text of `bytes` bytes, most of which take six bytes each in JSON.

@@ -1,5 +1,4 @@
-//! An in-memory fleet, queried through the dialect's interpreter, which refuses what Analytics Engine would
-//! refuse.
+//! An in-memory fleet, queried through the dialect's interpreter, which refuses the same SQL as Analytics Engine.
 
 #![allow(dead_code, reason = "each test crate uses a part of it")]
 
