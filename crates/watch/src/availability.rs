@@ -1,4 +1,4 @@
-//! Which share of the time sandboxes reported.
+//! The share of time in which sandboxes reported.
 
 use kiloclaw_fleet::Time;
 
@@ -9,15 +9,15 @@ use crate::transition::Kind;
 /// How long sandboxes reported within a window, in seconds, summed up over them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Availability {
-    /// Number of sandboxes: of the fleet, those that checked in during the last hour or do not report.
+    /// Number of sandboxes; for the fleet, of those that checked in during the last hour or do not report.
     pub sandboxes: u64,
-    /// They reported. A sandbox that is new counts as reporting before.
+    /// Seconds in which they reported. A new sandbox counts as reporting before its first check-in.
     pub reporting_seconds: u64,
-    /// They did not, and should have: silent or overdue.
+    /// Seconds in which they were silent or overdue.
     pub silent_seconds: u64,
-    /// They did not, as planned or on purpose. This is no part of the share.
+    /// Seconds in which they did not report, as planned or on purpose. The share excludes them.
     pub absent_seconds: u64,
-    /// Reporting seconds of reporting and silent ones, 0 to 1; `None` if they were absent all the time.
+    /// Reporting seconds as a share of reporting and silent seconds, 0 to 1; `None` if all were absent all the time.
     pub share: Option<f64>,
 }
 
@@ -60,7 +60,7 @@ mod tests {
     use crate::state::{Population, Sandbox, Status};
 
     #[test]
-    fn absences_are_no_part_of_the_share() {
+    fn the_share_excludes_absences() {
         let settings = Settings::default();
         let mut state = State::default();
         let row = |status, since| Sandbox {
@@ -83,11 +83,11 @@ mod tests {
         assert_eq!(window(&state, Some("b"), &[]).share, None);
         let all = window(&state, None, &[]);
         assert_eq!((all.sandboxes, all.silent_seconds, all.absent_seconds), (4, 100, 500));
-        // Who is out since before the survey was not counted in it.
+        // The survey did not count sandboxes that were out before it.
         state.watcher.surveyed_cut = Time(9_000);
         let all = availability(&settings, &state, Time(500), Time(1_000), None, []);
         assert_eq!(all.sandboxes, 6);
-        // Overlaps that should not be cannot make a negative time.
+        // Unexpected overlaps must not make a time negative.
         assert_eq!(window(&state, Some("a"), &[(Kind::Absent, 9_999)]).reporting_seconds, 0);
     }
 }

@@ -1,4 +1,4 @@
-//! From what Analytics Engine shows and what was known to what changed.
+//! Compares what Analytics Engine shows with the state, and decides what changed.
 
 use kiloclaw_fleet::presence::{Region, Sighting};
 use kiloclaw_fleet::{FoundPatterns, Incident, Severity, Time};
@@ -13,10 +13,10 @@ use crate::state::{
 use crate::tick::Observation;
 use crate::transition::{Event, Kind, Transition};
 
-/// Flips that are older than this do not count, in seconds.
+/// Older flips do not count, in seconds.
 const FLAP_WINDOW: u64 = HOUR;
 
-/// Maximum number of canaries that are waited for. Beyond it, the newest ones are not remembered.
+/// Maximum number of canaries that the watcher waits for. Beyond it, it forgets the newest.
 const MAX_CANARIES: usize = 64;
 
 /// Maximum number of outages: regions, and the fleet.
@@ -28,13 +28,13 @@ const MAX_POPULATION: usize = 100;
 /// Maximum number of resolved `PagerDuty` incidents in one tick; the others follow.
 const MAX_RESOLVED: usize = 100;
 
-/// Maximum number of those that follow: a day of ticks that announced one each.
+/// Maximum number of those that follow: a day of ticks with one announcement each.
 const MAX_UNRESOLVED: usize = 1_440;
 
-/// Longest reason, in characters.
+/// Maximum length of a reason, in characters.
 const MAX_REASON: usize = 300;
 
-/// What a tick changes; all of it belongs into one transaction.
+/// What a tick changes, all in one transaction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// For the table `state`.
@@ -45,11 +45,11 @@ pub struct Outcome {
     pub outbox: Vec<OutboxRow>,
     /// Number of the canary to write after the transaction.
     pub canary: u64,
-    /// Whether the watcher itself is well, so that the dead-man URL may be pinged.
+    /// Whether the watcher itself is healthy, so that the shell may ping the dead-man URL.
     pub good: bool,
 }
 
-/// Decides what changed. `channels` are those that are configured and not turned off.
+/// Decides what changed. `channels` are configured and not off.
 ///
 /// Changes the state in memory: if the transaction fails, drop it and [load](State::load) it again.
 #[must_use]
@@ -83,7 +83,7 @@ impl Decision<'_> {
         let (now, settings) = (self.now, self.settings);
         let watcher = &mut self.state.watcher;
         if now.since(watcher.ticked) > settings.stale_after {
-            // It was off, or its clock jumped: the age of what it waited for says nothing.
+            // The watcher was off, or its clock jumped: the age of its canaries means nothing.
             watcher.canaries.clear();
         }
         watcher.ticked = now;
@@ -129,7 +129,7 @@ impl Decision<'_> {
         }
     }
 
-    /// Records that something opened, or with an end that it closed.
+    /// Records that something opened; or, with an end, that it closed.
     fn record(
         &mut self,
         kind: Kind,
@@ -158,7 +158,7 @@ impl Decision<'_> {
         }
     }
 
-    /// All check-ins until `horizon` are visible: who fell silent, who is back, what passed.
+    /// Decides who fell silent, who is back and what is over, since all check-ins until `horizon` are visible.
     fn advance(&mut self, horizon: Time, cut: Time, observation: Observation) {
         self.state.watcher.horizon = horizon;
         self.state.watcher.cut = cut;
@@ -170,7 +170,7 @@ impl Decision<'_> {
             self.seen(sighting);
         }
         for sighting in observation.silent {
-            // It returned since it was found, and left again.
+            // It may have returned after its silence was found, and left again.
             self.seen(&sighting);
             self.candidate(horizon, sighting);
         }
@@ -185,7 +185,7 @@ impl Decision<'_> {
                 self.state.watcher.population = population(regions);
             }
         }
-        // Who left just before the end shows only after `silent_after`.
+        // A departure just before the end of an absence shows only after `silent_after`.
         self.state.watcher.absences.retain(|wide| !wide.absence.is_over(cut));
     }
 
@@ -197,10 +197,10 @@ impl Decision<'_> {
         }
         let first = sighting.first_seen;
         let back = if first > row.last_seen { first } else { sighting.last_seen };
-        // An absence without an end is over, unless it was planned after the return; another one goes on, as a machine may
-        // come and go meanwhile.
+        // An absence without an end is over, unless it was planned after the return. An absence with an end continues,
+        // since the machine may come and go during it.
         row.absence.take_if(|absence| absence.is_over_since(sighting.last_seen));
-        // An outage's members do not flap: it comes and goes.
+        // If an outage comes and goes, its sandboxes do not flap.
         if row.status == Status::Silent && row.outage.is_none() {
             row.flip(self.now);
         }
@@ -226,7 +226,7 @@ impl Decision<'_> {
             let (reason, until) = (absence.why(), absence.ends);
             self.open_status(&id, Status::Absent, since, &reason, until);
         } else if let Some(absence) = absence_of(row, wide, since) {
-            // It ended before the silence was long enough to be found.
+            // The absence ended before the silence was long enough to be found.
             let (reason, ends) = (absence.why(), absence.ends.unwrap_or(since));
             self.open_status(&id, Status::Overdue, ends, &reason, None);
         } else if row.on_purpose {
@@ -237,7 +237,7 @@ impl Decision<'_> {
         }
     }
 
-    /// Planned absences that explain a status, began, ended, or are over.
+    /// Applies planned absences that began, were ended or are over to the statuses that they explain.
     fn absences(&mut self, horizon: Time, cut: Time) {
         let wide = self.state.watcher.absences.clone();
         let mut turns = Vec::new();
@@ -267,8 +267,8 @@ impl Decision<'_> {
                 },
                 _ => None,
             };
-            // Who reports may have left just before the end, which shows only after `silent_after`. An absence without an end
-            // is over when the sandbox still reports by then.
+            // A reporting sandbox may have left just before the end of its absence, which shows only after
+            // `silent_after`. An absence without an end is over if the sandbox still reports by then.
             let is_out = row.status != Status::Up;
             if let Some(absence) = &row.absence {
                 let ends =
@@ -290,13 +290,13 @@ impl Decision<'_> {
                     outage.peak = outage.peak.saturating_sub(1);
                 }
             }
-            // The one begins where the other ends: no time counts twice.
+            // The new status begins where the old one ends, so that no time counts twice.
             self.close_status(&id, since, if is_planned { &reason } else { "" });
             self.open_status(&id, status, since, &reason, until);
         }
     }
 
-    /// Records a status that begins. [`announce`](Self::announce) sends it.
+    /// Records the beginning of a status. [`announce`](Self::announce) sends it.
     fn open_status(
         &mut self,
         id: &str,
@@ -331,7 +331,7 @@ impl Decision<'_> {
         let announced = row.announced.take();
         self.record(kind, id, since, Some(until), &region, reason);
         match announced {
-            // Opened in this very tick: nobody was notified.
+            // Opened in the same tick: nobody was notified.
             Some(at) if at == self.now => self.messages.withdraw(kind, id),
             Some(at) => {
                 self.mark_sent();
@@ -342,7 +342,7 @@ impl Decision<'_> {
         }
     }
 
-    /// Opens and closes outages, which speak for their sandboxes.
+    /// Opens and closes outages. The message of an outage stands for its sandboxes.
     fn outages(&mut self, horizon: Time, regions: Option<&[Region]>) {
         let mut somebody_checks_in = false;
         if let Some(regions) = regions {
@@ -378,7 +378,7 @@ impl Decision<'_> {
                 outage.members = out;
             }
             outage.peak = outage.peak.max(out);
-            // Most are back, or its verdict does not hold any more, and the others do not follow.
+            // Most sandboxes are back, or the verdict no longer holds and no others follow.
             let is_wrong = outage.verdict == Verdict::Ingest && somebody_checks_in;
             let is_stuck = (out * 2 <= outage.peak || is_wrong)
                 && self.now.since(outage.changed) > self.settings.silent_after;
@@ -391,7 +391,7 @@ impl Decision<'_> {
         self.state.watcher.outages = open;
     }
 
-    /// `last_seen` is the last check-in of any sandbox; `nobody` is whether that is too long ago.
+    /// `last_seen` is the last check-in of any sandbox; `nobody` says whether it was too long ago.
     fn open_outages(&mut self, last_seen: Time, nobody: bool, regions: &[Region]) {
         let settings = self.settings;
         let total: u64 = regions.iter().map(|region| region.sandboxes).sum();
@@ -417,7 +417,7 @@ impl Decision<'_> {
             (silences, since) = (silences + 1, since.min(row.since));
             outside += u64::from(row.outage.is_none());
         }
-        // Who is out for another reason is not expected to check in.
+        // A sandbox that is out for another reason is not expected to check in.
         let window = survey_after(settings.silent_after, self.state.watcher.cut);
         let out = self.state.sandboxes.values().filter(|row| {
             row.status != Status::Up
@@ -437,7 +437,7 @@ impl Decision<'_> {
                 (Some(name), since, Verdict::Region, count, region.sandboxes)
             })
             .collect();
-        // However small the fleet is, nobody at all has one cause.
+        // Even in a small fleet, no check-ins at all have one cause.
         let is_quiet = enough(silences, total) || (nobody && silences > 0 && expected > 1);
         if open.is_none() && is_quiet && outside > 0 && (nobody || opened.len() != 1) {
             let fleet = (None, since, Verdict::Fleet, silences, total);
@@ -476,7 +476,7 @@ impl Decision<'_> {
         }
     }
 
-    /// Closes an outage. Its sandboxes that are still silent are announced one by one.
+    /// Closes an outage. Its sandboxes that are still silent are then announced.
     fn close_outage(&mut self, outage: &Outage) {
         let mut named = Vec::new();
         for (id, row) in &mut self.state.sandboxes {
@@ -500,7 +500,7 @@ impl Decision<'_> {
         });
     }
 
-    /// Announces statuses that nobody was notified of and for which no outage speaks.
+    /// Announces statuses that no message reported yet and that belong to no outage.
     fn announce(&mut self) {
         for (id, row) in &mut self.state.sandboxes {
             let transition = row.transition.take();
@@ -543,7 +543,7 @@ impl Decision<'_> {
         }
     }
 
-    /// Forgets who does not report for a very long time.
+    /// Forgets sandboxes that have not reported for a very long time.
     fn forget(&mut self, horizon: Time) {
         let mut oldest = horizon.minus(self.settings.forget_after);
         let out = |row: &&Sandbox| row.status != Status::Up;
@@ -613,7 +613,7 @@ impl Decision<'_> {
         }
     }
 
-    /// A survey shows this incident; it opens, unless it is open.
+    /// Opens an incident that a survey shows, unless it is open.
     fn surveyed(&mut self, id: &str, kind: Kind, since: Time, reason: &str) {
         let is_full = self.state.sandboxes.len() >= crate::state::MAX_SANDBOXES;
         if is_full && !self.state.sandboxes.contains_key(id) {
@@ -647,7 +647,7 @@ impl Decision<'_> {
         let is_out = row.status != Status::Up;
         self.record(kind, id, since, Some(self.now), &region, "");
         if is_out {
-            // It stopped changing, as it does not check in: that is no recovery.
+            // A sandbox that is out stopped flapping, but has not recovered.
             self.messages.resolved.push(announcement(kind, announced));
         } else {
             self.mark_sent();
@@ -680,7 +680,7 @@ impl Decision<'_> {
 impl Sandbox {
     fn flip(&mut self, now: Time) {
         self.flips.push(now.0);
-        // More than the highest threshold do not matter.
+        // No threshold is higher.
         if self.flips.len() > 8 {
             self.flips.remove(0);
         }
@@ -697,7 +697,7 @@ impl Sandbox {
 }
 
 impl Outage {
-    /// Whether its message speaks for a sandbox that fell silent. Who stopped later has another cause.
+    /// Whether its message stands for a silent sandbox. One that stopped later has another cause.
     fn covers(&self, row: &Sandbox, settings: &Settings) -> bool {
         (self.scope == "*" || self.scope == scope_key(Some(&row.region)))
             && row.since <= self.since.plus(settings.silent_after)
@@ -705,7 +705,7 @@ impl Outage {
 }
 
 impl Absence {
-    /// Whether a sign of life at a time is the return from an absence without an end.
+    /// Whether a check-in at a time ends an absence without an end.
     fn is_over_since(&self, at: Time) -> bool {
         self.ends.is_none() && self.declared < at
     }

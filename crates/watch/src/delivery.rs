@@ -1,4 +1,4 @@
-//! From a row of the outbox to a request, and from its answer to what follows.
+//! Turns a row of the outbox into a request, and the response into a decision.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::settings::HOUR;
 
-/// Where messages go.
+/// A destination of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Channel {
     /// Signed after Standard Webhooks 1.0.0.
@@ -21,10 +21,9 @@ pub enum Channel {
 }
 
 impl Channel {
-    /// All channels.
     pub const ALL: [Self; 3] = [Self::Webhook, Self::Slack, Self::PagerDuty];
 
-    /// As the table has it.
+    /// The name in the table.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -44,45 +43,43 @@ impl Channel {
 /// A row of the table `outbox`: a message to one channel, until it is delivered or given up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboxRow {
-    /// Stable across retries, and unique: what receivers deduplicate by.
+    /// Unique and stable across retries, so that receivers can detect duplicates.
     pub id: String,
-    /// Where to.
     pub channel: Channel,
     /// The message's type, such as `sandbox.silent`.
     pub message_type: &'static str,
-    /// When it was written.
     pub created_at: Time,
-    /// When to try it first.
+    /// The time of the first attempt.
     pub next_at: Time,
-    /// The body; without any secret.
+    /// The body, without secrets.
     pub body: String,
-    /// A row that is to be deleted: a `PagerDuty` incident that is over must not be opened by a late trigger.
+    /// A row to delete: a late trigger must not open a `PagerDuty` incident that is over.
     pub supersedes: Option<String>,
 }
 
-/// The delays before the second and each further try, in seconds.
+/// The delays before the second and each further attempt, in seconds.
 const DELAYS: [u64; 6] = [5, 5 * 60, 30 * 60, 2 * HOUR, 5 * HOUR, 10 * HOUR];
 
-/// The longest `Retry-After` that is honoured, in seconds.
+/// Maximum `Retry-After` that is honoured, in seconds.
 const MAX_RETRY_AFTER: u64 = 24 * HOUR;
 
-/// How long a request may take, in milliseconds, answer included.
+/// Timeout of a request, including its response, in milliseconds.
 pub const TIMEOUT_MS: u32 = 15_000;
 
-/// The longest text about a failure, in characters.
+/// Maximum length of a text about a failure, in characters.
 const MAX_FAILURE: usize = 200;
 
-/// What the shell writes before a try, so that a try that is never recorded counts, too: the attempt, and
-/// the time of the next one. `None` if the tries are used up: delete the row, it is given up.
+/// The number of an attempt and the time of the next one, for the shell to write before the attempt, so that the
+/// attempt counts even if its result is never recorded. `None` if no attempts remain: give up and delete the row.
 ///
-/// `jitter` is any number, of which all 32 bits are random.
+/// `jitter` is a number of 32 random bits.
 #[must_use]
 pub fn before_attempt(attempts: u32, now: Time, jitter: u32) -> Option<(u32, Time)> {
     let used = usize::try_from(attempts).unwrap_or(usize::MAX);
     if used > DELAYS.len() {
         return None;
     }
-    // After the last try, the row is only there until its answer is recorded.
+    // After the last attempt, the row only waits for its result.
     let delay = DELAYS.get(used).copied().unwrap_or(HOUR);
     Some((attempts + 1, Time(now.0.saturating_add(jittered(delay, jitter)))))
 }
@@ -92,37 +89,36 @@ fn jittered(delay: u64, jitter: u32) -> u64 {
     delay + ((u64::from(jitter) * (delay / 5 + 1)) >> 32)
 }
 
-/// What came of a try.
+/// The result of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attempt {
-    /// An answer: its status, and `Retry-After` in seconds, if it has one that is a number.
+    /// A response: its status, and its `Retry-After` in seconds, if it is a number.
     Status(u16, Option<u64>),
-    /// None: why.
+    /// No response, and why.
     Failed(String),
 }
 
-/// What follows a try.
+/// What follows an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Delivery {
     /// It arrived: delete the row.
     Delivered,
     /// Write these two; the attempts are [begun](before_attempt)'s.
     Retry {
-        /// When to try next.
+        /// The time of the next attempt.
         next_at: Time,
-        /// Why it failed, for `/api/watcher`.
+        /// The reason, for `/api/watcher`.
         failure: String,
     },
-    /// It did not arrive, and is not tried again: log this, delete the row.
+    /// It did not arrive, and there is no retry: log this reason and delete the row.
     GivenUp(String),
     /// The channel is gone for good (410): [`State::turn_off`](crate::State::turn_off), delete all its rows.
     Gone,
 }
 
-/// Decides what follows a try. `attempts` and `next_at` are those that [`before_attempt`] gave.
+/// Decides what follows an attempt. `attempts` and `next_at` are from [`before_attempt`].
 ///
-/// 2xx is delivered, 410 is gone. Anything else, redirects as well, is tried again, not before
-/// `Retry-After`.
+/// 2xx is delivered, 410 is gone. Anything else, including redirects, is retried, not before `Retry-After`.
 #[must_use]
 pub fn after_attempt(attempts: u32, next_at: Time, now: Time, answer: &Attempt) -> Delivery {
     let (failure, retry_after) = match answer {
@@ -146,8 +142,7 @@ pub fn after_attempt(attempts: u32, next_at: Time, now: Time, answer: &Attempt) 
 pub struct Target {
     channel: Channel,
     url: String,
-    /// Of a webhook, the keys that it signs with: one, or two during a rotation; of PagerDuty, the routing
-    /// key.
+    /// A webhook's signing keys, two during a rotation; or PagerDuty's routing key.
     keys: Vec<Vec<u8>>,
 }
 
@@ -157,12 +152,12 @@ impl fmt::Debug for Target {
     }
 }
 
-/// A secret that cannot be used. It never holds the value.
+/// An unusable secret. The error does not contain its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TargetError {
     /// The secret's name.
     pub name: &'static str,
-    /// What it is to hold.
+    /// A description of valid values.
     pub expected: &'static str,
 }
 
@@ -177,7 +172,7 @@ impl std::error::Error for TargetError {}
 const URL: &str = "a URL with https://, or http:// for this machine, of at most 2,048 characters";
 const PAGERDUTY: &str = "https://events.pagerduty.com/v2/enqueue";
 
-/// Whether messages may go there: encrypted, or not beyond this machine.
+/// Whether messages may go to a URL: HTTPS, or this machine.
 #[must_use]
 pub fn is_safe_url(url: &str) -> bool {
     let plain =
@@ -199,8 +194,8 @@ pub fn is_safe_url(url: &str) -> bool {
 }
 
 impl Target {
-    /// A webhook: `ALERT_WEBHOOK_URL` and `ALERT_WEBHOOK_SECRET`, which holds one secret, or two, the new
-    /// one first, separated by a comma.
+    /// A webhook: `ALERT_WEBHOOK_URL` and `ALERT_WEBHOOK_SECRET`, which holds one secret, or two with a comma in
+    /// between, the new one first.
     pub fn webhook(url: &str, secret: &str) -> Result<Self, TargetError> {
         if !is_safe_url(url) {
             return Err(TargetError { name: "ALERT_WEBHOOK_URL", expected: URL });
@@ -227,7 +222,7 @@ impl Target {
         Err(TargetError { name: "ALERT_SLACK_URL", expected: URL })
     }
 
-    /// PagerDuty: `ALERT_PAGERDUTY_KEY`, and `ALERT_PAGERDUTY_URL` if it is another service of that kind.
+    /// PagerDuty: `ALERT_PAGERDUTY_KEY`, and `ALERT_PAGERDUTY_URL` for a compatible service.
     pub fn pagerduty(key: &str, url: Option<&str>) -> Result<Self, TargetError> {
         let url = url.unwrap_or(PAGERDUTY);
         if !is_safe_url(url) {
@@ -241,13 +236,12 @@ impl Target {
         Ok(Self { channel: Channel::PagerDuty, url: url.to_owned(), keys })
     }
 
-    /// Which channel.
     #[must_use]
     pub const fn channel(&self) -> Channel {
         self.channel
     }
 
-    /// A digest of address and secrets: the same as before if they are.
+    /// A digest of address and secrets, which changes if these change.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let mut digest = Sha256::new();
@@ -261,7 +255,7 @@ impl Target {
         Base64::encode_string(digest.get(..12).unwrap_or_default())
     }
 
-    /// The request for a row of the outbox. `POST`; no redirect is to be followed.
+    /// The request for a row of the outbox: a `POST` that follows no redirects.
     #[must_use]
     pub fn request(&self, id: &str, body: &str, now: Time) -> Request {
         let mut headers = vec![("content-type", "application/json".to_owned())];
@@ -289,14 +283,13 @@ impl Target {
     }
 }
 
-/// What to send.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Request {
-    /// Where to: a secret, for Slack. Not to be logged.
+    /// The URL. Slack's is a secret: do not log it.
     pub url: String,
     /// Names in lower case.
     pub headers: Vec<(&'static str, String)>,
-    /// JSON. PagerDuty's holds a secret: not to be logged.
+    /// JSON. PagerDuty's contains a secret: do not log it.
     pub body: String,
 }
 
@@ -322,7 +315,7 @@ mod tests {
     const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
     #[test]
-    fn a_signature_is_that_of_the_reference() {
+    fn a_signature_equals_that_of_the_reference() {
         // The example of the specification's own libraries.
         let target = Target::webhook("https://example.com/hook", SECRET).unwrap();
         let request = target.request(
@@ -354,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_that_cannot_be_used_are_named_and_not_shown() {
+    fn unusable_secrets_are_named_and_not_shown() {
         for secret in
             ["", "whsec_", "whsec_c2hvcnQ=", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_%%"]
         {
@@ -371,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn only_this_machine_may_do_without_encryption() {
+    fn requires_https_except_on_this_machine() {
         for url in [
             "https://a",
             "https://a.b:8443/x?y#z",
@@ -408,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn the_schedule_is_the_documented_one() {
+    fn retries_follow_the_documented_schedule() {
         let (mut attempts, mut now, mut delays) = (0, Time(1_000), vec![]);
         while let Some((next, next_at)) = before_attempt(attempts, now, 0) {
             match after_attempt(next, next_at, now, &Attempt::Status(500, None)) {

@@ -1,15 +1,15 @@
 //! Reads rows of the state: JSON whose members may be missing.
 //!
-//! `serde_json::Value`, with its tree maps, and parsers that serde derives would take 8 kB more of the gzipped bundle.
+//! `serde_json::Value`, with its tree maps, and parsers derived by serde would add 8 kB to the gzipped bundle.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-/// A value, as far as rows have it.
+/// A JSON value, restricted to what rows contain.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Value {
-    /// Null, and what no row has, such as fractions.
+    /// Null, and values that no row contains, such as fractions.
     Other,
     True,
     Number(u64),
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parses_what_rows_have() {
+    fn parses_every_value_of_a_row() {
         let row = Value::parse(
             r#"{"a":[1,"b",true,{"c":18446744073709551615}],"d":-1,"e":0.5,"f":null}"#,
         );

@@ -1,4 +1,4 @@
-//! What channels are sent, and in which words.
+//! Messages to channels, and their wording.
 
 use kiloclaw_fleet::Time;
 use serde::Serialize;
@@ -32,7 +32,7 @@ pub(crate) enum MessageType {
 }
 
 impl MessageType {
-    /// As the message has it.
+    /// The `type` in a message.
     #[must_use]
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -78,7 +78,7 @@ impl MessageType {
                     "{subject} keep{s} falling silent and coming back: no more messages until an hour without a change"
                 )
             }
-            // A planned absence explains the silence, or it is forgotten.
+            // A planned absence explains each silence, or the sandbox was forgotten.
             _ if entries.iter().all(|entry| !entry.reason.is_empty()) => {
                 format!("{subject} {is} no longer an incident")
             }
@@ -155,7 +155,7 @@ pub(crate) struct OutageNotice {
     pub(crate) is_open: bool,
     pub(crate) silent: u64,
     pub(crate) sandboxes: u64,
-    /// Some of them.
+    /// Some of its sandboxes.
     pub(crate) named: Vec<Entry>,
 }
 
@@ -185,12 +185,12 @@ impl OutageNotice {
     }
 }
 
-/// What a tick has to say.
+/// What a tick announces.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Messages {
     opened: Vec<Entry>,
     closed: Vec<Entry>,
-    /// The announcements of which a sandbox closed.
+    /// The announcements with a sandbox that closed.
     pub(crate) resolved: Vec<u64>,
     pub(crate) outages: Vec<OutageNotice>,
     watcher: Option<(MessageType, Time, String)>,
@@ -208,7 +208,7 @@ impl Messages {
         self.closed.push(entry);
     }
 
-    /// Takes back what was opened in the same tick.
+    /// Withdraws what was opened in the same tick.
     pub(crate) fn withdraw(&mut self, kind: Kind, id: &str) {
         self.opened.retain(|entry| entry.kind != kind || entry.sandbox_id != id);
     }
@@ -246,7 +246,7 @@ impl Messages {
         messages.extend(recovered.map(|message| Message { pages: Vec::new(), ..message }));
         let mut rows: Vec<_> =
             messages.iter().flat_map(|message| message.rows(settings, channels, now)).collect();
-        // Incidents end also without a message, and in the ticks after it if they are many.
+        // Incidents also end without a message, and, if they are many, in later ticks.
         if channels.contains(&Channel::PagerDuty) {
             let pages = resolved.into_iter().filter_map(announced_kind);
             let pages = pages.map(|(kind, at)| Page::resolve(kind.name(), at)).collect();
@@ -330,12 +330,12 @@ struct QuietScope {
     reason: Option<String>,
 }
 
-/// The id of the row of a page, which is known without the row.
+/// The id of a page's row, which does not depend on the row.
 fn page_id(page: &Page, action: &str) -> String {
     [&page.key, ":", action].concat()
 }
 
-/// A message before it has the form of a channel.
+/// A message, independent of the channel's format.
 #[derive(Clone, Debug)]
 struct Message {
     of_type: MessageType,
@@ -455,7 +455,7 @@ struct Link<'a> {
 }
 
 fn to_json(body: &impl Serialize) -> String {
-    // Numbers and texts serialize.
+    // Serializing numbers and texts cannot fail.
     serde_json::to_string(body).unwrap_or_default()
 }
 
@@ -559,9 +559,9 @@ fn outage_message(outages: &[&OutageNotice], is_open: bool) -> Option<Message> {
 fn watcher_message(message_type: MessageType, since: Time, reason: &str, now: Time) -> Message {
     let is_degraded = message_type == MessageType::WatcherDegraded;
     let headline = if is_degraded {
-        "The watcher is blind: it gives no verdict until Analytics Engine is current".to_owned()
+        "The watcher gives no verdicts until Analytics Engine is current".to_owned()
     } else {
-        format!("The watcher sees again, after {} min", now.since(since).div_ceil(60))
+        format!("The watcher gives verdicts again, after {} min", now.since(since).div_ceil(60))
     };
     let reason = Some(reason.to_owned()).filter(|reason| !reason.is_empty());
     let lines = reason.iter().map(|reason| plain(reason)).collect();
@@ -600,7 +600,7 @@ pub fn test_messages(settings: &Settings, channels: &[Channel], now: Time) -> Ve
     rows
 }
 
-/// A text from a machine as code, so that a chat finds no link, mention or markup in it.
+/// A text from a machine as code, so that a chat recognizes no link, mention or markup in it.
 fn code(text: &str) -> String {
     format!("`{}`", plain(text))
 }
@@ -615,7 +615,7 @@ fn plain(text: &str) -> String {
             '&' => plain += "&amp;",
             '`' => plain.push('\''),
             '@' => plain.push('＠'),
-            // With a word joiner in between, it is no link.
+            // A word joiner breaks the link.
             '/' if plain.ends_with(':') => plain += "\u{2060}/",
             '\u{200b}'..='\u{200f}'
             | '\u{2028}'..='\u{202e}'

@@ -1,4 +1,4 @@
-//! Scenarios of a few ticks. They need exact times, which the simulated fleets do not have.
+//! Scenarios of a few ticks, with exact times, which simulated fleets do not have.
 
 use kiloclaw_fleet::Time;
 use kiloclaw_fleet::presence::{Region, Sighting};
@@ -26,7 +26,7 @@ fn sighting(id: &str, first_seen: u64, last_seen: u64) -> Sighting {
     }
 }
 
-/// Who stopped, all with the last check-in at this time.
+/// Sandboxes that stopped, all with the last check-in at this time.
 fn silent(ids: &[String], at: u64) -> Vec<Sighting> {
     ids.iter().map(|id| sighting(id, at - HOUR, at)).collect()
 }
@@ -49,7 +49,7 @@ impl Fleet {
         Self { settings, state: State::default(), sandboxes, outcomes: Vec::new() }
     }
 
-    /// A tick that finds this; the last check-in of any sandbox was at `last`.
+    /// A tick with these findings; the last check-in of any sandbox was at `last`.
     fn tick(
         &mut self,
         now: u64,
@@ -95,7 +95,7 @@ impl Fleet {
         self.state.plan_absence(Time(now), &request).unwrap();
     }
 
-    /// What was sent, by type and count.
+    /// The sent messages, by type and count.
     fn sent(&self) -> Vec<(&'static str, u64)> {
         let rows = self.outcomes.iter().flat_map(|(_, outcome)| &outcome.outbox);
         rows.filter(|row| row.channel == Channel::Webhook)
@@ -145,7 +145,7 @@ fn an_outage_that_comes_and_goes_is_reported_each_time() {
 }
 
 #[test]
-fn who_flapped_and_is_gone_is_silent_and_not_recovered() {
+fn a_sandbox_that_flapped_and_left_is_silent_and_not_recovered() {
     let mut fleet = Fleet::new(10);
     let now = fleet.flap();
     for minute in 1..90 {
@@ -160,14 +160,14 @@ fn who_flapped_and_is_gone_is_silent_and_not_recovered() {
 }
 
 #[test]
-fn who_is_off_on_purpose_is_not_expected_back_from_the_absence_of_others() {
+fn a_sandbox_that_is_off_on_purpose_is_not_overdue_after_an_absence_of_all() {
     let mut fleet = Fleet::new(10);
     let stopped = Sighting { on_purpose: 1, ..sighting("m0000", NOW - HOUR, NOW - 1_000) };
     fleet.tick(NOW, vec![stopped], vec![], NOW - MINUTE);
     assert_eq!(fleet.status("m0000"), Status::Stopped);
     fleet.away(NOW + 10, Scope::All, Some(10), "ops");
     fleet.away(NOW + 10, Scope::Region("fra".into()), Some(10), "ops");
-    // It says good-bye just before the absence of all begins.
+    // It reports a planned stop just before the absence of all begins.
     let late = Sighting { on_purpose: 1, ..sighting("m0001", NOW - HOUR, NOW + 5) };
     fleet.quiet_tick(NOW + MINUTE);
     fleet.tick(NOW + 1_020, vec![late], vec![], NOW + 960);
@@ -192,7 +192,7 @@ fn an_absence_that_is_planned_after_the_return_is_kept() {
 }
 
 #[test]
-fn an_absence_without_an_end_is_over_with_a_start_of_the_process() {
+fn a_start_of_the_process_ends_an_absence_without_an_end() {
     for (uptime_seconds, expected) in [(20, Status::Silent), (100_000, Status::Absent)] {
         let mut fleet = Fleet::new(10);
         fleet.away(NOW, one("m0000"), None, "m0000");
@@ -204,7 +204,7 @@ fn an_absence_without_an_end_is_over_with_a_start_of_the_process() {
 }
 
 #[test]
-fn no_side_is_blamed_for_the_only_machine_that_was_left() {
+fn the_silence_of_the_last_machine_does_not_blame_the_ingest_path() {
     let mut fleet = Fleet::new(4);
     for id in &names(3) {
         fleet.away(NOW - 2_000, one(id), Some(24 * HOUR), "ops");
@@ -244,7 +244,7 @@ fn a_later_outage_of_a_region_is_reported_beside_that_of_all() {
     fleet.tick(later, silent(&fra, later - 970), vec![], later - MINUTE);
     assert_eq!(fleet.sent(), [("fleet.quiet", 100), ("fleet.quiet", 90)]);
     assert_eq!(fleet.state.health().quiet, ["*", "=fra"]);
-    // Each outage speaks for its sandboxes.
+    // Each outage's message stands for its sandboxes.
     let attention = fleet.state.attention();
     let found: Vec<_> = attention.iter().map(|alert| (alert.kind, alert.region)).collect();
     assert_eq!(found, [(Kind::Quiet, None), (Kind::Quiet, Some("fra"))]);
@@ -266,7 +266,7 @@ fn what_needs_attention_is_bounded_and_the_worst_and_newest_come_first() {
     fleet.state.sandboxes.entry("m0002".into()).or_default().clone = incident();
     let attention = fleet.state.attention();
     let ids: Vec<_> = attention.iter().filter_map(|alert| alert.sandbox_id).collect();
-    // Neither a clone of a silent sandbox nor one that is away as planned is missed or named in vain.
+    // A clone of a silent sandbox is listed; a sandbox that is away as planned is not.
     assert_eq!(ids.get(..5), Some(&["m0002", "looping", "m0000", "m0002", "m0003"][..]));
     assert_eq!(attention.len(), MAX_ATTENTION);
     assert_eq!(attention[2].reason, "last state: running");
@@ -315,7 +315,7 @@ fn a_machine_neither_shortens_nor_ends_what_others_planned() {
 }
 
 #[test]
-fn an_outage_that_is_planned_afterwards_is_not_called_a_recovery() {
+fn planning_an_absence_during_an_outage_is_not_reported_as_a_recovery() {
     let mut fleet = Fleet::new(1_000);
     fleet.settings.quiet_percent = 1;
     fleet.tick(NOW, silent(&names(40), NOW - 970), vec![], NOW - MINUTE);
@@ -343,7 +343,7 @@ fn each_page_is_resolved_however_many_end_at_once() {
 }
 
 #[test]
-fn a_pause_is_not_taken_for_a_late_analytics_engine() {
+fn a_pause_of_the_watcher_does_not_look_like_a_late_analytics_engine() {
     let mut fleet = Fleet::new(10);
     fleet.quiet_tick(NOW);
     fleet.quiet_tick(NOW + MINUTE);
@@ -413,7 +413,7 @@ fn a_range_that_cannot_be_split_is_read_as_it_is() {
                 if sql.contains("sampleInterval") {
                     answer(r#"{"sampleInterval":3,"sandboxes":5}"#)
                 } else if sql.contains("OFFSET 1") || !sql.contains("uptimeSeconds") {
-                    // Nothing is in the middle any more, and there is no region and no pattern.
+                    // No middle remains, and there are no regions and no patterns.
                     answer("")
                 } else {
                     answer(&row)

@@ -1,4 +1,4 @@
-//! What an operator may set, with defaults, and errors that name the variable.
+//! The operator's settings, with defaults and with errors that name the variable.
 
 use std::fmt;
 
@@ -11,22 +11,22 @@ pub(crate) const DAY: u64 = 24 * HOUR;
 /// The watcher's settings. Durations are in seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// `SILENT_AFTER`: a sandbox without a check-in for this long is silent. At least twice the interval of
-    /// the check-ins, or a late one is an alert.
+    /// `SILENT_AFTER`: a sandbox without a check-in for this long is silent. Must be at least twice the check-in
+    /// interval, or a late check-in causes an alert.
     pub silent_after: u64,
     /// `WATCH_TICK`: the time between two ticks.
     pub tick: u64,
-    /// `WATCH_STALE_AFTER`: Analytics Engine is late when a canary is not seen for this long.
+    /// `WATCH_STALE_AFTER`: Analytics Engine is late when a canary is invisible for this long.
     pub stale_after: u64,
-    /// `WATCH_QUIET_LEAST`: from so many new silences on, a region can be quiet.
+    /// `WATCH_QUIET_LEAST`: minimum number of new silences for a quiet region.
     pub quiet_least: u64,
-    /// `WATCH_QUIET_PERCENT`: and from this share of its sandboxes on.
+    /// `WATCH_QUIET_PERCENT`: minimum share of its sandboxes for a quiet region.
     pub quiet_percent: u64,
     /// `WATCH_FLAPS`: a sandbox flaps when it falls silent or returns this often within an hour.
     pub flaps: u64,
-    /// `WATCH_FORGET_AFTER`: a sandbox that was not heard of for this long is forgotten.
+    /// `WATCH_FORGET_AFTER`: a sandbox that does not check in for this long is forgotten.
     pub forget_after: u64,
-    /// `WATCH_PAGE_URL`: where messages lead to; empty for nowhere.
+    /// `WATCH_PAGE_URL`: the target of links in messages; empty for no links.
     pub page_url: String,
 }
 
@@ -45,12 +45,11 @@ impl Default for Settings {
     }
 }
 
-/// A variable whose value cannot be used. The default counts instead.
+/// A variable with an unusable value. The default applies instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettingError {
-    /// The variable.
     pub name: &'static str,
-    /// What it may hold.
+    /// A description of valid values.
     pub expected: String,
 }
 
@@ -63,8 +62,8 @@ impl fmt::Display for SettingError {
 impl std::error::Error for SettingError {}
 
 impl Settings {
-    /// Reads the variables. A bad value does not stop the watcher: it is an error in the list, to be logged
-    /// and shown in `/api/watcher`, and the default counts.
+    /// Reads the variables. A bad value does not stop the watcher: the default applies, and the list has an error for
+    /// the log and `/api/watcher`.
     pub fn read(variable: &dyn Fn(&'static str) -> Option<String>) -> (Self, Vec<SettingError>) {
         let default = Self::default();
         let mut reader = Reader { variable, errors: Vec::new() };
@@ -72,7 +71,7 @@ impl Settings {
         let settings = Self {
             silent_after: reader.silent_after(),
             tick,
-            // Two ticks are the least: a canary is looked for by the tick after the one that writes it.
+            // At least two ticks, since the next tick searches for a tick's canary.
             stale_after: reader.duration(
                 "WATCH_STALE_AFTER",
                 default.stale_after.max(2 * tick),
@@ -93,7 +92,7 @@ impl Settings {
         (settings, reader.errors)
     }
 
-    /// Reads `SILENT_AFTER` alone; the default counts for a bad value.
+    /// Reads only `SILENT_AFTER`; the default applies for a bad value.
     pub fn read_silent_after(variable: &dyn Fn(&'static str) -> Option<String>) -> u64 {
         Reader { variable, errors: Vec::new() }.silent_after()
     }
@@ -105,7 +104,6 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The value, if it is set.
     fn get(&self, name: &'static str) -> Option<String> {
         (self.variable)(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
     }
@@ -167,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_set_is_the_default() {
+    fn unset_variables_have_defaults() {
         assert_eq!(read(&[]), (Settings::default(), vec![]));
         assert_eq!(read(&[("SILENT_AFTER", " ")]), (Settings::default(), vec![]));
     }
@@ -188,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_value_is_named_and_the_default_counts() {
+    fn a_bad_value_is_named_and_the_default_applies() {
         for (name, values) in [
             ("SILENT_AFTER", &["15", "m", "+15m", "-1s", "9s", "8d", "15 m", "1e3s", "15é"][..]),
             ("WATCH_TICK", &["4s", "2h", "99999999999999999999s", "999999999999999999d"]),

@@ -1,4 +1,4 @@
-//! Simulates fleets, and checks what the watcher says about them against what happened.
+//! Simulates fleets, and compares the watcher's reports with the simulated events.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,12 +17,12 @@ use crate::{
 const INTERVAL: u64 = 300;
 const START: u64 = 1_800_000_000;
 
-/// A time in which a machine checks in.
+/// A period in which a machine checks in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Run {
     first: u64,
     last: u64,
-    /// Whether the last check-in is a good-bye.
+    /// Whether the last check-in reports a planned stop.
     on_purpose: bool,
 }
 
@@ -41,7 +41,7 @@ struct Machine {
 }
 
 impl Machine {
-    /// A machine that checks in from `from` on, but for these downtimes, which are in order and apart.
+    /// A machine that checks in from `from` on, except in these downtimes, which are in order and do not overlap.
     fn new(
         number: usize,
         region: &'static str,
@@ -63,16 +63,16 @@ impl Machine {
     }
 }
 
-/// What Analytics Engine and the watcher's platform do at a time.
+/// The behaviour of Analytics Engine and of the watcher's platform at a time.
 #[derive(Clone, Copy, Debug, Default)]
 struct Weather {
     from: u64,
     until: u64,
-    /// How late Analytics Engine is, in seconds.
+    /// Analytics Engine's lag, in seconds.
     lag: u64,
     /// Its queries fail.
     fails: bool,
-    /// No alarm rings.
+    /// No alarm fires.
     no_ticks: bool,
 }
 
@@ -89,7 +89,7 @@ struct Simulation {
     canaries: Vec<u64>,
     transitions: Vec<Transition>,
     outbox: Vec<OutboxRow>,
-    /// The object restarts after this many ticks, again and again.
+    /// The object repeatedly restarts after this many ticks.
     restarts: u64,
 }
 
@@ -160,7 +160,7 @@ impl Simulation {
         }
     }
 
-    /// A restart of the object loads what it wrote, and nothing is different.
+    /// Restarts the object: it loads what it wrote, and its state must not differ.
     fn restart(&mut self) {
         let (state, unreadable) = State::load(self.rows.clone());
         assert_eq!(unreadable, [""; 0]);
@@ -232,7 +232,7 @@ impl Simulation {
                 found.seen.push(sighting(machine, run, until));
             }
         }
-        // Asks by name who is out.
+        // Queries by name the sandboxes that are out.
         for id in tick.named() {
             let number: usize = id.trim_start_matches("sandbox-").parse().unwrap();
             // An absence can name a sandbox that does not exist.
@@ -266,7 +266,7 @@ impl Simulation {
         found
     }
 
-    /// What must hold of every history.
+    /// Asserts what must hold for every history.
     fn check(&self) {
         self.everything_opened_is_closed();
         self.no_silence_is_invented();
@@ -333,7 +333,7 @@ impl Simulation {
                 let due = last + bound;
                 let is_over = next.is_some_and(|next| next <= due);
                 let is_hidden = self.weather.iter().any(|weather| {
-                    // A late verdict catches up after it.
+                    // A late verdict catches up later.
                     weather.from <= due && last <= weather.until + weather.lag + bound
                 });
                 if is_over || due > end || last < begin {
@@ -342,7 +342,7 @@ impl Simulation {
                 let found = opened.get(machine.id.as_str()).into_iter().flatten();
                 let at = found
                     .filter(|row| {
-                        // An absence that was over before the silence was found begins with its end.
+                        // If an absence was over before the silence was found, the silence begins with its end.
                         let is_overdue = row.kind == Kind::Overdue;
                         row.since.0 == last
                             || (is_overdue && row.since.0 > last && row.at.0 >= last)
@@ -368,7 +368,7 @@ impl Simulation {
         let mut ids = BTreeSet::new();
         for row in &self.outbox {
             assert!(ids.insert(&row.id), "sent twice: {row:?}");
-            // A late trigger of an incident that is over is known by its id.
+            // The id identifies a late trigger of an incident that is over.
             assert!(row.supersedes.iter().all(|trigger| ids.contains(trigger)), "{row:?}");
             assert!(row.body.len() < 100_000);
             if row.channel == Channel::Webhook {
@@ -391,7 +391,7 @@ impl Simulation {
             *expected.entry((transition.at.to_string(), message_type)).or_default() += 1;
         }
         said.retain(|(_, message_type), _| !message_type.starts_with("fleet."));
-        // Who is still silent when an outage ends is announced then, without a transition of its own.
+        // Sandboxes that are still silent when an outage ends are announced then, without their own transition.
         let outages_end: BTreeSet<_> = self
             .transitions
             .iter()
@@ -412,7 +412,7 @@ impl Simulation {
     }
 
     fn ended_flapping(&self, at: &str) -> bool {
-        // The next tick announces who is silent after it.
+        // The next tick announces the sandboxes that are still silent.
         self.transitions.iter().any(|row| {
             row.kind == Kind::Flapping
                 && row.event == Event::Closed
@@ -421,7 +421,7 @@ impl Simulation {
         })
     }
 
-    /// Each page is triggered once and resolved when nothing is open any more.
+    /// Each page is triggered once, and resolved when all its incidents are closed.
     fn pages_are_resolved(&self) {
         let mut open = BTreeSet::new();
         for row in self.outbox.iter().filter(|row| row.channel == Channel::PagerDuty) {
@@ -444,7 +444,7 @@ impl Simulation {
     }
 }
 
-/// A small generator: the same fleet at each run.
+/// A small random number generator, which gives the same fleet in each run.
 struct Random(u64);
 
 impl Random {
@@ -539,7 +539,7 @@ fn a_month_of_ten_thousand_sandboxes() {
     simulation.run(from, end);
     simulation.check();
     assert!((simulation.transitions.len() as u64) < MAX_TRANSITIONS);
-    // Two outages are two messages, not twelve thousand.
+    // Two outages cause two messages, not twelve thousand.
     assert_eq!(simulation.count("fleet.quiet"), 2);
     assert_eq!(simulation.count("fleet.recovered"), 2);
     assert_eq!(simulation.count("watcher.degraded"), 2);
@@ -651,7 +651,7 @@ fn an_absence_that_is_ended_early_leaves_a_silence() {
     assert_eq!(simulation.count("fleet.quiet"), 1);
 }
 
-/// Five sandboxes; the downtimes are seconds after the start of those that have some.
+/// Five sandboxes; downtimes are in seconds after the start.
 fn five(down: &[&[(u64, u64, bool)]], absences: &[(u64, Option<u64>)]) -> Simulation {
     let machines = (0..5)
         .map(|number| {
@@ -680,7 +680,7 @@ fn five(down: &[&[(u64, u64, bool)]], absences: &[(u64, Option<u64>)]) -> Simula
     simulation
 }
 
-/// What is recorded of a sandbox, and what is sent of it.
+/// The recorded transitions of a sandbox, and which of them are sent.
 fn story(simulation: &Simulation, number: usize) -> Vec<String> {
     let id = format!("sandbox-{number:06}");
     let rows = simulation.transitions.iter().filter(|row| row.subject == id);
@@ -694,7 +694,7 @@ fn story(simulation: &Simulation, number: usize) -> Vec<String> {
 const NEVER: u64 = DAY - 1;
 
 #[test]
-fn all_of_a_small_fleet_is_one_message() {
+fn the_silence_of_a_whole_small_fleet_is_one_message() {
     let down = [(3_600, NEVER, false)];
     let simulation = five(&[&down[..]; 5], &[]);
     assert_eq!((simulation.count("fleet.quiet"), simulation.count("sandbox.silent")), (1, 0));
@@ -706,7 +706,7 @@ fn all_of_a_small_fleet_is_one_message() {
 }
 
 #[test]
-fn an_outage_speaks_for_no_later_silence() {
+fn an_outage_does_not_cover_later_silences() {
     let (early, late) = ([(3_600, NEVER, false)], [(3 * 3_600, NEVER, false)]);
     let simulation = five(&[&early, &early, &early, &late], &[]);
     assert_eq!(simulation.count("fleet.quiet"), 1);
@@ -737,7 +737,7 @@ fn an_absence_that_is_shorter_than_the_silence_is_overdue() {
 }
 
 #[test]
-fn flapping_silences_the_very_change_that_shows_it() {
+fn the_change_that_shows_flapping_is_not_sent_itself() {
     let down = [3_600, 5_400].map(|from| (from, from + 1_200, false));
     let simulation = five(&[&down], &[]);
     let expected = [
@@ -813,7 +813,7 @@ fn a_crash_loop_opens_and_closes_once() {
     assert_eq!(opened.len(), 3);
     assert_eq!(opened[0].0, "sandbox.crash_loop");
     assert!(opened[0].2.contains("6 restarts within an hour, last exit: SIGSEGV <!here>"));
-    // A chat would notify everybody.
+    // In a chat, this text would notify everybody.
     assert!(opened[1].2.contains("SIGSEGV &lt;!here&gt;"), "{}", opened[1].2);
     assert_eq!(tick(&["a", "b"], false), []);
     // An incomplete report closes nothing.

@@ -1,4 +1,4 @@
-//! What the watcher keeps: one row for each sandbox that is not simply healthy, and one for itself.
+//! The watcher's state: one row for each sandbox that is not simply healthy, and one for the watcher itself.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,23 +14,23 @@ use crate::json::Value;
 use crate::settings::{HOUR, Settings};
 use crate::transition::Kind;
 
-/// The most sandboxes that have a row. A row takes about 300 B of memory: 100,000 x 300 B = 30 MB. Beyond
-/// it, whoever is off for the longest time is forgotten.
+/// Maximum number of sandboxes with a row. A row takes about 300 B of memory: 100,000 x 300 B = 30 MB. Beyond it, the
+/// watcher forgets the sandboxes that have been off for longest.
 pub const MAX_SANDBOXES: usize = 100_000;
 
-/// The most sandboxes that have a planned absence.
+/// Maximum number of sandboxes with a planned absence.
 pub(crate) const MAX_PLANNED: usize = 50_000;
 
-/// The most absences of a region or of all sandboxes.
+/// Maximum number of absences of a region or of all sandboxes.
 pub const MAX_WIDE_ABSENCES: usize = 100;
 
-/// The most sandboxes that one request may declare absent.
+/// Maximum number of sandboxes in one request for an absence.
 pub const MAX_NAMED: usize = 1_000;
 
-/// The most that [`State::attention`] names.
+/// Maximum number of items of [`State::attention`].
 pub const MAX_ATTENTION: usize = 50;
 
-/// The most channels that are remembered as turned off.
+/// Maximum number of channels that are remembered as off.
 const MAX_GONE: usize = 8;
 
 /// The key of the watcher's own row: no sandbox has it, as an id has at least one byte.
@@ -61,13 +61,13 @@ pub(crate) enum Status {
     /// It reports.
     #[default]
     Up,
-    /// It does not, and nobody said why.
+    /// It does not report, without an explanation.
     Silent,
-    /// It does not, and its last check-in says that it is stopped on purpose.
+    /// It does not report, and its last check-in says that it is stopped on purpose.
     Stopped,
-    /// It does not, as planned.
+    /// It does not report, as planned.
     Absent,
-    /// It does not, although its planned absence is over.
+    /// It does not report, although its planned absence is over.
     Overdue,
 }
 
@@ -89,7 +89,7 @@ impl Status {
 pub(crate) struct OpenIncident {
     #[serde(serialize_with = "seconds")]
     pub(crate) since: Time,
-    /// Time of the message that announced it, which names it to `PagerDuty`.
+    /// Time of the message that announced it, which identifies it for `PagerDuty`.
     #[serde(serialize_with = "seconds")]
     pub(crate) announced: Time,
 }
@@ -114,16 +114,16 @@ pub(crate) struct Sandbox {
     /// Whether its last check-in says that it is stopped on purpose.
     #[serde(skip_serializing_if = "is_false")]
     pub(crate) on_purpose: bool,
-    /// The end of the absence that explains the status; `None` for "at its next check-in".
+    /// The end of the absence that explains the status; `None` means until its next check-in.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "maybe_seconds")]
     pub(crate) absent_until: Option<Time>,
-    /// Time of the message that announced the status, if one did; its end is then announced as well.
+    /// Time of the message that announced the status, if any; the end of the status is then also announced.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "maybe_seconds")]
     pub(crate) announced: Option<Time>,
-    /// The scope of the outage whose message speaks for it.
+    /// The scope of the outage whose message stands for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) outage: Option<String>,
-    /// When it last fell silent or returned, the latest last; no more than flapping needs.
+    /// When it last fell silent or returned, the latest last; only as many as flapping needs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) flips: Vec<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -134,7 +134,7 @@ pub(crate) struct Sandbox {
     pub(crate) crash_loop: Option<OpenIncident>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) clone: Option<OpenIncident>,
-    /// Within a tick: whether the row is to be written.
+    /// Within a tick: whether the row must be written.
     #[serde(skip)]
     pub(crate) is_changed: bool,
     /// Within a tick: index of the transition that opened the status.
@@ -146,12 +146,12 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
-    /// Whether it fell silent recently enough to belong to an outage that is found now.
+    /// Whether it fell silent recently enough to belong to an outage that begins now.
     pub(crate) fn fell_silent(&self, settings: &Settings, now: Time) -> bool {
         self.status == Status::Silent && self.opened > now.minus(settings.silent_after)
     }
 
-    /// Whether there is nothing to keep.
+    /// Whether the row has nothing to keep.
     pub(crate) const fn is_healthy(&self) -> bool {
         matches!(self.status, Status::Up)
             && self.flips.is_empty()
@@ -168,7 +168,7 @@ pub(crate) struct Absence {
     /// When it was declared.
     #[serde(serialize_with = "seconds")]
     pub(crate) declared: Time,
-    /// When the sandbox is back; `None` for "at its next check-in".
+    /// When it ends; `None` means at the sandbox's next check-in.
     #[serde(serialize_with = "maybe_seconds")]
     pub(crate) ends: Option<Time>,
     pub(crate) reason: String,
@@ -177,7 +177,7 @@ pub(crate) struct Absence {
 }
 
 impl Absence {
-    /// When it ends; one without an end is longer than any other.
+    /// When it ends; an absence without an end counts as the longest.
     pub(crate) fn end(&self) -> Time {
         self.ends.unwrap_or(Time(u64::MAX))
     }
@@ -202,7 +202,7 @@ pub(crate) fn absence_of<'a>(
     wide: &'a [WideAbsence],
     at: Time,
 ) -> Option<&'a Absence> {
-    // Who was off on purpose before is not expected back with the others.
+    // A sandbox that was off on purpose before is not expected back with the others.
     let covers = |wide: &&WideAbsence| {
         wide.region.as_ref().is_none_or(|region| *region == row.region)
             && (!row.on_purpose || wide.absence.declared <= row.last_seen)
@@ -227,7 +227,7 @@ pub(crate) enum Verdict {
 impl Verdict {
     const ALL: [Self; 3] = [Self::Ingest, Self::Region, Self::Fleet];
 
-    /// As rows and messages have it.
+    /// The name in rows and messages.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Ingest => "ingest",
@@ -242,14 +242,14 @@ impl Verdict {
 pub(crate) struct Outage {
     /// [`scope_key`].
     pub(crate) scope: String,
-    /// The earliest last check-in of its sandboxes; without check-ins at all, the last one of any sandbox.
+    /// The earliest last check-in of its sandboxes; if no sandbox checks in, the last check-in of any.
     #[serde(serialize_with = "seconds")]
     pub(crate) since: Time,
     /// When it was found, which is the time of its message.
     #[serde(serialize_with = "seconds")]
     pub(crate) opened: Time,
     pub(crate) verdict: Verdict,
-    /// The sandboxes for which its message speaks now, and at most.
+    /// The number of sandboxes for which its message stands now, and the highest number so far.
     pub(crate) members: u64,
     pub(crate) peak: u64,
     /// When `members` last changed.
@@ -281,12 +281,12 @@ pub(crate) struct Watcher {
     /// Until when Analytics Engine shows all check-ins, by its clock; 0 before the first canary is seen.
     #[serde(serialize_with = "seconds")]
     pub(crate) horizon: Time,
-    /// Each sandbox whose last check-in is not after this was looked at.
+    /// All sandboxes whose last check-in is not after this have been examined.
     #[serde(serialize_with = "seconds")]
     pub(crate) cut: Time,
     /// The canaries that were written and are not seen yet, by its own clock.
     pub(crate) canaries: Vec<u64>,
-    /// Age of the oldest canary that is not seen yet, in seconds, less a tick.
+    /// Age of the oldest canary that is not seen yet, in seconds, minus a tick.
     pub(crate) lag: u64,
     /// Since when Analytics Engine is too late for a verdict.
     #[serde(serialize_with = "maybe_seconds")]
@@ -301,13 +301,13 @@ pub(crate) struct Watcher {
     pub(crate) surveyed_cut: Time,
     /// Where the fleet is split, by id, so that no query is sampled.
     pub(crate) splits: Vec<String>,
-    /// The last sandbox that was asked for by name.
+    /// The last sandbox that was queried by name.
     pub(crate) rechecked: String,
     pub(crate) outages: Vec<Outage>,
     pub(crate) absences: Vec<WideAbsence>,
-    /// The sandboxes of the largest regions, at the last survey.
+    /// The numbers of sandboxes in the largest regions, from the last survey.
     pub(crate) population: Vec<Population>,
-    /// The [announcements](announcement) that are over, and that `PagerDuty` does not know of yet.
+    /// The [announcements](announcement) that are over and not yet resolved in `PagerDuty`.
     pub(crate) unresolved: Vec<u64>,
     /// The channels that answered 410, as their [fingerprints](crate::Target::fingerprint).
     pub(crate) gone: Vec<String>,
@@ -329,16 +329,16 @@ pub enum Scope {
 pub struct AbsenceRequest {
     /// Who is absent.
     pub scope: Scope,
-    /// For how long, in seconds: 1 to [`MAX_ABSENCE_SECONDS`]. `None` for "until the next check-in", which only
-    /// named sandboxes may have.
+    /// For how long, in seconds: 1 to [`MAX_ABSENCE_SECONDS`]. `None` means until the next check-in, and is only for
+    /// named sandboxes.
     pub for_seconds: Option<u64>,
     /// At most [`MAX_REASON_CHARACTERS`] characters.
     pub reason: String,
-    /// Who says so: the sandbox itself, or a principal's name.
+    /// Who plans it: the sandbox itself, or a principal's name.
     pub by: String,
 }
 
-/// Why an absence is not taken.
+/// Why an absence is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AbsenceError {
     /// No sandbox, too many, or an id that the contract does not allow.
@@ -354,7 +354,7 @@ pub enum AbsenceError {
 }
 
 impl AbsenceError {
-    /// The field that is wrong, as the API names it; `None` if none is.
+    /// The API's name of the wrong field; `None` if no field is wrong.
     #[must_use]
     pub const fn field(self) -> Option<&'static str> {
         match self {
@@ -368,7 +368,7 @@ impl AbsenceError {
 }
 
 impl fmt::Display for AbsenceError {
-    /// What is expected instead.
+    /// A description of valid values.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sandboxes => {
@@ -394,27 +394,26 @@ impl fmt::Display for AbsenceError {
 
 impl std::error::Error for AbsenceError {}
 
-/// A planned absence, to list.
+/// A planned absence in a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PlannedAbsence<'a> {
-    /// The sandbox, if it is one's.
+    /// The sandbox, for an absence of one.
     pub sandbox_id: Option<&'a str>,
-    /// The region, if it is one's. Neither: all sandboxes'.
+    /// The region, for an absence of one. With neither, the absence is of all sandboxes.
     pub region: Option<&'a str>,
     /// When it was declared.
     pub since: Time,
-    /// When it ends; `None` for "at the next check-in".
+    /// When it ends; `None` means at the next check-in.
     pub until: Option<Time>,
-    /// Why.
     pub reason: &'a str,
-    /// Who says so.
+    /// Who planned it.
     pub by: &'a str,
 }
 
 impl State {
-    /// Reads the table `state`, in any order. Returns the keys of rows that cannot be read, too, which are
-    /// left out: a later version may have written them.
+    /// Reads the table `state`, in any order. Also returns the keys of unreadable rows, which are skipped: a later
+    /// version may have written them.
     pub fn load(rows: impl IntoIterator<Item = (String, String)>) -> (Self, Vec<String>) {
         let mut state = Self::default();
         let mut unreadable = Vec::new();
@@ -459,8 +458,8 @@ impl State {
         changes
     }
 
-    /// Plans an absence; one that is planned already for the same scope is replaced. The next tick acts on
-    /// it. Nothing is changed if there is an error.
+    /// Plans an absence, which replaces an earlier one of the same scope. The next tick acts on it. An error changes
+    /// nothing.
     pub fn plan_absence(
         &mut self,
         now: Time,
@@ -494,7 +493,7 @@ impl State {
                 }
                 for id in ids {
                     let row = self.sandboxes.entry(id.clone()).or_default();
-                    // A machine does not shorten what others planned for it: it may not know why.
+                    // A machine must not shorten an absence that others planned for it: it may not know the reason.
                     let is_kept = row.absence.as_ref().is_some_and(|known| {
                         by == id && known.by != *id && known.end() > absence.end()
                     });
@@ -531,8 +530,8 @@ impl State {
         }
     }
 
-    /// Ends the planned absences of just this scope. The next tick acts on it: who does not report is silent
-    /// then. No changes if there are none. A machine, which is `by`, ends only what it planned itself.
+    /// Ends the planned absences of exactly this scope, and returns no changes if there are none. In the next tick, a
+    /// sandbox that does not report is silent. If `by` is the sandbox itself, this ends only absences that it planned.
     pub fn end_absence(&mut self, scope: &Scope, by: &str) -> Vec<StateChange> {
         match scope {
             Scope::Sandboxes(ids) => {
@@ -557,8 +556,8 @@ impl State {
         }
     }
 
-    /// The planned absences that are not over: of all and of regions first, then of sandboxes by their ids after
-    /// `after`.
+    /// The planned absences that are not over: first those of all and of regions, then those of sandboxes with ids
+    /// after `after`.
     pub fn absences<'a>(
         &'a self,
         now: Time,
@@ -579,13 +578,13 @@ impl State {
             .filter(move |absence| absence.until.is_none_or(|until| until > now))
     }
 
-    /// Turns a channel off, or on again after a test message arrived. Another address or secret is another
-    /// channel, and on.
+    /// Turns a channel off, or on again after a test message arrived. A new address or secret makes a new channel,
+    /// which is on.
     pub fn turn_off(&mut self, target: &Target, off: bool) -> StateChange {
         let fingerprint = target.fingerprint();
         self.watcher.gone.retain(|gone| *gone != fingerprint);
         if off {
-            // Rotations leave old ones behind.
+            // Rotations leave old fingerprints behind.
             self.watcher.gone.truncate(MAX_GONE - 1);
             self.watcher.gone.insert(0, fingerprint);
         }
@@ -598,7 +597,7 @@ impl State {
         self.watcher.gone.contains(&target.fingerprint())
     }
 
-    /// How the watcher is, for `/api/watcher`.
+    /// The watcher's health, for `/api/watcher`.
     #[must_use]
     pub fn health(&self) -> Health<'_> {
         let mut open = Open::default();
@@ -633,15 +632,15 @@ impl State {
         known(self.watcher.surveyed).map(|_| self.sandboxes_in_all(settings))
     }
 
-    /// What needs attention now, for `/api/watcher`: the fleet's outage, those of regions, then clones, crash loops, flapping
-    /// and silences, each kind with the newest first; at most [`MAX_ATTENTION`]. An outage speaks for its sandboxes.
+    /// The open incidents, for `/api/watcher`: outages of the fleet and of regions, then clones, crash loops, flapping
+    /// and silences, each kind newest first; at most [`MAX_ATTENTION`]. An outage stands for its sandboxes.
     #[must_use]
     pub fn attention<'a>(&'a self) -> Vec<OpenAlert<'a>> {
         let watcher = &self.watcher;
         let mut alerts: Vec<((u8, u64), OpenAlert<'a>)> = Vec::new();
         let mut add = |rank, alert: OpenAlert<'a>| {
             let key = (rank, u64::MAX - alert.since.0);
-            // Not all are sorted: in an outage, they are as many as the fleet has sandboxes.
+            // Does not sort all: in an outage, there may be as many as the fleet has sandboxes.
             let index = alerts.partition_point(|(other, _)| *other <= key);
             if index < MAX_ATTENTION {
                 alerts.truncate(MAX_ATTENTION - 1);
@@ -685,14 +684,14 @@ impl State {
         self.sandboxes.iter().filter(move |(_, row)| row.fell_silent(settings, now))
     }
 
-    /// The statuses that are open, with their starts: of one sandbox, or of all.
+    /// The open statuses with their starts, of one sandbox or of all.
     pub(crate) fn statuses(&self, sandbox: Option<&str>) -> impl Iterator<Item = (Kind, Time)> {
         let rows = self.sandboxes.iter();
         rows.filter(move |(id, _)| sandbox.is_none_or(|sandbox| *id == sandbox))
             .filter_map(|(_, row)| Some((row.status.kind()?, row.since)))
     }
 
-    /// Number of sandboxes: those of the last survey, and those that are out since before it.
+    /// Number of sandboxes: those in the last survey, and those that were out before it.
     pub(crate) fn sandboxes_in_all(&self, settings: &Settings) -> u64 {
         let surveyed = self.watcher.population.iter().map(|region| region.sandboxes).sum::<u64>();
         let after = survey_after(settings.silent_after, self.watcher.surveyed_cut);
@@ -700,7 +699,7 @@ impl State {
         surveyed + rows.filter(|row| row.last_seen <= after).count() as u64
     }
 
-    /// The announcements that have an open sandbox, as [`announcement`]s in order.
+    /// The [`announcement`]s with an open sandbox, in order.
     pub(crate) fn announced(&self) -> Vec<u64> {
         let mut announced = Vec::new();
         for row in self.sandboxes.values() {
@@ -718,7 +717,7 @@ impl State {
         in_order(announced)
     }
 
-    /// Forgets times that are later than a clock that was set back: all is looked at anew, and what is open stays open.
+    /// If the clock was set back, forgets later times: the next tick starts anew, and open incidents stay open.
     pub(crate) fn set_back(&mut self, now: Time) {
         for row in self.sandboxes.values_mut() {
             row.last_seen = row.last_seen.min(now);
@@ -738,7 +737,7 @@ impl State {
         (watcher.surveyed, watcher.surveyed_cut) = (Time(0), Time(0));
     }
 
-    /// When a tick is due, so that the alarm can be set again after a restart.
+    /// When the next tick is due, so that the alarm can be set again after a restart.
     #[must_use]
     pub const fn next_tick(&self, settings: &Settings, now: Time) -> Time {
         let due = Time(self.watcher.ticked.0.saturating_add(settings.tick));
@@ -747,17 +746,17 @@ impl State {
     }
 }
 
-/// From when on a tick with this cut counts the sandboxes of the regions.
+/// The time after which a tick with this cut counts the regions' sandboxes.
 pub(crate) fn survey_after(silent_after: u64, cut: Time) -> Time {
     cut.minus(HOUR.max(silent_after))
 }
 
-/// The numbers in their order.
+/// The numbers in ascending order.
 pub(crate) fn in_order(numbers: Vec<u64>) -> Vec<u64> {
     sorted(numbers, |number| ([*number, 0, 0], String::new(), [0; 2]))
 }
 
-/// A message about a kind of incident: a tick sends one at most. [`announced_kind`] is its inverse.
+/// The key of a message about a kind of incident: a tick sends at most one. [`announced_kind`] is the inverse.
 pub(crate) const fn announcement(kind: Kind, at: Time) -> u64 {
     at.0.saturating_mul(16).saturating_add(kind as u64)
 }
@@ -768,7 +767,7 @@ pub(crate) fn announced_kind(announcement: u64) -> Option<(Kind, Time)> {
     Some((kind, Time(announcement / 16)))
 }
 
-/// Incidents that are open, by kind.
+/// Numbers of open incidents, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the kinds of transitions")]
@@ -782,19 +781,19 @@ pub struct Open {
     pub flapping: u64,
 }
 
-/// How the watcher is.
+/// The watcher's health.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Health<'a> {
     /// When it last ticked.
     pub last_tick: Option<Time>,
-    /// When it last had all answers of Analytics Engine.
+    /// When it last had all answers from Analytics Engine.
     pub last_answer: Option<Time>,
     /// Until when Analytics Engine shows all check-ins; `None` before the first canary was seen.
     pub horizon: Option<Time>,
-    /// The age of the oldest canary that is not seen, or the measured delay of the last one that was.
+    /// The age of the oldest canary that is not seen, or the measured delay of the last seen canary.
     pub lag_seconds: u64,
-    /// Since when no verdict is given.
+    /// Since when the watcher gives no verdict.
     pub degraded_since: Option<Time>,
     /// Why the last tick had no answers.
     pub failure: Option<&'a str>,
@@ -804,19 +803,17 @@ pub struct Health<'a> {
     pub open: Open,
 }
 
-/// Something that is open and needs attention.
+/// An open incident that needs attention.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OpenAlert<'a> {
-    /// What it is.
     pub kind: Kind,
     /// `None` for a quiet region or fleet.
     pub sandbox_id: Option<&'a str>,
     /// The region, if it is known; `None` for a quiet fleet.
     pub region: Option<&'a str>,
-    /// Since when.
     pub since: Time,
-    /// Why; empty where only the [transition](crate::Transition) says it.
+    /// The reason; empty if only the [transition](crate::Transition) has it.
     pub reason: &'a str,
     /// Whether a planned absence covers the sandbox.
     pub planned: bool,
@@ -837,7 +834,7 @@ fn listed<'a>(sandbox_id: Option<&'a str>, absence: &'a Absence) -> PlannedAbsen
     }
 }
 
-// Rows are parsed by hand: code that serde derives for them would take 8 kB of the gzipped bundle.
+// Rows are parsed by hand: code derived by serde would add 8 kB to the gzipped bundle.
 
 fn time(value: &Value, name: &str) -> Time {
     maybe_time(value, name).unwrap_or_default()

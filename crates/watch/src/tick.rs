@@ -1,4 +1,4 @@
-//! A tick's queries to Analytics Engine, and what their answers show.
+//! A tick's queries to Analytics Engine, and the observation from their answers.
 
 use kiloclaw_fleet::presence::{self, Canary, Crossing, PAGE, Range, Region, Sighting};
 use kiloclaw_fleet::{
@@ -11,27 +11,27 @@ use crate::state::{State, Status, survey_after};
 /// The dataset of the canaries.
 pub const CANARY_DATASET: &str = "kiloclaw_watcher";
 
-/// A survey follows this many ticks after the previous one: it takes four queries and more.
+/// Number of ticks between two surveys, each of which takes four queries or more.
 const SURVEY_TICKS: u64 = 5;
 
-/// How far back the first tick looks, in seconds: as far as `/api/incidents` does by default.
+/// How far back the first tick looks, in seconds; `/api/incidents` has the same default.
 const FIRST_LOOK: u64 = DAY;
 
-/// A canary that is older than this, in seconds, is not searched for. A watcher that was off for longer starts anew.
+/// Maximum age of a canary that a tick searches for, in seconds. A watcher that was off for longer starts anew.
 const CANARY_SPAN: u64 = DAY;
 
-/// Maximum number of queries that ask candidates for silence again by name. Beyond these, about 5,000, an outage is
-/// certain.
+/// Maximum number of queries that check candidates for silence by name. With more candidates than these hold, about
+/// 5,000, an outage is certain.
 const MAX_CONFIRMATIONS: usize = 24;
 
-/// Maximum number of those whose answers are awaited together: 6 x 256 rows x 1.9 kB = 3 MB at most.
+/// Maximum number of these in one round: 6 x 256 rows x 1.9 kB = 3 MB at most.
 const AT_ONCE: usize = 6;
 
 /// Maximum number of sandboxes in one observation: 100,000 x 250 B = 25 MB.
 const MAX_SIGHTINGS: usize = 100_000;
 
-/// Maximum number of silences that a tick finds; the next ticks find the others. What a tick keeps, writes and hands to
-/// `JavaScript` of each takes about 1.5 kB: 30 MB, of the 128 MiB that an isolate may use.
+/// Maximum number of silences that a tick finds; the next ticks find the others. A tick keeps, writes and passes to
+/// `JavaScript` about 1.5 kB for each: 30 MB, of the 128 MiB that an isolate may use.
 const MAX_SILENCES: usize = 20_000;
 
 /// Maximum number of starts that a tick reads; the next ticks read the others.
@@ -40,13 +40,13 @@ const MAX_STARTS: usize = 40_000;
 /// Maximum number of splits of the fleet.
 const MAX_SPLITS: usize = 63;
 
-/// Maximum number of rounds of a tick: 64 ranges that were split in 63 x 2 rounds, 25 pages of `MAX_SIGHTINGS`, and ten
+/// Maximum number of rounds of a tick: 64 ranges after 63 splits of 2 rounds each, 25 pages of `MAX_SIGHTINGS`, and ten
 /// more.
 pub const MAX_ROUNDS: usize = 225;
 
-/// A tick's queries, in rounds: each depends on the answers of the previous one.
+/// A tick's queries, in rounds: each round depends on the answers of the previous one.
 ///
-/// It holds what it needs of the state, so that the state can change while answers are awaited.
+/// A tick holds a copy of what it needs from the state, so that the state can change while the tick awaits answers.
 #[derive(Clone, Debug)]
 pub struct Tick {
     now: Time,
@@ -56,7 +56,7 @@ pub struct Tick {
     cut: Time,
     /// The oldest canary that is not seen yet.
     oldest_canary: Option<Time>,
-    /// Sandboxes that do not report and are asked for by name, and the earliest of their last check-ins.
+    /// Sandboxes that do not report and are queried by name, and the earliest of their last check-ins.
     named: Vec<String>,
     named_after: Time,
     survey_due: bool,
@@ -65,7 +65,8 @@ pub struct Tick {
     splits: Vec<String>,
     /// The ranges that remain, the next one last.
     ranges: Vec<Range>,
-    /// Whether it looked for [slices](Crossing::slices_sql), and since the cut of the last survey.
+    /// Whether it queried [slices](Crossing::slices_sql), and whether it searched again from the cut of the last
+    /// survey.
     is_sliced: bool,
     is_widened: bool,
     step: Step,
@@ -84,7 +85,7 @@ enum Step {
     },
     /// Where to split a range.
     Split(Range),
-    /// Where to end, as there are many sandboxes; and the rest of a range.
+    /// Where to end, if there are many sandboxes; and the rest of a range.
     Slice(Option<Range>),
     /// Candidates by name; the queries that remain, the next one last.
     Confirm {
@@ -104,10 +105,10 @@ pub enum Next {
     Done(Box<Observation>),
 }
 
-/// What Analytics Engine showed at a time.
+/// What Analytics Engine showed to a tick.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observation {
-    /// Why a query failed. Then nothing else is known.
+    /// Why a query failed. Then all else is empty.
     pub(crate) failure: Option<String>,
     /// When the newest visible canary was written, by the watcher's clock.
     pub(crate) canary: Option<Time>,
@@ -117,9 +118,9 @@ pub struct Observation {
     pub(crate) silent: Vec<Sighting>,
     /// Sandboxes that may have returned.
     pub(crate) seen: Vec<Sighting>,
-    /// The last of the sandboxes that were asked for by name.
+    /// The last sandbox that was queried by name.
     pub(crate) rechecked: Option<String>,
-    /// The sandboxes by region, if they were asked for.
+    /// The sandboxes by region, if the tick queried them.
     pub(crate) regions: Option<Vec<Region>>,
     /// Crash loops and clones, in a survey.
     pub(crate) patterns: Option<FoundPatterns>,
@@ -128,7 +129,7 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// That of a tick whose queries failed. `why` is for a person, without secrets.
+    /// The observation of a tick whose queries failed. `why` is for people and contains no secrets.
     #[must_use]
     pub fn failed(why: &str) -> Self {
         Self { failure: Some(why.to_owned()), ..Self::default() }
@@ -166,7 +167,7 @@ impl Tick {
         (tick, vec![presence::canary_sql(CANARY_DATASET, now.minus(CANARY_SPAN))])
     }
 
-    /// Chooses who is asked for by name: the next ones after those of the last tick, as many as one query holds.
+    /// Chooses the sandboxes to query by name: those after the last tick's, as many as one query holds.
     fn with_names(mut self, state: &State) -> Self {
         let out =
             |id: &&String| state.sandboxes.get(*id).is_some_and(|row| row.status != Status::Up);
@@ -184,7 +185,7 @@ impl Tick {
 
     /// Parses the answers to the last queries, in their order.
     ///
-    /// The answer to a query of a dataset that does not exist yet is `{"data":[]}`.
+    /// If a query's dataset does not exist yet, pass `{"data":[]}`.
     pub fn read(&mut self, answers: &[String]) -> Result<Next, UnexpectedAnswer> {
         match std::mem::replace(&mut self.step, Step::Canary) {
             Step::Canary => {
@@ -237,7 +238,7 @@ impl Tick {
         Next::Done(Box::new(std::mem::take(&mut self.found)))
     }
 
-    /// Nothing more is asked while Analytics Engine is late: what it shows is not complete.
+    /// Sends no more queries while Analytics Engine is late, since its answers are incomplete.
     fn after_canary(&mut self, canary: Canary) -> Next {
         if canary.number == Time(0) {
             return self.done();
@@ -252,7 +253,7 @@ impl Tick {
         if horizon <= self.horizon {
             return self.done();
         }
-        // A longer `SILENT_AFTER` sets the cut back: nobody new falls silent until it catches up.
+        // A longer `SILENT_AFTER` sets the cut back: no sandbox falls silent until the cut catches up.
         let cut = horizon.minus(self.silent_after).max(self.cut);
         if self.horizon == Time(0) {
             self.cut = cut.minus(FIRST_LOOK);
@@ -338,7 +339,7 @@ impl Tick {
     }
 
     fn resume(&mut self, rest: Option<Range>) -> Next {
-        // So many of one second: what is over the limit is lost.
+        // Too many sandboxes within one second: those beyond the limit are lost.
         if self.found.silent.len() + self.found.seen.len() >= MAX_SIGHTINGS {
             return self.begin_confirmation();
         }
@@ -348,9 +349,9 @@ impl Tick {
         }
     }
 
-    /// Splits a range. Its halves are queried at once, instead of what was sampled.
+    /// Splits a range. Its halves are queried at once, and replace the sampled answer.
     fn after_split(&mut self, range: Range, split: Option<String>) -> Next {
-        // What cannot be split is read as it is.
+        // A range that cannot be split is read as it is.
         let Some(split) = split else { return self.query_range(range, false) };
         let Err(index) = self.splits.binary_search(&split) else {
             return self.query_range(range, false);
@@ -362,7 +363,7 @@ impl Tick {
             self.ranges.push(Range { after, until: split });
             return self.next_range();
         }
-        // Sampling may have hidden what the last ticks looked for.
+        // Sampling may have hidden silences from the last ticks.
         self.is_widened = true;
         self.cut = self.cut.min(self.surveyed_cut);
         self.restart()
@@ -400,8 +401,8 @@ impl Tick {
         self.next_range()
     }
 
-    /// Asks candidates for silence again, over a day: under sampling, a sandbox can seem silent, and its good-bye
-    /// explains a silence only together with its earlier check-ins.
+    /// Queries candidates for silence again, over a day: because of sampling, a sandbox can seem silent, and a planned
+    /// stop explains a silence only together with earlier check-ins.
     fn begin_confirmation(&mut self) -> Next {
         let crossing = self.crossing();
         let ids = self.found.silent.iter().map(|row| row.sandbox_id.as_str());
@@ -445,7 +446,7 @@ impl Tick {
         Next::Query(vec![presence::regions_sql(after, until)])
     }
 
-    /// Which side broke depends on who else checks in.
+    /// Queries who else checks in, which shows which side broke.
     const fn asks_for_regions(&self, silent: usize) -> bool {
         self.survey_due || silent > 0
     }

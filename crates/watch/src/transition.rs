@@ -1,4 +1,4 @@
-//! What happened: the log behind `/api/alerts`, and behind availability.
+//! Transitions: the log behind `/api/alerts` and availability.
 
 use kiloclaw_fleet::Time;
 use serde::Serialize;
@@ -8,17 +8,17 @@ use crate::settings::DAY;
 /// How long transitions are kept, in seconds.
 pub const KEEP_TRANSITIONS: u64 = 400 * DAY;
 
-/// What can be open.
+/// A kind of incident or status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// A sandbox does not check in any more.
+    /// A sandbox no longer checks in.
     Silent,
-    /// Likewise, and its last check-in says that it is on purpose.
+    /// A sandbox no longer checks in, and its last check-in says that this is on purpose.
     Stopped,
-    /// Likewise, as planned.
+    /// A sandbox no longer checks in, as planned.
     Absent,
-    /// It should be back from its planned absence.
+    /// A sandbox is not back from its planned absence.
     Overdue,
     /// It falls silent and returns again and again.
     Flapping,
@@ -88,7 +88,7 @@ impl Event {
     }
 }
 
-/// A row of the table `transitions`. Each that is opened is closed, by kind and subject.
+/// A row of the table `transitions`. For each kind and subject, `opened` and `closed` alternate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transition {
     /// When the watcher found it.
@@ -101,18 +101,18 @@ pub struct Transition {
     pub subject: String,
     /// When it began: for a sandbox that does not report, its last check-in.
     pub since: Time,
-    /// When it ended: for a sandbox that returned, its first check-in. Only of closed ones.
+    /// When it ended: for a sandbox that returned, its first check-in. Only if closed.
     pub until: Option<Time>,
     /// The region of the last check-in, at most 96 characters; empty if unknown.
     pub region: String,
-    /// Why, for a person; at most 300 characters.
+    /// The reason, for people; at most 300 characters.
     pub reason: String,
-    /// Whether a message says so. Others are recorded only.
+    /// Whether a message was sent. Other transitions are only recorded.
     pub sent: bool,
 }
 
-/// Transitions as [`PUT_TRANSITIONS`](crate::schema::PUT_TRANSITIONS) takes them: a JSON array of arrays, in
-/// the order of its columns.
+/// Transitions for [`PUT_TRANSITIONS`](crate::schema::PUT_TRANSITIONS): a JSON array of arrays, in the order of its
+/// columns.
 #[must_use]
 pub fn transition_rows(transitions: &[Transition]) -> String {
     let rows: Vec<_> = transitions
@@ -131,6 +131,6 @@ pub fn transition_rows(transitions: &[Transition]) -> String {
             )
         })
         .collect();
-    // Numbers and texts serialize.
+    // Serializing numbers and texts cannot fail.
     serde_json::to_string(&rows).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Runs the watcher's queries in the dialect's own interpreter, and compares what it finds with `/api/incidents`.
+//! Runs the watcher's queries in the dialect's interpreter, and compares its findings with `/api/incidents`.
 
 #![expect(
     clippy::unwrap_used,
@@ -33,10 +33,10 @@ fn check_in(at: u64, sandbox: &str, machine: &str, state: &str, restarts: u32) -
     }
 }
 
-/// Analytics Engine, which shows points until a time.
+/// A simulated Analytics Engine, which shows points until a time.
 struct Store {
     points: BTreeMap<String, Table>,
-    /// Every third check-in, which stands for three.
+    /// Every third check-in, which represents three.
     sampled: BTreeMap<String, Table>,
     /// A query of more check-ins than this is sampled.
     unsampled: u64,
@@ -101,7 +101,7 @@ struct Watch {
     open: BTreeSet<(&'static str, String)>,
     /// How often one opened.
     opened: usize,
-    /// The most queries of a tick.
+    /// Maximum number of queries of a tick.
     queries: usize,
     /// Queries of more check-ins than this are sampled.
     unsampled: u64,
@@ -311,7 +311,7 @@ fn a_silence_of_more_sandboxes_than_a_tick_reads_is_found() {
         assert!(watch.read < 10_000_000, "{}", watch.read);
     }
     let silent = watch.open.iter().filter(|(kind, _)| *kind == "silent").count();
-    // Whoever is off for the longest time is forgotten beyond 100,000.
+    // Beyond 100,000, the watcher forgets the sandboxes that have been off for longest.
     assert_eq!(silent, 100_000);
 }
 
