@@ -47,7 +47,7 @@ pub fn trap_state() -> JsValue {
 #[wasm_bindgen(start, private)]
 fn start() {
     console_error_panic_hook::set_once();
-    handler::set_on_abort(|| lose());
+    handler::set_on_abort(lose);
 }
 
 /// The entry point of every request that is not a check-in.
