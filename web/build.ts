@@ -1,6 +1,7 @@
 /**
- * Builds the page and the description of the API into `web/dist`, which the Worker serves: `node web/build.ts`; with `--watch`, again after each change.
- * The names of script and style have a hash, so that browsers may cache them for a year.
+ * Builds the page and the description of the API into `web/dist`, which the Worker serves: `node web/build.ts`. With
+ * `--watch`, builds again after each change. Script and style have a hash in their names, so that browsers may cache
+ * them for a year.
  */
 import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -12,7 +13,7 @@ const DIST = path.join(WEB, 'dist');
 /** The description of the API, a static file like the page. */
 const OPENAPI = path.join(WEB, '../src/openapi.json');
 const MODULES = path.join(WEB, '../node_modules');
-/** Bundled libraries, whose licences must be passed on. */
+/** Bundled libraries; their licences must be included. */
 const LIBRARIES = ['preact', 'uplot'];
 const ASSETS = path.join(DIST, 'assets');
 
@@ -67,7 +68,7 @@ const builder = await context({
 });
 if (process.argv.includes('--watch')) {
   await builder.watch();
-  // Until the standard input ends, as that of esbuild itself does.
+  // Ends with its standard input, as esbuild itself does.
   process.stdin.resume().on('end', () => process.exit());
 } else {
   const { errors } = await builder.rebuild();

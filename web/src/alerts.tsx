@@ -1,4 +1,4 @@
-/** What the watcher found, what it could not deliver, and planned absences. */
+/** The watcher's log, undelivered messages, and planned absences. */
 import { useState } from 'preact/hooks';
 
 import { ApiError, refusalOf, request, useApi, type Absence, type Absences, type Alert, type Alerts, type Watcher } from './api.ts';
@@ -60,7 +60,7 @@ export function AlertRows({ alerts }: { alerts: readonly Alert[] }) {
   );
 }
 
-/** Why something is not offered. */
+/** Why an action is not offered. */
 const MissingScope = ({ what }: { what: string }) => (
   <p class="muted">
     {what} needs the scope <code>absences:write</code>, which you do not have.
@@ -148,7 +148,7 @@ function Channels({ watcher, mayWrite }: { watcher: Watcher; mayWrite: boolean |
   );
 }
 
-/** Whether the principal may write is not known at once. */
+/** It is not known at once whether the principal may write. */
 interface Rights {
   readonly mayWrite: boolean | undefined;
 }
@@ -223,7 +223,7 @@ function Declare({ only, reload }: { only: string | undefined; reload: () => voi
   const submit = async (event: Event) => {
     event.preventDefault();
     setDone('');
-    // One that may see a single sandbox names it, whatever is in its id.
+    // A token for one sandbox names it, even if its id has a comma.
     const list = only !== undefined ? [only] : ids.split(',').map((id) => id.trim()).filter((id) => id !== '');
     const of = scope === 'sandbox' ? { sandboxIds: list } : scope === 'region' ? { region: ids.trim() } : { all: true };
     const body = JSON.stringify({ ...of, forSeconds: length === '' ? null : Number(length), reason });

@@ -3,13 +3,13 @@ import { useEffect, useReducer, useRef } from 'preact/hooks';
 
 /** Polling interval, in milliseconds. A report is fresh for 15 s. */
 const POLL_MS = 30_000;
-/** The longest wait that a response may ask for, in milliseconds. */
+/** Maximum wait that a response may request, in milliseconds. */
 const MAX_WAIT_MS = 3_600_000;
 const TOKEN_KEY = 'kiloclaw-token';
-/** Prefix of `window.name` by which `npm start` hands over a token: a URL would be kept in the history. */
+/** Prefix of a token from `npm start` in `window.name`: a URL would stay in the history. */
 const HANDED_OVER = 'kiloclaw-token:';
 
-/** What the page reads of a token. Only the Worker checks its signature. */
+/** The claims that the page reads. Only the Worker verifies the signature. */
 export interface Claims {
   readonly sub?: string;
   /** In seconds since 1970. */
@@ -33,7 +33,7 @@ export class ApiError extends Error {
   }
 }
 
-/** A storage of the browser. Where that is blocked, one that lasts until the page is left. */
+/** A storage of the browser. If it is blocked, returns one that lasts until the reader leaves the page. */
 export function storage(name: 'sessionStorage' | 'localStorage'): Pick<Storage, 'getItem' | 'setItem' | 'removeItem'> {
   try {
     return window[name];
@@ -76,7 +76,7 @@ export function claims(token: string): Claims | undefined {
   }
 }
 
-/** Takes over a token of `npm start`, on this machine only. */
+/** Takes a token from `npm start`, on this machine only. */
 export function takeOver(): void {
   if (!window.name.startsWith(HANDED_OVER)) return;
   const token = window.name.slice(HANDED_OVER.length);
@@ -86,7 +86,7 @@ export function takeOver(): void {
 
 /** How far the server's clock is ahead of the reader's, in milliseconds. */
 let skew = 0;
-/** Below this it is not corrected: a report may have been kept for 15 s, and its queries take a while. */
+/** Smaller differences are not corrected: a report may have been cached for 15 s, and its queries take time. */
 const LEAST_SKEW_MS = 30_000;
 
 /** The server's time, in milliseconds since 1970: ages and expiry must not depend on the reader's clock. */
@@ -120,7 +120,7 @@ export async function request<T>(path: string, init: RequestInit = {}): Promise<
   } catch {
     throw new ApiError(0, { error: 'The Worker cannot be reached' });
   }
-  // Cloudflare Access leads who has no session to its login, where a request of a page cannot follow.
+  // Without a session, Cloudflare Access redirects to its login, which a page's request cannot follow.
   if (response.type === 'opaqueredirect') throw new ApiError(0, { error: 'Your session has ended', code: 'access_login' });
   if (response.status === 304 && kept) return kept.data as T;
   const body = await response.json().catch(() => ({}));
@@ -128,7 +128,7 @@ export async function request<T>(path: string, init: RequestInit = {}): Promise<
   if (!response.ok) {
     throw new ApiError(response.status, { retryAfter: response.headers.get('retry-after') ?? '', ...body });
   }
-  // Somebody else may have signed in meanwhile.
+  // Another principal may have signed in meanwhile.
   if (init.method === undefined && session.token === token) {
     cache.delete(path);
     cache.set(path, { etag: response.headers.get('etag'), data: body });
@@ -137,7 +137,7 @@ export async function request<T>(path: string, init: RequestInit = {}): Promise<
   return body;
 }
 
-/** Runs what sends requests; returns what refused one. */
+/** Runs a function that sends requests; returns the error if one fails. */
 export async function refusalOf(run: () => Promise<unknown>): Promise<ApiError | undefined> {
   try {
     await run();
@@ -148,7 +148,7 @@ export async function refusalOf(run: () => Promise<unknown>): Promise<ApiError |
   return undefined;
 }
 
-/** The latest data of a path. They stay while later requests fail; then they are stale. */
+/** The latest data of a path. They stay when later requests fail, and are then stale. */
 export interface Loaded<T> {
   readonly data: T | undefined;
   readonly error: ApiError | undefined;
@@ -157,8 +157,8 @@ export interface Loaded<T> {
 }
 
 /**
- * The response to a path, polled every 30 s while the tab is visible; `undefined` sends no request yet. After unmounting,
- * responses are ignored.
+ * The response to a path, polled every 30 s while the tab is visible; `undefined` sends no request yet. After
+ * unmounting, responses are ignored.
  */
 export function useApi<T>(path: string | undefined): Loaded<T> {
   const [, update] = useReducer((count: number) => count + 1, 0);
@@ -172,7 +172,7 @@ export function useApi<T>(path: string | undefined): Loaded<T> {
     let timer: ReturnType<typeof setTimeout> | undefined;
     /** When the next request is due, in milliseconds since 1970. */
     let due = 0;
-    /** Number of the latest request: responses to earlier ones are dropped, so only one timer is ever set. */
+    /** Number of the latest request. Responses to earlier requests are dropped, so only one timer is ever set. */
     let latest = 0;
     let isOver = false;
     const load = async () => {
@@ -195,13 +195,13 @@ export function useApi<T>(path: string | undefined): Loaded<T> {
       due = Date.now() + Math.min(Math.max(POLL_MS, seconds > 0 ? 1_000 * seconds : 0), MAX_WAIT_MS);
       seen();
     };
-    /** Waits until a request is due, if anybody looks. */
+    /** Waits until the next request is due, unless the tab is hidden. */
     const seen = () => {
       clearTimeout(timer);
       if (!isOver && !document.hidden) timer = setTimeout(load, Math.max(0, due - Date.now()));
     };
     const online = () => {
-      // A server that asks to wait is not asked earlier.
+      // Respects the server's `retry-after`.
       if (!state.current.error?.body.retryAfter) due = 0;
       seen();
     };
@@ -219,9 +219,9 @@ export function useApi<T>(path: string | undefined): Loaded<T> {
   return { data: state.current.data, error: state.current.error, reload: () => reload.current() };
 }
 
-// The answers, as far as the page shows them. openapi.json describes them.
+// The parts of responses that the page shows. openapi.json describes all of them.
 
-/** The principal, behind Cloudflare Access: the page does not see the token. */
+/** The principal behind Cloudflare Access, where the page does not see the token. */
 export interface Whoami {
   readonly sub: string | null;
   readonly sandboxId: string | null;
@@ -258,7 +258,7 @@ export interface Fleet {
   readonly missing: readonly string[];
 }
 
-/** One value's numbers, one for each step; the name is null for all others. */
+/** The numbers of one value, one for each step; the name is null for all other values. */
 export interface Series {
   readonly name: string | null;
   readonly sandboxes: readonly number[];
@@ -399,10 +399,10 @@ export interface Channel {
   readonly lastFailure: { readonly at: string; readonly reason: string } | null;
 }
 
-/** What is open now and needs attention. */
+/** An open incident that needs attention. */
 export interface OpenAlert {
   readonly kind: 'quiet' | 'clone' | 'crash_loop' | 'flapping' | 'silent' | 'overdue';
-  /** Null for an outage, whose region is null if it is the fleet's. */
+  /** Null for an outage; the region is null, too, for an outage of the fleet. */
   readonly sandboxId: string | null;
   readonly region: string | null;
   readonly since: string;
@@ -424,7 +424,7 @@ export interface Watcher {
     readonly quiet: readonly string[];
     readonly open: Readonly<Record<string, number>>;
   };
-  /** Null before the watcher counted them. */
+  /** Null before the first count. */
   readonly sandboxes: number | null;
   readonly attention: readonly OpenAlert[];
   readonly channels: readonly Channel[];

@@ -1,4 +1,4 @@
-/** Charts over time, drawn by uPlot; each has its figures as a table, too. */
+/** Charts over time, drawn by uPlot. Each can also show its numbers as a table. */
 import { useEffect, useRef, useState } from 'preact/hooks';
 import uPlot from 'uplot';
 
@@ -6,7 +6,7 @@ import { Table } from './parts.tsx';
 
 export interface Line {
   readonly label: string;
-  /** One for each time. */
+  /** One value for each time. */
   readonly values: readonly (number | null)[];
   /** The name of a colour of the style sheet. */
   readonly color: string;
@@ -32,16 +32,16 @@ interface Props {
 const AXIS = 64;
 const EDGE = 12;
 
-/** The most rows of a chart's table. */
+/** Maximum number of rows in a chart's table. */
 const ROWS = 300;
 
-/** Each line's values on top of those of the lines before it. */
+/** Stacks each line's values on those of the lines before it. */
 function stack(lines: readonly Line[]): (number | null)[][] {
   const sums: number[] = [];
   return lines.map(({ values }) => values.map((value, i) => (sums[i] = (sums[i] ?? 0) + (value ?? 0))));
 }
 
-/** A colour of the style sheet as a canvas takes it, for the present scheme. */
+/** A colour of the style sheet for the canvas, in the present scheme. */
 function color(element: HTMLElement, name: string): string {
   element.style.color = `var(--${name})`;
   const { color } = getComputedStyle(element);
@@ -60,7 +60,7 @@ const ticks = (splits: number[], increment: number): string[] =>
     return (increment >= 86_400 || isMidnight ? days : hours).format(date);
   });
 
-/** Distances of ticks between whole numbers. */
+/** Distances between ticks at whole numbers. */
 const WHOLE = Array.from({ length: 48 }, (_, i) => [1, 2, 5][i % 3] * 10 ** Math.floor(i / 3));
 
 /** The values of a series without a neighbour. */
@@ -73,7 +73,7 @@ const alone: uPlot.Series.Points.Filter = (plot, series) => {
 function dataOf({ times, stepSeconds, lines, kind }: Props): uPlot.AlignedData {
   const values = kind === 'line' ? lines.map((line) => [...line.values]) : stack(lines).toReversed();
   const all = [times.map((time) => Date.parse(time) / 1_000), ...values];
-  // The last step lasts, too.
+  // The last step also needs an end.
   if (kind === 'area' && times.length > 0) for (const [i, row] of all.entries()) row.push(i === 0 ? row.at(-1)! + stepSeconds : row.at(-1)!);
   return all as uPlot.AlignedData;
 }
@@ -82,7 +82,7 @@ function dataOf({ times, stepSeconds, lines, kind }: Props): uPlot.AlignedData {
 function create(element: HTMLDivElement, tip: HTMLDivElement, current: () => Props): [uPlot, () => void] {
   const { lines, kind, isWhole, sync, height = 170 } = current();
   const isStacked = kind !== 'line';
-  // The highest is drawn first: the others are in front of it.
+  // Draws the highest first, so that the others are in front of it.
   const order = isStacked ? lines.toReversed() : lines;
   const bars = uPlot.paths.bars!({ size: [0.9, 40], align: 1 });
   const stepped = uPlot.paths.stepped!({ align: 1 });
@@ -120,7 +120,7 @@ function create(element: HTMLDivElement, tip: HTMLDivElement, current: () => Pro
       legend: { show: false },
       cursor: { drag: { setScale: false }, points: { show: !isStacked }, y: false, ...(sync ? { sync: { key: sync } } : {}) },
       scales: {
-        // A step lasts until the next one: the last one needs room, too.
+        // A step lasts until the next one, so the last step also needs room.
         x: { range: (_, min, max) => [min, kind === 'area' ? max : max + current().stepSeconds] },
         y: { range: (_, __, max) => [0, max > 0 ? max * 1.05 : 1] },
       },
@@ -135,7 +135,7 @@ function create(element: HTMLDivElement, tip: HTMLDivElement, current: () => Pro
           stroke: color(element, line.color),
           width: isStacked ? 0 : 2,
           ...(isStacked ? { fill: color(element, line.color) } : {}),
-          // A line needs two values: one between unknown ones is a point.
+          // A line needs two values; a value between unknown ones is a point.
           points: isStacked ? { show: false } : { filter: alone, size: 5 },
           ...(kind === 'bars' ? { paths: bars } : {}),
           ...(kind === 'area' ? { paths: stepped } : {}),
@@ -175,7 +175,7 @@ export function Chart(props: Props) {
   const current = useRef(props);
   current.current = props;
   const plot = useRef<uPlot>(null);
-  // Only other series need another plot: new data leave the cursor and the tooltip where they are.
+  // Only new series need a new plot; new data must not move the cursor and the tooltip.
   const series = JSON.stringify([theme, lines.map(({ label, color }) => [label, color])]);
   useEffect(() => {
     const [created, end] = create(element.current!, tip.current!, () => current.current);

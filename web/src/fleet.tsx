@@ -1,4 +1,4 @@
-/** The fleet at first glance. */
+/** The fleet view. */
 import { useState } from 'preact/hooks';
 
 import {
@@ -35,15 +35,15 @@ import {
   type ViewProps,
 } from './parts.tsx';
 
-/** At most so many values; the list of sandboxes has all. */
+/** Maximum number of values in a facet; the list of sandboxes has all. */
 const ROWS = 12;
-/** At most so many incidents, until the reader asks for the others. */
+/** Maximum number of incidents until the reader expands the list. */
 const INCIDENTS = 8;
 
-/** At most so many incidents are asked for. */
+/** Maximum number of incidents in a request. */
 const LIMIT = 100;
 
-/** At most so many does the watcher name. */
+/** Maximum number of incidents that the watcher names. */
 const OPEN = 50;
 
 const KINDS: Record<OpenAlert['kind'] | Incident['kind'], string> = {
@@ -69,7 +69,7 @@ function cause(incident: Incident): string {
   }
 }
 
-/** A row of what needs attention. */
+/** A row of "Needs attention". */
 interface Trouble {
   readonly kind: OpenAlert['kind'] | Incident['kind'];
   readonly sandboxId?: string | null;
@@ -79,21 +79,21 @@ interface Trouble {
   readonly planned?: boolean;
 }
 
-/** What the watcher remembers no reason for. */
+/** Causes for incidents without a reason from the watcher. */
 const MEANINGS: Partial<Record<OpenAlert['kind'], string>> = {
   clone: 'several machines check in under its id',
   crash_loop: 'its process restarts again and again',
   flapping: 'it falls silent and returns again and again',
 };
 
-/** What is open, by the watcher. The incidents know more of each cause. */
+/** An open incident from the watcher. `/api/incidents` has a more detailed cause. */
 function ofWatcher(open: OpenAlert, incidents: readonly Incident[]): Trouble {
   const kind = open.kind === 'overdue' ? 'silent' : open.kind;
   const incident = incidents.find((incident) => incident.kind === kind && incident.sandboxId === open.sandboxId);
   return { ...open, cause: incident ? cause(incident) : open.reason || MEANINGS[open.kind] || '' };
 }
 
-/** What needs attention: by the watcher, if it is current, else by the incidents of the window. */
+/** What needs attention: from the watcher if it is current, otherwise from the window's incidents. */
 function Attention({ report, watcher, isCurrent }: { report: Incidents | undefined; watcher: Watcher | undefined; isCurrent: boolean }) {
   const [isLong, showAll] = useState(false);
   const incidents = report?.incidents ?? [];
@@ -165,7 +165,7 @@ function Attention({ report, watcher, isCurrent }: { report: Incidents | undefin
   );
 }
 
-/** A facet with the share that does not report. */
+/** A facet with the share of silent sandboxes. */
 interface FacetsProps {
   readonly title: string;
   readonly column: string;
@@ -177,7 +177,7 @@ interface FacetsProps {
 function Facets({ title, column, facets, filter }: FacetsProps) {
   const all = facets.reduce((sum, { sandboxes }) => sum + sandboxes, 0);
   const silent = ({ sandboxes, reporting }: Facet) => sandboxes - reporting;
-  // The largest, and of the others those with the most silent sandboxes.
+  // The largest values, and of the others those with the most silent sandboxes.
   const others = facets.slice(ROWS).filter((facet) => silent(facet) > 0).toSorted((a, b) => silent(b) - silent(a));
   const shown = [...facets.slice(0, ROWS), ...others.slice(0, ROWS)];
   return (
@@ -251,7 +251,7 @@ const Figure = (props: { label: string; value: string; state?: string; link?: st
   </a>
 );
 
-/** How many sandboxes are in which state. */
+/** Numbers of sandboxes by state. */
 interface Counts {
   readonly sandboxes: number;
   readonly reporting: number;
@@ -259,11 +259,11 @@ interface Counts {
   /** Unknown without the watcher: they are silent then. */
   readonly away?: number;
   readonly off: number;
-  /** Until when check-ins count, if the watcher counted. */
+  /** Until when check-ins count, for figures from the watcher. */
   readonly until?: string;
 }
 
-/** By the watcher: known at once, and what is away as planned is not silent. Nothing unless it is current. */
+/** From the watcher: available at once, and absent sandboxes are not silent. Undefined unless it is current. */
 function countsOf(watcher: Watcher | undefined, now: number): Counts | undefined {
   if (!watcher?.sandboxes || watcher.state === 'off') return undefined;
   const { degradedSince, horizon, open } = watcher.watch;
@@ -273,7 +273,7 @@ function countsOf(watcher: Watcher | undefined, now: number): Counts | undefined
   return { sandboxes, reporting: Math.max(0, sandboxes - silent - away - off), silent, away, off, until: horizon };
 }
 
-/** By the query of the window. */
+/** From the query over the window. */
 const countsOfFleet = ({ sandboxes, reporting, silent, silentAfterShutdown: off }: Fleet): Counts => ({
   sandboxes,
   reporting,
@@ -338,12 +338,12 @@ function Figures({ counts, fleet, crashLoops }: { counts: Counts; fleet: Fleet |
   );
 }
 
-/** `isNext`: the watcher has answered, or does not in time. */
+/** `isNext`: the watcher has responded, or its time is over. */
 export function FleetView(props: ViewProps & { fleet: Loaded<Fleet>; watcher: Watcher | undefined; isNext: boolean }) {
   const { fleet, watcher, isNext } = props;
   const query = `?window=${encodeURIComponent(windowOf(props.parameters))}`;
   const incidents = useApi<Incidents>(isNext ? `/api/incidents${query}&limit=${LIMIT}` : undefined);
-  // After the other figures: its queries cost as much as all others together.
+  // After the other figures, since its queries cost as much as all others together.
   const isAnswered = fleet.data !== undefined || fleet.error !== undefined;
   const history = useApi<FleetHistory>(isAnswered ? `/api/fleet/history${query}` : undefined);
   const watched = countsOf(watcher, useNow());

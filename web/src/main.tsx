@@ -1,4 +1,4 @@
-/** The page: its head, signing in, and which view the address names. */
+/** The page: its head, the sign-in, and routing to the view in the address. */
 import { render } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
 
@@ -17,7 +17,7 @@ const VIEWS = [
 
 const THEME_KEY = 'kiloclaw-theme';
 const settings = storage('localStorage');
-/** Parameters for the position in a list: changing a filter resets them. */
+/** Parameters for the position in a list; a changed filter resets them. */
 const CURSORS = ['cursor', 'before', 'after'];
 
 interface Route {
@@ -33,7 +33,7 @@ function route(): Route {
   try {
     decoded = id ? decodeURIComponent(id) : undefined;
   } catch {
-    // A broken address names no sandbox.
+    // A malformed address names no sandbox.
   }
   return { view: view || 'fleet', id: decoded, parameters: new URLSearchParams(query) };
 }
@@ -48,7 +48,7 @@ function useRoute(): Route {
   return current;
 }
 
-/** Sets a parameter of the address; an empty one is left out. */
+/** Sets a parameter of the address; an empty value removes it. */
 function setParameter(name: string, value: string): void {
   const { view, id, parameters } = route();
   if (!CURSORS.includes(name)) for (const cursor of CURSORS) parameters.delete(cursor);
@@ -69,7 +69,7 @@ function SignIn({ reason, done }: { reason: ApiError | undefined; done: () => vo
   useEffect(() => {
     document.title = 'Sign in · Kiloclaw';
     input.current?.focus();
-    // Only now: an alert that is there from the beginning is not read out.
+    // After rendering, since screen readers do not announce an alert that is present from the beginning.
     setError(reason && REASONS[reason.code]);
   }, []);
   const submit = async (event: SubmitEvent) => {
@@ -216,7 +216,7 @@ function App() {
   }, []);
   useEffect(() => {
     document.title = `${VIEWS.find(([name]) => name === view)?.[1] ?? 'Not found'}${id ? ` ${visible(id)}` : ''} · Kiloclaw`;
-    // Not when the page opens, so that Tab starts at its head.
+    // Not on the first view, so that Tab starts at the page's head.
     if (isFirst.current) isFirst.current = false;
     else document.getElementById('main')?.focus({ preventScroll: true });
     window.scrollTo(0, 0);
@@ -243,7 +243,7 @@ function App() {
 
 function Signed(props: Route & { signOut: () => void }) {
   const { view, id, parameters } = props;
-  // What the view asks for comes first.
+  // The view's own requests come first.
   const [isLater, setLater] = useState(false);
   useEffect(() => {
     const timer = setTimeout(() => setLater(true), 300);
@@ -256,10 +256,10 @@ function Signed(props: Route & { signOut: () => void }) {
   const scope = isBehind ? who.data?.scope : (session.claims.scope ?? '');
   const mayWrite = scope?.split(' ').includes('absences:write');
   const isFleet = view === 'fleet' && only === undefined;
-  // Who may see one sandbox does not ask for all.
+  // A principal who may see one sandbox must not request all.
   const all = isLater && only === undefined && (!isBehind || who.data !== undefined || who.error !== undefined);
   const watcher = useApi<Watcher>(isFleet || all ? '/api/watcher' : undefined);
-  // The watcher answers from its memory at once, but not beside queries that take seconds.
+  // The watcher responds from memory at once, but not while slow queries run.
   const isNext = isLater || watcher.data !== undefined || watcher.error !== undefined;
   const window = isFleet ? windowOf(parameters) : '1h';
   const fleet = useApi<Fleet>(all || (isFleet && isNext) ? `/api/fleet?window=${encodeURIComponent(window)}` : undefined);

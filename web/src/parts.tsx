@@ -1,4 +1,4 @@
-/** What several views share: numbers, times, texts of machines, and the loading and error states. */
+/** Parts that several views share: numbers, times, texts from machines, and the loading and error states. */
 import type { ComponentChildren } from 'preact';
 import { useEffect, useReducer } from 'preact/hooks';
 
@@ -9,13 +9,13 @@ const decimal = new Intl.NumberFormat('en', { maximumFractionDigits: 2 });
 const hundredths = new Intl.NumberFormat('en', { minimumFractionDigits: 2, maximumFractionDigits: 2 });
 const percentage = new Intl.NumberFormat('en', { style: 'percent', minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const local = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'medium' });
-/** Without the year, if it is the present one. */
+/** Without the year, for times in the present year. */
 const recent = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit', second: '2-digit' });
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: 'medium' });
 
 export const count = (number: number): string => integer.format(number);
 export const load = (number: number | null): string => (number === null ? '–' : hundredths.format(number));
-/** A share of two numbers. What is not all is never shown as 100 %. */
+/** A share of two numbers. Only a complete share is shown as 100 %. */
 export const share = (part: number, all: number): string =>
   all === 0 ? '–' : percentage.format(part === all ? 1 : Math.min(part / all, 0.999));
 
@@ -38,15 +38,15 @@ export function duration(seconds: number): string {
   return whole < 86_400 ? two(3_600, 60, 'h', 'min') : two(86_400, 3_600, 'd', 'h');
 }
 
-/** Control characters and marks that change the direction of a text or take no room. */
+/** Control characters, and marks that change the direction of a text or are invisible. */
 const INVISIBLE =
   /[\p{Cc}\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\u{e0000}-\u{e0fff}]/gu;
 
-/** A text of a machine with nothing invisible in it. */
+/** A text from a machine without invisible characters. */
 export const visible = (text: string): string =>
   text.replace(INVISIBLE, (mark) => `\\u{${mark.codePointAt(0)!.toString(16)}}`);
 
-/** A text of a machine: it runs in its own direction, and cannot break the page. */
+/** A text from a machine. It has its own direction, and cannot break the page. */
 export const Text = ({ of }: { of: string | null | undefined }) =>
   of === null || of === undefined || of === '' ? (
     <span class="muted">unknown</span>
@@ -66,7 +66,7 @@ export function useNow(): number {
   return serverTime();
 }
 
-/** For how many seconds the watcher has not ticked, if that is too long; else 0. */
+/** Seconds since the watcher's last tick if that is too long; otherwise 0. */
 export function lateness({ watch, tickSeconds }: Watcher, now: number): number {
   const seconds = watch.lastTick === null ? 0 : (now - Date.parse(watch.lastTick)) / 1_000;
   return seconds > 3 * tickSeconds + 60 ? seconds : 0;
@@ -79,7 +79,7 @@ export const Time = ({ at, short }: { at: string; short?: boolean }) => (
   </time>
 );
 
-/** How long ago a time is, with both zones on hover. */
+/** The age of a time, with both zones on hover. */
 export function Ago({ at }: { at: string }) {
   const seconds = (useNow() - Date.parse(at)) / 1_000;
   const title = `${local.format(new Date(at))} · ${at.replace('T', ' ').replace('Z', '')} UTC`;
@@ -90,7 +90,7 @@ export function Ago({ at }: { at: string }) {
   );
 }
 
-/** The address of a view, with its parameters; those that are undefined are left out. The window is kept from view to view. */
+/** The address of a view with its parameters, without undefined ones. Every view keeps the window. */
 export function href(view: string, parameters: Readonly<Record<string, string | undefined>> = {}): string {
   const window = new URLSearchParams(location.hash.split('?')[1]).get('window') ?? undefined;
   const given = Object.entries({ window, ...parameters }).filter((entry): entry is [string, string] => entry[1] !== undefined);
@@ -124,7 +124,7 @@ const ADVICE: Record<string, string> = {
   analytics_limited: 'Analytics Engine limits the rate. The page retries automatically.',
   rate_limited: 'Too many requests. The page retries automatically.',
   analytics_timeout: 'Analytics Engine did not answer in time. The page retries automatically.',
-  access_login: 'Cloudflare Access wants you to log in again: reload the page.',
+  access_login: 'Reload the page to log in to Cloudflare Access again.',
   unknown_sandbox: 'It did not check in within this window. A longer one may show it.',
 };
 
@@ -161,12 +161,12 @@ export function Shown<T>({ of, children }: { of: Loaded<T>; children: (data: T) 
   );
 }
 
-/** The name of a column; one of numbers is aligned as such. */
+/** The name of a column; a column of numbers is aligned to the right. */
 type Column = string | { readonly number: string };
 
 /**
- * A table that scrolls in its own region, by keyboard, too; `children` are its rows. The roles are for browsers that drop
- * them where the style sheet lays out rows in another way.
+ * A table that scrolls in its own region, also by keyboard; `children` are its rows. Browsers drop the implicit roles
+ * where the style sheet changes the layout of rows, so the roles are explicit.
  */
 export function Table(props: { label: string; class?: string; columns: readonly Column[]; children: ComponentChildren }) {
   return (
@@ -187,13 +187,13 @@ export function Table(props: { label: string; class?: string; columns: readonly 
   );
 }
 
-/** A view's parameters, which are part of the address, and how to set one. */
+/** A view's parameters in the address, and a function that sets one. */
 export interface ViewProps {
   readonly parameters: URLSearchParams;
   readonly set: (name: string, value: string) => void;
 }
 
-/** How far a view looks back, as the API takes it. */
+/** How far a view looks back, in the API's format. */
 export const windowOf = (parameters: URLSearchParams): string => parameters.get('window') ?? '24h';
 
 export const WindowChoice = ({ parameters, set }: ViewProps) => (

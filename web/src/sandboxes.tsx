@@ -1,4 +1,4 @@
-/** The list of sandboxes, and one of them. */
+/** The list of sandboxes, and the view of one sandbox. */
 import { useEffect, useState } from 'preact/hooks';
 
 import {
@@ -39,7 +39,7 @@ import {
 
 /** Rows of a page. */
 const PAGE = '50';
-/** The parameters of the address that are those of the API. */
+/** Parameters that the address and the API have in common. */
 const FILTERS = ['prefix', 'state', 'region', 'version', 'silent', 'restarted', 'sort', 'window', 'cursor'];
 
 const SORTS = [
@@ -84,7 +84,7 @@ function Row({ sandbox }: { sandbox: Sandbox }) {
   );
 }
 
-/** A filter by text. What is being typed is kept while the rows behind it are renewed. */
+/** A filter by text. Refreshing the rows does not disturb typing. */
 function Filter(props: { label: string; value: string; empty: string; onChange: (value: string) => void }) {
   const { label, value, empty, onChange } = props;
   const [text, setText] = useState(value);
@@ -201,21 +201,21 @@ function spans(steps: readonly Step[], of: (step: Step) => string | null): Part[
   return found;
 }
 
-/** The versions that it ran, the newest first, with the step in which each began. */
+/** The versions that the sandbox ran, newest first, with the step in which each began. */
 function versions(steps: readonly Step[], of: (step: Step) => string | null): Part[] {
   return spans(steps.filter((step) => step.checkIns > 0), of).toReversed();
 }
 
-/** A stretch of the window in which something was open. */
+/** A period in the window in which an incident or absence was open. */
 interface Stretch {
   readonly kind: string;
   readonly from: number;
   readonly until: number;
 }
 
-/** What was open when, from the transitions of a sandbox, the newest first. */
+/** These periods, from a sandbox's transitions, which are newest first. */
 function stretches(alerts: readonly Alert[], from: number, until: number): Stretch[] {
-  /** Kinds that closed after the transition that is looked at. */
+  /** Kinds that closed after the current transition. */
   const closed = new Set<string>();
   const found: Stretch[] = [];
   for (const { kind, event, since, at, until: end } of alerts) {
@@ -229,16 +229,16 @@ function stretches(alerts: readonly Alert[], from: number, until: number): Stret
     .filter((stretch) => stretch.until > stretch.from);
 }
 
-/** The time axis that strip, lanes and charts share: from the first step to the end of the last one, in ms since 1970. */
+/** The time axis of states, alerts and charts: from the first step to the end of the last one, in ms since 1970. */
 function axisOf({ from, asOf, steps, stepSeconds }: History): [from: number, until: number] {
   const [first, last] = [steps.at(0)?.start ?? from, steps.at(-1)?.start];
   return [Date.parse(first), last === undefined ? Date.parse(asOf) : Date.parse(last) + stepSeconds * 1_000];
 }
 
-/** Kinds of transitions that are no trouble. */
+/** Kinds of transitions that are not problems. */
 const ON_PURPOSE = ['absent', 'stopped'];
 
-/** One lane for each kind of alert or absence, on the axis of the states. */
+/** One row for each kind of alert or absence, on the states' time axis. */
 function Lanes({ history, alerts }: { history: History; alerts: readonly Alert[] }) {
   const [from, until] = axisOf(history);
   const all = stretches(alerts, from, until);
@@ -400,7 +400,7 @@ function Charts({ history, alerts }: { history: History; alerts: readonly Alert[
   );
 }
 
-/** The latest use of the disk, as far as it is known. */
+/** The latest disk usage, if known. */
 function disk({ diskUsedBytes: used, diskTotalBytes: total }: Sandbox): string {
   if (used === null) return total === null ? 'not reported' : `${bytes(total)}, use not reported`;
   return total === null ? `${bytes(used)} used` : `${bytes(used)} of ${bytes(total)} used, ${share(used, total)}`;
@@ -413,7 +413,7 @@ function Copy({ text }: { text: string }) {
       await navigator.clipboard.writeText(text);
       setDone('Copied');
     } catch {
-      // The browser allows it with permission and a secure address only.
+      // Browsers allow copying only with permission and on a secure origin.
       setDone('Not allowed: select the id');
     }
     setTimeout(() => setDone(''), 3_000);
@@ -500,16 +500,16 @@ export function SandboxView({ id, parameters, set }: ViewProps & { id: string })
   const path = `/api/sandboxes/${encodeURIComponent(id)}`;
   const query = `?window=${encodeURIComponent(window)}`;
   const sandbox = encodeURIComponent(id);
-  // Such a segment of a path is dropped from every URL, however it is encoded.
+  // URLs drop such a path segment, however it is encoded.
   const isDots = id === '.' || id === '..';
   const summary = useApi<SandboxSummary>(isDots ? undefined : path + query);
   const history = useApi<History>(isDots ? undefined : `${path}/history${query}`);
   const alerts = useApi<Alerts>(`/api/alerts?window=400d&sandbox=${sandbox}&limit=50`);
-  // After the first three.
+  // After the first three requests.
   const isThere = (alerts.data ?? alerts.error) !== undefined;
   const availability = useApi<Availability>(isThere ? `/api/availability${query}&sandbox=${sandbox}` : undefined);
   const own = useApi<Absences>(isThere ? `/api/absences?sandbox=${sandbox}` : undefined);
-  // The first page has those of all sandboxes and of regions.
+  // The first page has the absences of all sandboxes and of regions.
   const wide = useApi<Absences>(isThere ? '/api/absences?limit=1' : undefined);
   const region = summary.data?.sandbox.flyRegion;
   const absences = [
