@@ -88,7 +88,7 @@ impl fmt::Display for QueryError {
         match self {
             Self::Unreachable(reason) => write!(f, "cannot be reached: {reason}"),
             Self::Timeout => write!(f, "no answer within {} s", TIMEOUT_MS / 1_000),
-            Self::TooLarge => f.write_str("the answers exceed 8 MiB"),
+            Self::TooLarge => write!(f, "the answers exceed {} MiB", MAX_ANSWER_BYTES >> 20),
             Self::Limited { retry_after } => write!(f, "limits the rate for {retry_after} s"),
             Self::Refused { status, reason } => write!(f, "refuses a query: {status}: {reason}"),
             Self::Unexpected(reason) => f.write_str(reason),

@@ -185,11 +185,9 @@ pub struct Fleet {
     pub sandboxes: u64,
     /// Machines of these sandboxes, if they report ids.
     pub machines: u64,
-    /// Check-ins within the window.
     pub check_ins: u64,
     /// Sandboxes that still check in.
     pub reporting: u64,
-    /// Silent sandboxes.
     pub silent: u64,
     /// Silent sandboxes that are off [on purpose](crate::ON_PURPOSE), which is not an incident.
     pub silent_after_shutdown: u64,
@@ -197,9 +195,7 @@ pub struct Fleet {
     pub restarts: u64,
     /// Sandboxes with at least one restart.
     pub restarted_sandboxes: u64,
-    /// Received bytes.
     pub bandwidth_bytes_in: u64,
-    /// Sent bytes.
     pub bandwidth_bytes_out: u64,
     /// Load averages of the check-ins.
     pub load_avg_5m: LoadQuantiles,
@@ -224,9 +220,7 @@ pub struct Fleet {
 /// Distribution of the load; null without check-ins.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LoadQuantiles {
-    /// The median.
     pub p50: Option<f64>,
-    /// The 95th percentile.
     pub p95: Option<f64>,
 }
 

@@ -141,9 +141,7 @@ row! {
         pub load_avg_5m: Option<f64> = "loadAvg5m",
         /// The highest load average.
         pub load_max: Option<f64> = "loadMax",
-        /// Received bytes.
         pub bandwidth_bytes_in: u64 = "bandwidthBytesIn",
-        /// Sent bytes.
         pub bandwidth_bytes_out: u64 = "bandwidthBytesOut",
         /// State at the end of the step.
         pub supervisor_state: Option<String> = "supervisorState",

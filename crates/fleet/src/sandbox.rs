@@ -108,7 +108,6 @@ impl Report for SandboxReport {
     }
 }
 
-/// One sandbox.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SandboxAnswer {
@@ -169,7 +168,6 @@ row! {
         pub last_seen: Time = "lastSeen",
         /// The state of the supervised process.
         pub supervisor_state: String = "supervisorState",
-        /// Its machine.
         pub machine_id: Option<String> = "machineId",
         /// The region of its last check-in.
         pub fly_region: Option<String> = "flyRegion",
@@ -233,11 +231,8 @@ row! {
     /// Load average over the window.
     #[derive(Clone, Debug, PartialEq, Serialize)]
     pub struct Load {
-        /// The median.
         pub p50: Option<f64> = "p50",
-        /// The 95th percentile.
         pub p95: Option<f64> = "p95",
-        /// The maximum.
         #[serde(rename = "max")]
         pub highest: Option<f64> = "highest",
     }
