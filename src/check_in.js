@@ -13,7 +13,7 @@ const ACCEPTED = { status: 204, headers: new Headers({ 'x-content-type-options':
 
 const [PATH, DRY_RUN, GATEWAY_TOKEN, FORWARD, BODY_LIMIT] = wire();
 
-/** What `configure` read the bindings of, for which instance; and the Worker that accepted check-ins are handed on to. */
+/** The `env` that `configure` has read, for which instance, and the Worker to which accepted check-ins are forwarded. */
 let configured = {};
 
 /**
@@ -55,7 +55,7 @@ export function fetch(request, env, context) {
     : request.text().then((body) => answer(body, size), unreadable);
 }
 
-/** Takes a step of a check-in; reads the bindings before, if they or the instance of the module are new. */
+/** Runs a step of a check-in. First reads the bindings if they, or the instance of the module, are new. */
 function step(env, run, ...input) {
   if (env !== configured.env || instance() !== configured.instance) {
     call(configure, env);

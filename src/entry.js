@@ -1,4 +1,4 @@
-/** The Worker's outermost part: passes events to the wasm module. tools/worker.ts makes the module that it calls `wasm`. */
+/** The Worker's entry point: passes events to the module `wasm`, which tools/worker.ts builds. */
 import { scheduled, watcher } from 'wasm';
 
 import { fetch } from './check_in.js';
