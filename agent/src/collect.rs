@@ -19,7 +19,7 @@ pub mod status_url;
 pub mod systemd;
 
 use openclaw::ProbeError;
-use process::{ProcessHealth, Status};
+use process::{ProcessHealth, ProcessStatus};
 
 /// Timeout for the process's source while the agent stops: a third of the remaining time.
 const WHILE_ENDING: Duration = Duration::from_secs(1);
@@ -90,7 +90,7 @@ impl Collector {
     pub fn collect(
         &mut self,
         client: &Client,
-        process: Option<Status>,
+        process: Option<ProcessStatus>,
         now: Instant,
         deadline: Option<Instant>,
         warn: &mut dyn FnMut(&str),
@@ -105,16 +105,16 @@ impl Collector {
                 .map_err(|error| warn(&format!("cannot read the disk of {path}: {error}")))
                 .ok()
         });
-        let counted = self.look(client, process, deadline, warn);
+        let counted = self.read_counters(client, process, deadline, warn);
         let openclaw = self.version(&counted.process, now, deadline, warn);
         Readings { load_avg_5m, disk, openclaw, ..counted }
     }
 
     /// Takes only the readings with counters: network and process.
-    pub fn look(
+    pub fn read_counters(
         &mut self,
         client: &Client,
-        process: Option<Status>,
+        process: Option<ProcessStatus>,
         deadline: Option<Instant>,
         warn: &mut dyn FnMut(&str),
     ) -> Readings {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use crate::collect::process::Status;
+use crate::collect::process::ProcessStatus;
 use crate::daemon::schedule::{Completion, Schedule, Timing};
 use crate::daemon::supervisor::{Action, CommandExit, Supervisor};
 
@@ -189,7 +189,7 @@ impl Daemon {
 
     /// The status of the command, if there is one.
     #[must_use]
-    pub fn command(&self, now: Instant) -> Option<Status> {
+    pub fn command(&self, now: Instant) -> Option<ProcessStatus> {
         self.supervisor.as_ref().map(|supervisor| supervisor.status(now))
     }
 
@@ -276,7 +276,7 @@ mod tests {
     }
 
     /// A daemon with a simulated clock, with or without a command.
-    struct World {
+    struct SimulatedDaemon {
         daemon: Daemon,
         start: Instant,
         now: Instant,
@@ -284,7 +284,7 @@ mod tests {
         done: Vec<(u64, Effect)>,
     }
 
-    impl World {
+    impl SimulatedDaemon {
         fn new(timing: Timing, supervisor: Option<Supervisor>) -> Self {
             let now = Instant::now();
             let (daemon, effects) = Daemon::start(timing, supervisor, Rng::with_seed(1), now);
@@ -297,10 +297,10 @@ mod tests {
         }
 
         fn running() -> Self {
-            let mut world = Self::new(TIMING, Some(Supervisor::new(0, seconds(10))));
-            assert_eq!(world.take(), [(0, Effect::Command(Action::Spawn))]);
-            assert_eq!(world.send(Event::Spawned(42)), []);
-            world
+            let mut simulated = Self::new(TIMING, Some(Supervisor::new(0, seconds(10))));
+            assert_eq!(simulated.take(), [(0, Effect::Command(Action::Spawn))]);
+            assert_eq!(simulated.send(Event::Spawned(42)), []);
+            simulated
         }
 
         /// Handles an event now; returns its effects.
@@ -352,108 +352,108 @@ mod tests {
 
     #[test]
     fn checks_in_after_the_delay_and_then_at_the_interval() {
-        let mut world = World::watching();
-        world.pass_with(seconds(3_600), |_| Completion::Accepted);
-        let times: Vec<_> = world.take().into_iter().map(|(at, _)| at).collect();
+        let mut simulated = SimulatedDaemon::watching();
+        simulated.pass_with(seconds(3_600), |_| Completion::Accepted);
+        let times: Vec<_> = simulated.take().into_iter().map(|(at, _)| at).collect();
         assert_eq!(times, (0..12).map(|n| 120 + 300 * n).collect::<Vec<_>>());
     }
 
     #[test]
     fn one_check_in_is_in_flight_at_a_time() {
-        let mut world = World::watching();
-        world.pass(seconds(100_000));
-        assert_eq!(world.take(), [(120, Effect::CheckIn)]);
-        assert_eq!(world.daemon.deadline(), None, "nothing to wake up for");
-        assert_eq!(world.send(Event::CheckedIn(Completion::Accepted)), []);
-        assert_eq!(world.daemon.deadline(), Some(world.now + seconds(300)));
+        let mut simulated = SimulatedDaemon::watching();
+        simulated.pass(seconds(100_000));
+        assert_eq!(simulated.take(), [(120, Effect::CheckIn)]);
+        assert_eq!(simulated.daemon.deadline(), None, "nothing to wake up for");
+        assert_eq!(simulated.send(Event::CheckedIn(Completion::Accepted)), []);
+        assert_eq!(simulated.daemon.deadline(), Some(simulated.now + seconds(300)));
     }
 
     #[test]
     fn a_suspend_or_a_clock_jump_causes_no_burst() {
-        let mut world = World::watching();
-        world.pass_with(seconds(500), |_| Completion::Accepted);
-        world.take();
+        let mut simulated = SimulatedDaemon::watching();
+        simulated.pass_with(seconds(500), |_| Completion::Accepted);
+        simulated.take();
         // No event for a week, not even a tick.
-        world.now += seconds(7 * 86_400);
-        assert_eq!(world.send(Event::Tick), [Effect::CheckIn]);
-        assert_eq!(world.send(Event::Tick), []);
-        world.send(Event::CheckedIn(Completion::Accepted));
-        assert_eq!(world.send(Event::Tick), []);
-        assert_eq!(world.daemon.deadline(), Some(world.now + seconds(300)));
+        simulated.now += seconds(7 * 86_400);
+        assert_eq!(simulated.send(Event::Tick), [Effect::CheckIn]);
+        assert_eq!(simulated.send(Event::Tick), []);
+        simulated.send(Event::CheckedIn(Completion::Accepted));
+        assert_eq!(simulated.send(Event::Tick), []);
+        assert_eq!(simulated.daemon.deadline(), Some(simulated.now + seconds(300)));
     }
 
     #[test]
     fn failures_are_retried_sooner_and_refusals_are_not() {
-        let mut world = World::watching();
-        world.pass_with(seconds(120), |_| Completion::TryLater(None));
-        assert_eq!(world.daemon.failures(), 1);
-        assert!(world.daemon.next_check_in().unwrap() <= world.now + seconds(5));
-        world.pass_with(seconds(5), |_| Completion::Refused);
-        assert_eq!(world.daemon.failures(), 2);
-        assert!(world.daemon.next_check_in().unwrap() > world.now + seconds(290));
-        world.pass_with(seconds(300), |_| Completion::Accepted);
-        assert_eq!(world.daemon.failures(), 0);
+        let mut simulated = SimulatedDaemon::watching();
+        simulated.pass_with(seconds(120), |_| Completion::TryLater(None));
+        assert_eq!(simulated.daemon.failures(), 1);
+        assert!(simulated.daemon.next_check_in().unwrap() <= simulated.now + seconds(5));
+        simulated.pass_with(seconds(5), |_| Completion::Refused);
+        assert_eq!(simulated.daemon.failures(), 2);
+        assert!(simulated.daemon.next_check_in().unwrap() > simulated.now + seconds(290));
+        simulated.pass_with(seconds(300), |_| Completion::Accepted);
+        assert_eq!(simulated.daemon.failures(), 0);
     }
 
     #[test]
     fn an_outage_is_retried_with_jitter_and_recovery_is_noticed_within_an_interval() {
-        let mut world = World::watching();
-        world.pass_with(seconds(86_400), |_| Completion::TryLater(None));
-        let tries = world.take().len();
+        let mut simulated = SimulatedDaemon::watching();
+        simulated.pass_with(seconds(86_400), |_| Completion::TryLater(None));
+        let tries = simulated.take().len();
         // Full jitter under a ceiling of 300 s: 150 s on average.
         assert!((450..750).contains(&tries), "{tries}");
-        world.pass_with(seconds(300), |_| Completion::Accepted);
-        assert_eq!(world.daemon.failures(), 0);
+        simulated.pass_with(seconds(300), |_| Completion::Accepted);
+        assert_eq!(simulated.daemon.failures(), 0);
     }
 
     #[test]
     fn a_reload_after_a_failure_retries_at_once() {
-        let mut world = World::watching();
-        world.pass_with(seconds(120), |_| Completion::Refused);
-        world.send(Event::Reloaded);
-        assert!(world.daemon.next_check_in().unwrap() <= world.now + seconds(5));
+        let mut simulated = SimulatedDaemon::watching();
+        simulated.pass_with(seconds(120), |_| Completion::Refused);
+        simulated.send(Event::Reloaded);
+        assert!(simulated.daemon.next_check_in().unwrap() <= simulated.now + seconds(5));
         // After a success, a reload does not change the schedule.
-        world.pass_with(seconds(5), |_| Completion::Accepted);
-        let due = world.daemon.next_check_in();
-        world.send(Event::Reloaded);
-        assert_eq!(world.daemon.next_check_in(), due);
+        simulated.pass_with(seconds(5), |_| Completion::Accepted);
+        let due = simulated.daemon.next_check_in();
+        simulated.send(Event::Reloaded);
+        assert_eq!(simulated.daemon.next_check_in(), due);
     }
 
     #[test]
     fn a_reload_during_a_check_in_that_is_then_refused_retries_at_once() {
-        let mut world = World::watching();
-        world.pass(seconds(120));
-        assert_eq!(world.take(), [(120, Effect::CheckIn)]);
-        world.send(Event::Reloaded);
-        world.send(Event::CheckedIn(Completion::Refused));
-        assert!(world.daemon.next_check_in().unwrap() <= world.now + seconds(5));
+        let mut simulated = SimulatedDaemon::watching();
+        simulated.pass(seconds(120));
+        assert_eq!(simulated.take(), [(120, Effect::CheckIn)]);
+        simulated.send(Event::Reloaded);
+        simulated.send(Event::CheckedIn(Completion::Refused));
+        assert!(simulated.daemon.next_check_in().unwrap() <= simulated.now + seconds(5));
         // The refusal of the new keys is not retried at once.
-        world.pass_with(seconds(5), |_| Completion::Refused);
-        assert!(world.daemon.next_check_in().unwrap() > world.now + seconds(5));
+        simulated.pass_with(seconds(5), |_| Completion::Refused);
+        assert!(simulated.daemon.next_check_in().unwrap() > simulated.now + seconds(5));
     }
 
     #[test]
     fn a_crash_loop_does_not_delay_check_ins() {
-        let mut world = World::running();
+        let mut simulated = SimulatedDaemon::running();
         let mut check_ins = Vec::new();
         for _ in 0..3_000 {
-            world.pass_with(seconds(1), |_| Completion::Accepted);
-            for (at, effect) in world.take() {
+            simulated.pass_with(seconds(1), |_| Completion::Accepted);
+            for (at, effect) in simulated.take() {
                 match effect {
                     Effect::CheckIn => check_ins.push(at),
                     Effect::Command(Action::Spawn) => {
-                        world.send(Event::Spawned(42));
-                        world.send(Event::Exited(exit("signal:SIGSEGV")));
+                        simulated.send(Event::Spawned(42));
+                        simulated.send(Event::Exited(exit("signal:SIGSEGV")));
                     }
                     effect => panic!("{effect:?}"),
                 }
             }
-            if world.state() == "running" {
-                world.send(Event::Exited(exit("signal:SIGSEGV")));
+            if simulated.state() == "running" {
+                simulated.send(Event::Exited(exit("signal:SIGSEGV")));
             }
         }
         assert_eq!(check_ins, (0..10).map(|n| 120 + 300 * n).collect::<Vec<_>>());
-        let status = world.daemon.command(world.now).unwrap();
+        let status = simulated.daemon.command(simulated.now).unwrap();
         // 1 + 2 + 4 + … + 256 s, then every 300 s.
         assert!((16..=18).contains(&status.restarts), "{}", status.restarts);
         assert_eq!(status.state, "crashed");
@@ -461,101 +461,101 @@ mod tests {
 
     #[test]
     fn stop_terminates_the_command_and_checks_in_once_more() {
-        let mut world = World::running();
-        let by = world.now + LAST_CHECK_IN;
-        let effects = world.send(Event::Stop);
+        let mut simulated = SimulatedDaemon::running();
+        let by = simulated.now + LAST_CHECK_IN;
+        let effects = simulated.send(Event::Stop);
         assert_eq!(effects, [Effect::Command(Action::Terminate), Effect::LastCheckIn(by)]);
-        assert_eq!(world.state(), "shutting_down");
-        assert_eq!(world.daemon.next_check_in(), None);
+        assert_eq!(simulated.state(), "shutting_down");
+        assert_eq!(simulated.daemon.next_check_in(), None);
         // In either order.
-        let mut other = World::running();
+        let mut other = SimulatedDaemon::running();
         other.send(Event::Stop);
         assert_eq!(other.send(Event::Exited(exit("signal:SIGTERM"))), []);
         assert_eq!(other.send(Event::CheckedIn(Completion::Refused)), [Effect::Quit]);
-        assert_eq!(world.send(Event::CheckedIn(Completion::Accepted)), []);
-        assert_eq!(world.send(Event::Exited(exit("signal:SIGTERM"))), [Effect::Quit]);
+        assert_eq!(simulated.send(Event::CheckedIn(Completion::Accepted)), []);
+        assert_eq!(simulated.send(Event::Exited(exit("signal:SIGTERM"))), [Effect::Quit]);
     }
 
     #[test]
     fn kills_a_command_that_does_not_exit_within_ten_seconds() {
-        let mut world = World::running();
-        world.send(Event::Stop);
-        world.send(Event::CheckedIn(Completion::Accepted));
-        world.take();
-        world.pass(seconds(11));
-        assert_eq!(world.take(), [(10, Effect::Command(Action::Kill))]);
-        assert_eq!(world.send(Event::Exited(exit("signal:SIGKILL"))), [Effect::Quit]);
+        let mut simulated = SimulatedDaemon::running();
+        simulated.send(Event::Stop);
+        simulated.send(Event::CheckedIn(Completion::Accepted));
+        simulated.take();
+        simulated.pass(seconds(11));
+        assert_eq!(simulated.take(), [(10, Effect::Command(Action::Kill))]);
+        assert_eq!(simulated.send(Event::Exited(exit("signal:SIGKILL"))), [Effect::Quit]);
     }
 
     #[test]
     fn gives_up_on_a_command_that_cannot_be_killed() {
-        let mut world = World::running();
-        world.send(Event::Stop);
-        world.send(Event::CheckedIn(Completion::Accepted));
-        world.take();
-        world.pass(seconds(60));
+        let mut simulated = SimulatedDaemon::running();
+        simulated.send(Event::Stop);
+        simulated.send(Event::CheckedIn(Completion::Accepted));
+        simulated.take();
+        simulated.pass(seconds(60));
         let (kill, give_up) = (Action::Kill, Action::GiveUp);
-        assert_eq!(world.take(), [(10, Effect::Command(kill)), (12, Effect::Command(give_up))]);
-        assert_eq!(world.send(Event::CannotEnd), [Effect::Quit]);
+        assert_eq!(simulated.take(), [(10, Effect::Command(kill)), (12, Effect::Command(give_up))]);
+        assert_eq!(simulated.send(Event::CannotEnd), [Effect::Quit]);
     }
 
     #[test]
     fn the_last_check_in_has_three_seconds() {
-        let mut world = World::watching();
-        world.send(Event::Stop);
-        world.take();
-        world.pass(seconds(60));
-        assert_eq!(world.take(), [(3, Effect::Quit)]);
+        let mut simulated = SimulatedDaemon::watching();
+        simulated.send(Event::Stop);
+        simulated.take();
+        simulated.pass(seconds(60));
+        assert_eq!(simulated.take(), [(3, Effect::Quit)]);
     }
 
     #[test]
     fn the_last_check_in_waits_for_the_one_in_flight() {
-        let mut world = World::watching();
-        world.pass(seconds(120));
-        let by = world.now + LAST_CHECK_IN;
-        assert_eq!(world.send(Event::Stop), []);
-        world.pass(seconds(1));
-        let effects = world.send(Event::CheckedIn(Completion::Accepted));
+        let mut simulated = SimulatedDaemon::watching();
+        simulated.pass(seconds(120));
+        let by = simulated.now + LAST_CHECK_IN;
+        assert_eq!(simulated.send(Event::Stop), []);
+        simulated.pass(seconds(1));
+        let effects = simulated.send(Event::CheckedIn(Completion::Accepted));
         assert_eq!(effects, [Effect::LastCheckIn(by)]);
-        assert_eq!(world.send(Event::CheckedIn(Completion::Accepted)), [Effect::Quit]);
+        assert_eq!(simulated.send(Event::CheckedIn(Completion::Accepted)), [Effect::Quit]);
     }
 
     #[test]
     fn a_check_in_in_flight_for_too_long_is_the_last_one() {
-        let mut world = World::watching();
-        world.pass(seconds(120));
-        world.take();
-        world.send(Event::Stop);
-        world.pass(seconds(60));
-        assert_eq!(world.take(), [(123, Effect::Quit)]);
+        let mut simulated = SimulatedDaemon::watching();
+        simulated.pass(seconds(120));
+        simulated.take();
+        simulated.send(Event::Stop);
+        simulated.pass(seconds(60));
+        assert_eq!(simulated.take(), [(123, Effect::Quit)]);
     }
 
     #[test]
     fn a_second_stop_terminates_the_command_again_without_another_check_in() {
-        let mut world = World::running();
-        world.send(Event::Stop);
-        assert_eq!(world.send(Event::Stop), [Effect::Command(Action::Terminate)]);
-        world.send(Event::CheckedIn(Completion::Accepted));
-        assert_eq!(world.send(Event::Stop), [Effect::Command(Action::Terminate)]);
+        let mut simulated = SimulatedDaemon::running();
+        simulated.send(Event::Stop);
+        assert_eq!(simulated.send(Event::Stop), [Effect::Command(Action::Terminate)]);
+        simulated.send(Event::CheckedIn(Completion::Accepted));
+        assert_eq!(simulated.send(Event::Stop), [Effect::Command(Action::Terminate)]);
     }
 
     #[test]
     fn stop_does_not_wait_for_a_command_that_is_down() {
-        let mut world = World::running();
-        world.send(Event::Exited(exit("code:3")));
-        world.send(Event::Stop);
-        assert_eq!(world.send(Event::CheckedIn(Completion::Accepted)), [Effect::Quit]);
+        let mut simulated = SimulatedDaemon::running();
+        simulated.send(Event::Exited(exit("code:3")));
+        simulated.send(Event::Stop);
+        assert_eq!(simulated.send(Event::CheckedIn(Completion::Accepted)), [Effect::Quit]);
     }
 
     #[test]
     fn a_requested_restart_is_counted() {
-        let mut world = World::running();
-        assert_eq!(world.send(Event::Restart), [Effect::Command(Action::Terminate)]);
-        assert_eq!(world.state(), "stopping");
-        let effects = world.send(Event::Exited(exit("signal:SIGTERM")));
+        let mut simulated = SimulatedDaemon::running();
+        assert_eq!(simulated.send(Event::Restart), [Effect::Command(Action::Terminate)]);
+        assert_eq!(simulated.state(), "stopping");
+        let effects = simulated.send(Event::Exited(exit("signal:SIGTERM")));
         assert_eq!(effects, [Effect::Command(Action::Spawn)]);
-        world.send(Event::Spawned(43));
-        let status = world.daemon.command(world.now).unwrap();
+        simulated.send(Event::Spawned(43));
+        let status = simulated.daemon.command(simulated.now).unwrap();
         assert_eq!((status.state.as_str(), status.restarts), ("running", 1));
     }
 }

@@ -16,8 +16,8 @@ fn main() -> ExitCode {
     if let Some(failed) = launch::requested() {
         return failed;
     }
-    if let Err(error) = signals::put_in_order() {
-        output::warn(&format!("cannot put the signals in order: {error}"));
+    if let Err(error) = signals::reset_own() {
+        output::warn(&format!("cannot reset inherited signal state: {error}"));
     }
     let exit = match Cli::from_process() {
         Ok(cli) => match cli.command {

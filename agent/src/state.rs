@@ -20,7 +20,7 @@ use tempfile::NamedTempFile;
 
 use crate::cli::{StateArguments, VERSION_AND_COMMIT};
 use crate::collect::boot;
-use crate::collect::process::Status;
+use crate::collect::process::ProcessStatus;
 use crate::report::ledger::Ledger;
 
 /// Largest state file that is read, in bytes; hundreds of interfaces take a tenth of it.
@@ -91,20 +91,22 @@ impl Agent {
     }
 
     /// Whether it still runs, as far as this process can see.
-    pub fn runs(&self) -> Result<(), Gone> {
+    pub fn runs(&self) -> Result<(), NotRunning> {
         let differ = |ours: Option<&str>, theirs: Option<&str>| {
             ours.zip(theirs).is_some_and(|(ours, theirs)| ours != theirs)
         };
         if differ(boot_id().as_deref(), self.boot_id.as_deref()) {
-            return Err(Gone::Rebooted);
+            return Err(NotRunning::Rebooted);
         }
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
         // A process of another user counts as well.
         if pid.is_none_or(|pid| test_kill_process(pid) == Err(Errno::SRCH)) {
-            return Err(Gone::Ended(self.pid));
+            return Err(NotRunning::Ended(self.pid));
         }
         match (stat(self.pid), self.pid_started_ticks) {
-            (Some(stat), Some(started)) if stat.starttime != started => Err(Gone::Ended(self.pid)),
+            (Some(stat), Some(started)) if stat.starttime != started => {
+                Err(NotRunning::Ended(self.pid))
+            }
             _ => Ok(()),
         }
     }
@@ -137,7 +139,7 @@ impl Agent {
 
 /// Why an agent does not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Gone {
+pub enum NotRunning {
     /// It belongs to an earlier boot.
     #[error("the machine has rebooted since")]
     Rebooted,
@@ -191,9 +193,9 @@ pub struct Process {
 impl Process {
     /// The state at `seen`; `None` if it was unknown.
     #[must_use]
-    pub fn new(status: Option<&Status>, seen: Time) -> Self {
-        let unknown = Status { state: "unknown".to_owned(), ..Status::default() };
-        let Status { state, pid, restarts, uptime_seconds, last_exit_reason } =
+    pub fn new(status: Option<&ProcessStatus>, seen: Time) -> Self {
+        let unknown = ProcessStatus { state: "unknown".to_owned(), ..ProcessStatus::default() };
+        let ProcessStatus { state, pid, restarts, uptime_seconds, last_exit_reason } =
             status.unwrap_or(&unknown).clone();
         Self {
             state,
@@ -600,7 +602,7 @@ mod tests {
     }
 
     fn full() -> State {
-        let status = Status {
+        let status = ProcessStatus {
             state: "running".to_owned(),
             pid: Some(42),
             restarts: 3,
@@ -763,11 +765,11 @@ mod tests {
         let agent = Agent::starting(None, SystemTime::now());
         assert_eq!(agent.runs(), Ok(()));
         let reused = Agent { pid_started_ticks: Some(1), ..agent.clone() };
-        assert_eq!(reused.runs(), Err(Gone::Ended(agent.pid)));
+        assert_eq!(reused.runs(), Err(NotRunning::Ended(agent.pid)));
         let gone = Agent { pid: u32::MAX, ..agent.clone() };
-        assert_eq!(gone.runs(), Err(Gone::Ended(u32::MAX)));
+        assert_eq!(gone.runs(), Err(NotRunning::Ended(u32::MAX)));
         let rebooted = Agent { boot_id: full().agent.unwrap().boot_id, ..agent.clone() };
-        assert_eq!(rebooted.runs(), Err(Gone::Rebooted));
+        assert_eq!(rebooted.runs(), Err(NotRunning::Rebooted));
         // An older version recorded only the process id.
         assert_eq!(Agent { pid_started_ticks: None, boot_id: None, ..agent }.runs(), Ok(()));
     }

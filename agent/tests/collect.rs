@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use kiloclaw_agent::collect::network::{Bytes, Counters, Interfaces};
-use kiloclaw_agent::collect::process::{ProcessHealth, Status};
+use kiloclaw_agent::collect::process::{ProcessHealth, ProcessStatus};
 use kiloclaw_agent::collect::status_url::StatusSource;
 use kiloclaw_agent::collect::systemd::Unit;
 use kiloclaw_agent::collect::{Collector, Readings, Source, Sources};
@@ -41,7 +41,7 @@ fn collector(tree: &str, process: Source) -> Collector {
 /// Returns the readings and the warnings.
 fn collect(
     collector: &mut Collector,
-    process: Option<Status>,
+    process: Option<ProcessStatus>,
     now: Instant,
     deadline: Option<Instant>,
 ) -> (Readings, Vec<String>) {
@@ -210,9 +210,9 @@ fn an_unreadable_unit_is_unknown_with_a_reason() {
     assert!(warnings[0].contains("`systemctl show` could not be run"), "{warnings:?}");
 }
 
-fn supervised(restarts: u64, uptime_seconds: f64) -> Status {
+fn supervised(restarts: u64, uptime_seconds: f64) -> ProcessStatus {
     let state = "running".to_owned();
-    Status { state, pid: Some(7), restarts, uptime_seconds, ..Status::default() }
+    ProcessStatus { state, pid: Some(7), restarts, uptime_seconds, ..ProcessStatus::default() }
 }
 
 #[test]

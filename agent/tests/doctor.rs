@@ -13,7 +13,7 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use kiloclaw_agent::commands::doctor::check::Name;
+use kiloclaw_agent::commands::doctor::check::CheckName;
 use kiloclaw_agent::state::State;
 use kiloclaw_check_in::{CheckIn, Credential, Refusal};
 use serde_json::Value;
@@ -44,7 +44,7 @@ impl DoctorOutput {
         // Every check appears once; only `configuration` repeats, for each wrong setting.
         let mut names: Vec<_> = checks.iter().map(|check| check["name"].clone()).collect();
         names.dedup_by(|a, b| a == b && a == "configuration");
-        assert_eq!(names, Name::ALL.map(Name::text).map(Value::from));
+        assert_eq!(names, CheckName::ALL.map(CheckName::text).map(Value::from));
         for check in &checks {
             let texts: &[_] = match check["status"].as_str().unwrap() {
                 "passed" => &["found"],
@@ -119,7 +119,7 @@ fn on_a_healthy_machine_all_checks_pass_and_nothing_is_written() {
     let shown = run(&mut doctor);
     assert_eq!((shown.code, shown.stderr.as_str()), (0, ""), "{}", shown.stdout);
     let lines: Vec<_> = shown.stdout.lines().collect();
-    assert_eq!(lines.len(), Name::ALL.len() + 1);
+    assert_eq!(lines.len(), CheckName::ALL.len() + 1);
     assert!(lines.iter().all(|line| !line.starts_with('✗')), "{}", shown.stdout);
     for line in [
         "✓ configuration: complete and valid",

@@ -76,7 +76,7 @@ mod tests {
 
     const INTERVAL: Duration = Duration::from_mins(5);
 
-    struct World {
+    struct SimulatedFailures {
         policy: Policy,
         start: Instant,
         now: Instant,
@@ -85,7 +85,7 @@ mod tests {
         alerts: Vec<(u64, String)>,
     }
 
-    impl World {
+    impl SimulatedFailures {
         fn new() -> Self {
             let now = Instant::now();
             let policy = Policy::new(INTERVAL);
@@ -116,79 +116,79 @@ mod tests {
 
     #[test]
     fn alerts_on_the_third_failure_in_a_row_and_again_a_day_later() {
-        let mut world = World::new();
-        world.fail_for(Duration::from_hours(48), |_| "timeout".to_owned());
-        assert_eq!(world.alerts(), [(10, "timeout"), (24 * 60 + 10, "timeout")]);
+        let mut simulated = SimulatedFailures::new();
+        simulated.fail_for(Duration::from_hours(48), |_| "timeout".to_owned());
+        assert_eq!(simulated.alerts(), [(10, "timeout"), (24 * 60 + 10, "timeout")]);
     }
 
     #[test]
     fn two_failures_before_a_success_cause_no_alert() {
-        let mut world = World::new();
+        let mut simulated = SimulatedFailures::new();
         for _ in 0..100 {
-            world.failures = 0;
-            world.fail_for(2 * INTERVAL, |_| "timeout".to_owned());
+            simulated.failures = 0;
+            simulated.fail_for(2 * INTERVAL, |_| "timeout".to_owned());
         }
-        assert_eq!(world.alerts(), []);
+        assert_eq!(simulated.alerts(), []);
     }
 
     #[test]
     fn quick_retries_cause_no_alert_within_an_interval() {
-        let mut world = World::new();
+        let mut simulated = SimulatedFailures::new();
         for seconds in [0, 5, 10, 20, 40, 80, 140] {
-            world.now += Duration::from_secs(seconds);
-            world.fail("connection_refused");
+            simulated.now += Duration::from_secs(seconds);
+            simulated.fail("connection_refused");
         }
-        assert_eq!(world.alerts(), [], "after 295 seconds");
-        world.now += Duration::from_secs(5);
-        world.fail("connection_refused");
-        assert_eq!(world.alerts(), [(5, "connection_refused")]);
+        assert_eq!(simulated.alerts(), [], "after 295 seconds");
+        simulated.now += Duration::from_secs(5);
+        simulated.fail("connection_refused");
+        assert_eq!(simulated.alerts(), [(5, "connection_refused")]);
         // The next series of failures starts its own interval and its own day.
-        world.now += Duration::from_hours(24);
-        world.failures = 0;
+        simulated.now += Duration::from_hours(24);
+        simulated.failures = 0;
         for _ in 0..3 {
-            world.fail("connection_refused");
+            simulated.fail("connection_refused");
         }
-        assert_eq!(world.alerts.len(), 1);
+        assert_eq!(simulated.alerts.len(), 1);
     }
 
     #[test]
     fn another_code_causes_an_alert_an_hour_later() {
-        let mut world = World::new();
-        world.fail_for(2 * INTERVAL, |_| "timeout".to_owned());
-        world.fail_for(INTERVAL, |_| "timeout".to_owned());
-        world.fail_for(Duration::from_hours(3), |_| "http_502".to_owned());
-        assert_eq!(world.alerts(), [(10, "timeout"), (70, "http_502")]);
-        world.fail_for(Duration::from_hours(3), |_| "timeout".to_owned());
-        assert_eq!(world.alerts.len(), 2, "within its day");
+        let mut simulated = SimulatedFailures::new();
+        simulated.fail_for(2 * INTERVAL, |_| "timeout".to_owned());
+        simulated.fail_for(INTERVAL, |_| "timeout".to_owned());
+        simulated.fail_for(Duration::from_hours(3), |_| "http_502".to_owned());
+        assert_eq!(simulated.alerts(), [(10, "timeout"), (70, "http_502")]);
+        simulated.fail_for(Duration::from_hours(3), |_| "timeout".to_owned());
+        assert_eq!(simulated.alerts.len(), 2, "within its day");
     }
 
     #[test]
     fn ever_new_codes_cause_one_alert_an_hour_and_bounded_memory() {
-        let mut world = World::new();
-        world.fail_for(Duration::from_hours(24 * 10), |n| format!("code_{n}"));
-        assert_eq!(world.alerts.len(), 240);
-        assert!(world.policy.by_code.len() <= 24, "{}", world.policy.by_code.len());
+        let mut simulated = SimulatedFailures::new();
+        simulated.fail_for(Duration::from_hours(24 * 10), |n| format!("code_{n}"));
+        assert_eq!(simulated.alerts.len(), 240);
+        assert!(simulated.policy.by_code.len() <= 24, "{}", simulated.policy.by_code.len());
     }
 
     #[test]
     fn a_panic_causes_an_alert_at_once_and_its_failures_cause_none() {
-        let mut world = World::new();
-        world.fail_for(3 * INTERVAL, |_| "timeout".to_owned());
-        assert_eq!(world.alerts.len(), 1);
-        assert!(world.policy.panicked(world.now), "in the same hour");
-        assert!(!world.policy.panicked(world.now));
-        world.fail_for(Duration::from_hours(20), |_| DEFECT.to_owned());
-        assert_eq!(world.alerts.len(), 1);
-        world.now += Duration::from_hours(4);
-        assert!(world.policy.panicked(world.now));
+        let mut simulated = SimulatedFailures::new();
+        simulated.fail_for(3 * INTERVAL, |_| "timeout".to_owned());
+        assert_eq!(simulated.alerts.len(), 1);
+        assert!(simulated.policy.panicked(simulated.now), "in the same hour");
+        assert!(!simulated.policy.panicked(simulated.now));
+        simulated.fail_for(Duration::from_hours(20), |_| DEFECT.to_owned());
+        assert_eq!(simulated.alerts.len(), 1);
+        simulated.now += Duration::from_hours(4);
+        assert!(simulated.policy.panicked(simulated.now));
     }
 
     #[test]
     fn an_unsent_alert_is_retried_an_hour_later() {
-        let mut world = World::new();
-        world.fail_for(3 * INTERVAL, |_| "timeout".to_owned());
-        world.policy.not_sent("timeout");
-        world.fail_for(Duration::from_hours(2), |_| "timeout".to_owned());
-        assert_eq!(world.alerts(), [(10, "timeout"), (70, "timeout")]);
+        let mut simulated = SimulatedFailures::new();
+        simulated.fail_for(3 * INTERVAL, |_| "timeout".to_owned());
+        simulated.policy.not_sent("timeout");
+        simulated.fail_for(Duration::from_hours(2), |_| "timeout".to_owned());
+        assert_eq!(simulated.alerts(), [(10, "timeout"), (70, "timeout")]);
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use crate::collect::command::{self, CommandError};
-use crate::collect::process::{ProcessHealth, Status};
+use crate::collect::process::{ProcessHealth, ProcessStatus};
 use crate::env_vars;
 use crate::process::children::Children;
 
@@ -124,7 +124,7 @@ pub struct VersionCache {
     /// The version, and when it was read.
     known: Option<(Version, Instant)>,
     /// The last known process.
-    process: Option<Status>,
+    process: Option<ProcessStatus>,
     /// The program's file at its last run.
     program: Option<Identity>,
     /// Failures in a row, and when to run it again.
@@ -364,7 +364,7 @@ mod tests {
     }
 
     fn known(restarts: u64, uptime_seconds: f64) -> ProcessHealth {
-        ProcessHealth::Known(Status {
+        ProcessHealth::Known(ProcessStatus {
             state: "running".to_owned(),
             pid: Some(7),
             restarts,

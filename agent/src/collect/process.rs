@@ -20,12 +20,12 @@ pub enum ProcessHealth {
     /// Reading the source failed.
     Unknown,
     /// The source reported this.
-    Known(Status),
+    Known(ProcessStatus),
 }
 
 /// The state of the process.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Status {
+pub struct ProcessStatus {
     /// `running`, `crashed` and so on; not empty.
     pub state: String,
     /// Its process id, if the source reports it.
@@ -38,7 +38,7 @@ pub struct Status {
     pub last_exit_reason: Option<String>,
 }
 
-impl Status {
+impl ProcessStatus {
     /// Whether the same process as `earlier` may have run all the time since.
     #[must_use]
     pub fn continues(&self, earlier: &Self) -> bool {
@@ -105,15 +105,19 @@ mod tests {
 
     #[test]
     fn another_pid_a_restart_or_a_shorter_uptime_is_another_process() {
-        let earlier =
-            Status { pid: Some(7), restarts: 2, uptime_seconds: 10.0, ..Status::default() };
-        let later = Status { uptime_seconds: 310.0, ..earlier.clone() };
+        let earlier = ProcessStatus {
+            pid: Some(7),
+            restarts: 2,
+            uptime_seconds: 10.0,
+            ..ProcessStatus::default()
+        };
+        let later = ProcessStatus { uptime_seconds: 310.0, ..earlier.clone() };
         assert!(later.continues(&earlier) && earlier.continues(&earlier));
         assert!(!earlier.continues(&later));
-        assert!(!Status { pid: Some(8), ..later.clone() }.continues(&earlier));
-        assert!(!Status { pid: None, ..later.clone() }.continues(&earlier));
-        assert!(!Status { restarts: 3, ..later.clone() }.continues(&earlier));
+        assert!(!ProcessStatus { pid: Some(8), ..later.clone() }.continues(&earlier));
+        assert!(!ProcessStatus { pid: None, ..later.clone() }.continues(&earlier));
+        assert!(!ProcessStatus { restarts: 3, ..later.clone() }.continues(&earlier));
         // The supervisor restarted.
-        assert!(!Status { restarts: 0, ..later }.continues(&earlier));
+        assert!(!ProcessStatus { restarts: 0, ..later }.continues(&earlier));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use ureq::http::{HeaderValue, StatusCode, Uri};
 
-use crate::collect::process::{Status, code_reason};
+use crate::collect::process::{ProcessStatus, code_reason};
 use crate::http::{self, Client, NoAnswer};
 use crate::secret::Redactor;
 
@@ -47,7 +47,7 @@ pub enum StatusError {
 #[derive(Debug, PartialEq)]
 pub struct StatusResponse {
     /// The state of the process; unknown values are `unknown`, 0 or `None`.
-    pub status: Status,
+    pub status: ProcessStatus,
     /// Number of restarts, if known: 0 would mean that the supervisor has started over.
     pub restarts: Option<u64>,
     /// Members that are missing or invalid.
@@ -94,7 +94,7 @@ pub fn parse(answer: &[u8], redactor: &Redactor) -> Result<StatusResponse, Statu
     valid("restarts", restarts.is_some());
     let last_exit_reason = last_exit_reason(member("lastExit"), redactor);
     valid("lastExit", last_exit_reason.is_some());
-    let status = Status {
+    let status = ProcessStatus {
         state: state.unwrap_or("unknown").to_owned(),
         // Not worth a warning.
         pid: whole(member("pid")).and_then(|pid| pid.try_into().ok()),
@@ -156,7 +156,7 @@ mod tests {
     fn reads_a_running_process() {
         let answer = r#"{"state":"running","pid":42,"uptime":12.5,"restarts":3,
             "lastExit":{"code":null,"signal":"SIGKILL","at":"2026-01-01T00:00:00.000Z"}}"#;
-        let status = Status {
+        let status = ProcessStatus {
             state: "running".to_owned(),
             pid: Some(42),
             restarts: 3,

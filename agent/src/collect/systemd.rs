@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::collect::command::{self, CommandError};
-use crate::collect::process::{Status, code_reason, signal_reason};
+use crate::collect::process::{ProcessStatus, code_reason, signal_reason};
 use crate::process::children::Children;
 
 /// How long systemd may take to answer.
@@ -38,12 +38,12 @@ pub struct Unit {
     systemctl: OsString,
     /// Whether it is a unit of the agent's user.
     of_user: bool,
-    last: Option<Look>,
+    last: Option<LastReport>,
 }
 
 /// What is kept of the last report.
 #[derive(Clone, Debug)]
-struct Look {
+struct LastReport {
     started_at: Duration,
     restarts: u64,
     /// Whether the process had ended.
@@ -78,7 +78,7 @@ pub enum SystemdError {
 
 /// The state of a service as systemd reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Service {
+pub struct ServiceState {
     /// The contract's word.
     pub state: &'static str,
     /// Number of automatic restarts.
@@ -121,7 +121,11 @@ impl Unit {
     /// Reads the unit's state, within `timeout` and 5 seconds.
     ///
     /// If the system has no such unit, it may be one of the agent's user.
-    pub fn ask(&mut self, children: &Children, timeout: Duration) -> Result<Status, SystemdError> {
+    pub fn ask(
+        &mut self,
+        children: &Children,
+        timeout: Duration,
+    ) -> Result<ProcessStatus, SystemdError> {
         let started = Instant::now();
         let timeout = timeout.min(TIMEOUT);
         let mut service = self.show(self.of_user, children, timeout)?;
@@ -140,7 +144,7 @@ impl Unit {
         of_user: bool,
         children: &Children,
         timeout: Duration,
-    ) -> Result<Option<Service>, SystemdError> {
+    ) -> Result<Option<ServiceState>, SystemdError> {
         let mut systemctl = Command::new(&self.systemctl);
         systemctl.args(of_user.then_some("--user"));
         systemctl.args(["show", "--no-pager", PROPERTIES, "--"]).arg(OsStr::new(&self.name));
@@ -149,7 +153,7 @@ impl Unit {
     }
 
     /// Turns systemd's report into a status, and remembers it.
-    fn status(&mut self, service: &Service, now: Duration) -> Status {
+    fn status(&mut self, service: &ServiceState, now: Duration) -> ProcessStatus {
         let last_exit_reason = match (&service.exit_reason, &self.last) {
             (Some(reason), _) => Some(reason.clone()),
             // The first report: earlier ends are unknown, unless nothing can have ended yet.
@@ -160,7 +164,7 @@ impl Unit {
                 last.last_exit_reason.clone().filter(|_| same || next)
             }
         };
-        self.last = Some(Look {
+        self.last = Some(LastReport {
             started_at: service.started_at,
             restarts: service.restarts,
             ended: service.exit_reason.is_some(),
@@ -169,7 +173,7 @@ impl Unit {
         let up =
             service.pid.is_some() || service.state == "running" && service.exit_reason.is_none();
         let up_for = up.then(|| now.saturating_sub(service.started_at));
-        Status {
+        ProcessStatus {
             state: service.state.to_owned(),
             pid: service.pid,
             restarts: service.restarts,
@@ -186,7 +190,7 @@ impl fmt::Display for Unit {
 }
 
 /// Parses the output of `systemctl show`: one `<property>=<value>` per line. `None` if the unit does not exist.
-pub fn parse(shown: &str) -> Result<Option<Service>, SystemdError> {
+pub fn parse(shown: &str) -> Result<Option<ServiceState>, SystemdError> {
     let text = |name: &'static str| {
         shown
             .lines()
@@ -204,7 +208,7 @@ pub fn parse(shown: &str) -> Result<Option<Service>, SystemdError> {
     let state = state(active, text("SubState")?).ok_or(SystemdError::Invalid("ActiveState"))?;
     let pid = u32::try_from(number("MainPID")?).map_err(|_| SystemdError::Invalid("MainPID"))?;
     let status = small("ExecMainStatus")?;
-    Ok(Some(Service {
+    Ok(Some(ServiceState {
         state,
         restarts: number("NRestarts")?,
         pid: (pid != 0).then_some(pid),
@@ -259,18 +263,18 @@ SubState=running
 ActiveEnterTimestampMonotonic=5000000
 ";
 
-    fn running() -> Service {
+    fn running() -> ServiceState {
         parse(RUNNING).unwrap().unwrap()
     }
 
     /// The process has ended, and systemd has not restarted it yet.
-    fn ended(service: &Service, reason: &str) -> Service {
-        Service { pid: None, exit_reason: Some(reason.to_owned()), ..service.clone() }
+    fn ended(service: &ServiceState, reason: &str) -> ServiceState {
+        ServiceState { pid: None, exit_reason: Some(reason.to_owned()), ..service.clone() }
     }
 
     /// systemd has restarted the process.
-    fn restarted(service: &Service) -> Service {
-        Service {
+    fn restarted(service: &ServiceState) -> ServiceState {
+        ServiceState {
             pid: service.pid.map_or(Some(900), |pid| Some(pid + 1)),
             restarts: service.restarts + 1,
             started_at: service.started_at + Duration::from_secs(1),
@@ -279,7 +283,7 @@ ActiveEnterTimestampMonotonic=5000000
         }
     }
 
-    fn last_exits<const N: usize>(looks: [&Service; N]) -> [Option<String>; N] {
+    fn last_exits<const N: usize>(looks: [&ServiceState; N]) -> [Option<String>; N] {
         let mut unit = Unit::new("openclaw").unwrap();
         looks.map(|look| unit.status(look, Duration::from_mins(1)).last_exit_reason)
     }
@@ -320,7 +324,7 @@ ActiveEnterTimestampMonotonic=5000000
 
     #[test]
     fn reads_a_running_service() {
-        let expected = Service {
+        let expected = ServiceState {
             state: "running",
             restarts: 2,
             pid: Some(812),
@@ -433,7 +437,7 @@ ActiveEnterTimestampMonotonic=5000000
 
     #[test]
     fn the_exit_reason_is_empty_before_any_restart_and_unknown_on_a_first_reading() {
-        assert_eq!(last_exits([&Service { restarts: 0, ..running() }]), [Some(String::new())]);
+        assert_eq!(last_exits([&ServiceState { restarts: 0, ..running() }]), [Some(String::new())]);
         assert_eq!(last_exits([&running()]), [None]);
     }
 
@@ -447,7 +451,7 @@ ActiveEnterTimestampMonotonic=5000000
             [None, reason.clone(), reason.clone(), reason.clone()]
         );
         // A manual start resets the restart count.
-        let by_hand = Service { restarts: 0, ..second };
+        let by_hand = ServiceState { restarts: 0, ..second };
         assert_eq!(last_exits([&crashed, &by_hand]), [reason.clone(), reason]);
     }
 
@@ -461,7 +465,7 @@ ActiveEnterTimestampMonotonic=5000000
         // A whole run was between two readings.
         assert_eq!(last_exits([&crashed, &third])[1], None);
         // A manual start, not a restart by systemd.
-        let by_hand = Service { restarts: 0, ..third.clone() };
+        let by_hand = ServiceState { restarts: 0, ..third.clone() };
         assert_eq!(last_exits([&crashed, &third, &by_hand])[2], None);
     }
 

@@ -26,9 +26,9 @@ pub mod route;
 pub mod server;
 pub mod settings;
 
-use check::{Name, Report, Verdict};
+use check::{CheckName, Report, Verdict};
 use route::Peer;
-use server::{DryRun, Met};
+use server::{DryRun, ProbeResult};
 
 /// Replaces a missing credential, so that the server answers all the same; valid in both headers.
 const PLACEHOLDER: HeaderValue = HeaderValue::from_static("Bearer not-set");
@@ -40,14 +40,14 @@ pub fn run(arguments: &DoctorArguments) -> Exit {
     let mut report = Report::new(arguments.json, usable.redactor.clone());
     let problems = settings::verdicts(&usable, &arguments.settings);
     if problems.is_empty() {
-        report.put(Name::Configuration, Verdict::passed("complete and valid"));
+        report.put(CheckName::Configuration, Verdict::passed("complete and valid"));
     }
     for problem in problems {
-        report.put(Name::Configuration, problem);
+        report.put(CheckName::Configuration, problem);
     }
     let (readings, verdicts) = readings::collect(&arguments.settings, &usable);
     let examination = Examination { arguments, usable: &usable, readings: &readings };
-    examination.reach(&mut report);
+    examination.check_server(&mut report);
     for (name, verdict) in verdicts {
         report.put(name, verdict);
     }
@@ -63,48 +63,49 @@ struct Examination<'a> {
 
 impl Examination<'_> {
     /// Checks everything up to an accepted check-in, until something is missing.
-    fn reach(&self, report: &mut Report) {
+    fn check_server(&self, report: &mut Report) {
         let usable = self.usable;
         let (Some(url), Some(target)) = (&usable.url, usable.target(Some(&PLACEHOLDER))) else {
-            let way = [Name::Dns, Name::Connection, Name::Proxy, Name::Tls];
-            report.skip(&way, Name::Configuration);
-            self.skip_server(report, Name::Configuration);
+            let way = [CheckName::Dns, CheckName::Connection, CheckName::Proxy, CheckName::Tls];
+            report.skip(&way, CheckName::Configuration);
+            self.skip_server(report, CheckName::Configuration);
             return;
         };
         let peer = self.peer(url);
         let (verdict, addresses) = route::resolve(&peer, usable.timeout);
         let failed = verdict.is_failed();
-        report.put(Name::Dns, verdict);
+        report.put(CheckName::Dns, verdict);
         if failed {
-            report.skip(&[Name::Connection, Name::Proxy, Name::Tls], Name::Dns);
-            self.skip_server(report, Name::Dns);
+            report.skip(&[CheckName::Connection, CheckName::Proxy, CheckName::Tls], CheckName::Dns);
+            self.skip_server(report, CheckName::Dns);
             return;
         }
         let verdict = route::connect(&peer, &addresses, usable.timeout);
         let failed = verdict.is_failed();
-        report.put(Name::Connection, verdict);
+        report.put(CheckName::Connection, verdict);
         if failed {
-            report.skip(&[Name::Proxy, Name::Tls], Name::Connection);
-            self.skip_server(report, Name::Connection);
+            report.skip(&[CheckName::Proxy, CheckName::Tls], CheckName::Connection);
+            self.skip_server(report, CheckName::Connection);
             return;
         }
-        self.ask(&target, report);
+        self.probe_server(&target, report);
     }
 
     /// The checks that do not need the server.
-    fn skip_server(&self, report: &mut Report, gap: Name) {
-        report.skip(&[Name::Server, Name::Clock], gap);
+    fn skip_server(&self, report: &mut Report, gap: CheckName) {
+        report.skip(&[CheckName::Server, CheckName::Clock], gap);
         self.skip_credentials(report, gap);
     }
 
     /// The checks that do not need the server to verify credentials.
-    fn skip_credentials(&self, report: &mut Report, gap: Name) {
-        report.skip(&[Name::ApiKey], gap);
+    fn skip_credentials(&self, report: &mut Report, gap: CheckName) {
+        report.skip(&[CheckName::ApiKey], gap);
         let malformed = self.malformed_token();
-        report.put(Name::GatewayToken, malformed.unwrap_or_else(|| Verdict::skipped_after(gap)));
-        report.skip(&[Name::SandboxId], gap);
-        let verdict = self.own_verdict("").filter(Verdict::is_failed);
-        report.put(Name::Body, verdict.unwrap_or_else(|| Verdict::skipped_after(gap)));
+        report
+            .put(CheckName::GatewayToken, malformed.unwrap_or_else(|| Verdict::skipped_after(gap)));
+        report.skip(&[CheckName::SandboxId], gap);
+        let verdict = self.local_body_check("").filter(Verdict::is_failed);
+        report.put(CheckName::Body, verdict.unwrap_or_else(|| Verdict::skipped_after(gap)));
     }
 
     /// The host to connect to.
@@ -118,23 +119,23 @@ impl Examination<'_> {
     }
 
     /// Probes the server, with a request that no version stores.
-    fn ask(&self, target: &Target, report: &mut Report) {
+    fn probe_server(&self, target: &Target, report: &mut Report) {
         let Some(url) = server::with_query(&target.url, &format!("{DRY_RUN_PARAMETER}=")) else {
-            report.skip(&[Name::Proxy, Name::Tls], Name::Configuration);
-            self.skip_server(report, Name::Configuration);
+            report.skip(&[CheckName::Proxy, CheckName::Tls], CheckName::Configuration);
+            self.skip_server(report, CheckName::Configuration);
             return;
         };
         let (sent_at, started) = (SystemTime::now(), Instant::now());
         let outcome = send_to(target, &url, "", Duration::MAX);
         let took = started.elapsed();
-        if let Some(gap) = way(target, &outcome, report) {
+        if let Some(gap) = report_route(target, &outcome, report) {
             self.skip_server(report, gap);
             return;
         }
-        let met = server::meet(&outcome);
-        let verdict = server::server(&met, &outcome, &target.url);
+        let probe = server::classify_probe(&outcome);
+        let verdict = server::server(&probe, &outcome, &target.url);
         let failed = verdict.is_failed();
-        report.put(Name::Server, verdict);
+        report.put(CheckName::Server, verdict);
         let date = match &outcome {
             Outcome::Refused(answer) | Outcome::TryLater(answer) | Outcome::Redirected(answer) => {
                 answer.date
@@ -142,44 +143,50 @@ impl Examination<'_> {
             Outcome::Accepted(_) | Outcome::Unreachable(_) => None,
         };
         match &outcome {
-            Outcome::Unreachable(_) => report.skip(&[Name::Clock], Name::Server),
-            _ => report.put(Name::Clock, server::clock(date, sent_at, took)),
+            Outcome::Unreachable(_) => report.skip(&[CheckName::Clock], CheckName::Server),
+            _ => report.put(CheckName::Clock, server::clock(date, sent_at, took)),
         }
         if failed {
-            self.skip_credentials(report, Name::Server);
+            self.skip_credentials(report, CheckName::Server);
             return;
         }
-        self.credentials(target, &met, &outcome, report);
+        self.credentials(target, &probe, &outcome, report);
     }
 
-    fn credentials(&self, target: &Target, met: &Met, outcome: &Outcome, report: &mut Report) {
-        let rest = [Name::GatewayToken, Name::SandboxId, Name::Body];
+    fn credentials(
+        &self,
+        target: &Target,
+        probe: &ProbeResult,
+        outcome: &Outcome,
+        report: &mut Report,
+    ) {
+        let rest = [CheckName::GatewayToken, CheckName::SandboxId, CheckName::Body];
         let Some(key) = &self.usable.api_key else {
-            report.skip(&[Name::ApiKey], Name::Configuration);
+            report.skip(&[CheckName::ApiKey], CheckName::Configuration);
             self.token_alone(report);
-            report.skip(&[Name::SandboxId, Name::Body], Name::ApiKey);
+            report.skip(&[CheckName::SandboxId, CheckName::Body], CheckName::ApiKey);
             return;
         };
         let several = key.expose().contains(',');
-        let verdict = server::api_key(met, outcome, several);
-        let verdict = verdict.unwrap_or_else(|| Verdict::skipped_after(Name::Server));
+        let verdict = server::api_key(probe, outcome, several);
+        let verdict = verdict.unwrap_or_else(|| Verdict::skipped_after(CheckName::Server));
         let failed = verdict.is_failed();
-        report.put(Name::ApiKey, verdict);
-        match met {
+        report.put(CheckName::ApiKey, verdict);
+        match probe {
             _ if failed => {
                 self.token_alone(report);
-                report.skip(&[Name::SandboxId, Name::Body], Name::ApiKey);
+                report.skip(&[CheckName::SandboxId, CheckName::Body], CheckName::ApiKey);
             }
-            Met::OlderTelemetry => {
+            ProbeResult::OlderTelemetry => {
                 self.token_alone(report);
                 let older = "the server is of a version without the dry run, and would write it";
-                report.put(Name::SandboxId, Verdict::skipped(older));
-                let own = self.own_verdict(older);
-                let own = own.unwrap_or_else(|| Verdict::skipped_after(Name::Configuration));
-                report.put(Name::Body, own);
+                report.put(CheckName::SandboxId, Verdict::skipped(older));
+                let own = self.local_body_check(older);
+                let own = own.unwrap_or_else(|| Verdict::skipped_after(CheckName::Configuration));
+                report.put(CheckName::Body, own);
             }
-            Met::Telemetry => self.dry_run(target, report),
-            _ => report.skip(&rest, Name::Server),
+            ProbeResult::Telemetry => self.dry_run(target, report),
+            _ => report.skip(&rest, CheckName::Server),
         }
     }
 
@@ -187,9 +194,9 @@ impl Examination<'_> {
     fn token_alone(&self, report: &mut Report) {
         let verdict = self.malformed_token().unwrap_or_else(|| match &self.usable.gateway_token {
             Some(_) => Verdict::skipped("well-formed; only the server can say whether it is right"),
-            None => Verdict::skipped_after(Name::Configuration),
+            None => Verdict::skipped_after(CheckName::Configuration),
         });
-        report.put(Name::GatewayToken, verdict);
+        report.put(CheckName::GatewayToken, verdict);
     }
 
     fn malformed_token(&self) -> Option<Verdict> {
@@ -202,7 +209,7 @@ impl Examination<'_> {
     }
 
     /// Checks the body by the contract if the server did not; `why` is the reason.
-    fn own_verdict(&self, why: &str) -> Option<Verdict> {
+    fn local_body_check(&self, why: &str) -> Option<Verdict> {
         let id = self.usable.sandbox_id.as_deref().unwrap_or("unknown");
         let body = self.body(id)?.ok()?;
         Some(match CheckIn::parse_str(&body) {
@@ -234,51 +241,51 @@ impl Examination<'_> {
         let first = send(configured.unwrap_or("unknown"));
         let Some(first) = first else {
             self.token_alone(report);
-            report.skip(&[Name::SandboxId, Name::Body], Name::Configuration);
+            report.skip(&[CheckName::SandboxId, CheckName::Body], CheckName::Configuration);
             return;
         };
         let token = usable.gateway_token.as_ref();
         match DryRun::new(&first) {
-            DryRun::Otherwise => {
+            DryRun::Other => {
                 match malformed {
-                    Some(malformed) => report.put(Name::GatewayToken, malformed),
-                    None => report.skip(&[Name::GatewayToken], Name::Body),
+                    Some(malformed) => report.put(CheckName::GatewayToken, malformed),
+                    None => report.skip(&[CheckName::GatewayToken], CheckName::Body),
                 }
-                report.skip(&[Name::SandboxId], Name::Body);
-                report.put(Name::Body, server::body(&first));
+                report.skip(&[CheckName::SandboxId], CheckName::Body);
+                report.put(CheckName::Body, server::body(&first));
             }
             DryRun::Accepted => {
                 let fine = Verdict::passed("accepted");
-                report.put(Name::GatewayToken, malformed.unwrap_or(fine));
+                report.put(CheckName::GatewayToken, malformed.unwrap_or(fine));
                 report.put(
-                    Name::SandboxId,
+                    CheckName::SandboxId,
                     match configured {
                         Some(_) => Verdict::passed("the token is this sandbox's"),
-                        None => Verdict::skipped_after(Name::Configuration),
+                        None => Verdict::skipped_after(CheckName::Configuration),
                     },
                 );
-                report.put(Name::Body, Verdict::passed("accepted, and not written"));
+                report.put(CheckName::Body, Verdict::passed("accepted, and not written"));
             }
             DryRun::WrongToken => {
                 match malformed {
                     Some(malformed) => {
-                        report.put(Name::GatewayToken, malformed);
-                        report.skip(&[Name::SandboxId], Name::GatewayToken);
+                        report.put(CheckName::GatewayToken, malformed);
+                        report.skip(&[CheckName::SandboxId], CheckName::GatewayToken);
                     }
                     None if token.is_none() => {
-                        let both = [Name::GatewayToken, Name::SandboxId];
-                        report.skip(&both, Name::Configuration);
+                        let both = [CheckName::GatewayToken, CheckName::SandboxId];
+                        report.skip(&both, CheckName::Configuration);
                     }
-                    None => self.whose(&first, send, report),
+                    None => self.find_owner(&first, send, report),
                 }
                 let valid = "valid: the server looks at the token last";
-                report.put(Name::Body, Verdict::passed(valid));
+                report.put(CheckName::Body, Verdict::passed(valid));
             }
         }
     }
 
     /// Finds the sandbox of a well-formed token. The server does not name it, but confirms the right one.
-    fn whose(
+    fn find_owner(
         &self,
         refused: &Outcome,
         send: impl Fn(&str) -> Option<Outcome>,
@@ -305,9 +312,10 @@ impl Examination<'_> {
                     }
                     None => format!("set {SANDBOX_ID} to it"),
                 };
-                report.put(Name::GatewayToken, Verdict::passed("valid, but of another sandbox"));
+                report
+                    .put(CheckName::GatewayToken, Verdict::passed("valid, but of another sandbox"));
                 report.put(
-                    Name::SandboxId,
+                    CheckName::SandboxId,
                     Verdict::failed(
                         "wrong_sandbox_id",
                         format!("the token belongs to `{owner}`{instead}"),
@@ -319,18 +327,21 @@ impl Examination<'_> {
                 let code = Refusal::WrongGatewayToken.code();
                 let verdict =
                     Verdict::failed(code, server::describe(refused), explain::hint(refused));
-                report.put(Name::GatewayToken, verdict);
-                report.skip(&[Name::SandboxId], Name::GatewayToken);
+                report.put(CheckName::GatewayToken, verdict);
+                report.skip(&[CheckName::SandboxId], CheckName::GatewayToken);
             }
             (None, None) => {
-                report.skip(&[Name::GatewayToken, Name::SandboxId], Name::Configuration);
+                report.skip(
+                    &[CheckName::GatewayToken, CheckName::SandboxId],
+                    CheckName::Configuration,
+                );
             }
         }
     }
 }
 
 /// Reports the outcome for proxy and TLS, whichever failed.
-fn way(target: &Target, outcome: &Outcome, report: &mut Report) -> Option<Name> {
+fn report_route(target: &Target, outcome: &Outcome, report: &mut Report) -> Option<CheckName> {
     let hint = explain::hint(outcome);
     let https = target.url.scheme_str() == Some("https");
     let no_answer = match outcome {
@@ -340,29 +351,29 @@ fn way(target: &Target, outcome: &Outcome, report: &mut Report) -> Option<Name> 
     let cause = no_answer.map(|no_answer| no_answer.cause);
     let reason = no_answer.map(|no_answer| no_answer.reason.clone()).unwrap_or_default();
     match (&target.proxy, cause) {
-        (None, _) => report.put(Name::Proxy, Verdict::skipped("none is used")),
+        (None, _) => report.put(CheckName::Proxy, Verdict::skipped("none is used")),
         (Some(_), Some(cause @ Cause::Proxy)) => {
-            report.put(Name::Proxy, Verdict::failed(cause.code(), reason, hint));
-            report.skip(&[Name::Tls], Name::Proxy);
-            return Some(Name::Proxy);
+            report.put(CheckName::Proxy, Verdict::failed(cause.code(), reason, hint));
+            report.skip(&[CheckName::Tls], CheckName::Proxy);
+            return Some(CheckName::Proxy);
         }
         (Some(_), Some(Cause::Timeout | Cause::Closed | Cause::NotHttp | Cause::Network)) => {
             let silent = "there was no answer that shows whether it connects";
-            report.put(Name::Proxy, Verdict::skipped(silent));
+            report.put(CheckName::Proxy, Verdict::skipped(silent));
         }
-        (Some(_), _) => report.put(Name::Proxy, Verdict::passed("it connects to the server")),
+        (Some(_), _) => report.put(CheckName::Proxy, Verdict::passed("it connects to the server")),
     }
     match cause {
-        _ if !https => report.put(Name::Tls, Verdict::skipped("the URL is not https")),
+        _ if !https => report.put(CheckName::Tls, Verdict::skipped("the URL is not https")),
         Some(cause @ Cause::Tls(_)) => {
-            report.put(Name::Tls, Verdict::failed(cause.code(), reason, hint));
-            return Some(Name::Tls);
+            report.put(CheckName::Tls, Verdict::failed(cause.code(), reason, hint));
+            return Some(CheckName::Tls);
         }
         Some(_) => {
             let silent = "there was no answer that shows whether it is secure";
-            report.put(Name::Tls, Verdict::skipped(silent));
+            report.put(CheckName::Tls, Verdict::skipped(silent));
         }
-        None => report.put(Name::Tls, Verdict::passed("the server's certificate is trusted")),
+        None => report.put(CheckName::Tls, Verdict::passed("the server's certificate is trusted")),
     }
     None
 }

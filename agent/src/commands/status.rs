@@ -13,7 +13,7 @@ use crate::daemon::supervisor::HEALTHY_AFTER;
 use crate::exit::Exit;
 use crate::output;
 use crate::secret::Redactor;
-use crate::state::{self, Agent, Gone, LoadError, Process, State, Uptime};
+use crate::state::{self, Agent, LoadError, NotRunning, Process, State, Uptime};
 
 /// How late an attempt may be before the agent counts as hanging: timers are inexact, and a machine may be busy.
 const SLACK: Duration = Duration::from_secs(30);
@@ -24,8 +24,8 @@ const CRASH_LOOP: u32 = 3;
 /// The output of `--json`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Status<'a> {
-    verdict: Verdict,
+struct StatusReport<'a> {
+    verdict: Health,
     /// The verdict in words.
     summary: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,19 +45,19 @@ struct Status<'a> {
 /// Verdicts, in order of precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Verdict {
+enum Health {
     /// No agent reports.
     CannotReport,
     ProcessUnhealthy,
     Healthy,
 }
 
-impl From<Verdict> for Exit {
-    fn from(verdict: Verdict) -> Self {
+impl From<Health> for Exit {
+    fn from(verdict: Health) -> Self {
         match verdict {
-            Verdict::Healthy => Self::Done,
-            Verdict::CannotReport => Self::Failed,
-            Verdict::ProcessUnhealthy => Self::ProcessUnhealthy,
+            Health::Healthy => Self::Done,
+            Health::CannotReport => Self::Failed,
+            Health::ProcessUnhealthy => Self::ProcessUnhealthy,
         }
     }
 }
@@ -96,7 +96,7 @@ pub fn run(arguments: &StatusArguments) -> Exit {
             };
             let (verdict, summary) = assess(agent, &observed, now, unwritable.as_ref());
             let seen_until = if observed.runs.is_ok() { now } else { agent.process.seen.into() };
-            Status {
+            StatusReport {
                 verdict,
                 summary: plain(&summary),
                 sandbox_id: Some(sandbox_id),
@@ -125,9 +125,9 @@ pub fn run(arguments: &StatusArguments) -> Exit {
     }
 }
 
-fn nobody(summary: String) -> Status<'static> {
-    Status {
-        verdict: Verdict::CannotReport,
+fn nobody(summary: String) -> StatusReport<'static> {
+    StatusReport {
+        verdict: Health::CannotReport,
         summary,
         sandbox_id: None,
         state_file: None,
@@ -190,7 +190,7 @@ fn late(agent: &Agent, now: SystemTime, uptime: Uptime) -> Duration {
 
 /// What `status` sees beside the state file.
 struct Observed {
-    runs: Result<(), Gone>,
+    runs: Result<(), NotRunning>,
     /// Whether a signal has stopped the command.
     stopped: bool,
     /// How long ago the next check-in was due.
@@ -203,8 +203,8 @@ fn assess(
     observed: &Observed,
     now: SystemTime,
     unwritable: Option<&io::Error>,
-) -> (Verdict, String) {
-    use Verdict::{CannotReport, Healthy, ProcessUnhealthy};
+) -> (Health, String) {
+    use Health::{CannotReport, Healthy, ProcessUnhealthy};
 
     let process = &agent.process;
     let &Observed { runs, stopped, late } = observed;
@@ -258,7 +258,7 @@ fn assess(
 }
 
 /// Prints for people.
-fn in_words(status: &Status, now: SystemTime) -> String {
+fn in_words(status: &StatusReport, now: SystemTime) -> String {
     let mut text = status.summary.clone();
     let error = status.state_file_error.as_ref();
     let error = error.map(|error| format!("cannot be written, and may be old: {error}"));
@@ -339,9 +339,9 @@ mod tests {
 
     /// An agent whose next check-in was due at `now`.
     fn due(now: SystemTime, uptime: Option<Uptime>) -> Agent {
-        let status = crate::collect::process::Status {
+        let status = crate::collect::process::ProcessStatus {
             state: "running".to_owned(),
-            ..crate::collect::process::Status::default()
+            ..crate::collect::process::ProcessStatus::default()
         };
         Agent {
             next_attempt: Some(Time::new(now)),
@@ -362,9 +362,9 @@ mod tests {
         for wall in [now - 6 * HOUR, now, now + 6 * HOUR] {
             let verdict =
                 |uptime| assess(&agent, &observed(late(&agent, wall, uptime)), wall, None);
-            assert_eq!(verdict(uptime).0, Verdict::Healthy);
+            assert_eq!(verdict(uptime).0, Health::Healthy);
             let (verdict, summary) = verdict(uptime.plus(HOUR));
-            assert_eq!(verdict, Verdict::CannotReport);
+            assert_eq!(verdict, Health::CannotReport);
             assert_eq!(summary, "the agent hangs: its next check-in was due 1h ago");
         }
     }
@@ -381,9 +381,9 @@ mod tests {
         let agent = due(SystemTime::now(), Some(Uptime::now()));
         let (now, full) = (SystemTime::now(), ErrorKind::StorageFull.into());
         let (verdict, summary) = assess(&agent, &observed(HOUR), now, Some(&full));
-        assert_eq!(verdict, Verdict::CannotReport);
+        assert_eq!(verdict, Health::CannotReport);
         assert!(summary.contains("cannot write its state file"), "{summary}");
-        assert_eq!(assess(&agent, &observed(Duration::ZERO), now, Some(&full)).0, Verdict::Healthy);
+        assert_eq!(assess(&agent, &observed(Duration::ZERO), now, Some(&full)).0, Health::Healthy);
     }
 
     #[test]
@@ -391,10 +391,10 @@ mod tests {
         let now = SystemTime::now();
         let mut agent = due(now, Some(Uptime::now()));
         for (crashes, up_for, expected) in [
-            (2, 0, Verdict::Healthy),
-            (3, 0, Verdict::ProcessUnhealthy),
-            (3, 29, Verdict::ProcessUnhealthy),
-            (3, 30, Verdict::Healthy),
+            (2, 0, Health::Healthy),
+            (3, 0, Health::ProcessUnhealthy),
+            (3, 29, Health::ProcessUnhealthy),
+            (3, 30, Health::Healthy),
         ] {
             agent.process.crashes_in_a_row = crashes;
             let now = now + Duration::from_secs(up_for);
@@ -406,10 +406,10 @@ mod tests {
     #[test]
     fn uptime_extends_from_the_last_reading_to_now() {
         let now = SystemTime::now();
-        let status = crate::collect::process::Status {
+        let status = crate::collect::process::ProcessStatus {
             state: "running".to_owned(),
             uptime_seconds: 12.9,
-            ..crate::collect::process::Status::default()
+            ..crate::collect::process::ProcessStatus::default()
         };
         let seen = |status: &_| Process::new(Some(status), Time::new(now - HOUR));
         assert_eq!(up_for(&seen(&status), now), Some(HOUR + Duration::from_secs(12)));

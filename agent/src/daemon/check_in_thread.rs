@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::collect::Collector;
-use crate::collect::process::{ProcessHealth, Status};
+use crate::collect::process::{ProcessHealth, ProcessStatus};
 use crate::config::{Config, Target};
 use crate::process::children::Children;
 use crate::report::check_in::{Attempt, observe};
@@ -20,7 +20,7 @@ use crate::report::send::Outcome;
 
 /// Everything from the settings.
 #[derive(Debug)]
-pub struct Setup {
+pub struct LoadedConfig {
     /// The sandbox and its sources.
     pub config: Config,
     /// The endpoint.
@@ -31,9 +31,9 @@ pub struct Setup {
 #[derive(Debug)]
 pub struct Job {
     /// The settings to use.
-    pub setup: Arc<Setup>,
+    pub loaded: Arc<LoadedConfig>,
     /// The status of the process, if the agent itself supervises it.
-    pub process: Option<Status>,
+    pub process: Option<ProcessStatus>,
     pub task: Task,
 }
 
@@ -41,7 +41,7 @@ pub struct Job {
 #[derive(Clone, Copy, Debug)]
 pub enum Task {
     /// Only read the counters.
-    Look,
+    ReadCounters,
     /// Check in.
     CheckIn,
     /// Check in for the last time, by this time.
@@ -50,24 +50,24 @@ pub enum Task {
 
 /// The result of a job.
 #[derive(Debug)]
-pub struct Done {
+pub struct JobResult {
     /// The unreported counters after the job.
     pub ledger: Ledger,
     pub process: ProcessHealth,
     /// The outcome of the check-in, if there was one; or a defect.
-    pub outcome: Result<Option<Outcome>, Broken>,
+    pub outcome: Result<Option<Outcome>, AgentDefect>,
 }
 
 /// A defect of this program cost a check-in.
 #[derive(Debug, thiserror::Error)]
 #[error("a defect in the agent: {0}")]
-pub struct Broken(String);
+pub struct AgentDefect(String);
 
 /// Starts the thread with the unreported counters. It ends when the last sender is dropped.
 pub fn start(
     children: Children,
     ledger: Ledger,
-    done: impl Fn(Done) + Send + 'static,
+    done: impl Fn(JobResult) + Send + 'static,
 ) -> io::Result<Sender<Job>> {
     let (sender, jobs) = mpsc::channel::<Job>();
     thread::Builder::new().name("check-in".to_owned()).spawn(move || {
@@ -75,14 +75,14 @@ pub fn start(
             CheckInThread { children, ledger, collector: None, warnings: BTreeSet::new() };
         for job in jobs {
             // A panic in here must cost only this check-in.
-            let result = catch_unwind(AssertUnwindSafe(|| this.carry_out(job)));
+            let result = catch_unwind(AssertUnwindSafe(|| this.execute(job)));
             done(result.unwrap_or_else(|panic| {
                 let reason = panic.downcast_ref::<String>().cloned();
                 let reason = reason.or_else(|| panic.downcast_ref().copied().map(str::to_owned));
-                Done {
+                JobResult {
                     ledger: this.ledger.clone(),
                     process: ProcessHealth::Unknown,
-                    outcome: Err(Broken(reason.unwrap_or_default())),
+                    outcome: Err(AgentDefect(reason.unwrap_or_default())),
                 }
             }));
         }
@@ -95,24 +95,24 @@ struct CheckInThread {
     /// The unreported counters.
     ledger: Ledger,
     /// The collector, with the settings that it was built from.
-    collector: Option<(Arc<Setup>, Collector)>,
+    collector: Option<(Arc<LoadedConfig>, Collector)>,
     /// The last warnings: a lasting problem is logged once.
     warnings: BTreeSet<String>,
 }
 
 impl CheckInThread {
-    fn carry_out(&mut self, job: Job) -> Done {
-        let Job { setup, process, task } = job;
-        let Setup { config, target } = &*setup;
+    fn execute(&mut self, job: Job) -> JobResult {
+        let Job { loaded, process, task } = job;
+        let LoadedConfig { config, target } = &*loaded;
         let deadline = match task {
             Task::LastCheckIn(by) => Some(by),
-            Task::Look | Task::CheckIn => None,
+            Task::ReadCounters | Task::CheckIn => None,
         };
         let collector = match &mut self.collector {
-            Some((of, collector)) if Arc::ptr_eq(of, &setup) => collector,
+            Some((of, collector)) if Arc::ptr_eq(of, &loaded) => collector,
             collector => {
                 let new = Collector::new(config.sources.clone(), self.children.clone());
-                &mut collector.insert((setup.clone(), new)).1
+                &mut collector.insert((loaded.clone(), new)).1
             }
         };
         let mut warnings = BTreeSet::new();
@@ -120,7 +120,7 @@ impl CheckInThread {
             warnings.insert(config.redactor.clean(text));
         };
         let readings = match task {
-            Task::Look => collector.look(&config.local, process, None, &mut warn),
+            Task::ReadCounters => collector.read_counters(&config.local, process, None, &mut warn),
             Task::CheckIn | Task::LastCheckIn(_) => {
                 collector.collect(&config.local, process, Instant::now(), deadline, &mut warn)
             }
@@ -132,16 +132,16 @@ impl CheckInThread {
         self.warnings = warnings;
 
         let outcome = match task {
-            Task::Look => Ok(None),
+            Task::ReadCounters => Ok(None),
             Task::CheckIn | Task::LastCheckIn(_) => {
                 let attempt = Attempt::new(config, &readings, &self.ledger, deadline.is_some());
                 let body = serde_json::to_string(&attempt.check_in);
-                body.map_err(|error| Broken(error.to_string())).map(|body| {
+                body.map_err(|error| AgentDefect(error.to_string())).map(|body| {
                     let left = deadline.map_or(Duration::MAX, |at| at - Instant::now());
                     Some(attempt.send(target, &body, &mut self.ledger, left))
                 })
             }
         };
-        Done { ledger: self.ledger.clone(), process: readings.process, outcome }
+        JobResult { ledger: self.ledger.clone(), process: readings.process, outcome }
     }
 }

@@ -30,7 +30,7 @@ use crate::cli::{
 use crate::collect::process::ProcessHealth;
 use crate::collect::{boot, openclaw, systemd};
 use crate::config::{Checked, ConfigError};
-use crate::daemon::check_in_thread::{self, Done, Job, Setup, Task};
+use crate::daemon::check_in_thread::{self, Job, JobResult, LoadedConfig, Task};
 use crate::daemon::schedule::Completion;
 use crate::daemon::supervisor::{self, Action, Supervisor};
 use crate::daemon::{Daemon, Effect, Event};
@@ -106,7 +106,7 @@ const REAL_TIME: RangeInclusive<i32> = if cfg!(target_env = "musl") { 35..=64 } 
 /// Messages to the main thread.
 enum Message {
     Signal(i32),
-    Done(Box<Done>),
+    JobEnded(Box<JobResult>),
 }
 
 fn serve(
@@ -119,9 +119,9 @@ fn serve(
     if command.is_none() && source.status_url.is_none() && source.systemd_unit.is_none() {
         return Err(ConfigError::NoSource.into());
     }
-    let mut setup = set_up(settings, source)?;
-    let alerts = Alerts::start(settings, arguments, &mut setup.config)?;
-    let setup = Arc::new(setup);
+    let mut loaded = load_config(settings, source)?;
+    let alerts = Alerts::start(settings, arguments, &mut loaded.config)?;
+    let loaded = Arc::new(loaded);
     let (sender, messages) = mpsc::channel();
     // Before anything starts: every signal must find a handler.
     listen(&sender)?;
@@ -133,12 +133,12 @@ fn serve(
         Children::default()
     };
     let state_file = StateFile::new(&arguments.state)?;
-    let State { ledger, agent: before, .. } = state_file.load(&setup.config.sandbox_id);
-    let boot = boot::read(&setup.config.sources.proc_root);
+    let State { ledger, agent: before, .. } = state_file.load(&loaded.config.sandbox_id);
+    let boot = boot::read(&loaded.config.sources.proc_root);
     let restarts = ledger.restarts_seen_in(boot.as_deref());
     let jobs = check_in_thread::start(children.clone(), ledger.clone(), move |d| {
         // The send fails only when the agent has ended meanwhile.
-        let _ = sender.send(Message::Done(Box::new(d)));
+        let _ = sender.send(Message::JobEnded(Box::new(d)));
     })?;
     let (command, supervisor) = match command {
         Some((command, timeout)) => (command, Some(Supervisor::new(restarts, timeout))),
@@ -147,15 +147,15 @@ fn serve(
     let now = Instant::now();
     let (daemon, effects) = Daemon::start(arguments.timing(), supervisor, Rng::new(), now);
     tracing::info!(
-        sandbox = %setup.config.sandbox_id,
-        url = %setup.target.url,
+        sandbox = %loaded.config.sandbox_id,
+        url = %loaded.target.url,
         first_check_in_seconds = daemon.next_check_in().map(|at| (at - now).as_secs()),
         "started {VERSION_AND_COMMIT}"
     );
     let mut service = Service {
         settings,
         source,
-        setup,
+        loaded,
         command,
         children,
         process: None,
@@ -170,8 +170,8 @@ fn serve(
         reported_code: None,
         alerts,
     };
-    service.work(Task::Look);
-    service.carry_out(effects);
+    service.submit(Task::ReadCounters);
+    service.execute(effects);
     notify(&[NotifyState::Ready]);
     service.save();
     service.serve(&messages);
@@ -186,9 +186,9 @@ fn serve(
     Ok(())
 }
 
-fn set_up(settings: &Settings, source: &SourceArguments) -> Result<Setup, ConfigError> {
+fn load_config(settings: &Settings, source: &SourceArguments) -> Result<LoadedConfig, ConfigError> {
     let (config, target) = Checked::new(settings, source, true).config_and_target()?;
-    Ok(Setup { config, target })
+    Ok(LoadedConfig { config, target })
 }
 
 /// Turns signals into messages.
@@ -209,7 +209,7 @@ fn listen(sender: &Sender<Message>) -> io::Result<()> {
 struct Service<'a> {
     settings: &'a Settings,
     source: &'a SourceArguments,
-    setup: Arc<Setup>,
+    loaded: Arc<LoadedConfig>,
     command: Vec<OsString>,
     children: Children,
     process: Option<SupervisedProcess>,
@@ -239,7 +239,7 @@ impl Service<'_> {
                 && watchdog.due <= now
             {
                 // A hanging check-in thread is a reason to restart the agent.
-                if self.pending == 0 || now - self.busy_since < self.patience() {
+                if self.pending == 0 || now - self.busy_since < self.job_timeout() {
                     notify(&[NotifyState::Watchdog]);
                 }
                 watchdog.due = now + watchdog.interval;
@@ -270,20 +270,20 @@ impl Service<'_> {
         let effects = self.react(event, "the command has ended");
         // The start of a check-in changes nothing in the state file.
         let changed = !time_went_by || effects.iter().any(|effect| *effect != Effect::CheckIn);
-        let quit = self.carry_out(effects);
+        let quit = self.execute(effects);
         if changed {
             self.save();
         }
         quit
     }
 
-    fn carry_out(&mut self, effects: Vec<Effect>) -> bool {
+    fn execute(&mut self, effects: Vec<Effect>) -> bool {
         let mut effects = VecDeque::from(effects);
         let mut quit = false;
         while let Some(effect) = effects.pop_front() {
             match effect {
-                Effect::CheckIn => self.work(Task::CheckIn),
-                Effect::LastCheckIn(by) => self.work(Task::LastCheckIn(by)),
+                Effect::CheckIn => self.submit(Task::CheckIn),
+                Effect::LastCheckIn(by) => self.submit(Task::LastCheckIn(by)),
                 Effect::Command(Action::Spawn) => effects.extend(self.spawn()),
                 Effect::Command(Action::Terminate) => self.signal(self.stop_signal),
                 Effect::Command(Action::Kill) => {
@@ -300,7 +300,7 @@ impl Service<'_> {
 
     fn handle_message(&mut self, message: Message) -> Option<Event> {
         match message {
-            Message::Signal(SIGCHLD) => self.look_after_children(),
+            Message::Signal(SIGCHLD) => self.check_children(),
             Message::Signal(SIGHUP) => self.reload(),
             Message::Signal(SIGUSR1) if self.command.is_empty() => {
                 tracing::warn!("there is no command to restart: this is `watch`");
@@ -329,7 +329,7 @@ impl Service<'_> {
                 }
                 Some(Event::Stop)
             }
-            Message::Done(done) => self.done(*done),
+            Message::JobEnded(done) => self.done(*done),
         }
     }
 
@@ -369,7 +369,7 @@ impl Service<'_> {
         }
     }
 
-    fn look_after_children(&mut self) -> Option<Event> {
+    fn check_children(&mut self) -> Option<Event> {
         self.children.reap_orphans();
         match self.process.as_mut()?.look() {
             Standing::Same => None,
@@ -383,7 +383,7 @@ impl Service<'_> {
             }
             Standing::LeftBehind(orphans) => {
                 for orphan in orphans {
-                    let name = self.setup.config.redactor.clean(&orphan.name);
+                    let name = self.loaded.config.redactor.clean(&orphan.name);
                     tracing::warn!(
                         pid = %orphan.pid, name,
                         "the command has ended and left a process behind; ending that, too"
@@ -418,12 +418,12 @@ impl Service<'_> {
     }
 
     fn reload(&mut self) -> Option<Event> {
-        match set_up(self.settings, self.source) {
-            Ok(mut setup) => {
+        match load_config(self.settings, self.source) {
+            Ok(mut loaded) => {
                 if let Some(alerts) = &self.alerts {
-                    alerts.reloaded(&mut setup.config);
+                    alerts.reloaded(&mut loaded.config);
                 }
-                self.setup = Arc::new(setup);
+                self.loaded = Arc::new(loaded);
                 tracing::info!("configuration reloaded");
                 Some(Event::Reloaded)
             }
@@ -437,17 +437,17 @@ impl Service<'_> {
 
 impl Service<'_> {
     /// Longest time for a job, far beyond what one can take.
-    fn patience(&self) -> Duration {
+    fn job_timeout(&self) -> Duration {
         2 * self.attempt_timeout()
     }
 
     /// Longest time for a check-in: readings, then the request.
     fn attempt_timeout(&self) -> Duration {
-        LONGEST_READING + 2 * self.setup.config.timeout
+        LONGEST_READING + 2 * self.loaded.config.timeout
     }
 
     /// Sends a job to the check-in thread.
-    fn work(&mut self, task: Task) {
+    fn submit(&mut self, task: Task) {
         let now = Instant::now();
         if self.pending == 0 {
             self.busy_since = now;
@@ -455,11 +455,11 @@ impl Service<'_> {
         self.pending += 1;
         let process = self.daemon.command(now);
         // The thread ends when this sender is dropped.
-        let _ = self.jobs.send(Job { setup: self.setup.clone(), process, task });
+        let _ = self.jobs.send(Job { loaded: self.loaded.clone(), process, task });
     }
 
     /// Handles the result of a job.
-    fn done(&mut self, done: Done) -> Option<Event> {
+    fn done(&mut self, done: JobResult) -> Option<Event> {
         self.pending = self.pending.saturating_sub(1);
         self.busy_since = Instant::now();
         self.ledger = done.ledger;
@@ -478,8 +478,8 @@ impl Service<'_> {
                 self.log_outcome(&outcome, now);
                 Some(Event::CheckedIn(outcome.completion(now)))
             }
-            Err(broken) => {
-                self.failed("agent_defect", &broken.to_string(), "please report it", now);
+            Err(defect) => {
+                self.failed("agent_defect", &defect.to_string(), "please report it", now);
                 Some(Event::CheckedIn(Completion::TryLater(None)))
             }
         }
@@ -487,7 +487,7 @@ impl Service<'_> {
 
     /// Logs the outcome of a check-in, unless it is the same as the last one.
     fn log_outcome(&mut self, outcome: &Outcome, now: SystemTime) {
-        let summary = explain::summary(outcome, &self.setup.config.redactor);
+        let summary = explain::summary(outcome, &self.loaded.config.redactor);
         let Some(code) = outcome.code() else {
             let failures = self.daemon.failures();
             match (self.reported_code.take(), self.agent.last_accepted) {
@@ -503,7 +503,7 @@ impl Service<'_> {
             self.agent.last_accepted = Some(Time::new(now));
             return;
         };
-        let code = self.setup.config.redactor.clean(&code);
+        let code = self.loaded.config.redactor.clean(&code);
         self.failed(&code, &summary, &explain::hint(outcome), now);
     }
 
@@ -542,7 +542,7 @@ impl Service<'_> {
         self.agent.attempt_timeout_seconds = self.attempt_timeout().as_secs();
         notify(&[NotifyState::Status(&self.agent.summary())]);
         self.state_file.save(&State {
-            sandbox_id: self.setup.config.sandbox_id.clone(),
+            sandbox_id: self.loaded.config.sandbox_id.clone(),
             ledger: self.ledger.clone(),
             agent: Some(self.agent.clone()),
         });

@@ -17,7 +17,7 @@ const END: i32 = 65;
 /// If SIGCHLD were ignored, the kernel would reap children and nobody would learn how they ended. SIGXFSZ would kill the
 /// agent for a log or state file at the file size limit; with a handler, only the write fails. SIGTTOU stays blocked, so
 /// that a terminal cannot stop the agent for its log.
-pub fn put_in_order() -> io::Result<()> {
+pub fn reset_own() -> io::Result<()> {
     let mut blocked = SigSet::empty();
     blocked.add(Signal::SIGTTOU);
     blocked.thread_set_mask()?;

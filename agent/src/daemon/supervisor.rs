@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
-use crate::collect::process::Status;
+use crate::collect::process::ProcessStatus;
 
 /// Delay before the second restart after a crash; it doubles with each further one.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
@@ -286,14 +286,14 @@ impl Supervisor {
 
     /// The status to report.
     #[must_use]
-    pub fn status(&self, now: Instant) -> Status {
+    pub fn status(&self, now: Instant) -> ProcessStatus {
         let state = match self.state {
             SupervisorState::Running if self.left_behind => SupervisorState::Stopping,
             SupervisorState::Running if self.suspended => SupervisorState::Stopped,
             state => state,
         };
         let uptime = self.up.map(|(_, since)| now.saturating_duration_since(since));
-        Status {
+        ProcessStatus {
             state: state.name().to_owned(),
             pid: self.up.map(|(pid, _)| pid),
             restarts: self.restarts,

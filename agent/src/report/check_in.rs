@@ -130,7 +130,7 @@ mod tests {
     use super::*;
     use crate::collect::disk::Disk;
     use crate::collect::network::{Bytes, Interfaces};
-    use crate::collect::process::Status;
+    use crate::collect::process::ProcessStatus;
     use crate::collect::{Source, Sources, openclaw};
     use crate::http::Client;
     use crate::secret::Redactor;
@@ -167,7 +167,7 @@ mod tests {
                 version: "2026.3.13".to_owned(),
                 commit: Some("def5678".to_owned()),
             }),
-            process: ProcessHealth::Known(Status {
+            process: ProcessHealth::Known(ProcessStatus {
                 state: "running".to_owned(),
                 pid: Some(42),
                 restarts: 4,
@@ -208,7 +208,7 @@ mod tests {
             network: None,
             boot: None,
             openclaw: None,
-            process: ProcessHealth::Known(Status {
+            process: ProcessHealth::Known(ProcessStatus {
                 state: "running".to_owned(),
                 pid: None,
                 restarts: u64::MAX,

@@ -12,7 +12,7 @@ use crate::secret::Redactor;
 /// The checks, in order. Programs use the names: never rename or reuse one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Name {
+pub enum CheckName {
     /// Flags, variables, and the files that they name.
     Configuration,
     /// Resolving the server's name, or the proxy's.
@@ -48,7 +48,7 @@ pub enum Name {
     StateFile,
 }
 
-impl Name {
+impl CheckName {
     /// All checks, in order.
     pub const ALL: [Self; 17] = [
         Self::Configuration,
@@ -152,7 +152,7 @@ impl Verdict {
 
     /// Skipped, since another check did not pass.
     #[must_use]
-    pub fn skipped_after(name: Name) -> Self {
+    pub fn skipped_after(name: CheckName) -> Self {
         Self::skipped(format!("`{}` has to pass first", name.text()))
     }
 
@@ -180,7 +180,7 @@ impl Verdict {
 /// A check with its verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    pub name: Name,
+    pub name: CheckName,
     #[serde(flatten)]
     pub verdict: Verdict,
 }
@@ -208,7 +208,7 @@ pub struct Report {
 }
 
 #[derive(Serialize)]
-struct Json<'a> {
+struct JsonReport<'a> {
     ok: bool,
     checks: &'a [Check],
 }
@@ -221,7 +221,7 @@ impl Report {
     }
 
     /// Adds a verdict. Several for one check are possible.
-    pub fn put(&mut self, name: Name, verdict: Verdict) {
+    pub fn put(&mut self, name: CheckName, verdict: Verdict) {
         let check = Check { name, verdict: verdict.cleaned(&self.redactor) };
         if !self.json && self.unprintable.is_none() {
             self.unprintable = output::print(&check.to_string()).err();
@@ -230,7 +230,7 @@ impl Report {
     }
 
     /// Adds checks as skipped, since another one did not pass.
-    pub fn skip(&mut self, names: &[Name], after: Name) {
+    pub fn skip(&mut self, names: &[CheckName], after: CheckName) {
         for &name in names {
             self.put(name, Verdict::skipped_after(after));
         }
@@ -240,7 +240,7 @@ impl Report {
     pub fn end(self) -> Exit {
         let ok = !self.checks.iter().any(|check| check.verdict.is_failed());
         let text = if self.json {
-            serde_json::to_string_pretty(&Json { ok, checks: &self.checks })
+            serde_json::to_string_pretty(&JsonReport { ok, checks: &self.checks })
                 .map_err(io::Error::from)
         } else {
             Ok(summary(&self.checks))
@@ -278,30 +278,30 @@ fn summary(checks: &[Check]) -> String {
 mod tests {
     use super::*;
 
-    fn check(name: Name, verdict: Verdict) -> Check {
+    fn check(name: CheckName, verdict: Verdict) -> Check {
         Check { name, verdict }
     }
 
     #[test]
     fn a_check_is_one_line() {
-        let line = |verdict| check(Name::ApiKey, verdict).to_string();
+        let line = |verdict| check(CheckName::ApiKey, verdict).to_string();
         assert_eq!(line(Verdict::passed("accepted")), "✓ api_key: accepted");
         assert_eq!(line(Verdict::failed("c", "refused", "fix it")), "✗ api_key: refused; fix it");
         assert_eq!(line(Verdict::warned("c", "missing", "add it")), "! api_key: missing; add it");
         assert_eq!(
-            line(Verdict::skipped_after(Name::Dns)),
+            line(Verdict::skipped_after(CheckName::Dns)),
             "- api_key: skipped: `dns` has to pass first"
         );
     }
 
     #[test]
     fn the_summary_counts_the_checks() {
-        let passed = check(Name::Dns, Verdict::passed(""));
-        let failed = check(Name::Tls, Verdict::failed("", "", ""));
-        let skipped = check(Name::Body, Verdict::skipped(""));
+        let passed = check(CheckName::Dns, Verdict::passed(""));
+        let failed = check(CheckName::Tls, Verdict::failed("", "", ""));
+        let skipped = check(CheckName::Body, Verdict::skipped(""));
         assert_eq!(summary(&[passed.clone(), passed.clone()]), "all 2 checks passed");
         assert_eq!(summary(&[passed.clone(), skipped.clone()]), "all 1 checks passed, 1 skipped");
-        let warned = check(Name::Openclaw, Verdict::warned("", "", ""));
+        let warned = check(CheckName::Openclaw, Verdict::warned("", "", ""));
         assert_eq!(
             summary(&[passed.clone(), warned, skipped.clone()]),
             "all 2 checks passed, 1 with a warning, 1 skipped"
@@ -311,14 +311,14 @@ mod tests {
 
     #[test]
     fn json_has_the_same_names() {
-        for name in Name::ALL {
+        for name in CheckName::ALL {
             assert_eq!(serde_json::to_value(name).unwrap(), name.text());
         }
     }
 
     #[test]
     fn json_has_a_status_and_its_members() {
-        let json = |verdict| serde_json::to_value(check(Name::Tls, verdict)).unwrap();
+        let json = |verdict| serde_json::to_value(check(CheckName::Tls, verdict)).unwrap();
         assert_eq!(
             json(Verdict::passed("f")),
             serde_json::json!({"name": "tls", "status": "passed", "found": "f"})

@@ -9,11 +9,11 @@ use std::time::Duration;
 use crate::cli::{Settings, StateArguments};
 use crate::collect::disk::{Disk, DiskReader};
 use crate::collect::network::{Counters, Interfaces};
-use crate::collect::process::{ProcessHealth, Status};
+use crate::collect::process::{ProcessHealth, ProcessStatus};
 use crate::collect::status_url::{StatusError, StatusResponse};
 use crate::collect::systemd::SystemdError;
 use crate::collect::{Readings, Source, boot, load, network, openclaw, status_url};
-use crate::commands::doctor::check::{Name, Report, Verdict};
+use crate::commands::doctor::check::{CheckName, Report, Verdict};
 use crate::config::Checked;
 use crate::env_vars;
 use crate::process::children::Children;
@@ -22,7 +22,7 @@ use crate::report::send::Outcome;
 use crate::state::{self, State};
 
 /// Takes all readings; each can fail alone.
-pub fn collect(settings: &Settings, usable: &Checked) -> (Readings, Vec<(Name, Verdict)>) {
+pub fn collect(settings: &Settings, usable: &Checked) -> (Readings, Vec<(CheckName, Verdict)>) {
     let proc_root = &settings.proc_root;
     let children = Children::default();
     let load = load::read(proc_root);
@@ -40,14 +40,14 @@ pub fn collect(settings: &Settings, usable: &Checked) -> (Readings, Vec<(Name, V
     };
     let verdicts = vec![
         (
-            Name::Load,
+            CheckName::Load,
             match &load {
                 Ok(load) => Verdict::passed(format!("{load} over 5 minutes")),
                 Err(error) => unreadable("loadavg", error),
             },
         ),
         (
-            Name::Disk,
+            CheckName::Disk,
             match &disk {
                 None => Verdict::skipped(format!("{} is not set", env_vars::DISK_PATH)),
                 Some(Ok(Disk { used, total })) => {
@@ -61,15 +61,15 @@ pub fn collect(settings: &Settings, usable: &Checked) -> (Readings, Vec<(Name, V
             },
         ),
         (
-            Name::Network,
+            CheckName::Network,
             match (&network, &usable.interfaces) {
                 (Err(error), _) => unreadable("net/dev", error),
-                (_, None) => Verdict::skipped_after(Name::Configuration),
+                (_, None) => Verdict::skipped_after(CheckName::Configuration),
                 (Ok(counters), Some(interfaces)) => traffic(interfaces, counters),
             },
         ),
-        (Name::Openclaw, version(&settings.openclaw_command, &openclaw)),
-        (Name::Process, process_verdict),
+        (CheckName::Openclaw, version(&settings.openclaw_command, &openclaw)),
+        (CheckName::Process, process_verdict),
     ];
     let readings = Readings {
         load_avg_5m: load.ok(),
@@ -149,7 +149,11 @@ fn process(usable: &Checked, children: &Children) -> (ProcessHealth, Option<u64>
             (answer.map_err(|error| of_systemd(&error)), "systemd")
         }
         (None, _) | (Some(Source::StatusUrl(_)), None) => {
-            return (ProcessHealth::Unknown, None, Verdict::skipped_after(Name::Configuration));
+            return (
+                ProcessHealth::Unknown,
+                None,
+                Verdict::skipped_after(CheckName::Configuration),
+            );
         }
     };
     match result {
@@ -168,8 +172,8 @@ fn process(usable: &Checked, children: &Children) -> (ProcessHealth, Option<u64>
     }
 }
 
-fn described(who: &str, status: &Status) -> String {
-    let Status { state, restarts, uptime_seconds, .. } = status;
+fn described(who: &str, status: &ProcessStatus) -> String {
+    let ProcessStatus { state, restarts, uptime_seconds, .. } = status;
     format!("{who} says: {state}, up for {uptime_seconds:.0} s, restarts {restarts}")
 }
 
@@ -222,7 +226,7 @@ fn of_systemd(error: &SystemdError) -> Verdict {
 /// Checks that an agent can keep its state file, and leaves nothing behind.
 pub fn state_file(arguments: &StateArguments, sandbox_id: Option<&str>, report: &mut Report) {
     let path = arguments.paths().swap_remove(0);
-    report.put(Name::StateFile, keep(&path, arguments.state_file.is_none(), sandbox_id));
+    report.put(CheckName::StateFile, keep(&path, arguments.state_file.is_none(), sandbox_id));
 }
 
 fn keep(path: &Path, makes_directory: bool, sandbox_id: Option<&str>) -> Verdict {

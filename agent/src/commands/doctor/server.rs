@@ -17,7 +17,7 @@ const MAX_SKEW: Duration = Duration::from_mins(1);
 
 /// Who answered the probe: a POST with credentials, an empty body and an empty `dry_run`, which no server stores.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Met {
+pub enum ProbeResult {
     /// Kiloclaw telemetry that accepted the API key and knows the dry run.
     Telemetry,
     /// Kiloclaw telemetry from before the dry run that accepted the API key.
@@ -25,7 +25,7 @@ pub enum Met {
     /// Kiloclaw telemetry that refused the API key.
     WrongApiKey,
     /// Kiloclaw telemetry that did not get both credentials.
-    Stripped,
+    MissingCredentials,
     /// Kiloclaw telemetry that lacks a secret or a binding.
     Misconfigured,
     /// A server that cannot answer at the moment.
@@ -33,19 +33,19 @@ pub enum Met {
     /// A server that redirects.
     Redirects,
     /// Another server.
-    SomethingElse,
+    OtherServer,
     /// No response.
-    Nobody(Cause),
+    Unreachable(Cause),
 }
 
 /// Classifies the answer to the probe by the contract's codes alone: any server may have texts such as `Invalid body`.
 #[must_use]
-pub fn meet(outcome: &Outcome) -> Met {
+pub fn classify_probe(outcome: &Outcome) -> ProbeResult {
     let response = match outcome {
-        Outcome::Unreachable(NoAnswer { cause, .. }) => return Met::Nobody(*cause),
+        Outcome::Unreachable(NoAnswer { cause, .. }) => return ProbeResult::Unreachable(*cause),
         // An empty body is not a check-in.
-        Outcome::Accepted(_) => return Met::SomethingElse,
-        Outcome::Redirected(_) => return Met::Redirects,
+        Outcome::Accepted(_) => return ProbeResult::OtherServer,
+        Outcome::Redirected(_) => return ProbeResult::Redirects,
         Outcome::TryLater(response) | Outcome::Refused(response) => response,
     };
     let is = |refusal: Refusal| {
@@ -54,44 +54,46 @@ pub fn meet(outcome: &Outcome) -> Met {
     };
     let credentials = [Credential::Authorization, Credential::Bearer, Credential::GatewayToken];
     if is(Refusal::InvalidQuery) {
-        Met::Telemetry
+        ProbeResult::Telemetry
     } else if is(Refusal::InvalidBody(InvalidBody::NotJson)) {
-        Met::OlderTelemetry
+        ProbeResult::OlderTelemetry
     } else if is(Refusal::WrongApiKey) {
-        Met::WrongApiKey
+        ProbeResult::WrongApiKey
     } else if credentials.into_iter().any(|which| is(Refusal::MissingCredential(which))) {
-        Met::Stripped
+        ProbeResult::MissingCredentials
     } else if is(Refusal::Misconfigured) {
-        Met::Misconfigured
+        ProbeResult::Misconfigured
     } else if matches!(outcome, Outcome::TryLater(_)) {
-        Met::Down
+        ProbeResult::Down
     } else {
-        Met::SomethingElse
+        ProbeResult::OtherServer
     }
 }
 
 /// The verdict on the server.
 #[must_use]
-pub fn server(met: &Met, outcome: &Outcome, url: &Uri) -> Verdict {
+pub fn server(probe: &ProbeResult, outcome: &Outcome, url: &Uri) -> Verdict {
     let said = describe(outcome);
     let fix = || explain::hint(outcome);
-    match met {
-        Met::Telemetry => Verdict::passed("Kiloclaw telemetry answers"),
-        Met::OlderTelemetry => {
+    match probe {
+        ProbeResult::Telemetry => Verdict::passed("Kiloclaw telemetry answers"),
+        ProbeResult::OlderTelemetry => {
             Verdict::passed("Kiloclaw telemetry answers, of a version without the dry run")
         }
-        Met::WrongApiKey | Met::Stripped => {
+        ProbeResult::WrongApiKey | ProbeResult::MissingCredentials => {
             Verdict::passed("Kiloclaw telemetry answers, and refuses a credential")
         }
-        Met::Misconfigured => Verdict::failed(Refusal::Misconfigured.code(), said, fix()),
-        Met::Redirects => Verdict::failed("redirected", said, fix()),
-        Met::SomethingElse => Verdict::failed(
+        ProbeResult::Misconfigured => Verdict::failed(Refusal::Misconfigured.code(), said, fix()),
+        ProbeResult::Redirects => Verdict::failed("redirected", said, fix()),
+        ProbeResult::OtherServer => Verdict::failed(
             "not_the_endpoint",
             format!("{said}, which is not Kiloclaw telemetry's answer"),
             find_the_endpoint(outcome, url),
         ),
-        Met::Nobody(Cause::NotHttp) => Verdict::failed("not_the_endpoint", said, fix()),
-        Met::Nobody(Cause::Timeout) => Verdict::failed(
+        ProbeResult::Unreachable(Cause::NotHttp) => {
+            Verdict::failed("not_the_endpoint", said, fix())
+        }
+        ProbeResult::Unreachable(Cause::Timeout) => Verdict::failed(
             Cause::Timeout.code(),
             format!("it takes the connection, but {said}"),
             format!(
@@ -99,7 +101,9 @@ pub fn server(met: &Met, outcome: &Outcome, url: &Uri) -> Verdict {
                 env_vars::TIMEOUT
             ),
         ),
-        Met::Down | Met::Nobody(_) => Verdict::failed("server_down", said, fix()),
+        ProbeResult::Down | ProbeResult::Unreachable(_) => {
+            Verdict::failed("server_down", said, fix())
+        }
     }
 }
 
@@ -146,10 +150,10 @@ pub fn describe(outcome: &Outcome) -> String {
 
 /// The verdict on the API key, by who answered; `None` if nothing is known.
 #[must_use]
-pub fn api_key(met: &Met, outcome: &Outcome, several: bool) -> Option<Verdict> {
-    match met {
-        Met::Telemetry | Met::OlderTelemetry => Some(Verdict::passed("accepted")),
-        Met::WrongApiKey => {
+pub fn api_key(probe: &ProbeResult, outcome: &Outcome, several: bool) -> Option<Verdict> {
+    match probe {
+        ProbeResult::Telemetry | ProbeResult::OlderTelemetry => Some(Verdict::passed("accepted")),
+        ProbeResult::WrongApiKey => {
             let hint = explain::hint(outcome);
             Some(Verdict::failed(
                 Refusal::WrongApiKey.code(),
@@ -161,7 +165,7 @@ pub fn api_key(met: &Met, outcome: &Outcome, several: bool) -> Option<Verdict> {
                 },
             ))
         }
-        Met::Stripped => {
+        ProbeResult::MissingCredentials => {
             let code = outcome.code().unwrap_or_default();
             Some(Verdict::failed(code, describe(outcome), explain::hint(outcome)))
         }
@@ -177,7 +181,7 @@ pub enum DryRun {
     /// Everything is valid except the token or the id.
     WrongToken,
     /// Any other answer.
-    Otherwise,
+    Other,
 }
 
 impl DryRun {
@@ -191,7 +195,7 @@ impl DryRun {
             {
                 Self::WrongToken
             }
-            _ => Self::Otherwise,
+            _ => Self::Other,
         }
     }
 }
