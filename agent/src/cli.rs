@@ -1,6 +1,6 @@
-//! Flags and environment variables, as given; [`config`](crate::config) checks them.
+//! Flags and environment variables, unchecked; [`config`](crate::config) validates them.
 
-#![expect(clippy::doc_markdown, reason = "these comments are the help, which is no Markdown")]
+#![expect(clippy::doc_markdown, reason = "these comments are the help text, which is not Markdown")]
 
 use std::any::TypeId;
 use std::collections::BTreeSet;
@@ -17,7 +17,6 @@ use tracing::level_filters::LevelFilter;
 use crate::secret::Secret;
 use crate::{env_vars, exit};
 
-/// The package's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The git commit that was compiled, or `unknown`.
@@ -70,7 +69,7 @@ pub enum Command {
     Man(ManArguments),
 }
 
-/// clap's own usage lists optional flags and omits the `--`.
+/// Replaces clap's usage, which lists optional flags and omits the `--`.
 const RUN_USAGE: &str = "kiloclaw-agent run [OPTIONS] -- <COMMAND>...";
 
 const RUN_HELP: &str = "\
@@ -114,9 +113,9 @@ Example:
   kiloclaw-agent back";
 
 const SETUP_HELP: &str = "\
-On a terminal, asks for what is not given; elsewhere, what is missing is an error. What an earlier run
-wrote is kept unless something else is given. Before it writes anything, `doctor` checks everything
-with the environment that the service will have. Keys are never printed.
+On a terminal, asks for missing values; without one, a missing value is an error. Values that an earlier
+run wrote stay unless new ones are given. Before it writes anything, it runs `doctor` with the
+environment that the service will have. It never prints keys.
 
 Examples:
   kiloclaw-agent setup
@@ -181,7 +180,7 @@ pub struct AwayArguments {
     #[arg(long = "for", value_name = "DURATION", value_parser = absence_seconds)]
     pub duration: Option<u64>,
 
-    /// Why, for those who would be alerted: at most 200 characters
+    /// Reason, for the people who would be alerted: at most 200 characters
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub reason: String,
 
@@ -195,7 +194,7 @@ pub struct BackArguments {
     pub settings: Settings,
 }
 
-/// Parses the duration of an absence, in whole seconds.
+/// Parses the duration of an absence. A fraction of a second is an error.
 fn absence_seconds(text: &str) -> Result<u64, &'static str> {
     let whole = humantime::parse_duration(text).ok().filter(|found| found.subsec_nanos() == 0);
     whole
@@ -204,7 +203,7 @@ fn absence_seconds(text: &str) -> Result<u64, &'static str> {
         .ok_or("expected 1s to 30d, such as 2h, 90m or 1d12h")
 }
 
-/// Hides settings that are read but make no difference, so that all commands take the same ones.
+/// Hides settings without an effect on an absence. The commands still accept them, so that all take the same settings.
 fn hide_what_only_check_ins_need(argument: clap::Arg) -> clap::Arg {
     let hidden = [
         "machine_id",
@@ -322,8 +321,7 @@ pub struct ManArguments {
 
 /// The settings of a check-in, except for the source of the process's state.
 ///
-/// clap quotes invalid values in its errors. So it does not validate what may hold a secret, URLs included;
-/// `config` does.
+/// clap quotes invalid values in its errors. So `config`, not clap, validates values that may hold a secret, such as URLs.
 #[derive(Clone, Debug, Args)]
 pub struct Settings {
     /// URL of the check-in endpoint, ending in /api/controller/checkin; https, or http on this
@@ -440,7 +438,6 @@ pub struct Settings {
     pub proc_root: PathBuf,
 }
 
-/// The source of the process's state.
 #[derive(Clone, Debug, Default, Args)]
 pub struct SourceArguments {
     /// URL that returns the state of the process as JSON; the request carries the gateway token as a
@@ -454,7 +451,6 @@ pub struct SourceArguments {
     pub systemd_unit: Option<String>,
 }
 
-/// When to check in, and what to log.
 #[derive(Clone, Debug, Args)]
 pub struct DaemonArguments {
     /// Delay of the first check-in, in seconds, 0 to 86400
@@ -512,7 +508,6 @@ pub struct DaemonArguments {
     pub state: StateArguments,
 }
 
-/// Where the agent keeps its state.
 #[derive(Clone, Debug, Args)]
 pub struct StateArguments {
     /// File that keeps unreported counters, and what `status` shows
@@ -551,7 +546,7 @@ pub fn command() -> clap::Command {
     let there = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     Cli::command().mut_subcommands(|subcommand| {
         subcommand.mut_args(|argument| {
-            // Most programs read the proxy's variables in lower case, many in both.
+            // Most programs read the proxy variables in lower case, many in both cases.
             let lower = LOWER_CASE_TOO.into_iter().find(|(upper, lower)| {
                 argument.get_env() == Some(OsStr::new(upper)) && !there(upper) && there(lower)
             });
@@ -568,7 +563,7 @@ pub fn command() -> clap::Command {
     })
 }
 
-/// An error that names the variables with invalid UTF-8, which clap's does not; `None` if an argument caused it.
+/// An error with the names of the variables with invalid UTF-8, which clap's error lacks; `None` if an argument caused it.
 fn not_utf8(command: &mut clap::Command) -> Option<clap::Error> {
     let any_bytes = [TypeId::of::<PathBuf>(), TypeId::of::<OsString>()];
     let arguments = command.get_subcommands().flat_map(clap::Command::get_arguments);

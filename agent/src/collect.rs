@@ -1,5 +1,5 @@
-//! The readings of a check-in. Each fails alone: a failed reading is missing, with a warning, and never costs the
-//! check-in.
+//! The readings of a check-in. Each fails alone: a failed reading is missing and causes a warning, and the check-in is
+//! still sent.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -40,7 +40,6 @@ pub struct Sources {
 /// The source of the process's state.
 #[derive(Clone, Debug, Default)]
 pub enum Source {
-    /// None.
     #[default]
     None,
     /// A controller that supervises the process.
@@ -133,13 +132,14 @@ impl Collector {
         Readings { load_avg_5m: None, disk: None, network, boot, openclaw: None, process, restarts }
     }
 
-    /// Timeout for the process's source: the request needs as much again, and a stopping agent has a last check-in to send.
+    /// Timeout for the process's source. The check-in's request needs the same time again, and a stopping agent still has
+    /// to send its last check-in.
     fn patience(&self, deadline: Option<Instant>) -> Duration {
         let most = if self.children.are_abandoned() { WHILE_ENDING } else { Duration::MAX };
         (time_left(deadline) / 2).min(most)
     }
 
-    /// Reads the process's source; the number of restarts may be known or unknown independently.
+    /// Reads the process's source. It may know the status but not the number of restarts.
     fn ask(
         &mut self,
         client: &Client,
@@ -199,7 +199,7 @@ impl Collector {
                     if self.children.are_abandoned() { ProbeError::NoTime } else { error }
                 })
             });
-        // Without time for it, the agent is stopping.
+        // `NoTime` only occurs while the agent is stopping, and needs no warning.
         if let Some(error) = known.error.filter(|error| !matches!(error, ProbeError::NoTime)) {
             let instead = known.version.as_ref().map_or("null", |version| &version.version);
             warn(&format!(

@@ -1,5 +1,5 @@
-//! Decides what the daemon does, and when. Pure: it takes events with their time and returns what to do;
-//! [service] executes it. So a test covers a day of check-ins, failures and crashes in a millisecond.
+//! Decides what the daemon does, and when. Pure: it takes events with their times and returns effects, which
+//! [service] executes. So a test covers a day of check-ins, failures and crashes in a millisecond.
 
 pub mod check_in_thread;
 pub mod schedule;
@@ -15,7 +15,7 @@ use crate::collect::process::ProcessStatus;
 use crate::daemon::schedule::{Completion, Schedule, Timing};
 use crate::daemon::supervisor::{Action, CommandExit, Supervisor};
 
-/// Timeout of the last check-in, from the request to stop: somebody waits for the agent to end.
+/// Timeout of the last check-in, from the stop signal on: whoever sent it waits for the agent to end.
 pub const LAST_CHECK_IN: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,11 +26,11 @@ pub enum Event {
     Spawned(u32),
     /// The command ended, or could not start.
     Exited(CommandExit),
-    /// The command ended, but some of its processes still run.
+    /// The command ended, but some of its child processes still run.
     LeftBehind,
     /// The command could not be killed.
     CannotEnd,
-    /// A signal stopped or continued the command.
+    /// A signal stopped (`true`) or continued the command.
     Suspended(bool),
     /// A check-in ended.
     CheckedIn(Completion),
@@ -53,21 +53,19 @@ pub enum Effect {
     Quit,
 }
 
-/// The state of the daemon.
 #[derive(Debug)]
 pub struct Daemon {
     schedule: Schedule,
-    /// The supervisor of the command, if there is one.
+    /// `None` for `watch`, which has no command.
     supervisor: Option<Supervisor>,
     in_flight: bool,
-    /// Whether the check-in in flight began with the reloaded configuration.
+    /// Whether the check-in in flight began before the configuration was reloaded.
     outdated: bool,
     /// Check-ins in a row that were not accepted.
     failures: u64,
     stopping: Option<Stopping>,
 }
 
-/// The state of stopping.
 #[derive(Debug)]
 struct Stopping {
     command_is_down: bool,
@@ -106,7 +104,6 @@ impl Daemon {
         (daemon, effects)
     }
 
-    /// Handles an event and returns what to do.
     #[must_use]
     pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Effect> {
         let action = match event {
@@ -187,13 +184,11 @@ impl Daemon {
         self.supervisor.as_ref().and_then(Supervisor::next_start)
     }
 
-    /// The status of the command, if there is one.
     #[must_use]
     pub fn command(&self, now: Instant) -> Option<ProcessStatus> {
         self.supervisor.as_ref().map(|supervisor| supervisor.status(now))
     }
 
-    /// The supervisor of the command, if there is one.
     #[must_use]
     pub fn supervisor(&self) -> Option<&Supervisor> {
         self.supervisor.as_ref()
@@ -226,7 +221,7 @@ impl Daemon {
         self.supervisor.as_mut().map_or(Action::Finish, |supervisor| supervisor.shut_down(now))
     }
 
-    /// Passes an action on, except `Finish`, which it handles itself during shutdown.
+    /// The effect of an action. `Finish` has none during shutdown: it only marks the command as down.
     fn acted(&mut self, action: Option<Action>) -> Option<Effect> {
         match (action?, &mut self.stopping) {
             (Action::Finish, Some(stopping)) => {
@@ -280,7 +275,7 @@ mod tests {
         daemon: Daemon,
         start: Instant,
         now: Instant,
-        /// Its effects, with their times in seconds since the start.
+        /// The effects, with their times in seconds since the start.
         done: Vec<(u64, Effect)>,
     }
 
@@ -319,7 +314,10 @@ mod tests {
                 self.now = at.max(self.now);
                 let before = self.daemon.deadline();
                 let effects = self.send(Event::Tick);
-                assert!(self.daemon.deadline() != before || !effects.is_empty(), "it spins");
+                assert!(
+                    self.daemon.deadline() != before || !effects.is_empty(),
+                    "the tick at {at:?} does nothing"
+                );
             }
             self.now = end;
         }
@@ -467,7 +465,7 @@ mod tests {
         assert_eq!(effects, [Effect::Command(Action::Terminate), Effect::LastCheckIn(by)]);
         assert_eq!(simulated.state(), "shutting_down");
         assert_eq!(simulated.daemon.next_check_in(), None);
-        // In either order.
+        // The command and the check-in may end in either order.
         let mut other = SimulatedDaemon::running();
         other.send(Event::Stop);
         assert_eq!(other.send(Event::Exited(exit("signal:SIGTERM"))), []);
@@ -500,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_check_in_has_three_seconds() {
+    fn the_last_check_in_times_out_after_three_seconds() {
         let mut simulated = SimulatedDaemon::watching();
         simulated.send(Event::Stop);
         simulated.take();
@@ -521,7 +519,7 @@ mod tests {
     }
 
     #[test]
-    fn a_check_in_in_flight_for_too_long_is_the_last_one() {
+    fn a_check_in_that_hangs_during_shutdown_is_abandoned_after_three_seconds() {
         let mut simulated = SimulatedDaemon::watching();
         simulated.pass(seconds(120));
         simulated.take();

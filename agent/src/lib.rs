@@ -1,12 +1,12 @@
 //! Reports the health of a machine and its supervised process to Kiloclaw telemetry.
 //!
-//! The way of a check-in: [cli] reads flags and environment, [config] validates them, [collect] takes readings,
+//! The path of a check-in: [cli] reads flags and environment, [config] validates them, [collect] takes readings,
 //! [report] turns them into a check-in and sends it. The [daemon] repeats this for `run` and `watch`, and
-//! supervises the command with [process]. The other subcommands are in [commands]. [state] is what survives a
-//! restart of the agent. [alerts] reports lasting failures to Sentry, in a build with the feature `sentry`.
+//! supervises the command with [process]. The other subcommands are in [commands]. [state] survives a restart of
+//! the agent. [alerts] reports lasting failures to Sentry, in a build with the feature `sentry`.
 
 #![forbid(unsafe_code)]
-// All that is written goes through `output`, which neither waits nor panics.
+// All output goes through `output`, which neither blocks nor panics.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 #[cfg(feature = "sentry")]

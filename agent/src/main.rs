@@ -1,4 +1,4 @@
-//! The command line program: reads its arguments, runs one command, exits with its code.
+//! The program: reads its arguments, runs one subcommand, exits with its code.
 
 #![forbid(unsafe_code)]
 #![deny(clippy::print_stdout, clippy::print_stderr)]
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
             Command::Completions(arguments) => manual::completions(&arguments),
             Command::Man(arguments) => manual::pages(&arguments),
         },
-        // For clap, help and version are errors as well; those go to standard output, mistakes to standard error.
+        // clap returns help and version as errors, too; it prints those to standard output, the others to standard error.
         Err(error) => {
             let printed = error.print();
             match (error.use_stderr(), printed) {

@@ -485,7 +485,7 @@ fn a_missing_interface_is_a_warning() {
     let mut once = once(&machine, "http://127.0.0.1:1/");
     let run = run(once.args(["--dry-run", "--net-interface", "eth0", "--net-interface", "wg7"]));
     assert_eq!(run.code, 0);
-    assert_eq!(run.stderr, "warning: there is no network interface wg7, counting without it\n");
+    assert_eq!(run.stderr, "warning: there is no network interface wg7; counting without it\n");
 }
 
 #[test]

@@ -324,9 +324,9 @@ fn a_malformed_token_is_explained_without_its_value() {
         (token[1..].to_owned(), "63 characters"),
         (format!("{} {}", &token[..32], &token[33..]), "white space"),
         (format!("\"{token}\""), "66 characters, quotation marks"),
-        (format!("Bearer {token}"), "no hex digits"),
-        (format!("g{}", &token[1..]), "no hex digits"),
-        (format!("ü{}", &token[1..]), "no hex digits"),
+        (format!("Bearer {token}"), "other than hex digits"),
+        (format!("g{}", &token[1..]), "other than hex digits"),
+        (format!("ü{}", &token[1..]), "other than hex digits"),
     ] {
         let report = with("OPENCLAW_GATEWAY_TOKEN", &wrong);
         assert_eq!(report.failed(), [("gateway_token", "wrong_gateway_token")], "{reason}");

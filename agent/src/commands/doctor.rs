@@ -1,8 +1,8 @@
-//! `kiloclaw-agent doctor`: checks everything that a check-in needs, and says how to fix what is wrong.
+//! `kiloclaw-agent doctor`: checks everything that a check-in needs, with a fix for each problem.
 //!
-//! Every [check] runs as far as it can, whatever else fails: first the [settings], then the [route] to the server and
-//! its [answers](server), then the [readings]. Nothing is stored: the first request shows whether the server knows the dry
-//! run, and a server that does not never gets a check-in.
+//! A failed [check] skips only the checks that need it: first the [settings], then the [route] to the server and its
+//! [responses](server), then the [readings]. The server stores nothing: the first request shows whether it supports the
+//! dry run, and `doctor` sends no check-in to a server that does not.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -30,7 +30,7 @@ use check::{CheckName, Report, Verdict};
 use route::Peer;
 use server::{DryRun, ProbeResult};
 
-/// Replaces a missing credential, so that the server answers all the same; valid in both headers.
+/// Replaces a missing credential, so that the server still gets a complete request; valid in both headers.
 const PLACEHOLDER: HeaderValue = HeaderValue::from_static("Bearer not-set");
 
 /// Runs all checks.
@@ -91,13 +91,13 @@ impl Examination<'_> {
         self.probe_server(&target, report);
     }
 
-    /// The checks that do not need the server.
+    /// Skips the server's checks, except for the parts that can run locally.
     fn skip_server(&self, report: &mut Report, gap: CheckName) {
         report.skip(&[CheckName::Server, CheckName::Clock], gap);
         self.skip_credentials(report, gap);
     }
 
-    /// The checks that do not need the server to verify credentials.
+    /// Skips the credentials and the body, except for faults that are found locally.
     fn skip_credentials(&self, report: &mut Report, gap: CheckName) {
         report.skip(&[CheckName::ApiKey], gap);
         let malformed = self.malformed_token();
@@ -118,7 +118,7 @@ impl Examination<'_> {
         Peer::new(url.host().unwrap_or_default(), port, env_vars::CHECKIN_URL)
     }
 
-    /// Probes the server, with a request that no version stores.
+    /// Probes the server with a request that no version stores.
     fn probe_server(&self, target: &Target, report: &mut Report) {
         let Some(url) = server::with_query(&target.url, &format!("{DRY_RUN_PARAMETER}=")) else {
             report.skip(&[CheckName::Proxy, CheckName::Tls], CheckName::Configuration);
@@ -179,7 +179,7 @@ impl Examination<'_> {
             }
             ProbeResult::OlderTelemetry => {
                 self.token_alone(report);
-                let older = "the server is of a version without the dry run, and would write it";
+                let older = "the server's version has no dry run and would store the check-in";
                 report.put(CheckName::SandboxId, Verdict::skipped(older));
                 let own = self.local_body_check(older);
                 let own = own.unwrap_or_else(|| Verdict::skipped_after(CheckName::Configuration));
@@ -193,7 +193,7 @@ impl Examination<'_> {
     /// Checks the token without the server.
     fn token_alone(&self, report: &mut Report) {
         let verdict = self.malformed_token().unwrap_or_else(|| match &self.usable.gateway_token {
-            Some(_) => Verdict::skipped("well-formed; only the server can say whether it is right"),
+            Some(_) => Verdict::skipped("well-formed; only the server can verify it"),
             None => Verdict::skipped_after(CheckName::Configuration),
         });
         report.put(CheckName::GatewayToken, verdict);
@@ -208,12 +208,12 @@ impl Examination<'_> {
         Some(Verdict::failed(Refusal::WrongGatewayToken.code(), fault, fix))
     }
 
-    /// Checks the body by the contract if the server did not; `why` is the reason.
+    /// Checks the body locally against the contract; `why` is the reason why the server did not.
     fn local_body_check(&self, why: &str) -> Option<Verdict> {
         let id = self.usable.sandbox_id.as_deref().unwrap_or("unknown");
         let body = self.body(id)?.ok()?;
         Some(match CheckIn::parse_str(&body) {
-            Ok(_) => Verdict::skipped(format!("valid by itself; {why}")),
+            Ok(_) => Verdict::skipped(format!("valid according to the contract; {why}")),
             Err(invalid) => {
                 let refusal = Refusal::InvalidBody(invalid);
                 let fix = "check the setting behind this field";
@@ -228,7 +228,7 @@ impl Examination<'_> {
         Some(serde_json::to_string(&check_in))
     }
 
-    /// Sends a check-in as a dry run: under the configured id, and if the token is not that id's, under ids that may be meant.
+    /// Sends a check-in as a dry run with the configured id, and if the token belongs to another id, with likely ids.
     fn dry_run(&self, target: &Target, report: &mut Report) {
         let usable = self.usable;
         let malformed = self.malformed_token();
@@ -278,13 +278,13 @@ impl Examination<'_> {
                     }
                     None => self.find_owner(&first, send, report),
                 }
-                let valid = "valid: the server looks at the token last";
+                let valid = "valid: the server checks the token last, and refused only that";
                 report.put(CheckName::Body, Verdict::passed(valid));
             }
         }
     }
 
-    /// Finds the sandbox of a well-formed token. The server does not name it, but confirms the right one.
+    /// Finds the sandbox of a well-formed token among likely ids: the server names no owner, but accepts the right id.
     fn find_owner(
         &self,
         refused: &Outcome,
@@ -312,8 +312,10 @@ impl Examination<'_> {
                     }
                     None => format!("set {SANDBOX_ID} to it"),
                 };
-                report
-                    .put(CheckName::GatewayToken, Verdict::passed("valid, but of another sandbox"));
+                report.put(
+                    CheckName::GatewayToken,
+                    Verdict::passed("valid, but for another sandbox"),
+                );
                 report.put(
                     CheckName::SandboxId,
                     Verdict::failed(
@@ -340,7 +342,7 @@ impl Examination<'_> {
     }
 }
 
-/// Reports the outcome for proxy and TLS, whichever failed.
+/// Reports the proxy and TLS checks, and returns the failed one.
 fn report_route(target: &Target, outcome: &Outcome, report: &mut Report) -> Option<CheckName> {
     let hint = explain::hint(outcome);
     let https = target.url.scheme_str() == Some("https");
@@ -358,7 +360,7 @@ fn report_route(target: &Target, outcome: &Outcome, report: &mut Report) -> Opti
             return Some(CheckName::Proxy);
         }
         (Some(_), Some(Cause::Timeout | Cause::Closed | Cause::NotHttp | Cause::Network)) => {
-            let silent = "there was no answer that shows whether it connects";
+            let silent = "no response shows whether it connects";
             report.put(CheckName::Proxy, Verdict::skipped(silent));
         }
         (Some(_), _) => report.put(CheckName::Proxy, Verdict::passed("it connects to the server")),
@@ -370,7 +372,7 @@ fn report_route(target: &Target, outcome: &Outcome, report: &mut Report) -> Opti
             return Some(CheckName::Tls);
         }
         Some(_) => {
-            let silent = "there was no answer that shows whether it is secure";
+            let silent = "no response shows whether TLS works";
             report.put(CheckName::Tls, Verdict::skipped(silent));
         }
         None => report.put(CheckName::Tls, Verdict::passed("the server's certificate is trusted")),

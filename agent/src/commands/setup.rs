@@ -1,7 +1,7 @@
 //! `kiloclaw-agent setup`: writes the service's settings and keys, checks them with `doctor`, and starts the service.
 //!
-//! What is there is kept unless something else is given, so that a second run changes nothing. Nothing is written before
-//! `doctor` has passed: a wrong key never replaces one that works.
+//! Existing values stay unless flags, variables or answers replace them, so a second run changes nothing. `setup` writes
+//! only after `doctor` has passed: a wrong key never replaces a working one.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -26,24 +26,23 @@ use prompt::{Interrupted, Terminal};
 use settings_file::SettingsFile;
 
 const SERVICE: &str = "kiloclaw-agent";
-/// The files in the directory; the unit names them.
+/// File names that `kiloclaw-agent.service` expects in the directory.
 const SETTINGS: &str = "agent.env";
 const API_KEY: &str = "api-key";
 const GATEWAY_TOKEN: &str = "gateway-token";
 /// Maximum size of each file in bytes.
 const MAX_BYTES: usize = 64 * 1024;
 
-/// Why the set-up ends.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// Nobody can be asked.
+    /// There is no terminal to ask on, or the answers were empty.
     #[error("not set: {}; give flags or variables, or run this on a terminal to be asked", .0.join(", "))]
     Missing(Vec<&'static str>),
-    /// It would become another setting, or none.
+    /// systemd would read the line as another value or another setting.
     #[error("{0} must be one line without quotes, backslashes and control characters")]
     NotALine(&'static str),
     #[error(
-        "{} and {} are both given: keep the one that knows the process",
+        "{} and {} are both given: give only the one that supervises OpenClaw",
         env_vars::STATUS_URL,
         env_vars::SYSTEMD_UNIT
     )]
@@ -60,7 +59,7 @@ pub enum SetupError {
     #[error("interrupted; nothing was changed")]
     Interrupted,
     /// `doctor` has printed what failed.
-    #[error("a check failed, and nothing was changed; --force writes the settings nevertheless")]
+    #[error("a check failed, and nothing was changed; --force writes the settings anyway")]
     Doctor,
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
@@ -92,7 +91,6 @@ impl SetupError {
     }
 }
 
-/// Sets the service up.
 #[must_use]
 pub fn run(arguments: &SetupArguments) -> Exit {
     match set_up(arguments) {
@@ -106,7 +104,7 @@ pub fn run(arguments: &SetupArguments) -> Exit {
 
 fn set_up(arguments: &SetupArguments) -> Result<(), SetupError> {
     let directory = arguments.directory.as_path();
-    // Before questions, whose answers would be lost.
+    // Before the questions: a later error would lose the answers.
     writable(directory)?;
     let before = read(&directory.join(SETTINGS))?.unwrap_or_default();
     let mut settings = SettingsFile::parse(&before);
@@ -147,7 +145,7 @@ fn say(text: &str) -> Result<(), SetupError> {
     output::print(text).map_err(SetupError::Output)
 }
 
-/// The settings that flags and variables give, by their names in the settings file.
+/// The settings in flags and variables, by their names in the settings file.
 fn given(arguments: &SetupArguments) -> Result<BTreeMap<&'static str, String>, SetupError> {
     let program = arguments.openclaw_command.clone().map(OsString::into_string).transpose();
     let program = program.map_err(|_| SetupError::NotALine(env_vars::OPENCLAW_COMMAND))?;
@@ -166,7 +164,7 @@ fn given(arguments: &SetupArguments) -> Result<BTreeMap<&'static str, String>, S
     Ok(values.collect())
 }
 
-/// Asks for what was not given; an empty answer keeps what is there.
+/// Asks for missing values; an empty answer keeps the existing value.
 fn ask(
     terminal: &mut Terminal,
     settings: &SettingsFile,
@@ -207,7 +205,7 @@ fn ask(
     Ok(())
 }
 
-/// Puts what was given into the settings. A new source of the process's state replaces the other one.
+/// Adds the given values to the settings. A new source of the process's state replaces the other source.
 fn apply(
     settings: &mut SettingsFile,
     given: &BTreeMap<&'static str, String>,
@@ -226,7 +224,7 @@ fn apply(
     Ok(())
 }
 
-/// Both keys, or an error that names everything that is missing.
+/// Both keys, or an error with the names of all missing values.
 fn complete(
     settings: &SettingsFile,
     api_key: Option<Secret>,
@@ -261,7 +259,7 @@ fn complete(
     }
 }
 
-/// Runs `doctor` with the environment that the service will have; it prints its report. Whether all checks passed.
+/// Runs `doctor`, which prints its report, with the service's environment. Returns whether all checks passed.
 fn examine(
     settings: &SettingsFile,
     api_key: &Secret,
@@ -289,7 +287,7 @@ fn start(changed: bool) -> Result<(), SetupError> {
     if !changed && systemctl("is-active", false).is_ok() {
         return say(&format!("{SERVICE} is running"));
     }
-    // A service that failed too often would otherwise not start.
+    // systemd does not start a service that has reached its start limit.
     let _ = systemctl("reset-failed", false);
     systemctl("restart", true)?;
     say(&format!("started {SERVICE}; `{SERVICE} status`, as root, shows its health"))
@@ -306,7 +304,7 @@ fn systemctl(verb: &'static str, shows_errors: bool) -> Result<(), SetupError> {
     if status.success() { Ok(()) } else { Err(SetupError::Systemctl(verb)) }
 }
 
-/// A key that was given, or else the one in the service's file.
+/// The given key, or else the key in the service's file, `current`.
 fn secret(
     value: Option<&Secret>,
     file: Option<&Path>,
@@ -332,15 +330,15 @@ fn read(path: &Path) -> Result<Option<String>, SetupError> {
     }
 }
 
-/// Checks that files can be written, and creates the directory.
+/// Creates the directory, and checks that it accepts new files.
 fn writable(directory: &Path) -> Result<(), SetupError> {
     fs::create_dir_all(directory)
         .and_then(|()| tempfile::NamedTempFile::new_in(directory).map(drop))
         .map_err(|error| SetupError::Write { path: directory.display().to_string(), error })
 }
 
-/// Replaces a file at once; returns whether it changed. A new one is readable by its owner only; an old one keeps its
-/// permissions, unless it is a key.
+/// Replaces a file atomically; returns whether it changed. Only the owner can read a key or a new file; an existing
+/// settings file keeps its permissions.
 fn write(path: &Path, text: &str) -> Result<bool, SetupError> {
     let fail = |error| SetupError::Write { path: path.display().to_string(), error };
     let is_key = !path.ends_with(SETTINGS);

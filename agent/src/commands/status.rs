@@ -15,10 +15,10 @@ use crate::output;
 use crate::secret::Redactor;
 use crate::state::{self, Agent, LoadError, NotRunning, Process, State, Uptime};
 
-/// How late an attempt may be before the agent counts as hanging: timers are inexact, and a machine may be busy.
+/// How late a check-in may be before the agent counts as hanging: timers are inexact, and a machine may be busy.
 const SLACK: Duration = Duration::from_secs(30);
 
-/// This many crashes in a row are a crash loop, even while the process is up for a moment.
+/// Number of crashes in a row that count as a crash loop, even while the process is up for a moment.
 const CRASH_LOOP: u32 = 3;
 
 /// The output of `--json`.
@@ -32,7 +32,7 @@ struct StatusReport<'a> {
     sandbox_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     state_file: Option<&'a Path>,
-    /// Why the state file cannot be written; then the rest may be outdated.
+    /// Why the state file cannot be written. If it is set, the rest may be outdated.
     #[serde(skip_serializing_if = "Option::is_none")]
     state_file_error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,11 +42,11 @@ struct StatusReport<'a> {
     up_for: Option<Duration>,
 }
 
-/// Verdicts, in order of precedence.
+/// In order of precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Health {
-    /// No agent reports.
+    /// No agent is running, its check-ins are not accepted, or it cannot read the process's state.
     CannotReport,
     ProcessUnhealthy,
     Healthy,
@@ -71,7 +71,7 @@ pub fn run(arguments: &StatusArguments) -> Exit {
             .iter()
             .filter_map(|path| State::load(path).transpose().map(|state| Found { path, state })),
     );
-    // Where the agent would write; there is always a first location.
+    // Where the agent would write. `paths` is never empty.
     let place = found.as_ref().map_or_else(|| paths.first(), |found| Some(found.path));
     let unwritable = place.and_then(|path| state::unwritable(path));
     // If the directory is missing, no agent has run there.
@@ -86,7 +86,7 @@ pub fn run(arguments: &StatusArguments) -> Exit {
         }
         Some(Found { path, state: Err(error) }) => nobody(unreadable(path, error)),
         Some(Found { state: Ok(State { agent: None, .. }), .. }) => {
-            nobody("this state file is one of `once`, which does not stay".to_owned())
+            nobody("no agent is running: only `once` has written this state file".to_owned())
         }
         Some(Found { path, state: Ok(State { agent: Some(agent), sandbox_id, .. }) }) => {
             let observed = Observed {
@@ -137,14 +137,14 @@ fn nobody(summary: String) -> StatusReport<'static> {
     }
 }
 
-/// Everything at the locations of state files.
+/// A state file, at one of its possible locations.
 struct Found<'a> {
     path: &'a PathBuf,
     state: Result<State, LoadError>,
 }
 
-/// The state to show if there are several: that of a running agent, else an unreadable one, which may be of a running
-/// agent, else the newest. One of a login session may be weeks old.
+/// The state to show if there are several: that of a running agent, else an unreadable one, which may belong to a
+/// running agent, else the newest. The state file of a login session may be weeks old.
 fn best<'a>(found: impl Iterator<Item = Found<'a>>) -> Option<Found<'a>> {
     let rank = |found: &Found| match &found.state {
         Ok(State { agent: Some(agent), .. }) if agent.runs().is_ok() => (3, None),
@@ -152,11 +152,11 @@ fn best<'a>(found: impl Iterator<Item = Found<'a>>) -> Option<Found<'a>> {
         Ok(State { agent: Some(agent), .. }) => (1, Some(agent.updated)),
         Ok(State { agent: None, .. }) => (0, None),
     };
-    // The first of equals; `max_by` takes the last.
+    // `max_by_key` would take the last of equals, this takes the first.
     found.min_by_key(|found| Reverse(rank(found)))
 }
 
-/// Cleans texts of the state file, which an agent copied from elsewhere.
+/// Removes control characters: an agent copied the state file's texts from servers and programs.
 fn plain(text: &str) -> String {
     Redactor::default().clean(text)
 }
@@ -171,7 +171,7 @@ fn unreadable(path: &Path, error: &LoadError) -> String {
     }
 }
 
-/// Present uptime of the process: the state is as old as the last check-in.
+/// Current uptime of the process: the state file has the uptime at the last check-in.
 fn up_for(process: &Process, now: SystemTime) -> Option<Duration> {
     let then = Duration::try_from_secs_f64(process.uptime_seconds.trunc()).unwrap_or_default();
     let since = Duration::from_secs(process.seen.before(now).as_secs());
@@ -179,8 +179,8 @@ fn up_for(process: &Process, now: SystemTime) -> Option<Duration> {
     up.then(|| then.saturating_add(since))
 }
 
-/// How long ago the next attempt was due. By the wall clock alone, which may be set and runs while the machine sleeps, a
-/// healthy agent could seem to hang.
+/// How long ago the next check-in was due, by the machine's uptime. By the wall clock, which may be set and runs while the
+/// machine sleeps, a healthy agent could seem to hang.
 fn late(agent: &Agent, now: SystemTime, uptime: Uptime) -> Duration {
     let by_uptime = agent.next_attempt_uptime.map(|at| at.before(uptime));
     // State files of older versions have only the wall clock.
@@ -188,7 +188,7 @@ fn late(agent: &Agent, now: SystemTime, uptime: Uptime) -> Duration {
     late.unwrap_or_default()
 }
 
-/// What `status` sees beside the state file.
+/// Observations at the time of `status`, which the state file does not have.
 struct Observed {
     runs: Result<(), NotRunning>,
     /// Whether a signal has stopped the command.
@@ -197,7 +197,7 @@ struct Observed {
     late: Duration,
 }
 
-/// The verdict, and one line that explains it.
+/// Returns the health, and one line that explains it.
 fn assess(
     agent: &Agent,
     observed: &Observed,
@@ -217,7 +217,7 @@ fn assess(
         let summary = match unwritable {
             None => format!("the agent hangs: its next check-in was due {late} ago"),
             Some(error) => format!(
-                "the agent's health is unknown: it cannot write its state file, which ends with a \
+                "the agent's health is unknown: it cannot write its state file, whose last entry is a \
                  check-in that was due {late} ago: {error}"
             ),
         };
@@ -238,7 +238,7 @@ fn assess(
     let recovered = up_for(process, now).is_some_and(|up_for| up_for >= HEALTHY_AFTER);
     if process.crashes_in_a_row >= CRASH_LOOP && !recovered {
         let summary = format!(
-            "the process is unhealthy: it crashed {} times in a row and has just restarted",
+            "the process is unhealthy: it crashed {} times in a row and restarted less than 30 seconds ago",
             process.crashes_in_a_row
         );
         return (ProcessUnhealthy, summary);
@@ -261,7 +261,7 @@ fn assess(
 fn in_words(status: &StatusReport, now: SystemTime) -> String {
     let mut text = status.summary.clone();
     let error = status.state_file_error.as_ref();
-    let error = error.map(|error| format!("cannot be written, and may be old: {error}"));
+    let error = error.map(|error| format!("cannot be written, and may be outdated: {error}"));
     let (Some(agent), Some(sandbox_id)) = (status.agent, status.sandbox_id) else {
         if let Some(error) = error {
             let _ = write!(text, "\n  {:<17} {error}", "state file:");

@@ -1,6 +1,5 @@
-//! The thread that takes readings and sends check-ins, one at a time.
-//!
-//! Both can take seconds, while the daemon handles signals and the command.
+//! The thread that takes readings and sends check-ins, one at a time. Both can take seconds, in which the main thread
+//! must handle signals and the command.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -18,37 +17,28 @@ use crate::report::check_in::{Attempt, observe};
 use crate::report::ledger::Ledger;
 use crate::report::send::Outcome;
 
-/// Everything from the settings.
 #[derive(Debug)]
 pub struct LoadedConfig {
-    /// The sandbox and its sources.
     pub config: Config,
-    /// The endpoint.
     pub target: Target,
 }
 
-/// A job for the thread.
 #[derive(Debug)]
 pub struct Job {
-    /// The settings to use.
     pub loaded: Arc<LoadedConfig>,
     /// The status of the process, if the agent itself supervises it.
     pub process: Option<ProcessStatus>,
     pub task: Task,
 }
 
-/// What to do.
 #[derive(Clone, Copy, Debug)]
 pub enum Task {
-    /// Only read the counters.
     ReadCounters,
-    /// Check in.
     CheckIn,
     /// Check in for the last time, by this time.
     LastCheckIn(Instant),
 }
 
-/// The result of a job.
 #[derive(Debug)]
 pub struct JobResult {
     /// The unreported counters after the job.
@@ -58,7 +48,7 @@ pub struct JobResult {
     pub outcome: Result<Option<Outcome>, AgentDefect>,
 }
 
-/// A defect of this program cost a check-in.
+/// A check-in failed because of a defect in this program.
 #[derive(Debug, thiserror::Error)]
 #[error("a defect in the agent: {0}")]
 pub struct AgentDefect(String);
@@ -74,7 +64,7 @@ pub fn start(
         let mut this =
             CheckInThread { children, ledger, collector: None, warnings: BTreeSet::new() };
         for job in jobs {
-            // A panic in here must cost only this check-in.
+            // A panic must fail only this check-in, not the agent.
             let result = catch_unwind(AssertUnwindSafe(|| this.execute(job)));
             done(result.unwrap_or_else(|panic| {
                 let reason = panic.downcast_ref::<String>().cloned();
@@ -92,11 +82,10 @@ pub fn start(
 
 struct CheckInThread {
     children: Children,
-    /// The unreported counters.
     ledger: Ledger,
-    /// The collector, with the settings that it was built from.
+    /// The collector, with the configuration that it was built from.
     collector: Option<(Arc<LoadedConfig>, Collector)>,
-    /// The last warnings: a lasting problem is logged once.
+    /// The last job's warnings, so that a lasting problem is logged once.
     warnings: BTreeSet<String>,
 }
 

@@ -8,15 +8,12 @@ use fastrand::Rng;
 /// Ceiling of the first delay after a failure; it doubles with each further failure.
 const FIRST_BACKOFF: Duration = Duration::from_secs(5);
 
-/// Longest `Retry-After` that is honoured.
+/// Longest honoured `Retry-After`.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_hours(1);
 
-/// Timing of check-ins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// Delay of the first check-in.
     pub initial_delay: Duration,
-    /// Interval between check-ins.
     pub interval: Duration,
     /// Random deviation of both, in percent, at most 50.
     pub jitter_percent: u8,
@@ -26,7 +23,7 @@ pub struct Timing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Completion {
     Accepted,
-    /// Refused: an earlier retry would not help.
+    /// Refused: a retry before the next interval would not help.
     Refused,
     /// Network error, 429 or 5xx: retry sooner, at a random time, and not before `Retry-After`.
     TryLater(Option<Duration>),
@@ -52,7 +49,6 @@ impl Schedule {
         schedule
     }
 
-    /// When the next check-in is due.
     #[must_use]
     pub fn due(&self) -> Instant {
         self.due
@@ -68,15 +64,15 @@ impl Schedule {
             Completion::TryLater(retry_after) => {
                 let ceiling = self.backoff.next().unwrap_or(self.timing.interval);
                 let wanted = retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
-                // Added to it: otherwise all clients with the same `Retry-After` would return in one second.
+                // The jitter is added: otherwise all clients with the same `Retry-After` would return in one second.
                 wanted + ceiling.mul_f64(self.rng.f64())
             }
         };
         self.due = now + delay;
     }
 
-    /// Brings the next check-in forward, as the cause of the last failures may be fixed. The jitter is for a whole
-    /// fleet that reloads at once.
+    /// Brings the next check-in forward, as the cause of the last failures may be fixed. The jitter spreads a fleet that
+    /// reloads at once.
     pub fn hasten(&mut self, now: Instant) {
         self.due = self.due.min(now + FIRST_BACKOFF.mul_f64(self.rng.f64()));
     }
@@ -87,7 +83,7 @@ impl Schedule {
     }
 }
 
-/// Only the ceilings: `plan` applies full jitter with a random source that tests can seed.
+/// Ceilings without jitter: `plan` applies full jitter with a random source that tests can seed.
 fn backoff(interval: Duration) -> ExponentialBackoff {
     ExponentialBuilder::new()
         .with_min_delay(FIRST_BACKOFF.min(interval))

@@ -84,23 +84,23 @@ fn ended(result: Result<(), StartError>) -> Exit {
     exit
 }
 
-/// Longest time for readings except a status URL's answer: two programs, and killing them.
+/// Longest time for readings without the status URL: `openclaw --version`, `systemctl show`, and the time to kill them.
 const LONGEST_READING: Duration =
     openclaw::TIMEOUT.saturating_add(systemd::TIMEOUT).saturating_add(Duration::from_secs(2));
 
-/// How long systemd may take to read that the agent is ready, and any other notification.
+/// Timeouts of notifications to systemd.
 const NOTIFY_READY: Duration = Duration::from_secs(5);
 const NOTIFY: Duration = Duration::from_millis(50);
 
-/// Signals that stop the agent in order: all that would end a process, except SIGUSR2 and those of a defect.
+/// Signals for a graceful shutdown: all that would end a process, except SIGUSR2 and the signals of a defect.
 const ENDING: [i32; 9] =
     [SIGTERM, SIGINT, SIGQUIT, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGPWR, SIGXCPU];
 
-/// LXC stops a container with it.
+/// LXC stops containers with SIGPWR.
 const SIGPWR: i32 = nix::sys::signal::Signal::SIGPWR as i32;
 
-/// Real-time signals, one of which container runtimes send to stop a container. Those below belong to the C library, musl
-/// keeps one more than glibc, and both refuse handlers for them.
+/// Real-time signals; container runtimes send one of them to stop a container. The C library refuses handlers for the
+/// signals below, which it reserves: two in glibc, three in musl.
 const REAL_TIME: RangeInclusive<i32> = if cfg!(target_env = "musl") { 35..=64 } else { 34..=64 };
 
 /// Messages to the main thread.
@@ -123,7 +123,7 @@ fn serve(
     let alerts = Alerts::start(settings, arguments, &mut loaded.config)?;
     let loaded = Arc::new(loaded);
     let (sender, messages) = mpsc::channel();
-    // Before anything starts: every signal must find a handler.
+    // Before anything else starts, so that no signal arrives without a handler.
     listen(&sender)?;
     let children = if command.is_some() || process::id() == 1 {
         // Orphans of the command become children of the agent.
@@ -175,7 +175,7 @@ fn serve(
     notify(&[NotifyState::Ready]);
     service.save();
     service.serve(&messages);
-    // The first process ends everything anyway, and not all of that belongs to the command.
+    // When PID 1 ends, the kernel ends all processes, and not all of them belong to the command.
     if process::id() != 1 {
         service.children.signal_orphans(|_| Some(Signal::KILL));
     }
@@ -224,7 +224,7 @@ struct Service<'a> {
     agent: Agent,
     ledger: Ledger,
     state_file: StateFile,
-    /// Code of the last logged failure: a lasting failure is logged once.
+    /// Code of the last logged failure, so that a lasting failure is logged once.
     reported_code: Option<String>,
     alerts: Option<Alerts>,
 }
@@ -238,7 +238,7 @@ impl Service<'_> {
             if let Some(watchdog) = &mut watchdog
                 && watchdog.due <= now
             {
-                // A hanging check-in thread is a reason to restart the agent.
+                // Without notifications, systemd restarts an agent whose check-in thread hangs.
                 if self.pending == 0 || now - self.busy_since < self.job_timeout() {
                     notify(&[NotifyState::Watchdog]);
                 }
@@ -264,11 +264,11 @@ impl Service<'_> {
         }
     }
 
-    /// Executes an effect; true at the end.
+    /// Handles an event and executes its effects. Returns whether the agent has to end.
     fn handle(&mut self, event: Event) -> bool {
         let time_went_by = event == Event::Tick;
         let effects = self.react(event, "the command has ended");
-        // The start of a check-in changes nothing in the state file.
+        // Skips the write if a tick only started a check-in, which changes nothing in the state file.
         let changed = !time_went_by || effects.iter().any(|effect| *effect != Effect::CheckIn);
         let quit = self.execute(effects);
         if changed {
@@ -287,7 +287,7 @@ impl Service<'_> {
                 Effect::Command(Action::Spawn) => effects.extend(self.spawn()),
                 Effect::Command(Action::Terminate) => self.signal(self.stop_signal),
                 Effect::Command(Action::Kill) => {
-                    tracing::warn!("the command did not end when asked to, killing it");
+                    tracing::warn!("the command did not end within the stop timeout; killing it");
                     self.signal(Signal::KILL);
                 }
                 Effect::Command(Action::GiveUp) => effects.extend(self.give_up()),
@@ -303,7 +303,7 @@ impl Service<'_> {
             Message::Signal(SIGCHLD) => self.check_children(),
             Message::Signal(SIGHUP) => self.reload(),
             Message::Signal(SIGUSR1) if self.command.is_empty() => {
-                tracing::warn!("there is no command to restart: this is `watch`");
+                tracing::warn!("SIGUSR1 has no meaning here: `watch` has no command to restart");
                 None
             }
             Message::Signal(SIGUSR1) => {
@@ -322,7 +322,7 @@ impl Service<'_> {
                 tracing::info!("ending on {name}, after a last check-in");
                 self.stop_signal = if signal == SIGINT { Signal::INT } else { Signal::TERM };
                 notify(&[NotifyState::Stopping]);
-                // A slow version probe must not cost the last check-in.
+                // A slow `openclaw --version` must not prevent the last check-in.
                 self.children.abandon_all_but(self.process.as_ref().map(SupervisedProcess::id));
                 if let Some(alerts) = &mut self.alerts {
                     alerts.stopping(Instant::now());
@@ -333,7 +333,7 @@ impl Service<'_> {
         }
     }
 
-    /// Handles an event; if it is an end of the command, logs `what` and what follows.
+    /// Handles an event. If the command has ended, logs `what` and when it restarts.
     fn react(&mut self, event: Event, what: &str) -> Vec<Effect> {
         let exit = if let Event::Exited(exit) = &event { Some(exit.clone()) } else { None };
         let now = Instant::now();
@@ -374,7 +374,7 @@ impl Service<'_> {
         match self.process.as_mut()?.look() {
             Standing::Same => None,
             Standing::Suspended(signal) => {
-                tracing::warn!("the command was stopped by {signal}; SIGCONT lets it go on");
+                tracing::warn!("{signal} has stopped the command; SIGCONT continues it");
                 Some(Event::Suspended(true))
             }
             Standing::Continued => {
@@ -386,7 +386,7 @@ impl Service<'_> {
                     let name = self.loaded.config.redactor.clean(&orphan.name);
                     tracing::warn!(
                         pid = %orphan.pid, name,
-                        "the command has ended and left a process behind; ending that, too"
+                        "the command has ended and left a process behind; ending that process, too"
                     );
                 }
                 Some(Event::LeftBehind)
@@ -398,15 +398,16 @@ impl Service<'_> {
         }
     }
 
-    /// The killed process still exists.
     fn give_up(&mut self) -> Vec<Effect> {
         let exit = self.process.as_ref().and_then(SupervisedProcess::exit).cloned();
         if let Some(exit) = exit {
-            tracing::error!("cannot kill leftover processes; continuing");
+            tracing::error!(
+                "cannot kill leftover processes of the command; continuing without them"
+            );
             self.process = None;
             self.react(Event::Exited(exit), "the command has ended")
         } else {
-            tracing::error!("cannot kill the command; is it another user's?");
+            tracing::error!("cannot kill the command; it may run as another user");
             self.react(Event::CannotEnd, "")
         }
     }
@@ -436,7 +437,7 @@ impl Service<'_> {
 }
 
 impl Service<'_> {
-    /// Longest time for a job, far beyond what one can take.
+    /// After this time, a job hangs: twice the longest time that it can take.
     fn job_timeout(&self) -> Duration {
         2 * self.attempt_timeout()
     }
@@ -458,7 +459,6 @@ impl Service<'_> {
         let _ = self.jobs.send(Job { loaded: self.loaded.clone(), process, task });
     }
 
-    /// Handles the result of a job.
     fn done(&mut self, done: JobResult) -> Option<Event> {
         self.pending = self.pending.saturating_sub(1);
         self.busy_since = Instant::now();
@@ -494,7 +494,7 @@ impl Service<'_> {
                 (Some(_), _) => {
                     tracing::info!(
                         failures,
-                        "check-ins are accepted again; nothing is left unreported"
+                        "check-ins are accepted again; they have reported all counters"
                     );
                 }
                 (None, None) => tracing::info!("first check-in accepted"),
@@ -515,7 +515,7 @@ impl Service<'_> {
             self.reported_code = Some(code.to_owned());
         }
         if let Some(alerts) = &self.alerts {
-            // The daemon has not counted this one yet.
+            // The daemon counts this failure later, when it handles the event.
             alerts.failed(code, hint, self.daemon.failures() + 1, Instant::now());
         }
         let message = format!("{summary}; {hint}");
@@ -552,11 +552,11 @@ impl Service<'_> {
 /// Notifies systemd, if it started the agent.
 fn notify(states: &[NotifyState]) {
     if let Err(error) = try_notify(states) {
-        tracing::debug!("systemd does not listen: {error}");
+        tracing::debug!("cannot notify systemd: {error}");
     }
 }
 
-/// `sd_notify::notify` would block while nobody reads.
+/// Unlike `sd_notify::notify`, does not block while systemd does not read.
 fn try_notify(states: &[NotifyState]) -> io::Result<()> {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
     let address = match path.as_bytes().strip_prefix(b"@") {

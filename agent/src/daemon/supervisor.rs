@@ -1,5 +1,5 @@
-//! Supervises the command of `run`. Pure: it takes events with their time and returns what to do;
-//! [`process::supervised`](crate::process::supervised) does it.
+//! Supervises the command of `run`. Pure: it takes events with their times and returns actions, which
+//! [`process::supervised`](crate::process::supervised) executes.
 
 use std::time::{Duration, Instant};
 
@@ -16,15 +16,15 @@ const MAX_BACKOFF: Duration = Duration::from_mins(5);
 /// A command that was up this long has recovered: its next crash counts as the first.
 pub const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 
-/// How long a killed process may take to end. A process that waits for a disk takes longer, and one of another user may
-/// not be killed at all.
+/// How long a killed process may take to end. A process that waits for a disk may take longer, and the agent cannot kill
+/// a process of another user.
 const KILL_GRACE: Duration = Duration::from_secs(2);
 
-/// A command that exits cleanly within this time, [again and again](MAX_QUICK_CLEAN_EXITS), has nothing to do. Without
-/// a backoff it would keep a core busy.
+/// A clean exit within this time is quick. Without a backoff after [several](MAX_QUICK_CLEAN_EXITS), a command that has
+/// nothing to do would keep a core busy.
 const QUICK: Duration = Duration::from_secs(1);
 
-/// This many quick clean exits in a row restart at once.
+/// Number of quick clean exits in a row after which the command restarts at once.
 const MAX_QUICK_CLEAN_EXITS: u32 = 5;
 
 /// The contract's `supervisorState`.
@@ -58,7 +58,6 @@ impl SupervisorState {
     }
 }
 
-/// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Start the command, then call [`spawned`](Supervisor::spawned) or [`exited`](Supervisor::exited).
@@ -66,10 +65,10 @@ pub enum Action {
     /// Send the stop signal.
     Terminate,
     Kill,
-    /// It did not end when killed. Call [`exited`](Supervisor::exited) if only left-behind processes exist, else
+    /// Stop waiting for the killed command. Call [`exited`](Supervisor::exited) if only leftover processes exist, else
     /// [`cannot_end`](Supervisor::cannot_end).
     GiveUp,
-    /// Nothing more: it has ended for good.
+    /// Do nothing: the command has ended for good.
     Finish,
 }
 
@@ -78,7 +77,7 @@ pub enum Action {
 pub struct CommandExit {
     /// `code:<N>` or `signal:<NAME>`.
     pub reason: String,
-    /// Whether it was code 0 and no signal.
+    /// Whether it exited with code 0.
     pub clean: bool,
 }
 
@@ -90,11 +89,9 @@ impl CommandExit {
     }
 }
 
-/// Supervises the command.
 #[derive(Debug)]
 pub struct Supervisor {
     state: SupervisorState,
-    /// Number of restarts.
     restarts: u64,
     /// The running process and its start time.
     up: Option<(u32, Instant)>,
@@ -102,7 +99,6 @@ pub struct Supervisor {
     /// Delays before the next restarts.
     backoff: ExponentialBackoff,
     quick_clean_exits: u32,
-    /// When it had been up long enough to have recovered.
     crashes_in_a_row: u32,
     /// How long it may take to end after the stop signal.
     stop_timeout: Duration,
@@ -110,7 +106,7 @@ pub struct Supervisor {
     start_at: Option<Instant>,
     /// When to kill it.
     kill_at: Option<Instant>,
-    /// When to stop waiting for its end.
+    /// When to stop waiting after the kill.
     give_up_at: Option<Instant>,
     /// Whether it has ended while some of its processes still run.
     left_behind: bool,
@@ -284,7 +280,6 @@ impl Supervisor {
         None
     }
 
-    /// The status to report.
     #[must_use]
     pub fn status(&self, now: Instant) -> ProcessStatus {
         let state = match self.state {
@@ -368,7 +363,7 @@ mod tests {
             let too_soon = now + Duration::from_millis(delay * 1_000 - 1);
             assert_eq!(supervisor.tick(too_soon), None);
             assert_eq!(supervisor.tick(due), Some(Action::Spawn));
-            assert_eq!(supervisor.tick(due), None, "once is enough");
+            assert_eq!(supervisor.tick(due), None, "it spawns only once");
             now = due;
             supervisor.spawned(42, now);
             assert_eq!(supervisor.status(now).restarts, index as u64 + 1);
@@ -476,7 +471,7 @@ mod tests {
         let (mut supervisor, now) = running();
         assert_eq!(supervisor.restart(now), Some(Action::Terminate));
         assert_eq!(supervisor.status(now).state, "stopping");
-        assert_eq!(supervisor.restart(now), None, "it is on its way");
+        assert_eq!(supervisor.restart(now), None, "a restart is already in progress");
         assert_eq!(supervisor.tick(now + STOP_TIMEOUT), Some(Action::Kill));
         let exited = supervisor.exited(exit("signal:SIGKILL"), now + STOP_TIMEOUT);
         assert_eq!(exited, Some(Action::Spawn));

@@ -22,7 +22,7 @@ pub fn observe(
 ) {
     config.warnings.iter().for_each(|warning| warn(warning));
     for name in readings.network.iter().flat_map(|counters| config.interfaces.missing(counters)) {
-        warn(&format!("there is no network interface {name}, counting without it"));
+        warn(&format!("there is no network interface {name}; counting without it"));
     }
     ledger.observe(readings, &config.interfaces);
 }
@@ -31,13 +31,12 @@ pub fn observe(
 #[derive(Debug)]
 pub struct Attempt<'a> {
     unreported: Unreported,
-    /// The deltas that it reports.
     pub check_in: CheckIn<'a>,
 }
 
 impl<'a> Attempt<'a> {
-    /// Builds it. The `last` one reports that the agent shuts down, whatever the process does: nobody reports on it from then
-    /// on.
+    /// Builds the check-in. The `last` one reports `shutting_down` whatever the process does, because nothing reports on the
+    /// process after it.
     #[must_use]
     pub fn new(config: &'a Config, readings: &'a Readings, ledger: &Ledger, last: bool) -> Self {
         let unreported = ledger.unreported();
@@ -48,7 +47,7 @@ impl<'a> Attempt<'a> {
         Self { unreported, check_in }
     }
 
-    /// Sends it with this body, within `left`. An acceptance settles its deltas.
+    /// Sends `body` within `left`. An acceptance subtracts the reported deltas from the ledger.
     pub fn send(
         &self,
         target: &Target,
@@ -74,7 +73,7 @@ pub fn check_in<'a>(
     readings: &'a Readings,
     unreported: Unreported,
 ) -> CheckIn<'a> {
-    // No credential leaves, whatever the program printed.
+    // `openclaw --version` may print a credential, which must not be sent.
     let ours = |text: &str| config.redactor.clean(text) != text;
     let openclaw = readings.openclaw.as_ref().filter(|openclaw| {
         !ours(&openclaw.version) && !openclaw.commit.as_deref().is_some_and(ours)
@@ -115,7 +114,7 @@ fn text(text: &str) -> Cow<'_, str> {
     Cow::Borrowed(text)
 }
 
-/// Arithmetic is exact until this conversion.
+/// Deltas are exact integers until this conversion.
 #[expect(clippy::cast_precision_loss, reason = "the contract's numbers are doubles")]
 fn number(count: u64) -> f64 {
     count as f64

@@ -1,4 +1,4 @@
-//! Describes a check-in or an absence for people: the request, the response, and what to do.
+//! Describes a check-in or an absence for people: the request, the response, and a hint.
 
 use std::fmt::Write;
 
@@ -11,7 +11,7 @@ use crate::http::{Cause, NoAnswer, TlsFault};
 use crate::report::send::{ErrorResponse, Outcome};
 use crate::secret::Redactor;
 
-// Codes of the contract that have hints of their own.
+// Codes of the contract with their own hints.
 const MISSING_AUTHORIZATION: &str = Refusal::MissingCredential(Credential::Authorization).code();
 const NOT_A_BEARER_TOKEN: &str = Refusal::MissingCredential(Credential::Bearer).code();
 const MISSING_GATEWAY_TOKEN: &str = Refusal::MissingCredential(Credential::GatewayToken).code();
@@ -25,13 +25,13 @@ const INVALID_QUERY: &str = Refusal::InvalidQuery.code();
 /// All fields share this code.
 const INVALID_FIELD: &str = Refusal::InvalidBody(InvalidBody::Field(Field::SandboxId)).code();
 
-/// A server of a version that has no route for absences.
+/// The hint for a server version without the route for absences.
 const NO_ABSENCES: &str = "the server does not know planned absences: deploy a newer version";
 
-/// Whoever answers without the contract's JSON and code.
+/// Sent a response without the contract's JSON and code.
 const IN_FRONT: &str = "something in front of the server, or another one";
 
-/// The request: URL and body. Credentials are in headers, which are left out.
+/// The request's URL and body. The headers have the credentials, so they are left out.
 #[must_use]
 pub fn request(url: &Uri, body: &str) -> String {
     format!("POST {url}\n{body}")
@@ -43,7 +43,7 @@ pub fn outcome(outcome: &Outcome, redactor: &Redactor) -> String {
     report(outcome, &hint(outcome), is_in_front, redactor)
 }
 
-/// The outcome of an absence in full, likewise.
+/// Like [`outcome`], for an absence.
 #[must_use]
 pub fn absence(outcome: &Outcome, redactor: &Redactor) -> String {
     let in_front = |response: &ErrorResponse| is_in_front(response) && !is_of_operators(response);
@@ -119,8 +119,8 @@ pub fn summary(outcome: &Outcome, redactor: &Redactor) -> String {
     }
 }
 
-/// Whether something in front of the server sent the response: it has no code, or refuses credentials with a code
-/// that the contract does not have.
+/// Whether something in front of the server sent the response: it has no code, or it is a 401 or 403 whose code is not
+/// one of the contract's.
 fn is_in_front(response: &ErrorResponse) -> bool {
     let known = [
         MISSING_AUTHORIZATION,
@@ -135,7 +135,7 @@ fn is_in_front(response: &ErrorResponse) -> bool {
     !response.refusal.as_ref().is_some_and(|body| known(&body.code))
 }
 
-/// Whether the operators' API refused the request, which takes all paths below `/api` that are not a machine's.
+/// Whether the operators' API refused the request. It handles all paths below `/api` except the machines' endpoints.
 fn is_of_operators(response: &ErrorResponse) -> bool {
     let code = response.refusal.as_ref().map(|body| body.code.as_str());
     matches!(code, Some("missing_token" | "invalid_token" | "expired_token"))
@@ -173,7 +173,7 @@ pub fn hint(outcome: &Outcome) -> String {
     }
 }
 
-/// The same for an absence, where it differs.
+/// Like [`hint`], for an absence.
 fn absence_hint(outcome: &Outcome) -> String {
     let (Outcome::TryLater(response) | Outcome::Refused(response)) = outcome else {
         return hint(outcome);
@@ -243,7 +243,7 @@ fn hint_on_tls(fault: TlsFault) -> String {
     }
 }
 
-/// By code if there is one, else by status.
+/// The hint for the response's code or, without one, for its status.
 fn hint_of_the_server(response: &ErrorResponse) -> String {
     use env_vars::{API_KEY, CHECKIN_URL, GATEWAY_TOKEN, SANDBOX_ID};
 
@@ -273,7 +273,7 @@ fn hint_of_the_server(response: &ErrorResponse) -> String {
         (MISCONFIGURED, _) => {
             "the server lacks a secret or a binding; its log says which".to_owned()
         }
-        (WRITE_FAILED, _) => "nothing is lost: the next check-in covers this one".to_owned(),
+        (WRITE_FAILED, _) => "nothing is lost: the next check-in includes these counters".to_owned(),
         (_, 200..=399) => format!(
             "check host and path in {CHECKIN_URL}, and proxies in front of the server: a login page or portal must \
              let check-ins pass, and the keys must not reach another server"

@@ -1,32 +1,33 @@
 //! Restarts and bytes that no accepted check-in has reported yet.
 //!
-//! Counters start with a machine, an interface or a supervisor. The contract wants deltas since the last accepted check-in.
-//! So each reading adds the counters' progress since the previous reading to the unreported deltas, and only an accepted
-//! check-in subtracts what it reported. After a failure, the next check-in includes the deltas, even if a counter was
-//! reset meanwhile.
+//! Counters start at zero with a machine, an interface or a supervisor. The contract requires deltas since the last
+//! accepted check-in. So each reading adds the counters' progress since the previous reading to the unreported deltas, and
+//! an accepted check-in subtracts the reported ones. After a failure, the next check-in includes the deltas, even if a
+//! counter was reset in between.
 //!
-//! Only the server's answer is acceptance. If it is lost, the same counters are reported twice: of the two possible
-//! errors, this one is visible.
+//! Only the server's 204 subtracts them. If that response is lost, the next check-in reports the same deltas again. The
+//! alternative would lose them; a double report is visible, a loss is not.
 
 use serde::{Deserialize, Serialize};
 
 use crate::collect::Readings;
 use crate::collect::network::{Bytes, Counters, Interfaces};
 
-/// Maximum number of remembered interfaces; beyond it, vanished ones are forgotten. On hosts of containers, each
-/// container's interface has a new name.
+/// Maximum number of remembered interfaces; beyond it, the ledger forgets vanished interfaces. On a container host, each
+/// new container's interface has a new name.
 const MAX_INTERFACES: usize = 256;
 
-/// Unreported deltas, and the counters up to which they are counted.
+/// Unreported deltas, and the last seen counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ledger {
-    // The names in state files of earlier versions: another one would lose their counters.
+    // The field names of earlier versions' state files: with other names, an upgrade would lose unreported counters.
     #[serde(rename = "owed")]
     unreported: Unreported,
-    /// `None` if never known.
+    /// `None` before the first successful reading.
     seen_restarts: Option<u64>,
-    /// Of all interfaces, since the selection may change, and of vanished ones, since they may return. `None` if never known.
+    /// All interfaces, since the selection may change, and vanished ones, since they may return. `None` before the first
+    /// successful reading.
     seen_network: Option<Counters>,
     /// The [boot](crate::collect::boot) that the counters belong to, if known.
     #[serde(rename = "epoch")]
@@ -46,9 +47,8 @@ pub struct Unreported {
 }
 
 impl Ledger {
-    /// Adds the progress since the last readings. A failed reading is covered by the next one.
-    ///
-    /// The first readings are only the baseline and add nothing.
+    /// Adds the progress since the last readings. The progress during a failed reading is added by the next one. The first
+    /// readings are the baseline and add nothing.
     pub fn observe(&mut self, readings: &Readings, interfaces: &Interfaces) {
         if let (Some(before), Some(now)) = (&self.boot, &readings.boot)
             && before != now
@@ -73,15 +73,14 @@ impl Ledger {
         for (name, now) in counters {
             // An interface that is new since the last reading counts from zero.
             let before = seen.get(name).copied().unwrap_or_default();
-            let (more_in, bytes_in) = gone_through(before.bytes_in, now.bytes_in);
-            let (more_out, bytes_out) = gone_through(before.bytes_out, now.bytes_out);
+            let (more_in, bytes_in) = byte_progress(before.bytes_in, now.bytes_in);
+            let (more_out, bytes_out) = byte_progress(before.bytes_out, now.bytes_out);
             if interfaces.counts(name, counters) {
                 self.unreported.bytes_in = self.unreported.bytes_in.saturating_add(more_in);
                 self.unreported.bytes_out = self.unreported.bytes_out.saturating_add(more_out);
             }
             seen.insert(name.clone(), Bytes { bytes_in, bytes_out });
         }
-        // A vanished interface may return with its counters.
         if seen.len() > MAX_INTERFACES {
             seen.retain(|name, _| counters.contains_key(name));
         }
@@ -110,19 +109,19 @@ impl Ledger {
     }
 }
 
-/// The bytes that went through a counter, and its new baseline.
+/// The progress of a byte counter, and its new baseline.
 ///
-/// A counter that fell by less than a tenth has a dip, as sums of some drivers and hypervisors have; counting from zero
-/// would report all its bytes again. It continues from the higher value. Any other counter that fell was reset and counts
-/// from zero.
-fn gone_through(before: u64, now: u64) -> (u64, u64) {
+/// A counter that fell by at most a tenth has a dip, as some drivers and hypervisors cause; counting from zero would
+/// report all its bytes again. It continues from the higher value. Any other counter that fell was reset and counts from
+/// zero.
+fn byte_progress(before: u64, now: u64) -> (u64, u64) {
     match before.checked_sub(now) {
         Some(back) if back > 0 && back <= before / 10 => (0, before),
         _ => (since(before, now), now),
     }
 }
 
-/// The progress of a counter. One that fell was reset and counts from zero.
+/// The progress of a counter. A counter that fell was reset and counts from zero.
 fn since(before: u64, now: u64) -> u64 {
     now.checked_sub(before).unwrap_or(now)
 }

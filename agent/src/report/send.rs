@@ -15,22 +15,21 @@ use crate::http::{self, NoAnswer};
 /// The outcome of a check-in.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// 204 and nothing else: accepted. Any other 2xx comes from something in front of the server, such as a login page.
+    /// 204. Any other 2xx comes from something in front of the server, such as a login page.
     Accepted(StatusCode),
-    /// 3xx, which is not followed: credentials go only to their URL.
+    /// 3xx. The agent does not follow it: credentials go only to the configured URL.
     Redirected(ErrorResponse),
     /// 429 or 5xx: try again later.
     TryLater(ErrorResponse),
     /// Any other response: a retry will not help.
     Refused(ErrorResponse),
-    /// No response, for this reason.
+    /// No response.
     Unreachable(NoAnswer),
 }
 
 /// A response that is not an acceptance.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ErrorResponse {
-    /// The HTTP status.
     pub status: StatusCode,
     /// Scheme and host of a redirect's target; the rest may hold secrets.
     pub location: Option<String>,
@@ -40,7 +39,7 @@ pub struct ErrorResponse {
     pub date: Option<SystemTime>,
     /// Why Cloudflare answered instead of the server (`cf-mitigated`).
     pub mitigated: Option<String>,
-    /// The body, if it has the contract's form. Otherwise something in front of the server answered, or another server.
+    /// The body, if it has the contract's format. Otherwise another server answered, or something in front of the server.
     pub refusal: Option<RefusalBody>,
 }
 
@@ -57,8 +56,7 @@ pub struct RefusalBody {
 }
 
 impl ErrorResponse {
-    /// How long to wait before a retry. A date is relative to the server's clock or, if it does
-    /// not send its own, to ours, `now`.
+    /// How long to wait before a retry. A date is relative to the server's `Date` header or, without one, to `now`.
     #[must_use]
     pub fn retry_after(&self, now: SystemTime) -> Option<Duration> {
         let text = self.retry_after.as_deref()?.trim();
@@ -80,7 +78,6 @@ impl ErrorResponse {
 }
 
 impl Outcome {
-    /// The exit code for scripts.
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
@@ -90,7 +87,6 @@ impl Outcome {
         }
     }
 
-    /// How the schedule should count it.
     #[must_use]
     pub fn completion(&self, now: SystemTime) -> Completion {
         match self {
@@ -157,7 +153,7 @@ fn outcome(mut response: Response<Body>) -> Outcome {
     }
 }
 
-/// The printable part of a `location`: no user and password, and no path and query, which carry tokens of logins.
+/// The printable part of a `location`: without user and password, and without path and query, which may hold login tokens.
 fn destination(location: &str) -> String {
     let url = location.parse::<Uri>().ok();
     let found = url.as_ref().and_then(|url| Some((url.scheme_str()?, url.host()?, url.port_u16())));

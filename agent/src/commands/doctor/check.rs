@@ -23,7 +23,7 @@ pub enum CheckName {
     Proxy,
     /// The server's certificate.
     Tls,
-    /// Whether the server is Kiloclaw telemetry and accepts check-ins.
+    /// Whether the server is Kiloclaw telemetry and works.
     Server,
     /// This machine's clock against the server's.
     Clock,
@@ -33,7 +33,7 @@ pub enum CheckName {
     GatewayToken,
     /// Whether the token is this sandbox's.
     SandboxId,
-    /// A check-in as it would be sent.
+    /// The body of a check-in.
     Body,
     Load,
     /// The file system, if one is to be reported.
@@ -49,7 +49,6 @@ pub enum CheckName {
 }
 
 impl CheckName {
-    /// All checks, in order.
     pub const ALL: [Self; 17] = [
         Self::Configuration,
         Self::Dns,
@@ -102,25 +101,20 @@ pub enum Verdict {
         found: String,
     },
     Failed {
-        /// The code for programs.
+        /// For programs.
         code: String,
-        /// What is wrong.
         message: String,
-        /// How to fix it.
         fix: String,
     },
     /// Check-ins are accepted, but incomplete or possibly wrong.
     Warned {
-        /// The code for programs.
+        /// For programs.
         code: String,
-        /// What is wrong.
         message: String,
-        /// How to fix it.
         fix: String,
     },
     /// Not checked, or nothing to check.
     Skipped {
-        /// The reason.
         message: String,
     },
 }
@@ -156,7 +150,6 @@ impl Verdict {
         Self::skipped(format!("`{}` has to pass first", name.text()))
     }
 
-    /// Whether it is a failure.
     #[must_use]
     pub const fn is_failed(&self) -> bool {
         matches!(self, Self::Failed { .. })
@@ -177,7 +170,6 @@ impl Verdict {
     }
 }
 
-/// A check with its verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
     pub name: CheckName,
@@ -198,7 +190,7 @@ impl fmt::Display for Check {
     }
 }
 
-/// Collects verdicts. For people, it prints each at once, since some checks take seconds.
+/// Collects verdicts. The output for people prints each verdict at once, since some checks take seconds.
 #[derive(Debug)]
 pub struct Report {
     json: bool,
@@ -220,7 +212,7 @@ impl Report {
         Self { json, redactor, checks: Vec::new(), unprintable: None }
     }
 
-    /// Adds a verdict. Several for one check are possible.
+    /// Adds a verdict. A check may have several.
     pub fn put(&mut self, name: CheckName, verdict: Verdict) {
         let check = Check { name, verdict: verdict.cleaned(&self.redactor) };
         if !self.json && self.unprintable.is_none() {

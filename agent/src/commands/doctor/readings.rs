@@ -35,7 +35,7 @@ pub fn collect(settings: &Settings, usable: &Checked) -> (Readings, Vec<(CheckNa
         Verdict::failed(
             "unreadable",
             format!("{}: {error}", proc_root.join(what).display()),
-            format!("0 is reported meanwhile; check that {} is mounted", proc_root.display()),
+            format!("check-ins report 0 instead; check that {} is mounted", proc_root.display()),
         )
     };
     let verdicts = vec![
@@ -55,7 +55,7 @@ pub fn collect(settings: &Settings, usable: &Checked) -> (Readings, Vec<(CheckNa
                 }
                 Some(Err(error)) => Verdict::warned(
                     "unreadable",
-                    format!("{error}; no disk is reported meanwhile"),
+                    format!("{error}; check-ins report no disk"),
                     format!("set {} to a folder on the file system to report", env_vars::DISK_PATH),
                 ),
             },
@@ -103,7 +103,7 @@ fn traffic(interfaces: &Interfaces, counters: &Counters) -> Verdict {
         .map(|(name, bytes)| format!("{name} {} in, {} out", bytes.bytes_in, bytes.bytes_out))
         .collect();
     if counted.is_empty() {
-        return failed("no_interface", "no interface's bytes count".to_owned());
+        return failed("no_interface", "no interface is counted".to_owned());
     }
     Verdict::passed(format!("bytes so far: {}", counted.join("; ")))
 }
@@ -117,7 +117,7 @@ fn version(command: &OsStr, version: &Result<openclaw::Version, openclaw::ProbeE
         Err(error) => Verdict::warned(
             "no_version",
             format!("`{} --version` {error}", command.display()),
-            format!("check-ins go without it; {}", error.hint()),
+            format!("check-ins report null instead; {}", error.hint()),
         ),
     }
 }
@@ -163,7 +163,7 @@ fn process(usable: &Checked, children: &Children) -> (ProcessHealth, Option<u64>
                 Verdict::passed(said)
             } else {
                 let message = format!("{said}; there is no valid {}", invalid.join(", "));
-                let fix = "`unknown` or 0 is reported for it; check the controller's version";
+                let fix = "check-ins report `unknown` or 0 instead; check the controller's version";
                 Verdict::warned("incomplete_status", message, fix)
             };
             (ProcessHealth::Known(status), restarts, verdict)
@@ -174,7 +174,7 @@ fn process(usable: &Checked, children: &Children) -> (ProcessHealth, Option<u64>
 
 fn described(who: &str, status: &ProcessStatus) -> String {
     let ProcessStatus { state, restarts, uptime_seconds, .. } = status;
-    format!("{who} says: {state}, up for {uptime_seconds:.0} s, restarts {restarts}")
+    format!("{who} reports: {state}, up for {uptime_seconds:.0} s, restarts {restarts}")
 }
 
 fn of_status_url(url: &str, error: StatusError) -> Verdict {
@@ -202,7 +202,7 @@ fn of_status_url(url: &str, error: StatusError) -> Verdict {
             ("not_a_status".to_owned(), format!("check {STATUS_URL}, and the controller's version"))
         }
     };
-    Verdict::failed(code, message, format!("`unknown` is reported meanwhile; {fix}"))
+    Verdict::failed(code, message, format!("check-ins report `unknown` instead; {fix}"))
 }
 
 fn of_systemd(error: &SystemdError) -> Verdict {
@@ -210,7 +210,7 @@ fn of_systemd(error: &SystemdError) -> Verdict {
     let (code, fix) = match error {
         SystemdError::Run(_) => (
             "no_systemd",
-            "check that systemd runs here, and that `systemctl` is there and may be used"
+            "check that systemd runs here, and that the agent's user can run `systemctl`"
                 .to_owned(),
         ),
         SystemdError::NoUnit(_) => (
@@ -219,7 +219,7 @@ fn of_systemd(error: &SystemdError) -> Verdict {
         ),
         SystemdError::Invalid(_) => ("not_a_service", format!("check {unit}")),
     };
-    let fix = format!("`unknown` is reported meanwhile; {fix}");
+    let fix = format!("check-ins report `unknown` instead; {fix}");
     Verdict::failed(code, format!("systemd {error}"), fix)
 }
 
@@ -249,13 +249,14 @@ fn keep(path: &Path, makes_directory: bool, sandbox_id: Option<&str>) -> Verdict
         return failed("not_writable", &error, &fix);
     }
     if let Some(error) = state::unlockable(path) {
-        let fix = "remove what is there, or name another file, in a directory of the agent's user";
+        let fix =
+            "remove the lock file, or name another state file, in a directory of the agent's user";
         return Verdict::warned("not_locked", error.to_string(), fix);
     }
     match State::load(path) {
         Ok(Some(state)) if sandbox_id.is_some_and(|id| id != state.sandbox_id) => {
             Verdict::passed(format!(
-                "{shown} can be written; it is sandbox {}'s, and starts over",
+                "{shown} can be written; its counters belong to sandbox {} and are discarded",
                 state.sandbox_id
             ))
         }
@@ -264,12 +265,12 @@ fn keep(path: &Path, makes_directory: bool, sandbox_id: Option<&str>) -> Verdict
         Err(error) => failed(
             "unreadable",
             &error,
-            "the agent starts over and loses unreported counters; remove the file if this stays",
+            "the agent starts over and loses unreported counters; remove the file if the error remains",
         ),
     }
 }
 
-/// The directory that must accept a new file or, for the default location, a new directory.
+/// The directory in which the agent must be able to create the file or, at the default location, a directory.
 fn place(path: &Path, makes_directory: bool) -> PathBuf {
     let mut directory = path.parent().unwrap_or(path);
     while makes_directory && !directory.exists() {
@@ -280,7 +281,7 @@ fn place(path: &Path, makes_directory: bool) -> PathBuf {
     if here { PathBuf::from(".") } else { directory.to_owned() }
 }
 
-/// Removed at once. An empty file fits even on a full disk.
+/// Writes a file and removes it. The file has content, since an empty file fits even on a full disk.
 fn try_place(directory: &Path) -> std::io::Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(directory)?;
     file.write_all(&[b' '; STATE_BYTES])?;
@@ -292,14 +293,12 @@ fn try_place(directory: &Path) -> std::io::Result<()> {
 /// More than the size of a state file.
 const STATE_BYTES: usize = 4_096;
 
-/// The sandbox in the state file.
 #[must_use]
 pub fn sandbox_of_state(arguments: &StateArguments) -> Option<String> {
     let states = arguments.paths().into_iter().filter_map(|path| State::load(&path).ok().flatten());
     states.map(|state| state.sandbox_id).next()
 }
 
-/// This machine's name.
 #[must_use]
 pub fn host_name(proc_root: &Path) -> Option<String> {
     let name = fs::read_to_string(proc_root.join("sys/kernel/hostname")).ok()?;
@@ -332,7 +331,7 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert!(found(keep(&path, false, Some("sandbox-1"))).ends_with("read and written"));
-        assert!(found(keep(&path, false, Some("sandbox-2"))).contains("sandbox sandbox-1's"));
+        assert!(found(keep(&path, false, Some("sandbox-2"))).contains("sandbox sandbox-1 and"));
         fs::write(&path, "{").unwrap();
         assert!(keep(&path, false, Some("sandbox-1")).is_failed());
         assert!(keep(root.path(), false, Some("sandbox-1")).is_failed());

@@ -1,4 +1,4 @@
-//! The route to the server: addresses of its name, and a connection to one of them.
+//! The route to the server: resolves its host name, and connects to one of the addresses.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -23,7 +23,6 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Takes host and port from the configuration.
     #[must_use]
     pub fn new(host: &str, port: u16, variable: &'static str) -> Self {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
@@ -31,9 +30,7 @@ impl Peer {
     }
 }
 
-/// Resolves the addresses.
-///
-/// The system's resolver has no timeout, so it runs on a thread that is left behind.
+/// Resolves the addresses on a thread of its own, which is abandoned after `timeout`: the system's resolver has none.
 #[must_use]
 pub fn resolve(peer: &Peer, timeout: Duration) -> (Verdict, Vec<SocketAddr>) {
     let (sender, receiver) = mpsc::channel();
@@ -100,7 +97,7 @@ fn describe((address, error): &(SocketAddr, io::Error)) -> String {
     format!("{address}: {error}")
 }
 
-/// By the most specific error: a host that refuses exists, one that is silent may not.
+/// The verdict on the most specific error: a host that refuses exists, a host that does not respond may not exist.
 fn refused(peer: &Peer, failures: &[(SocketAddr, io::Error)]) -> Verdict {
     let any = |kind| failures.iter().any(|(_, error)| error.kind() == kind);
     let Peer { variable, .. } = peer;

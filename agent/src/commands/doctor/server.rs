@@ -1,4 +1,4 @@
-//! Interprets the server's answers. Pure: the answers come from elsewhere.
+//! Interprets the server's responses. Pure: [`doctor`](super) sends the requests.
 
 use std::time::{Duration, SystemTime};
 
@@ -20,30 +20,28 @@ const MAX_SKEW: Duration = Duration::from_mins(1);
 pub enum ProbeResult {
     /// Kiloclaw telemetry that accepted the API key and knows the dry run.
     Telemetry,
-    /// Kiloclaw telemetry from before the dry run that accepted the API key.
+    /// Kiloclaw telemetry of a version without the dry run that accepted the API key.
     OlderTelemetry,
     /// Kiloclaw telemetry that refused the API key.
     WrongApiKey,
-    /// Kiloclaw telemetry that did not get both credentials.
+    /// Kiloclaw telemetry that got no credentials, or only one: something in front of it removed them.
     MissingCredentials,
     /// Kiloclaw telemetry that lacks a secret or a binding.
     Misconfigured,
-    /// A server that cannot answer at the moment.
+    /// A server that returned 429 or 5xx.
     Down,
-    /// A server that redirects.
     Redirects,
-    /// Another server.
+    /// A server that is not Kiloclaw telemetry.
     OtherServer,
-    /// No response.
     Unreachable(Cause),
 }
 
-/// Classifies the answer to the probe by the contract's codes alone: any server may have texts such as `Invalid body`.
+/// Classifies the response by the contract's codes alone: any server may have texts such as `Invalid body`.
 #[must_use]
 pub fn classify_probe(outcome: &Outcome) -> ProbeResult {
     let response = match outcome {
         Outcome::Unreachable(NoAnswer { cause, .. }) => return ProbeResult::Unreachable(*cause),
-        // An empty body is not a check-in.
+        // Kiloclaw telemetry refuses an empty body.
         Outcome::Accepted(_) => return ProbeResult::OtherServer,
         Outcome::Redirected(_) => return ProbeResult::Redirects,
         Outcome::TryLater(response) | Outcome::Refused(response) => response,
@@ -70,7 +68,6 @@ pub fn classify_probe(outcome: &Outcome) -> ProbeResult {
     }
 }
 
-/// The verdict on the server.
 #[must_use]
 pub fn server(probe: &ProbeResult, outcome: &Outcome, url: &Uri) -> Verdict {
     let said = describe(outcome);
@@ -78,7 +75,7 @@ pub fn server(probe: &ProbeResult, outcome: &Outcome, url: &Uri) -> Verdict {
     match probe {
         ProbeResult::Telemetry => Verdict::passed("Kiloclaw telemetry answers"),
         ProbeResult::OlderTelemetry => {
-            Verdict::passed("Kiloclaw telemetry answers, of a version without the dry run")
+            Verdict::passed("Kiloclaw telemetry answers; its version has no dry run")
         }
         ProbeResult::WrongApiKey | ProbeResult::MissingCredentials => {
             Verdict::passed("Kiloclaw telemetry answers, and refuses a credential")
@@ -95,9 +92,9 @@ pub fn server(probe: &ProbeResult, outcome: &Outcome, url: &Uri) -> Verdict {
         }
         ProbeResult::Unreachable(Cause::Timeout) => Verdict::failed(
             Cause::Timeout.code(),
-            format!("it takes the connection, but {said}"),
+            format!("it accepts the connection, but {said}"),
             format!(
-                "the server or what is in front of it hangs: try again later, or with a longer {}",
+                "the server or a proxy in front of it hangs: try again later, or with a longer {}",
                 env_vars::TIMEOUT
             ),
         ),
@@ -107,13 +104,13 @@ pub fn server(probe: &ProbeResult, outcome: &Outcome, url: &Uri) -> Verdict {
     }
 }
 
-/// The hint if another server answers at this URL.
+/// The fix if another server answers at this URL.
 fn find_the_endpoint(outcome: &Outcome, url: &Uri) -> String {
     let name = env_vars::CHECKIN_URL;
     let path = format!("the path of {name} should be {CHECK_IN_PATH}");
     let not_found = matches!(outcome, Outcome::Refused(ErrorResponse { status, .. })
         if matches!(status.as_u16(), 404 | 405));
-    // The hint for these says that the path is wrong.
+    // `explain::hint` would repeat `path` for these.
     let hint = if not_found { String::new() } else { explain::hint(outcome) };
     match (url.path() == CHECK_IN_PATH, hint.is_empty()) {
         (true, true) => format!("check host and port in {name}: the path is right"),
@@ -123,7 +120,7 @@ fn find_the_endpoint(outcome: &Outcome, url: &Uri) -> String {
     }
 }
 
-/// An answer in one line, with the server's own code.
+/// The outcome in one line, with the server's own code.
 #[must_use]
 pub fn describe(outcome: &Outcome) -> String {
     let response = match outcome {
@@ -148,7 +145,7 @@ pub fn describe(outcome: &Outcome) -> String {
         .fold(format!("the server answers {}", response.status), |said, detail| said + &detail)
 }
 
-/// The verdict on the API key, by who answered; `None` if nothing is known.
+/// The verdict on the API key; `None` if the probe shows nothing about it.
 #[must_use]
 pub fn api_key(probe: &ProbeResult, outcome: &Outcome, several: bool) -> Option<Verdict> {
     match probe {
@@ -159,7 +156,9 @@ pub fn api_key(probe: &ProbeResult, outcome: &Outcome, several: bool) -> Option<
                 Refusal::WrongApiKey.code(),
                 describe(outcome),
                 if several {
-                    format!("{hint}; there is a comma in it: only the server takes several")
+                    format!(
+                        "{hint}; the value contains a comma: the agent needs one key, only the server accepts a list"
+                    )
                 } else {
                     hint
                 },
@@ -173,14 +172,12 @@ pub fn api_key(probe: &ProbeResult, outcome: &Outcome, several: bool) -> Option<
     }
 }
 
-/// The server's answer to a dry run.
+/// The server's response to a dry run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DryRun {
-    /// It would be stored.
     Accepted,
     /// Everything is valid except the token or the id.
     WrongToken,
-    /// Any other answer.
     Other,
 }
 
@@ -200,7 +197,7 @@ impl DryRun {
     }
 }
 
-/// The verdict on a body that was neither accepted nor refused for the token.
+/// The verdict on a dry run that ended as [`DryRun::Other`].
 #[must_use]
 pub fn body(outcome: &Outcome) -> Verdict {
     let code = match outcome {
@@ -212,7 +209,7 @@ pub fn body(outcome: &Outcome) -> Verdict {
     Verdict::failed(code, describe(outcome), explain::hint(outcome))
 }
 
-/// What is wrong with a token's form, without quoting it.
+/// The fault in a token's format, without the token itself.
 #[must_use]
 pub fn malformed(token: &str) -> Option<String> {
     let is = |wanted: fn(char) -> bool| token.contains(wanted);
@@ -228,7 +225,7 @@ pub fn malformed(token: &str) -> Option<String> {
         (is(|c| matches!(c, '"' | '\'')), "quotation marks".to_owned()),
         (
             is(|c| !c.is_ascii_hexdigit() && !c.is_whitespace() && !matches!(c, '"' | '\'')),
-            "characters that are no hex digits".to_owned(),
+            "characters other than hex digits".to_owned(),
         ),
     ];
     let faults: Vec<_> = faults.into_iter().filter(|(is, _)| *is).map(|(_, fault)| fault).collect();
@@ -239,7 +236,7 @@ pub fn malformed(token: &str) -> Option<String> {
     ))
 }
 
-/// Ids that the token may belong to if the configured one is wrong.
+/// Ids that the token may belong to if the configured id is wrong.
 #[must_use]
 pub fn candidates(configured: Option<&str>, others: [Option<String>; 3]) -> Vec<String> {
     let trimmed = configured.map(|id| id.trim().to_owned());
@@ -254,7 +251,7 @@ pub fn candidates(configured: Option<&str>, others: [Option<String>; 3]) -> Vec<
     candidates
 }
 
-/// The URL with a parameter in front of its query, since the first of several values counts.
+/// Puts a parameter in front of the URL's query, since the server reads the first of several values.
 #[must_use]
 pub fn with_query(url: &Uri, parameter: &str) -> Option<Uri> {
     let query = match url.query() {
@@ -267,13 +264,14 @@ pub fn with_query(url: &Uri, parameter: &str) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-/// The verdict on this machine's clock. `sent_at` is its time before the request, `took` the duration.
+/// The verdict on this machine's clock. `date` is the server's, `sent_at` the local time before the request, `took` the
+/// request's duration.
 #[must_use]
 pub fn clock(date: Option<SystemTime>, sent_at: SystemTime, took: Duration) -> Verdict {
     let Some(date) = date else {
-        return Verdict::skipped("the answer does not say what time it is at the server");
+        return Verdict::skipped("the response has no valid `Date` header");
     };
-    // The date has no fractions: on average it is half a second behind.
+    // `Date` has whole seconds: on average it is half a second behind.
     let half_a_second = Duration::from_millis(500);
     let (ours, theirs) = (sent_at + took / 2, date + half_a_second);
     let uncertain = took / 2 + half_a_second;
@@ -282,10 +280,10 @@ pub fn clock(date: Option<SystemTime>, sent_at: SystemTime, took: Duration) -> V
         Err(behind) => ("behind", behind.duration()),
     };
     let figures = if skew <= uncertain {
-        format!("in step with the server's, to {:.1} s", uncertain.as_secs_f64())
+        format!("equal to the server's within {:.1} s", uncertain.as_secs_f64())
     } else {
         let (skew, uncertain) = (skew.as_secs_f64(), uncertain.as_secs_f64());
-        format!("{skew:.1} s {direction} the server's, give or take {uncertain:.1} s")
+        format!("{skew:.1} s {direction} the server's (± {uncertain:.1} s)")
     };
     if skew <= MAX_SKEW + uncertain {
         return Verdict::passed(figures);
@@ -293,8 +291,8 @@ pub fn clock(date: Option<SystemTime>, sent_at: SystemTime, took: Duration) -> V
     Verdict::failed(
         "clock_skew",
         figures,
-        "set it: `timedatectl set-ntp true`, or the hypervisor's clock; check-ins are stamped by the \
-         server, but certificates and operators' tokens depend on the clock",
+        "set it, with `timedatectl set-ntp true` or on the hypervisor; the server's clock dates check-ins, \
+         but certificates and operators' tokens depend on this one",
     )
 }
 
@@ -307,7 +305,7 @@ mod tests {
     #[test]
     fn fails_on_a_clock_skew_over_a_minute() {
         let asked = SystemTime::UNIX_EPOCH + Duration::from_hours(24);
-        // The server's clock is half a second past its date on average, ours halfway through the request.
+        // On average, the server's clock is half a second past `Date`, and answers halfway through the request.
         let took = Duration::from_secs(1);
         for (seconds, fails) in [(0, false), (60, false), (61, false), (62, true), (3_600, true)] {
             let skew = Duration::from_secs(seconds);
@@ -315,7 +313,7 @@ mod tests {
                 assert_eq!(clock(Some(date), asked, took).is_failed(), fails, "{seconds}");
             }
         }
-        let in_step = Verdict::passed("in step with the server's, to 1.0 s");
+        let in_step = Verdict::passed("equal to the server's within 1.0 s");
         assert_eq!(clock(Some(asked), asked, took), in_step);
         assert!(matches!(clock(None, asked, took), Verdict::Skipped { .. }));
     }

@@ -1,4 +1,4 @@
-//! Errors and warnings about the settings, each with a code and a hint.
+//! Errors and warnings about the settings, each with a code and a fix.
 
 use std::io::ErrorKind;
 
@@ -7,12 +7,11 @@ use crate::commands::doctor::check::Verdict;
 use crate::config::{self, Checked, ConfigError};
 use crate::env_vars;
 
-/// All errors and warnings.
 pub fn verdicts(checked: &Checked, settings: &Settings) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
     for problem in &checked.problems {
         match problem {
-            // The id has a check of its own, with its own code.
+            // A missing sandbox id has its own code.
             ConfigError::Missing(names) => {
                 let (id, others): (Vec<_>, Vec<_>) =
                     names.iter().partition(|name| **name == env_vars::SANDBOX_ID);
@@ -34,35 +33,35 @@ fn verdict(error: &ConfigError) -> Verdict {
 
     let (code, fix) = match error {
         ConfigError::Missing(names) if *names == [SANDBOX_ID] => {
-            ("wrong_sandbox_id", format!("set it to the id that {GATEWAY_TOKEN} was made for"))
+            ("wrong_sandbox_id", format!("set it to the id that {GATEWAY_TOKEN} was derived from"))
         }
         ConfigError::Missing(_) => (
             "not_set",
-            "set what is missing in the environment; secrets can be in files, see --help"
+            "set these variables; secrets can be in files, see --help"
                 .to_owned(),
         ),
         ConfigError::Url(_) => {
             ("invalid_url", "write it as https://telemetry.example.com/path".to_owned())
         }
         ConfigError::InsecureHttp(_) => {
-            ("insecure_http", "https needs nothing else on this side".to_owned())
+            ("insecure_http", "use https, which needs no other setting".to_owned())
         }
         ConfigError::NotAHeader(_) => {
             ("invalid_value", "copy it again, without line breaks inside".to_owned())
         }
         ConfigError::Id { what, .. } if *what != config::THE_SANDBOX_ID => {
-            ("invalid_value", "write it without".to_owned())
+            ("invalid_value", "remove these characters".to_owned())
         }
         ConfigError::SandboxId | ConfigError::Id { .. } => (
             "wrong_sandbox_id",
-            format!("set {SANDBOX_ID} to the id that {GATEWAY_TOKEN} was made for"),
+            format!("set {SANDBOX_ID} to the id that {GATEWAY_TOKEN} was derived from"),
         ),
         ConfigError::Unreadable { error, .. }
             if matches!(error.kind(), ErrorKind::FileTooLarge | ErrorKind::TimedOut) =>
         {
             (
                 "unreadable_file",
-                "name a file that holds this and nothing else, or a pipe whose writer ends soon"
+                "name a file that contains only this value, or a pipe whose writer ends within 5 seconds"
                     .to_owned(),
             )
         }
@@ -73,11 +72,11 @@ fn verdict(error: &ConfigError) -> Verdict {
         ),
         ConfigError::NoCertificate(_) => (
             "no_certificate",
-            format!("{CA_FILE} has to hold the authority's certificate, not a key or DER"),
+            format!("{CA_FILE} must contain the authority's certificate as PEM, not a key or DER"),
         ),
-        ConfigError::Proxy => ("invalid_proxy", "correct it, or leave it out".to_owned()),
+        ConfigError::Proxy => ("invalid_proxy", "correct or remove it".to_owned()),
         #[cfg(feature = "sentry")]
-        ConfigError::SentryDsn => ("invalid_dsn", "correct it, or leave it out".to_owned()),
+        ConfigError::SentryDsn => ("invalid_dsn", "correct or remove it".to_owned()),
         ConfigError::Interface(_) => {
             ("invalid_interface", "`ip -brief link` lists the interfaces".to_owned())
         }
@@ -85,10 +84,10 @@ fn verdict(error: &ConfigError) -> Verdict {
             ("invalid_unit", "`systemctl list-units --type=service` lists the units".to_owned())
         }
         ConfigError::TwoSources | ConfigError::NoSource => {
-            ("two_sources", "leave one of them out".to_owned())
+            ("two_sources", "remove one of them".to_owned())
         }
         ConfigError::DryRun => ("dry_run_url", "a check-in's URL needs no query".to_owned()),
-        // Its parts are reported instead.
+        // Unreachable: `Checked` keeps its parts one by one.
         ConfigError::Several(_) => ("several", String::new()),
     };
     Verdict::failed(code, error.to_string(), fix)

@@ -8,7 +8,7 @@ use rustix::termios::{
 
 use crate::secret::Secret;
 
-/// What Ctrl-C types.
+/// The character of Ctrl-C.
 const CTRL_C: u8 = 3;
 
 /// Ctrl-C, or the end of the input.
@@ -20,23 +20,23 @@ pub(super) struct Terminal {
 }
 
 impl Terminal {
-    /// `None` if nobody can be asked.
+    /// `None` if standard input or standard error is not a terminal.
     pub(super) fn open() -> Option<Self> {
         let is_interactive = io::stdin().is_terminal() && io::stderr().is_terminal();
         is_interactive.then(|| tcgetattr(io::stdin()).ok()).flatten().map(|before| Self { before })
     }
 
-    /// Asks like [`line`], without showing what is typed.
+    /// Asks like [`line`], but does not show the answer.
     pub(super) fn secret(&mut self, question: &str) -> Result<Secret, Interrupted> {
         let mut hidden = self.before.clone();
         hidden.local_modes.remove(LocalModes::ECHO | LocalModes::ISIG);
-        // Ctrl-C ends the line instead of the program, which would leave a terminal that shows nothing.
+        // Ctrl-C ends the line, not the program: otherwise the terminal would stay without echo.
         hidden.special_codes[SpecialCodeIndex::VEOL] = CTRL_C;
         let interrupted = |_| Interrupted;
         tcsetattr(io::stdin(), OptionalActions::Flush, &hidden).map_err(interrupted)?;
         let answer = answer(&format!("{question}: "));
         tcsetattr(io::stdin(), OptionalActions::Now, &self.before).map_err(interrupted)?;
-        // Enter was not shown either. If standard error is closed, nobody sees it.
+        // Without echo, Enter did not start a new line. Nobody sees an error if standard error is closed.
         let _ = writeln!(io::stderr());
         answer.map(|answer| Secret::new(&answer))
     }

@@ -1,5 +1,5 @@
 //! The service's settings: lines of `NAME=value`, as systemd's `EnvironmentFile=` reads them. Comments, order and
-//! settings that set-up does not know are kept.
+//! unknown settings stay.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ impl SettingsFile {
         Self { lines: text.lines().map(str::to_owned).collect() }
     }
 
-    /// The value of a setting; the last line counts. `None` if it is not set, or empty.
+    /// The value of a setting; the last of several lines counts. `None` if it is missing or empty.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         let found = self.lines.iter().rev().find_map(|line| value(line, name));
         found.filter(|value| !value.is_empty())
@@ -67,7 +67,7 @@ fn value<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     Some(inner('"').or_else(|| inner('\'')).unwrap_or(value))
 }
 
-/// A value as systemd reads it back. It takes everything literally between single quotes, which set-up refuses in values.
+/// Quotes a value for systemd, which takes text in single quotes literally; `setup` refuses values with single quotes.
 fn quoted(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@%+,=?&~!*[]".contains(c);
     if text.chars().all(is_plain) { text.to_owned() } else { format!("'{text}'") }
@@ -101,14 +101,14 @@ mod tests {
     }
 
     #[test]
-    fn a_second_time_changes_nothing() {
+    fn setting_the_same_value_changes_nothing() {
         let mut file = SettingsFile::parse(FILE);
         file.set("ID", "old id");
         assert_eq!(file.to_string(), FILE);
     }
 
     #[test]
-    fn a_removed_setting_is_a_comment_and_can_be_set_again() {
+    fn a_removed_setting_becomes_a_comment_and_can_be_set_again() {
         let mut file = SettingsFile::parse("UNIT=a\n");
         file.remove("UNIT");
         assert_eq!((file.to_string().as_str(), file.get("UNIT")), ("#UNIT=a\n", None));
@@ -117,13 +117,13 @@ mod tests {
     }
 
     #[test]
-    fn the_last_line_counts_and_an_empty_one_is_none() {
+    fn the_last_line_counts_and_an_empty_value_is_none() {
         let file = SettingsFile::parse("ID=a\nID=b\nEMPTY=\nNOT_ID=c\n");
         assert_eq!((file.get("ID"), file.get("EMPTY")), (Some("b"), None));
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn every_written_value_is_read_back_unchanged() {
         for text in ["plain", "two words", "$HOME", "#", "ä", "a;b"] {
             let mut file = SettingsFile::parse("");
             file.set("ID", text);
