@@ -321,7 +321,7 @@ pub struct ManArguments {
 
 /// The settings of a check-in, except for the source of the process's state.
 ///
-/// clap quotes invalid values in its errors. So `config`, not clap, validates values that may hold a secret, such as URLs.
+/// clap's errors quote invalid values. So `config`, not clap, validates values that may hold a secret, such as URLs.
 #[derive(Clone, Debug, Args)]
 pub struct Settings {
     /// URL of the check-in endpoint, ending in /api/controller/checkin; https, or http on this
@@ -563,7 +563,7 @@ pub fn command() -> clap::Command {
     })
 }
 
-/// An error with the names of the variables with invalid UTF-8, which clap's error lacks; `None` if an argument caused it.
+/// An error that names the variables with invalid UTF-8, as clap's does not; `None` if an argument caused it.
 fn not_utf8(command: &mut clap::Command) -> Option<clap::Error> {
     let any_bytes = [TypeId::of::<PathBuf>(), TypeId::of::<OsString>()];
     let arguments = command.get_subcommands().flat_map(clap::Command::get_arguments);

@@ -132,8 +132,8 @@ impl Collector {
         Readings { load_avg_5m: None, disk: None, network, boot, openclaw: None, process, restarts }
     }
 
-    /// Timeout for the process's source. The check-in's request needs the same time again, and a stopping agent still has
-    /// to send its last check-in.
+    /// Timeout for the process's source. The check-in's request needs the same time again, and a stopping agent still
+    /// has to send its last check-in.
     fn patience(&self, deadline: Option<Instant>) -> Duration {
         let most = if self.children.are_abandoned() { WHILE_ENDING } else { Duration::MAX };
         (time_left(deadline) / 2).min(most)

@@ -33,7 +33,7 @@ fn main() -> ExitCode {
             Command::Completions(arguments) => manual::completions(&arguments),
             Command::Man(arguments) => manual::pages(&arguments),
         },
-        // clap returns help and version as errors, too; it prints those to standard output, the others to standard error.
+        // clap also returns help and version as errors, but prints them to standard output.
         Err(error) => {
             let printed = error.print();
             match (error.use_stderr(), printed) {

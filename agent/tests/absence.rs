@@ -86,7 +86,7 @@ fn back_ends_the_absence() {
 }
 
 #[test]
-fn the_url_keeps_its_prefix_and_query_and_its_tls() {
+fn an_absence_goes_to_the_check_in_url_with_its_prefix_query_and_tls_settings() {
     let server = Server::start(Some(AUTHORITY.server("localhost")), |_| accepted());
     let machine = Machine::new();
     let ca_file = machine.put("ca.pem", &AUTHORITY.pem);
@@ -99,7 +99,7 @@ fn the_url_keeps_its_prefix_and_query_and_its_tls() {
 }
 
 #[test]
-fn another_url_than_the_contracts_exits_64_and_sends_nothing() {
+fn a_url_without_the_contracts_path_exits_64_and_sends_nothing() {
     let server = Server::answering(accepted());
     for path in ["/", "/checkin", "/api/controller/checkin/"] {
         let run = run(&mut away(&format!("http://{}{path}", server.address), &[]));
@@ -164,7 +164,7 @@ fn missing_settings_exit_64_with_their_names() {
 }
 
 #[test]
-fn an_older_server_is_named_as_such() {
+fn a_server_without_planned_absences_is_reported_as_such() {
     let operators = r#"{"error":"Unauthorized","code":"invalid_token"}"#;
     for response in [
         answer("401 Unauthorized", "www-authenticate: Bearer\r\n", operators),
@@ -194,7 +194,7 @@ fn a_refusal_exits_77_with_the_reason_and_a_hint() {
 }
 
 #[test]
-fn a_page_in_place_of_the_server_is_no_acceptance() {
+fn a_login_page_with_status_200_is_no_acceptance() {
     let run = away_against(answer("200 OK", "", "<html>Please sign in</html>"));
     assert_eq!(run.code, 77);
     assert!(
@@ -205,7 +205,7 @@ fn a_page_in_place_of_the_server_is_no_acceptance() {
 }
 
 #[test]
-fn a_busy_server_or_none_exits_69_without_a_retry() {
+fn a_busy_or_unreachable_server_exits_69_without_a_retry() {
     let run_503 = away_against(refuse(Refusal::WriteFailed));
     assert_eq!(run_503.code, 69);
     assert!(run_503.stderr.contains("the absence is not announced\n"), "{}", run_503.stderr);
@@ -216,7 +216,7 @@ fn a_busy_server_or_none_exits_69_without_a_retry() {
 }
 
 #[test]
-fn what_a_server_echoes_is_redacted() {
+fn secrets_that_a_server_sends_back_are_redacted() {
     // `run` asserts it.
     let body = format!(r#"{{"error":"you sent {API_KEY}","code":"{}"}}"#, token(SANDBOX_ID));
     assert_eq!(away_against(answer("400 Bad Request", "", &body)).code, 77);

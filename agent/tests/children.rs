@@ -1,4 +1,4 @@
-//! Adopted orphans are reaped. A single test, as it makes its whole process the subreaper.
+//! Adopted orphans are reaped. A single test, since it makes the whole test process a subreaper.
 
 #![expect(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
 
@@ -24,7 +24,7 @@ fn output(child: &mut Child) -> String {
     text.trim().to_owned()
 }
 
-/// Waits until `done`, checked whenever a short-lived child ends.
+/// Waits until `done` is true; checks it whenever a short-lived child ends.
 fn eventually(children: &Children, what: &str, done: impl Fn() -> bool) {
     let deadline = Instant::now() + AMPLE;
     while !done() {

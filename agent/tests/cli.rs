@@ -245,7 +245,7 @@ fn plain_http_to_another_host_must_be_allowed() {
     assert_eq!((refused.code, refused.stdout.as_str()), (64, ""));
     let expected = "error: KILOCLAW_CHECKIN_URL would send credentials unencrypted: use https, ";
     assert!(refused.stderr.starts_with(expected), "{}", refused.stderr);
-    // clap takes these values of a flag's variable as off.
+    // For a flag's variable, clap reads these values as false.
     for no in ["", "0", "false", "no"] {
         assert_eq!(
             run(once(&machine, &url).env("KILOCLAW_ALLOW_INSECURE_HTTP", no)).code,

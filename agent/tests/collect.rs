@@ -134,7 +134,7 @@ fn each_reading_of_a_machine_fails_alone() {
 }
 
 #[test]
-fn unusual_interface_names_are_read_as_the_kernel_means_them() {
+fn unusual_interface_names_are_parsed() {
     let network = |tree| {
         let mut collector = collector(tree, Source::None);
         collect(&mut collector, None, Instant::now(), None).0.network.unwrap()

@@ -95,7 +95,7 @@ fn harmless(request: &Request) -> bool {
     request.body.is_empty() || request.target().1.contains("?dry_run=1")
 }
 
-/// `doctor` against the real answers, after the test's change.
+/// `doctor` against a server that answers like the Worker, after the test's change.
 fn examined(change: impl FnOnce(&mut Command, &Machine)) -> DoctorOutput {
     let server = Server::start(None, telemetry);
     let machine = Machine::new();
@@ -309,7 +309,7 @@ fn a_wrong_key_fails_the_api_key_check() {
 }
 
 #[test]
-fn credentials_lost_on_the_way_fail_the_api_key_check() {
+fn credentials_removed_by_a_proxy_fail_the_api_key_check() {
     for credential in [Credential::Authorization, Credential::Bearer, Credential::GatewayToken] {
         let refusal = Refusal::MissingCredential(credential);
         assert_eq!(against(refuse(refusal)).failed(), [("api_key", refusal.code())]);
@@ -430,7 +430,7 @@ fn a_server_that_fails_at_the_second_request_fails_the_body_check() {
 }
 
 #[test]
-fn a_server_from_before_the_dry_run_never_sees_a_check_in() {
+fn a_server_without_the_dry_run_never_gets_a_check_in() {
     let server = Server::start(None, older_telemetry);
     let machine = Machine::new();
     let report = DoctorOutput::of(&mut machine.agent("doctor", &server.url()));
@@ -650,7 +650,7 @@ fn secrets_that_a_server_sends_back_are_not_printed() {
         let report = against(answer(status, &format!("location: /{API_KEY}\r\n"), &body));
         assert!(report.message("server").contains("[redacted]"), "{}", report.message("server"));
     }
-    // Likewise in the answer to the dry run, whose code goes into the JSON.
+    // The same for the response to the dry run, whose code goes into the JSON.
     let server = Server::start(None, move |request| {
         if request.body.is_empty() { telemetry(request) } else { answer("400 Bad", "", &body) }
     });

@@ -19,7 +19,7 @@ use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 const LOST: &str = "lines of the log that could not be written are lost: ";
 
 /// Asserts that an agent with this log checks in, restarts its command, and shuts down.
-fn goes_on(what: &str, wrap: &[&str], log: impl Into<Stdio>) {
+fn assert_agent_survives(what: &str, wrap: &[&str], log: impl Into<Stdio>) {
     let (machine, server) = (Machine::new(), Server::accepting());
     let agent = machine.command("run", &server);
     let mut command = Command::new("env");
@@ -38,38 +38,38 @@ fn goes_on(what: &str, wrap: &[&str], log: impl Into<Stdio>) {
 }
 
 #[test]
-fn a_closed_pipe_ends_nothing() {
+fn a_log_to_a_closed_pipe_does_not_end_the_agent() {
     let (reader, log) = io::pipe().unwrap();
     drop(reader);
-    goes_on("EPIPE", &[], log);
+    assert_agent_survives("EPIPE", &[], log);
 }
 
 #[test]
-fn a_full_disk_ends_nothing() {
-    goes_on("ENOSPC", &[], File::options().write(true).open("/dev/full").unwrap());
+fn a_log_on_a_full_disk_does_not_end_the_agent() {
+    assert_agent_survives("ENOSPC", &[], File::options().write(true).open("/dev/full").unwrap());
 }
 
 #[test]
-fn a_file_at_its_size_limit_ends_nothing() {
+fn a_log_file_at_its_size_limit_does_not_end_the_agent() {
     let machine = Machine::new();
     let log = File::create(machine.path("log")).unwrap();
     // By default, SIGXFSZ would end the process at the limit.
-    goes_on("EFBIG", &["prlimit", "--fsize=100"], log);
+    assert_agent_survives("EFBIG", &["prlimit", "--fsize=100"], log);
     assert_eq!(fs::metadata(machine.path("log")).unwrap().len(), 100);
 }
 
 #[test]
-fn a_closed_terminal_ends_nothing() {
+fn a_log_to_a_closed_terminal_does_not_end_the_agent() {
     let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     unlockpt(&controller).unwrap();
     let log = ioctl_tiocgptpeer(&controller, OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     drop(controller);
-    goes_on("EIO", &[], log);
+    assert_agent_survives("EIO", &[], log);
 }
 
 #[test]
-fn a_missing_standard_error_ends_nothing() {
-    goes_on("EBADF", &["sh", "-c", "exec \"$0\" \"$@\" 2>&-"], Stdio::null());
+fn a_missing_standard_error_does_not_end_the_agent() {
+    assert_agent_survives("EBADF", &["sh", "-c", "exec \"$0\" \"$@\" 2>&-"], Stdio::null());
 }
 
 fn full_pipe() -> (PipeReader, PipeWriter) {
@@ -82,7 +82,7 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
 }
 
 #[test]
-fn a_stalled_reader_stops_nothing_and_gets_the_number_of_lost_lines() {
+fn a_stalled_log_reader_delays_nothing_and_later_gets_the_number_of_lost_lines() {
     // Another user of the pipe may have made it non-blocking.
     for waits in [true, false] {
         let (machine, server) = (Machine::new(), Server::accepting());
@@ -120,15 +120,15 @@ fn a_stalled_reader_stops_nothing_and_gets_the_number_of_lost_lines() {
 }
 
 #[test]
-fn the_agent_does_not_wait_for_a_reader_that_never_reads_again() {
+fn shutdown_does_not_wait_for_a_log_reader_that_never_reads_again() {
     let (reader, writer) = full_pipe();
     ioctl_fionbio(&writer, false).unwrap();
-    goes_on("a full pipe", &[], writer);
+    assert_agent_survives("a full pipe", &[], writer);
     drop(reader);
 }
 
 #[test]
-fn a_service_manager_that_does_not_read_stops_nothing() {
+fn a_service_manager_that_does_not_read_does_not_stop_the_agent() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let socket = machine.path("notify");
     let _manager = UnixDatagram::bind(&socket).unwrap();

@@ -244,7 +244,7 @@ fn replaces_itself(machine: &Machine, successor: &str) -> String {
 }
 
 #[test]
-fn a_successor_that_a_command_left_is_ended_before_the_restart() {
+fn a_process_that_the_command_left_outside_its_group_ends_before_the_restart() {
     for successor in ["setsid", "setsid --fork setsid", "trap '' TERM; setsid"] {
         let (machine, server) = (Machine::new(), Server::accepting());
         let mut agent =
@@ -274,10 +274,10 @@ fn processes_outside_of_the_group_end_with_the_agent() {
 }
 
 #[test]
-fn processes_of_the_command_have_the_stop_timeout_to_end() {
+fn leftover_processes_get_one_signal_and_the_stop_timeout_to_end() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let done = machine.path("done");
-    // The outer shell ends at the first signal; then only the agent waits for the inner one.
+    // The outer shell ends at the first signal; after that, only the agent waits for the inner shell.
     let inner = format!(
         "trap 'sleep 1; echo >>{}; exit' TERM; echo ready; sleep 300 & wait",
         done.display()
@@ -292,7 +292,7 @@ fn processes_of_the_command_have_the_stop_timeout_to_end() {
 }
 
 #[test]
-fn a_command_knows_that_it_is_supervised_and_gets_no_secret_of_the_agent() {
+fn a_command_knows_that_it_is_supervised_and_gets_none_of_the_agents_secrets() {
     let (machine, server) = (Machine::new(), Server::accepting());
     fs::write(machine.path("api-key"), API_KEY).unwrap();
     fs::write(machine.path("token"), harness::GATEWAY_TOKEN).unwrap();
@@ -384,7 +384,7 @@ fn a_command_stopped_by_a_signal_is_not_reported_as_running() {
     agent.stop();
 }
 
-/// In a PID namespace of its own, as in a container.
+/// The agent is the first process of a PID namespace, as in a container.
 #[test]
 fn the_first_process_of_a_container_reaps_orphans() {
     let (machine, server) = (Machine::new(), Server::accepting());
@@ -508,7 +508,7 @@ fn the_version_command_ends_when_its_agent_is_killed() {
 }
 
 #[test]
-fn an_endless_key_file_blocks_nothing() {
+fn a_reload_with_an_endless_key_file_keeps_the_key_and_check_ins_continue() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let key = machine.path("key");
     fs::write(&key, API_KEY).unwrap();

@@ -81,7 +81,7 @@ impl Request {
     }
 }
 
-/// Gives every request the same answer, and passes it on to the test.
+/// Answers every request with `answer`, and passes the request on to the test.
 fn serve(to: To, answer: String, requests: Sender<Request>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -349,7 +349,7 @@ fn panics_are_reported_once_without_secrets_and_before_the_program_ends() {
         "sdk": { "name": "sentry.rust", "version": null },
     }));
 
-    // That report also covers a worker that panics at every check-in.
+    // That event also covers a check-in thread that panics at every check-in.
     for failures in 1..=5 {
         assert!(thread::spawn(|| panic!("again")).join().is_err());
         alerts.failed("agent_defect", "hint", failures, Instant::now() + LONG * 10);

@@ -51,7 +51,7 @@ impl Host {
         host
     }
 
-    /// `setup` with everything given.
+    /// `setup` with all values.
     fn setup(&self) -> Command {
         let mut command = self.bare();
         command
@@ -63,7 +63,7 @@ impl Host {
         command
     }
 
-    /// `setup` with nothing given.
+    /// `setup` without any value.
     fn bare(&self) -> Command {
         self.bare_in(&self.machine.path("etc"))
     }
@@ -143,7 +143,7 @@ fn a_second_run_needs_nothing_and_changes_nothing() {
 }
 
 #[test]
-fn one_setting_changes_alone_and_a_new_source_replaces_the_old_one() {
+fn a_flag_changes_one_setting_and_a_new_source_replaces_the_old_one() {
     let host = Host::new();
     succeeded(&run(&mut host.setup()));
     let shown = run(host.bare().args(["--machine-id", "machine 7", "--no-start"]));
@@ -193,7 +193,7 @@ fn names_everything_that_is_missing_and_writes_nothing() {
 }
 
 #[test]
-fn refuses_what_would_become_another_setting() {
+fn refuses_values_that_would_change_another_setting() {
     let host = Host::new();
     for value in ["a\nKILOCLAW_CA_FILE=/x", "it's", "a\"b", "a\\b"] {
         let shown = run(host.setup().env("KILOCLAW_SANDBOX_ID", value));
@@ -210,7 +210,7 @@ fn refuses_what_would_become_another_setting() {
 }
 
 #[test]
-fn keys_are_copied_from_files_and_tightened() {
+fn keys_are_copied_from_files_and_only_their_owner_can_read_them() {
     let host = Host::new();
     let key = host.machine.put("given", &format!("{API_KEY}\n"));
     host.machine.put("etc/gateway-token", &token(SANDBOX_ID));
@@ -230,7 +230,7 @@ fn keys_are_copied_from_files_and_tightened() {
 }
 
 #[test]
-fn says_what_systemd_and_the_directory_lack() {
+fn a_failing_systemctl_and_an_unwritable_directory_exit_71_with_the_reason() {
     let host = Host::new();
     host.machine.put("bin/systemctl", "#!/bin/sh\n[ \"$2\" != restart ]\n");
     let shown = run(&mut host.setup());
@@ -250,7 +250,7 @@ fn typed(command: &mut Command, dialogue: &[(&str, &str)]) -> (i32, String) {
     let mut terminal = File::from(controller);
     let (stdin, stdout) = (peer.try_clone().unwrap(), peer.try_clone().unwrap());
     let mut child = command.stdin(stdin).stdout(stdout).stderr(peer).spawn().unwrap();
-    // The other end is only the child's, so that reading ends with it.
+    // Only the child has the other end, so that reading ends when the child does.
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut shown = Vec::new();
     let mut dialogue = dialogue.iter();
@@ -294,7 +294,7 @@ fn asks_on_a_terminal_and_does_not_show_keys() {
     assert_eq!(code, 0, "{shown}");
     assert!(!shown.contains(API_KEY) && !shown.contains(token.trim()), "{shown}");
     assert_eq!(host.text("api-key"), key);
-    // Enter keeps what is there.
+    // An empty answer keeps the existing value.
     let (code, shown) =
         typed(&mut host.bare(), &[("check-ins", "\n"), ("sandbox [sandbox-1]: ", "\n")]);
     assert_eq!(code, 0, "{shown}");

@@ -160,7 +160,7 @@ fn an_agent_that_cannot_start_a_thread_exits_71_with_the_reason() {
 }
 
 #[test]
-fn an_agent_ends_without_a_command_that_it_may_not_signal() {
+fn an_agent_stops_even_if_it_may_not_signal_its_command() {
     if !geteuid().is_root() {
         // Only root can make a setuid program of another user.
         return;

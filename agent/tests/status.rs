@@ -132,7 +132,7 @@ fn a_command_stopped_by_a_signal_is_unhealthy() {
 }
 
 #[test]
-fn a_state_file_left_behind_is_not_taken_for_a_running_agent() {
+fn the_state_file_of_an_ended_agent_does_not_count_as_a_running_agent() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let agent = machine.run(&server, &[], "exec sleep 60");
     server.check_in(|check_in| check_in["supervisorState"] == "running");
@@ -167,7 +167,7 @@ fn a_state_file_left_behind_is_not_taken_for_a_running_agent() {
 }
 
 #[test]
-fn a_running_agent_precedes_a_state_file_left_behind() {
+fn a_running_agent_takes_precedence_over_the_state_file_of_an_ended_agent() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let (runtime, user) = (machine.path("runtime"), machine.path("user"));
     fs::create_dir(&runtime).unwrap();
@@ -290,7 +290,7 @@ fn the_default_state_file_is_found_where_the_agent_keeps_it() {
 }
 
 #[test]
-fn an_unwritable_state_file_is_logged_once_and_disturbs_nothing() {
+fn an_unwritable_state_file_is_logged_once_and_check_ins_continue() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let mut command = machine.command("run", &server);
     command.env("KILOCLAW_STATE_FILE", machine.path("missing/state.json"));

@@ -1,7 +1,7 @@
 //! `kiloclaw-agent setup`: writes the service's settings and keys, checks them with `doctor`, and starts the service.
 //!
-//! Existing values stay unless flags, variables or answers replace them, so a second run changes nothing. `setup` writes
-//! only after `doctor` has passed: a wrong key never replaces a working one.
+//! Existing values stay unless flags, variables or answers replace them, so a second run changes nothing. `setup`
+//! writes only after `doctor` has passed: a wrong key never replaces a working one.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

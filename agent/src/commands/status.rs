@@ -179,8 +179,8 @@ fn up_for(process: &Process, now: SystemTime) -> Option<Duration> {
     up.then(|| then.saturating_add(since))
 }
 
-/// How long ago the next check-in was due, by the machine's uptime. By the wall clock, which may be set and runs while the
-/// machine sleeps, a healthy agent could seem to hang.
+/// How long ago the next check-in was due, by the machine's uptime. By the wall clock, which may be set and runs while
+/// the machine sleeps, a healthy agent could seem to hang.
 fn late(agent: &Agent, now: SystemTime, uptime: Uptime) -> Duration {
     let by_uptime = agent.next_attempt_uptime.map(|at| at.before(uptime));
     // State files of older versions have only the wall clock.

@@ -71,8 +71,8 @@ impl Schedule {
         self.due = now + delay;
     }
 
-    /// Brings the next check-in forward, as the cause of the last failures may be fixed. The jitter spreads a fleet that
-    /// reloads at once.
+    /// Brings the next check-in forward, as the cause of the last failures may be fixed. The jitter spreads a fleet
+    /// that reloads at once.
     pub fn hasten(&mut self, now: Instant) {
         self.due = self.due.min(now + FIRST_BACKOFF.mul_f64(self.rng.f64()));
     }

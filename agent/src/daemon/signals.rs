@@ -14,9 +14,9 @@ const END: i32 = 65;
 
 /// Resets the agent's own signals. Call it before the first thread starts, since threads inherit the mask.
 ///
-/// If SIGCHLD were ignored, the kernel would reap children and discard their exit statuses. SIGXFSZ would kill the agent
-/// when a log or state file reaches the file size limit; with a handler, only the write fails. SIGTTOU is blocked, so
-/// that a terminal cannot stop the agent when it writes its log.
+/// If SIGCHLD were ignored, the kernel would reap children and discard their exit statuses. SIGXFSZ would kill the
+/// agent when a log or state file reaches the file size limit; with a handler, only the write fails. SIGTTOU is
+/// blocked, so that a terminal cannot stop the agent when it writes its log.
 pub fn reset_own() -> io::Result<()> {
     let mut blocked = SigSet::empty();
     blocked.add(Signal::SIGTTOU);

@@ -16,8 +16,8 @@ const MAX_BACKOFF: Duration = Duration::from_mins(5);
 /// A command that was up this long has recovered: its next crash counts as the first.
 pub const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 
-/// How long a killed process may take to end. A process that waits for a disk may take longer, and the agent cannot kill
-/// a process of another user.
+/// How long a killed process may take to end. A process that waits for a disk may take longer, and the agent cannot
+/// kill a process of another user.
 const KILL_GRACE: Duration = Duration::from_secs(2);
 
 /// A clean exit within this time is quick. Without a backoff after [several](MAX_QUICK_CLEAN_EXITS), a command that has

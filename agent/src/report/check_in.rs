@@ -35,8 +35,8 @@ pub struct Attempt<'a> {
 }
 
 impl<'a> Attempt<'a> {
-    /// Builds the check-in. The `last` one reports `shutting_down` whatever the process does, because nothing reports on the
-    /// process after it.
+    /// Builds the check-in. The `last` one reports `shutting_down` whatever the process does, because nothing reports
+    /// on the process after it.
     #[must_use]
     pub fn new(config: &'a Config, readings: &'a Readings, ledger: &Ledger, last: bool) -> Self {
         let unreported = ledger.unreported();

@@ -1,9 +1,9 @@
 //! Restarts and bytes that no accepted check-in has reported yet.
 //!
 //! Counters start at zero with a machine, an interface or a supervisor. The contract requires deltas since the last
-//! accepted check-in. So each reading adds the counters' progress since the previous reading to the unreported deltas, and
-//! an accepted check-in subtracts the reported ones. After a failure, the next check-in includes the deltas, even if a
-//! counter was reset in between.
+//! accepted check-in. So each reading adds the counters' progress since the previous reading to the unreported deltas,
+//! and an accepted check-in subtracts the reported ones. After a failure, the next check-in includes the deltas, even
+//! if a counter was reset in between.
 //!
 //! Only the server's 204 subtracts them. If that response is lost, the next check-in reports the same deltas again. The
 //! alternative would lose them; a double report is visible, a loss is not.
@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::collect::Readings;
 use crate::collect::network::{Bytes, Counters, Interfaces};
 
-/// Maximum number of remembered interfaces; beyond it, the ledger forgets vanished interfaces. On a container host, each
-/// new container's interface has a new name.
+/// Maximum number of remembered interfaces; beyond it, the ledger forgets vanished interfaces. On a container host,
+/// each new container's interface has a new name.
 const MAX_INTERFACES: usize = 256;
 
 /// Unreported deltas, and the last seen counters.
@@ -26,8 +26,8 @@ pub struct Ledger {
     unreported: Unreported,
     /// `None` before the first successful reading.
     seen_restarts: Option<u64>,
-    /// All interfaces, since the selection may change, and vanished ones, since they may return. `None` before the first
-    /// successful reading.
+    /// All interfaces, since the selection may change, and vanished ones, since they may return. `None` before the
+    /// first successful reading.
     seen_network: Option<Counters>,
     /// The [boot](crate::collect::boot) that the counters belong to, if known.
     #[serde(rename = "epoch")]
@@ -47,8 +47,8 @@ pub struct Unreported {
 }
 
 impl Ledger {
-    /// Adds the progress since the last readings. The progress during a failed reading is added by the next one. The first
-    /// readings are the baseline and add nothing.
+    /// Adds the progress since the last readings. The progress during a failed reading is added by the next one. The
+    /// first readings are the baseline and add nothing.
     pub fn observe(&mut self, readings: &Readings, interfaces: &Interfaces) {
         if let (Some(before), Some(now)) = (&self.boot, &readings.boot)
             && before != now
@@ -112,8 +112,8 @@ impl Ledger {
 /// The progress of a byte counter, and its new baseline.
 ///
 /// A counter that fell by at most a tenth has a dip, as some drivers and hypervisors cause; counting from zero would
-/// report all its bytes again. It continues from the higher value. Any other counter that fell was reset and counts from
-/// zero.
+/// report all its bytes again. It continues from the higher value. Any other counter that fell was reset and counts
+/// from zero.
 fn byte_progress(before: u64, now: u64) -> (u64, u64) {
     match before.checked_sub(now) {
         Some(back) if back > 0 && back <= before / 10 => (0, before),

@@ -39,7 +39,8 @@ pub struct ErrorResponse {
     pub date: Option<SystemTime>,
     /// Why Cloudflare answered instead of the server (`cf-mitigated`).
     pub mitigated: Option<String>,
-    /// The body, if it has the contract's format. Otherwise another server answered, or something in front of the server.
+    /// The body, if it has the contract's format. Otherwise another server answered, or something in front of the
+    /// server.
     pub refusal: Option<RefusalBody>,
 }
 
@@ -153,7 +154,8 @@ fn outcome(mut response: Response<Body>) -> Outcome {
     }
 }
 
-/// The printable part of a `location`: without user and password, and without path and query, which may hold login tokens.
+/// The printable part of a `location`: without user and password, and without path and query, which may hold login
+/// tokens.
 fn destination(location: &str) -> String {
     let url = location.parse::<Uri>().ok();
     let found = url.as_ref().and_then(|url| Some((url.scheme_str()?, url.host()?, url.port_u16())));

@@ -25,7 +25,7 @@ pub const GATEWAY_TOKEN: &str = "token-that-must-not-show";
 /// Far longer than any step takes on a busy machine.
 pub const AMPLE: Duration = Duration::from_mins(1);
 
-/// Takes check-ins until the test ends.
+/// A server that records check-ins until the test ends.
 pub struct Server {
     url: String,
     check_ins: Receiver<Value>,

@@ -1,5 +1,5 @@
-//! For tests of commands that run to their end, such as `once` and `doctor`: a machine, and servers that answer as the test
-//! says, with and without TLS or a proxy. `harness` is for tests of the daemon.
+//! For tests of commands that run to their end, such as `once` and `doctor`: a machine, and servers with the test's
+//! responses, with and without TLS or a proxy. `harness` is for tests of the daemon.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
@@ -211,7 +211,7 @@ impl Server {
 trait Stream: Read + Write {}
 impl<S: Read + Write> Stream for S {}
 
-/// Takes connections until the test ends, one at a time; returns the address.
+/// Accepts connections until the test ends, one at a time; returns the address.
 pub(crate) fn listen(mut take: impl FnMut(TcpStream) + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
