@@ -13,7 +13,7 @@ const ACCEPTED = { status: 204, headers: new Headers({ 'x-content-type-options':
 
 const [PATH, DRY_RUN, GATEWAY_TOKEN, FORWARD, BODY_LIMIT] = wire();
 
-/** The `env` that `configure` has read, for which instance, and the Worker to which accepted check-ins are forwarded. */
+/** The `env` that `configure` has read, the instance that read it, and the Worker that gets accepted check-ins. */
 let configured = {};
 
 /**

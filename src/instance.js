@@ -1,13 +1,13 @@
 /**
- * The instance of the wasm module that events call into. After a trap, the next event gets a fresh one. wasm-bindgen could
- * replace it by itself, but only after it has passed the arguments' texts to the lost one.
+ * The instance of the wasm module that events call into. After a trap, the next event gets a fresh instance.
+ * wasm-bindgen can replace it by itself, but only after it has copied the arguments' texts into the lost instance.
  */
 import { __wbg_reset_state as replace, trap_state } from 'wasm';
 
 const trap = trap_state();
 let number = 0;
 
-/** The number of the instance, which is a fresh one if the last one is lost. */
+/** The number of the instance; replaces a lost instance first. */
 export function instance() {
   if (trap.isLost) {
     replace();
@@ -18,7 +18,7 @@ export function instance() {
 }
 
 /**
- * Calls an exported function, of a usable instance.
+ * Calls an exported function in a usable instance.
  *
  * @template Result
  * @param {(...input: any[]) => Result} run
@@ -30,7 +30,7 @@ export function call(run, ...input) {
   try {
     return run(...input);
   } catch (error) {
-    // Of the allocator, when it copies the arguments, Rust hears nothing.
+    // Rust does not notice a trap in the allocator while the arguments are copied.
     if (error instanceof WebAssembly.RuntimeError) trap.isLost = true;
     throw error;
   }
