@@ -439,7 +439,7 @@ fn a_server_without_the_dry_run_never_gets_a_check_in() {
     for name in ["gateway_token", "sandbox_id", "body"] {
         assert_eq!(report.status(name), "skipped", "{name}");
     }
-    assert!(report.message("body").contains("without the dry run"), "{}", report.message("body"));
+    assert!(report.message("body").contains("has no dry run"), "{}", report.message("body"));
     let seen = server.seen();
     assert_eq!(seen.len(), 1);
     assert!(seen.iter().all(|request| CheckIn::parse_str(&request.body).is_err()));

@@ -374,7 +374,7 @@ impl Service<'_> {
         match self.process.as_mut()?.look() {
             Standing::Same => None,
             Standing::Suspended(signal) => {
-                tracing::warn!("{signal} has stopped the command; SIGCONT continues it");
+                tracing::warn!("the command was stopped by {signal}; SIGCONT continues it");
                 Some(Event::Suspended(true))
             }
             Standing::Continued => {
