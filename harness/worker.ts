@@ -17,8 +17,8 @@ import { freePort, read, stored, type JsonPoint } from '../local-ae/support/inst
 type Binding = NonNullable<WorkerOptions['config']['env']>[string];
 
 export interface Options {
-  /** Secrets and variables; `undefined` leaves one out. */
-  readonly vars?: Readonly<Record<string, string | undefined>>;
+  /** Secrets and variables; `undefined` leaves one out. What is no text is a variable without quotes in `wrangler.toml`. */
+  readonly vars?: Readonly<Record<string, string | readonly string[] | undefined>>;
   /** `throws`: the binding exists, but writing to it throws. */
   readonly dataset?: 'local' | 'missing' | 'throws';
   /** Maximum check-ins per sandbox within 60 s. */
@@ -154,7 +154,7 @@ export async function startWorker(
   };
   const env = {
     ...Object.fromEntries(
-      entries(variables).map(([name, value]) => [name, { type: 'text', value } as Binding]),
+      entries(variables).map(([name, value]) => [name, { type: typeof value === 'string' ? 'text' : 'json', value } as Binding]),
     ),
     KILOCLAW_CONTROLLER_AE: datasetBinding(options, port),
     KILOCLAW_WATCHER_AE: datasetBinding(options, port, CANARY_DATASET),

@@ -8,8 +8,7 @@ use kiloclaw_watch::{CANARY_DATASET, is_safe_url};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
-use crate::bindings::Env;
-use crate::bindings::{self, AE_ACCOUNT_ID, AE_API_TOKEN, AE_SQL_URL, ConfigError};
+use crate::bindings::{self, AE_ACCOUNT_ID, AE_API_TOKEN, AE_SQL_URL, ConfigError, Env};
 
 #[wasm_bindgen(module = "/src/analytics.js")]
 extern "C" {

@@ -6,8 +6,7 @@ use percent_encoding::percent_decode_str;
 use web_sys::Request;
 
 use crate::access;
-use crate::bindings::AuthSettings;
-use crate::bindings::Env;
+use crate::bindings::{AuthSettings, Env};
 use crate::clock::now_ms;
 use crate::error::ApiError;
 use crate::request::header;

@@ -30,3 +30,17 @@ export function write(dataset, text, ends, doubles) {
   for (let i = 0; i < doubles.length; i += 1) numbers.push(doubles[i]);
   dataset.writeDataPoint({ indexes: [texts.shift()], blobs: texts, doubles: numbers });
 }
+
+/**
+ * The text of a secret or variable. Without quotes in `wrangler.toml`, a variable arrives as a number, a boolean or an array:
+ * it must not count as missing, since a restriction would then not apply.
+ *
+ * @param {Record<string, unknown>} env
+ * @param {string} name
+ * @returns {string | undefined}
+ */
+export function variable(env, name) {
+  const value = env[name];
+  if (typeof value === 'string') return value;
+  return typeof value === 'number' || typeof value === 'boolean' || Array.isArray(value) ? JSON.stringify(value) : undefined;
+}

@@ -59,6 +59,12 @@ extern "C" {
     pub type Env;
 }
 
+#[wasm_bindgen(module = "/src/bindings.js")]
+extern "C" {
+    /// The text of a secret or variable, if there is one of this name.
+    fn variable(env: &Env, name: &str) -> Option<String>;
+}
+
 /// A binding, secret or variable is unusable. Its name goes to the log and to operators, never to machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ConfigError {
@@ -344,7 +350,7 @@ fn optional(env: &Env, name: &'static str) -> Option<String> {
 
 /// A secret or variable without surrounding white space. An empty one counts as missing.
 pub(crate) fn text(env: &Env, name: &'static str) -> Result<String, ConfigError> {
-    let value = binding(env, name).and_then(|value| value.as_string()).unwrap_or_default();
+    let value = variable(env, name).unwrap_or_default();
     let value = value.trim();
     if value.is_empty() { Err(ConfigError::missing(name)) } else { Ok(value.to_owned()) }
 }

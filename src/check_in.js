@@ -41,7 +41,8 @@ export function fetch(request, env, context) {
     const response = step(env, record, body, size, token, header('fly-region'), isDryRun);
     const { service } = configured;
     if (service !== undefined && !isDryRun && !isForwarded(request)) {
-      context.waitUntil(handOn(service, request, body, response));
+      const forwarded = handOn(service, request, body, response);
+      context?.waitUntil(forwarded);
     }
     return response ?? new Response(null, ACCEPTED);
   };

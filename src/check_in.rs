@@ -34,8 +34,7 @@ use kiloclaw_check_in::{
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
-use crate::bindings::Env;
-use crate::bindings::{ConfigError, FORWARD, Ingest};
+use crate::bindings::{ConfigError, Env, FORWARD, Ingest};
 use crate::clock::now_ms;
 use crate::error::{ApiError, message};
 use crate::log;

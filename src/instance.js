@@ -13,6 +13,7 @@ export function instance() {
     replace();
     trap.isLost = false;
     number += 1;
+    console.error(JSON.stringify({ code: 'instance_replaced', count: number }));
   }
   return number;
 }

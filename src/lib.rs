@@ -36,7 +36,8 @@ extern "C" {
     fn lose();
 }
 
-/// Whether this instance of the module is lost, for `instance.js`.
+/// Whether an instance of the module is lost. `instance.js` gets it from here: wasm-bindgen copies `trap.js`, so importing
+/// that file would make a second state.
 #[wasm_bindgen]
 #[must_use]
 pub fn trap_state() -> JsValue {
@@ -47,6 +48,7 @@ pub fn trap_state() -> JsValue {
 #[wasm_bindgen(start, private)]
 fn start() {
     console_error_panic_hook::set_once();
+    // Called for each trap, since tools/worker.ts passes --force-enable-abort-handler.
     handler::set_on_abort(lose);
 }
 

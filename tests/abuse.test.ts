@@ -23,6 +23,12 @@ test('refuses exactly the revoked sandbox, and only reveals that to its own toke
   assert.ok(points.every(({ index1 }) => index1 !== SANDBOX_ID));
 });
 
+test('an array without quotes in wrangler.toml revokes its ids', async (t) => {
+  const worker = await startWorker({ vars: { REVOKED_SANDBOXES: [SANDBOX_ID] } }, t);
+  assert.equal((await worker.checkIn(FULL)).status, 403);
+  assert.equal((await worker.checkIn(MINIMAL)).status, 204);
+});
+
 test('a JSON array revokes ids with commas and white space', async (t) => {
   const ids = ['a, b', ' c ', 'd"e', '[f]'];
   const worker = await startWorker({ vars: { REVOKED_SANDBOXES: ` ${JSON.stringify(ids)}\n` } }, t);

@@ -166,8 +166,7 @@ test('answers every check-in and stores the accepted ones, despite panics while 
     answered.push([last, await post(last)]);
     assert.equal(answered.at(-1)![1], 204, 'the requests of the old instance do not affect it');
   }
-  const others = answered.filter(([, status]) => status !== 204 && !(status >= 500 && status < 600));
-  assert.deepEqual(others, [], 'every answer is 204 or 5xx');
+  assert.deepEqual(answered.filter(([, status]) => status !== 204), []);
   const accepted = answered.filter(([, status]) => status === 204).map(([sandboxId]) => sandboxId);
   t.diagnostic(`${answered.length} check-ins, ${accepted.length} accepted, ${answered.length - accepted.length} 5xx`);
   let stored: string[] = [];
@@ -264,8 +263,9 @@ test('accepts a token for five seconds after exp and before nbf, and no longer',
     return (await worker.fetch('/api/whoami', { headers })).status;
   };
   const seconds = Date.now() / 1_000;
-  // At least half a second from the limit: more than the time until the Worker checks the token.
-  assert.equal(await whoami({ exp: seconds - 4 }), 200);
+  // The Worker drops fractions of a second. At least half a second from the limit: more than the time until it checks
+  // the token.
+  assert.equal(await whoami({ exp: Math.ceil(seconds) - 4 }), 200);
   assert.equal(await whoami({ exp: seconds - 5.5 }), 401);
   const ending = { exp: Math.floor(seconds) - 2 };
   assert.equal(await whoami(ending), 200);

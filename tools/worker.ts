@@ -54,7 +54,7 @@ async function main(): Promise<void> {
       bundle: true,
       minify: true,
       format: 'esm',
-      external: ['./index_bg.wasm', 'cloudflare:*'],
+      external: ['./index_bg.wasm'],
       outfile: 'bundle.js',
       write: false,
       logLevel: 'warning',

@@ -1,4 +1,4 @@
-//! The state of a Durable Object, of the runtime.
+//! The runtime's handle to a Durable Object: its storage and its alarm.
 
 use wasm_bindgen::prelude::*;
 

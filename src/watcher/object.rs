@@ -11,8 +11,7 @@ use wasm_bindgen::prelude::*;
 
 use super::context::Context;
 use crate::analytics::Analytics;
-use crate::bindings::Env;
-use crate::bindings::{ConfigError, WatcherConfig};
+use crate::bindings::{ConfigError, Env, WatcherConfig};
 use crate::clock::now_ms;
 use crate::error::{ApiError, message};
 use crate::log;

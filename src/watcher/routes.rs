@@ -9,8 +9,7 @@ use wasm_bindgen_futures::JsFuture;
 use web_sys::{Request, Response};
 
 use super::parts::Parts;
-use crate::bindings::Env;
-use crate::bindings::watcher_namespace;
+use crate::bindings::{Env, watcher_namespace};
 use crate::check_in;
 use crate::error::{ApiError, message};
 use crate::request::{Call, header, path};

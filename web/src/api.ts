@@ -6,7 +6,7 @@ const POLL_MS = 30_000;
 /** Maximum wait that a response may request, in milliseconds. */
 const MAX_WAIT_MS = 3_600_000;
 const TOKEN_KEY = 'kiloclaw-token';
-/** Prefix of a token from `npm start` in `window.name`: a URL would stay in the history. */
+/** Prefix of the token that `npm start` puts into `window.name`: a URL would stay in the history. */
 const HANDED_OVER = 'kiloclaw-token:';
 
 /** The claims that the page reads. Only the Worker verifies the signature. */
@@ -76,7 +76,7 @@ export function claims(token: string): Claims | undefined {
   }
 }
 
-/** Takes a token from `npm start`, on this machine only. */
+/** Takes the token of `npm start`, on this machine only. */
 export function takeOver(): void {
   if (!window.name.startsWith(HANDED_OVER)) return;
   const token = window.name.slice(HANDED_OVER.length);

@@ -139,7 +139,9 @@ impl<'a> IncidentsReport<'a> {
 
         let looked_at = silent.len();
         let heard: Vec<IdRow> = rows::read_all(heard)?;
-        let heard_ids: BTreeSet<_> = heard.into_iter().map(|row| row.sandbox_id).collect();
+        // Not `collect`, which would sort first: 3 kB of the gzipped Worker.
+        let mut heard_ids = BTreeSet::new();
+        heard_ids.extend(heard.into_iter().map(|row| row.sandbox_id));
         silent.retain(|row| !heard_ids.contains(&row.sandbox_id));
         // The other silent sandboxes are counted, but with sampling, some of them may not be silent.
         let others = usize::try_from(totals.silent).unwrap_or(usize::MAX).saturating_sub(looked_at);

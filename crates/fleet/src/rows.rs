@@ -113,16 +113,16 @@ impl Row for ResultSet<'_> {
 
 /// The rows of an answer.
 pub(crate) fn read<R: Row + Default>(answer: &str) -> Result<Vec<R>, UnexpectedAnswer> {
-    read_all([answer])
+    let mut rows = Vec::new();
+    parse(answer, &mut rows)?;
+    Ok(rows)
 }
 
 /// The rows of all answers.
-pub(crate) fn read_all<R: Row + Default>(
-    answers: impl IntoIterator<Item = impl AsRef<str>>,
-) -> Result<Vec<R>, UnexpectedAnswer> {
+pub(crate) fn read_all<R: Row + Default>(answers: &[String]) -> Result<Vec<R>, UnexpectedAnswer> {
     let mut rows = Vec::new();
     for answer in answers {
-        parse(answer.as_ref(), &mut rows)?;
+        parse(answer, &mut rows)?;
     }
     Ok(rows)
 }
