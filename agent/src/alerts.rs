@@ -1,8 +1,8 @@
-//! Reports lasting problems to Sentry: check-ins that keep failing, and panics.
+//! Reports repeated check-in failures and panics to Sentry.
 //!
-//! The [policy] decides what is worth an event. Sentry's own client would add details of the host and the environment. So
-//! the agent takes its event apart and sends only what `Reporter::filtered` lists, through its own HTTP client with the same
-//! authorities and proxy. Without an event there is no thread and no timer.
+//! The [policy] decides which of them cause an event. Sentry's client adds details of host and environment, so
+//! `Reporter::filtered` copies only the listed fields. The agent's own HTTP client sends them, with the same
+//! authorities and proxy as check-ins. Without an event there is no thread and no timer.
 
 pub mod policy;
 
@@ -36,17 +36,16 @@ const FLUSH_AFTER_STOP: Duration = Duration::from_secs(1);
 /// Sentry's maximum length of a tag's value, in characters.
 const MAX_TAG_CHARS: usize = 200;
 
-/// Longest code that is sent, in bytes; those of the contract are far shorter.
+/// Longest code that is sent, in bytes; the contract's codes are far shorter.
 const MAX_CODE_BYTES: usize = 64;
 
-/// Alerts through Sentry.
 pub struct Alerts {
     reporter: Arc<Reporter>,
     /// The end of the wait for events in flight.
     end_by: Option<Instant>,
 }
 
-/// No other type here has `Debug`: Sentry's types would print the DSN.
+/// Written by hand, since Sentry's types print the DSN.
 impl fmt::Debug for Alerts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Alerts([redacted])")
@@ -54,7 +53,7 @@ impl fmt::Debug for Alerts {
 }
 
 impl Alerts {
-    /// Alerts, if the settings enable them. Panics are reported from now on, and `config` redacts the DSN.
+    /// Starts alerts, if a DSN is set: from now on, panics are reported, and `config` redacts the DSN.
     pub fn start(
         settings: &Settings,
         arguments: &DaemonArguments,
@@ -92,13 +91,13 @@ impl Alerts {
         Ok(Some(Self { reporter, end_by: None }))
     }
 
-    /// The settings were reloaded; secrets may have changed.
+    /// Call this after a reload, which may have changed secrets.
     pub fn reloaded(&self, config: &mut Config) {
         config.redactor.extend(self.reporter.secrets.clone());
         *lock(&self.reporter.redactor) = Arc::new(config.redactor.clone());
     }
 
-    /// A check-in was not accepted, the `failures`th in a row; `hint` is the agent's own text.
+    /// A check-in was not accepted; `failures` is their number in a row. `hint` must be the agent's own text.
     pub fn failed(&self, code: &str, hint: &str, failures: u64, now: Instant) {
         let code = fit_code(code);
         if lock(&self.reporter.policy).failed(code, failures, now) {
@@ -112,12 +111,11 @@ impl Alerts {
         }
     }
 
-    /// The agent is stopping.
     pub fn stopping(&mut self, now: Instant) {
         self.end_by.get_or_insert(now + FLUSH_AFTER_STOP);
     }
 
-    /// The agent ends: waits a short time for an event in flight.
+    /// Waits for events in flight, up to a second after [`stopping`](Self::stopping).
     pub fn finish(&self, now: Instant) {
         let left = self.end_by.map(|end_by| end_by.saturating_duration_since(now));
         self.reporter.client.flush(Some(left.unwrap_or_default()));
@@ -132,12 +130,12 @@ fn parse(dsn: &Secret) -> Option<(Dsn, Uri)> {
     Some((parsed, url))
 }
 
-/// The sender, as Sentry requires it.
+/// The value of Sentry's `x-sentry-auth` header.
 fn authorization(dsn: &Dsn) -> Secret {
     Secret::new(&dsn.to_auth(Some(&format!("kiloclaw-agent/{VERSION}"))).to_string())
 }
 
-/// A client that sends only what is listed. `sentry::init` would also read the environment: `SENTRY_ENVIRONMENT`,
+/// A client that sends only filtered events. `sentry::init` would also read the environment: `SENTRY_ENVIRONMENT`,
 /// `SENTRY_RELEASE`, proxies, and even whether to verify certificates.
 fn client(dsn: Dsn, redactor: CurrentRedactor, ingest: Ingest) -> Client {
     let mut options = ClientOptions::new()
@@ -152,8 +150,8 @@ fn client(dsn: Dsn, redactor: CurrentRedactor, ingest: Ingest) -> Client {
     Client::from(options)
 }
 
-/// A code that may be sent. The program's codes and those of the contract have this form; a server's other codes could be
-/// anything.
+/// Replaces a code that may hold a secret. The agent's codes and the contract's have this form; any server can send
+/// others.
 fn fit_code(code: &str) -> &str {
     let fit = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if (1..=MAX_CODE_BYTES).contains(&code.len()) && code.chars().all(fit) { code } else { "other" }
@@ -167,10 +165,10 @@ fn tags<'a>(tags: impl IntoIterator<Item = (&'a str, &'a str)>) -> Map<String, S
     tags.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// The current secrets to remove. The lock is held only to read or replace them, so no panic happens under it.
+/// Replaced on a reload. No code panics while it holds the lock.
 type CurrentRedactor = Arc<Mutex<Arc<Redactor>>>;
 
-/// Even after a panic under the lock: an alert with a wrong count is better than none.
+/// Ignores poisoning: an alert with a wrong count is better than none.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -179,7 +177,7 @@ struct Reporter {
     client: Client,
     policy: Arc<Mutex<Policy>>,
     redactor: CurrentRedactor,
-    /// The DSN holds a secret as well.
+    /// The DSN and its keys.
     secrets: Vec<Secret>,
     sandbox_id: String,
     machine_id: Option<String>,
@@ -191,7 +189,7 @@ impl Reporter {
         if let Some(machine_id) = &self.machine_id {
             event.tags.insert("machine_id".to_owned(), machine_id.clone());
         }
-        // Without a scope, which would add collected details.
+        // Without a scope, which would add details.
         self.client.capture_event(event, None);
     }
 
@@ -199,7 +197,7 @@ impl Reporter {
         let worth_it = match self.policy.try_lock() {
             Ok(mut policy) => policy.panicked(Instant::now()),
             Err(TryLockError::Poisoned(policy)) => policy.into_inner().panicked(Instant::now()),
-            // Without waiting: this thread may hold the lock.
+            // Does not wait, since this thread may hold the lock.
             Err(TryLockError::WouldBlock) => true,
         };
         if worth_it {
@@ -217,7 +215,7 @@ impl Reporter {
         }
     }
 
-    /// The parts of an event that are sent, without secrets. Everything else stays here.
+    /// The fields of an event that are sent, without secrets.
     fn filtered(event: Event<'static>, redactor: &Redactor) -> Event<'static> {
         let sdk = event.sdk.map(|sdk| {
             let sdk = sdk.into_owned();
@@ -238,15 +236,14 @@ impl Reporter {
     }
 }
 
-/// The path of a source file in its package, without the path on the machine that compiled it.
+/// The path of a source file within its package, without directories of the build machine.
 fn public_path(path: &str) -> String {
     let parts: Vec<_> = path.split(['/', '\\']).collect();
     let source = parts.iter().rposition(|&part| part == "src").unwrap_or(parts.len());
     parts.iter().skip(source.saturating_sub(1)).copied().collect::<Vec<_>>().join("/")
 }
 
-/// Reports panics after the default handling. The thread `main` ends the program, so there the event has to be sent
-/// before that.
+/// Reports panics, after the previous hook. A panic of the thread `main` ends the program, so it waits for the event.
 fn report_panics(reporter: Arc<Reporter>, main: ThreadId) {
     let before = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
@@ -258,17 +255,16 @@ fn report_panics(reporter: Arc<Reporter>, main: ThreadId) {
     }));
 }
 
-/// Sentry's transport.
+/// Sends events to Sentry.
 struct Ingest {
     dsn: Dsn,
     url: Uri,
-    /// The agent's HTTP settings; read when needed, which is rare.
+    /// For the HTTP client, which is built for each event.
     settings: Settings,
     redactor: CurrentRedactor,
     policy: Arc<Mutex<Policy>>,
 }
 
-/// Why an event was not delivered.
 #[derive(Debug, thiserror::Error)]
 enum NotSent {
     #[error("{0}")]
@@ -320,10 +316,10 @@ impl Ingest {
     }
 }
 
-/// Sends each event from its own thread: there is at most one an hour, so a permanent thread would be idle.
+/// Sends each event from its own thread: with at most one an hour, a permanent thread would be idle.
 ///
-/// The `sentry` crate's transport for ureq also accepts an HTTP client. But it sends no content type, does not report the
-/// result, and at the end waits for a request without limit.
+/// The `sentry` crate's transport for ureq sends no content type, does not report the result, and at the end waits for
+/// a request without limit.
 struct Post {
     ingest: Arc<Ingest>,
     in_flight: Arc<InFlight>,

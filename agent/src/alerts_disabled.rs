@@ -1,16 +1,15 @@
-//! Replaces alerts in a build without the feature `sentry`.
+//! Stands in for `alerts` in a build without the feature `sentry`.
 
 use std::time::Instant;
 
 use crate::cli::{DaemonArguments, Settings};
 use crate::config::{Config, ConfigError};
 
-/// Has no value, so the compiler removes all code for alerts.
+/// Has no values, so the compiler removes all code that uses it.
 #[derive(Debug)]
 pub enum Alerts {}
 
 impl Alerts {
-    /// Returns no alerts, whatever the settings.
     pub fn start(
         _: &Settings,
         _: &DaemonArguments,
@@ -19,22 +18,18 @@ impl Alerts {
         Ok(None)
     }
 
-    /// Cannot be called.
     pub fn reloaded(&self, _: &mut Config) {
         match *self {}
     }
 
-    /// Cannot be called.
     pub fn failed(&self, _: &str, _: &str, _: u64, _: Instant) {
         match *self {}
     }
 
-    /// Cannot be called.
     pub fn stopping(&mut self, _: Instant) {
         match *self {}
     }
 
-    /// Cannot be called.
     pub fn finish(&self, _: Instant) {
         match *self {}
     }

@@ -1,4 +1,5 @@
-//! Reads files that the settings name, with limits: any of them may be a pipe that nobody writes to, or an endless device.
+//! Reads the files that settings name, with limits on size and time: a file may be a pipe without a writer, or an
+//! endless device.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
@@ -46,15 +47,15 @@ pub fn read(path: &Path, max: usize, deadline: Instant) -> io::Result<Vec<u8>> {
     }
 }
 
-/// The same for text.
+/// Reads a UTF-8 file as [`read`] does.
 pub fn read_to_string(path: &Path, max: usize, deadline: Instant) -> io::Result<String> {
     let bytes = read(path, max, deadline)?;
-    // The error that this replaces contains the bytes, which are secret.
+    // `FromUtf8Error` contains the bytes, which may be secret.
     String::from_utf8(bytes)
         .map_err(|_| io::Error::new(ErrorKind::InvalidData, "it is not valid UTF-8"))
 }
 
-/// Waits for data or the end; false if there is neither by `deadline`.
+/// Waits for data or the end of the file; false if neither comes by `deadline`.
 fn is_ready(file: &File, deadline: Instant) -> io::Result<bool> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -120,7 +121,7 @@ mod tests {
         assert_eq!(read(&path, 1024, deadline).unwrap(), b"in pieces");
         writes.join().unwrap();
 
-        // Otherwise the writer could find the pipe closed between two reads.
+        // With a reader of its own, the pipe is never closed between two reads.
         let flags = OFlags::NONBLOCK.bits().cast_signed();
         let _reader = OpenOptions::new().read(true).custom_flags(flags).open(&path).unwrap();
         let (sender, open) = mpsc::channel::<()>();

@@ -21,15 +21,14 @@ pub mod systemd;
 use openclaw::ProbeError;
 use process::{ProcessHealth, ProcessStatus};
 
-/// Timeout for the process's source while the agent stops: a third of the remaining time.
+/// Timeout for the process's source while the agent stops: a third of the last check-in's time.
 const WHILE_ENDING: Duration = Duration::from_secs(1);
 
-/// The sources of readings.
 #[derive(Clone, Debug)]
 pub struct Sources {
     /// `/proc`, except in tests.
     pub proc_root: PathBuf,
-    /// A path on the file system to report, if any.
+    /// A path on the file system to report.
     pub disk_path: Option<PathBuf>,
     /// The program that prints `OpenClaw`'s version.
     pub openclaw_command: OsString,
@@ -48,12 +47,12 @@ pub enum Source {
     SystemdUnit(systemd::Unit),
 }
 
-/// The readings. `None` is a failed reading.
+/// `None` is a failed reading.
 #[derive(Debug, PartialEq)]
 pub struct Readings {
     /// Runnable tasks, averaged over 5 minutes.
     pub load_avg_5m: Option<f64>,
-    /// The file system, also `None` if none is to be reported.
+    /// Also `None` without a path to report.
     pub disk: Option<disk::Disk>,
     /// Counters of all network interfaces.
     pub network: Option<network::Counters>,
@@ -61,11 +60,11 @@ pub struct Readings {
     pub boot: Option<String>,
     pub openclaw: Option<openclaw::Version>,
     pub process: ProcessHealth,
-    /// Number of restarts of the process, if known.
+    /// Restarts of the process.
     pub restarts: Option<u64>,
 }
 
-/// Takes readings, and keeps state between them.
+/// Takes readings, and keeps caches between them.
 #[derive(Debug)]
 pub struct Collector {
     sources: Sources,
@@ -75,7 +74,6 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Takes readings from these sources; programs run as `children`.
     #[must_use]
     pub fn new(sources: Sources, children: Children) -> Self {
         let disk = sources.disk_path.clone().map(disk::DiskReader::new);
@@ -84,8 +82,8 @@ impl Collector {
 
     /// Takes all readings, and passes each failure to `warn`.
     ///
-    /// `process` is the status of a process that the agent itself supervises; otherwise its source is read. A `deadline` limits
-    /// everything; the version is read only if its full timeout fits.
+    /// `process` is the status of a process that the agent itself supervises; without it, its source is read. The
+    /// version is read only if its full timeout ends before the `deadline`.
     pub fn collect(
         &mut self,
         client: &Client,
@@ -212,7 +210,6 @@ impl Collector {
     }
 }
 
-/// The time until a deadline.
 fn time_left(deadline: Option<Instant>) -> Duration {
     deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()))
 }

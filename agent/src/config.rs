@@ -20,22 +20,19 @@ use crate::http::{self, Client};
 use crate::secret::{Redactor, Secret};
 use crate::{bounded, env_vars, http::no_proxy};
 
-/// Maximum size of a secret's file in bytes, far more than a header holds.
+/// Maximum size of a secret's file in bytes; a header holds far less.
 const MAX_SECRET_BYTES: usize = 64 * 1024;
 
-/// Maximum size of a file of certificate authorities in bytes; a system's are a fifth of that.
+/// Maximum size of a file with certificate authorities, in bytes; a system's file has a fifth of that.
 const MAX_CA_BYTES: usize = 1024 * 1024;
 
-/// An invalid setting. It names variables and never quotes values: even a malformed URL or token may hold a secret.
+/// An invalid setting. Its text names variables and never quotes values, which may hold secrets even if malformed.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// Required settings that are not set.
     #[error("not set: {}", .0.join(", "))]
     Missing(Vec<&'static str>),
-    /// Not a valid URL.
     #[error("{0} must be a full http:// or https:// URL with a host and without user and password")]
     Url(&'static str),
-    /// It would send credentials unencrypted over a network.
     #[error(
         "{0} would send credentials unencrypted: use https, or --allow-insecure-http \
          ({env}=1) if that network can be trusted",
@@ -94,14 +91,12 @@ pub enum ConfigError {
         env_vars::SYSTEMD_UNIT
     )]
     TwoSources,
-    /// No source for the state of the process.
     #[error(
         "not set: {} or {}; to check in without a process, use `once`",
         env_vars::STATUS_URL,
         env_vars::SYSTEMD_UNIT
     )]
     NoSource,
-    /// Several errors.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Several(Vec<Self>),
 }
@@ -115,23 +110,20 @@ pub struct Config {
     pub machine_id: Option<String>,
     pub controller_version: String,
     pub controller_commit: String,
-    /// The network interfaces to count.
     pub interfaces: Interfaces,
     pub sources: Sources,
     /// Timeout of each request.
     pub timeout: Duration,
-    /// The client for this machine's controller, which never uses a proxy.
+    /// The client for a controller on this machine, which never uses a proxy.
     pub local: Client,
-    /// Knows all secrets, used or not.
+    /// Removes all secrets, used or not.
     pub redactor: Redactor,
-    /// Warnings about the settings.
     pub warnings: Vec<String>,
 }
 
-/// Where to send check-ins, and with what.
+/// Where to send check-ins, and with which credentials.
 #[derive(Debug)]
 pub struct Target {
-    /// The check-in endpoint.
     pub url: Uri,
     /// The complete `authorization` header.
     pub authorization: HeaderValue,
@@ -143,7 +135,6 @@ pub struct Target {
     pub proxy: Option<Proxy>,
 }
 
-/// Reads each secret from its file, else from its flag or variable, else from systemd.
 fn api_key(settings: &Settings, deadline: Instant) -> Result<Option<Secret>, ConfigError> {
     secret(
         settings.api_key_file.as_deref(),
@@ -164,6 +155,7 @@ fn gateway_token(settings: &Settings, deadline: Instant) -> Result<Option<Secret
     )
 }
 
+/// Reads a secret from its file, else from its flag or variable, else from systemd.
 fn secret(
     file: Option<&Path>,
     value: Option<&Secret>,
@@ -187,7 +179,6 @@ fn secret(
     Ok(present(Some(Secret::new(&text))))
 }
 
-/// A secret that is not empty.
 fn present(secret: Option<Secret>) -> Option<Secret> {
     secret.filter(|secret| !secret.is_empty())
 }
@@ -205,19 +196,16 @@ pub struct Checked<'a> {
     pub proxy: Option<Proxy>,
     /// The client for the endpoint; `None` if the proxy or the authorities are invalid.
     pub client: Option<Client>,
-    /// The API key, valid in a header.
+    /// `None` if it is not valid in a header.
     pub api_key: Option<Secret>,
-    /// The gateway token as it is; `doctor` describes what is wrong with it.
+    /// The token as given; `doctor` reports if it is malformed.
     pub gateway_token: Option<Secret>,
-    /// The sandbox's id, valid in the contract.
+    /// `None` if the contract does not allow it.
     pub sandbox_id: Option<String>,
-    /// The source of the state of the process.
     pub source: Option<Source>,
-    /// The client for a controller.
+    /// The client for a controller on this machine.
     pub local: Option<Client>,
-    /// The network interfaces to count.
     pub interfaces: Option<Interfaces>,
-    /// Timeout of each request.
     pub timeout: Duration,
 }
 
@@ -285,7 +273,7 @@ impl<'a> Checked<'a> {
         }
     }
 
-    /// The configuration of any check-in, sent or not, if everything is valid.
+    /// The configuration, or all errors.
     pub fn config(mut self) -> Result<Config, ConfigError> {
         if let Some(token) = &self.gateway_token {
             valid(header(token, "", env_vars::GATEWAY_TOKEN), &mut self.problems);
@@ -298,16 +286,16 @@ impl<'a> Checked<'a> {
         }
     }
 
-    /// The same, with what sending needs.
+    /// The configuration with the endpoint and its credentials, or all errors.
     pub fn config_and_target(self) -> Result<(Config, Target), ConfigError> {
         let target = self.target(None);
         let config = self.config()?;
-        // A missing part is already among the errors.
+        // Unreachable: a missing part is an error above.
         let target = target.ok_or_else(|| ConfigError::Several(Vec::new()))?;
         Ok((config, target))
     }
 
-    /// Everything for the body of a sandbox's check-in.
+    /// The configuration for this sandbox id; `None` if a part of it is invalid.
     #[must_use]
     pub fn config_of(&self, sandbox_id: &str) -> Option<Config> {
         let settings = self.settings;
@@ -330,7 +318,7 @@ impl<'a> Checked<'a> {
         })
     }
 
-    /// Where to send check-ins; `instead` replaces credentials that are missing or invalid.
+    /// The endpoint and its credentials; `instead` replaces a missing or invalid credential.
     #[must_use]
     pub fn target(&self, instead: Option<&HeaderValue>) -> Option<Target> {
         let header = |secret: &Option<Secret>, prefix| secret.as_ref()?.header_value(prefix);
@@ -344,7 +332,7 @@ impl<'a> Checked<'a> {
     }
 }
 
-/// Returns what is valid and collects errors once: the file of authorities serves both the endpoint and a controller.
+/// Returns a valid value, and collects each error once: endpoint and controller share the file of authorities.
 fn valid<T>(result: Result<T, ConfigError>, problems: &mut Vec<ConfigError>) -> Option<T> {
     let problem = match result {
         Ok(value) => return Some(value),
@@ -362,7 +350,6 @@ fn asks_for_dry_runs(url: &Uri) -> bool {
     })
 }
 
-/// The source of the state of the process.
 fn process_source(
     settings: &Settings,
     source: &SourceArguments,
@@ -383,7 +370,6 @@ fn process_source(
     })
 }
 
-/// The client for that source.
 fn local_client(
     source: &Source,
     settings: &Settings,
@@ -421,7 +407,6 @@ pub(crate) fn warnings(settings: &Settings) -> Vec<String> {
 }
 
 impl DaemonArguments {
-    /// The timing of check-ins.
     #[must_use]
     pub fn timing(&self) -> Timing {
         Timing {
@@ -432,7 +417,7 @@ impl DaemonArguments {
     }
 }
 
-/// The name in [`ConfigError::Id`] if the sandbox id comes from a variable or an argument.
+/// The sandbox id in [`ConfigError::Id`]: it can come from a variable or an argument.
 pub(crate) const THE_SANDBOX_ID: &str = "the sandbox id";
 
 /// Validates a sandbox id against the contract.
@@ -443,8 +428,7 @@ pub fn check_sandbox_id(sandbox_id: &str) -> Result<(), ConfigError> {
     check_id(THE_SANDBOX_ID, sandbox_id)
 }
 
-/// Finds characters that are in an id or version by accident: for the server, `sandbox-1` and `sandbox-1` with a line end
-/// differ.
+/// Rejects stray characters in an id or version: `sandbox-1` with a line end would be another sandbox.
 fn check_id(what: &'static str, id: &str) -> Result<(), ConfigError> {
     let quote = |c| matches!(c, '"' | '\'' | '`');
     let faults = [
@@ -460,7 +444,6 @@ fn check_id(what: &'static str, id: &str) -> Result<(), ConfigError> {
     fault.map_or(Ok(()), |(_, fault)| Err(ConfigError::Id { what, fault }))
 }
 
-/// Validates everything that is sent as it is set.
 fn check_ids(settings: &Settings) -> Result<(), ConfigError> {
     let machine_id = settings.machine_id.as_deref().unwrap_or_default();
     check_id(env_vars::MACHINE_ID, machine_id)?;
@@ -472,7 +455,7 @@ fn header(secret: &Secret, prefix: &str, name: &'static str) -> Result<HeaderVal
     secret.header_value(prefix).ok_or(ConfigError::NotAHeader(name))
 }
 
-/// A URL that may be requested and printed: without user and password.
+/// Parses a URL without user and password, so that it can be printed.
 fn url_of(text: &str, name: &'static str, settings: &Settings) -> Result<Uri, ConfigError> {
     let url = parse_url(text).ok_or(ConfigError::Url(name))?;
     if http::is_exposed(&url) && !settings.allow_insecure_http {
@@ -485,7 +468,7 @@ fn parse_url(text: &str) -> Option<Uri> {
     let url: Uri = text.trim().parse().ok()?;
     let http = matches!(url.scheme_str(), Some("http" | "https"));
     let host = url.host().is_some_and(|host| !host.is_empty());
-    // Anywhere in the URL: a password with a slash looks like the beginning of the path.
+    // Anywhere in the URL: after a slash, a password looks like a part of the path.
     let user = text.contains('@');
     (http && host && !user).then_some(url)
 }
@@ -501,7 +484,7 @@ pub(crate) fn client(
     Ok((Client::new(timeout, roots(url, settings, deadline)?, proxy.clone()), proxy))
 }
 
-/// The authorities for `url`. http needs none, and reading the system's takes time.
+/// The authorities for `url`. http needs none, and loading the system's takes time.
 fn roots(url: &Uri, settings: &Settings, deadline: Instant) -> Result<RootCerts, ConfigError> {
     if url.scheme_str() != Some("https") {
         return Ok(RootCerts::WebPki);
@@ -518,7 +501,7 @@ fn roots(url: &Uri, settings: &Settings, deadline: Instant) -> Result<RootCerts,
 
 fn parse_proxy(url: &Secret) -> Result<Proxy, ConfigError> {
     let parsed = Proxy::new(url.expose()).map_err(|_| ConfigError::Proxy)?;
-    // Other proxies need features that are not compiled in.
+    // SOCKS proxies need a feature that is not compiled in.
     if !matches!(parsed.protocol(), ProxyProtocol::Http | ProxyProtocol::Https)
         || parsed.host().is_empty()
     {
@@ -527,7 +510,7 @@ fn parse_proxy(url: &Secret) -> Result<Proxy, ConfigError> {
     Ok(parsed)
 }
 
-/// Knows the credentials as `read` and as given, and the proxy's password.
+/// Removes the credentials as `read` and as given, and the proxy's password.
 fn redactor(settings: &Settings, read: &[&Option<Secret>]) -> Redactor {
     let proxy = settings.https_proxy.as_ref().and_then(|url| Proxy::new(url.expose()).ok());
     let password = proxy.and_then(|proxy| proxy.password().map(Secret::new));
@@ -637,7 +620,7 @@ mod tests {
         let (config, target) = checked.config_and_target().unwrap();
         assert!(target.proxy.is_some());
         let shown = format!("{shown} {config:?} {target:?}");
-        // `me:hunter2-proxy` in base64, as in the proxy's header, is a secret, too.
+        // The base64 of `me:hunter2-proxy`, which is in the proxy's header, is a secret as well.
         for secret in ["hunter2", "bWU6aHVudGVyMi1wcm94eQ"] {
             assert!(!shown.contains(secret), "{shown}");
         }
@@ -679,7 +662,7 @@ mod tests {
         assert_eq!(read(None, None, systemd).unwrap(), text("from-systemd"));
         assert_eq!(read(None, None, Some(Path::new("/nowhere"))).unwrap(), None);
         assert_eq!(read(None, None, None).unwrap(), None);
-        // A configured file that does not exist is an error, and nothing else is tried.
+        // A configured file that does not exist is an error; there is no fallback.
         let error = read(Some(Path::new("/nowhere")), Some(&value), None).unwrap_err();
         assert!(error.to_string().starts_with("KILOCODE_API_KEY_FILE: cannot read /nowhere: "));
         fs::write(&file, "\n").unwrap();

@@ -44,7 +44,6 @@ pub enum Event {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Act on the command.
     Command(Action),
     /// Check in, then send [`Event::CheckedIn`].
     CheckIn,
@@ -84,7 +83,7 @@ enum LastCheckIn {
 }
 
 impl Daemon {
-    /// A daemon whose first check-in is due after the initial delay, and its first effects.
+    /// Returns a daemon whose first check-in is due after the initial delay, and its first effects.
     #[must_use]
     pub fn start(
         timing: Timing,

@@ -10,30 +10,22 @@ pub const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 pub const SANDBOX_ID: &str = "KILOCLAW_SANDBOX_ID";
 /// Fly sets it.
 pub const MACHINE_ID: &str = "FLY_MACHINE_ID";
-/// URL that returns the state of the supervised process.
 pub const STATUS_URL: &str = "KILOCLAW_STATUS_URL";
 pub const SYSTEMD_UNIT: &str = "KILOCLAW_SYSTEMD_UNIT";
 pub const OPENCLAW_COMMAND: &str = "KILOCLAW_OPENCLAW_COMMAND";
 pub const CONTROLLER_VERSION: &str = "KILOCLAW_CONTROLLER_VERSION";
 pub const CONTROLLER_COMMIT: &str = "KILOCLAW_CONTROLLER_COMMIT";
-/// Separated by commas.
-/// A path on the file system to report.
 pub const DISK_PATH: &str = "KILOCLAW_DISK_PATH";
+/// Names, separated by commas.
 pub const NET_INTERFACE: &str = "KILOCLAW_NET_INTERFACE";
 pub const STATE_FILE: &str = "KILOCLAW_STATE_FILE";
 /// Directory of a service's run-time files; systemd sets it.
 pub const RUNTIME_DIRECTORY: &str = "RUNTIME_DIRECTORY";
-/// Directory of a user's run-time files.
 pub const XDG_RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
-/// In seconds.
 pub const TIMEOUT: &str = "KILOCLAW_TIMEOUT_SECONDS";
-/// In seconds.
 pub const INITIAL_DELAY: &str = "KILOCLAW_INITIAL_DELAY_SECONDS";
-/// In seconds.
 pub const INTERVAL: &str = "KILOCLAW_INTERVAL_SECONDS";
-/// In percent.
 pub const JITTER: &str = "KILOCLAW_JITTER_PERCENT";
-/// In seconds.
 pub const STOP_TIMEOUT: &str = "KILOCLAW_STOP_TIMEOUT_SECONDS";
 pub const LOG_LEVEL: &str = "KILOCLAW_LOG_LEVEL";
 pub const CA_FILE: &str = "KILOCLAW_CA_FILE";

@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-/// How a command ended. The numbers from 64 on are those of BSD's `sysexits.h`.
+/// Exit codes from 64 on are those of BSD's `sysexits.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// Accepted; or printed, where nothing is sent; or healthy.
+    /// Accepted, or printed without sending, or healthy.
     Done = 0,
     /// `status`: the agent cannot report; `doctor`, `setup`: a check failed.
     Failed = 1,
@@ -16,11 +16,11 @@ pub enum Exit {
     BadConfiguration = 64,
     /// No response, or 429 or 5xx: try again later (`EX_UNAVAILABLE`).
     Unavailable = 69,
-    /// The system prevents the agent's work (`EX_OSERR`).
+    /// The operating system refuses something that the agent needs (`EX_OSERR`).
     SystemError = 71,
     /// Standard output could not be written (`EX_IOERR`).
     OutputFailed = 74,
-    /// Any other response: neither accepted nor worth a retry (`EX_NOPERM`).
+    /// Any other response: not accepted, and a retry does not help (`EX_NOPERM`).
     Refused = 77,
 }
 
@@ -47,7 +47,6 @@ Exit codes:
   74  standard output could not be written
   77  refused: any other response, redirects included; a retry will not help";
 
-/// The codes of `status`, for `--help`.
 pub const STATUS_HELP: &str = "\
 Exit codes:
    0  healthy: the process is up, and the last check-in was accepted or the first one is not due
@@ -57,7 +56,6 @@ Exit codes:
   64  bad configuration: a flag or a variable is missing or invalid
   74  standard output could not be written";
 
-/// The codes of `doctor`, for `--help`.
 pub const DOCTOR_HELP: &str = "\
 The check-in is a dry run: the server validates it and stores nothing.
 
@@ -67,7 +65,6 @@ Exit codes:
   64  bad configuration: a flag is invalid
   74  standard output could not be written";
 
-/// The codes of `setup`, for `--help`.
 pub const SETUP_HELP: &str = "\
 Exit codes:
    0  the settings are written, and the service is running

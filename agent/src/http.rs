@@ -20,12 +20,12 @@ use crate::cli::VERSION;
 /// Maximum size of a response body that is read, in bytes. Valid responses are far smaller.
 const MAX_ANSWER_BYTES: u64 = 16 * 1024;
 
-/// Size of ureq's buffers in bytes, and so of a response's head. ureq's default, 128 KiB each way, would be most of the
-/// agent's heap.
+/// Size of ureq's buffers in bytes, which limits a response's head. ureq's default, 128 KiB each way, would be most of
+/// the agent's heap.
 const BUFFER_BYTES: usize = 16 * 1024;
 
-/// An HTTP client that reaches only the given URL: it follows no redirect with credentials, and uses no proxy but the
-/// configured one.
+/// An HTTP client that sends credentials only to the requested URL: it follows no redirects, and uses no proxy except
+/// the configured one.
 #[derive(Clone, Debug)]
 pub struct Client {
     agent: Agent,
@@ -41,39 +41,30 @@ pub struct NoAnswer {
     pub reason: String,
 }
 
-/// Classes of reasons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The host name cannot be resolved.
     CannotResolve,
-    /// The connection was refused.
     ConnectionRefused,
-    /// TLS failed.
     Tls(TlsFault),
-    /// The timeout expired.
     Timeout,
-    /// The proxy is unreachable or refused to connect.
+    /// The proxy is unreachable, or refused to connect to the server.
     Proxy,
-    /// The response is not HTTP.
     NotHttp,
-    /// The connection was closed before the response.
+    /// The connection closed before the response.
     Closed,
     /// Any other network error.
     Network,
 }
 
-/// Why TLS failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsFault {
     /// An untrusted authority issued the certificate.
     Untrusted,
     /// The certificate has expired or is not valid yet.
     Expired,
-    /// The certificate is for another host.
     OtherHost,
-    /// The server does not speak TLS.
     NotTls,
-    /// The connection was closed during the handshake.
+    /// The connection closed during the handshake.
     Closed,
     Other,
 }
@@ -96,7 +87,7 @@ impl Cause {
 }
 
 impl Client {
-    /// A client whose requests take at most `timeout` each, from name resolution to the last byte of the response.
+    /// Creates a client with a timeout for each request, from name resolution to the last byte of the response.
     #[must_use]
     pub fn new(timeout: Duration, roots: RootCerts, proxy: Option<Proxy>) -> Self {
         let config = Agent::config_builder()
@@ -106,7 +97,7 @@ impl Client {
             .tls_config(TlsConfig::builder().root_certs(roots).build())
             // The next request is minutes away; the server would have closed the connection by then.
             .max_idle_connections(0)
-            // A refusal is a response as well, and its body matters.
+            // A refusal is a response with a body.
             .http_status_as_error(false)
             .input_buffer_size(BUFFER_BYTES)
             .output_buffer_size(BUFFER_BYTES)
@@ -147,8 +138,8 @@ impl Client {
     }
 
     fn within<B>(&self, request: RequestBuilder<B>, timeout: Duration) -> RequestBuilder<B> {
-        // For ureq, a request with its own settings has its own TLS settings: it would parse all roots again and resume no
-        // session (`tests/agent-cost.test.ts`).
+        // In ureq, a request with its own settings also has its own TLS settings: it parses all roots again and resumes
+        // no session (`tests/agent-cost.test.ts`).
         if self.at_most(timeout) < timeout {
             return request;
         }
@@ -184,8 +175,8 @@ impl Client {
     }
 }
 
-/// Resolves names on a separate thread, since the system's resolver has no timeout. If there is no need, or no thread, it
-/// resolves in place; ureq's own resolver would panic.
+/// Resolves names on a separate thread, since the system's resolver has no timeout. An address needs no thread; and
+/// where no thread can start, it resolves on the calling one, where ureq's own resolver would panic.
 #[derive(Debug)]
 struct Resolver;
 
@@ -198,7 +189,7 @@ impl resolver::Resolver for Resolver {
     ) -> Result<ResolvedSocketAddrs, Error> {
         let look_up = {
             let (uri, config) = (uri.clone(), config.clone());
-            // Without a timeout, no thread is needed.
+            // Without a timeout, ureq's resolver starts no thread of its own.
             move || DefaultResolver::default().resolve(&uri, &config, NextTimeout::default())
         };
         if address_in(uri).is_some() {
@@ -207,7 +198,7 @@ impl resolver::Resolver for Resolver {
         let (sender, answer) = mpsc::sync_channel(1);
         let on_thread = {
             let look_up = look_up.clone();
-            // After the timeout, nobody receives.
+            // After the timeout, the receiver is gone.
             move || drop(sender.send(look_up()))
         };
         match thread::Builder::new().name("look-up".to_owned()).spawn(on_thread) {
@@ -285,7 +276,7 @@ fn of_tls(error: &rustls::Error) -> (Cause, String) {
     (Cause::Tls(fault), reason)
 }
 
-/// The names in a certificate, which rustls prints as `DnsName("example.com")`.
+/// The names in a certificate. rustls prints each as `DnsName("example.com")`.
 fn list(presented: &[String]) -> String {
     let name = |text: &String| text.split('"').nth(1).unwrap_or(text).to_owned();
     match presented {
@@ -294,8 +285,7 @@ fn list(presented: &[String]) -> String {
     }
 }
 
-/// The system's certificate authorities, or Mozilla's, which are compiled in, if the system has none, as in many
-/// containers.
+/// The system's certificate authorities. If it has none, as many containers, Mozilla's, which are compiled in.
 #[must_use]
 pub fn system_roots() -> RootCerts {
     let system = rustls_native_certs::load_native_certs().certs;

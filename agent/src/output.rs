@@ -17,20 +17,20 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::exit::Exit;
 
-/// Maximum size of log lines that wait for a slow reader, in bytes; more are dropped.
+/// Maximum size of queued log lines, in bytes; further lines are dropped.
 const MAX_WAITING_BYTES: usize = 64 * 1024;
 
-/// How long a stopping agent waits for the log to be written.
+/// How long a stopping agent waits until the log is written.
 const FLUSH: Duration = Duration::from_millis(500);
 
-/// Writes a result to standard output. `println!` would panic on a closed pipe.
+/// Writes a line to standard output. `println!` would panic on a closed pipe.
 pub fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{text}")?;
     out.flush()
 }
 
-/// Writes the only result of a command.
+/// Prints the result of a command, and returns the exit code.
 #[must_use]
 pub fn print_result(text: &str) -> Exit {
     match print(text) {
@@ -39,26 +39,22 @@ pub fn print_result(text: &str) -> Exit {
     }
 }
 
-/// Reports that standard output could not be written.
 #[must_use]
 pub fn unprintable(error: &io::Error) -> Exit {
     say(Level::ERROR, &format!("cannot write to standard output: {error}"));
     Exit::OutputFailed
 }
 
-/// Prints a warning.
 pub fn warn(text: &str) {
     say(Level::WARN, text);
 }
 
-/// Reports invalid settings.
 #[must_use]
 pub fn bad_configuration(text: &str) -> Exit {
     say(Level::ERROR, text);
     Exit::BadConfiguration
 }
 
-/// Prints an error.
 pub fn error(text: &str) {
     say(Level::ERROR, text);
 }
@@ -68,19 +64,17 @@ fn say(level: Level, text: &str) {
     let line = format!("{what}: {text}\n");
     match LOG.get() {
         Some(log) => log.push([log.prefix(level), &line].concat().into_bytes()),
-        // If standard error is closed, nobody can be warned.
+        // If standard error is closed, there is nowhere to report it.
         None => drop(io::stderr().write_all(line.as_bytes())),
     }
 }
 
-/// The log of a running agent.
 static LOG: OnceLock<&Log> = OnceLock::new();
 
-/// Lines for standard error. A separate thread writes them: logging never waits for a reader and never fails, whatever
-/// happens to standard error.
+/// Lines for standard error. A separate thread writes them, so logging never blocks and never fails.
 struct Log {
     lines: Mutex<Lines>,
-    /// Signals that lines arrived, or that all are written.
+    /// Signals that a line was added or written.
     changed: Condvar,
     /// Whether the log goes to systemd's journal, which adds the time and expects a priority.
     to_journal: bool,
@@ -97,7 +91,7 @@ struct Lines {
     lost: u64,
 }
 
-/// Starts the log. `journal_stream` identifies the socket of systemd's journal.
+/// Starts the log. `journal_stream` is systemd's `JOURNAL_STREAM`.
 pub fn start_log(level: LevelFilter, journal_stream: Option<&OsStr>) -> io::Result<()> {
     let to_journal = journal_stream.is_some_and(is_standard_error);
     let log = Log { lines: Mutex::default(), changed: Condvar::new(), to_journal };
@@ -124,7 +118,7 @@ pub fn start_log(level: LevelFilter, journal_stream: Option<&OsStr>) -> io::Resu
     Ok(())
 }
 
-/// Waits a short time until the log is written.
+/// Waits until the log is written, for at most half a second.
 pub fn finish_log() {
     if let Some(log) = LOG.get() {
         let busy = |lines: &mut Lines| lines.writing || !lines.waiting.is_empty();
@@ -132,7 +126,7 @@ pub fn finish_log() {
     }
 }
 
-/// Whether standard error is this file, in systemd's form `DEVICE:INODE`.
+/// Whether standard error is this file, given as `DEVICE:INODE`.
 fn is_standard_error(stream: &OsStr) -> bool {
     rustix::fs::fstat(io::stderr())
         .is_ok_and(|stat| *stream == *format!("{}:{}", stat.st_dev, stat.st_ino))
@@ -150,7 +144,7 @@ impl Log {
         self.changed.notify_all();
     }
 
-    /// Writes lines for ever.
+    /// Writes lines until the process ends.
     fn write_on(&self) {
         let mut torn = false;
         loop {
@@ -209,18 +203,19 @@ impl Log {
     }
 
     fn lock(&self) -> MutexGuard<'_, Lines> {
-        // The lock is never poisoned: no change panics half way.
+        // The lock is never poisoned: no code panics while it holds the lock.
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Writes to standard error and returns the number of bytes. Not through std, whose lock would be held while nobody reads.
+/// Writes to standard error; returns the number of written bytes. It bypasses std, whose lock would be held while no
+/// reader reads.
 fn write(text: &[u8]) -> (usize, Result<(), Errno>) {
     let stderr = io::stderr();
     let mut written = 0;
     while let Some(rest) = text.get(written..).filter(|rest| !rest.is_empty()) {
         let result = match rustix::io::write(&stderr, rest) {
-            // Another process that shares the pipe made it non-blocking.
+            // Another process that shares the pipe has made it non-blocking.
             Err(Errno::AGAIN) => poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], None).map(|_| 0),
             result => result,
         };
@@ -233,7 +228,7 @@ fn write(text: &[u8]) -> (usize, Result<(), Errno>) {
     (written, Ok(()))
 }
 
-/// A line that begins with this prefix.
+/// Writes a line with this prefix to the log.
 struct Line(&'static Log, &'static str);
 
 impl Write for Line {

@@ -6,12 +6,12 @@ use std::str::FromStr;
 
 use ureq::http::HeaderValue;
 
-/// A secret: `Debug` shows nothing of it, and only [`expose`](Self::expose) reads it.
+/// A secret. `Debug` prints `[redacted]`; only [`expose`](Self::expose) returns the value.
 #[derive(Clone)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Takes a secret without surrounding white space, which `$(cat file)` and editors add.
+    /// Trims white space, which editors and `$(cat file)` add.
     #[must_use]
     pub fn new(value: &str) -> Self {
         Self(value.trim().to_owned())
@@ -29,8 +29,8 @@ impl Secret {
 
     /// The secret as a header value, behind `prefix`.
     ///
-    /// `None` for control characters, which a header cannot hold, and for text outside ASCII, which servers decode in
-    /// different ways.
+    /// `None` if it contains control characters, which a header cannot hold, or non-ASCII characters, which servers
+    /// decode in different ways.
     #[must_use]
     pub fn header_value(&self, prefix: &str) -> Option<HeaderValue> {
         let value = Some(format!("{prefix}{}", self.0)).filter(|value| value.is_ascii())?;
@@ -47,7 +47,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// For clap, which quotes what it cannot parse: so parsing never fails, and validation comes later.
+/// Never fails, since clap quotes invalid values in its errors; `config` validates the secret later.
 impl FromStr for Secret {
     type Err = Infallible;
 
@@ -56,34 +56,32 @@ impl FromStr for Secret {
     }
 }
 
-/// Cleans text from elsewhere for printing: a server's response, another program's error.
+/// Cleans text from servers and other programs for printing.
 #[derive(Clone, Debug, Default)]
 pub struct Redactor {
     secrets: Vec<Secret>,
 }
 
 impl Redactor {
-    /// Maximum length of a cleaned text, in characters: a few terminal lines.
+    /// Maximum length of a cleaned text, in characters.
     const MAX_CHARS: usize = 400;
 
-    /// Secrets up to this many bytes are replaced only as whole words. Within words they would match by chance, which makes
-    /// the text hard to read and shows what they are.
+    /// Secrets of up to this many bytes are replaced only as whole words. Within words they match by chance, and
+    /// replacing those matches would reveal the secret.
     const MAX_WORD: usize = 4;
 
-    /// Takes the secrets to remove.
     pub fn new(secrets: impl IntoIterator<Item = Secret>) -> Self {
         let mut redactor = Self::default();
         redactor.extend(secrets);
         redactor
     }
 
-    /// Takes more secrets to remove.
     pub fn extend(&mut self, secrets: impl IntoIterator<Item = Secret>) {
         self.secrets.extend(secrets.into_iter().filter(|secret| !secret.is_empty()));
     }
 
-    /// The text in one line, without secrets and control characters: a server may echo secrets, and escape codes must not
-    /// reach a terminal.
+    /// Returns the text in one line, without secrets, which a server may echo, and without control characters, which
+    /// must not reach a terminal.
     #[must_use]
     pub fn clean(&self, text: &str) -> String {
         let mut text = text.to_owned();
@@ -98,7 +96,6 @@ impl Redactor {
     }
 }
 
-/// The text without one secret.
 fn redact(text: &str, secret: &str) -> String {
     let mut redacted = String::with_capacity(text.len());
     let mut kept = 0;

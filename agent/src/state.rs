@@ -1,4 +1,4 @@
-//! The state file: what a restarted agent must know, and what `status` shows.
+//! The state file: counters for the next start, and the agent's status for `status`.
 
 use std::fmt::{self, Display};
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
@@ -23,16 +23,14 @@ use crate::collect::boot;
 use crate::collect::process::ProcessStatus;
 use crate::report::ledger::Ledger;
 
-/// Largest state file that is read, in bytes; hundreds of interfaces take a tenth of it.
+/// Maximum size of a state file, in bytes; with hundreds of interfaces it has a tenth of that.
 const MAX_BYTES: u64 = 1024 * 1024;
 
 /// The content of the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct State {
-    /// The sandbox that the file is about.
     pub sandbox_id: String,
-    /// The unreported counters.
     pub ledger: Ledger,
     /// The running agent; `None` after `once`.
     pub agent: Option<Agent>,
@@ -42,14 +40,12 @@ pub struct State {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Agent {
-    /// Its process id.
     pub pid: u32,
-    /// When that process started, in ticks since boot, since another process may get its id.
+    /// When that process started, in ticks since boot. It detects a reused process id.
     pub pid_started_ticks: Option<u64>,
     /// The boot that it runs in.
     pub boot_id: Option<String>,
     pub version: String,
-    /// When it started.
     pub started: Time,
     /// When this was written.
     pub updated: Time,
@@ -60,16 +56,15 @@ pub struct Agent {
     pub failures_in_a_row: u64,
     /// When the next check-in is due; `None` while the agent stops.
     pub next_attempt: Option<Time>,
-    /// The same on the monotonic clock, by which `status` sees whether it has passed.
+    /// The same on the monotonic clock, with which `status` decides whether it is overdue.
     pub next_attempt_uptime: Option<Uptime>,
-    /// Longest time until that attempt shows here, in seconds.
+    /// Longest time from that attempt's start until its result is in this file, in seconds.
     pub attempt_timeout_seconds: u64,
-    /// The reported process.
     pub process: Process,
 }
 
 impl Agent {
-    /// An agent that starts at `now`, with what it takes over from the one `before`.
+    /// An agent that starts at `now`, with the last results of the one `before`.
     #[must_use]
     pub fn starting(before: Option<&Self>, now: SystemTime) -> Self {
         let now = Time::new(now);
@@ -111,16 +106,16 @@ impl Agent {
         }
     }
 
-    /// Whether a signal has stopped its command, from a terminal or elsewhere.
+    /// Whether a signal such as SIGSTOP has stopped its command.
     #[must_use]
     pub fn command_is_stopped(&self) -> bool {
-        // Only for the agent's own command: a controller may report ids of another namespace.
+        // Only for a child of the agent: a controller may report a process id of another PID namespace.
         let stat = self.process.pid.and_then(stat);
         let agent = i32::try_from(self.pid).ok();
         stat.is_some_and(|stat| stat.state == 'T' && Some(stat.ppid) == agent)
     }
 
-    /// One line with everything.
+    /// One line, which systemd shows as the service's status.
     #[must_use]
     pub fn summary(&self) -> String {
         let state = &self.process.state;
@@ -148,7 +143,6 @@ pub enum NotRunning {
     Ended(u32),
 }
 
-/// The kernel's view of a process.
 fn stat(pid: u32) -> Option<Stat> {
     Stat::from_file(format!("/proc/{pid}/stat")).ok()
 }
@@ -161,7 +155,7 @@ fn boot_id() -> Option<String> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     pub at: Time,
-    /// The server's code, `unreachable`, or `http_<status>` if the server has no code.
+    /// The server's code, `http_<status>` if it has none, or the code of a network error.
     pub code: String,
     /// What happened, and what to check.
     pub message: String,
@@ -173,25 +167,22 @@ pub struct Failure {
 pub struct Process {
     /// `running`, `crashed` and so on; `unknown` if reading it failed.
     pub state: String,
-    /// Its process id, if known.
     pub pid: Option<u32>,
-    /// Number of restarts.
     pub restarts: u64,
     /// Uptime in seconds when it was [seen](Self::seen).
     pub uptime_seconds: f64,
     /// `signal:<NAME>`, `code:<N>`, or empty before the first exit; `None` if unknown.
     pub last_exit_reason: Option<String>,
-    /// When this was read.
     pub seen: Time,
-    /// Number of crashes in a row soon after a start, if the agent itself supervises it.
+    /// Number of crashes in a row, each soon after a start; 0 unless the agent supervises it.
     #[serde(default)]
     pub crashes_in_a_row: u32,
-    /// When it restarts, if it waits for that.
+    /// When it restarts, if it waits for a restart.
     pub next_start: Option<Time>,
 }
 
 impl Process {
-    /// The state at `seen`; `None` if it was unknown.
+    /// `None` means that the state is unknown.
     #[must_use]
     pub fn new(status: Option<&ProcessStatus>, seen: Time) -> Self {
         let unknown = ProcessStatus { state: "unknown".to_owned(), ..ProcessStatus::default() };
@@ -210,24 +201,21 @@ impl Process {
     }
 }
 
-/// Why a state file could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     #[error("{0}")]
     Read(#[from] io::Error),
-    /// Its content is not a state.
     #[error("not a state file: {0}")]
     Parse(#[from] serde_json::Error),
 }
 
 impl State {
-    /// The state of a new sandbox.
     #[must_use]
     pub fn new(sandbox_id: &str) -> Self {
         Self { sandbox_id: sandbox_id.to_owned(), ledger: Ledger::default(), agent: None }
     }
 
-    /// Reads a state file of any user, if there is one.
+    /// Reads a state file of any user; `None` if it does not exist.
     pub fn load(path: &Path) -> Result<Option<Self>, LoadError> {
         let file = match opened(OpenOptions::new().read(true), path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -241,7 +229,7 @@ impl State {
         Ok(Some(serde_json::from_slice(&text)?))
     }
 
-    /// Reads a state file of this process's user: content of another user would be sent.
+    /// Reads a state file of this process's user or root. Its content is sent, so another user must not control it.
     pub fn load_own(path: &Path) -> Result<Option<Self>, LoadError> {
         match check(path, true) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -249,9 +237,9 @@ impl State {
         }
     }
 
-    /// Writes a state file atomically, since a machine may stop at any moment. Only its owner can read it.
+    /// Writes a state file atomically, so that a crash leaves the old or the new one. Only its owner can read it.
     pub fn save(&self, path: &Path) -> io::Result<()> {
-        // The rename would replace whatever is there, even a device.
+        // The rename would replace anything at this path, even a device.
         check(path, true)?;
         let mut file = NamedTempFile::new_in(directory(path))?;
         let mut text = serde_json::to_vec_pretty(self)?;
@@ -264,7 +252,7 @@ impl State {
     }
 }
 
-/// Opens a file without following a link or waiting for the other end of a pipe.
+/// Opens a regular file. It neither follows a symbolic link nor waits for the other end of a pipe.
 fn opened(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = options.custom_flags(flags.bits().cast_signed()).open(path);
@@ -285,8 +273,8 @@ fn odd(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what.into())
 }
 
-/// Why this path must not hold a state file: it is not a regular file; it shall be `owned` by this process's user and is
-/// not; or anybody could replace it.
+/// Refuses a path that is unsafe for a state file: it is not a regular file, another user can replace it, or, if it
+/// must be `owned`, it belongs neither to this process's user nor to root.
 pub fn check(path: &Path, owned: bool) -> io::Result<()> {
     let denied = |why: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     let trusted = |found: &Metadata| [0, geteuid().as_raw()].contains(&found.uid());
@@ -396,14 +384,15 @@ pub fn unwritable(path: &Path) -> Option<io::Error> {
     if let Err(error) = access(directory, Access::WRITE_OK) {
         return Some(error.into());
     }
-    // Some file systems do not count files.
+    // Some file systems report no number of inodes.
     let full = |space: &StatVfs| {
         space.f_bavail == 0 && space.f_blocks > 0 || space.f_favail == 0 && space.f_files > 0
     };
     statvfs(directory).ok().filter(full).map(|_| io::ErrorKind::StorageFull.into())
 }
 
-/// The directory of a state file. A rename is atomic only within a file system, so new content is written here first.
+/// The directory of a state file. New content is first written here, since a rename is atomic only within a file
+/// system.
 fn directory(path: &Path) -> &Path {
     match path.parent() {
         Some(directory) if !directory.as_os_str().is_empty() => directory,
@@ -466,7 +455,7 @@ impl StateFile {
 }
 
 impl StateArguments {
-    /// Possible places of the state file, in order.
+    /// Paths at which the state file may be, in order.
     #[must_use]
     pub fn paths(&self) -> Vec<PathBuf> {
         self.state_file.clone().map_or_else(|| self.default_paths(), |path| vec![path])
@@ -477,7 +466,6 @@ impl StateArguments {
     }
 }
 
-/// Default places of state files, in order.
 fn default_paths(runtime_directory: Option<&Path>, xdg: Option<&Path>) -> Vec<PathBuf> {
     // systemd separates several directories by colons; the first one is enough.
     let service = runtime_directory
@@ -489,12 +477,11 @@ fn default_paths(runtime_directory: Option<&Path>, xdg: Option<&Path>) -> Vec<Pa
     [service, user, Some(system)].into_iter().flatten().collect()
 }
 
-/// A time with a resolution of seconds; in RFC 3339 as text.
+/// A time, printed in RFC 3339 to the second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time(SystemTime);
 
 impl Time {
-    /// The time `now`.
     #[must_use]
     pub fn new(time: SystemTime) -> Self {
         Self(time)
@@ -546,19 +533,17 @@ impl<'de> Deserialize<'de> for Time {
     }
 }
 
-/// A time of the monotonic clock of [`Instant`](std::time::Instant), which other processes on this machine can read as
-/// well. Nobody can set it, and it pauses while the machine sleeps. In seconds in the file.
+/// A time of the monotonic clock, which is the same for all processes of a machine: unlike
+/// [`Instant`](std::time::Instant), it can be stored. It cannot be set, and pauses while the machine sleeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Uptime(Duration);
 
 impl Uptime {
-    /// The present time.
     #[must_use]
     pub fn now() -> Self {
         Self(clock_gettime(ClockId::Monotonic).try_into().unwrap_or_default())
     }
 
-    /// This time plus a duration.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(duration))
@@ -592,7 +577,7 @@ mod tests {
 
     use super::*;
 
-    /// No warning about the lock is expected: a path that cannot hold a file is reported separately.
+    /// Fails the test on a warning about the lock.
     fn unwarned(why: &str) {
         panic!("{why}");
     }
@@ -677,7 +662,7 @@ mod tests {
             ["fifo", "link", "dangling", "device", "directory", "socket"].map(path).to_vec();
         paths.extend(["/dev/null", "/dev/zero", "/dev/tty"].map(PathBuf::from));
         for path in paths {
-            // No hang, no endless read of a device, and no change.
+            // Neither hangs nor reads a device without end nor replaces anything.
             let before = fs::symlink_metadata(&path).unwrap().file_type();
             assert!(matches!(State::load(&path), Err(LoadError::Read(_))), "{path:?}");
             assert!(matches!(State::load_own(&path), Err(LoadError::Read(_))), "{path:?}");
@@ -695,13 +680,13 @@ mod tests {
     fn files_and_directories_of_other_users_are_not_used() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.json");
-        // Such as /tmp, or a volume in a container.
+        // As a volume in a container may be.
         fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o777)).unwrap();
         full().save(&path).unwrap();
         assert!(State::load_own(&path).unwrap().is_some());
         let foreign = |path: &Path| chown(path, Some(54_321), None);
         if foreign(&path).is_err() {
-            // Only root can change the owner of a file; other users skip the rest.
+            // Only root can change the owner of a file.
             return;
         }
         let denied = |result: io::Result<()>| {
@@ -710,7 +695,7 @@ mod tests {
         assert!(matches!(State::load_own(&path), Err(LoadError::Read(_))));
         denied(full().save(&path));
         assert!(lock(&path, unwarned).unwrap().is_none());
-        // `load` reads it, since it only displays the state.
+        // `load` reads it, since `status` only displays it.
         assert!(State::load(&path).unwrap().is_some());
         fs::remove_file(&path).unwrap();
         full().save(&path).unwrap();

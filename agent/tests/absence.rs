@@ -32,7 +32,7 @@ fn away(url: &str, arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs `away` against a server that gives this answer, and asserts that it was asked once.
+/// Runs `away` against a server that gives this answer, and asserts that it gets one request.
 fn away_against(answer: String) -> Run {
     let server = Server::answering(answer);
     let run = run(&mut away(&server.url(), &["--for", "2h"]));

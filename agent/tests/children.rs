@@ -77,7 +77,7 @@ fn orphans_are_reaped_and_children_are_left_to_their_owners() {
     let first = sh(&children, "exit 0");
     let orphan = output(&mut parent);
     assert!(parent.wait_until(Instant::now() + AMPLE).unwrap().is_some());
-    // Not with `eventually`: waiting for its own children would reap the orphan.
+    // Without `eventually`, whose children would cause the orphan to be reaped.
     while state(&orphan).is_some_and(|state| state != 'Z') || !first.has_ended() {
         std::thread::yield_now();
     }

@@ -177,7 +177,7 @@ fn a_page_in_place_of_the_server_is_no_acceptance_and_loses_no_bytes() {
 
 #[test]
 fn a_server_that_hangs_exits_69_after_the_timeout() {
-    // Nobody accepts, but the kernel completes the connection.
+    // The test accepts no connection, but the kernel completes it.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let run = run(once(&Machine::new(), &url).args(["--timeout", "1"]));
@@ -187,7 +187,7 @@ fn a_server_that_hangs_exits_69_after_the_timeout() {
 
 #[test]
 fn a_closed_port_exits_69() {
-    // Nobody uses port 1; a port that was free a moment ago may be in use by now.
+    // No program listens on port 1. A port that was free a moment ago could be in use again.
     let run = run(&mut once(&Machine::new(), "http://127.0.0.1:1/"));
     assert_eq!(run.code, 69);
     assert!(run.stdout.contains("unreachable: Connection refused"), "{}", run.stdout);
@@ -502,10 +502,10 @@ fn deltas_are_since_the_last_accepted_check_in() {
         let body: serde_json::Value = serde_json::from_str(&request.body).unwrap();
         (run.code, body["bandwidthBytesIn"].as_u64(), body["bandwidthBytesOut"].as_u64())
     };
-    // The first check-in has nothing to compare with.
+    // The first check-in has no baseline.
     assert_eq!(check_in(1_000, 2_000), (0, Some(0), Some(0)));
     assert_eq!(check_in(1_100, 2_001), (69, Some(100), Some(1)));
-    // The next check-in includes deltas that were not accepted.
+    // The next check-in includes the deltas that were not accepted.
     assert_eq!(check_in(1_150, 2_002), (0, Some(150), Some(2)));
     // A reboot resets the counters.
     assert_eq!(check_in(30, 9_000), (0, Some(30), Some(6_998)));
@@ -586,7 +586,7 @@ fn a_state_with_secrets_or_control_characters_is_reported_as_unknown() {
         let machine = Machine::new();
         let mut once = once(&machine, "http://127.0.0.1:1/");
         let url = format!("http://{}/", supervisor.address);
-        // `run` asserts that the printed body, which would be sent, has no secrets.
+        // `run` asserts that the printed body has no secrets.
         let run = run(once.args(["--dry-run", "--status-url", &url]));
         let warning = format!("warning: {url} did not answer with a valid state, reporting ");
         assert!(run.stderr.starts_with(&warning), "{}", run.stderr);
@@ -658,7 +658,7 @@ fn a_full_standard_output_does_not_prevent_a_check_in() {
     assert!(server.requests.recv().unwrap().body.contains("sandbox-1"));
 }
 
-/// tests/sentry.rs tests the feature itself.
+/// `tests/sentry.rs` tests the feature itself.
 #[test]
 fn help_mentions_sentry_only_if_it_is_compiled_in() {
     for command in ["run", "watch"] {

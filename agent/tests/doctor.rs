@@ -1,4 +1,4 @@
-//! `doctor` against real sockets: each failure has its own report, and nothing is written.
+//! `doctor` against real sockets: each failure has its own verdict, and nothing is stored.
 
 #![expect(
     clippy::unwrap_used,
@@ -41,7 +41,7 @@ impl DoctorOutput {
         let failed = checks.iter().any(|check| check["status"] == "failed");
         assert_eq!(report["ok"], !failed);
         assert_eq!(run.code, i32::from(failed));
-        // Every check appears once; only `configuration` repeats, for each wrong setting.
+        // Every check appears once, except `configuration`, which appears for each wrong setting.
         let mut names: Vec<_> = checks.iter().map(|check| check["name"].clone()).collect();
         names.dedup_by(|a, b| a == b && a == "configuration");
         assert_eq!(names, CheckName::ALL.map(CheckName::text).map(Value::from));
@@ -208,7 +208,7 @@ fn every_tls_failure_is_explained() {
 
 #[test]
 fn a_hanging_server_fails_the_server_check() {
-    // Nobody accepts, but the kernel completes the connection.
+    // The test accepts no connection, but the kernel completes it.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     for (scheme, tls) in [("http", "skipped"), ("https", "skipped")] {
@@ -335,7 +335,7 @@ fn a_malformed_token_is_explained_without_its_value() {
         assert!(!message.contains(&wrong) && !message.contains(&token[34..]), "{message}");
         assert_eq!((report.status("sandbox_id"), report.status("body")), ("skipped", "passed"));
     }
-    // A malformed token is recognised without a server.
+    // A malformed token is found without a server.
     let machine = Machine::new();
     let mut doctor = machine.agent("doctor", "http://127.0.0.1:1/");
     let report = DoctorOutput::of(doctor.env("OPENCLAW_GATEWAY_TOKEN", "short"));
@@ -405,7 +405,7 @@ fn a_refused_body_names_the_invalid_field() {
     assert_eq!(report.failed(), [("body", "invalid_field")]);
     assert!(report.message("body").contains("field machineId"), "{}", report.message("body"));
     assert_eq!((report.status("api_key"), report.status("gateway_token")), ("passed", "skipped"));
-    // Without a server, the contract finds the same.
+    // Without a server, `doctor` checks the body against the contract.
     let machine = Machine::new();
     let mut doctor = machine.agent("doctor", "http://127.0.0.1:1/");
     let report = DoctorOutput::of(doctor.env("FLY_MACHINE_ID", "m".repeat(1025)));
@@ -456,7 +456,7 @@ fn the_urls_own_query_follows_the_dry_run_parameter() {
     let targets: Vec<_> = server.seen().iter().map(|r| r.target().1.to_owned()).collect();
     assert!(targets[0].ends_with("?dry_run=&region=a&b"), "{targets:?}");
     assert!(targets[1].ends_with("?dry_run=1&region=a&b"), "{targets:?}");
-    // A URL for dry runs only is a configuration error.
+    // A URL with the dry-run parameter is a configuration error.
     let url = format!("{}?dry_run=1", server.url());
     let report = DoctorOutput::of(&mut Machine::new().agent("doctor", &url));
     assert_eq!(report.failed(), [("configuration", "dry_run_url")]);

@@ -1,4 +1,4 @@
-//! The agent continues, whatever happens to its log.
+//! Problems with the log do not affect the agent.
 
 #![expect(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
 
@@ -89,7 +89,7 @@ fn a_stalled_log_reader_delays_nothing_and_later_gets_the_number_of_lost_lines()
         let (mut reader, writer) = full_pipe();
         ioctl_fionbio(&writer, !waits).unwrap();
         let mut command = machine.command("run", &server);
-        // Each start logs the path of 4 kB, so 30 starts exceed the queue of 64 KiB.
+        // Each start logs a path of 4 kB, so 30 starts exceed the queue of 64 KiB.
         let shell = format!("/bin/{}sh", "./".repeat(2_000));
         command.args(["--", &shell, "-c", "echo ready; exec sleep 300"]);
         let mut agent = Agent::logging_to(&mut command, OwnedFd::from(writer));

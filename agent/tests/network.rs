@@ -71,7 +71,7 @@ fn an_expired_certificate_and_one_of_another_host_are_refused() {
 #[test]
 fn a_url_scheme_that_does_not_match_the_server_is_explained() {
     let machine = Machine::new();
-    // Like an HTTP server that gets a TLS handshake.
+    // An HTTP server that gets a TLS handshake.
     let plain = listen(|mut stream| {
         let _ = stream.read(&mut [0; 1024]);
         let _ = stream.write_all(answer("400 Bad Request", "", "").as_bytes());
@@ -230,7 +230,7 @@ fn a_file_that_never_ends_is_an_error() {
     }
 }
 
-/// Killed when the test ends, even if it fails.
+/// Kills its process when the test ends, even if it fails.
 struct Daemon(Child);
 
 impl Drop for Daemon {

@@ -120,7 +120,7 @@ fn a_command_that_ignores_the_signal_is_killed_after_the_stop_timeout() {
 fn processes_left_in_the_group_end_before_the_restart() {
     let (machine, server) = (Machine::new(), Server::accepting());
     let pids = machine.path("pids");
-    // Its output is closed, so that nobody waits for its pipes.
+    // It closes its output, so that the test's pipes close with the agent.
     let script = format!("sleep 300 >&- 2>&- & echo $! >> {}; exit 3", pids.display());
     let agent = machine.run(&server, &[], &script);
     server.check_in(|check_in| check_in["totalRestarts"] == 1);
@@ -230,8 +230,8 @@ fn the_service_manager_is_notified_and_its_variables_stay_with_the_agent() {
     assert_eq!(agent.ended().0.code(), Some(0));
 }
 
-/// Holds a lock, like a server its port. The first run hands the lock to a successor outside of the
-/// process group, as OpenClaw does if it does not know that it is supervised.
+/// A script that holds a lock, as a server holds its port. Its first run starts a successor outside of the process
+/// group, which takes the lock, as OpenClaw does without `OPENCLAW_NO_RESPAWN`.
 fn replaces_itself(machine: &Machine, successor: &str) -> String {
     let (lock, pid) = (machine.path("lock"), machine.path("successor"));
     let (lock, pid) = (lock.display(), pid.display());
@@ -306,7 +306,7 @@ fn a_command_knows_that_it_is_supervised_and_gets_none_of_the_agents_secrets() {
         .env("HTTPS_PROXY", "http://me:password@127.0.0.1:1")
         .env("WATCHDOG_PID", "1")
         .env("OPENCLAW_STATE_DIR", "/srv/openclaw")
-        // Only names: the output must not have secrets.
+        // Only names, since the output must not contain secrets.
         .args([
             "--",
             "sh",
@@ -409,7 +409,7 @@ fn the_first_process_of_a_container_reaps_orphans() {
         let mut children = children.split_whitespace();
         children.next().is_some() && children.next().is_none()
     });
-    // A process that others start here, as with `docker exec`, does not belong to the command.
+    // A process that `docker exec` starts does not belong to the command.
     let strange = machine.path("stranger");
     let stranger = format!("setsid sh -c 'echo >{}; exec sleep 300' >&- 2>&- &", strange.display());
     let mut enter = Command::new("nsenter");

@@ -32,7 +32,7 @@ const DSN_KEY: &str = "0123456789abcdef0123456789abcdef";
 /// Longer than any step takes on a busy machine.
 const LONG: Duration = Duration::from_secs(30);
 
-/// A received request, and its recipient.
+/// A request, and the server that received it.
 struct Request {
     to: To,
     head: String,
@@ -164,7 +164,7 @@ impl Agent {
         Self { child, requests, check_ins: 0, _directory: directory }
     }
 
-    /// The next request to Sentry, if it arrives before this number of check-ins in all.
+    /// The next request to Sentry, if it arrives before the agent has checked in this many times in all.
     fn event_before(&mut self, check_ins: usize) -> Option<Request> {
         while self.check_ins < check_ins {
             let request = self.requests.recv_timeout(LONG).unwrap();
@@ -176,7 +176,7 @@ impl Agent {
         None
     }
 
-    /// Stops the agent; returns the time this took, the log, and the requests meanwhile.
+    /// Stops the agent. Returns the duration, the log, and the requests in that time.
     fn end(self) -> (Duration, String, Vec<To>) {
         let start = Instant::now();
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
@@ -267,7 +267,7 @@ fn a_hanging_sentry_delays_neither_check_ins_nor_the_exit() {
 
 #[test]
 fn an_unreachable_sentry_is_logged_once() {
-    // Nobody uses port 1; a port that was free a moment ago may be in use by now.
+    // No program listens on port 1. A port that was free a moment ago could be in use again.
     let closed = "127.0.0.1:1".to_owned();
     let refusal = answer("404 Not Found", "", "");
     let mut agent = Agent::start(&refusal, |_| closed);
@@ -289,7 +289,7 @@ fn a_sentry_that_refuses_gets_one_event_and_is_logged() {
     assert!(log.contains("cannot report to Sentry: 401 Unauthorized"), "{log}");
 }
 
-/// The arguments of `watch`, with these additional flags; none come from the environment.
+/// The arguments of `watch` with these flags.
 fn watch(flags: &[&str]) -> Box<WatchArguments> {
     let fixed = ["kiloclaw-agent", "watch", "--sandbox-id=sandbox-1", "--interval=60"];
     let given = [&fixed, flags].concat();
@@ -336,7 +336,6 @@ fn panics_are_reported_once_without_secrets_and_before_the_program_ends() {
     let (line, text) = (line!() + 1, format!("{API_KEY}, {GATEWAY_TOKEN} and {}", dsn(&address)));
     let panicked = catch_unwind(AssertUnwindSafe(|| panic!("{text}")));
     assert!(panicked.is_err());
-    // The panic has waited for the event, so the event is here by now.
     let event = requests.try_recv().unwrap();
     let location = format!("agent/tests/sentry.rs:{line}");
     let location = location.rsplit_once('/').unwrap().1;

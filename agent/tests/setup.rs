@@ -1,4 +1,4 @@
-//! `setup`: what it writes, what it checks first, and how it asks.
+//! `setup`: its files, its checks and its questions.
 
 #![expect(
     clippy::unwrap_used,
@@ -19,7 +19,7 @@ mod stage;
 
 use stage::{AMPLE, API_KEY, Machine, Run, SANDBOX_ID, Server, answer, run, telemetry, token};
 
-/// A machine with systemd, whose `systemctl` only notes how it is called.
+/// A machine with a fake `systemctl`, which only logs its arguments.
 struct Host {
     machine: Machine,
     server: Server,
@@ -88,7 +88,7 @@ impl Host {
         fs::metadata(self.file(name)).unwrap().permissions().mode() & 0o777
     }
 
-    /// How `systemctl` was called since the last time.
+    /// The calls of `systemctl` since the last call of this.
     fn systemctl(&self) -> Vec<String> {
         let log = self.machine.path("systemctl.log");
         let text = fs::read_to_string(&log).unwrap_or_default();
@@ -149,7 +149,7 @@ fn a_flag_changes_one_setting_and_a_new_source_replaces_the_old_one() {
     let shown = run(host.bare().args(["--machine-id", "machine 7", "--no-start"]));
     succeeded(&shown);
     assert!(host.text("agent.env").ends_with("\nFLY_MACHINE_ID='machine 7'\n"));
-    // There is no such unit here, which doctor reports.
+    // `doctor` reports that this unit does not exist.
     let shown =
         run(host.bare().args(["--systemd-unit", "openclaw.service", "--force", "--no-start"]));
     assert_eq!(shown.code, 0, "{}", shown.stderr);
@@ -242,7 +242,7 @@ fn a_failing_systemctl_and_an_unwritable_directory_exit_71_with_the_reason() {
     assert!(shown.stderr.starts_with("error: cannot write "), "{}", shown.stderr);
 }
 
-/// Types `input` on a terminal, each line when the question before it has appeared; returns what the terminal shows.
+/// Types each answer on a terminal after its question has appeared. Returns the exit code and the terminal's text.
 fn typed(command: &mut Command, dialogue: &[(&str, &str)]) -> (i32, String) {
     let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     unlockpt(&controller).unwrap();
@@ -259,7 +259,7 @@ fn typed(command: &mut Command, dialogue: &[(&str, &str)]) -> (i32, String) {
     let deadline = Instant::now() + AMPLE;
     let mut buffer = [0; 1024];
     while Instant::now() < deadline {
-        // EIO when the child has ended.
+        // Reading fails with EIO after the child has ended.
         let Ok(length @ 1..) = terminal.read(&mut buffer) else { break };
         shown.extend(&buffer[..length]);
         while let Some((question, answer)) = next {

@@ -107,7 +107,7 @@ fn a_signal_without_a_meaning_is_logged() {
     agent.stop();
 }
 
-/// Runs the agent as an unprivileged user: nobody if the test is root.
+/// Runs the agent as an unprivileged user: `nobody` if the test runs as root.
 fn without_privileges(machine: &Machine, agent: &Command) -> Command {
     if !geteuid().is_root() {
         return behind(&["env"], agent);
@@ -131,14 +131,14 @@ fn check_ins_continue_when_no_process_can_be_started() {
     assert!(Command::new("mkfifo").arg(&limit).status().unwrap().success());
     fs::set_permissions(&limit, fs::Permissions::from_mode(0o666)).unwrap();
     let mut agent = Agent::start(&mut without_privileges(&machine, &agent));
-    // Afterwards the version is cached; reading it would need a process.
+    // From now on the version is cached; reading it would need a process.
     server.check_in(|check_in| check_in["openclawVersion"] == "2026.3.13");
     fs::write(&limit, "now\n").unwrap();
     agent.line("limited");
     for _ in 0..3 {
         server.check_in(|check_in| check_in["supervisorState"] == "running");
     }
-    // The command cannot be restarted either, and the log has the real reason.
+    // The command cannot be restarted either, and the log has the reason.
     agent.signal(Signal::USR1);
     agent.line("cannot be started: Resource temporarily unavailable");
     server.check_in(|check_in| check_in["supervisorState"] == "crashed");
@@ -162,7 +162,7 @@ fn an_agent_that_cannot_start_a_thread_exits_71_with_the_reason() {
 #[test]
 fn an_agent_stops_even_if_it_may_not_signal_its_command() {
     if !geteuid().is_root() {
-        // Only root can make a setuid program of another user.
+        // Only root can create a setuid program of another user.
         return;
     }
     let (machine, server) = (Machine::new(), Server::accepting());

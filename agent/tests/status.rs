@@ -1,4 +1,4 @@
-//! `status` beside a running agent; completions and manual pages.
+//! `status` of a running agent; completions and manual pages.
 
 #![expect(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
 
@@ -24,8 +24,8 @@ fn agent(arguments: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-/// Exit code, text and JSON of the same state: of a copy, as the agent may write or replace the
-/// file between the two commands. Without a state file, the copy is missing as well.
+/// Exit code, text and JSON of a copy of the state file, since the agent may write the file between the two commands.
+/// Without a state file, there is no copy.
 fn status(state_file: &Path) -> (i32, String, Value) {
     let copy = state_file.with_extension("copy");
     let path = match fs::symlink_metadata(state_file) {
@@ -143,7 +143,7 @@ fn the_state_file_of_an_ended_agent_does_not_count_as_a_running_agent() {
     let left = |change: &dyn Fn(&mut Value)| {
         let mut state = alive.clone();
         change(&mut state["agent"]);
-        // Not in the agent's own file, which the agent replaces.
+        // In a copy, since the agent replaces its own file.
         let left = machine.path("left.json");
         fs::write(&left, state.to_string()).unwrap();
         status(&left)
@@ -180,7 +180,7 @@ fn a_running_agent_takes_precedence_over_the_state_file_of_an_ended_agent() {
         server.check_in(|_| true);
         agent
     };
-    // The agent with the directory that is searched first has ended.
+    // The agent whose directory is searched first has ended.
     start("RUNTIME_DIRECTORY", &runtime).stop();
     let agent = start("XDG_RUNTIME_DIR", &user);
     let mut status = Command::new(env!("CARGO_BIN_EXE_kiloclaw-agent"));

@@ -85,7 +85,8 @@ impl Connection {
         Self { agent, url, stop }
     }
 
-    /// Lets the machines check in until `end`: at their rate, or without one as fast as answers arrive.
+    /// Lets the machines check in until `end`, at the `target` rate or, without one, as soon as the previous response
+    /// arrives.
     pub(crate) fn run(
         &self,
         mut machines: Vec<Machine>,
@@ -165,7 +166,7 @@ impl Connection {
     }
 }
 
-/// Why there was no answer, in few words, as failures are counted by them.
+/// A short reason, by which failures are counted.
 fn reason(error: &Error) -> String {
     match error {
         Error::Timeout(timeout) => format!("timeout ({timeout})"),

@@ -17,7 +17,7 @@ use ureq::http::HeaderValue;
 /// Bounds of the traffic between check-ins, small enough that sums over millions are exact as doubles.
 const MOST_BYTES_IN: u64 = 100_000;
 const MOST_BYTES_OUT: u64 = 50_000;
-/// On average, one check-in in this many is preceded by a restart.
+/// On average, a restart precedes one of this many check-ins.
 const RESTART_ONE_IN: u32 = 50;
 
 /// The two credential headers of a sandbox.
@@ -42,7 +42,6 @@ impl Credentials {
     }
 }
 
-/// Counters that a sandbox has reported, or has yet to report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Deltas {
@@ -69,7 +68,7 @@ impl Deltas {
     }
 }
 
-/// A check-in without an answer: only the store shows whether it was accepted.
+/// A check-in without a response: only the store shows whether it was accepted.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct LostAnswer {
@@ -84,13 +83,12 @@ pub(crate) struct LostAnswer {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Account {
     pub(crate) sandbox_id: String,
-    /// Check-ins that were accepted.
+    /// Number of accepted check-ins.
     pub(crate) accepted: u64,
-    /// The sum of what they reported.
+    /// The sum of their deltas.
     pub(crate) reported: Deltas,
-    /// What happened: without lost answers, `reported` plus `unreported`.
+    /// The sum of all simulated events: without lost answers, `reported` plus `unreported`.
     pub(crate) happened: Deltas,
-    /// What no accepted check-in has reported yet.
     pub(crate) unreported: Deltas,
     pub(crate) lost_answers: Vec<LostAnswer>,
 }
@@ -114,7 +112,7 @@ pub(crate) struct Sent {
 }
 
 impl Machine {
-    /// A sandbox that moves over to the credentials of `next` at their time after the start.
+    /// A sandbox that changes to the credentials of `next` at their time after the start.
     pub(crate) fn new(
         sandbox_id: String,
         seed: u64,
@@ -140,7 +138,6 @@ impl Machine {
         Self { rng, now, next, ledger, readings, attempts: 0, account }
     }
 
-    /// The sandbox's own random source.
     pub(crate) fn rng(&mut self) -> &mut Rng {
         &mut self.rng
     }
@@ -155,8 +152,7 @@ impl Machine {
 
     /// Simulates traffic and restarts, and builds the body of a check-in with all unreported counters.
     ///
-    /// `uptimeSeconds` counts the attempts of this sandbox, so all its stored points differ, and a
-    /// check-in that is stored twice is noticed.
+    /// `uptimeSeconds` is the number of the attempt, so that a check-in that is stored twice is detected.
     pub(crate) fn check_in(&mut self) -> serde_json::Result<(String, Sent)> {
         let happened = Deltas {
             restarts: u64::from(self.rng.u32(..RESTART_ONE_IN) == 0),
@@ -200,7 +196,7 @@ impl Machine {
         self.account.reported.add(sent.unreported.into());
     }
 
-    /// No answer came, so the counters stay unreported.
+    /// Without a response, the counters stay unreported.
     pub(crate) fn lost_answer(&mut self, sent: Sent) {
         let lost_answer = LostAnswer { attempt: self.attempts, reported: sent.unreported.into() };
         self.account.lost_answers.push(lost_answer);

@@ -1,9 +1,9 @@
-//! A fleet without machines: thousands of simulated sandboxes that check in over a few connections.
+//! Simulates a fleet: thousands of sandboxes check in over a few connections.
 //!
-//! Each sandbox has its own gateway token, a [ledger](kiloclaw_agent::report::ledger) like the agent's, and
-//! counters that only grow. After a refusal, the next check-in reports the same counters again.
-//! The program prints a summary. `--report` writes JSON to compare with a store: what each sandbox reported
-//! in accepted check-ins, and its check-ins without an answer.
+//! Each sandbox has its own gateway token, the agent's [ledger](kiloclaw_agent::report::ledger), and counters that only
+//! grow. After a refusal, the next check-in reports the same deltas again. The program prints a summary. `--report`
+//! writes JSON to compare with a store: the sums of each sandbox's accepted check-ins, and its check-ins without a
+//! response.
 //!
 //! `tests/load/load.ts` runs it against the built Worker.
 
@@ -31,7 +31,7 @@ use crate::connection::{Completion, Connection, Stop};
 use crate::machine::{Credentials, Machine};
 use crate::report::Report;
 
-/// Stack size of a thread: there can be thousands.
+/// Stack size of a thread; there can be thousands of threads.
 const STACK_BYTES: usize = 512 * 1024;
 
 /// Simulates a fleet that checks in, and prints the results.
@@ -78,11 +78,11 @@ struct Arguments {
     #[arg(long, default_value = "fleet-")]
     prefix: String,
 
-    /// When the sandboxes begin to move over to the next credentials, one after the other.
+    /// When the first sandbox changes to the next credentials; the others follow one by one.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, requires = "moved_by")]
     move_from: Option<Duration>,
 
-    /// When the last sandbox has moved over.
+    /// When the last sandbox changes to the next credentials.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, requires = "move_from")]
     moved_by: Option<Duration>,
 

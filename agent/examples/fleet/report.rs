@@ -9,10 +9,10 @@ use serde::{Serialize, Serializer};
 
 use crate::machine::{Account, Deltas};
 
-/// The longest time that is counted separately; longer times count as this.
+/// Longer times count as this one.
 const LONGEST_MICROS: u64 = 120_000_000;
 
-/// Significant digits: two save memory, as each of a thousand connections has its own histograms.
+/// Significant digits: two save memory, since each of a thousand connections has its own histograms.
 const DIGITS: u8 = 2;
 
 /// A histogram of durations.
@@ -88,12 +88,12 @@ impl Done {
         self.accepted += 1;
     }
 
-    /// `what` is the status and the code.
+    /// `what` is status and code.
     pub(crate) fn refused(&mut self, what: String) {
         *self.refusals.entry(what).or_default() += 1;
     }
 
-    /// No answer came.
+    /// There was no response.
     pub(crate) fn failed(&mut self, why: String) {
         *self.transport_errors.entry(why).or_default() += 1;
     }
@@ -117,9 +117,9 @@ pub(crate) struct Report {
     refusals: BTreeMap<String, u64>,
     /// By reason. The Worker may have accepted these check-ins.
     transport_errors: BTreeMap<String, u64>,
-    /// From sending to the answer or the timeout.
+    /// From sending to the response or the timeout.
     latency: Times,
-    /// The same from the due time: a slow answer also delays the next check-in of its connection.
+    /// From the due time: a slow response also delays the next check-in of its connection.
     from_due: Times,
     reported: Deltas,
     unreported: Deltas,

@@ -1,42 +1,41 @@
-//! Which failures are worth an alert. Pure: the clock is an argument.
+//! Decides which failures cause an alert. It is pure: the clock is an argument.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// Check-ins in a row that must fail. The next check-in covers a single lost one, and two can have the same brief cause.
+/// Failed check-ins in a row before an alert. The next check-in makes up for a single one, and two can share a short
+/// outage.
 const FAILURES: u64 = 3;
 
-/// Time between alerts of the same code. Whoever ignored the first would ignore hourly ones; after a day, a reminder is
-/// useful.
+/// Minimum time between alerts with the same code. Hourly repetitions would be ignored; a daily reminder is useful.
 const SAME_CODE: Duration = Duration::from_hours(24);
 
-/// Time between alerts of failures, of any code: a server with many kinds of failures is one problem.
+/// Minimum time between alerts of failures with any code: a server that fails in several ways is one problem.
 const ANY_CODE: Duration = Duration::from_hours(1);
 
 /// The code of a defect of the agent itself, panics included.
 pub const DEFECT: &str = "agent_defect";
 
-/// Decides, and remembers its decisions.
 #[derive(Debug)]
 pub struct Policy {
-    /// How long check-ins must have failed. The agent retries within seconds, so without this, three failures would turn a
-    /// server's restart into an alert.
+    /// Minimum duration of failure. The agent retries within seconds, so without it, a server's restart would cause an
+    /// alert.
     patience: Duration,
     /// When check-ins began to fail.
     failing_since: Option<Instant>,
     last: Option<Instant>,
-    /// The last alert of each code within [`SAME_CODE`]. With one per [`ANY_CODE`], these are at most 24 failures and a panic.
+    /// The last alert of each code within [`SAME_CODE`]: at most 24 failures, one per [`ANY_CODE`], and a panic.
     by_code: BTreeMap<String, Instant>,
 }
 
 impl Policy {
-    /// No failures yet. `interval` is the interval between check-ins.
+    /// `interval` is the interval between check-ins.
     #[must_use]
     pub fn new(interval: Duration) -> Self {
         Self { patience: interval, failing_since: None, last: None, by_code: BTreeMap::new() }
     }
 
-    /// A check-in was not accepted, the `failures`th in a row. Returns whether to alert.
+    /// A check-in was not accepted; `failures` is their number in a row. Returns whether to alert.
     #[must_use]
     pub fn failed(&mut self, code: &str, failures: u64, now: Instant) -> bool {
         let since = match self.failing_since {
@@ -48,13 +47,13 @@ impl Policy {
         lasts && quiet && self.is_new(code, now)
     }
 
-    /// The agent panicked. Returns whether to alert. It does not wait for other alerts: after a panic there may be no time.
+    /// The agent panicked. Returns whether to alert, regardless of the hourly limit: the program may be about to end.
     #[must_use]
     pub fn panicked(&mut self, now: Instant) -> bool {
         self.is_new(DEFECT, now)
     }
 
-    /// An alert was not delivered: its code may have another one, but not at once.
+    /// An alert was not delivered: its code may cause another one, after the hourly limit.
     pub fn not_sent(&mut self, code: &str) {
         self.by_code.remove(code);
     }

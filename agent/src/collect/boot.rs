@@ -1,15 +1,15 @@
 //! Identifies the boot and network namespace of kernel counters, from `<proc-root>/sys/kernel/random/boot_id` and
 //! `<proc-root>/self/ns/net`.
 //!
-//! Counters start at zero when a machine boots, network counters also when a container gets its network namespace. After
-//! that they count from zero, even if they are already higher than before.
+//! Counters start at zero when the machine boots. Network counters also start at zero in a new network namespace of a
+//! container. A new counter can already be higher than the old one, so its value alone does not show that.
 
 use std::fs;
 use std::path::Path;
 
-/// Identifies boot and network namespace. What cannot be read is left out; `None` if neither can.
+/// Identifies boot and network namespace, without an unreadable part; `None` if neither is readable.
 ///
-/// The kernel may reuse a namespace's number. Then only a counter that fell shows the difference.
+/// The kernel may reuse a namespace's number. Then only a falling counter shows the difference.
 #[must_use]
 pub fn read(proc_root: &Path) -> Option<String> {
     // Such as `net:[4026531840]`.
@@ -20,7 +20,6 @@ pub fn read(proc_root: &Path) -> Option<String> {
     )
 }
 
-/// Identifies the boot.
 #[must_use]
 pub fn boot_id(proc_root: &Path) -> Option<String> {
     let text = fs::read_to_string(proc_root.join("sys/kernel/random/boot_id")).ok()?;

@@ -15,34 +15,32 @@ use rustix::process::Signal;
 use crate::process::children::{Child, Children};
 use crate::{env_vars, process::launch};
 
-/// Maximum size of output that is kept, in bytes: a version is one line, a unit a dozen.
+/// Maximum size of kept output, in bytes: a version is one line, a unit a dozen.
 const MAX_OUTPUT_BYTES: usize = 4 * 1024;
 
-/// Bytes to read from one output before the other gets its turn: twice a pipe's capacity.
+/// Number of reads from one output before the other one's turn: twice a pipe's capacity.
 const MAX_READS: usize = 128 * 1024 / MAX_OUTPUT_BYTES;
 
-/// How long a killed program may take to end. Only one that waits for a disk or an unresponsive network file system takes
-/// longer; it is left behind.
+/// How long to wait for the end of a killed program. One that waits for a disk or a network file system takes longer,
+/// and stays behind.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// Why there is no output, worded to follow the command.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// It could not be run.
     #[error("could not be run: {0}")]
     Run(#[from] io::Error),
-    /// It did not end in time.
     #[error("took over {} s and was killed", .0.as_secs_f64())]
     TimedOut(Duration),
-    /// It failed, with this message.
+    /// It failed, with this line of its output.
     #[error("failed: {0}{colon}{1}", colon = if .1.is_empty() { "" } else { ": " })]
     Failed(ExitStatus, String),
 }
 
 /// Runs a command and returns the beginning of its standard output, within `timeout`.
 ///
-/// Only output before its end counts. It runs in its own process group, which is killed at its end, so processes that it
-/// left behind neither delay the result nor remain. Those that left the group may remain, but no thread or descriptor waits
+/// The command has its own process group, which is killed when the command ends, so background processes in the group
+/// neither delay the result nor remain. Processes outside of the group may remain, but no thread or descriptor waits
 /// for them. If the agent is killed, so is the command.
 pub fn output(
     children: &Children,
@@ -61,7 +59,7 @@ pub fn output(
             .env(env_vars::NO_RESPAWN, "1");
     })?;
     let read = read(&mut child, deadline);
-    // Before it is reaped, as the group's id cannot be reused until then.
+    // Before the command is reaped, since the group's id can be reused after that.
     child.signal_group(Signal::KILL);
     let status = child.wait_until(Instant::now() + GRACE)?;
     let Some([output, errors]) = read? else { return Err(CommandError::TimedOut(timeout)) };
@@ -80,14 +78,14 @@ pub fn output(
 /// Reads both outputs until the child ends; `None` if it has not ended by `deadline`.
 fn read(child: &mut Child, deadline: Instant) -> io::Result<Option<[Output; 2]>> {
     let mut outputs = [
-        // A program that prints without end gets an error when it is cut off.
+        // The pipe is closed at the limit, so a program that prints without end fails.
         Output::new(child.stdout.take().map(OwnedFd::from), Excess::Refused)?,
-        // Warnings must not make a program fail; the last ones say why it failed. Node first quotes a line of source, which can
-        // be the whole program.
+        // Long warnings must not make a program fail. The last lines have the error; Node first quotes a source line,
+        // which can be the whole program.
         Output::new(child.stderr.take().map(OwnedFd::from), Excess::LastKept)?,
     ];
     loop {
-        // In this order: output before the end is read after it.
+        // Check for the end first, then read: so all output before the end is read.
         let ended = child.has_ended();
         for output in &mut outputs {
             output.read()?;
@@ -112,7 +110,7 @@ enum Excess {
 
 /// One of a program's outputs.
 struct Output {
-    /// `None` once either end has closed it.
+    /// `None` after either end has closed it.
     pipe: Option<File>,
     text: Vec<u8>,
     excess: Excess,
@@ -126,7 +124,7 @@ impl Output {
         Ok(Self { pipe: pipe.map(File::from), text: Vec::new(), excess })
     }
 
-    /// Reads what is available.
+    /// Reads the available output.
     fn read(&mut self) -> io::Result<()> {
         let mut buffer = [0; MAX_OUTPUT_BYTES];
         for _ in 0..MAX_READS {
@@ -159,8 +157,8 @@ impl Output {
     }
 }
 
-/// The line with the error: the first one with a word such as `Error:`, as Node and Python print among the lines of a
-/// trace; else the first one that is not blank.
+/// The first line with a word such as `Error:`, which Node and Python print within a stack trace; else the first line
+/// that is not blank.
 #[must_use]
 pub fn most_useful_line(text: &str) -> String {
     let is_error = |word: &str| word.trim_end_matches(':').to_ascii_lowercase().ends_with("error");
@@ -190,7 +188,7 @@ mod tests {
     #[test]
     fn returns_the_output_of_a_command() {
         assert_eq!(run(&mut sh("echo 2026.3.13"), AMPLE).unwrap(), b"2026.3.13\n");
-        // Written in pieces, long after the first read.
+        // Written in pieces, after the first read.
         let pieces = "printf 2026; sleep 0.1; printf .3.13; exec >&-; sleep 0.1";
         assert_eq!(run(&mut sh(pieces), AMPLE).unwrap(), b"2026.3.13");
     }
@@ -290,7 +288,7 @@ mod tests {
             assert!(matches!(hangs(), Err(CommandError::TimedOut(_))));
         }
         let after = (count("task"), count("fd"));
-        // Other tests run meanwhile, each with a thread and a few descriptors.
+        // Other tests run at the same time, each with a thread and a few descriptors.
         assert!(after.0 < before.0 + 15 && after.1 < before.1 + 30, "{before:?} {after:?}");
     }
 

@@ -6,14 +6,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-/// How long a reading waits: a network file system whose server is gone never answers.
+/// A network file system whose server is gone never answers.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Figures of a file system, in bytes.
+/// Use and size of a file system, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disk {
-    /// All but what is available to ordinary users: what `df` prints as size less available. So a disk that is full for them
-    /// is full, and what is reserved for root counts as used.
+    /// `df`'s size less available. Space that is reserved for root counts as used, so the disk is full when it is full
+    /// for ordinary users.
     pub used: u64,
     pub total: u64,
 }
@@ -31,8 +31,8 @@ pub enum DiskError {
 
 /// Reads the file system that holds a path.
 ///
-/// A thread of its own asks the kernel, since nothing can interrupt that. While it waits, later readings wait for the
-/// same thread, so that there is never more than one.
+/// A separate thread calls `statvfs`, which cannot be interrupted. If the call hangs, later readings wait for the same
+/// thread, so there is never more than one.
 #[derive(Debug)]
 pub struct DiskReader {
     path: PathBuf,
@@ -106,7 +106,7 @@ mod tests {
         let figures: Vec<u64> =
             text.lines().last().unwrap().split_whitespace().map(|n| n.parse().unwrap()).collect();
         assert_eq!(disk.total, figures[1]);
-        // Others write to the disk at the same time.
+        // Other processes write to the disk at the same time.
         assert!(disk.used.abs_diff(figures[1] - figures[0]) < 1 << 30, "{disk:?} {figures:?}");
     }
 

@@ -13,7 +13,6 @@ pub enum LoadAverageError {
     /// The content does not match `proc_loadavg(5)`.
     #[error("not a load average")]
     Parse,
-    /// The number is not a valid load.
     #[error("a load must be finite and at least 0")]
     OutOfRange,
 }
@@ -25,7 +24,7 @@ pub fn read(proc_root: &Path) -> Result<f64, LoadAverageError> {
 
 /// Parses the 5-minute figure of `0.50 0.07 1.42 3/4280 2496732`.
 pub fn parse(text: &str) -> Result<f64, LoadAverageError> {
-    // The parser's own errors speak of bugs in it.
+    // The parser's own error text blames a bug in the parser.
     let load = LoadAverage::from_read(text.as_bytes()).map_err(|_| LoadAverageError::Parse)?;
     let load = f64::from(load.five);
     if !load.is_finite() || load < 0.0 {

@@ -14,22 +14,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::env_vars;
 
-/// The interface of a Fly machine.
+/// The only interface that counts by default, if it exists; it is that of a Fly machine.
 const MAIN_INTERFACE: &str = "eth0";
 
-/// The loopback interface.
 const LOOPBACK: &str = "lo";
 
 /// Longest name of an interface, in bytes: Linux's `IFNAMSIZ` without the final zero.
 const MAX_NAME_BYTES: usize = 15;
 
-/// Bytes through an interface since it came up.
+/// Bytes through an interface since it was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Bytes {
-    /// Received.
     pub bytes_in: u64,
-    /// Sent.
     pub bytes_out: u64,
 }
 
@@ -46,19 +43,18 @@ pub enum NetworkError {
     Parse,
 }
 
-/// Reads the counters of all interfaces.
 pub fn read(proc_root: &Path) -> Result<Counters, NetworkError> {
-    // Names may have any bytes.
+    // An interface name may have any bytes.
     parse(&String::from_utf8_lossy(&fs::read(proc_root.join("net/dev"))?))
 }
 
 /// Parses the file: two header lines, then one line per interface.
 pub fn parse(text: &str) -> Result<Counters, NetworkError> {
-    // The parser skips two lines unchecked, so any two lines would be a machine without a network.
+    // The parser skips two lines unchecked, so any two lines would count as a machine without interfaces.
     if !text.lines().nth(1).is_some_and(|headings| headings.contains("|bytes")) {
         return Err(NetworkError::Parse);
     }
-    // The parser's own errors speak of bugs in it.
+    // The parser's own error text blames a bug in the parser.
     let InterfaceDeviceStatus(interfaces) =
         InterfaceDeviceStatus::from_buf_read(text.as_bytes()).map_err(|_| NetworkError::Parse)?;
     Ok(interfaces
@@ -71,11 +67,10 @@ pub fn parse(text: &str) -> Result<Counters, NetworkError> {
 
 /// The interfaces to count.
 ///
-/// Names select interfaces; names after a `!` exclude them in any case. A `*` at the end matches any rest. Without selected
-/// names, the default applies to what is not excluded: `eth0` if there is one, since bridges and tunnels beside it carry
-/// the same bytes again; else all but `lo`.
-///
-/// So `!docker0` changes nothing beside an `eth0`, and `!eth0` means all but `lo` and `eth0`.
+/// A name selects interfaces; a name after `!` excludes them, even if they are selected. A `*` at the end matches any
+/// suffix. Without selected names, the default applies to the interfaces that are not excluded: `eth0` if it exists,
+/// since bridges and tunnels carry the same bytes again; else all but `lo`. So `!docker0` changes nothing on a machine
+/// with `eth0`, and `!eth0` means all but `lo` and `eth0`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interfaces {
     named: Vec<Pattern>,
@@ -92,7 +87,7 @@ pub struct Interfaces {
 pub struct InvalidInterface;
 
 impl Interfaces {
-    /// Validates a selection. An empty one is the default.
+    /// Validates a selection. An empty one means the default.
     pub fn new<S: AsRef<str>>(names: &[S]) -> Result<Self, InvalidInterface> {
         let mut interfaces = Self::default();
         for name in names {
@@ -176,7 +171,7 @@ mod tests {
 
     use super::*;
 
-    /// As Linux 6.1 prints it.
+    /// Output of Linux 6.1.
     const NET_DEV: &str = "\
 Inter-|   Receive                                                |  Transmit
  face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed

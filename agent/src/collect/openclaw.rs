@@ -1,4 +1,4 @@
-//! `OpenClaw`'s version, from its own `--version`.
+//! `OpenClaw`'s version, from `openclaw --version`.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -16,44 +16,41 @@ use crate::collect::process::{ProcessHealth, ProcessStatus};
 use crate::env_vars;
 use crate::process::children::Children;
 
-/// Timeout of the program. It is a Node program: on a machine with a shared core and little memory, it took 5 to 8 seconds
-/// to start, and twice that beside a starting gateway.
+/// `OpenClaw` is a Node program: on a machine with a shared core and little memory, it took 5 to 8 seconds to start,
+/// and twice that while its gateway also started.
 pub const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long a version is valid while the process stays the same.
+/// How long a version stays valid for the same process.
 const MAX_AGE: Duration = Duration::from_hours(6);
 
-/// Pause after a failure; it doubles with each further failure, up to [`MAX_AGE`]. Each run can cost seconds of CPU.
+/// Delay after a failure; it doubles with each further failure, up to [`MAX_AGE`]. Each run can take seconds of CPU
+/// time.
 const FIRST_RETRY: Duration = Duration::from_mins(10);
 
 /// Longest version that is accepted, in bytes.
 const MAX_VERSION_BYTES: usize = 64;
 
-/// `OpenClaw`'s version and commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
     /// Such as `2026.3.13` or `2026.2.19-2`.
     pub version: String,
-    /// The git commit, if it prints one.
+    /// The git commit, if the output has one.
     pub commit: Option<String>,
 }
 
 /// Why there is no version, worded to follow the command.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
-    /// It printed nothing.
     #[error("{0}")]
     Command(#[from] CommandError),
-    /// Its output is not a version; this is the beginning.
+    /// Its output has no version; this is a line of it.
     #[error("printed no version: {0}")]
     NotAVersion(String),
-    /// It was not started.
     #[error("was not run: there was no time left")]
     NoTime,
 }
 
 impl ProbeError {
-    /// What to do about it.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
@@ -98,7 +95,7 @@ pub fn probe(program: &OsStr, children: &Children) -> Result<Version, ProbeError
     parse(&output).ok_or_else(|| ProbeError::NotAVersion(command::most_useful_line(&output)))
 }
 
-/// Identifies a file of the program: device, inode, and the time of the last change, which package managers do not set.
+/// Identifies the program's file: device, inode, and status change time, which package managers cannot set.
 pub type Identity = (u64, u64, i64, i64);
 
 /// The file that `program` would run.
@@ -114,11 +111,11 @@ pub fn identity(program: &OsStr) -> Option<Identity> {
     Some((found.dev(), found.ino(), found.ctime(), found.ctime_nsec()))
 }
 
-/// Caches the version: each run of the program takes seconds of CPU.
+/// Caches the version, since each run of the program takes seconds of CPU time.
 ///
-/// The program runs at first, when its file has changed, when the process is a new one (which is how an update takes
-/// effect), and after 6 hours. After a failure it runs again in 10 minutes, then 20 and so on, and at once when its file has
-/// changed.
+/// The program runs at first, when its file has changed, when the process has restarted, since an update takes effect
+/// then, and after 6 hours. After a failure it runs again in 10 minutes, then 20 and so on, or at once when its file
+/// has changed.
 #[derive(Debug, Default)]
 pub struct VersionCache {
     /// The version, and when it was read.
@@ -127,7 +124,7 @@ pub struct VersionCache {
     process: Option<ProcessStatus>,
     /// The program's file at its last run.
     program: Option<Identity>,
-    /// Failures in a row, and when to run it again.
+    /// Failures in a row, and the time of the next attempt.
     failed: Option<(u32, Instant)>,
 }
 
@@ -140,10 +137,10 @@ pub struct Known {
 }
 
 impl VersionCache {
-    /// The version at `now`, beside this process. `probe` runs the program.
+    /// Returns the version at `now`; `probe` runs the program.
     ///
-    /// After a failure, an older version is reported only for the same process, which still runs it. After a restart, or for an
-    /// unknown process, it may be wrong, so there is none.
+    /// If the program fails, the cached version is returned only for the same `process`, which still runs that version.
+    /// After a restart, or for an unknown process, it may be wrong, so none is returned.
     pub fn version(
         &mut self,
         program: Option<Identity>,
@@ -174,7 +171,7 @@ impl VersionCache {
                     if !continues {
                         self.known = None;
                     }
-                    // It did not run for lack of time, so it runs the next time.
+                    // `NoTime` is no failure: the program runs the next time.
                     if !matches!(failure, ProbeError::NoTime) {
                         let count =
                             self.failed.filter(|_| same_program).map_or(0, |(count, _)| count);
@@ -190,20 +187,20 @@ impl VersionCache {
     }
 }
 
-/// Parses the first line that is a version: an optional mark such as an emoji, the name and the version, of which either may
-/// be alone, then nothing or details of the build.
+/// Parses the first line that is a version: optional marks such as an emoji, an optional name, the version, and
+/// optional details of the build.
 ///
 /// - `🦞 OpenClaw 2026.3.13 (def5678) — a motto`
 /// - `2026.2.19-2 build_sha=abc1234 build_time=2026-02-22T04:58:13Z`
 /// - `openclaw/2026.3.13 linux-x64 node-v22.1.0`
 ///
-/// A line with more is a sentence, which may name any version: `2026.4.1 is available`.
+/// Any other line is a sentence, which may name another version: `2026.4.1 is available`.
 #[must_use]
 pub fn parse(output: &str) -> Option<Version> {
     output.lines().find_map(|line| parse_line(&without_colours(line)))
 }
 
-/// The line without terminal control sequences (ECMA-48: CSI, parameters, a final byte).
+/// Removes terminal control sequences (ECMA-48: CSI, parameters, a final byte).
 fn without_colours(line: &str) -> String {
     let mut parts = line.split("\x1b[");
     let mut plain = parts.next().unwrap_or_default().to_owned();
@@ -213,7 +210,7 @@ fn without_colours(line: &str) -> String {
         if let Some(rest) = after.strip_prefix(|c| matches!(c, '\x40'..='\x7e')) {
             plain.push_str(rest);
         } else {
-            // Not such a sequence: the control character stays, and the line is not a version.
+            // Not a control sequence: the control character stays, so the line is not a version.
             plain.push_str("\x1b[");
             plain.push_str(part);
         }
@@ -245,7 +242,7 @@ fn parse_line(line: &str) -> Option<Version> {
     Some(Version { version: version.to_owned(), commit: commit.map(str::to_owned) })
 }
 
-/// An emoji, a dash or the like.
+/// An emoji, a dash or another word without ASCII letters and digits.
 fn is_mark(word: &str) -> bool {
     !word.contains(|c: char| c.is_ascii_alphanumeric() || c.is_control())
 }

@@ -1,4 +1,4 @@
-//! The health of the reported process, from whatever source.
+//! The health of the reported process, from any source.
 
 use std::borrow::Cow;
 use std::os::unix::process::ExitStatusExt;
@@ -12,7 +12,6 @@ const FIRST_REAL_TIME_SIGNAL: i32 = 34;
 /// The highest signal.
 const LAST_SIGNAL: i32 = 64;
 
-/// What is known about the process.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ProcessHealth {
     /// The agent has no source for it.
@@ -28,9 +27,9 @@ pub enum ProcessHealth {
 pub struct ProcessStatus {
     /// `running`, `crashed` and so on; not empty.
     pub state: String,
-    /// Its process id, if the source reports it.
+    /// `None` if the source does not report it.
     pub pid: Option<u32>,
-    /// Number of restarts since its supervisor started.
+    /// Restarts since its supervisor started.
     pub restarts: u64,
     /// Uptime in seconds: finite, at least 0.
     pub uptime_seconds: f64,
@@ -54,17 +53,15 @@ pub fn exit_reason(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => code_reason(code),
         (None, Some(signal)) => signal_reason(signal),
-        // Stopped or continued; nothing here waits for that.
+        // Stopped or continued; no caller waits for that.
         (None, None) => String::new(),
     }
 }
 
-/// An exit with a code.
 pub(crate) fn code_reason(code: impl std::fmt::Display) -> String {
     format!("code:{code}")
 }
 
-/// An end by a signal.
 pub(crate) fn signal_reason(signal: i32) -> String {
     let name = match (signal_name(signal), signal.saturating_sub(FIRST_REAL_TIME_SIGNAL)) {
         (Some(name), _) => Cow::Borrowed(name),
@@ -81,7 +78,7 @@ mod tests {
 
     #[test]
     fn an_exit_reason_is_a_code_or_the_name_of_a_signal() {
-        // As wait(2) encodes them.
+        // The encoding of wait(2).
         for (status, reason) in [
             (0, "code:0"),
             (1 << 8, "code:1"),

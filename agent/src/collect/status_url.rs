@@ -1,4 +1,4 @@
-//! The health of the process, from the controller that supervises it.
+//! The process's health as its controller reports it.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub struct StatusSource {
     pub url: Uri,
     /// The `authorization` header; `None` without a gateway token.
     pub authorization: Option<HeaderValue>,
-    /// Knows the secrets that the controller may echo.
+    /// Rejects values with secrets, which the controller may echo.
     pub redactor: Redactor,
 }
 
@@ -43,7 +43,7 @@ pub enum StatusError {
     Parse(#[from] serde_json::Error),
 }
 
-/// The usable part of a response.
+/// The valid part of a response.
 #[derive(Debug, PartialEq)]
 pub struct StatusResponse {
     /// The state of the process; unknown values are `unknown`, 0 or `None`.
@@ -73,8 +73,8 @@ pub fn ask(
 /// Parses `{"state", "pid", "uptime", "restarts", "lastExit": {"code", "signal", "at"} | null}`;
 /// `uptime` is in seconds.
 ///
-/// Each member stands alone: a missing or invalid one does not cost the others. The values go into check-ins, to systemd
-/// and to a terminal, so words have a narrow alphabet and no secret that `redactor` knows, which a controller may echo.
+/// A missing or invalid member does not affect the others. The values go into check-ins, to systemd and to a terminal.
+/// So words are short and plain, and contain no secret that the controller may echo.
 pub fn parse(answer: &[u8], redactor: &Redactor) -> Result<StatusResponse, StatusError> {
     let answer: Map<String, Value> = serde_json::from_slice(answer)?;
     let member = |name| answer.get(name).unwrap_or(&Value::Null);
@@ -87,7 +87,7 @@ pub fn parse(answer: &[u8], redactor: &Redactor) -> Result<StatusResponse, Statu
 
     let state = word(member("state"), redactor);
     valid("state", state.is_some());
-    // Negative after the clock was set back.
+    // It may be negative after the clock was set back.
     let uptime = member("uptime").as_f64().map(|uptime| uptime.max(0.0));
     valid("uptime", uptime.is_some());
     let restarts = whole(member("restarts")).and_then(|restarts| restarts.try_into().ok());
@@ -96,7 +96,7 @@ pub fn parse(answer: &[u8], redactor: &Redactor) -> Result<StatusResponse, Statu
     valid("lastExit", last_exit_reason.is_some());
     let status = ProcessStatus {
         state: state.unwrap_or("unknown").to_owned(),
-        // Not worth a warning.
+        // No check-in has it, so an invalid one needs no warning.
         pid: whole(member("pid")).and_then(|pid| pid.try_into().ok()),
         restarts: restarts.unwrap_or_default(),
         uptime_seconds: uptime.unwrap_or_default(),
@@ -128,7 +128,7 @@ fn word<'a>(value: &'a Value, redactor: &Redactor) -> Option<&'a str> {
     })
 }
 
-/// A whole number; some languages write `3.0`.
+/// A whole number; `3.0` counts as one.
 fn whole(value: &Value) -> Option<i64> {
     #[expect(clippy::cast_possible_truncation, reason = "it is whole and in range")]
     let of_float = |float: f64| {

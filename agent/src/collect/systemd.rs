@@ -1,4 +1,4 @@
-//! The health of the process, from systemd.
+//! The process's health as systemd reports it.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -11,13 +11,12 @@ use crate::collect::command::{self, CommandError};
 use crate::collect::process::{ProcessStatus, code_reason, signal_reason};
 use crate::process::children::Children;
 
-/// How long systemd may take to answer.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest name of a unit, in bytes: systemd's own limit.
 const MAX_NAME_BYTES: usize = 255;
 
-/// The requested properties. systemd has no number of restarts before version 235, of 2017.
+/// The requested properties. `NRestarts` needs systemd 235, of 2017.
 const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,NRestarts,MainPID,\
                           ExecMainCode,ExecMainStatus,ExecMainStartTimestampMonotonic,\
                           ActiveEnterTimestampMonotonic";
@@ -27,10 +26,10 @@ const CLD_EXITED: i32 = 1;
 const CLD_KILLED: i32 = 2;
 const CLD_DUMPED: i32 = 3;
 
-/// A unit and its last report.
+/// A unit, and its last report.
 ///
-/// While a service runs, systemd does not know how it ended before. So this keeps the last seen end, as long as no other one
-/// can have followed.
+/// While a service runs, systemd does not report its previous exit. So this keeps the last seen exit reason until
+/// another exit may have followed.
 #[derive(Clone, Debug)]
 pub struct Unit {
     name: String,
@@ -51,7 +50,6 @@ struct LastReport {
     last_exit_reason: Option<String>,
 }
 
-/// An invalid unit name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a unit's name has 1 to {MAX_NAME_BYTES} of the characters A-Z a-z 0-9 : - _ . \\ @, does not \
@@ -85,21 +83,21 @@ pub struct ServiceState {
     pub restarts: u64,
     /// The main process, if there is one.
     pub pid: Option<u32>,
-    /// Start of the main process, or of the previous one if there is none, in time since boot; 0 if there never was one. Without
-    /// a main process that systemd knows, when the service became active.
+    /// Start of the current or last main process, on the monotonic clock; 0 if there was none. If systemd knows no main
+    /// process of a running service, the time when it became active.
     pub started_at: Duration,
-    /// How that process ended, if it did.
+    /// How that process ended; `None` while it runs.
     pub exit_reason: Option<String>,
 }
 
 impl Unit {
-    /// Takes a unit's name; without a suffix it is a service.
+    /// Validates a unit name; without a suffix it means a service.
     pub fn new(name: &str) -> Result<Self, InvalidName> {
         let valid = (1..=MAX_NAME_BYTES).contains(&name.len())
-            // No patterns: the answer would have several units.
+            // A pattern would match several units.
             && name.chars().all(|c| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c))
             && !name.starts_with('-')
-            // That would be a job.
+            // `systemctl` takes digits alone for the id of a job.
             && !name.chars().all(|c| c.is_ascii_digit());
         if !valid {
             return Err(InvalidName);
@@ -112,7 +110,6 @@ impl Unit {
         })
     }
 
-    /// The same unit, read by another program.
     #[must_use]
     pub fn with_systemctl(self, systemctl: impl Into<OsString>) -> Self {
         Self { systemctl: systemctl.into(), ..self }
@@ -130,7 +127,7 @@ impl Unit {
         let timeout = timeout.min(TIMEOUT);
         let mut service = self.show(self.of_user, children, timeout)?;
         if service.is_none() {
-            // Without a systemd, this user has no units.
+            // An error means that no systemd runs for this user.
             let left = timeout.saturating_sub(started.elapsed());
             service = self.show(!self.of_user, children, left).ok().flatten();
             self.of_user ^= service.is_some();
@@ -201,7 +198,7 @@ pub fn parse(shown: &str) -> Result<Option<ServiceState>, SystemdError> {
     let small = |name| text(name)?.parse::<i32>().map_err(|_| SystemdError::Invalid(name));
 
     let active = text("ActiveState")?;
-    // A running service is unaffected while its file is replaced or removed.
+    // A running service whose unit file was removed is also `not-found`.
     if text("LoadState")? == "not-found" && active == "inactive" {
         return Ok(None);
     }
@@ -224,12 +221,12 @@ pub fn parse(shown: &str) -> Result<Option<ServiceState>, SystemdError> {
     }))
 }
 
-/// systemd's states as the contract's words.
+/// Maps systemd's states to the contract's.
 fn state(active: &str, sub: &str) -> Option<&'static str> {
     Some(match (active, sub) {
         // Waiting for a restart; newer versions also report `auto-restart-queued`.
         ("activating", sub) if sub.starts_with("auto-restart") => "crashed",
-        // In the second case the process has ended, and `RemainAfterExit=` says not to mind.
+        // `exited`: the process has ended, and the unit has `RemainAfterExit=`.
         ("inactive" | "maintenance", _) | ("active", "exited") => "stopped",
         ("active" | "reloading" | "refreshing", _) => "running",
         ("activating", _) => "starting",
@@ -250,7 +247,7 @@ mod tests {
 
     use super::*;
 
-    /// As systemd 252 prints it.
+    /// Output of systemd 252.
     const RUNNING: &str = "\
 MainPID=812
 NRestarts=2
@@ -419,7 +416,7 @@ ActiveEnterTimestampMonotonic=5000000
 
     #[test]
     fn a_missing_or_invalid_property_is_named() {
-        // The last property matters only without a main process.
+        // `ActiveEnterTimestampMonotonic` matters only without a main process.
         let properties = RUNNING.lines().filter_map(|line| line.split('=').next());
         for property in properties.filter(|name| *name != "ActiveEnterTimestampMonotonic") {
             let without: Vec<_> =

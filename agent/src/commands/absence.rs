@@ -21,23 +21,20 @@ use crate::state::Time;
 pub enum AbsenceError {
     #[error("{0}")]
     Config(#[from] ConfigError),
-    /// The URL for absences cannot be derived.
     #[error(
         "{} must end in {CHECK_IN_PATH}: absences go to {ABSENCE_PATH} beside it",
         env_vars::CHECKIN_URL
     )]
     Url,
-    /// The server would refuse the body.
     #[error("{0}")]
     Body(#[from] InvalidBody),
-    /// People read the reason.
+    /// The server passes the reason on to operators.
     #[error("the reason contains a credential")]
     Credential,
     #[error("{0}")]
     Json(#[from] serde_json::Error),
 }
 
-/// Announces that the machine leaves.
 #[must_use]
 pub fn away(arguments: &AwayArguments) -> Exit {
     let AwayArguments { duration, reason, settings } = arguments;
@@ -50,13 +47,12 @@ pub fn away(arguments: &AwayArguments) -> Exit {
     announce(settings, *duration, reason, &format!("away until {until}{colon}{reason}"))
 }
 
-/// Ends the absence.
 #[must_use]
 pub fn back(arguments: &BackArguments) -> Exit {
     announce(&arguments.settings, Some(0), "", "back")
 }
 
-/// Sends the request once, and prints `accepted` or the problem.
+/// Sends the request once, and prints the text `accepted` or an error.
 fn announce(settings: &Settings, for_seconds: Option<u64>, reason: &str, accepted: &str) -> Exit {
     send(settings, for_seconds, reason, accepted)
         .unwrap_or_else(|error| output::bad_configuration(&error.to_string()))
@@ -87,7 +83,7 @@ fn send(
 
     let outcome = send_to(&target, &url, &body, Duration::MAX);
     if matches!(outcome, Outcome::Accepted(_)) {
-        // The server has accepted it, even if standard output is closed.
+        // A closed standard output does not change that the server has accepted it.
         let _ = output::print(accepted);
     } else {
         output::error(&explain::absence(&outcome, &config.redactor));
@@ -95,7 +91,7 @@ fn send(
     Ok(outcome.exit())
 }
 
-/// The URL for absences beside that of check-ins, with the same query.
+/// The URL for absences: that of check-ins with another path.
 fn absence_url(check_in: &Uri) -> Option<Uri> {
     let prefix = check_in.path().strip_suffix(CHECK_IN_PATH)?;
     let query = check_in.query().map(|query| format!("?{query}")).unwrap_or_default();

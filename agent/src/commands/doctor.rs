@@ -108,7 +108,6 @@ impl Examination<'_> {
         report.put(CheckName::Body, verdict.unwrap_or_else(|| Verdict::skipped_after(gap)));
     }
 
-    /// The host to connect to.
     fn peer(&self, url: &Uri) -> Peer {
         if let Some(proxy) = &self.usable.proxy {
             return Peer::new(proxy.host(), proxy.port(), env_vars::HTTPS_PROXY);

@@ -1,4 +1,4 @@
-//! `kiloclaw-agent gateway-token`: derives a sandbox's token, for whoever provisions its machine.
+//! `kiloclaw-agent gateway-token`: derives a sandbox's token, to provision its machine.
 
 use std::io::{self, IsTerminal};
 
@@ -11,15 +11,12 @@ use crate::exit::Exit;
 use crate::output;
 use crate::secret::Secret;
 
-/// Why there is no token.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// The id is not valid.
     #[error("{0}")]
     Sandbox(#[from] ConfigError),
     #[error("cannot read the secret from standard input: {0}")]
     Read(#[from] io::Error),
-    /// The secret is empty.
     #[error(
         "the secret is empty: set {} or pass it on standard input",
         env_vars::GATEWAY_TOKEN_SECRET
@@ -27,7 +24,6 @@ pub enum TokenError {
     Empty(#[from] EmptySecret),
 }
 
-/// Prints only the token, in one line.
 #[must_use]
 pub fn run(arguments: &GatewayTokenArguments) -> Exit {
     match token(arguments) {
@@ -37,7 +33,7 @@ pub fn run(arguments: &GatewayTokenArguments) -> Exit {
 }
 
 fn token(arguments: &GatewayTokenArguments) -> Result<GatewayToken, TokenError> {
-    // Before it waits for a secret on standard input.
+    // Validated first, since reading standard input may wait.
     check_sandbox_id(&arguments.sandbox_id)?;
     let secret = match &arguments.gateway_token_secret {
         Some(secret) => secret.clone(),

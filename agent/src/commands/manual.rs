@@ -6,7 +6,6 @@ use crate::cli::{CompletionsArguments, ManArguments, command};
 use crate::exit::Exit;
 use crate::output;
 
-/// The program's installed name.
 const NAME: &str = "kiloclaw-agent";
 
 #[must_use]

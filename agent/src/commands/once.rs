@@ -18,7 +18,7 @@ use crate::{output, report::explain, state};
 pub enum OnceError {
     #[error("{0}")]
     Config(#[from] ConfigError),
-    /// The server would refuse the body. Readings are always valid, so a setting is not.
+    /// A setting breaks the contract, so the server would refuse the body.
     #[error("{0}")]
     Body(#[from] InvalidBody),
     #[error("{0}")]
@@ -58,7 +58,7 @@ fn once(arguments: &OnceArguments) -> Result<Exit, OnceError> {
     CheckIn::parse_str(&body)?;
 
     let Some(target) = target else { return Ok(output::print_result(&body)) };
-    // From here on, a closed standard output must not prevent or uncount the check-in.
+    // A closed standard output must neither prevent the check-in nor lose its result.
     let _ = output::print(&explain::request(&target.url, &body));
     let outcome = attempt.send(&target, &body, &mut state.ledger, Duration::MAX);
     let _ = output::print(&explain::outcome(&outcome, redactor));

@@ -1,11 +1,11 @@
-//! When the next check-in is due. Pure: clock and random numbers are arguments.
+//! When the next check-in is due. It is pure: clock and random numbers are arguments.
 
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use fastrand::Rng;
 
-/// Ceiling of the first delay after a failure; it doubles with each further failure.
+/// Upper bound of the delay after a first failure; it doubles with each further failure.
 const FIRST_BACKOFF: Duration = Duration::from_secs(5);
 
 /// Longest honoured `Retry-After`.
@@ -29,19 +29,18 @@ pub enum Completion {
     TryLater(Option<Duration>),
 }
 
-/// Plans the next check-in when the last one has ended. There is always exactly one due time, so nothing piles up when a
-/// clock jumps or a machine sleeps.
+/// Plans the next check-in when the last one has ended. There is always exactly one due time, so a clock jump or a
+/// sleeping machine causes no burst.
 #[derive(Debug)]
 pub struct Schedule {
     timing: Timing,
     rng: Rng,
     due: Instant,
-    /// Ceilings of the next delays.
+    /// Upper bounds of the next delays.
     backoff: ExponentialBackoff,
 }
 
 impl Schedule {
-    /// Starts with the initial delay.
     #[must_use]
     pub fn new(timing: Timing, rng: Rng, now: Instant) -> Self {
         let mut schedule = Self { timing, rng, due: now, backoff: backoff(timing.interval) };

@@ -46,7 +46,6 @@ use crate::state::{self, Agent, Failure, InUse, State, StateFile, Time, Uptime};
 /// Why the agent cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A setting is missing or invalid.
     #[error("{0}")]
     Config(#[from] ConfigError),
     /// The system provides no thread or signal handler.
@@ -213,7 +212,7 @@ struct Service<'a> {
     command: Vec<OsString>,
     children: Children,
     process: Option<SupervisedProcess>,
-    /// The signal that asks the command to end.
+    /// SIGINT if that stopped the agent, else SIGTERM.
     stop_signal: Signal,
     daemon: Daemon,
     jobs: Sender<Job>,
@@ -523,7 +522,7 @@ impl Service<'_> {
             Some(Failure { at: Time::new(now), code: code.to_owned(), message });
     }
 
-    /// Writes the state for `status` and for the next start, and notifies systemd.
+    /// Writes the state file, and sends systemd the status.
     fn save(&mut self) {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let until = |at: Instant| Time::new(wall + at.saturating_duration_since(now));
@@ -570,10 +569,9 @@ fn try_notify(states: &[NotifyState]) -> io::Result<()> {
     socket.send_to_addr(text.as_bytes(), &address).map(|_| ())
 }
 
-/// systemd's watchdog, if it is enabled.
 #[derive(Clone, Copy)]
 struct Watchdog {
-    /// Interval of notifications: half of what systemd requires.
+    /// Half of the interval that systemd requires.
     interval: Duration,
     due: Instant,
 }

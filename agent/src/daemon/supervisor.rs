@@ -7,7 +7,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
 use crate::collect::process::ProcessStatus;
 
-/// Delay before the second restart after a crash; it doubles with each further one.
+/// Delay of the restart after a first crash; it doubles with each further crash.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 
 /// Longest delay before a restart.
@@ -35,11 +35,11 @@ pub enum SupervisorState {
     /// About to start.
     Starting,
     Running,
-    /// Asked to end for a restart.
+    /// Signalled to end, for a restart.
     Stopping,
-    /// Ended by itself, waiting for a restart.
+    /// Exited by itself, waiting for a restart.
     Crashed,
-    /// Asked to end for good.
+    /// Signalled to end, without a restart.
     ShuttingDown,
 }
 
@@ -82,7 +82,7 @@ pub struct CommandExit {
 }
 
 impl CommandExit {
-    /// The exit of a command that could not start.
+    /// The reported exit of a command that could not start.
     #[must_use]
     pub fn unspawnable() -> Self {
         Self { reason: "code:1".to_owned(), clean: false }
@@ -180,7 +180,7 @@ impl Supervisor {
         }
     }
 
-    /// The command ended, but some of its processes still run; they were asked to end.
+    /// The command ended, but some of its processes still run. They got the stop signal.
     pub fn left_behind(&mut self, now: Instant) {
         self.left_behind = true;
         if self.give_up_at.is_none() {
@@ -211,13 +211,13 @@ impl Supervisor {
         }
     }
 
-    /// When it restarts, if it has ended by itself.
+    /// When the command restarts, if it waits for a restart.
     #[must_use]
     pub fn next_start(&self) -> Option<Instant> {
         self.start_at
     }
 
-    /// Ends the command and restarts it. If it waits for a restart, it restarts at once.
+    /// Ends the command and restarts it. A command that waits for a restart starts at once.
     pub fn restart(&mut self, now: Instant) -> Option<Action> {
         match self.state {
             SupervisorState::Running => {
@@ -236,7 +236,7 @@ impl Supervisor {
         }
     }
 
-    /// Ends the command for good. A second call forwards the stop signal again.
+    /// Ends the command without a restart. A further call sends the stop signal again.
     pub fn shut_down(&mut self, now: Instant) -> Action {
         self.start_at = None;
         if self.up.is_none() {
@@ -256,13 +256,12 @@ impl Supervisor {
         [self.start_at, self.kill_at, self.give_up_at].into_iter().flatten().min()
     }
 
-    /// Number of crashes in a row, each before it had [recovered](HEALTHY_AFTER).
     #[must_use]
     pub fn crashes_in_a_row(&self) -> u32 {
         self.crashes_in_a_row
     }
 
-    /// Returns what is due by now.
+    /// Returns the action that is due.
     pub fn tick(&mut self, now: Instant) -> Option<Action> {
         if self.kill_at.is_some_and(|at| at <= now) {
             self.kill_at = None;
@@ -292,7 +291,7 @@ impl Supervisor {
             state: state.name().to_owned(),
             pid: self.up.map(|(pid, _)| pid),
             restarts: self.restarts,
-            // Rounded to milliseconds: more digits would be noise in every check-in.
+            // Rounded to milliseconds, since further digits mean nothing.
             uptime_seconds: (uptime.unwrap_or_default().as_secs_f64() * 1_000.0).round() / 1_000.0,
             last_exit_reason: Some(self.last_exit.clone()),
         }

@@ -1,8 +1,8 @@
 //! `NO_PROXY`: hosts to reach without the proxy.
 //!
-//! There is no standard, so all common forms work: `*`, `example.com`, `.example.com` and `*.example.com` for all
-//! subdomains, `10.*`, IPv4 and IPv6 addresses with or without brackets, networks such as `10.0.0.0/8`, and each with a
-//! port.
+//! Programs differ in its syntax, so all common forms work: `*`, `example.com`, `.example.com` and `*.example.com` for
+//! all subdomains, `10.*`, IPv4 and IPv6 addresses with or without brackets, networks such as `10.0.0.0/8`, and each
+//! with a port.
 
 use std::net::IpAddr;
 
@@ -44,7 +44,7 @@ struct Entry<'a> {
 }
 
 enum Host<'a> {
-    /// An address is a network of one.
+    /// Also a single address.
     Network(IpNet),
     Name(&'a str),
 }

@@ -1,7 +1,7 @@
 //! Child processes that the agent started or inherited.
 //!
-//! A process with id 1, or a child subreaper, becomes the parent of all orphans below it and has to reap them. Reaping any
-//! child would also take those that the agent waits for, so one [`Children`] starts and reaps all of them.
+//! A process with id 1, or a child subreaper, adopts all orphans below it and has to reap them. `wait` for any child
+//! would also reap those whose exit status the agent needs, so one [`Children`] starts and reaps all of them.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -32,11 +32,11 @@ pub struct Children {
 
 #[derive(Debug, Default)]
 struct Registry {
-    /// Started and not reaped yet; the exit status goes here for whoever waits for it.
+    /// Started and not reaped yet, with a place for the exit status.
     ours: HashMap<Pid, Arc<OnceLock<ExitStatus>>>,
-    /// Dropped, but not ended yet.
+    /// Dropped, and not reaped yet.
     left: HashSet<Pid>,
-    /// Whether nobody waits for their output any more.
+    /// Whether their output is no longer needed.
     abandoned: bool,
 }
 
@@ -62,7 +62,7 @@ impl Children {
     }
 
     pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
-        // Under the lock, so that a process that ends at once is not taken for an orphan.
+        // The lock prevents that a process that ends at once is reaped as an orphan.
         let mut registry = self.lock();
         registry.reap_left();
         let mut process = command.spawn()?;
@@ -79,13 +79,13 @@ impl Children {
         })
     }
 
-    /// Kills the process groups of all started processes except `spared`: nobody waits for their output any more.
+    /// Kills the process groups of all started processes except `spared`, when their output is no longer needed.
     pub fn abandon_all_but(&self, spared: Option<u32>) {
         let mut registry = self.lock();
         registry.abandoned = true;
         let spared = spared.and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
         for &pid in registry.ours.keys().filter(|&&pid| Some(pid) != spared) {
-            // This fails for a process that has ended, which is fine.
+            // An error means that the process has ended.
             let _ = kill_process_group(pid, Signal::KILL);
         }
     }
@@ -103,18 +103,18 @@ impl Children {
         }
     }
 
-    /// Sends each living orphan the signal that `signal` returns for it; returns all of them.
+    /// Sends each living orphan the signal that `signal` returns for it. Returns all orphans.
     pub fn signal_orphans(&self, signal: impl Fn(&Orphan) -> Option<Signal>) -> Vec<Orphan> {
         if !self.adopts {
             return Vec::new();
         }
-        // Under the lock, none of them is reaped, so their ids stay valid.
+        // Under the lock, no orphan is reaped, so their process ids stay valid.
         let registry = self.lock();
         let mut orphans = Orphan::all(Path::new("/proc"));
         orphans.retain(|orphan| !registry.ours.contains_key(&orphan.pid));
         for orphan in &orphans {
             if let Some(signal) = signal(orphan) {
-                // A process that may not be signalled is still there the next time.
+                // An orphan that the agent may not signal stays in the list.
                 let _ = kill_process(orphan.pid, signal);
             }
         }
@@ -122,15 +122,14 @@ impl Children {
     }
 
     fn lock(&self) -> MutexGuard<'_, Registry> {
-        // The lock is never poisoned: no change panics half way.
+        // The lock is never poisoned: no code panics while it holds the lock.
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// An inherited process, whose own parent has ended.
+/// An adopted process, whose parent has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Orphan {
-    /// Its process id.
     pub pid: Pid,
     /// The id of its process group.
     pub group: i32,
@@ -139,7 +138,7 @@ pub struct Orphan {
 }
 
 impl Orphan {
-    /// All living children of this process, started or inherited.
+    /// All living children of this process, started or adopted.
     fn all(proc_root: &Path) -> Vec<Self> {
         let own = getpid();
         let entries = fs::read_dir(proc_root).into_iter().flatten().flatten();
@@ -161,7 +160,7 @@ impl Orphan {
         (alive && Pid::from_raw(its_parent) == Some(parent)).then_some(Self { pid, group, name })
     }
 
-    /// Whether its environment has this variable with this value; false if that may not be read.
+    /// Whether its environment has this variable with this value; false if the environment is not readable.
     #[must_use]
     pub fn has_variable(&self, name: &str, value: &str) -> bool {
         let environment = fs::read(format!("/proc/{}/environ", self.pid)).unwrap_or_default();
@@ -172,12 +171,12 @@ impl Orphan {
 
 impl Registry {
     fn reap_orphans(&mut self) {
-        // The kernel reaps any child or a given one, but not all except some. So while one of ours has ended, its owner comes
-        // first; its `try_wait` returns here. Until it is reaped, no other process can get its id, so killing its group hits no
-        // stranger.
+        // `wait` takes any child, and cannot exclude those of `ours`. So while one of `ours` has ended, its owner reaps
+        // it first, and `try_wait` then calls this again. Until it is reaped, its id is not reused, so `signal_group`
+        // cannot hit another process.
         while !self.ours.keys().any(|&pid| has_ended(pid)) {
             let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) else { return };
-            // It can still be one of ours that ended just now.
+            // One of `ours` may have ended just now.
             if let Some(exit) = self.ours.remove(&pid) {
                 let _ = exit.set(exit_status(status));
             }
@@ -211,7 +210,7 @@ impl Child {
             registry.ours.remove(&self.pid);
             let _ = self.exit.set(exit_status(status));
             if self.children.adopts {
-                // Orphans may have waited for this.
+                // The child may have blocked `reap_orphans`.
                 registry.reap_orphans();
             }
         }
@@ -229,16 +228,17 @@ impl Child {
         }
     }
 
-    /// Signals its process group, unless it was reaped. It must lead one.
+    /// Signals the process group that it leads, unless it was reaped.
     pub fn signal_group(&self, signal: Signal) {
         let _registry = self.children.lock();
         if self.exit.get().is_none() {
-            // This fails for a process that has ended, which is fine, and for one that may not be signalled, whose wait has a limit.
+            // An error means that it has ended, or that the agent may not signal it; the wait for it has a limit.
             let _ = kill_process_group(self.pid, signal);
         }
     }
 
-    /// The signal that stopped it since the last call, or `None` if it continued.
+    /// The last change since the previous call: `Some(Some(signal))` if a signal stopped it, `Some(None)` if it
+    /// continued.
     #[must_use]
     pub fn suspension(&self) -> Option<Option<i32>> {
         let _registry = self.children.lock();
@@ -259,7 +259,7 @@ impl Child {
             Some(descriptor) => events.push(PollFd::new(descriptor, PollFlags::IN)),
             None => left = left.min(TICK),
         }
-        // A deadline beyond the clock's range means none.
+        // A deadline beyond the clock's range means no timeout.
         match poll(&mut events, Timespec::try_from(left).ok().as_ref()) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
@@ -280,7 +280,7 @@ impl Drop for Child {
     }
 }
 
-/// Whether a child has ended. Does not reap it; somebody else may have done so.
+/// Whether a child has ended or was reaped. Does not reap it.
 fn has_ended(pid: Pid) -> bool {
     let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     matches!(waitid(WaitId::Pid(pid), look), Ok(Some(_)) | Err(Errno::CHILD))
@@ -330,7 +330,7 @@ mod tests {
             child.signal_group(Signal::KILL);
             let status = child.wait_until(Instant::now() + AMPLE).unwrap().unwrap();
             assert_eq!(status.signal(), Some(9));
-            // By now, another process may have its id.
+            // By now, its id may be reused; this must not signal anything.
             child.signal_group(Signal::KILL);
         }
     }

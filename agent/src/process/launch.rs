@@ -1,7 +1,7 @@
 //! Starts programs through a short-lived copy of the agent, which then executes the program.
 //!
-//! Only a process itself can arrange to end with its parent, and reset its inherited signals. The usual place for both is
-//! between fork and exec, where Rust code is not safe. So the agent runs itself, and that process executes the program.
+//! Only a process itself can arrange to end with its parent and reset its inherited signals. Programs usually do both
+//! between fork and exec, where Rust needs `unsafe`. So the agent starts a copy of itself, which executes the program.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -19,10 +19,10 @@ use rustix::stdio::dup2_stdin;
 use crate::process::children::{Child, Children};
 use crate::{daemon::signals, env_vars};
 
-/// First argument of an agent that shall execute a program. No subcommand has this name.
+/// First argument of such a copy. No subcommand has this name.
 const LAUNCH: &str = "=launch";
 
-/// This very program, even if its file was replaced.
+/// The running program, even if its file was replaced.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// How long a program may take to load before it counts as started.
@@ -44,7 +44,7 @@ pub fn launch(command: &[OsString], children: &Children) -> io::Result<Child> {
     })
 }
 
-/// The same with a given environment and outputs; after `loaded_after` it counts as started.
+/// Starts a program likewise, with the environment and outputs of `set_up`. After `loaded_after` it counts as started.
 pub fn start<'a>(
     words: impl IntoIterator<Item = &'a OsStr>,
     children: &Children,
@@ -59,7 +59,7 @@ pub fn start<'a>(
         return children.spawn(&mut command);
     }
     let (mut ours, theirs) = UnixStream::pair()?;
-    // A timeout of zero would mean none.
+    // A timeout of zero would be an error.
     ours.set_read_timeout(Some(loaded_after.clamp(Duration::from_millis(1), LOADED_AFTER)))?;
     let mut launcher = Command::new(THIS_PROGRAM);
     launcher
@@ -70,10 +70,10 @@ pub fn start<'a>(
         .process_group(0);
     set_up(&mut launcher);
     let child = children.spawn(&mut launcher)?;
-    // If its end of the pair stayed open here, ours would never close.
+    // Closes the copy's end here, so that `ours` sees when the copy closes it.
     drop(launcher);
     let mut error = String::new();
-    // The exec closes the pair without writing. A timeout counts as success.
+    // A successful exec closes the pair without writing. A timeout counts as success.
     let _ = ours.read_to_string(&mut error);
     match error.parse() {
         Ok(code) => {
@@ -84,7 +84,7 @@ pub fn start<'a>(
     }
 }
 
-/// Executes the command, if this process was started for that. Returns only on error.
+/// Executes the program if this process is such a copy; then it returns only on error.
 #[must_use]
 pub fn requested() -> Option<ExitCode> {
     IS_THE_AGENT.store(true, Ordering::Relaxed);
@@ -96,7 +96,7 @@ pub fn requested() -> Option<ExitCode> {
     let program = arguments.next()?;
     let mut command = Command::new(program);
     command.args(arguments);
-    // A copy that the exec closes, since the command has its standard input there.
+    // Standard input is the pair's other end. This duplicate frees it for /dev/null, and closes on exec.
     let agent = io::stdin().as_fd().try_clone_to_owned().ok()?;
     let error = launch_from(parent, &mut command);
     let code = error.raw_os_error().unwrap_or_default();
@@ -107,7 +107,7 @@ pub fn requested() -> Option<ExitCode> {
 fn launch_from(parent: Pid, command: &mut Command) -> io::Error {
     let prepared = || {
         set_parent_process_death_signal(Some(Signal::KILL))?;
-        // The command may have ended before that.
+        // The agent may have ended before the call above.
         if getppid() != Some(parent) {
             return Err(io::ErrorKind::NotConnected.into());
         }

@@ -1,4 +1,4 @@
-//! The supervised command as a process: starts it, signals it, and checks it whenever a child has ended.
+//! The process of the supervised command: starts it, signals it, and polls it whenever a child has changed.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -14,20 +14,20 @@ use crate::env_vars;
 use crate::process::children::{Child, Children, Orphan};
 use crate::process::launch::launch;
 
-/// The command, until it and everything that it started have ended. It leads its own process group. Processes outside of
-/// that group, such as daemons, also end with it: they are asked to end, and are gone before the command's next start,
-/// which may need their port or file.
+/// The command and everything that it started. It leads its own process group. Processes that it leaves behind, in the
+/// group or outside of it, get SIGTERM, and have ended before the command's next start, which may need their port or
+/// file.
 #[derive(Debug)]
 pub struct SupervisedProcess {
     child: Child,
     children: Children,
-    /// How the command itself ended.
+    /// Set when the command itself has ended.
     exit: Option<CommandExit>,
-    /// Whether its group was asked to end.
+    /// Whether its group got a stop signal.
     stopping: bool,
     /// Left-behind processes outside of the group that got SIGTERM.
     terminated: HashSet<Pid>,
-    /// Whether to kill it.
+    /// Whether left-behind processes get SIGKILL.
     killed: bool,
 }
 
@@ -40,8 +40,8 @@ pub enum Standing {
     Suspended(&'static str),
     /// A signal continued it.
     Continued,
-    /// It ended and left processes behind, which were asked to end. These are the ones outside of its group since the last
-    /// check.
+    /// It ended and left processes behind, which got SIGTERM. The list has those outside of its group that are new
+    /// since the last poll.
     LeftBehind(Vec<Orphan>),
     /// It and everything that it started have ended.
     Ended(CommandExit),
@@ -65,7 +65,7 @@ impl SupervisedProcess {
         self.child.id()
     }
 
-    /// Signals the command's group; after its end, the processes that it left behind.
+    /// Signals the command's group or, after its end, the processes that it left behind.
     pub fn signal(&mut self, signal: Signal) {
         self.stopping = true;
         self.killed |= signal == Signal::KILL;
@@ -87,8 +87,8 @@ impl SupervisedProcess {
                     }
                 };
             }
-            // Once only: many programs take a second signal as a request to hurry. Before the command is reaped, since no other
-            // group can have its id until then.
+            // Only once: many programs take a second signal as a request to hurry. Before the command is reaped, since
+            // its group's id can be reused after that.
             if !self.stopping {
                 self.signal(Signal::TERM);
             }
@@ -119,11 +119,11 @@ impl SupervisedProcess {
         self.exit.as_ref()
     }
 
-    /// Left-behind processes of an ended command, each signalled as `signal` says.
+    /// Signals each left-behind process as `signal` returns. Returns all of them.
     fn signal_remains(&self, signal: impl Fn(&Orphan) -> Option<Signal>) -> Vec<Orphan> {
         let group = self.child.id().cast_signed();
         let agent = process::id();
-        // A container's first process inherits what others started, too, as with `docker exec`.
+        // A container's first process also adopts what `docker exec` started.
         let is_ours = |orphan: &Orphan| {
             agent != 1
                 || orphan.group == group

@@ -27,7 +27,7 @@ pub fn observe(
     ledger.observe(readings, &config.interfaces);
 }
 
-/// A check-in with all unreported deltas.
+/// A check-in, and the deltas that it reports.
 #[derive(Debug)]
 pub struct Attempt<'a> {
     unreported: Unreported,
@@ -65,8 +65,8 @@ impl<'a> Attempt<'a> {
 
 /// Builds the contract's body.
 ///
-/// A number above its bound is sent as the bound: a refusal would silence the machine for good. The contract requires a
-/// number for each reading, so a failed reading is 0, with a warning. The state is a word, so it can be `unknown`.
+/// A number above its bound is sent as the bound, since the server would refuse every check-in with a larger one. The
+/// contract requires a number for most readings, so a failed reading is 0, with a warning. A failed state is `unknown`.
 #[must_use]
 pub fn check_in<'a>(
     config: &'a Config,

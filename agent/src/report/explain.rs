@@ -37,7 +37,7 @@ pub fn request(url: &Uri, body: &str) -> String {
     format!("POST {url}\n{body}")
 }
 
-/// The outcome in full. `redactor` cleans the server's text.
+/// The outcome of a check-in, in several lines. `redactor` cleans the server's text.
 #[must_use]
 pub fn outcome(outcome: &Outcome, redactor: &Redactor) -> String {
     report(outcome, &hint(outcome), is_in_front, redactor)

@@ -38,11 +38,8 @@ pub struct Ledger {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Unreported {
-    /// Restarts of the supervised process.
     pub restarts: u64,
-    /// Received bytes.
     pub bytes_in: u64,
-    /// Sent bytes.
     pub bytes_out: u64,
 }
 
@@ -53,7 +50,7 @@ impl Ledger {
         if let (Some(before), Some(now)) = (&self.boot, &readings.boot)
             && before != now
         {
-            // The counters restarted at zero, even if they are already higher than before.
+            // The counters started at zero, even if they are already higher than before.
             self.seen_network = self.seen_network.as_ref().map(|_| Counters::new());
             self.seen_restarts = self.seen_restarts.map(|_| 0);
         }
@@ -86,7 +83,6 @@ impl Ledger {
         }
     }
 
-    /// The deltas of the next check-in.
     #[must_use]
     pub fn unreported(&self) -> Unreported {
         self.unreported

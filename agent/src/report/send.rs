@@ -35,7 +35,7 @@ pub struct ErrorResponse {
     pub location: Option<String>,
     /// `retry-after`: seconds or a date.
     pub retry_after: Option<String>,
-    /// The server's time.
+    /// The `date` header: the server's time.
     pub date: Option<SystemTime>,
     /// Why Cloudflare answered instead of the server (`cf-mitigated`).
     pub mitigated: Option<String>,
@@ -50,9 +50,9 @@ pub struct RefusalBody {
     pub error: String,
     /// The reason, for programs.
     pub code: String,
-    /// The field of the check-in that broke its rule.
+    /// The invalid field of the check-in.
     pub field: Option<String>,
-    /// The rule.
+    /// The field's rule.
     pub expected: Option<String>,
 }
 
@@ -68,7 +68,7 @@ impl ErrorResponse {
         Some(date.duration_since(self.date.unwrap_or(now)).unwrap_or_default())
     }
 
-    /// The reason for programs: the server's code, or its status if it has none.
+    /// The server's code or, without one, `http_<status>`.
     #[must_use]
     pub fn code(&self) -> String {
         match &self.refusal {
@@ -98,7 +98,7 @@ impl Outcome {
         }
     }
 
-    /// The reason, for programs, if it was not accepted.
+    /// The reason for programs; `None` if accepted.
     #[must_use]
     pub fn code(&self) -> Option<String> {
         match self {

@@ -1,5 +1,5 @@
-//! For tests of the daemon (`run` and `watch`): an agent that keeps running, whose log a test follows, and a server that
-//! records its check-ins. `stage` is for tests of commands that run to their end.
+//! For tests of the daemon (`run` and `watch`): an agent that keeps running, with its log, and a server that records
+//! its check-ins. `stage` is for tests of commands that run to their end.
 
 #![expect(unreachable_pub, reason = "public to the tests that share it")]
 #![allow(dead_code, reason = "not every test needs all of it")]
@@ -22,7 +22,7 @@ use tempfile::TempDir;
 pub const API_KEY: &str = "key-that-must-not-show";
 pub const GATEWAY_TOKEN: &str = "token-that-must-not-show";
 
-/// Far longer than any step takes on a busy machine.
+/// Longer than any step takes on a busy machine.
 pub const AMPLE: Duration = Duration::from_mins(1);
 
 /// A server that records check-ins until the test ends.
@@ -113,7 +113,7 @@ impl Machine {
         self.directory.path().join(name)
     }
 
-    /// Sets the counters of eth0 atomically, as the agent may be reading.
+    /// Sets the counters of eth0 atomically, since the agent may be reading them.
     pub fn transfer(&self, bytes_in: u64, bytes_out: u64) {
         let text = format!(
             "Inter-| Receive | Transmit\n face |bytes\n    \
@@ -189,7 +189,7 @@ impl Agent {
     pub fn logging_to(command: &mut Command, errors: impl Into<Stdio>) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
         let mut child = command.spawn().unwrap();
-        // The test's own copy would keep the pipe open after the agent's end.
+        // The test's copy would keep the pipe open after the agent's end.
         command.stderr(Stdio::null());
         let (sender, lines) = mpsc::channel();
         let pass = |pipe: Box<dyn Read + Send>, to: mpsc::Sender<String>| {

@@ -186,7 +186,7 @@ impl Server {
         Self::start(None, move |_| answer.clone())
     }
 
-    /// Gives these answers, one after the other.
+    /// Answers each request with the next of these.
     pub(crate) fn answering_each<const N: usize>(answers: [String; N]) -> Self {
         let mut answers = answers.into_iter();
         Self::start(None, move |_| answers.next().unwrap())
@@ -323,7 +323,7 @@ impl Authority {
     }
 }
 
-/// rcgen's own PEM needs another package.
+/// rcgen's own PEM support needs another package.
 fn pem(der: &[u8]) -> String {
     format!("-----BEGIN CERTIFICATE-----\n{}-----END CERTIFICATE-----\n", base64(der, "\n"))
 }

@@ -9,7 +9,7 @@ use crate::exit::Exit;
 use crate::output;
 use crate::secret::Redactor;
 
-/// The checks, in order. Programs use the names: never rename or reuse one.
+/// The checks, in order. Programs depend on the names: never rename or reuse one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckName {
@@ -19,17 +19,14 @@ pub enum CheckName {
     Dns,
     /// A TCP connection.
     Connection,
-    /// The proxy's permission.
+    /// Whether the proxy connects to the server.
     Proxy,
-    /// The server's certificate.
     Tls,
     /// Whether the server is Kiloclaw telemetry and works.
     Server,
     /// This machine's clock against the server's.
     Clock,
-    /// The fleet's API key.
     ApiKey,
-    /// The sandbox's gateway token.
     GatewayToken,
     /// Whether the token is this sandbox's.
     SandboxId,
@@ -38,13 +35,10 @@ pub enum CheckName {
     Load,
     /// The file system, if one is to be reported.
     Disk,
-    /// The network counters.
     Network,
-    /// `OpenClaw`'s version.
     Openclaw,
     /// The source of the process's state.
     Process,
-    /// The state file's location.
     StateFile,
 }
 
@@ -69,7 +63,6 @@ impl CheckName {
         Self::StateFile,
     ];
 
-    /// The name for people and programs.
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
@@ -177,7 +170,6 @@ pub struct Check {
     pub verdict: Verdict,
 }
 
-/// One line, for people.
 impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.name.text();
@@ -206,7 +198,7 @@ struct JsonReport<'a> {
 }
 
 impl Report {
-    /// Starts a report. `redactor` cleans everything in it.
+    /// `redactor` cleans all texts of the report.
     #[must_use]
     pub const fn new(json: bool, redactor: Redactor) -> Self {
         Self { json, redactor, checks: Vec::new(), unprintable: None }
@@ -249,7 +241,6 @@ impl Report {
     }
 }
 
-/// The last line, for people.
 fn summary(checks: &[Check]) -> String {
     let count = |is: fn(&Verdict) -> bool| checks.iter().filter(|c| is(&c.verdict)).count();
     let failed = count(Verdict::is_failed);

@@ -1,4 +1,4 @@
-//! Checks of the readings, and of the state file's location.
+//! Checks the readings, and the location of the state file.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -223,7 +223,7 @@ fn of_systemd(error: &SystemdError) -> Verdict {
     Verdict::failed(code, format!("systemd {error}"), fix)
 }
 
-/// Checks that an agent can keep its state file, and leaves nothing behind.
+/// Checks that an agent can write its state file. Leaves no file behind.
 pub fn state_file(arguments: &StateArguments, sandbox_id: Option<&str>, report: &mut Report) {
     let path = arguments.paths().swap_remove(0);
     report.put(CheckName::StateFile, keep(&path, arguments.state_file.is_none(), sandbox_id));
@@ -285,7 +285,7 @@ fn place(path: &Path, makes_directory: bool) -> PathBuf {
 fn try_place(directory: &Path) -> std::io::Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(directory)?;
     file.write_all(&[b' '; STATE_BYTES])?;
-    // Some file systems reserve space only at this point.
+    // Some file systems allocate space only here.
     file.as_file().sync_data()?;
     file.close()
 }

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use crate::commands::doctor::check::Verdict;
 use crate::env_vars;
 
-/// Minimum time for each address, however many there are.
+/// Minimum time for each address.
 const SHORTEST_TRY: Duration = Duration::from_millis(100);
 
-/// The host to connect to: the server, or the proxy in front of it.
+/// The host to connect to: the server or the proxy.
 #[derive(Clone, Debug)]
 pub struct Peer {
     /// Name or address, without brackets.
@@ -68,7 +68,7 @@ fn found(host: &str, addresses: &[SocketAddr]) -> String {
     format!("{host} is {}", ips.join(", "))
 }
 
-/// Connects to the first address that accepts.
+/// Tries the addresses until one accepts the connection.
 #[must_use]
 pub fn connect(peer: &Peer, addresses: &[SocketAddr], timeout: Duration) -> Verdict {
     let deadline = Instant::now() + timeout;

@@ -18,7 +18,6 @@ impl SettingsFile {
         found.filter(|value| !value.is_empty())
     }
 
-    /// All settings, for a program's environment.
     pub(super) fn values(&self) -> impl Iterator<Item = (&str, &str)> {
         self.lines.iter().filter_map(|line| {
             let (name, _) = line.trim_start().split_once('=')?;
@@ -28,7 +27,7 @@ impl SettingsFile {
         })
     }
 
-    /// Sets a value in its line, or else in place of the commented example, or else at the end.
+    /// Sets a value in its line, else in place of the commented example, else at the end.
     pub(super) fn set(&mut self, name: &str, text: &str) {
         if self.get(name) == Some(text) {
             return;
