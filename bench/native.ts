@@ -14,7 +14,8 @@ const COUNTS = [1_000, 3_000] as const;
 
 /** Builds the benchmark and returns its path. */
 function build(): string {
-  const args = ['--package', 'kiloclaw-check-in', '--bench', 'check_in', '--no-run'];
+  // The Worker's profile: the figures are to be those of its code.
+  const args = ['--profile', 'worker', '--package', 'kiloclaw-check-in', '--bench', 'check_in', '--no-run'];
   const lines = outputOf('cargo', ['bench', ...args, '--quiet', '--message-format', 'json']).trim().split('\n');
   const messages = lines.map((line) => JSON.parse(line) as { target?: { name: string }; executable?: string });
   const built = messages.find(({ target, executable }) => target?.name === 'check_in' && executable);

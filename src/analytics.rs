@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use js_sys::{self, Array, Promise, Uint8Array};
+use js_sys::{Array, Promise, Uint8Array};
 use kiloclaw_check_in::data_point::DATASET;
 use kiloclaw_watch::{CANARY_DATASET, is_safe_url};
 use wasm_bindgen::prelude::*;

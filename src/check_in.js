@@ -58,9 +58,10 @@ export function fetch(request, env, context) {
 
 /** Runs a step of a check-in. First reads the bindings if they, or the instance of the module, are new. */
 function step(env, run, ...input) {
-  if (env !== configured.env || instance() !== configured.instance) {
+  const current = instance();
+  if (env !== configured.env || current !== configured.instance) {
     call(configure, env);
-    configured = { env, instance: instance(), service: env[FORWARD] };
+    configured = { env, instance: current, service: env[FORWARD] };
   }
   return call(run, ...input);
 }

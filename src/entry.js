@@ -5,7 +5,7 @@ import { fetch } from './check_in.js';
 import { call } from './instance.js';
 
 /** An object with handlers, not a class: the runtime would construct one for each request. */
-export default { fetch, scheduled: (event, env) => call(scheduled, event, env) };
+export default { fetch, scheduled: (_event, env) => call(scheduled, env) };
 
 /** The watcher's Durable Object. Its state is in Rust, in the current instance of the module. */
 export class Watcher {

@@ -63,7 +63,7 @@ pub fn route_js(request: Request, env: Env) -> Promise {
 /// The entry point of the cron trigger: sets the watcher's alarm if it is lost.
 #[wasm_bindgen]
 #[expect(clippy::needless_pass_by_value, reason = "the boundary hands over owned values")]
-pub fn scheduled(_event: JsValue, env: Env) -> Promise {
+pub fn scheduled(env: Env) -> Promise {
     watcher::wake(&env)
 }
 

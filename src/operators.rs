@@ -5,7 +5,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use js_sys::{self, Promise};
+use js_sys::Promise;
 use kiloclaw_fleet::{
     FleetHistoryReport, FleetReport, HistoryReport, IncidentsReport, Parameters, Progress,
     QueryScope, Report, SandboxReport, SandboxesReport, Time,
