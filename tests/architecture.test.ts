@@ -159,7 +159,7 @@ const CRATES = [
 for (const folder of CRATES) {
   test(`${folder} has no import cycle`, () => {
     const sources = crate(folder);
-    assert.ok(sources.size > 1, 'it has files');
+    assert.ok(sources.size > 0, 'it has files');
     assert.deepEqual(circles(sources), []);
   });
 }

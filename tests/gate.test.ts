@@ -15,12 +15,13 @@ import { until } from './support/until.ts';
 const base64url = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64url');
 const now = () => Math.floor(Date.now() / 1000);
 
-/** Signs a token, independently of the code under test. */
+/** Signs a token, independently of the code under test. Claims may be JSON that no object has. */
 function jwt(
-  claims: object,
+  claims: object | string,
   { alg = 'HS256', hmac = 'sha256', secret = JWT_SECRET, header = {} } = {},
 ): string {
-  const message = `${base64url({ alg, typ: 'JWT', ...header })}.${base64url(claims)}`;
+  const encoded = typeof claims === 'string' ? Buffer.from(claims).toString('base64url') : base64url(claims);
+  const message = `${base64url({ alg, typ: 'JWT', ...header })}.${encoded}`;
   return `${message}.${createHmac(hmac, secret).update(message).digest('base64url')}`;
 }
 
@@ -51,6 +52,14 @@ test('a token can be limited to one sandbox, and is never unlimited by mistake',
   for (const id of [null, '', 0, 1, true, [], ['sandbox-1'], {}, 'x'.repeat(97), 'é'.repeat(49)]) {
     await assertUnauthorized(await whoami(jwt(valid({ sandbox_id: id }))), 'invalid_token', JSON.stringify(id));
   }
+});
+
+test('refuses a token with two claims of the same name', async () => {
+  const twice = (claim: string) => jwt(JSON.stringify(valid()).replace('}', `,${claim},${claim}}`));
+  for (const claim of ['"sub":"ops"', '"aud":"kiloclaw-telemetry"', '"sandbox_id":"a"', '"scope":""', '"exp":9999999999']) {
+    await assertUnauthorized(await whoami(twice(claim)), 'invalid_token', claim);
+  }
+  assert.equal((await whoami(twice('"name":"x"'))).status, 200, 'a claim that does not count');
 });
 
 test('refuses a request without a bearer token', async () => {

@@ -4,7 +4,6 @@
 mod availability;
 mod decide;
 mod delivery;
-mod json;
 mod message;
 #[cfg(test)]
 mod scenarios;

@@ -7,10 +7,10 @@ use kiloclaw_check_in::limits::{
     MAX_ABSENCE_SECONDS, MAX_REASON_CHARACTERS, MAX_SANDBOX_ID_BYTES, has_control_characters,
 };
 use kiloclaw_fleet::{LONGEST_TEXT, Time, sorted};
+use kiloclaw_json::Value;
 use serde::Serialize;
 
 use crate::delivery::Target;
-use crate::json::Value;
 use crate::settings::{HOUR, Settings};
 use crate::transition::Kind;
 
