@@ -1,7 +1,6 @@
 //! The one place that names bindings, secrets and variables, and reads them.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::BTreeSet;
 use std::fmt;
 
 use js_sys::Reflect;
@@ -94,8 +93,8 @@ pub(crate) struct Ingest {
     pub(crate) api_key_tokens: Option<jwt::Settings>,
     pub(crate) gateway: GatewaySecrets,
     pub(crate) dataset: JsValue,
-    /// Ids of sandboxes whose check-ins are refused. They are not secret.
-    pub(crate) revoked: BTreeSet<String>,
+    /// Ids of sandboxes whose check-ins are refused. They are not secret, and few: a variable holds 5 kB.
+    pub(crate) revoked: Vec<String>,
     pub(crate) limiter: Option<JsValue>,
 }
 
@@ -300,7 +299,7 @@ fn is_domain(host: &str) -> bool {
 }
 
 /// The ids in a list: separated by commas, or a JSON array if an id has a comma or white space.
-fn revoked(text: &str) -> Result<BTreeSet<String>, ConfigError> {
+fn revoked(text: &str) -> Result<Vec<String>, ConfigError> {
     // Such an id is a mistake: it would revoke no sandbox, and nobody would notice.
     let is_odd = |id: &str| id.contains(['"', '“', '”', '\n', '\r', ';', '{', '}', '\u{feff}']);
     if !text.starts_with('[') {
@@ -309,10 +308,7 @@ fn revoked(text: &str) -> Result<BTreeSet<String>, ConfigError> {
                          write a JSON array such as [\"sandbox-1\", \"a; b\"]";
             return Err(ConfigError { name: REVOKED_SANDBOXES, fault });
         }
-        let mut ids = BTreeSet::new();
-        // `collect` would sort: 6 kB of WebAssembly.
-        ids.extend(values(text).map(str::to_owned));
-        return Ok(ids);
+        return Ok(values(text).map(str::to_owned).collect());
     }
     serde_json::from_slice(text.as_bytes()).map_err(|_| ConfigError {
         name: REVOKED_SANDBOXES,
@@ -329,12 +325,15 @@ fn values(secret: &str) -> impl Iterator<Item = &str> {
 /// value splits it in two, and nobody would notice.
 fn secret(env: &Env, name: &'static str, short: usize) -> Result<String, ConfigError> {
     thread_local! {
-        static REPORTED: RefCell<BTreeSet<&'static str>> = const { RefCell::new(BTreeSet::new()) };
+        static REPORTED: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
     }
     let secret = text(env, name)?;
-    if values(&secret).any(|value| value.len() < short)
-        && REPORTED.with_borrow_mut(|reported| reported.insert(name))
-    {
+    let is_new = |reported: &mut Vec<&str>| {
+        let is_new = !reported.contains(&name);
+        reported.extend(is_new.then_some(name));
+        is_new
+    };
+    if values(&secret).any(|value| value.len() < short) && REPORTED.with_borrow_mut(is_new) {
         let detail = format!(
             "{name} has a value of less than {short} bytes; values are separated by commas. \
              `openssl rand -hex 32` makes one"
@@ -425,12 +424,12 @@ mod tests {
 
     #[test]
     fn sandboxes_are_revoked_between_commas_or_in_an_array() {
-        let ids = |text: &str| Vec::from_iter(revoked(text).unwrap());
+        let ids = |text: &str| revoked(text).unwrap();
         assert_eq!(ids(""), [""; 0]);
         assert_eq!(ids(" , "), [""; 0]);
-        assert_eq!(ids("b, a ,,c d"), ["a", "b", "c d"]);
+        assert_eq!(ids("b, a ,,c d"), ["b", "a", "c d"]);
         assert_eq!(ids("[]"), [""; 0]);
-        assert_eq!(ids(r#"["a, b", " c ", "\u0064"]"#), [" c ", "a, b", "d"]);
+        assert_eq!(ids(r#"["a, b", " c ", "\u0064"]"#), ["a, b", " c ", "d"]);
     }
 
     #[test]

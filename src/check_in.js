@@ -26,7 +26,7 @@ let configured = {};
  */
 export function fetch(request, env, context) {
   const query = queryAt(request.url, PATH);
-  if (query === undefined) return call(route, request, env);
+  if (query === undefined) return step(env, route, request, env);
   const { headers } = request;
   const header = (name) => headers.get(name) ?? undefined;
   const token = header(GATEWAY_TOKEN);
@@ -56,7 +56,7 @@ export function fetch(request, env, context) {
     : request.text().then((body) => answer(body, size), unreadable);
 }
 
-/** Runs a step of a check-in. First reads the bindings if they, or the instance of the module, are new. */
+/** Calls into wasm. First reads the bindings if they, or the instance of the module, are new. */
 function step(env, run, ...input) {
   const current = instance();
   if (env !== configured.env || current !== configured.instance) {

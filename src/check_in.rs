@@ -64,11 +64,11 @@ pub fn wire() -> Vec<JsValue> {
 }
 
 thread_local! {
-    /// The bindings; read at the first check-in, and when they change.
+    /// The bindings; read at the first request, and when they change.
     static INGEST: RefCell<Option<Result<Ingest, ConfigError>>> = const { RefCell::new(None) };
 }
 
-/// Reads the bindings. `check_in.js` calls it before the first check-in of an instance.
+/// Reads the bindings. `check_in.js` calls it before an instance's first request.
 #[wasm_bindgen]
 pub fn configure(env: Env) {
     INGEST.set(Some(Ingest::read(&env)));
@@ -197,7 +197,7 @@ fn check_sandbox(ingest: &Ingest, sandbox_id: &str, gateway_token: &str) -> Resu
         return Err(Refusal::WrongGatewayToken.into());
     }
     // 9.
-    if ingest.revoked.contains(sandbox_id) {
+    if ingest.revoked.iter().any(|id| id == sandbox_id) {
         return Err(Refusal::Revoked.into());
     }
     Ok(())

@@ -85,7 +85,7 @@ async fn route(request: Request, env: Env) -> Result<Response, ApiError> {
     let path = path(&request.url());
     // 1.
     if path == ABSENCE_PATH {
-        return watcher::plan_own_absence(&request, env).await;
+        return watcher::plan_own_absence(&request, &env).await;
     }
     // 2. Before routing, so that a stranger gets the same response whether a route exists or not.
     let principal = if auth::requires_auth(&path) {

@@ -67,16 +67,15 @@ pub(crate) async fn forward(call: &Call) -> Result<Response, ApiError> {
 /// 9. the rate limiter, where one is bound, refuses the sandbox → 429
 /// 10. the absence cannot be stored → 503
 /// 11. otherwise → 204
-pub(crate) async fn plan_own_absence(request: &Request, env: Env) -> Result<Response, ApiError> {
+pub(crate) async fn plan_own_absence(request: &Request, env: &Env) -> Result<Response, ApiError> {
     let header = |name| header(request, name);
     let (authorization, token) = (header("authorization"), header(GATEWAY_TOKEN_HEADER));
     let is_post = request.method() == "POST";
     // Not `f64`, whose parser is large. A body longer than `u32` cannot arrive.
     let size = header("content-length").and_then(|size| size.parse::<u32>().ok().map(f64::from));
     // 1. to 5.
-    check_in::configure(env.clone());
     check_in::authenticate(is_post, authorization.as_deref(), token.as_deref(), None, size)?;
-    let namespace = watcher_namespace(&env)?;
+    let namespace = watcher_namespace(env)?;
     let body = body(request, MAX_OWN_BODY_BYTES).await?;
     // 6.
     let absence = Absence::parse_str(&body).map_err(Refusal::from)?;

@@ -115,8 +115,8 @@ impl CloneCandidates {
             room = room.saturating_sub(sum.machines);
             fits
         });
-        let ids = fitting.map(|sum| &*sum.sandbox_id);
-        let (queries, covered) = in_pieces(ids, MAX_PIECES, |condition| {
+        let mut ids = fitting.map(|sum| &*sum.sandbox_id);
+        let (queries, covered) = in_pieces(&mut ids, MAX_PIECES, &|condition| {
             let condition = format!(" AND {condition}");
             format!(
                 "SELECT sandboxId, {} AS machineId, firstSeen, lastSeen FROM ({}) \

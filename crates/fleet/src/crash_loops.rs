@@ -114,12 +114,12 @@ impl CrashLoopCandidates {
             }
         };
         let (mut queries, covered) =
-            in_pieces(light.iter().map(|sum| &*sum.sandbox_id), MAX_PIECES, query(1, window));
+            in_pieces(&mut light.iter().map(|sum| &*sum.sandbox_id), MAX_PIECES, &query(1, window));
         others.extend(light.drain(covered..));
         let (more, covered) = in_pieces(
-            heavy.iter().map(|sum| &*sum.sandbox_id),
+            &mut heavy.iter().map(|sum| &*sum.sandbox_id),
             MAX_PIECES,
-            query(STEP, window.min(DAY)),
+            &query(STEP, window.min(DAY)),
         );
         others.extend(heavy.drain(covered..));
         queries.extend(more);

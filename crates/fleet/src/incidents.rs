@@ -1,7 +1,5 @@
 //! `GET /api/incidents`: what an operator should look at, the worst first.
 
-use std::collections::BTreeSet;
-
 use serde::Serialize;
 
 use crate::incident::{Incident, Severity};
@@ -96,8 +94,8 @@ impl<'a> IncidentsReport<'a> {
     fn heard_sql(&self, silent: &[SilentRow]) -> Vec<String> {
         let span = Span { after: self.heard_since().minus(1), until: self.scope.now };
         let points = points(span, self.scope.only);
-        let ids = silent.iter().map(|row| &*row.sandbox_id);
-        let (queries, _) = in_pieces(ids, MAX_PIECES, |condition| {
+        let mut ids = silent.iter().map(|row| &*row.sandbox_id);
+        let (queries, _) = in_pieces(&mut ids, MAX_PIECES, &|condition| {
             format!(
                 "SELECT {SANDBOX_ID} AS sandboxId {points} AND {condition} \
                  GROUP BY sandboxId LIMIT {MAX_SILENT}"
@@ -139,10 +137,10 @@ impl<'a> IncidentsReport<'a> {
 
         let looked_at = silent.len();
         let heard: Vec<IdRow> = rows::read_all(heard)?;
-        // Not `collect`, which would sort first: 3 kB of the gzipped Worker.
-        let mut heard_ids = BTreeSet::new();
-        heard_ids.extend(heard.into_iter().map(|row| row.sandbox_id));
-        silent.retain(|row| !heard_ids.contains(&row.sandbox_id));
+        let heard = rows::sorted(heard, |row| ([0; 3], row.sandbox_id.clone(), [0; 2]));
+        silent.retain(|row| {
+            heard.binary_search_by(|other| other.sandbox_id.cmp(&row.sandbox_id)).is_err()
+        });
         // The other silent sandboxes are counted, but with sampling, some of them may not be silent.
         let others = usize::try_from(totals.silent).unwrap_or(usize::MAX).saturating_sub(looked_at);
         missing.extend((others > 0 && totals.sample_interval > 1).then_some("silent"));

@@ -159,7 +159,7 @@ pub fn named_sql<'a>(
     after: Time,
     until: Time,
 ) -> (Vec<String>, usize) {
-    in_pieces(ids, most, |condition| {
+    in_pieces(&mut ids.into_iter(), most, &|condition| {
         sightings_sql(Span { after, until }, &format!(" AND {condition}"), "", &first_page())
     })
 }

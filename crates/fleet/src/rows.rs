@@ -325,11 +325,16 @@ pub type SortKey = ([u64; 3], String, [u64; 2]);
 /// Sorts; equal rows stay in their order. There is only one type of keys, since each sorted type compiles to 4 kB of
 /// WebAssembly.
 pub fn sorted<T>(items: Vec<T>, key: impl Fn(&T) -> SortKey) -> Vec<T> {
-    let mut order: Vec<_> =
-        items.iter().enumerate().map(|(index, item)| (key(item), index)).collect();
-    order.sort_unstable();
+    let keys = items.iter().map(key).collect();
     let mut items: Vec<_> = items.into_iter().map(Some).collect();
-    order.into_iter().filter_map(|(_, index)| items.get_mut(index)?.take()).collect()
+    order(keys).into_iter().filter_map(|(_, index)| items.get_mut(index)?.take()).collect()
+}
+
+/// The keys in their order, with their places before.
+fn order(keys: Vec<SortKey>) -> Vec<(SortKey, usize)> {
+    let mut order: Vec<_> = keys.into_iter().zip(0..).collect();
+    order.sort_unstable();
+    order
 }
 
 /// Serializes a whole number.
