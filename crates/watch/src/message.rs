@@ -87,14 +87,18 @@ impl MessageType {
     }
 }
 
-/// A sandbox in a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A sandbox in a message, as receivers see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Entry {
-    kind: Kind,
     sandbox_id: String,
+    kind: Kind,
     since: Time,
+    #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<Time>,
+    #[serde(skip_serializing_if = "String::is_empty")]
     region: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
     reason: String,
 }
 
@@ -113,18 +117,6 @@ impl Entry {
     pub(crate) const fn until(mut self, until: Time) -> Self {
         self.until = Some(until);
         self
-    }
-
-    fn json(&self) -> Named {
-        let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
-        Named {
-            sandbox_id: self.sandbox_id.clone(),
-            kind: self.kind,
-            since: self.since,
-            until: self.until,
-            region: text(&self.region),
-            reason: text(&self.reason),
-        }
     }
 
     /// One line of a text.
@@ -164,9 +156,9 @@ impl OutageNotice {
         self.outage.scope.strip_prefix('=')
     }
 
-    fn json(&self) -> QuietScope {
+    fn json(&self) -> QuietScope<'_> {
         QuietScope {
-            region: self.region().map(str::to_owned),
+            region: self.region(),
             since: self.outage.since,
             silent: self.silent,
             sandboxes: self.sandboxes,
@@ -237,12 +229,12 @@ impl Messages {
             messages.push(watcher_message(*message_type, *since, reason, now));
         }
         for kind in Kind::ALL {
-            let entries: Vec<_> = self.opened.iter().filter(|entry| entry.kind == kind).collect();
+            let entries = self.opened.iter().filter(|entry| entry.kind == kind).collect();
             let message_type = MessageType::of(kind);
-            messages.extend(sandbox_message(message_type, &entries, now, self.nobody_checks_in));
+            messages.extend(sandbox_message(message_type, entries, now, self.nobody_checks_in));
         }
-        let closed: Vec<_> = self.closed.iter().collect();
-        let recovered = sandbox_message(MessageType::SandboxRecovered, &closed, now, None);
+        let closed = self.closed.iter().collect();
+        let recovered = sandbox_message(MessageType::SandboxRecovered, closed, now, None);
         messages.extend(recovered.map(|message| Message { pages: Vec::new(), ..message }));
         let mut rows: Vec<_> =
             messages.iter().flat_map(|message| message.rows(settings, channels, now)).collect();
@@ -285,7 +277,7 @@ impl Page {
 
 /// The part of a message that depends on its type, as receivers see it.
 #[derive(Clone, Debug, Default, Serialize)]
-struct Data {
+struct Data<'a> {
     summary: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<u64>,
@@ -293,36 +285,21 @@ struct Data {
     verdict: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<Time>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    reason: &'a str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    scopes: Vec<QuietScope>,
+    scopes: Vec<QuietScope<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    sandboxes: Vec<Named>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    url: Option<String>,
-}
-
-/// A sandbox as receivers see it.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Named {
-    sandbox_id: String,
-    kind: Kind,
-    since: Time,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    until: Option<Time>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    region: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
+    sandboxes: Vec<&'a Entry>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    url: &'a str,
 }
 
 /// A quiet region, or the fleet, as receivers see it.
 #[derive(Clone, Debug, Serialize)]
-struct QuietScope {
+struct QuietScope<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    region: Option<String>,
+    region: Option<&'a str>,
     since: Time,
     silent: u64,
     sandboxes: u64,
@@ -337,51 +314,52 @@ fn page_id(page: &Page, action: &str) -> String {
 
 /// A message, independent of the channel's format.
 #[derive(Clone, Debug)]
-struct Message {
+struct Message<'a> {
     of_type: MessageType,
     lines: Vec<String>,
-    data: Data,
+    data: Data<'a>,
     severity: &'static str,
     pages: Vec<Page>,
 }
 
-impl Message {
+impl Message<'_> {
     fn rows(&self, settings: &Settings, channels: &[Channel], now: Time) -> Vec<OutboxRow> {
+        let message_type = self.of_type.name();
         let mut rows = Vec::new();
         for channel in channels {
-            // Standard Webhooks allows no full stop in an id.
-            let name = self.of_type.name().replace('.', "_");
-            let id = format!("{name}:{}:{}", channel.name(), now.0);
-            let bodies = match channel {
-                Channel::Webhook => vec![(id, None, self.webhook(settings, now))],
-                Channel::Slack => vec![(id, None, to_json(&Slack { text: self.text(settings) }))],
-                Channel::PagerDuty => {
-                    let event = |page: &Page| {
-                        let is_over = page.action == RESOLVE;
-                        let trigger = is_over.then(|| page_id(page, TRIGGER));
-                        (page_id(page, page.action), trigger, self.pagerduty(page, settings, now))
-                    };
-                    self.pages.iter().map(event).collect()
-                }
-            };
-            for (id, supersedes, body) in bodies {
+            let mut add = |id, supersedes, body| {
+                let (created_at, next_at) = (now, now);
+                let channel = *channel;
                 rows.push(OutboxRow {
                     id,
-                    channel: *channel,
-                    message_type: self.of_type.name(),
-                    created_at: now,
-                    next_at: now,
+                    channel,
+                    message_type,
+                    created_at,
+                    next_at,
                     body,
                     supersedes,
                 });
+            };
+            // Standard Webhooks allows no full stop in an id.
+            let id = format!("{}:{}:{}", message_type.replace('.', "_"), channel.name(), now.0);
+            match channel {
+                Channel::Webhook => add(id, None, self.webhook(settings, now)),
+                Channel::Slack => add(id, None, to_json(&Slack { text: self.text(settings) })),
+                Channel::PagerDuty => {
+                    for page in &self.pages {
+                        let is_over = page.action == RESOLVE;
+                        let trigger = is_over.then(|| page_id(page, TRIGGER));
+                        let body = self.pagerduty(page, settings, now);
+                        add(page_id(page, page.action), trigger, body);
+                    }
+                }
             }
         }
         rows
     }
 
     fn webhook(&self, settings: &Settings, now: Time) -> String {
-        let mut data = self.data.clone();
-        data.url = Some(settings.page_url.clone()).filter(|url| !url.is_empty());
+        let data = Data { url: &settings.page_url, ..self.data.clone() };
         to_json(&Webhook { of_type: self.of_type.name(), timestamp: now, data })
     }
 
@@ -415,11 +393,11 @@ impl Message {
 
 /// The body of a webhook.
 #[derive(Serialize)]
-struct Webhook {
+struct Webhook<'a> {
     #[serde(rename = "type")]
     of_type: &'static str,
     timestamp: Time,
-    data: Data,
+    data: Data<'a>,
 }
 
 /// The body of a Slack-compatible webhook.
@@ -445,7 +423,7 @@ struct Payload<'a> {
     source: &'static str,
     severity: &'static str,
     timestamp: Time,
-    custom_details: &'a Data,
+    custom_details: &'a Data<'a>,
 }
 
 #[derive(Serialize)]
@@ -461,14 +439,16 @@ fn to_json(body: &impl Serialize) -> String {
 
 fn sandbox_message(
     message_type: MessageType,
-    entries: &[&Entry],
+    entries: Vec<&Entry>,
     now: Time,
     nobody_checks_in: Option<bool>,
-) -> Option<Message> {
-    let first = entries.first()?;
+) -> Option<Message<'_>> {
+    let pages = vec![Page::trigger(entries.first()?.kind.name(), now)];
+    let count = entries.len() as u64;
+    let lines = listed(count, &entries);
     let mut data = Data {
-        summary: message_type.headline(entries),
-        count: Some(entries.len() as u64),
+        summary: message_type.headline(&entries),
+        count: Some(count),
         sandboxes: named(entries),
         ..Data::default()
     };
@@ -483,16 +463,15 @@ fn sandbox_message(
         data.verdict = Some(verdict);
         data.summary = format!("{}; {why}", data.summary);
     }
-    let lines = listed(entries.len() as u64, entries);
     let severity =
         if message_type == MessageType::SandboxFlapping { "warning" } else { "critical" };
-    let pages = vec![Page::trigger(first.kind.name(), now)];
     Some(Message { of_type: message_type, lines, data, severity, pages })
 }
 
 /// The sandboxes that a message names.
-fn named(entries: &[&Entry]) -> Vec<Named> {
-    entries.iter().take(MAX_NAMED).map(|entry| entry.json()).collect()
+fn named(mut entries: Vec<&Entry>) -> Vec<&Entry> {
+    entries.truncate(MAX_NAMED);
+    entries
 }
 
 /// The lines of a text about some of `count` sandboxes.
@@ -505,7 +484,7 @@ fn listed(count: u64, entries: &[&Entry]) -> Vec<String> {
     lines
 }
 
-fn outage_message(outages: &[&OutageNotice], is_open: bool) -> Option<Message> {
+fn outage_message<'a>(outages: &[&'a OutageNotice], is_open: bool) -> Option<Message<'a>> {
     let first = outages.first()?;
     let silent: u64 = outages.iter().map(|outage| outage.silent).sum();
     let sandboxes: u64 = outages.iter().map(|outage| outage.sandboxes).sum();
@@ -536,18 +515,18 @@ fn outage_message(outages: &[&OutageNotice], is_open: bool) -> Option<Message> {
     for notice in outages {
         entries.extend(&notice.named);
     }
+    let mut lines: Vec<_> = outages.iter().map(|notice| notice.line()).collect();
+    if !is_open {
+        lines.extend(listed(silent, &entries));
+    }
     let data = Data {
         summary: headline,
         count: Some(silent),
         verdict: Some(first.outage.verdict.name()),
         scopes: outages.iter().map(|notice| notice.json()).collect(),
-        sandboxes: named(&entries),
+        sandboxes: named(entries),
         ..Data::default()
     };
-    let mut lines: Vec<_> = outages.iter().map(|notice| notice.line()).collect();
-    if !is_open {
-        lines.extend(listed(silent, &entries));
-    }
     let page = if is_open { Page::trigger } else { Page::resolve };
     let pages = outages
         .iter()
@@ -556,15 +535,14 @@ fn outage_message(outages: &[&OutageNotice], is_open: bool) -> Option<Message> {
     Some(Message { of_type, lines, data, severity: "critical", pages })
 }
 
-fn watcher_message(message_type: MessageType, since: Time, reason: &str, now: Time) -> Message {
+fn watcher_message(message_type: MessageType, since: Time, reason: &str, now: Time) -> Message<'_> {
     let is_degraded = message_type == MessageType::WatcherDegraded;
     let headline = if is_degraded {
         "The watcher gives no verdicts until Analytics Engine is current".to_owned()
     } else {
         format!("The watcher gives verdicts again, after {} min", now.since(since).div_ceil(60))
     };
-    let reason = Some(reason.to_owned()).filter(|reason| !reason.is_empty());
-    let lines = reason.iter().map(|reason| plain(reason)).collect();
+    let lines = if reason.is_empty() { Vec::new() } else { vec![plain(reason)] };
     let data = Data {
         summary: headline,
         verdict: is_degraded.then_some("analytics_engine"),
@@ -653,7 +631,7 @@ mod tests {
             .collect();
         let references: Vec<_> = entries.iter().collect();
         let message =
-            sandbox_message(MessageType::SandboxSilent, &references, Time(1_000), Some(false))
+            sandbox_message(MessageType::SandboxSilent, references, Time(1_000), Some(false))
                 .unwrap();
         let rows = message.rows(&Settings::default(), &Channel::ALL, Time(1_000));
         assert_eq!(rows.len(), 3);
