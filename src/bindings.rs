@@ -6,8 +6,7 @@ use std::fmt;
 use js_sys::Reflect;
 use kiloclaw_auth::{access, jwt};
 use kiloclaw_check_in::{AcceptedKeys, GatewaySecrets};
-use kiloclaw_watch::{Settings, Target, TargetError, is_safe_url};
-use serde::Serialize;
+use kiloclaw_watch::{SettingError, Settings, Target, read_heartbeat};
 use wasm_bindgen::prelude::*;
 
 use crate::log;
@@ -28,12 +27,6 @@ const ACCESS_TEAM_DOMAIN: &str = "ACCESS_TEAM_DOMAIN";
 const ACCESS_AUD: &str = "ACCESS_AUD";
 const WATCHER: &str = "WATCHER";
 const WATCHER_DATASET: &str = "KILOCLAW_WATCHER_AE";
-const ALERT_WEBHOOK_URL: &str = "ALERT_WEBHOOK_URL";
-const ALERT_WEBHOOK_SECRET: &str = "ALERT_WEBHOOK_SECRET";
-const ALERT_SLACK_URL: &str = "ALERT_SLACK_URL";
-const ALERT_PAGERDUTY_KEY: &str = "ALERT_PAGERDUTY_KEY";
-const ALERT_PAGERDUTY_URL: &str = "ALERT_PAGERDUTY_URL";
-const WATCHER_HEARTBEAT_URL: &str = "WATCHER_HEARTBEAT_URL";
 
 /// The optional Worker to which accepted check-ins are forwarded.
 pub(crate) const FORWARD: &str = "FORWARD";
@@ -153,20 +146,7 @@ pub(crate) struct WatcherConfig {
     pub(crate) heartbeat: Option<String>,
     /// The dataset of canaries.
     pub(crate) canaries: Result<JsValue, ConfigError>,
-    pub(crate) errors: Vec<WatcherSettingError>,
-}
-
-/// A setting with an unusable value. The error does not contain the value.
-#[derive(Serialize)]
-pub(crate) struct WatcherSettingError {
-    pub(crate) name: &'static str,
-    expected: String,
-}
-
-impl fmt::Display for WatcherSettingError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is not used: expected {}", self.name, self.expected)
-    }
+    pub(crate) errors: Vec<SettingError>,
 }
 
 /// `SILENT_AFTER` in seconds, so that reports agree with the watcher.
@@ -177,44 +157,13 @@ pub(crate) fn silent_after(env: &Env) -> u64 {
 impl WatcherConfig {
     /// Reads what is set.
     pub(crate) fn read(env: &Env) -> Self {
-        let (settings, errors) = Settings::read(&|name| optional(env, name));
-        let error =
-            |name, expected: &str| WatcherSettingError { name, expected: expected.to_owned() };
-        let mut errors: Vec<_> = errors.iter().map(|bad| error(bad.name, &bad.expected)).collect();
-        let mut targets = Vec::new();
-        for target in targets_of(env).into_iter().flatten() {
-            match target {
-                Ok(target) => targets.push(target),
-                Err(bad) => errors.push(error(bad.name, bad.expected)),
-            }
-        }
-        let heartbeat = optional(env, WATCHER_HEARTBEAT_URL);
-        let is_safe = heartbeat.as_deref().is_none_or(is_safe_url);
-        if !is_safe {
-            errors.push(error(
-                WATCHER_HEARTBEAT_URL,
-                "a URL with https://, or http:// for this machine",
-            ));
-        }
+        let variable = |name| optional(env, name);
+        let (settings, mut errors) = Settings::read(&variable);
+        let targets = Target::read(&variable, &mut errors);
+        let heartbeat = read_heartbeat(&variable, &mut errors);
         let canaries = binding(env, WATCHER_DATASET).ok_or(ConfigError::missing(WATCHER_DATASET));
-        let heartbeat = heartbeat.filter(|_| is_safe);
         Self { settings, targets, heartbeat, canaries, errors }
     }
-}
-
-/// The channels with at least one setting.
-fn targets_of(env: &Env) -> [Option<Result<Target, TargetError>>; 3] {
-    let get = |name| optional(env, name);
-    let webhook = (get(ALERT_WEBHOOK_URL), get(ALERT_WEBHOOK_SECRET));
-    let pagerduty = (get(ALERT_PAGERDUTY_KEY), get(ALERT_PAGERDUTY_URL));
-    let or_empty = Option::unwrap_or_default;
-    [
-        (webhook != (None, None))
-            .then(|| Target::webhook(&or_empty(webhook.0), &or_empty(webhook.1))),
-        get(ALERT_SLACK_URL).map(|url| Target::slack(&url)),
-        (pagerduty != (None, None))
-            .then(|| Target::pagerduty(&or_empty(pagerduty.0), pagerduty.1.as_deref())),
-    ]
 }
 
 /// The namespace of the watcher's object.

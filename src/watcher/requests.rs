@@ -6,7 +6,7 @@ use kiloclaw_check_in::absence::{ABSENCE_PATH, Absence};
 use kiloclaw_fleet::{InvalidParameter, Parameters, Time, digits};
 use kiloclaw_watch::{
     AbsenceError, AbsenceRequest, Availability, Channel, Health, KEEP_TRANSITIONS, Kind, OpenAlert,
-    PlannedAbsence, Scope, StateChange, Target, availability, schema, test_messages,
+    PlannedAbsence, Scope, SettingError, StateChange, Target, availability, schema, test_messages,
 };
 use serde::Serialize;
 use wasm_bindgen::prelude::*;
@@ -16,7 +16,6 @@ use super::delivery::begin;
 use super::object::{Failure, Object, at, now, statement, write_changes};
 use super::parts::Parts;
 use super::tick::put_message;
-use crate::bindings::WatcherSettingError;
 use crate::error::{ApiError, message};
 use crate::{operators, response};
 
@@ -403,7 +402,7 @@ struct WatcherReport<'a> {
     attention: Vec<OpenAlert<'a>>,
     channels: Vec<ChannelReport>,
     heartbeat: ChannelReport,
-    setting_errors: &'a [WatcherSettingError],
+    setting_errors: &'a [SettingError],
 }
 
 #[derive(Serialize)]

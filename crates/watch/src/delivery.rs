@@ -7,7 +7,7 @@ use hmac::{Hmac, Mac};
 use kiloclaw_fleet::Time;
 use sha2::{Digest, Sha256};
 
-use crate::settings::HOUR;
+use crate::settings::{HOUR, SettingError, Variable};
 
 /// A destination of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -152,22 +152,15 @@ impl fmt::Debug for Target {
     }
 }
 
-/// An unusable secret. The error does not contain its value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TargetError {
-    /// The secret's name.
-    pub name: &'static str,
-    /// A description of valid values.
-    pub expected: &'static str,
-}
+const WEBHOOK_URL: &str = "ALERT_WEBHOOK_URL";
+const WEBHOOK_SECRET: &str = "ALERT_WEBHOOK_SECRET";
+const SLACK_URL: &str = "ALERT_SLACK_URL";
+const PAGERDUTY_KEY: &str = "ALERT_PAGERDUTY_KEY";
+const PAGERDUTY_URL: &str = "ALERT_PAGERDUTY_URL";
+const HEARTBEAT_URL: &str = "WATCHER_HEARTBEAT_URL";
 
-impl fmt::Display for TargetError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: expected {}", self.name, self.expected)
-    }
-}
-
-impl std::error::Error for TargetError {}
+/// The name of an unusable setting, and a description of valid values.
+type Unusable = (&'static str, &'static str);
 
 const URL: &str = "a URL with https://, or http:// for this machine, of at most 2,048 characters";
 const PAGERDUTY: &str = "https://events.pagerduty.com/v2/enqueue";
@@ -193,47 +186,73 @@ pub fn is_safe_url(url: &str) -> bool {
         && (encrypted || matches!(host, "localhost" | "127.0.0.1"))
 }
 
+/// The dead-man URL, if there is one. An unusable one adds an error.
+pub fn read_heartbeat(variable: Variable<'_>, errors: &mut Vec<SettingError>) -> Option<String> {
+    let url = variable(HEARTBEAT_URL)?;
+    if is_safe_url(&url) {
+        return Some(url);
+    }
+    errors.push(SettingError { name: HEARTBEAT_URL, expected: URL.to_owned() });
+    None
+}
+
 impl Target {
-    /// A webhook: `ALERT_WEBHOOK_URL` and `ALERT_WEBHOOK_SECRET`, which holds one secret, or two with a comma in
-    /// between, the new one first.
-    pub fn webhook(url: &str, secret: &str) -> Result<Self, TargetError> {
-        if !is_safe_url(url) {
-            return Err(TargetError { name: "ALERT_WEBHOOK_URL", expected: URL });
+    /// The channels that have a setting. An unusable setting leaves its channel out, and adds an error.
+    pub fn read(variable: Variable<'_>, errors: &mut Vec<SettingError>) -> Vec<Self> {
+        let text = |name| variable(name).unwrap_or_default();
+        let (url, secret) = (text(WEBHOOK_URL), text(WEBHOOK_SECRET));
+        let webhook = (!url.is_empty() || !secret.is_empty()).then(|| Self::webhook(url, &secret));
+        let url = text(SLACK_URL);
+        let slack = (!url.is_empty()).then(|| Self::slack(url));
+        let (key, url) = (text(PAGERDUTY_KEY), text(PAGERDUTY_URL));
+        let pagerduty = (!key.is_empty() || !url.is_empty()).then(|| Self::pagerduty(&key, url));
+        let mut targets = Vec::new();
+        for target in [webhook, slack, pagerduty].into_iter().flatten() {
+            match target {
+                Ok(target) => targets.push(target),
+                Err((name, expected)) => {
+                    errors.push(SettingError { name, expected: expected.to_owned() });
+                }
+            }
         }
-        let invalid = TargetError {
-            name: "ALERT_WEBHOOK_SECRET",
-            expected: "whsec_ and 24 to 64 bytes in base64, or two such secrets and a comma between them",
-        };
-        let mut keys = Vec::new();
-        for text in secret.split(',') {
-            keys.push(webhook_key(text.trim()).ok_or(invalid)?);
-        }
-        if keys.len() > 2 {
-            return Err(invalid);
-        }
-        Ok(Self { channel: Channel::Webhook, url: url.to_owned(), keys })
+        targets
     }
 
-    /// A Slack-compatible incoming webhook: `ALERT_SLACK_URL`.
-    pub fn slack(url: &str) -> Result<Self, TargetError> {
-        if is_safe_url(url) {
-            return Ok(Self { channel: Channel::Slack, url: url.to_owned(), keys: vec![] });
+    /// A webhook. Its secret holds one key, or two with a comma in between, the new one first.
+    fn webhook(url: String, secret: &str) -> Result<Self, Unusable> {
+        if !is_safe_url(&url) {
+            return Err((WEBHOOK_URL, URL));
         }
-        Err(TargetError { name: "ALERT_SLACK_URL", expected: URL })
+        let keys: Option<Vec<_>> = secret.split(',').map(|text| webhook_key(text.trim())).collect();
+        match keys {
+            Some(keys) if keys.len() <= 2 => Ok(Self { channel: Channel::Webhook, url, keys }),
+            _ => Err((
+                WEBHOOK_SECRET,
+                "whsec_ and 24 to 64 bytes in base64, or two such secrets and a comma between them",
+            )),
+        }
     }
 
-    /// PagerDuty: `ALERT_PAGERDUTY_KEY`, and `ALERT_PAGERDUTY_URL` for a compatible service.
-    pub fn pagerduty(key: &str, url: Option<&str>) -> Result<Self, TargetError> {
-        let url = url.unwrap_or(PAGERDUTY);
-        if !is_safe_url(url) {
-            return Err(TargetError { name: "ALERT_PAGERDUTY_URL", expected: URL });
+    /// A Slack-compatible incoming webhook.
+    fn slack(url: String) -> Result<Self, Unusable> {
+        if is_safe_url(&url) {
+            Ok(Self { channel: Channel::Slack, url, keys: Vec::new() })
+        } else {
+            Err((SLACK_URL, URL))
+        }
+    }
+
+    /// PagerDuty, or a compatible service.
+    fn pagerduty(key: &str, url: String) -> Result<Self, Unusable> {
+        let url = if url.is_empty() { PAGERDUTY.to_owned() } else { url };
+        if !is_safe_url(&url) {
+            return Err((PAGERDUTY_URL, URL));
         }
         if !(1..=64).contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-            let expected = "the integration key of a service, Events API v2";
-            return Err(TargetError { name: "ALERT_PAGERDUTY_KEY", expected });
+            return Err((PAGERDUTY_KEY, "the integration key of a service, Events API v2"));
         }
         let keys = vec![key.as_bytes().to_vec()];
-        Ok(Self { channel: Channel::PagerDuty, url: url.to_owned(), keys })
+        Ok(Self { channel: Channel::PagerDuty, url, keys })
     }
 
     #[must_use]
@@ -314,10 +333,54 @@ mod tests {
 
     const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
+    fn webhook(secret: &str) -> Result<Target, Unusable> {
+        Target::webhook("https://example.com/hook".to_owned(), secret)
+    }
+
+    #[test]
+    fn reads_the_channels_that_have_a_setting() {
+        let read = |pairs: &[(&str, &str)]| {
+            let mut errors = Vec::new();
+            let variable = |name: &'static str| {
+                let found = pairs.iter().find(|(found, _)| *found == name);
+                found.map(|(_, value)| (*value).to_owned())
+            };
+            let heartbeat = read_heartbeat(&variable, &mut errors);
+            let targets = Target::read(&variable, &mut errors);
+            let names: Vec<_> = targets.iter().map(|target| target.channel().name()).collect();
+            let errors: Vec<_> = errors.iter().map(|error| error.name).collect();
+            (names.join(" "), heartbeat, errors.join(" "))
+        };
+        assert_eq!(read(&[]), (String::new(), None, String::new()));
+        let all = [
+            (WEBHOOK_URL, "https://a/"),
+            (WEBHOOK_SECRET, SECRET),
+            (SLACK_URL, "https://b/"),
+            (PAGERDUTY_KEY, "0123abc"),
+            (HEARTBEAT_URL, "https://c/"),
+        ];
+        let (names, heartbeat, errors) = read(&all);
+        assert_eq!(
+            (&*names, heartbeat.as_deref()),
+            ("webhook slack pagerduty", Some("https://c/"))
+        );
+        assert_eq!(errors, "");
+        // Each has a part that is missing or unusable.
+        let (names, heartbeat, errors) = read(&[
+            (WEBHOOK_URL, "https://a/"),
+            (SLACK_URL, "http://b/"),
+            (PAGERDUTY_URL, "https://d/"),
+            (HEARTBEAT_URL, "c"),
+        ]);
+        assert_eq!((&*names, heartbeat), ("", None));
+        let expected = [HEARTBEAT_URL, WEBHOOK_SECRET, SLACK_URL, PAGERDUTY_KEY];
+        assert_eq!(errors, expected.join(" "));
+    }
+
     #[test]
     fn a_signature_equals_that_of_the_reference() {
         // The example of the specification's own libraries.
-        let target = Target::webhook("https://example.com/hook", SECRET).unwrap();
+        let target = webhook(SECRET).unwrap();
         let request = target.request(
             "msg_p5jXN8AQM9LWM0D4loKWxJek",
             r#"{"test": 2432232314}"#,
@@ -337,27 +400,25 @@ mod tests {
     #[test]
     fn a_rotation_has_two_signatures() {
         let new = format!("whsec_{}", Base64::encode_string(&[7; 32]));
-        let target = Target::webhook("https://a/", &format!("{new}, {SECRET}")).unwrap();
+        let target = webhook(&format!("{new}, {SECRET}")).unwrap();
         let signature =
             |target: &Target| target.request("i", "{}", Time(1)).headers.pop().unwrap().1;
         let both = signature(&target);
         let [first, second] = both.split(' ').collect::<Vec<_>>()[..] else { panic!("{both}") };
-        assert_eq!(first, signature(&Target::webhook("https://a/", &new).unwrap()));
-        assert_eq!(second, signature(&Target::webhook("https://a/", SECRET).unwrap()));
+        assert_eq!(first, signature(&webhook(&new).unwrap()));
+        assert_eq!(second, signature(&webhook(SECRET).unwrap()));
     }
 
     #[test]
-    fn unusable_secrets_are_named_and_not_shown() {
+    fn refuses_unusable_secrets() {
         for secret in
             ["", "whsec_", "whsec_c2hvcnQ=", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_%%"]
         {
-            let error = Target::webhook("https://a/", secret).unwrap_err();
-            assert_eq!(error.name, "ALERT_WEBHOOK_SECRET");
-            assert!(secret.is_empty() || secret == "whsec_" || !error.to_string().contains(secret));
+            assert_eq!(webhook(secret).unwrap_err().0, WEBHOOK_SECRET);
         }
-        assert!(Target::webhook("https://a/", &[SECRET; 3].join(",")).is_err());
-        assert!(Target::pagerduty("a\"b", None).is_err());
-        let target = Target::pagerduty("0123abc", None).unwrap();
+        assert!(webhook(&[SECRET; 3].join(",")).is_err());
+        assert!(Target::pagerduty("a\"b", String::new()).is_err());
+        let target = Target::pagerduty("0123abc", String::new()).unwrap();
         assert_eq!(format!("{target:?}"), "pagerduty([redacted])");
         let request = target.request("i", r#"{"a":1}"#, Time(1));
         assert_eq!(request.body, r#"{"routing_key":"0123abc","a":1}"#);
@@ -395,9 +456,12 @@ mod tests {
 
     #[test]
     fn another_secret_is_another_fingerprint() {
-        let one = Target::slack("https://a/1").unwrap();
+        let one = Target::slack("https://a/1".to_owned()).unwrap();
         assert_eq!(one.fingerprint(), one.clone().fingerprint());
-        assert_ne!(one.fingerprint(), Target::slack("https://a/2").unwrap().fingerprint());
+        assert_ne!(
+            one.fingerprint(),
+            Target::slack("https://a/2".to_owned()).unwrap().fingerprint()
+        );
     }
 
     #[test]

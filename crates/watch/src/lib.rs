@@ -18,8 +18,8 @@ mod transition;
 pub use availability::{Availability, availability};
 pub use decide::{Outcome, decide};
 pub use delivery::{
-    Attempt, Channel, Delivery, OutboxRow, Request, TIMEOUT_MS, Target, TargetError, after_attempt,
-    before_attempt, is_safe_url,
+    Attempt, Channel, Delivery, OutboxRow, Request, TIMEOUT_MS, Target, after_attempt,
+    before_attempt, is_safe_url, read_heartbeat,
 };
 pub use message::test_messages;
 pub use settings::{SettingError, Settings};
