@@ -34,7 +34,7 @@ pub(super) struct Object {
     pub(super) config: WatcherConfig,
     pub(super) analytics: Result<Analytics, ConfigError>,
     /// Read from the table at first, and again after a failed transaction.
-    state: Cell<Option<State>>,
+    state: Cell<Option<Box<State>>>,
     /// The tick whose answers are awaited.
     pub(super) tick: Cell<Option<Round>>,
     /// Whether the last tick found the watcher healthy, until a ping uses this.
@@ -92,13 +92,14 @@ impl Object {
 
     /// Reads or changes the state. The caller must write a change before it awaits anything.
     pub(super) fn with_state<T>(&self, f: impl FnOnce(&mut State) -> T) -> Result<T, ApiError> {
-        let mut state = match self.state.take() {
-            Some(state) => state,
-            None => self.load()?,
-        };
+        let mut state = self.take_state()?;
         let result = f(&mut state);
         self.state.set(Some(state));
         Ok(result)
+    }
+
+    fn take_state(&self) -> Result<Box<State>, ApiError> {
+        self.state.take().map_or_else(|| self.load().map(Box::new), Ok)
     }
 
     /// Creates missing tables, and reads the state.
