@@ -114,7 +114,7 @@ impl Row for ResultSet<'_> {
 /// The rows of an answer.
 pub(crate) fn read<R: Row + Default>(answer: &str) -> Result<Vec<R>, UnexpectedAnswer> {
     let mut rows = Vec::new();
-    parse(answer, &mut rows)?;
+    parse(answer, &mut ResultSet(&mut rows))?;
     Ok(rows)
 }
 
@@ -122,7 +122,7 @@ pub(crate) fn read<R: Row + Default>(answer: &str) -> Result<Vec<R>, UnexpectedA
 pub(crate) fn read_all<R: Row + Default>(answers: &[String]) -> Result<Vec<R>, UnexpectedAnswer> {
     let mut rows = Vec::new();
     for answer in answers {
-        parse(answer, &mut rows)?;
+        parse(answer, &mut ResultSet(&mut rows))?;
     }
     Ok(rows)
 }
@@ -132,10 +132,11 @@ pub(crate) fn read_one<R: Row + Default>(answer: &str) -> Result<R, UnexpectedAn
     Ok(read(answer)?.pop().unwrap_or_default())
 }
 
+/// Fills a row from a JSON object.
 #[inline(never)]
-fn parse(answer: &str, rows: &mut dyn Rows) -> Result<(), UnexpectedAnswer> {
-    let mut json = serde_json::Deserializer::from_slice(answer.as_bytes());
-    Target::Row(&mut ResultSet(rows)).deserialize(&mut json)?;
+pub(crate) fn parse(object: &str, row: &mut dyn Row) -> Result<(), UnexpectedAnswer> {
+    let mut json = serde_json::Deserializer::from_slice(object.as_bytes());
+    Target::Row(row).deserialize(&mut json)?;
     Ok(json.end()?)
 }
 

@@ -1,10 +1,10 @@
 //! `GET /api/sandboxes`: the latest state of each sandbox, in pages.
 
 use base64ct::{Base64UrlUnpadded, Encoding};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::parameters::{HOUR, InvalidParameter, Parameters, equals, sandbox_id};
-use crate::rows::{self, UnexpectedAnswer};
+use crate::rows::{self, UnexpectedAnswer, row};
 use crate::sandbox::{Sandbox, columns};
 use crate::sql::{self, SANDBOX_ID};
 use crate::time::{Span, Time};
@@ -134,19 +134,21 @@ impl Order {
     }
 }
 
-/// The end of a page; opaque to clients.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Cursor {
-    /// Time of the request for the first page.
-    #[serde(rename = "t")]
-    as_of: u64,
-    #[serde(rename = "o")]
-    order: String,
-    /// Sort key of the page's last sandbox; 0 if sorted by id.
-    #[serde(rename = "v")]
-    value: f64,
-    #[serde(rename = "s")]
-    sandbox: String,
+row! {
+    /// The end of a page; opaque to clients.
+    #[derive(Clone, Debug, Serialize)]
+    struct Cursor {
+        /// Time of the request for the first page.
+        #[serde(rename = "t")]
+        as_of: u64 = "t",
+        #[serde(rename = "o")]
+        order: String = "o",
+        /// Sort key of the page's last sandbox; 0 if sorted by id.
+        #[serde(rename = "v")]
+        value: f64 = "v",
+        #[serde(rename = "s")]
+        sandbox: String = "s",
+    }
 }
 
 impl Cursor {
@@ -157,11 +159,12 @@ impl Cursor {
     ) -> Result<Option<Self>, InvalidParameter> {
         let Some(text) = parameters.get("cursor") else { return Ok(None) };
         let expected = |expected: &str| InvalidParameter::new("cursor", expected);
-        let cursor: Self = Base64UrlUnpadded::decode_vec(text)
+        let mut cursor = Self::default();
+        Base64UrlUnpadded::decode_vec(text)
             .ok()
-            .and_then(|json| serde_json::from_slice(&json).ok())
+            .and_then(|json| rows::parse(&String::from_utf8(json).ok()?, &mut cursor).ok())
+            .filter(|()| sandbox_id(&cursor.sandbox).is_ok())
             .ok_or_else(|| expected("the `next` of an answer"))?;
-        sandbox_id(&cursor.sandbox).map_err(|_| expected("the `next` of an answer"))?;
         if cursor.order != order.name() {
             return Err(expected("the `next` of an answer with the same `sort`"));
         }
