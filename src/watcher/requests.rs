@@ -5,8 +5,9 @@ use kiloclaw_check_in::Refusal;
 use kiloclaw_check_in::absence::{ABSENCE_PATH, Absence};
 use kiloclaw_fleet::{InvalidParameter, Parameters, Time, digits};
 use kiloclaw_watch::{
-    AbsenceError, AbsenceRequest, Availability, Channel, Health, KEEP_TRANSITIONS, Kind, OpenAlert,
-    PlannedAbsence, Scope, SettingError, StateChange, Target, availability, schema, test_messages,
+    AbsenceError, AbsenceRequest, Availability, Channel, Health, KEEP_TRANSITIONS, Kind,
+    MAX_WIDE_ABSENCES, OpenAlert, PlannedAbsence, Scope, SettingError, StateChange, Target,
+    availability, schema, test_messages,
 };
 use serde::Serialize;
 use wasm_bindgen::prelude::*;
@@ -314,10 +315,10 @@ fn list_absences(object: &Object, request: &Parts) -> Result<Response, ApiError>
         };
         let is_wide = |absence: &PlannedAbsence<'_>| absence.sandbox_id.is_none();
         // Absences of all and of regions are few, and all are on the first page.
-        let wide = state.absences(now(), after).filter(may_see).take_while(is_wide).count();
-        let limit = wide + limit;
+        let most = MAX_WIDE_ABSENCES + limit + 1;
         let mut absences: Vec<_> =
-            state.absences(now(), after).filter(may_see).take(limit + 1).collect();
+            state.absences(now(), after).filter(may_see).take(most).collect();
+        let limit = limit + absences.iter().filter(|absence| is_wide(absence)).count();
         let is_last = absences.len() <= limit;
         absences.truncate(limit);
         let next = absences.last().and_then(|last| last.sandbox_id).filter(|_| !is_last);

@@ -65,10 +65,10 @@ impl Value {
         if let Self::Text(text) = self { Some(text.as_str()) } else { None }
     }
 
-    /// The elements, if this is a list.
+    /// The elements of the member with this name, if it is a list.
     #[must_use]
-    pub const fn as_list(&self) -> Option<&Vec<Self>> {
-        if let Self::List(values) = self { Some(values) } else { None }
+    pub fn list(&self, name: &str) -> &[Self] {
+        if let Some(Self::List(values)) = self.get(name) { values } else { &[] }
     }
 }
 
@@ -137,7 +137,7 @@ mod tests {
         let row = Value::parse(
             r#"{"a":[1,"b",true,{"c":18446744073709551615}],"d":-1,"e":0.5,"f":null}"#,
         );
-        let list = row.get("a").and_then(Value::as_list).unwrap();
+        let list = row.list("a");
         assert_eq!(list[0].as_u64(), Some(1));
         assert_eq!(list[1].as_str(), Some("b"));
         assert!(list[2].is_true());
@@ -147,6 +147,7 @@ mod tests {
         }
         assert_eq!(row.get("f"), Some(&Value::Null));
         assert_eq!(row.get("g"), None);
+        assert_eq!((row.list("f"), row.list("g")), (&[][..], &[][..]));
         assert_eq!(Value::parse("{"), Value::Null);
     }
 }

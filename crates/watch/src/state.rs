@@ -857,8 +857,7 @@ fn text(value: &Value, name: &str) -> String {
 }
 
 fn list<T>(value: &Value, name: &str, parse: impl Fn(&Value) -> Option<T>) -> Vec<T> {
-    let values = value.get(name).and_then(Value::as_list);
-    values.into_iter().flatten().filter_map(parse).collect()
+    value.list(name).iter().filter_map(parse).collect()
 }
 
 fn texts(value: &Value, name: &str) -> Vec<String> {

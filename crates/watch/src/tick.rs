@@ -473,11 +473,13 @@ const MAX_NAMES: usize = 256;
 
 /// The ranges between splits, the first one last.
 fn ranges(splits: &[String]) -> Vec<Range> {
-    let ends = splits.iter().cloned().chain([String::new()]);
-    let starts = [String::new()].into_iter().chain(splits.iter().cloned());
-    let mut ranges: Vec<_> =
-        starts.zip(ends).map(|(after, until)| Range { after, until }).collect();
-    ranges.reverse();
+    let mut ranges = Vec::new();
+    let mut until = String::new();
+    for split in splits.iter().rev() {
+        ranges.push(Range { after: split.clone(), until });
+        until = split.clone();
+    }
+    ranges.push(Range { after: String::new(), until });
     ranges
 }
 
