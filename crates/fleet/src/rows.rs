@@ -1,6 +1,6 @@
 //! Parses Analytics Engine's answers in `FORMAT JSON`.
 
-use std::fmt;
+use std::{fmt, mem};
 
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserializer, Serializer};
@@ -323,19 +323,31 @@ impl Visitor<'_> for Name {
 /// A sort key of rows: numbers, then a text, then numbers.
 pub type SortKey = ([u64; 3], String, [u64; 2]);
 
-/// Sorts; equal rows stay in their order. There is only one type of keys, since each sorted type compiles to 4 kB of
-/// WebAssembly.
-pub fn sorted<T>(items: Vec<T>, key: impl Fn(&T) -> SortKey) -> Vec<T> {
-    let keys = items.iter().map(key).collect();
-    let mut items: Vec<_> = items.into_iter().map(Some).collect();
-    order(keys).into_iter().filter_map(|(_, index)| items.get_mut(index)?.take()).collect()
+/// Sorts; equal items stay in their order. Sorting them directly would compile 4 kB of WebAssembly for each type.
+pub fn sorted<T>(mut items: Vec<T>, key: impl Fn(&T) -> SortKey) -> Vec<T> {
+    for (one, other) in swaps(&mut items.iter().map(key)) {
+        items.swap(one, other);
+    }
+    items
 }
 
-/// The keys in their order, with their places before.
-fn order(keys: Vec<SortKey>) -> Vec<(SortKey, usize)> {
-    let mut order: Vec<_> = keys.into_iter().zip(0..).collect();
+/// The swaps that put items with these keys in order.
+fn swaps(keys: &mut dyn Iterator<Item = SortKey>) -> Vec<(usize, usize)> {
+    let mut order: Vec<_> = keys.zip(0..).collect();
     order.sort_unstable();
-    order
+    // The item for each place. Each cycle of this permutation is followed until it returns to its start.
+    let mut items: Vec<_> = order.into_iter().map(|(_, item)| item).collect();
+    let mut swaps = Vec::new();
+    for start in 0..items.len() {
+        let mut place = start;
+        while let Some(item) = items.get_mut(place).map(|item| mem::replace(item, place))
+            && item != start
+        {
+            swaps.push((place, item));
+            place = item;
+        }
+    }
+    swaps
 }
 
 /// Serializes a whole number.
