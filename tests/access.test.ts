@@ -177,7 +177,7 @@ test('refuses a request without a token or with a malformed one', async () => {
 
 test('refuses a token with a wrong audience, issuer or time', async () => {
   const wrong: Record<string, readonly unknown[]> = {
-    aud: ['x', [], ['x'], '', `${AUD}0`, AUD.toUpperCase(), undefined, null, 1, [[AUD]]],
+    aud: ['x', [], ['x'], '', `${AUD}0`, AUD.toUpperCase(), undefined, null, 1, [[AUD]], [AUD, 1]],
     iss: ['https://team.cloudflareaccess.com', `${team.origin}/`, '', undefined, null, 1],
     exp: [undefined, null, 'tomorrow', `${now() + 60}`],
     nbf: [now() + 60, 'yesterday'],

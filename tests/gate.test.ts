@@ -54,9 +54,18 @@ test('a token can be limited to one sandbox, and is never unlimited by mistake',
   }
 });
 
+test('refuses a token with a registered claim of another type', async () => {
+  for (const claims of [{ sub: 5 }, { sub: [] }, { iss: 5 }, { iss: {} }, { jti: 5 }, { aud: [AUDIENCE, 5] }, { aud: [null, AUDIENCE] }, { aud: [AUDIENCE, {}] }, { aud: { [AUDIENCE]: true } }, { aud: [[AUDIENCE]] }]) {
+    await assertUnauthorized(await whoami(jwt(valid(claims))), 'invalid_token', JSON.stringify(claims));
+  }
+  for (const claims of [{ sub: null, iss: null, jti: null }, { aud: ['other', AUDIENCE] }, { email: 5, scope: [] }]) {
+    assert.equal((await whoami(jwt(valid(claims)))).status, 200, JSON.stringify(claims));
+  }
+});
+
 test('refuses a token with two claims of the same name', async () => {
   const twice = (claim: string) => jwt(JSON.stringify(valid()).replace('}', `,${claim},${claim}}`));
-  for (const claim of ['"sub":"ops"', '"aud":"kiloclaw-telemetry"', '"sandbox_id":"a"', '"scope":""', '"exp":9999999999']) {
+  for (const claim of ['"sub":"ops"', '"iss":"i"', '"aud":"kiloclaw-telemetry"', '"jti":"j"', '"sandbox_id":"a"', '"scope":""', '"email":""', '"common_name":""', '"custom":null', '"exp":9999999999']) {
     await assertUnauthorized(await whoami(twice(claim)), 'invalid_token', claim);
   }
   assert.equal((await whoami(twice('"name":"x"'))).status, 200, 'a claim that does not count');

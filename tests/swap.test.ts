@@ -76,6 +76,11 @@ test('with KILOCODE_API_KEY_JWT_SECRET, a valid token is an API key as well', as
     [await mint({ sub: 'ops', ttl: 60 }, { JWT_SECRET }), 'not signed with an accepted key'],
     ['a.b.c', undefined],
     [await key({ padding: 'x'.repeat(4_096) }), undefined],
+    ...(await Promise.all(
+      [{ sub: 5 }, { sub: {} }, { iss: 5 }, { iss: ['any'] }, { aud: 5 }, { aud: {} }, { aud: ['any', 5] }, { jti: 5 }].map(
+        async (claims) => [await key(claims), 'a claim is missing or has the wrong type'] as const,
+      ),
+    )),
   ] as const) {
     assert.deepEqual(await answer(bearer(token)), WRONG_KEY, why ?? token);
     if (why !== undefined) await logged(worker, new RegExp(why));

@@ -2,7 +2,7 @@
 
 use kiloclaw_json::Value;
 
-use crate::claims::{any_text, check_audience, check_look_alikes, claim, sandbox, text};
+use crate::claims::{KNOWN, KNOWN_CUSTOM, check, check_audience, check_look_alikes, sandbox, text};
 use crate::error::TokenError;
 use crate::token::{Token, check_past, check_time, time};
 use crate::{AuthMethod, Principal};
@@ -21,7 +21,8 @@ pub struct Settings {
 
 /// Verifies the claims of a token whose signature is already verified, and returns its principal:
 ///
-/// 1. `exp` is missing or past, or `nbf` or `iat` is in the future → error
+/// 1. a claim that counts has another type than in RFC 7519 or occurs twice, `exp` is missing or past, or `nbf` or `iat`
+///    is in the future → error
 /// 2. `iss` is not the team's origin, or `aud` does not include the application's tag → error
 /// 3. `sandbox_id`, at the top level or under `custom`, is not a sandbox's id, or another claim looks like it → error
 ///
@@ -34,36 +35,34 @@ pub fn verify_claims(
     // 1.
     let now = time(now);
     let claims = token.0.deserialize_claims_unchecked::<Value>()?;
+    check(&claims.custom, KNOWN)?;
     check_time(&claims, now)?;
     check_past(claims.issued_at, now)?;
     // 2.
     let claims = &claims.custom;
-    if text(claims, "iss")? != Some(&*settings.origin) {
+    if text(claims, "iss") != Some(&settings.origin) {
         return Err(TokenError::Issuer);
     }
     check_audience(claims, &settings.audience)?;
     // 3.
-    let custom = match claim(claims, "custom")? {
-        None | Some(Value::Null) => &Value::Null,
+    let custom = match claims.get("custom") {
         Some(custom) if custom.is_map() => custom,
+        None | Some(Value::Null) => &Value::Null,
         Some(_) => return Err(TokenError::Claims),
     };
+    check(custom, KNOWN_CUSTOM)?;
     check_look_alikes(claims, "custom")?;
     check_look_alikes(custom, "")?;
     let sandbox = match (sandbox(claims)?, sandbox(custom)?) {
         (Some(one), Some(other)) if one != other => return Err(TokenError::SandboxId),
         (one, other) => one.or(other),
     };
+    let first = |texts: &[Option<&str>]| {
+        texts.iter().flatten().find(|text| !text.is_empty()).map(|text| (*text).to_owned())
+    };
     // A person, or a service token, whose `sub` is empty.
-    let sub = text(claims, "sub")?.unwrap_or_default();
-    let names = [any_text(claims, "email")?, any_text(claims, "common_name")?, sub];
-    let sub = names.into_iter().find(|name| !name.is_empty());
-    let scopes = [any_text(claims, "scope")?, any_text(custom, "scope")?];
-    let scope = scopes.into_iter().find(|scope| !scope.is_empty()).unwrap_or_default();
-    Ok(Principal {
-        sub: sub.map(str::to_owned),
-        sandbox: sandbox.map(str::to_owned),
-        scope: scope.to_owned(),
-        method: AuthMethod::Access,
-    })
+    let sub = first(&["email", "common_name", "sub"].map(|name| text(claims, name)));
+    let scope = first(&[claims, custom].map(|claims| text(claims, "scope"))).unwrap_or_default();
+    let sandbox = sandbox.map(str::to_owned);
+    Ok(Principal { sub, sandbox, scope, method: AuthMethod::Access })
 }

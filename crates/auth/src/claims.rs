@@ -5,48 +5,52 @@ use kiloclaw_json::Value;
 
 use crate::error::TokenError;
 
-/// The only sandbox that the token may see.
+/// The claim with the only sandbox that a token's bearer may see.
 const SANDBOX_ID: &str = "sandbox_id";
+
+/// The claims that count, besides times.
+pub(crate) const KNOWN: &[&str] =
+    &["sub", "iss", "aud", "jti", "sandbox_id", "scope", "email", "common_name", "custom"];
+
+/// The claims that count under `custom`, with Access.
+pub(crate) const KNOWN_CUSTOM: &[&str] = &["sandbox_id", "scope"];
 
 /// Names that may be used by mistake for the limit to one sandbox, without case and punctuation.
 const LOOK_ALIKES: [&str; 4] = ["sandbox", "sandboxes", "sandboxid", "sandboxids"];
 
-/// A claim. A name that occurs twice is an error: which one counts would depend on the reader.
-pub(crate) fn claim<'a>(claims: &'a Value, name: &str) -> Result<Option<&'a Value>, TokenError> {
-    let mut values = members(claims).iter().filter(|(other, _)| other == name);
-    match (values.next(), values.next()) {
-        (first, None) => Ok(first.map(|(_, value)| value)),
-        _ => Err(TokenError::Claims),
+/// Checks that the claims that count have the types of RFC 7519 and occur once: which of two counts would depend on
+/// the reader.
+pub(crate) fn check(claims: &Value, known: &[&str]) -> Result<(), TokenError> {
+    let is_text = |value: &Value| value.as_str().is_some();
+    for name in known {
+        let mut values = members(claims).iter().filter(|(other, _)| other == name);
+        let is_right = values.next().is_none_or(|(_, value)| match (*name, value) {
+            ("aud", Value::List(several)) => several.iter().all(is_text),
+            ("sub" | "iss" | "aud" | "jti", value) => is_text(value) || *value == Value::Null,
+            _ => true,
+        });
+        if !is_right || values.next().is_some() {
+            return Err(TokenError::Claims);
+        }
     }
+    Ok(())
 }
 
-/// A claim that must be a text, if there is one.
-pub(crate) fn text<'a>(claims: &'a Value, name: &str) -> Result<Option<&'a str>, TokenError> {
-    match claim(claims, name)? {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Text(text)) => Ok(Some(text)),
-        Some(_) => Err(TokenError::Claims),
-    }
-}
-
-/// A claim that only counts if it is a text; empty otherwise.
-pub(crate) fn any_text<'a>(claims: &'a Value, name: &str) -> Result<&'a str, TokenError> {
-    Ok(claim(claims, name)?.and_then(Value::as_str).unwrap_or_default())
+/// A claim that only counts if it is a text.
+pub(crate) fn text<'a>(claims: &'a Value, name: &str) -> Option<&'a str> {
+    claims.get(name).and_then(Value::as_str)
 }
 
 /// Refuses a token for another audience. There may be one or several (RFC 7519, 4.1.3).
 pub(crate) fn check_audience(claims: &Value, audience: &str) -> Result<(), TokenError> {
     let is_it = |one: &Value| one.as_str() == Some(audience);
-    let includes = claim(claims, "aud")?.is_some_and(|aud| match aud {
-        Value::List(several) => several.iter().any(is_it),
-        one => is_it(one),
-    });
+    let includes = claims.get("aud").is_some_and(is_it) || claims.list("aud").iter().any(is_it);
     if includes { Ok(()) } else { Err(TokenError::Audience) }
 }
 
 /// The value of `sandbox_id`. Only a token without this claim is unlimited, so a value that is no id is an error.
 pub(crate) fn sandbox(claims: &Value) -> Result<Option<&str>, TokenError> {
-    match claim(claims, SANDBOX_ID)? {
+    match claims.get(SANDBOX_ID) {
         None => Ok(None),
         Some(Value::Text(id)) if (1..=MAX_SANDBOX_ID_BYTES).contains(&id.len()) => Ok(Some(id)),
         Some(_) => Err(TokenError::SandboxId),
