@@ -94,10 +94,11 @@ pub(crate) struct Ingest {
 impl Ingest {
     /// Reads three required and three optional bindings. The error names the unusable one.
     pub(crate) fn read(env: &Env) -> Result<Self, ConfigError> {
-        let api_keys = AcceptedKeys::new(&secret(env, API_KEY, SHORT_VALUE)?, &blinding_key()?)
+        let required = |name| secret(env, name, SHORT_VALUE)?.ok_or(ConfigError::missing(name));
+        let api_keys = AcceptedKeys::new(&required(API_KEY)?, &blinding_key()?)
             .map_err(|_| ConfigError::missing(API_KEY))?;
         let api_key_tokens = api_key_tokens(env)?;
-        let gateway = GatewaySecrets::new(&secret(env, GATEWAY_TOKEN_SECRET, SHORT_VALUE)?)
+        let gateway = GatewaySecrets::new(&required(GATEWAY_TOKEN_SECRET)?)
             .map_err(|_| ConfigError::missing(GATEWAY_TOKEN_SECRET))?;
         let dataset = binding(env, DATASET).ok_or(ConfigError::missing(DATASET))?;
         let revoked = revoked(&optional(env, REVOKED_SANDBOXES).unwrap_or_default())?;
@@ -116,8 +117,7 @@ pub(crate) struct AuthSettings {
 impl AuthSettings {
     /// Reads what is set. If nothing is, the error names `JWT_SECRET`.
     pub(crate) fn read(env: &Env) -> Result<Self, ConfigError> {
-        let internal = secret(env, INTERNAL_API_SECRET, SHORT_VALUE)
-            .ok()
+        let internal = secret(env, INTERNAL_API_SECRET, SHORT_VALUE)?
             .map(|secret| {
                 AcceptedKeys::new(&secret, &blinding_key()?)
                     .map_err(|_| ConfigError::missing(INTERNAL_API_SECRET))
@@ -129,6 +129,10 @@ impl AuthSettings {
         }
         // Checks for a shared secret, which closes this API, too.
         api_key_tokens(env)?;
+        let api_key = optional(env, API_KEY).unwrap_or_default();
+        if let Err(shared) = check_separate(env, API_KEY, values(&api_key)) {
+            warn_once("shared_secret", shared.to_string());
+        }
         let access = access_settings(env)?;
         if internal.is_none() && jwt.is_none() && access.is_none() {
             return Err(ConfigError::missing(JWT_SECRET));
@@ -177,28 +181,39 @@ fn binding(env: &Env, name: &str) -> Option<JsValue> {
     Reflect::get(env, &name.into()).ok().filter(|binding| !binding.is_undefined())
 }
 
-/// What machines' tokens must match, if `KILOCODE_API_KEY_JWT_SECRET` is set. The operators' API must not accept any of
-/// its values: whoever mints machines' keys could read the fleet.
+/// What machines' tokens must match, if `KILOCODE_API_KEY_JWT_SECRET` is set.
 fn api_key_tokens(env: &Env) -> Result<Option<jwt::Settings>, ConfigError> {
     let names = [API_KEY_JWT_SECRET, API_KEY_JWT_ISSUER, API_KEY_JWT_AUDIENCE];
-    let Some(settings) = jwt_settings(env, names)? else { return Ok(None) };
-    let operators =
-        [JWT_SECRET, INTERNAL_API_SECRET].map(|name| optional(env, name).unwrap_or_default());
+    let settings = jwt_settings(env, names)?;
+    let secrets = settings.iter().flat_map(|settings| &settings.secrets);
+    check_separate(env, API_KEY_JWT_SECRET, secrets.map(String::as_str))?;
+    Ok(settings)
+}
+
+/// Checks that operators have none of these secrets of machines, with which others could read the fleet.
+fn check_separate<'a>(
+    env: &Env,
+    name: &'static str,
+    machines: impl Iterator<Item = &'a str>,
+) -> Result<(), ConfigError> {
     // HMAC pads keys with zeros.
-    let unpadded = |value: &str| value.trim_end_matches('\0').to_owned();
-    let mut operators = operators.iter().flat_map(|secret| values(secret)).map(unpadded);
-    if operators.any(|value| settings.secrets.iter().any(|secret| unpadded(secret) == value)) {
-        let fault = "has a value of JWT_SECRET or INTERNAL_API_SECRET: whoever mints machines' keys could read \
-                     the fleet. Use another secret";
-        return Err(ConfigError { name: API_KEY_JWT_SECRET, fault });
+    let unpadded = |value: &'a str| value.trim_end_matches('\0');
+    let machines: Vec<_> = machines.map(unpadded).collect();
+    for operators in [JWT_SECRET, INTERNAL_API_SECRET] {
+        let operators = optional(env, operators).unwrap_or_default();
+        if values(&operators).any(|value| machines.contains(&value.trim_end_matches('\0'))) {
+            let fault = "has a value of JWT_SECRET or INTERNAL_API_SECRET: whoever has machines' secret could read the \
+                         fleet. Use another secret";
+            return Err(ConfigError { name, fault });
+        }
     }
-    Ok(Some(settings))
+    Ok(())
 }
 
 /// The settings for tokens, from a secret, an issuer and an audience, if the secret is set.
 fn jwt_settings(env: &Env, names: [&'static str; 3]) -> Result<Option<jwt::Settings>, ConfigError> {
     let [name, issuer, audience] = names;
-    let Ok(secret) = secret(env, name, SHORT_JWT_SECRET) else { return Ok(None) };
+    let Some(secret) = secret(env, name, SHORT_JWT_SECRET)? else { return Ok(None) };
     let secrets: Vec<_> = values(&secret).map(str::to_owned).collect();
     if secrets.is_empty() {
         return Err(ConfigError::missing(name));
@@ -270,26 +285,35 @@ fn values(secret: &str) -> impl Iterator<Item = &str> {
     secret.split(',').map(str::trim).filter(|value| !value.is_empty())
 }
 
-/// A secret. A value of fewer bytes than `short` is accepted, but each isolate logs one warning: a comma within a
-/// value splits it in two, and nobody would notice.
-fn secret(env: &Env, name: &'static str, short: usize) -> Result<String, ConfigError> {
-    thread_local! {
-        static REPORTED: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
+/// A secret, if there is one. A value of fewer bytes than `short` is accepted, but each isolate logs one warning: a
+/// comma within a value splits it in two, and nobody would notice.
+fn secret(env: &Env, name: &'static str, short: usize) -> Result<Option<String>, ConfigError> {
+    let Some(secret) = optional(env, name) else { return Ok(None) };
+    if secret.starts_with("[\"") {
+        let fault = "is a JSON array: separate values by commas, without brackets and quotes";
+        return Err(ConfigError { name, fault });
     }
-    let secret = text(env, name)?;
-    let is_new = |reported: &mut Vec<&str>| {
-        let is_new = !reported.contains(&name);
-        reported.extend(is_new.then_some(name));
-        is_new
-    };
-    if values(&secret).any(|value| value.len() < short) && REPORTED.with_borrow_mut(is_new) {
+    if values(&secret).any(|value| value.len() < short) {
         let detail = format!(
             "{name} has a value of less than {short} bytes; values are separated by commas. \
              `openssl rand -hex 32` makes one"
         );
-        log::warn("short_secret", &detail);
+        warn_once("short_secret", detail);
     }
-    Ok(secret)
+    Ok(Some(secret))
+}
+
+/// Logs a warning, unless this isolate has logged it.
+fn warn_once(code: &'static str, detail: String) {
+    thread_local! {
+        static LOGGED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    }
+    LOGGED.with_borrow_mut(|logged| {
+        if !logged.contains(&detail) {
+            log::warn(code, &detail);
+            logged.push(detail);
+        }
+    });
 }
 
 fn optional(env: &Env, name: &'static str) -> Option<String> {

@@ -46,10 +46,12 @@ async function attempt(service, { url, method, headers: original, cf }, body) {
   // Decoding may have removed a byte-order mark, so the length may differ.
   headers.delete('content-length');
   headers.set(FORWARDED, '1');
+  // Bytes: a text would get a content type if the machine sent none.
+  const bytes = new TextEncoder().encode(body);
   inFlight += 1;
   try {
     const signal = AbortSignal.timeout(FORWARD_TIMEOUT_MS);
-    const response = await service.fetch(url, { method, headers, body, cf, redirect: 'manual', signal });
+    const response = await service.fetch(url, { method, headers, body: bytes, cf, redirect: 'manual', signal });
     await response.body?.cancel();
     return response.ok ? undefined : `answered ${response.status}`;
   } catch (error) {

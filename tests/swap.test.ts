@@ -139,6 +139,38 @@ test('a secret in both lists of tokens disables both', async (t) => {
   assert.ok(!log.includes(JWT_SECRET) && !log.includes(MACHINES));
 });
 
+test('warns once about an API key that operators have as well', async (t) => {
+  for (const vars of [{ JWT_SECRET: API_KEY }, { INTERNAL_API_SECRET: `another-key-of-it, ${API_KEY}` }]) {
+    const worker = await startWorker({ vars }, t);
+    const warnings = () => worker.logs.filter(({ message }) => message.includes('"shared_secret"'));
+    for (let i = 0; i < 3; i += 1) await worker.fetch('/api/whoami');
+    const log = await logged(worker, /KILOCODE_API_KEY has a value of JWT_SECRET or INTERNAL_API_SECRET/);
+    assert.ok(!log.includes(API_KEY));
+    await logged(worker, /missing_token/);
+    assert.equal(warnings().length, 1);
+  }
+  const separate = await startWorker({ vars: { INTERNAL_API_SECRET: `${API_KEY}-of-operators` } }, t);
+  await separate.fetch('/api/whoami');
+  assert.doesNotMatch(await logged(separate, /missing_token/), /shared_secret/);
+});
+
+test('refuses a secret that is a JSON array, which would be a secret nobody knows', async (t) => {
+  const array = JSON.stringify([MACHINES, OLD]);
+  for (const [name, path] of [
+    ['KILOCODE_API_KEY', CHECK_IN_PATH],
+    ['GATEWAY_TOKEN_SECRET', CHECK_IN_PATH],
+    ['KILOCODE_API_KEY_JWT_SECRET', CHECK_IN_PATH],
+    ['JWT_SECRET', '/api/whoami'],
+    ['INTERNAL_API_SECRET', '/api/whoami'],
+  ] as const) {
+    const worker = await startWorker({ vars: { [name]: array } }, t);
+    const response = path === CHECK_IN_PATH ? await worker.checkIn(FULL) : await worker.fetch(path);
+    assert.deepEqual([response.status, (await refusal(response)).code], [503, 'misconfigured'], name);
+    const log = await logged(worker, new RegExp(`${name} is a JSON array: separate values by commas`));
+    assert.ok(!log.includes(MACHINES));
+  }
+});
+
 /** A Worker that answers with the points that the real one writes. */
 const POINTS = `
   import Worker from 'index.js';
@@ -250,6 +282,19 @@ test('forwards every accepted check-in unchanged, and no other request', async (
   await delay(300);
   assert.equal(received.length, 5, 'those beyond it are not');
   assert.doesNotMatch(JSON.stringify(worker.logs), /forward_failed/);
+});
+
+test('forwards no content type that the machine did not send', async (t) => {
+  const { received, worker } = await startBoth(t, `
+    const type = request.headers.get('content-type');
+    await record(new Request(request, { headers: { ...Object.fromEntries(request.headers), 'x-type': String(type) } }));
+    return new Response(null, { status: 204 });`);
+  for (const [body, type] of [[new TextEncoder().encode(JSON.stringify(FULL)), 'null'], [JSON.stringify(FULL), 'text/plain;charset=UTF-8']] as const) {
+    const response = await worker.fetch(CHECK_IN_PATH, { method: 'POST', headers: credentials('sandbox-1'), body });
+    assert.equal(response.status, 204);
+    await until('it is forwarded', () => received.length > 0);
+    assert.equal(received.pop()!.headers['x-type'], type);
+  }
 });
 
 test('forwards no check-in twice, even if the Worker is bound to itself', async (t) => {

@@ -476,8 +476,8 @@ fn ranges(splits: &[String]) -> Vec<Range> {
     let mut ranges = Vec::new();
     let mut until = String::new();
     for split in splits.iter().rev() {
+        let until = std::mem::replace(&mut until, split.clone());
         ranges.push(Range { after: split.clone(), until });
-        until = split.clone();
     }
     ranges.push(Range { after: String::new(), until });
     ranges
