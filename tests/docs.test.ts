@@ -193,3 +193,14 @@ test('the README quotes the figures of the last measurement', () => {
     `${times} times larger.`;
   assert.ok(readme.includes(sentence), `README.md does not say: ${sentence}`);
 });
+
+test('every test that docs/security.md names exists', () => {
+  const sources = readdirSync('tests').filter((file) => file.endsWith('.test.ts'));
+  const names = sources.flatMap((file) =>
+    [...readFileSync(`tests/${file}`, 'utf8').matchAll(/^ *test\('((?:[^'\\]|\\.)+)'/gm)].map(([, name = '']) => name.replaceAll("\\'", "'")),
+  );
+  const text = readFileSync('docs/security.md', 'utf8').replaceAll(/\s+/g, ' ');
+  const quoted = [...text.matchAll(/\bTests?: ("[^"]+"(?:, "[^"]+")*)/g)].flatMap(([, list = '']) => list.slice(1, -1).split('", "'));
+  assert.ok(quoted.length >= 10, `only ${quoted.length} names`);
+  for (const name of quoted) assert.ok(names.includes(name), `no test is named "${name}"`);
+});

@@ -116,7 +116,7 @@ const FLEET: Readonly<Record<string, Machine>> = {
     load: 0.5,
     in: 0,
     out: 0,
-    disk: [0, 0],
+    disk: [0, 1_000],
     checkIns: [[51], [41], [31], [21]],
   },
   parked: {

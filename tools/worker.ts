@@ -58,6 +58,8 @@ async function main(): Promise<void> {
       outfile: 'bundle.js',
       write: false,
       logLevel: 'warning',
+      // wasm-bindgen imports the files of one folder once for each module that names them.
+      logOverride: { 'duplicate-object-key': 'silent' },
     });
     // wrangler does not support source-phase imports.
     const bundle = outputFiles[0]!.text.replaceAll('import source ', 'import ');
