@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use js_sys::{Array, Promise, Uint8Array};
+use js_sys::{Promise, Uint8Array};
 use kiloclaw_check_in::data_point::DATASET;
 use kiloclaw_watch::{CANARY_DATASET, is_safe_url};
 use wasm_bindgen::prelude::*;
@@ -131,14 +131,11 @@ impl Analytics {
 
     /// The arguments of `queryExisting` in `analytics.js`, which sends queries of several datasets. Pass its result to
     /// [`read`](Self::read).
-    pub(crate) fn arguments(&self, queries: Vec<String>) -> Array {
-        let texts = |texts: Vec<String>| {
-            JsValue::from(texts.into_iter().map(JsValue::from).collect::<Array>())
-        };
-        let datasets = [DATASET, CANARY_DATASET].map(str::to_owned).into();
+    pub(crate) fn arguments(&self, queries: Vec<String>) -> Vec<JsValue> {
+        let datasets = vec![DATASET.to_owned(), CANARY_DATASET.to_owned()];
         let (limit, deadline) = (MAX_ANSWER_BYTES.into(), TIMEOUT_MS.into());
         let (url, token) = ((&*self.url).into(), (&*self.token).into());
-        [url, token, texts(queries), limit, deadline, texts(datasets)].into_iter().collect()
+        vec![url, token, queries.into(), limit, deadline, datasets.into()]
     }
 
     async fn query(&self, queries: Vec<String>) -> Result<Vec<String>, QueryError> {

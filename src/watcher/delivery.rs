@@ -7,7 +7,7 @@ use kiloclaw_watch::{
 };
 use wasm_bindgen::prelude::*;
 
-use super::object::{Failure, Object, at, now, statement, write_changes};
+use super::object::{Failure, Object, array, at, now, statement, write_changes};
 use crate::analytics;
 use crate::error::ApiError;
 use crate::log;
@@ -34,7 +34,7 @@ pub(super) fn due_messages(object: &Object) -> Result<JsValue, ApiError> {
     let requests = Array::new();
     for target in &object.config.targets {
         let channel = target.channel().name();
-        let rows = object.run(vec![statement(DUE, [channel.into(), at(now())])])?;
+        let rows = object.run(vec![statement(DUE, &[channel.into(), at(now())])])?;
         let (rows, _) = rows.as_chunks::<3>();
         for [id, attempts, body] in rows {
             // An unreadable count gives the message up.
@@ -65,14 +65,13 @@ pub(super) fn begin(
     };
     // Not before this attempt has ended.
     let begun = next_at.max(now().plus(IN_FLIGHT));
-    object.run(vec![statement(BEGIN, [id.into(), attempts.into(), at(begun)])])?;
-    let message: Array =
-        [channel.into(), id.into(), attempts.into(), at(next_at)].into_iter().collect();
+    object.run(vec![statement(BEGIN, &[id.into(), attempts.into(), at(begun)])])?;
+    let message = array(&[channel.into(), id.into(), attempts.into(), at(next_at)]);
     let request = target.request(id, body, now());
     let headers = request.headers.iter().flat_map(|(name, value)| [*name, value]);
     let headers: Array = headers.map(JsValue::from).collect();
     let [url, body] = [request.url, request.body].map(JsValue::from);
-    Ok(Some([message.into(), url, headers.into(), body, TIMEOUT_MS.into()].into_iter().collect()))
+    Ok(Some(array(&[message.into(), url, headers.into(), body, TIMEOUT_MS.into()])))
 }
 
 /// Writes the result of an attempt. `sent` has the values from [`begin`], the response's status and its `retry-after`.
@@ -95,7 +94,7 @@ pub(super) fn record(object: &Object, sent: &JsValue) -> Result<JsValue, ApiErro
         }
         Delivery::Retry { next_at, failure } => {
             log::message("alert_not_delivered", &name, &id, &failure);
-            object.run(vec![statement(RETRY, [id.into(), at(next_at), (&*failure).into()])])?;
+            object.run(vec![statement(RETRY, &[id.into(), at(next_at), (&*failure).into()])])?;
             Some(failure)
         }
         Delivery::GivenUp(failure) => {
@@ -109,7 +108,7 @@ pub(super) fn record(object: &Object, sent: &JsValue) -> Result<JsValue, ApiErro
     };
     note(object, Some(target.channel()), failure.as_deref());
     let failure = failure.map_or(JsValue::UNDEFINED, JsValue::from);
-    Ok([name.into(), failure].into_iter().collect::<Array>().into())
+    Ok(array(&[name.into(), failure]).into())
 }
 
 /// The result of a request, from the status that `watcher.js` returns.
@@ -137,7 +136,7 @@ fn delivered(object: &Object, target: &Target, id: &str) -> Result<(), ApiError>
     let change =
         object.with_state(|state| state.is_off(target).then(|| state.turn_off(target, false)))?;
     let mut statements = write_changes(change.as_slice());
-    statements.push(statement(DELETE, [id.into()]));
+    statements.push(statement(DELETE, &[id.into()]));
     object.run(statements).map(drop)
 }
 
@@ -151,13 +150,13 @@ fn turn_off(object: &Object, target: &Target) -> Result<(), ApiError> {
     );
     let change = object.with_state(|state| state.turn_off(target, true))?;
     let mut statements = write_changes(&[change]);
-    statements.push(statement(schema::DROP_CHANNEL, [name.into()]));
+    statements.push(statement(schema::DROP_CHANNEL, &[name.into()]));
     object.run(statements).map(drop)
 }
 
 fn give_up(object: &Object, channel: &str, id: &str, why: &str) -> Result<(), ApiError> {
     log::message("alert_given_up", channel, id, why);
-    object.run(vec![statement(DELETE, [id.into()])]).map(drop)
+    object.run(vec![statement(DELETE, &[id.into()])]).map(drop)
 }
 
 /// The parts of a request to the dead-man URL, if there is one and the last tick was good.
@@ -166,8 +165,7 @@ pub(super) fn ping(object: &Object) -> JsValue {
         Some(url) if object.is_good.take() => {
             let headers = Array::<JsValue>::new().into();
             let body = JsValue::UNDEFINED;
-            let parts = [url.into(), headers, body, PING_TIMEOUT_MS.into()];
-            parts.into_iter().collect::<Array>().into()
+            array(&[url.into(), headers, body, PING_TIMEOUT_MS.into()]).into()
         }
         _ => JsValue::UNDEFINED,
     }

@@ -104,10 +104,10 @@ impl Object {
 
     /// Creates missing tables, and reads the state.
     fn load(&self) -> Result<State, ApiError> {
-        let mut statements: Vec<_> = schema::TABLES.map(|sql| statement(sql, [])).into();
+        let mut statements: Vec<_> = schema::TABLES.map(|sql| statement(sql, &[])).into();
         for channel in Channel::ALL {
             if self.target(channel).is_none() {
-                statements.push(statement(schema::DROP_CHANNEL, [channel.name().into()]));
+                statements.push(statement(schema::DROP_CHANNEL, &[channel.name().into()]));
             }
         }
         self.run(statements)?;
@@ -115,7 +115,7 @@ impl Object {
         let mut failed = None;
         // Page by page: in an outage, the table may have 100,000 rows.
         let pages = iter::from_fn(|| {
-            let page = [statement(READ_STATE, [last.clone(), ROWS.into()])].into();
+            let page = [statement(READ_STATE, &[last.clone(), ROWS.into()])].into();
             let page = self.run(page).map_err(|error| failed = Some(error)).ok()?;
             let (pairs, _) = page.as_chunks::<2>();
             last = pairs.last().map(|[key, _]| key.into())?;
@@ -144,7 +144,7 @@ impl Object {
         let now = now();
         let tick = self.with_state(|state| state.next_tick(&self.config.settings, now))?;
         let tick = self.off().is_none().then_some(tick);
-        let message = self.run(vec![statement("SELECT min(next_at) FROM outbox", [])])?;
+        let message = self.run(vec![statement("SELECT min(next_at) FROM outbox", &[])])?;
         let message = message.first().and_then(|at| at.parse().ok()).map(Time);
         Ok(tick.into_iter().chain(message).min().map_or(JsValue::UNDEFINED, milliseconds))
     }
@@ -170,8 +170,21 @@ fn milliseconds(time: Time) -> JsValue {
 }
 
 /// A statement with its parameters.
-pub(super) fn statement(sql: &str, parameters: impl IntoIterator<Item = JsValue>) -> Array {
-    iter::once(sql.into()).chain(parameters).collect()
+pub(super) fn statement(sql: &str, parameters: &[JsValue]) -> Array {
+    let statement = array(&[sql.into()]);
+    for parameter in parameters {
+        statement.push(parameter);
+    }
+    statement
+}
+
+/// These values for `watcher.js`. Collecting them would be compiled for each number of values.
+pub(super) fn array(values: &[JsValue]) -> Array {
+    let array = Array::new();
+    for value in values {
+        array.push(value);
+    }
+    array
 }
 
 /// A time as a parameter.
@@ -194,7 +207,7 @@ pub(super) fn write_changes(changes: &[StateChange]) -> Vec<Array> {
             if let Ok(rows) = rows
                 && count > 0
             {
-                statements.push(statement(sql, [rows.into()]));
+                statements.push(statement(sql, &[rows.into()]));
             }
         }
     }

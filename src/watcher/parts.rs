@@ -3,6 +3,8 @@
 use js_sys::Array;
 use wasm_bindgen::prelude::*;
 
+use super::object::array;
+
 /// A request to the object.
 #[derive(Default)]
 pub(super) struct Parts {
@@ -23,8 +25,8 @@ impl Parts {
     pub(super) fn into_js(self) -> Array {
         let Self { method, path, url, by, only, writes, body } = self;
         let only = only.map_or(JsValue::NULL, JsValue::from);
-        let texts = [method, path, url, by, body].map(JsValue::from);
-        texts.into_iter().chain([only, writes.into()]).collect()
+        let [method, path, url, by, body] = [method, path, url, by, body].map(JsValue::from);
+        array(&[method, path, url, by, body, only, writes.into()])
     }
 
     pub(super) fn from_js(parts: &JsValue) -> Self {

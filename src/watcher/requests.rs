@@ -170,7 +170,7 @@ fn alerts(object: &Object, request: &Parts) -> Result<Response, ApiError> {
     let text = |text: Option<&str>| text.map_or(JsValue::NULL, JsValue::from);
     let page = statement(
         sql,
-        [
+        &[
             at(after),
             before.map_or(JsValue::NULL, at),
             text(kind),
@@ -216,7 +216,7 @@ fn report_availability(object: &Object, request: &Parts) -> Result<Response, Api
     let sandbox_id = sandbox.as_deref();
     let mut bounds = vec![at(from), at(as_of)];
     bounds.extend(sandbox_id.map(JsValue::from));
-    let sums = statement(&schema::closed_seconds(sandbox_id.is_some()), bounds);
+    let sums = statement(&schema::closed_seconds(sandbox_id.is_some()), &bounds);
     let sums = object.run(vec![sums])?;
     let (sums, _) = sums.as_chunks::<2>();
     let closed = sums.iter().filter_map(|[kind, sum]| Some((Kind::of(kind)?, sum.parse().ok()?)));
@@ -439,9 +439,9 @@ fn watcher(object: &Object, request: &Parts) -> Result<Response, ApiError> {
     operators::parameters(&request.url).only(&[])?;
     // 4.
     let counts = "SELECT channel, count(*) FROM outbox GROUP BY channel";
-    let counts = object.run(vec![statement(counts, [])])?;
+    let counts = object.run(vec![statement(counts, &[])])?;
     let (counts, _) = counts.as_chunks::<2>();
-    let undelivered = object.run(vec![statement(UNDELIVERED, [])])?.concat();
+    let undelivered = object.run(vec![statement(UNDELIVERED, &[])])?.concat();
     let off = object.off();
     let failures = object.failures.borrow();
     let failure = |place: usize| failures.get(place).cloned().flatten();

@@ -98,21 +98,21 @@ fn finish(object: &Object, now: Time, observation: Observation) -> Result<(), Ap
 fn write(object: &Object, now: Time, outcome: &Outcome) -> Result<(), ApiError> {
     let mut statements = write_changes(&outcome.changes);
     for rows in outcome.transitions.chunks(TRANSITIONS) {
-        statements.push(statement(schema::PUT_TRANSITIONS, [transition_rows(rows).into()]));
+        statements.push(statement(schema::PUT_TRANSITIONS, &[transition_rows(rows).into()]));
     }
     let superseded = outcome.outbox.iter().filter_map(|row| row.supersedes.as_deref());
-    statements.extend(superseded.map(|id| statement(DELETE, [id.into()])));
+    statements.extend(superseded.map(|id| statement(DELETE, &[id.into()])));
     statements.extend(outcome.outbox.iter().map(put_message));
     let oldest = now.minus(KEEP_TRANSITIONS);
     #[expect(clippy::cast_precision_loss, reason = "2,000,000")]
     let most = schema::MAX_TRANSITIONS as f64;
-    statements.push(statement(schema::TRIM_TRANSITIONS, [at(oldest), most.into()]));
+    statements.push(statement(schema::TRIM_TRANSITIONS, &[at(oldest), most.into()]));
     if !outcome.outbox.is_empty() {
         #[expect(clippy::cast_precision_loss, reason = "300")]
         let most = schema::MAX_OUTBOX as f64;
         for channel in Channel::ALL {
             let parameters = [channel.name().into(), most.into()];
-            statements.push(statement(schema::TRIM_OUTBOX, parameters));
+            statements.push(statement(schema::TRIM_OUTBOX, &parameters));
         }
     }
     // Only trimming the outbox returns rows.
@@ -131,5 +131,5 @@ pub(super) fn put_message(row: &OutboxRow) -> Array {
         at(row.next_at),
         (&*row.body).into(),
     ];
-    statement(PUT_MESSAGE, parameters)
+    statement(PUT_MESSAGE, &parameters)
 }
