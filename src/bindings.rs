@@ -129,8 +129,7 @@ impl AuthSettings {
         }
         // Checks for a shared secret, which closes this API, too.
         api_key_tokens(env)?;
-        let api_key = optional(env, API_KEY).unwrap_or_default();
-        if let Err(shared) = check_separate(env, API_KEY, values(&api_key)) {
+        if let Err(shared) = check_separate(env, API_KEY) {
             warn_once("shared_secret", shared.to_string());
         }
         let access = access_settings(env)?;
@@ -185,23 +184,20 @@ fn binding(env: &Env, name: &str) -> Option<JsValue> {
 fn api_key_tokens(env: &Env) -> Result<Option<jwt::Settings>, ConfigError> {
     let names = [API_KEY_JWT_SECRET, API_KEY_JWT_ISSUER, API_KEY_JWT_AUDIENCE];
     let settings = jwt_settings(env, names)?;
-    let secrets = settings.iter().flat_map(|settings| &settings.secrets);
-    check_separate(env, API_KEY_JWT_SECRET, secrets.map(String::as_str))?;
+    check_separate(env, API_KEY_JWT_SECRET)?;
     Ok(settings)
 }
 
-/// Checks that operators have none of these secrets of machines, with which others could read the fleet.
-fn check_separate<'a>(
-    env: &Env,
-    name: &'static str,
-    machines: impl Iterator<Item = &'a str>,
-) -> Result<(), ConfigError> {
+/// Checks that operators have no value of this secret of machines, with which others could read the fleet.
+fn check_separate(env: &Env, name: &'static str) -> Result<(), ConfigError> {
+    let machines = optional(env, name).unwrap_or_default();
     // HMAC pads keys with zeros.
-    let unpadded = |value: &'a str| value.trim_end_matches('\0');
-    let machines: Vec<_> = machines.map(unpadded).collect();
+    let is_machines = |value: &str| {
+        values(&machines).any(|key| key.trim_end_matches('\0') == value.trim_end_matches('\0'))
+    };
     for operators in [JWT_SECRET, INTERNAL_API_SECRET] {
         let operators = optional(env, operators).unwrap_or_default();
-        if values(&operators).any(|value| machines.contains(&value.trim_end_matches('\0'))) {
+        if values(&operators).any(is_machines) {
             let fault = "has a value of JWT_SECRET or INTERNAL_API_SECRET: whoever has machines' secret could read the \
                          fleet. Use another secret";
             return Err(ConfigError { name, fault });

@@ -59,8 +59,13 @@ const BODY_LIMIT: u32 = MAX_BODY_BYTES as u32;
 /// bytes.
 #[wasm_bindgen]
 pub fn wire() -> Vec<JsValue> {
-    let names = [CHECK_IN_PATH, DRY_RUN_PARAMETER, GATEWAY_TOKEN_HEADER, FORWARD];
-    names.map(JsValue::from).into_iter().chain([BODY_LIMIT.into()]).collect()
+    vec![
+        CHECK_IN_PATH.into(),
+        DRY_RUN_PARAMETER.into(),
+        GATEWAY_TOKEN_HEADER.into(),
+        FORWARD.into(),
+        BODY_LIMIT.into(),
+    ]
 }
 
 thread_local! {

@@ -177,17 +177,16 @@ impl<'a> ReportRequest<'a> {
     fn cache_key(&self, analytics: &Analytics) -> String {
         let only = self.only.unwrap_or_default();
         let pairs = [("-from", analytics.url.as_str()), ("-only", only)];
-        let query: Vec<_> = self
-            .parameters
-            .sorted()
-            .into_iter()
-            .chain(pairs)
-            .flat_map(|(name, value)| [name, value])
-            .map(|text| String::from(js_sys::encode_uri_component(text)))
-            .collect();
         let url = self.call.request.url();
         let resource = url.split(['?', '#']).next().unwrap_or_default();
-        format!("{resource}?{}", query.join("&"))
+        let mut key = format!("{resource}?");
+        for (name, value) in self.parameters.sorted().into_iter().chain(pairs) {
+            for text in [name, value] {
+                key += &String::from(js_sys::encode_uri_component(text));
+                key.push('&');
+            }
+        }
+        key
     }
 
     /// 200 with the report, or 304 if the client has it already.
@@ -195,9 +194,9 @@ impl<'a> ReportRequest<'a> {
         let mut hasher = DefaultHasher::new();
         body.hash(&mut hasher);
         let etag = format!("\"{:016x}\"", hasher.finish());
-        let is_known = header(&self.call.request, "if-none-match").is_some_and(|known| {
-            known.split(',').map(str::trim).any(|known| known.trim_start_matches("W/") == etag)
-        });
+        // A list of tags in quotes, which no tag contains.
+        let known = header(&self.call.request, "if-none-match");
+        let is_known = known.is_some_and(|known| known.contains(&etag));
         let (status, body) = if is_known { (304, None) } else { (200, Some(body)) };
         let headers = [
             ("cache-control", &*format!("private, max-age={max_age}")),

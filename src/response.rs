@@ -38,6 +38,10 @@ pub(crate) fn no_content() -> Response {
 }
 
 pub(crate) fn with(status: u16, json: Option<&str>, headers: &[(&str, &str)]) -> Response {
-    let headers = headers.iter().flat_map(|(name, value)| [*name, *value]);
-    respond(status, json, headers.map(str::to_owned).collect())
+    let mut flat = Vec::new();
+    for (name, value) in headers {
+        flat.push((*name).to_owned());
+        flat.push((*value).to_owned());
+    }
+    respond(status, json, flat)
 }

@@ -331,7 +331,10 @@ fn planned(request: &Parts) -> Result<AbsenceRequest, ApiError> {
     let invalid = |expected: String| ApiError::InvalidBody { field: None, expected };
     let body = absence(&request.body).map_err(|thrown| invalid(message(&thrown)))?;
     let (seconds, reason) = (body.get(1), body.get(2).as_string().unwrap_or_default());
-    let ids: Vec<_> = body.iter().skip(3).filter_map(|id| id.as_string()).collect();
+    let mut ids = Vec::new();
+    for id in body.iter().skip(3) {
+        ids.push(id.as_string().unwrap_or_default());
+    }
     let scope = match (body.get(0).as_string(), ids) {
         (None, ids) if ids.is_empty() => Scope::All,
         (None, ids) => Scope::Sandboxes(ids),
@@ -538,12 +541,12 @@ pub(super) fn tested(results: &JsValue) -> JsValue {
         failure: Option<String>,
     }
 
-    let test = |result: JsValue| {
+    let mut tests = Vec::new();
+    for result in Array::from(results).iter() {
         let result = Array::<JsValue>::from(&result);
         let (channel, failure) = (result.get(0).as_string(), result.get(1).as_string());
-        Test { channel, delivered: failure.is_none(), failure }
-    };
-    let tests: Vec<_> = Array::from(results).iter().map(test).collect();
+        tests.push(Test { channel, delivered: failure.is_none(), failure });
+    }
     response::json(&tests).unwrap_or_else(ApiError::into_response).into()
 }
 

@@ -96,8 +96,10 @@ impl AcceptedKeys {
     /// Takes the secret's comma-separated values, and a random key that blinds the comparisons.
     pub fn new(secret: &str, blinding_key: &[u8; 32]) -> Result<Self, EmptySecret> {
         let blinding = keyed(blinding_key)?;
-        let accepted: Vec<_> =
-            values(secret).map(|value| digest(&blinding, value.as_bytes())).collect();
+        let mut accepted = Vec::new();
+        for value in values(secret) {
+            accepted.push(digest(&blinding, value.as_bytes()));
+        }
         if accepted.is_empty() { Err(EmptySecret) } else { Ok(Self { blinding, accepted }) }
     }
 
@@ -161,9 +163,13 @@ pub struct GatewaySecrets {
 impl GatewaySecrets {
     /// Takes the secret's comma-separated values.
     pub fn new(secret: &str) -> Result<Self, EmptySecret> {
-        let mut keyed = values(secret).map(|value| keyed(value.as_bytes()));
-        let current = keyed.next().ok_or(EmptySecret)??;
-        Ok(Self { current, previous: keyed.collect::<Result<_, _>>()? })
+        let mut values = values(secret);
+        let current = keyed(values.next().ok_or(EmptySecret)?.as_bytes())?;
+        let mut previous = Vec::new();
+        for value in values {
+            previous.push(keyed(value.as_bytes())?);
+        }
+        Ok(Self { current, previous })
     }
 
     /// The token of `sandbox_id` under the current secret.

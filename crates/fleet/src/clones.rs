@@ -156,14 +156,16 @@ impl CloneCandidates {
                 machine_ids,
             });
         }
-        found.extend(self.crowded.into_iter().map(|sum| Incident::Clone {
-            severity: if sum.current > 1 { Severity::Critical } else { Severity::Info },
-            sandbox_id: sum.sandbox_id,
-            since: sum.since,
-            until: sum.until,
-            machines: sum.machines,
-            machine_ids: vec![sum.latest_machine],
-        }));
+        for sum in self.crowded {
+            found.push(Incident::Clone {
+                severity: if sum.current > 1 { Severity::Critical } else { Severity::Info },
+                sandbox_id: sum.sandbox_id,
+                since: sum.since,
+                until: sum.until,
+                machines: sum.machines,
+                machine_ids: vec![sum.latest_machine],
+            });
+        }
         Ok((found, self.cut))
     }
 }

@@ -115,19 +115,19 @@ impl CrashLoopCandidates {
         };
         let (mut queries, covered) =
             in_pieces(&mut light.iter().map(|sum| &*sum.sandbox_id), MAX_PIECES, &query(1, window));
-        others.extend(light.drain(covered..));
-        let (more, covered) = in_pieces(
+        others.append(&mut light.split_off(covered));
+        let (mut more, covered) = in_pieces(
             &mut heavy.iter().map(|sum| &*sum.sandbox_id),
             MAX_PIECES,
             &query(STEP, window.min(DAY)),
         );
-        others.extend(heavy.drain(covered..));
-        queries.extend(more);
+        others.append(&mut heavy.split_off(covered));
+        queries.append(&mut more);
 
         // A sandbox that is not searched may have been in a crash loop earlier.
         cut |= others.iter().any(|sum| sum.lately < f64::from(CRASH_LOOP));
-        light.extend(heavy);
-        light.extend(others);
+        light.append(&mut heavy);
+        light.append(&mut others);
         Ok((Self { sums: light, cut }, queries))
     }
 

@@ -240,13 +240,21 @@ fn facets(groups: &[Group], by: fn(&Group) -> &Option<String>) -> Vec<Facet> {
     let groups = rows::sorted(groups.iter().collect(), |group| {
         ([0; 3], by(group).clone().unwrap_or_default(), [0; 2])
     });
-    let same = groups.chunk_by(|a, b| by(a) == by(b));
-    let facets = same.map(|groups| Facet {
-        value: groups.first().and_then(|group| by(group).clone()),
-        sandboxes: groups.iter().map(|group| group.sandboxes).sum(),
-        reporting: groups.iter().map(|group| group.reporting).sum(),
-    });
-    let facets = facets.collect();
+    let mut facets: Vec<Facet> = Vec::new();
+    for group in groups {
+        let value = by(group);
+        match facets.last_mut() {
+            Some(facet) if facet.value == *value => {
+                facet.sandboxes += group.sandboxes;
+                facet.reporting += group.reporting;
+            }
+            _ => facets.push(Facet {
+                value: value.clone(),
+                sandboxes: group.sandboxes,
+                reporting: group.reporting,
+            }),
+        }
+    }
     rows::sorted(facets, |facet| {
         let value = facet.value.clone().unwrap_or_default();
         ([u64::MAX - facet.sandboxes, 0, 0], value, [0; 2])

@@ -114,7 +114,7 @@ impl<'a> IncidentsReport<'a> {
         let (patterns, mut queries) = self.patterns().read(patterns)?;
         let pattern_queries = queries.len();
         if totals.sample_interval > 1 {
-            queries.extend(self.heard_sql(&silent));
+            queries.append(&mut self.heard_sql(&silent));
         }
         self.candidates = Some(FirstRound { totals, silent, patterns, pattern_queries });
         Ok(queries)
@@ -129,11 +129,9 @@ impl<'a> IncidentsReport<'a> {
         let FirstRound { totals, mut silent, patterns, pattern_queries } = found;
         let (details, heard) =
             answers.split_at_checked(pattern_queries).ok_or_else(UnexpectedAnswer::count)?;
-        let FoundPatterns { clones, clones_cut, crash_loops, crash_loops_cut } =
+        let FoundPatterns { clones, clones_cut, mut crash_loops, crash_loops_cut } =
             patterns.find(details)?;
         let mut missing = Vec::new();
-        missing.extend(clones_cut.then_some("clones"));
-        missing.extend(crash_loops_cut.then_some("crash_loops"));
 
         let looked_at = silent.len();
         let heard: Vec<IdRow> = rows::read_all(heard)?;
@@ -143,7 +141,14 @@ impl<'a> IncidentsReport<'a> {
         });
         // The other silent sandboxes are counted, but with sampling, some of them may not be silent.
         let others = usize::try_from(totals.silent).unwrap_or(usize::MAX).saturating_sub(looked_at);
-        missing.extend((others > 0 && totals.sample_interval > 1).then_some("silent"));
+        let silent_cut = others > 0 && totals.sample_interval > 1;
+        for (is_cut, kind) in
+            [(clones_cut, "clones"), (crash_loops_cut, "crash_loops"), (silent_cut, "silent")]
+        {
+            if is_cut {
+                missing.push(kind);
+            }
+        }
 
         let totals_found = IncidentTotals {
             clones: clones.len(),
@@ -151,8 +156,10 @@ impl<'a> IncidentsReport<'a> {
             silent: silent.len() + others,
         };
         let mut incidents = clones;
-        incidents.extend(crash_loops);
-        incidents.extend(silent.into_iter().map(SilentRow::into_incident));
+        incidents.append(&mut crash_loops);
+        for row in silent {
+            incidents.push(row.into_incident());
+        }
         if self.scope.only.is_none()
             && totals.check_ins > 0
             && totals.last_seen < self.heard_since()
@@ -179,7 +186,7 @@ impl<'a> IncidentsReport<'a> {
 impl Report for IncidentsReport<'_> {
     fn queries(&self) -> Vec<String> {
         let mut queries = vec![self.totals_sql(), self.silent_sql()];
-        queries.extend(self.patterns().queries());
+        queries.append(&mut self.patterns().queries());
         queries
     }
 

@@ -39,11 +39,11 @@ impl Patterns<'_> {
         let [restarts, machines] = answers else {
             return Err(UnexpectedAnswer::count());
         };
-        let (crash_loops, restart_queries) =
+        let (crash_loops, mut restart_queries) =
             CrashLoopCandidates::read(restarts, self.scope, self.window)?;
         let (clones, mut queries) = CloneCandidates::read(machines, self.scope, self.window)?;
         let machine_queries = queries.len();
-        queries.extend(restart_queries);
+        queries.append(&mut restart_queries);
         let heard_since = self.heard_since;
         Ok((PatternCandidates { crash_loops, clones, machine_queries, heard_since }, queries))
     }

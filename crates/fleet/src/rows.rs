@@ -88,13 +88,13 @@ pub(crate) use row;
 /// Rows of any type.
 pub(crate) trait Rows {
     /// Appends a row, and returns it to be filled.
-    fn add(&mut self) -> Target<'_>;
+    fn add(&mut self) -> Option<&mut dyn Row>;
 }
 
 impl<R: Row + Default> Rows for Vec<R> {
-    fn add(&mut self) -> Target<'_> {
+    fn add(&mut self) -> Option<&mut dyn Row> {
         self.push(R::default());
-        self.last_mut().map_or(Target::Ignored, |row| Target::Row(row))
+        self.last_mut().map(|row| row as &mut dyn Row)
     }
 }
 
@@ -293,7 +293,7 @@ impl<'de> DeserializeSeed<'de> for NextRow<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        self.0.add().deserialize(deserializer)
+        self.0.add().map_or(Target::Ignored, Target::Row).deserialize(deserializer)
     }
 }
 
@@ -336,7 +336,10 @@ fn swaps(keys: &mut dyn Iterator<Item = SortKey>) -> Vec<(usize, usize)> {
     let mut order: Vec<_> = keys.zip(0..).collect();
     order.sort_unstable();
     // The item for each place. Each cycle of this permutation is followed until it returns to its start.
-    let mut items: Vec<_> = order.into_iter().map(|(_, item)| item).collect();
+    let mut items = Vec::new();
+    for (_, item) in order {
+        items.push(item);
+    }
     let mut swaps = Vec::new();
     for start in 0..items.len() {
         let mut place = start;

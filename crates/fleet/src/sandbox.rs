@@ -82,12 +82,13 @@ impl SandboxReport {
     ) -> Result<Option<SandboxAnswer>, UnexpectedAnswer> {
         let found = rows::read::<Sandbox>(sandbox)?.pop();
         let load = rows::read::<Load>(sandbox)?.pop();
-        let Some((found, load)) = found.zip(load) else { return Ok(None) };
+        let Some((mut sandbox, load)) = found.zip(load) else { return Ok(None) };
+        sandbox.silent = sandbox.last_seen < self.now.minus(self.silent_after);
         Ok(Some(SandboxAnswer {
             as_of: self.now,
             from: self.now.minus(self.window),
             silent_after_seconds: self.silent_after,
-            sandbox: found.heard_since(self.now.minus(self.silent_after)),
+            sandbox,
             load,
             machines: rows::read(machines)?,
         }))
@@ -160,7 +161,7 @@ row! {
     #[serde(rename_all = "camelCase")]
     pub struct Sandbox {
         pub sandbox_id: String = "sandboxId",
-        /// Whether it is silent.
+        /// Whether it is silent, which is not in its row.
         pub silent: bool,
         /// The first check-in within the window.
         pub first_seen: Time = "firstSeen",
@@ -200,14 +201,6 @@ row! {
         pub bandwidth_bytes_in: u64 = "bandwidthBytesIn",
         /// Sent bytes within the window.
         pub bandwidth_bytes_out: u64 = "bandwidthBytesOut",
-    }
-}
-
-impl Sandbox {
-    /// Sets whether it is silent, which is not in its row.
-    pub(crate) fn heard_since(mut self, heard_since: Time) -> Self {
-        self.silent = self.last_seen < heard_since;
-        self
     }
 }
 

@@ -212,22 +212,24 @@ impl<'a> SandboxesReport<'a> {
 
         let mut filters = Vec::new();
         for (name, column) in [("state", "supervisorState"), ("region", "flyRegion")] {
-            filters.extend(parameters.text(name)?.map(|text| equals(column, &text)));
+            if let Some(text) = parameters.text(name)? {
+                filters.push(equals(column, &text));
+            }
         }
-        filters.extend(parameters.text("version")?.map(|version| {
+        if let Some(version) = parameters.text("version")? {
             let either = ["controllerVersion", "openclawVersion"].map(|of| equals(of, &version));
-            format!("({})", either.join(" OR "))
-        }));
-        filters.extend(parameters.flag("silent")?.map(|silent| {
+            filters.push(format!("({})", either.join(" OR ")));
+        }
+        if let Some(silent) = parameters.flag("silent")? {
             let Time(heard_since) = as_of.minus(silent_after);
-            format!("lastSeen {} {heard_since}", if silent { "<" } else { ">=" })
-        }));
-        filters.extend(
-            parameters
-                .flag("restarted")?
-                .map(|restarted| format!("restarts {} 0", if restarted { ">" } else { "=" })),
-        );
-        filters.extend(cursor.map(|cursor| order.after(&cursor)));
+            filters.push(format!("lastSeen {} {heard_since}", if silent { "<" } else { ">=" }));
+        }
+        if let Some(restarted) = parameters.flag("restarted")? {
+            filters.push(format!("restarts {} 0", if restarted { ">" } else { "=" }));
+        }
+        if let Some(cursor) = cursor {
+            filters.push(order.after(&cursor));
+        }
         Ok(Self { only: scope.only, as_of, window, silent_after, prefix, filters, order, limit })
     }
 
@@ -259,10 +261,10 @@ impl<'a> SandboxesReport<'a> {
     /// Builds the response from the rows for [`sql`](Self::sql).
     pub fn answer(&self, sandboxes: &str) -> Result<Sandboxes, UnexpectedAnswer> {
         let heard_since = self.as_of.minus(self.silent_after);
-        let mut sandboxes: Vec<_> = rows::read::<Sandbox>(sandboxes)?
-            .into_iter()
-            .map(|sandbox| sandbox.heard_since(heard_since))
-            .collect();
+        let mut sandboxes: Vec<Sandbox> = rows::read(sandboxes)?;
+        for sandbox in &mut sandboxes {
+            sandbox.silent = sandbox.last_seen < heard_since;
+        }
         let more = sandboxes.len() > self.limit;
         sandboxes.truncate(self.limit);
         let last = sandboxes.last().filter(|_| more);

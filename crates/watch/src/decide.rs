@@ -279,7 +279,9 @@ impl Decision<'_> {
                     row.is_changed = true;
                 }
             }
-            turns.extend(turn.map(|turn| (id.clone(), turn)));
+            if let Some(turn) = turn {
+                turns.push((id.clone(), turn));
+            }
         }
         for (id, (status, since, reason, until)) in turns {
             let is_planned = status == Status::Absent;
@@ -426,17 +428,13 @@ impl Decision<'_> {
         });
         let expected = total.saturating_sub(out.count() as u64);
         self.messages.nobody_checks_in = Some(nobody).filter(|nobody| !nobody || expected > 1);
-        let mut opened: Vec<_> = regions
-            .iter()
-            .zip(recent)
-            .filter(|(region, (count, _))| {
-                !region.fly_region.is_empty() && enough(*count, region.sandboxes)
-            })
-            .map(|(region, (count, since))| {
+        let mut opened = Vec::new();
+        for (region, (count, since)) in regions.iter().zip(recent) {
+            if !region.fly_region.is_empty() && enough(count, region.sandboxes) {
                 let name = region.fly_region.clone();
-                (Some(name), since, Verdict::Region, count, region.sandboxes)
-            })
-            .collect();
+                opened.push((Some(name), since, Verdict::Region, count, region.sandboxes));
+            }
+        }
         // Even in a small fleet, no check-ins at all have one cause.
         let is_quiet = enough(silences, total) || (nobody && silences > 0 && expected > 1);
         if open.is_none() && is_quiet && outside > 0 && (nobody || opened.len() != 1) {
@@ -554,9 +552,12 @@ impl Decision<'_> {
             let times = in_order(rows.map(|row| row.last_seen.0).collect());
             oldest = oldest.max(Time(times.get(excess - 1).copied().unwrap_or_default()));
         }
-        let rows = self.state.sandboxes.iter().filter(|(_, row)| out(row));
-        let forgotten: Vec<_> =
-            rows.filter(|(_, row)| row.last_seen <= oldest).map(|(id, _)| id.clone()).collect();
+        let mut forgotten = Vec::new();
+        for (id, row) in &self.state.sandboxes {
+            if out(&row) && row.last_seen <= oldest {
+                forgotten.push(id.clone());
+            }
+        }
         for id in forgotten {
             self.close_status(&id, self.now, "it did not check in for too long and is forgotten");
             if let Some(row) = self.state.sandboxes.get_mut(&id) {
@@ -737,10 +738,11 @@ impl Verdict {
 }
 
 fn population(regions: Vec<Region>) -> Vec<Population> {
-    let regions = regions.into_iter().take(MAX_POPULATION);
-    regions
-        .map(|Region { fly_region, sandboxes, .. }| Population { region: fly_region, sandboxes })
-        .collect()
+    let mut population = Vec::new();
+    for Region { fly_region, sandboxes, .. } in regions.into_iter().take(MAX_POPULATION) {
+        population.push(Population { region: fly_region, sandboxes });
+    }
+    population
 }
 
 fn shorten(text: &str) -> String {

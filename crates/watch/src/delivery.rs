@@ -223,14 +223,18 @@ impl Target {
         if !is_safe_url(&url) {
             return Err((WEBHOOK_URL, URL));
         }
-        let keys: Option<Vec<_>> = secret.split(',').map(|text| webhook_key(text.trim())).collect();
-        match keys {
-            Some(keys) if keys.len() <= 2 => Ok(Self { channel: Channel::Webhook, url, keys }),
-            _ => Err((
-                WEBHOOK_SECRET,
-                "whsec_ and 24 to 64 bytes in base64, or two such secrets and a comma between them",
-            )),
+        let unusable = (
+            WEBHOOK_SECRET,
+            "whsec_ and 24 to 64 bytes in base64, or two such secrets and a comma between them",
+        );
+        let mut keys = Vec::new();
+        for text in secret.split(',') {
+            keys.push(webhook_key(text.trim()).ok_or(unusable)?);
         }
+        if keys.len() > 2 {
+            return Err(unusable);
+        }
+        Ok(Self { channel: Channel::Webhook, url, keys })
     }
 
     /// A Slack-compatible incoming webhook.

@@ -219,25 +219,28 @@ impl Messages {
         now: Time,
         resolved: Vec<u64>,
     ) -> Vec<OutboxRow> {
-        let mut messages = Vec::new();
+        let mut rows = Vec::new();
+        let mut add = |message: Option<Message<'_>>| {
+            if let Some(message) = message {
+                rows.append(&mut message.rows(settings, channels, now));
+            }
+        };
         for is_open in [true, false] {
             let outages: Vec<_> =
                 self.outages.iter().filter(|outage| outage.is_open == is_open).collect();
-            messages.extend(outage_message(&outages, is_open));
+            add(outage_message(&outages, is_open));
         }
         if let Some((message_type, since, reason)) = &self.watcher {
-            messages.push(watcher_message(*message_type, *since, reason, now));
+            add(Some(watcher_message(*message_type, *since, reason, now)));
         }
         for kind in Kind::ALL {
             let entries = self.opened.iter().filter(|entry| entry.kind == kind).collect();
             let message_type = MessageType::of(kind);
-            messages.extend(sandbox_message(message_type, entries, now, self.nobody_checks_in));
+            add(sandbox_message(message_type, entries, now, self.nobody_checks_in));
         }
         let closed = self.closed.iter().collect();
         let recovered = sandbox_message(MessageType::SandboxRecovered, closed, now, None);
-        messages.extend(recovered.map(|message| Message { pages: Vec::new(), ..message }));
-        let mut rows: Vec<_> =
-            messages.iter().flat_map(|message| message.rows(settings, channels, now)).collect();
+        add(recovered.map(|message| Message { pages: Vec::new(), ..message }));
         // Incidents also end without a message, and, if they are many, in later ticks.
         if channels.contains(&Channel::PagerDuty) {
             let pages = resolved.into_iter().filter_map(announced_kind);
@@ -249,7 +252,7 @@ impl Messages {
                 severity: "critical",
                 pages,
             };
-            rows.extend(ends.rows(settings, &[Channel::PagerDuty], now));
+            rows.append(&mut ends.rows(settings, &[Channel::PagerDuty], now));
         }
         rows
     }
@@ -476,7 +479,10 @@ fn named(mut entries: Vec<&Entry>) -> Vec<&Entry> {
 
 /// The lines of a text about some of `count` sandboxes.
 fn listed(count: u64, entries: &[&Entry]) -> Vec<String> {
-    let mut lines: Vec<_> = entries.iter().take(MAX_LISTED).map(|entry| entry.line()).collect();
+    let mut lines = Vec::new();
+    for entry in entries.iter().take(MAX_LISTED) {
+        lines.push(entry.line());
+    }
     let more = count.saturating_sub(lines.len() as u64);
     if more > 0 {
         lines.push(format!("and {more} more"));
@@ -511,27 +517,27 @@ fn outage_message<'a>(outages: &[&'a OutageNotice], is_open: bool) -> Option<Mes
         let headline = format!("{silent} of {sandboxes} sandboxes of {place} stopped checking in");
         (MessageType::FleetQuiet, headline)
     };
+    let page = if is_open { Page::trigger } else { Page::resolve };
     let mut entries = Vec::new();
+    let (mut lines, mut scopes, mut pages) = (Vec::new(), Vec::new(), Vec::new());
     for notice in outages {
+        let outage = &notice.outage;
         entries.extend(&notice.named);
+        lines.push(notice.line());
+        scopes.push(notice.json());
+        pages.push(page(&format!("quiet:{}", outage.scope), outage.opened));
     }
-    let mut lines: Vec<_> = outages.iter().map(|notice| notice.line()).collect();
     if !is_open {
-        lines.extend(listed(silent, &entries));
+        lines.append(&mut listed(silent, &entries));
     }
     let data = Data {
         summary: headline,
         count: Some(silent),
         verdict: Some(first.outage.verdict.name()),
-        scopes: outages.iter().map(|notice| notice.json()).collect(),
+        scopes,
         sandboxes: named(entries),
         ..Data::default()
     };
-    let page = if is_open { Page::trigger } else { Page::resolve };
-    let pages = outages
-        .iter()
-        .map(|OutageNotice { outage, .. }| page(&format!("quiet:{}", outage.scope), outage.opened));
-    let pages = pages.collect();
     Some(Message { of_type, lines, data, severity: "critical", pages })
 }
 

@@ -703,15 +703,16 @@ impl State {
     pub(crate) fn announced(&self) -> Vec<u64> {
         let mut announced = Vec::new();
         for row in self.sandboxes.values() {
-            let status = row.status.kind().zip(row.announced);
-            announced.extend(status.map(|(kind, at)| announcement(kind, at)));
-            for (kind, incident) in [
-                (Kind::Flapping, &row.flapping),
-                (Kind::CrashLoop, &row.crash_loop),
-                (Kind::Clone, &row.clone),
+            let at = |incident: &Option<OpenIncident>| Some(incident.as_ref()?.announced);
+            for (kind, at) in [
+                (row.status.kind(), row.announced),
+                (Some(Kind::Flapping), at(&row.flapping)),
+                (Some(Kind::CrashLoop), at(&row.crash_loop)),
+                (Some(Kind::Clone), at(&row.clone)),
             ] {
-                let incident = incident.as_ref();
-                announced.extend(incident.map(|open| announcement(kind, open.announced)));
+                if let (Some(kind), Some(at)) = (kind, at) {
+                    announced.push(announcement(kind, at));
+                }
             }
         }
         in_order(announced)
@@ -857,7 +858,13 @@ fn text(value: &Value, name: &str) -> String {
 }
 
 fn list<T>(value: &Value, name: &str, parse: impl Fn(&Value) -> Option<T>) -> Vec<T> {
-    value.list(name).iter().filter_map(parse).collect()
+    let mut items = Vec::new();
+    for value in value.list(name) {
+        if let Some(item) = parse(value) {
+            items.push(item);
+        }
+    }
+    items
 }
 
 fn texts(value: &Value, name: &str) -> Vec<String> {

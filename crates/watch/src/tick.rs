@@ -284,7 +284,7 @@ impl Tick {
             self.found.rechecked = self.named.last().cloned();
             let after = self.named_after.max(crossing.until.minus(DAY));
             let names = self.named.iter().map(String::as_str);
-            queries.extend(presence::named_sql(names, 1, after, crossing.until).0);
+            queries.append(&mut presence::named_sql(names, 1, after, crossing.until).0);
         }
         self.step = Step::Range { range, with_names, with_sampling };
         Next::Query(queries)
@@ -307,7 +307,7 @@ impl Tick {
         let rows = presence::read_sightings(next()?)?;
         let sampling = if with_sampling { Some(presence::read_sampling(next()?)?) } else { None };
         if with_names {
-            self.found.seen.extend(presence::read_sightings(next()?)?);
+            self.found.seen.append(&mut presence::read_sightings(next()?)?);
         }
         if let Some(sampling) = sampling
             && sampling.sample_interval > 1

@@ -115,22 +115,20 @@ pub struct Transition {
 /// columns.
 #[must_use]
 pub fn transition_rows(transitions: &[Transition]) -> String {
-    let rows: Vec<_> = transitions
-        .iter()
-        .map(|row| {
-            (
-                row.at.0,
-                row.kind.name(),
-                row.event.name(),
-                &*row.subject,
-                row.since.0,
-                row.until.map(|until| until.0),
-                &*row.region,
-                &*row.reason,
-                u8::from(row.sent),
-            )
-        })
-        .collect();
+    let mut rows = Vec::new();
+    for row in transitions {
+        rows.push((
+            row.at.0,
+            row.kind.name(),
+            row.event.name(),
+            &*row.subject,
+            row.since.0,
+            row.until.map(|until| until.0),
+            &*row.region,
+            &*row.reason,
+            u8::from(row.sent),
+        ));
+    }
     // Serializing numbers and texts cannot fail.
     serde_json::to_string(&rows).unwrap_or_default()
 }
