@@ -97,6 +97,9 @@ impl Ingest {
         let required = |name| secret(env, name, SHORT_VALUE)?.ok_or(ConfigError::missing(name));
         let api_keys = AcceptedKeys::new(&required(API_KEY)?, &blinding_key()?)
             .map_err(|_| ConfigError::missing(API_KEY))?;
+        if let Err(shared) = check_separate(env, API_KEY) {
+            warn_once("shared_secret", shared.to_string());
+        }
         let api_key_tokens = api_key_tokens(env)?;
         let gateway = GatewaySecrets::new(&required(GATEWAY_TOKEN_SECRET)?)
             .map_err(|_| ConfigError::missing(GATEWAY_TOKEN_SECRET))?;
@@ -129,9 +132,6 @@ impl AuthSettings {
         }
         // Checks for a shared secret, which closes this API, too.
         api_key_tokens(env)?;
-        if let Err(shared) = check_separate(env, API_KEY) {
-            warn_once("shared_secret", shared.to_string());
-        }
         let access = access_settings(env)?;
         if internal.is_none() && jwt.is_none() && access.is_none() {
             return Err(ConfigError::missing(JWT_SECRET));
@@ -184,7 +184,9 @@ fn binding(env: &Env, name: &str) -> Option<JsValue> {
 fn api_key_tokens(env: &Env) -> Result<Option<jwt::Settings>, ConfigError> {
     let names = [API_KEY_JWT_SECRET, API_KEY_JWT_ISSUER, API_KEY_JWT_AUDIENCE];
     let settings = jwt_settings(env, names)?;
-    check_separate(env, API_KEY_JWT_SECRET)?;
+    if settings.is_some() {
+        check_separate(env, API_KEY_JWT_SECRET)?;
+    }
     Ok(settings)
 }
 

@@ -10,10 +10,10 @@ const SANDBOX_ID: &str = "sandbox_id";
 
 /// The claims that count, besides times.
 pub(crate) const KNOWN: &[&str] =
-    &["sub", "iss", "aud", "jti", "sandbox_id", "scope", "email", "common_name", "custom"];
+    &["sub", "iss", "aud", "jti", SANDBOX_ID, "scope", "email", "common_name", "custom"];
 
 /// The claims that count under `custom`, with Access.
-pub(crate) const KNOWN_CUSTOM: &[&str] = &["sandbox_id", "scope"];
+pub(crate) const KNOWN_CUSTOM: &[&str] = &[SANDBOX_ID, "scope"];
 
 /// Names that may be used by mistake for the limit to one sandbox, without case and punctuation.
 const LOOK_ALIKES: [&str; 4] = ["sandbox", "sandboxes", "sandboxid", "sandboxids"];

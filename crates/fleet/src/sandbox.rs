@@ -83,7 +83,7 @@ impl SandboxReport {
         let found = rows::read::<Sandbox>(sandbox)?.pop();
         let load = rows::read::<Load>(sandbox)?.pop();
         let Some((mut sandbox, load)) = found.zip(load) else { return Ok(None) };
-        sandbox.silent = sandbox.last_seen < self.now.minus(self.silent_after);
+        sandbox.set_silent(self.now.minus(self.silent_after));
         Ok(Some(SandboxAnswer {
             as_of: self.now,
             from: self.now.minus(self.window),
@@ -201,6 +201,13 @@ row! {
         pub bandwidth_bytes_in: u64 = "bandwidthBytesIn",
         /// Sent bytes within the window.
         pub bandwidth_bytes_out: u64 = "bandwidthBytesOut",
+    }
+}
+
+impl Sandbox {
+    /// Sets whether it is silent: it did not check in since this time.
+    pub(crate) fn set_silent(&mut self, heard_since: Time) {
+        self.silent = self.last_seen < heard_since;
     }
 }
 

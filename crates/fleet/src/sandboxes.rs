@@ -263,7 +263,7 @@ impl<'a> SandboxesReport<'a> {
         let heard_since = self.as_of.minus(self.silent_after);
         let mut sandboxes: Vec<Sandbox> = rows::read(sandboxes)?;
         for sandbox in &mut sandboxes {
-            sandbox.silent = sandbox.last_seen < heard_since;
+            sandbox.set_silent(heard_since);
         }
         let more = sandboxes.len() > self.limit;
         sandboxes.truncate(self.limit);
