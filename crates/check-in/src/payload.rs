@@ -5,7 +5,8 @@ use std::cell::Cell;
 use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
 
 use crate::limits::{
     MAX_BYTES, MAX_LOAD, MAX_RESTARTS, MAX_SANDBOX_ID_BYTES, MAX_STRING_BYTES, MAX_UPTIME_SECONDS,
@@ -413,30 +414,26 @@ impl<'de> Visitor<'de> for Text {
 /// Reads a value, or null as `None`.
 pub(crate) struct OrNull<S>(pub(crate) S);
 
-impl<'de, S: DeserializeSeed<'de> + Visitor<'de>> DeserializeSeed<'de> for OrNull<S> {
-    type Value = Option<<S as DeserializeSeed<'de>>::Value>;
+impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for OrNull<S> {
+    type Value = Option<S::Value>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_option(self)
     }
 }
 
-impl<'de, S: DeserializeSeed<'de> + Visitor<'de>> Visitor<'de> for OrNull<S> {
-    type Value = Option<<S as DeserializeSeed<'de>>::Value>;
+impl<'de, S: DeserializeSeed<'de>> Visitor<'de> for OrNull<S> {
+    type Value = Option<S::Value>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.expecting(f)?;
-        f.write_str(" or null")
+        f.write_str("a value or null")
     }
 
-    fn visit_none<E: de::Error>(self) -> Result<<Self as Visitor<'de>>::Value, E> {
+    fn visit_none<E: de::Error>(self) -> Result<Self::Value, E> {
         Ok(None)
     }
 
-    fn visit_some<D: Deserializer<'de>>(
-        self,
-        deserializer: D,
-    ) -> Result<<Self as Visitor<'de>>::Value, D::Error> {
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         self.0.deserialize(deserializer).map(Some)
     }
 }
@@ -452,35 +449,11 @@ impl<'de> DeserializeSeed<'de> for Number {
     type Value = f64;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<f64, D::Error> {
-        deserializer.deserialize_f64(self)
-    }
-}
-
-impl Visitor<'_> for Number {
-    type Value = f64;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Nobody reads this text. Formatting a double would add 7 kB to the Worker.
-        f.write_str("a number within its bounds")
-    }
-
-    fn visit_f64<E: de::Error>(self, number: f64) -> Result<f64, E> {
-        if (0.0..=self.max).contains(&number) && (!self.whole || number.fract() == 0.0) {
-            Ok(number + 0.0) // turns -0 into 0
-        } else {
-            Err(E::invalid_value(de::Unexpected::Float(number), &self))
-        }
-    }
-
-    // Beyond 2^53 this rounds, as JavaScript does, and as Analytics Engine's doubles require.
-    #[expect(clippy::cast_precision_loss)]
-    fn visit_u64<E: de::Error>(self, number: u64) -> Result<f64, E> {
-        self.visit_f64(number as f64)
-    }
-
-    fn visit_i64<E: de::Error>(self, number: i64) -> Result<f64, E> {
-        // serde_json passes only negative numbers this way.
-        Err(E::invalid_value(de::Unexpected::Signed(number), &self))
+        kiloclaw_json::number(<&RawValue>::deserialize(deserializer)?.get())
+            .filter(|number| (0.0..=self.max).contains(number))
+            .filter(|number| !self.whole || number.fract() == 0.0)
+            .map(|number| number + 0.0) // turns -0 into 0
+            .ok_or_else(|| de::Error::custom("not a number within its bounds"))
     }
 }
 
