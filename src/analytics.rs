@@ -200,7 +200,7 @@ impl Analytics {
     /// A text without the token, in case a server echoes it: plain, or escaped as in JSON (and in Rust's
     /// `Debug`) or in a URL.
     pub(crate) fn clean(&self, text: String) -> String {
-        let json = serde_json::to_string(&self.token).unwrap_or_default();
+        let json = kiloclaw_json::to_string(&self.token);
         let url = String::from(js_sys::encode_uri_component(&self.token));
         let mut text = text;
         for token in [&*self.token, json.trim_matches('"'), &*url] {

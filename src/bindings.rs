@@ -6,6 +6,7 @@ use std::fmt;
 use js_sys::Reflect;
 use kiloclaw_auth::{access, jwt};
 use kiloclaw_check_in::{AcceptedKeys, GatewaySecrets};
+use kiloclaw_json::Value;
 use kiloclaw_watch::{SettingError, Settings, Target, read_heartbeat};
 use wasm_bindgen::prelude::*;
 
@@ -272,10 +273,16 @@ fn revoked(text: &str) -> Result<Vec<String>, ConfigError> {
         }
         return Ok(values(text).map(str::to_owned).collect());
     }
-    serde_json::from_slice(text.as_bytes()).map_err(|_| ConfigError {
-        name: REVOKED_SANDBOXES,
-        fault: "begins with [ but is not a JSON array of strings such as [\"sandbox-1\", \"a, b\"]",
-    })
+    let mut ids = Vec::new();
+    let fault =
+        "begins with [ but is not a JSON array of strings such as [\"sandbox-1\", \"a, b\"]";
+    let invalid = ConfigError { name: REVOKED_SANDBOXES, fault };
+    let Value::List(values) = Value::parse(text) else { return Err(invalid) };
+    for value in values {
+        let Value::Text(id) = value else { return Err(invalid) };
+        ids.push(id);
+    }
+    Ok(ids)
 }
 
 /// The values of a secret, split as in `kiloclaw_check_in`.

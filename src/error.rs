@@ -130,8 +130,7 @@ struct Body<'a> {
 
 impl Body<'_> {
     fn to_json(&self) -> String {
-        // Serializing texts cannot fail.
-        serde_json::to_string(self).unwrap_or_default()
+        kiloclaw_json::to_string(self)
     }
 }
 
@@ -305,11 +304,5 @@ impl From<InvalidParameter> for ApiError {
 impl From<QueryError> for ApiError {
     fn from(error: QueryError) -> Self {
         Self::Query(error)
-    }
-}
-
-impl From<serde_json::Error> for ApiError {
-    fn from(error: serde_json::Error) -> Self {
-        Self::Internal(error.to_string())
     }
 }

@@ -139,7 +139,7 @@ fn health(call: &Call) -> Result<Response, ApiError> {
 
     call.only_get()?;
     let (version, commit) = (env!("CARGO_PKG_VERSION"), env!("BUILD_COMMIT"));
-    response::json(&Health { status: "ok", version, commit })
+    Ok(response::json(&Health { status: "ok", version, commit }))
 }
 
 /// `GET /api/whoami`: the principal, what it may see and how it authenticated.
@@ -156,7 +156,7 @@ fn whoami(call: &Call) -> Result<Response, ApiError> {
     call.only_get()?;
     let Principal { sub, sandbox, scope, method } = call.principal()?;
     let (sub, sandbox_id) = (sub.as_deref(), sandbox.as_deref());
-    response::json(&Whoami { sub, sandbox_id, scope, via: *method })
+    Ok(response::json(&Whoami { sub, sandbox_id, scope, via: *method }))
 }
 
 #[cfg(test)]

@@ -22,8 +22,7 @@ pub(crate) struct LogLine<'a> {
 
 impl LogLine<'_> {
     pub(crate) fn to_json(&self) -> String {
-        // Serializing numbers and texts cannot fail.
-        serde_json::to_string(self).unwrap_or_default()
+        kiloclaw_json::to_string(self)
     }
 }
 

@@ -8,8 +8,6 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::future_to_promise;
 use web_sys::Response;
 
-use crate::error::ApiError;
-
 #[wasm_bindgen(module = "/src/response.js")]
 extern "C" {
     fn respond(status: u16, body: Option<&str>, headers: Vec<String>) -> Response;
@@ -24,8 +22,8 @@ pub(crate) fn promise(response: impl Future<Output = Response> + 'static) -> Pro
 }
 
 /// A 200 that no cache may keep.
-pub(crate) fn json(value: &impl Serialize) -> Result<Response, ApiError> {
-    serde_json::to_string(value).map(|json| json_text(&json)).map_err(ApiError::from)
+pub(crate) fn json(value: &impl Serialize) -> Response {
+    json_text(&kiloclaw_json::to_string(value))
 }
 
 /// The same with serialized JSON.

@@ -201,12 +201,10 @@ pub(super) fn write_changes(changes: &[StateChange]) -> Vec<Array> {
         let delete: Vec<_> =
             chunk.iter().filter(|row| row.value.is_none()).map(|row| &row.key).collect();
         for (sql, count, rows) in [
-            (schema::PUT_STATE, put.len(), serde_json::to_string(&put)),
-            (schema::DELETE_STATE, delete.len(), serde_json::to_string(&delete)),
+            (schema::PUT_STATE, put.len(), kiloclaw_json::to_string(&put)),
+            (schema::DELETE_STATE, delete.len(), kiloclaw_json::to_string(&delete)),
         ] {
-            if let Ok(rows) = rows
-                && count > 0
-            {
+            if count > 0 {
                 statements.push(statement(sql, &[rows.into()]));
             }
         }

@@ -225,7 +225,7 @@ fn report_availability(object: &Object, request: &Parts) -> Result<Response, Api
         .with_state(|state| availability(settings, state, from, as_of, sandbox_id, closed))?;
     let Availability { sandboxes, reporting_seconds, silent_seconds, absent_seconds, share } =
         found;
-    response::json(&AvailabilityReport {
+    Ok(response::json(&AvailabilityReport {
         as_of,
         from,
         sandbox_id,
@@ -234,7 +234,7 @@ fn report_availability(object: &Object, request: &Parts) -> Result<Response, Api
         silent_seconds,
         absent_seconds,
         share,
-    })
+    }))
 }
 
 fn kinds() -> String {
@@ -322,9 +322,9 @@ fn list_absences(object: &Object, request: &Parts) -> Result<Response, ApiError>
         let is_last = absences.len() <= limit;
         absences.truncate(limit);
         let next = absences.last().and_then(|last| last.sandbox_id).filter(|_| !is_last);
-        serde_json::to_string(&Page { absences, next })
+        kiloclaw_json::to_string(&Page { absences, next })
     })?;
-    Ok(response::json_text(&page?))
+    Ok(response::json_text(&page))
 }
 
 fn planned(request: &Parts) -> Result<AbsenceRequest, ApiError> {
@@ -454,7 +454,7 @@ fn watcher(object: &Object, request: &Parts) -> Result<Response, ApiError> {
         let is_wrong = errors.iter().any(|error| error.name.starts_with(prefix));
         if is_wrong { "misconfigured" } else { "not_configured" }
     };
-    let body = object.with_state(|state| {
+    let mut body = object.with_state(|state| {
         let mut places = 0..;
         let channels = Channel::ALL.map(|channel| {
             let count = counts.iter().find(|[name, _]| name == channel.name());
@@ -469,7 +469,7 @@ fn watcher(object: &Object, request: &Parts) -> Result<Response, ApiError> {
                 last_failure: places.next().and_then(failure),
             }
         });
-        serde_json::to_string(&WatcherReport {
+        kiloclaw_json::to_string(&WatcherReport {
             as_of: now(),
             state: state_name(off.is_none()),
             reason: off.map(|reason| reason.to_string()),
@@ -491,7 +491,6 @@ fn watcher(object: &Object, request: &Parts) -> Result<Response, ApiError> {
             setting_errors: &object.config.errors,
         })
     })?;
-    let mut body = body?;
     // SQLite built this part as JSON.
     body.truncate(body.len() - 1);
     let body = format!("{body},\"undelivered\":{undelivered}}}");
@@ -547,7 +546,7 @@ pub(super) fn tested(results: &JsValue) -> JsValue {
         let (channel, failure) = (result.get(0).as_string(), result.get(1).as_string());
         tests.push(Test { channel, delivered: failure.is_none(), failure });
     }
-    response::json(&tests).unwrap_or_else(ApiError::into_response).into()
+    response::json(&tests).into()
 }
 
 /// `GET /api/watcher/panic`: panics now, or with `?alarm=1` in each alarm of this instance.

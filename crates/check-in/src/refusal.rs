@@ -139,8 +139,7 @@ impl Refusal {
     pub fn body(self) -> String {
         let (field, expected) = self.broken_rule().unzip();
         let body = Body { error: self.error(), code: self.code(), field, expected };
-        // Serializing four literals cannot fail; an empty body would still carry the status.
-        serde_json::to_string(&body).unwrap_or_default()
+        kiloclaw_json::to_string(&body)
     }
 }
 

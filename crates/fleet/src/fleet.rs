@@ -131,7 +131,7 @@ impl Report for FleetReport<'_> {
 
     fn read(&mut self, answers: &[String]) -> Result<Progress, UnexpectedAnswer> {
         let [sandboxes, totals, groups] = answers else { return Err(UnexpectedAnswer::count()) };
-        Progress::done(&self.report(sandboxes, totals, groups)?)
+        Ok(Progress::done(&self.report(sandboxes, totals, groups)?))
     }
 }
 

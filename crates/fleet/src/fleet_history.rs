@@ -171,7 +171,7 @@ impl Report for FleetHistoryReport<'_> {
         } else {
             return Err(UnexpectedAnswer::count());
         }
-        Progress::done(&self.history)
+        Ok(Progress::done(&self.history))
     }
 }
 

@@ -106,7 +106,7 @@ impl Report for HistoryReport {
     fn read(&mut self, answers: &[String]) -> Result<Progress, UnexpectedAnswer> {
         let [steps] = answers else { return Err(UnexpectedAnswer::count()) };
         match self.answer(steps)? {
-            Some(answer) => Progress::done(&answer),
+            Some(answer) => Ok(Progress::done(&answer)),
             None => Ok(Progress::Done(None)),
         }
     }

@@ -201,7 +201,7 @@ impl Report for IncidentsReport<'_> {
             answers
         };
         let found = self.candidates.take().ok_or_else(UnexpectedAnswer::count)?;
-        Progress::done(&self.conclude(found, answers)?)
+        Ok(Progress::done(&self.conclude(found, answers)?))
     }
 }
 

@@ -63,8 +63,8 @@ pub enum Progress {
 
 impl Progress {
     /// Serializes the report.
-    fn done(report: &impl serde::Serialize) -> Result<Self, UnexpectedAnswer> {
-        Ok(Self::Done(Some(serde_json::to_string(report)?)))
+    fn done(report: &impl serde::Serialize) -> Self {
+        Self::Done(Some(kiloclaw_json::to_string(report)))
     }
 }
 

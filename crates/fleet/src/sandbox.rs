@@ -103,7 +103,7 @@ impl Report for SandboxReport {
     fn read(&mut self, answers: &[String]) -> Result<Progress, UnexpectedAnswer> {
         let [sandbox, machines] = answers else { return Err(UnexpectedAnswer::count()) };
         match self.answer(sandbox, machines)? {
-            Some(answer) => Progress::done(&answer),
+            Some(answer) => Ok(Progress::done(&answer)),
             None => Ok(Progress::Done(None)),
         }
     }

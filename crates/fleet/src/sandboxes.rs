@@ -125,8 +125,7 @@ impl Order {
         match self.key.column() {
             None => later(beyond),
             Some(column) => {
-                // Serializing numbers cannot fail.
-                let value = serde_json::to_string(&cursor.value).unwrap_or_default();
+                let value = kiloclaw_json::to_string(&cursor.value);
                 let later = later(">");
                 format!("({column} {beyond} {value} OR ({column} = {value} AND {later}))")
             }
@@ -177,8 +176,7 @@ impl Cursor {
     }
 
     fn write(&self) -> String {
-        // Serializing numbers and texts cannot fail.
-        Base64UrlUnpadded::encode_string(&serde_json::to_vec(self).unwrap_or_default())
+        Base64UrlUnpadded::encode_string(kiloclaw_json::to_string(self).as_bytes())
     }
 }
 
@@ -291,7 +289,7 @@ impl Report for SandboxesReport<'_> {
 
     fn read(&mut self, answers: &[String]) -> Result<Progress, UnexpectedAnswer> {
         let [sandboxes] = answers else { return Err(UnexpectedAnswer::count()) };
-        Progress::done(&self.answer(sandboxes)?)
+        Ok(Progress::done(&self.answer(sandboxes)?))
     }
 }
 

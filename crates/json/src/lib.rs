@@ -4,9 +4,13 @@
 //! `serde_json::Value`, with its tree maps, and parsers derived by serde would add 8 kB to the gzipped bundle, and
 //! `serde_json`'s exact conversion of numbers 8 kB more.
 
+mod write;
+
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+
+pub use write::to_string;
 
 /// A JSON value.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -436,8 +436,7 @@ struct Link<'a> {
 }
 
 fn to_json(body: &impl Serialize) -> String {
-    // Serializing numbers and texts cannot fail.
-    serde_json::to_string(body).unwrap_or_default()
+    kiloclaw_json::to_string(body)
 }
 
 fn sandbox_message(

@@ -436,9 +436,8 @@ impl State {
 
     /// The watcher's own row, as it is now.
     pub(crate) fn watcher_change(&self) -> StateChange {
-        // Numbers and texts serialize.
-        let value = serde_json::to_string(&self.watcher).unwrap_or_default();
-        StateChange { key: WATCHER_KEY.to_owned(), value: Some(value) }
+        let value = Some(kiloclaw_json::to_string(&self.watcher));
+        StateChange { key: WATCHER_KEY.to_owned(), value }
     }
 
     /// The rows that are marked as changed; healthy ones are removed.
@@ -446,9 +445,7 @@ impl State {
         let mut changes = Vec::new();
         for (id, row) in &mut self.sandboxes {
             if std::mem::take(&mut row.is_changed) {
-                // Numbers and texts serialize.
-                let value =
-                    (!row.is_healthy()).then(|| serde_json::to_string(row).unwrap_or_default());
+                let value = (!row.is_healthy()).then(|| kiloclaw_json::to_string(row));
                 changes.push(StateChange { key: id.clone(), value });
             }
         }

@@ -129,6 +129,5 @@ pub fn transition_rows(transitions: &[Transition]) -> String {
             u8::from(row.sent),
         ));
     }
-    // Serializing numbers and texts cannot fail.
-    serde_json::to_string(&rows).unwrap_or_default()
+    kiloclaw_json::to_string(&rows)
 }
