@@ -36,7 +36,7 @@ const POLL_MS: u32 = 20;
 /// 3. its signature is not valid under that key → 401
 /// 4. its [claims](verify_claims) are not valid → 401
 pub(crate) async fn verify(team: &Settings, assertion: &str) -> Result<Principal, ApiError> {
-    let invalid = ApiError::InvalidAssertion;
+    let invalid = ApiError::invalid_assertion;
     // 1.
     let token = Token::parse(assertion).map_err(invalid)?;
     if token.algorithm() != ALGORITHM {
@@ -47,7 +47,7 @@ pub(crate) async fn verify(team: &Settings, assertion: &str) -> Result<Principal
     let url = format!("{}/cdn-cgi/access/certs", team.origin);
     let key = find(&url, kid).await.map_err(|missing| match missing {
         MissingKey::Unknown => invalid(TokenError::Key),
-        MissingKey::Unavailable(reason) => ApiError::AccessUnavailable(reason),
+        MissingKey::Unavailable(reason) => ApiError::access_unavailable(&reason),
     })?;
     // 3.
     if !is_signed(&key, assertion, token.signature()).await? {
@@ -60,7 +60,7 @@ pub(crate) async fn verify(team: &Settings, assertion: &str) -> Result<Principal
 async fn is_signed(key: &Key, token: &str, signature: &[u8]) -> Result<bool, ApiError> {
     let Some((text, _)) = token.rsplit_once('.') else { return Ok(false) };
     let verified = JsFuture::from(verify_signature(&key.n, &key.e, text, signature.to_vec())).await;
-    let verified = verified.map_err(|thrown| ApiError::AccessUnavailable(message(&thrown)))?;
+    let verified = verified.map_err(|thrown| ApiError::access_unavailable(&message(&thrown)))?;
     Ok(verified.is_truthy())
 }
 

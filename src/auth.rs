@@ -51,7 +51,7 @@ pub(crate) async fn authenticate(request: &Request, env: &Env) -> Result<Princip
         && let Some(key) = header(INTERNAL_KEY_HEADER)
     {
         if !keys.accept(&key) {
-            return Err(ApiError::WrongInternalKey);
+            return Err(ApiError::wrong_internal_key());
         }
         let sub = Some("internal".to_owned());
         return Ok(Principal {
@@ -66,7 +66,7 @@ pub(crate) async fn authenticate(request: &Request, env: &Env) -> Result<Princip
         && let Some(authorization) = header("authorization")
         && let Some(token) = bearer(&authorization)
     {
-        return jwt::verify(&jwt, token, now_ms()).map_err(ApiError::InvalidToken);
+        return jwt::verify(&jwt, token, now_ms()).map_err(ApiError::invalid_token);
     }
     // 4.
     if let Some(team) = access
@@ -75,7 +75,7 @@ pub(crate) async fn authenticate(request: &Request, env: &Env) -> Result<Princip
         return access::verify(&team, &assertion).await;
     }
     // 5.
-    Err(ApiError::MissingToken)
+    Err(ApiError::missing_token())
 }
 
 #[cfg(test)]

@@ -121,7 +121,7 @@ pub(crate) fn authenticate(
             Ok(()) => Ok(()),
             // Not a token, but a wrong key.
             Err(TokenError::Malformed) => Err(Refusal::WrongApiKey.into()),
-            Err(invalid) => Err(ApiError::InvalidApiKey(invalid)),
+            Err(invalid) => Err(ApiError::invalid_api_key(invalid)),
         }
     })?;
     // 5.
@@ -290,7 +290,7 @@ impl PackedPoint {
     fn write(&self, dataset: &JsValue) -> Result<(), ApiError> {
         let doubles = written(&self.doubles, self.has_disk);
         write(dataset, &self.text, &self.ends, doubles)
-            .map_err(|thrown| ApiError::WriteFailed(message(&thrown)))
+            .map_err(|thrown| ApiError::write_failed(message(&thrown)))
     }
 }
 

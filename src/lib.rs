@@ -112,7 +112,7 @@ async fn route(request: Request, env: Env) -> Result<Response, ApiError> {
         #[expect(clippy::panic, reason = "that is what this route is for")]
         "/panic" => panic!("requested"),
         // 3.
-        _ => return Err(ApiError::NotFound),
+        _ => return Err(ApiError::not_found()),
     };
     operators::respond(&call, report).await
 }

@@ -138,10 +138,10 @@ impl<'a> ReportRequest<'a> {
     /// The sandbox that the path names, if the principal may see it.
     fn sandbox(&self) -> Result<String, ApiError> {
         let encoded = self.call.sandbox.as_deref().unwrap_or_default();
-        let decoded = js_sys::decode_uri_component(encoded).map_err(|_| ApiError::NotFound)?;
+        let decoded = js_sys::decode_uri_component(encoded).map_err(|_| ApiError::not_found())?;
         let sandbox = String::from(decoded);
         match self.only {
-            Some(only) if only != sandbox => Err(ApiError::OtherSandbox),
+            Some(only) if only != sandbox => Err(ApiError::other_sandbox()),
             _ => Ok(sandbox),
         }
     }
@@ -149,7 +149,7 @@ impl<'a> ReportRequest<'a> {
     /// Steps 3 to 7 of [`respond`].
     async fn run_cached(&self, report: &mut dyn Report) -> Result<Response, ApiError> {
         // 3.
-        let analytics = Analytics::new(&self.call.env).map_err(ApiError::ReportsMisconfigured)?;
+        let analytics = Analytics::new(&self.call.env).map_err(ApiError::reports_misconfigured)?;
         // 4.
         let key = self.cache_key(&analytics);
         let found = JsFuture::from(cached(&key)).await.unwrap_or_default();
@@ -161,7 +161,7 @@ impl<'a> ReportRequest<'a> {
             }
         }
         // 5. and 6.
-        let body = run(&analytics, report).await?.ok_or(ApiError::UnknownSandbox)?;
+        let body = run(&analytics, report).await?.ok_or_else(ApiError::unknown_sandbox)?;
         // 7. Never rejected: the report is valid even if it cannot be cached.
         let kept = keep(&key, &body, &self.now.0.to_string(), &MAX_AGE.to_string());
         drop(JsFuture::from(kept).await);

@@ -29,14 +29,14 @@ pub(crate) struct Call {
 impl Call {
     /// The authenticated principal. 401 on a route without authentication.
     pub(crate) fn principal(&self) -> Result<&Principal, ApiError> {
-        self.principal.as_ref().ok_or(ApiError::MissingToken)
+        self.principal.as_ref().ok_or_else(ApiError::missing_token)
     }
 
     /// 405 for other methods than GET and HEAD.
     pub(crate) fn only_get(&self) -> Result<(), ApiError> {
         match self.request.method().as_str() {
             "GET" | "HEAD" => Ok(()),
-            _ => Err(ApiError::MethodNotAllowed("GET, HEAD")),
+            _ => Err(ApiError::method_not_allowed("GET, HEAD")),
         }
     }
 }

@@ -67,6 +67,6 @@ fn step(object: &Object, name: &str, argument: JsValue) -> Result<JsValue, ApiEr
         "answer" => Ok(requests::answer(object, &argument)),
         "tested" => Ok(requests::tested(&argument)),
         "next" => object.next(),
-        _ => Err(ApiError::Internal(format!("watcher.js has a step that is unknown: {name}"))),
+        _ => Err(ApiError::internal(format!("watcher.js has a step that is unknown: {name}"))),
     }
 }

@@ -90,7 +90,8 @@ fn an_accepted_check_in_exits_0_and_prints_what_was_sent() {
 
 #[test]
 fn a_refused_check_in_exits_77_with_the_reason_and_a_hint() {
-    let run = once_against(answer("403 Forbidden", "", &Refusal::WrongGatewayToken.body()));
+    let run =
+        once_against(answer("403 Forbidden", "", &Refusal::WrongGatewayToken.body().to_json()));
     assert_eq!(run.code, 77);
     for text in [
         "403 Forbidden: refused\n",
@@ -490,7 +491,8 @@ fn a_missing_interface_is_a_warning() {
 
 #[test]
 fn deltas_are_since_the_last_accepted_check_in() {
-    let unavailable = || answer("503 Service Unavailable", "", &Refusal::WriteFailed.body());
+    let unavailable =
+        || answer("503 Service Unavailable", "", &Refusal::WriteFailed.body().to_json());
     let server = Server::answering_each([accepted(), unavailable(), accepted(), accepted()]);
     let machine = Machine::new();
     let state_file = machine.path("state.json");

@@ -468,7 +468,7 @@ fn a_wrong_clock_fails_the_clock_check() {
     let now = SystemTime::now();
     for (theirs, direction) in [(now - day, "ahead of"), (now + day, "behind")] {
         let refusal = Refusal::WrongApiKey;
-        let report = against(answer_at(theirs, "403 Forbidden", "", &refusal.body()));
+        let report = against(answer_at(theirs, "403 Forbidden", "", &refusal.body().to_json()));
         assert_eq!(report.failed(), [("clock", "clock_skew"), ("api_key", "wrong_api_key")]);
         assert!(report.message("clock").contains(direction), "{}", report.message("clock"));
         assert!(report.fix("clock").contains("timedatectl"), "{}", report.fix("clock"));

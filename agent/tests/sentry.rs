@@ -196,7 +196,7 @@ fn repeated_failures_send_one_event_with_ids_and_the_reason() {
     let refusal = answer(
         "403 Forbidden",
         &format!("location: http://10.0.0.1/?key={API_KEY}\r\n"),
-        &Refusal::WrongGatewayToken.body(),
+        &Refusal::WrongGatewayToken.body().to_json(),
     );
     let mut agent = Agent::start(&refusal, |requests| serve(To::Sentry, received(), requests));
     let event = agent.event_before(6).unwrap();

@@ -86,7 +86,7 @@ impl Object {
     pub(super) fn run(&self, statements: Vec<Array>) -> Result<Vec<String>, ApiError> {
         transact(&self.storage, statements).map_err(|thrown| {
             self.state.set(None);
-            ApiError::Internal(format!("the watcher's storage: {}", message(&thrown)))
+            ApiError::internal(format!("the watcher's storage: {}", message(&thrown)))
         })
     }
 

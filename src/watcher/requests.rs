@@ -116,7 +116,7 @@ fn route(object: &Object, request: &Parts) -> Result<Answer, ApiError> {
             "/api/availability" if !of_one => 10,
             _ => 1,
         };
-        bucket.take(tokens).map_err(|retry_after| ApiError::WatcherBusy { retry_after })?;
+        bucket.take(tokens).map_err(ApiError::watcher_busy)?;
     }
     // 2.
     let response = match path {
@@ -146,7 +146,7 @@ fn is_get(request: &Parts) -> bool {
 fn alerts(object: &Object, request: &Parts) -> Result<Response, ApiError> {
     // 1.
     if !is_get(request) {
-        return Err(ApiError::MethodNotAllowed("GET, HEAD"));
+        return Err(ApiError::method_not_allowed("GET, HEAD"));
     }
     // 2.
     let parameters = operators::parameters(&request.url);
@@ -204,7 +204,7 @@ fn report_availability(object: &Object, request: &Parts) -> Result<Response, Api
 
     // 1.
     if !is_get(request) {
-        return Err(ApiError::MethodNotAllowed("GET, HEAD"));
+        return Err(ApiError::method_not_allowed("GET, HEAD"));
     }
     // 2.
     let parameters = operators::parameters(&request.url);
@@ -249,7 +249,7 @@ fn invalid(name: &str, expected: impl Into<String>) -> ApiError {
 fn sandbox(parameters: &Parameters, request: &Parts) -> Result<Option<String>, ApiError> {
     match (parameters.get("sandbox"), &request.only) {
         (Some(""), _) => Err(invalid("sandbox", "a sandbox's id")),
-        (Some(asked), Some(only)) if asked != only => Err(ApiError::OtherSandbox),
+        (Some(asked), Some(only)) if asked != only => Err(ApiError::other_sandbox()),
         (Some(asked), _) => Ok(Some(asked.to_owned())),
         (None, only) => Ok(only.clone()),
     }
@@ -268,11 +268,11 @@ fn absences(object: &Object, request: &Parts) -> Result<Response, ApiError> {
         return list_absences(object, request);
     }
     if !matches!(&*request.method, "POST" | "DELETE") {
-        return Err(ApiError::MethodNotAllowed("GET, HEAD, POST, DELETE"));
+        return Err(ApiError::method_not_allowed("GET, HEAD, POST, DELETE"));
     }
     // 2.
     if !request.writes {
-        return Err(ApiError::MissingScope);
+        return Err(ApiError::missing_scope());
     }
     // 3.
     let ends = request.method == "DELETE";
@@ -282,7 +282,7 @@ fn absences(object: &Object, request: &Parts) -> Result<Response, ApiError> {
         Scope::Region(_) | Scope::All => false,
     };
     if !request.only.as_ref().is_none_or(is_own) {
-        return Err(ApiError::OtherSandbox);
+        return Err(ApiError::other_sandbox());
     }
     // 4. and 5.
     let changes = if ends {
@@ -328,7 +328,7 @@ fn list_absences(object: &Object, request: &Parts) -> Result<Response, ApiError>
 }
 
 fn planned(request: &Parts) -> Result<AbsenceRequest, ApiError> {
-    let invalid = |expected: String| ApiError::InvalidBody { field: None, expected };
+    let invalid = |expected: String| ApiError::invalid_body(None, expected);
     let body = absence(&request.body).map_err(|thrown| invalid(message(&thrown)))?;
     let (seconds, reason) = (body.get(1), body.get(2).as_string().unwrap_or_default());
     let mut ids = Vec::new();
@@ -371,8 +371,8 @@ fn named_scope(request: &Parts) -> Result<AbsenceRequest, ApiError> {
 fn plan(object: &Object, absence: &AbsenceRequest) -> Result<Vec<StateChange>, ApiError> {
     let planned = object.with_state(|state| state.plan_absence(now(), absence))?;
     planned.map_err(|error| match error {
-        AbsenceError::Full => ApiError::TooManyAbsences,
-        _ => ApiError::InvalidBody { field: error.field(), expected: error.to_string() },
+        AbsenceError::Full => ApiError::too_many_absences(),
+        _ => ApiError::invalid_body(error.field(), error.to_string()),
     })
 }
 
@@ -432,11 +432,11 @@ fn state_name(is_on: bool) -> &'static str {
 fn watcher(object: &Object, request: &Parts) -> Result<Response, ApiError> {
     // 1.
     if !is_get(request) {
-        return Err(ApiError::MethodNotAllowed("GET, HEAD"));
+        return Err(ApiError::method_not_allowed("GET, HEAD"));
     }
     // 2.
     if request.only.is_some() {
-        return Err(ApiError::OtherSandbox);
+        return Err(ApiError::other_sandbox());
     }
     // 3.
     operators::parameters(&request.url).only(&[])?;
@@ -506,14 +506,14 @@ fn watcher(object: &Object, request: &Parts) -> Result<Response, ApiError> {
 fn test(object: &Object, request: &Parts) -> Result<Array, ApiError> {
     // 1.
     if request.method != "POST" {
-        return Err(ApiError::MethodNotAllowed("POST"));
+        return Err(ApiError::method_not_allowed("POST"));
     }
     // 2.
     if request.only.is_some() {
-        return Err(ApiError::OtherSandbox);
+        return Err(ApiError::other_sandbox());
     }
     if !request.writes {
-        return Err(ApiError::MissingScope);
+        return Err(ApiError::missing_scope());
     }
     // 3.
     let targets = &object.config.targets;

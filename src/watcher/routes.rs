@@ -41,7 +41,7 @@ pub(crate) async fn forward(call: &Call) -> Result<Response, ApiError> {
     // 1.
     let body = body(request, MAX_BODY_BYTES).await?;
     // 2.
-    let namespace = watcher_namespace(env).map_err(ApiError::ReportsMisconfigured)?;
+    let namespace = watcher_namespace(env).map_err(ApiError::reports_misconfigured)?;
     let parts = Parts {
         method: request.method(),
         path: path(&request.url()),
@@ -95,7 +95,7 @@ pub(crate) async fn plan_own_absence(request: &Request, env: &Env) -> Result<Res
     match ask_object(&namespace, parts).await?.status() {
         // 11.
         204 => Ok(response::no_content()),
-        status => Err(ApiError::WriteFailed(format!("the watcher answered {status}"))),
+        status => Err(ApiError::write_failed(format!("the watcher answered {status}"))),
     }
 }
 
@@ -113,7 +113,7 @@ async fn body(request: &Request, limit: u32) -> Result<String, ApiError> {
 }
 
 async fn ask_object(namespace: &JsValue, parts: Parts) -> Result<Response, ApiError> {
-    let failed = |thrown: JsValue| ApiError::WatcherUnavailable(message(&thrown));
+    let failed = |thrown: JsValue| ApiError::watcher_unavailable(&message(&thrown));
     let asking = ask(namespace, &parts.into_js()).map_err(failed)?;
     let response = JsFuture::from(asking).await.map_err(failed)?;
     Ok(response.unchecked_into())

@@ -89,7 +89,7 @@ fn finish(object: &Object, now: Time, observation: Observation) -> Result<(), Ap
         // After the state, which lists the canaries that the watcher waits for.
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970")]
         write_canary(canaries, outcome.canary as f64)
-            .map_err(|thrown| ApiError::WriteFailed(message(&thrown)))?;
+            .map_err(|thrown| ApiError::write_failed(message(&thrown)))?;
     }
     Ok(())
 }

@@ -312,7 +312,7 @@ mod tests {
 
     fn refusal(refusal: Refusal) -> ErrorResponse {
         ErrorResponse {
-            refusal: serde_json::from_str(&refusal.body()).unwrap(),
+            refusal: serde_json::from_str(&refusal.body().to_json()).unwrap(),
             ..response(StatusCode::from_u16(refusal.status()).unwrap())
         }
     }

@@ -209,7 +209,8 @@ mod tests {
         use kiloclaw_check_in::{Field, InvalidBody};
 
         let refusal = Refusal::InvalidBody(InvalidBody::Field(Field::UptimeSeconds));
-        let Outcome::Refused(response) = outcome_of(refusal.status(), &refusal.body()) else {
+        let Outcome::Refused(response) = outcome_of(refusal.status(), &refusal.body().to_json())
+        else {
             panic!("a 400 is a refusal");
         };
         let body = response.refusal.unwrap();
@@ -219,7 +220,7 @@ mod tests {
         assert_eq!(body.expected.as_deref(), Some(Field::UptimeSeconds.rule()));
 
         let Outcome::TryLater(response) =
-            outcome_of(Refusal::WriteFailed.status(), &Refusal::WriteFailed.body())
+            outcome_of(Refusal::WriteFailed.status(), &Refusal::WriteFailed.body().to_json())
         else {
             panic!("a 503 is for later");
         };
@@ -279,7 +280,7 @@ mod tests {
 
     #[test]
     fn every_failure_has_a_code() {
-        let refused = outcome_of(403, &Refusal::WrongApiKey.body());
+        let refused = outcome_of(403, &Refusal::WrongApiKey.body().to_json());
         assert_eq!(refused.code().as_deref(), Some("wrong_api_key"));
         assert_eq!(outcome_of(502, "<html>").code().as_deref(), Some("http_502"));
         assert_eq!(outcome_of(204, "").code(), None);

@@ -57,7 +57,7 @@ impl Server {
                 let refusal = refuse(n);
                 let accepted = refusal.is_none();
                 let (status, text) =
-                    refusal.map_or((204, String::new()), |r| (r.status(), r.body()));
+                    refusal.map_or((204, String::new()), |r| (r.status(), r.body().to_json()));
                 let length = text.len();
                 let head = format!("HTTP/1.1 {status} -\r\ncontent-length: {length}\r\n\r\n");
                 let mut body: Value = serde_json::from_slice(&body).unwrap();

@@ -245,7 +245,7 @@ pub(crate) fn accepted() -> String {
 pub(crate) fn refuse(refusal: Refusal) -> String {
     let headers = refusal.header().map(|(name, value)| format!("{name}: {value}\r\n"));
     let status = format!("{} Refused", refusal.status());
-    answer(&status, &headers.unwrap_or_default(), &refusal.body())
+    answer(&status, &headers.unwrap_or_default(), &refusal.body().to_json())
 }
 
 /// Answers like the Worker: the contract's checks in the same order.

@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn a_refusal_names_the_field_and_its_rule() {
         assert_eq!(
-            Refusal::from(INVALID_SECONDS).body(),
+            Refusal::from(INVALID_SECONDS).body().to_json(),
             r#"{"error":"Invalid body","code":"invalid_field","field":"forSeconds","expected":"a whole number from 0 to 2592000, or null"}"#
         );
         assert!(Field::ForSeconds.rule().contains(&format!(" {MAX_ABSENCE_SECONDS},")));

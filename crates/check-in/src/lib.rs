@@ -19,7 +19,7 @@ pub use credentials::{AcceptedKeys, EmptySecret, GatewaySecrets, GatewayToken, P
 pub use data_point::DataPoint;
 pub use dry_run::{DRY_RUN_QUERY, is_dry_run};
 pub use payload::{CheckIn, Field, InvalidBody};
-pub use refusal::{Credential, DRY_RUN_PARAMETER, Refusal};
+pub use refusal::{Credential, DRY_RUN_PARAMETER, ErrorBody, Refusal};
 
 /// The path for check-ins.
 pub const CHECK_IN_PATH: &str = "/api/controller/checkin";

@@ -1,5 +1,6 @@
 //! Responses to a check-in other than 204.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::Serialize;
@@ -47,15 +48,36 @@ pub enum Refusal {
     WriteFailed,
 }
 
-/// The JSON body of a refusal.
-#[derive(Serialize)]
-struct Body {
-    error: &'static str,
-    code: &'static str,
+/// The JSON body of a refusal, and of the Worker's other errors.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ErrorBody {
+    /// The text for people.
+    pub error: &'static str,
+    /// The reason for programs.
+    pub code: &'static str,
+    /// The setting that is unusable.
     #[serde(skip_serializing_if = "Option::is_none")]
-    field: Option<&'static str>,
+    pub setting: Option<&'static str>,
+    /// The field or parameter that breaks a rule.
     #[serde(skip_serializing_if = "Option::is_none")]
-    expected: Option<&'static str>,
+    pub field: Option<Cow<'static, str>>,
+    /// The rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected: Option<Cow<'static, str>>,
+}
+
+impl ErrorBody {
+    /// A body without a setting and a rule.
+    #[must_use]
+    pub const fn new(error: &'static str, code: &'static str) -> Self {
+        Self { error, code, setting: None, field: None, expected: None }
+    }
+
+    /// The body as JSON.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        kiloclaw_json::to_string(self)
+    }
 }
 
 impl Refusal {
@@ -134,12 +156,14 @@ impl Refusal {
         }
     }
 
-    /// The JSON body: `error` and `code`, and for a broken rule `field` and `expected`.
+    /// The body: `error` and `code`, and for a broken rule `field` and `expected`.
     #[must_use]
-    pub fn body(self) -> String {
+    pub fn body(self) -> ErrorBody {
         let (field, expected) = self.broken_rule().unzip();
-        let body = Body { error: self.error(), code: self.code(), field, expected };
-        kiloclaw_json::to_string(&body)
+        let mut body = ErrorBody::new(self.error(), self.code());
+        body.field = field.map(Cow::Borrowed);
+        body.expected = expected.map(Cow::Borrowed);
+        body
     }
 }
 
@@ -184,18 +208,21 @@ mod tests {
         ];
         for (refusal, status, error, code) in table {
             assert_eq!((refusal.status(), refusal.error(), refusal.code()), (status, error, code));
-            assert_eq!(refusal.body(), format!(r#"{{"error":"{error}","code":"{code}"}}"#));
+            assert_eq!(
+                refusal.body().to_json(),
+                format!(r#"{{"error":"{error}","code":"{code}"}}"#)
+            );
         }
     }
 
     #[test]
     fn an_invalid_field_is_named_with_its_rule() {
         assert_eq!(
-            Refusal::InvalidBody(InvalidBody::Field(Field::LoadAvg5m)).body(),
+            Refusal::InvalidBody(InvalidBody::Field(Field::LoadAvg5m)).body().to_json(),
             r#"{"error":"Invalid body","code":"invalid_field","field":"loadAvg5m","expected":"a number from 0 to 4194304"}"#
         );
         assert_eq!(
-            Refusal::InvalidQuery.body(),
+            Refusal::InvalidQuery.body().to_json(),
             r#"{"error":"Invalid query","code":"invalid_query","field":"dry_run","expected":"1, or left out"}"#
         );
         assert_eq!(Refusal::InvalidQuery.status(), 400);
