@@ -28,6 +28,10 @@ use error::ApiError;
 use operators::Build;
 use request::{Call, path};
 
+#[cfg(target_family = "wasm")]
+#[global_allocator]
+static ALLOCATOR: talc::wasm::WasmDynamicTalc = talc::wasm::new_wasm_dynamic_allocator();
+
 #[wasm_bindgen(module = "/src/trap.js")]
 extern "C" {
     #[wasm_bindgen(js_name = trapState)]
