@@ -6,7 +6,7 @@
  * FOLDER is `build` by default. `worker-build`, the tool of workers-rs, does the same, but takes minutes to compile,
  * and mostly downloads programs that `tools/setup` has installed.
  */
-import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
 import { build } from 'esbuild';
@@ -47,6 +47,7 @@ async function main(): Promise<void> {
     outputOf('wasm-bindgen', ['--target', 'module', '--no-typescript', ...recovery, '--out-dir', stage, '--out-name', 'index', compiled]);
     const wasm = path.join(stage, 'index_bg.wasm');
     outputOf('wasm-opt', [wasm, '--output', wasm, '-Oz', ...FEATURES.map((feature) => `--enable-${feature}`)]);
+    numberHashes(wasm, path.join(stage, 'index.js'));
     const { outputFiles } = await build({
       absWorkingDir: stage,
       entryPoints: [ENTRY],
@@ -68,6 +69,22 @@ async function main(): Promise<void> {
     renameSync(path.join(stage, 'bundle.js'), path.join(out, 'index.js'));
   } finally {
     rmSync(stage, { recursive: true, force: true });
+  }
+}
+
+/**
+ * Replaces the hashes in names that the files share. Hashes do not compress: numbers of the same length save 1.7 kB of
+ * the gzipped Worker.
+ */
+function numberHashes(...files: string[]): void {
+  const numbers = new Map<string, string>();
+  const number = (hash: string) => {
+    if (!numbers.has(hash)) numbers.set(hash, String(numbers.size).padStart(hash.length, '0'));
+    return numbers.get(hash)!;
+  };
+  for (const file of files) {
+    const bytes = readFileSync(file, 'latin1');
+    writeFileSync(file, bytes.replace(/(?<=__wbg_\w*_|__invoke__h)[0-9a-f]{16}/g, number), 'latin1');
   }
 }
 
