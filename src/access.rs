@@ -6,6 +6,7 @@ use std::iter;
 use js_sys::{Array, Promise};
 use kiloclaw_auth::access::{ALGORITHM, Settings, verify_claims};
 use kiloclaw_auth::{Key, KeySet, Lookup, MissingKey, Principal, Token, TokenError};
+use kiloclaw_fleet::list;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
@@ -88,5 +89,5 @@ async fn find(url: &str, kid: &str) -> Result<Key, MissingKey> {
 /// The keys that [`load`] resolves to.
 fn keys(texts: &JsValue) -> Vec<Key> {
     let mut texts = Array::from(texts).into_iter().filter_map(|text| text.as_string());
-    iter::from_fn(|| Some(Key { kid: texts.next()?, n: texts.next()?, e: texts.next()? })).collect()
+    list(iter::from_fn(|| Some(Key { kid: texts.next()?, n: texts.next()?, e: texts.next()? })))
 }

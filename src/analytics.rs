@@ -4,6 +4,7 @@ use std::fmt;
 
 use js_sys::{Promise, Uint8Array};
 use kiloclaw_check_in::data_point::DATASET;
+use kiloclaw_fleet::list;
 use kiloclaw_watch::{CANARY_DATASET, is_safe_url};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
@@ -148,7 +149,7 @@ impl Analytics {
     pub(crate) fn read(&self, outcome: JsValue) -> Result<Vec<String>, QueryError> {
         let outcome: Outcome = outcome.unchecked_into();
         if let Some(answers) = outcome.answers() {
-            return Ok(answers.iter().map(|bytes| text(bytes.to_vec())).collect());
+            return Ok(list(answers.iter().map(|bytes| text(bytes.to_vec()))));
         }
         let detail = outcome.detail().unwrap_or_default();
         Err(match outcome.failure().as_deref() {

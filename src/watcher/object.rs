@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::iter;
 
 use js_sys::Array;
-use kiloclaw_fleet::Time;
+use kiloclaw_fleet::{Time, list};
 use kiloclaw_watch::{Channel, State, StateChange, Target, Tick, schema};
 use serde::Serialize;
 use wasm_bindgen::prelude::*;
@@ -196,10 +196,8 @@ pub(super) fn at(time: Time) -> JsValue {
 pub(super) fn write_changes(changes: &[StateChange]) -> Vec<Array> {
     let mut statements = Vec::new();
     for chunk in changes.chunks(ROWS.into()) {
-        let put: Vec<_> =
-            chunk.iter().filter_map(|row| Some((&row.key, row.value.as_ref()?))).collect();
-        let delete: Vec<_> =
-            chunk.iter().filter(|row| row.value.is_none()).map(|row| &row.key).collect();
+        let put = list(chunk.iter().filter_map(|row| Some((&row.key, row.value.as_ref()?))));
+        let delete = list(chunk.iter().filter(|row| row.value.is_none()).map(|row| &row.key));
         for (sql, count, rows) in [
             (schema::PUT_STATE, put.len(), kiloclaw_json::to_string(&put)),
             (schema::DELETE_STATE, delete.len(), kiloclaw_json::to_string(&delete)),

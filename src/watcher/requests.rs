@@ -3,7 +3,7 @@
 use js_sys::Array;
 use kiloclaw_check_in::Refusal;
 use kiloclaw_check_in::absence::{ABSENCE_PATH, Absence};
-use kiloclaw_fleet::{InvalidParameter, Parameters, Time, digits};
+use kiloclaw_fleet::{InvalidParameter, Parameters, Time, digits, list};
 use kiloclaw_watch::{
     AbsenceError, AbsenceRequest, Availability, Channel, Health, KEEP_TRANSITIONS, Kind,
     MAX_WIDE_ABSENCES, OpenAlert, PlannedAbsence, Scope, SettingError, StateChange, Target,
@@ -316,8 +316,7 @@ fn list_absences(object: &Object, request: &Parts) -> Result<Response, ApiError>
         let is_wide = |absence: &PlannedAbsence<'_>| absence.sandbox_id.is_none();
         // Absences of all and of regions are few, and all are on the first page.
         let most = MAX_WIDE_ABSENCES + limit + 1;
-        let mut absences: Vec<_> =
-            state.absences(now(), after).filter(may_see).take(most).collect();
+        let mut absences = list(state.absences(now(), after).filter(may_see).take(most));
         let limit = limit + absences.iter().filter(|absence| is_wide(absence)).count();
         let is_last = absences.len() <= limit;
         absences.truncate(limit);
@@ -355,7 +354,7 @@ fn named_scope(request: &Parts) -> Result<AbsenceRequest, ApiError> {
         [("sandbox", _), ..]
             if pairs.iter().all(|(name, id)| *name == "sandbox" && !id.is_empty()) =>
         {
-            Scope::Sandboxes(pairs.iter().map(|(_, id)| (*id).to_owned()).collect())
+            Scope::Sandboxes(list(pairs.iter().map(|(_, id)| (*id).to_owned())))
         }
         _ => {
             return Err(invalid(
@@ -517,9 +516,9 @@ fn test(object: &Object, request: &Parts) -> Result<Array, ApiError> {
     }
     // 3.
     let targets = &object.config.targets;
-    let channels: Vec<_> = targets.iter().map(Target::channel).collect();
+    let channels = list(targets.iter().map(Target::channel));
     let rows = test_messages(&object.config.settings, &channels, now());
-    object.run(rows.iter().map(put_message).collect())?;
+    object.run(list(rows.iter().map(put_message)))?;
     let messages = Array::new();
     for row in rows.iter().filter(|row| row.next_at == row.created_at) {
         if let Some(target) = object.target(row.channel)

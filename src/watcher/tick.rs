@@ -1,7 +1,7 @@
 //! A tick: asks Analytics Engine, decides, and writes what changed.
 
 use js_sys::Array;
-use kiloclaw_fleet::{Time, UnexpectedAnswer};
+use kiloclaw_fleet::{Time, UnexpectedAnswer, list};
 use kiloclaw_watch::{
     Channel, KEEP_TRANSITIONS, MAX_ROUNDS, Next, Observation, OutboxRow, Outcome, Target, Tick,
     decide, schema, transition_rows,
@@ -80,7 +80,7 @@ fn finish(object: &Object, now: Time, observation: Observation) -> Result<(), Ap
     let Config { settings, targets, canaries, .. } = &object.config;
     let outcome = object.with_state(|state| {
         let on = targets.iter().filter(|target| !state.is_off(target));
-        let channels: Vec<_> = on.map(Target::channel).collect();
+        let channels = list(on.map(Target::channel));
         decide(settings, state, &channels, now, observation)
     })?;
     write(object, now, &outcome)?;

@@ -5,7 +5,7 @@
 
 use crate::incident::{Incident, Severity};
 use crate::parameters::DAY;
-use crate::rows::{self, UnexpectedAnswer, row};
+use crate::rows::{self, UnexpectedAnswer, list, row};
 use crate::sql::{
     FIRST_SEEN, LAST_SEEN, MACHINE_ID, SANDBOX_ID, SUPERVISOR_STATE, in_pieces, start_of,
 };
@@ -115,8 +115,8 @@ impl CloneCandidates {
             room = room.saturating_sub(sum.machines);
             fits
         });
-        let mut ids = fitting.map(|sum| &*sum.sandbox_id);
-        let (queries, covered) = in_pieces(&mut ids, MAX_PIECES, &|condition| {
+        let ids = list(fitting.map(|sum| &*sum.sandbox_id));
+        let (queries, covered) = in_pieces(&ids, MAX_PIECES, &|condition| {
             let condition = format!(" AND {condition}");
             format!(
                 "SELECT sandboxId, {} AS machineId, firstSeen, lastSeen FROM ({}) \

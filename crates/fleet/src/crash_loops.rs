@@ -6,7 +6,7 @@
 use crate::QueryScope;
 use crate::incident::{Incident, Severity};
 use crate::parameters::{DAY, HOUR};
-use crate::rows::{self, UnexpectedAnswer, row};
+use crate::rows::{self, UnexpectedAnswer, list, row};
 use crate::sql::{LAST_EXIT_REASON, RESTARTS, SANDBOX_ID, in_pieces, latest, sum, weighed};
 use crate::time::Time;
 
@@ -92,14 +92,17 @@ impl CrashLoopCandidates {
         let sums: Vec<RestartSum> = rows::read(sums)?;
         let mut cut = sums.len() >= MAX_SANDBOXES;
         let mut room = MAX_ROWS;
-        let (within, mut others): (Vec<_>, Vec<_>) = sums.into_iter().partition(|sum| {
+        let (mut light, mut heavy, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        for sum in sums {
             let rows = sum.check_ins.min(MAX_CHECK_INS + 1);
-            let fits = rows <= room;
-            room -= if fits { rows } else { 0 };
-            fits
-        });
-        let (mut heavy, mut light): (Vec<_>, Vec<_>) =
-            within.into_iter().partition(RestartSum::is_heavy);
+            let group = if rows > room {
+                &mut others
+            } else {
+                room -= rows;
+                if sum.is_heavy() { &mut heavy } else { &mut light }
+            };
+            group.push(sum);
+        }
 
         let query = |step: u64, window: u64| {
             let all = scope.points(window);
@@ -113,14 +116,10 @@ impl CrashLoopCandidates {
                 )
             }
         };
-        let (mut queries, covered) =
-            in_pieces(&mut light.iter().map(|sum| &*sum.sandbox_id), MAX_PIECES, &query(1, window));
+        let (mut queries, covered) = in_pieces(&ids(&light), MAX_PIECES, &query(1, window));
         others.append(&mut light.split_off(covered));
-        let (mut more, covered) = in_pieces(
-            &mut heavy.iter().map(|sum| &*sum.sandbox_id),
-            MAX_PIECES,
-            &query(STEP, window.min(DAY)),
-        );
+        let (mut more, covered) =
+            in_pieces(&ids(&heavy), MAX_PIECES, &query(STEP, window.min(DAY)));
         others.append(&mut heavy.split_off(covered));
         queries.append(&mut more);
 
@@ -139,7 +138,7 @@ impl CrashLoopCandidates {
     ) -> Result<(Vec<Incident>, bool), UnexpectedAnswer> {
         let rows: Vec<RestartRow> = rows::read_all(answers)?;
         let rows = rows::sorted(rows, |row| ([0; 3], row.sandbox_id.clone(), [0; 2]));
-        let by_sandbox: Vec<_> = rows.chunk_by(|a, b| a.sandbox_id == b.sandbox_id).collect();
+        let by_sandbox = list(rows.chunk_by(|a, b| a.sandbox_id == b.sandbox_id));
         let mut cut = self.cut;
         let mut found = Vec::new();
         for sum in self.sums {
@@ -166,6 +165,10 @@ impl CrashLoopCandidates {
         }
         Ok((found, cut))
     }
+}
+
+fn ids(sums: &[RestartSum]) -> Vec<&str> {
+    list(sums.iter().map(|sum| &*sum.sandbox_id))
 }
 
 /// The sandbox of these rows, which all have the same.

@@ -237,7 +237,7 @@ pub struct Facet {
 
 /// Counts by one property; the largest first.
 fn facets(groups: &[Group], by: fn(&Group) -> &Option<String>) -> Vec<Facet> {
-    let groups = rows::sorted(groups.iter().collect(), |group| {
+    let groups = rows::sorted(rows::list(groups), |group| {
         ([0; 3], by(group).clone().unwrap_or_default(), [0; 2])
     });
     let mut facets: Vec<Facet> = Vec::new();

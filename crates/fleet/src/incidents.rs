@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::incident::{Incident, Severity};
 use crate::parameters::{InvalidParameter, Parameters};
 use crate::patterns::{self, FoundPatterns, PatternCandidates, Patterns};
-use crate::rows::{self, UnexpectedAnswer, row};
+use crate::rows::{self, UnexpectedAnswer, list, row};
 use crate::sql::{
     CHECK_INS, FLY_REGION, LAST_SEEN, MACHINE_ID, SAMPLE_INTERVAL, SANDBOX_ID, SUPERVISOR_STATE,
     in_pieces, latest, on_purpose, points,
@@ -94,8 +94,8 @@ impl<'a> IncidentsReport<'a> {
     fn heard_sql(&self, silent: &[SilentRow]) -> Vec<String> {
         let span = Span { after: self.heard_since().minus(1), until: self.scope.now };
         let points = points(span, self.scope.only);
-        let mut ids = silent.iter().map(|row| &*row.sandbox_id);
-        let (queries, _) = in_pieces(&mut ids, MAX_PIECES, &|condition| {
+        let ids = list(silent.iter().map(|row| &*row.sandbox_id));
+        let (queries, _) = in_pieces(&ids, MAX_PIECES, &|condition| {
             format!(
                 "SELECT {SANDBOX_ID} AS sandboxId {points} AND {condition} \
                  GROUP BY sandboxId LIMIT {MAX_SILENT}"

@@ -37,7 +37,7 @@ pub use incident::{Incident, Severity};
 pub use incidents::{IncidentTotals, Incidents, IncidentsReport};
 pub use parameters::{InvalidParameter, Parameters, digits, duration, seconds};
 pub use patterns::{FoundPatterns, PatternCandidates, Patterns};
-pub use rows::{SortKey, UnexpectedAnswer, sorted};
+pub use rows::{SortKey, UnexpectedAnswer, list, sorted};
 pub use sandbox::{Load, Machine, Sandbox, SandboxAnswer, SandboxReport};
 pub use sandboxes::{Sandboxes, SandboxesReport};
 pub use sql::{LONGEST_TEXT, on_purpose};

@@ -48,7 +48,7 @@ pub struct Parameters {
 impl Parameters {
     /// Takes the decoded pairs of a query.
     pub fn new(pairs: impl IntoIterator<Item = (String, String)>) -> Self {
-        Self { pairs: pairs.into_iter().collect(), silent_after: 15 * 60 }
+        Self { pairs: crate::list(pairs), silent_after: 15 * 60 }
     }
 
     /// Sets the default of `silent_after`, in seconds.

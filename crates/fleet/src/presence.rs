@@ -153,13 +153,9 @@ fn sightings_sql(span: Span, condition: &str, having: &str, order: &str) -> Stri
 
 /// Queries the check-ins of these sandboxes after a time, in at most `most` pieces; reads of few sandboxes are not
 /// sampled. Also returns the number of sandboxes that the pieces cover.
-pub fn named_sql<'a>(
-    ids: impl IntoIterator<Item = &'a str>,
-    most: usize,
-    after: Time,
-    until: Time,
-) -> (Vec<String>, usize) {
-    in_pieces(&mut ids.into_iter(), most, &|condition| {
+#[must_use]
+pub fn named_sql(ids: &[&str], most: usize, after: Time, until: Time) -> (Vec<String>, usize) {
+    in_pieces(ids, most, &|condition| {
         sightings_sql(Span { after, until }, &format!(" AND {condition}"), "", &first_page())
     })
 }

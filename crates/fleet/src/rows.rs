@@ -292,26 +292,32 @@ impl Visitor<'_> for Name {
     }
 }
 
+/// A vector of the items. `collect` would compile more than twice the code, for each iterator that it collects.
+pub fn list<T>(items: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut list = Vec::new();
+    for item in items {
+        list.push(item);
+    }
+    list
+}
+
 /// A sort key of rows: numbers, then a text, then numbers.
 pub type SortKey = ([u64; 3], String, [u64; 2]);
 
 /// Sorts; equal items stay in their order. Sorting them directly would compile 4 kB of WebAssembly for each type.
 pub fn sorted<T>(mut items: Vec<T>, key: impl Fn(&T) -> SortKey) -> Vec<T> {
-    for (one, other) in swaps(&mut items.iter().map(key)) {
+    for (one, other) in swaps(list(items.iter().map(key))) {
         items.swap(one, other);
     }
     items
 }
 
 /// The swaps that put items with these keys in order.
-fn swaps(keys: &mut dyn Iterator<Item = SortKey>) -> Vec<(usize, usize)> {
-    let mut order: Vec<_> = keys.zip(0..).collect();
+fn swaps(keys: Vec<SortKey>) -> Vec<(usize, usize)> {
+    let mut order = list(keys.into_iter().zip(0..));
     order.sort_unstable();
     // The item for each place. Each cycle of this permutation is followed until it returns to its start.
-    let mut items = Vec::new();
-    for (_, item) in order {
-        items.push(item);
-    }
+    let mut items = list(order.into_iter().map(|(_, item)| item));
     let mut swaps = Vec::new();
     for start in 0..items.len() {
         let mut place = start;

@@ -170,8 +170,8 @@ pub(crate) fn quantile(level: &str, column: Column) -> String {
 /// condition on the sandbox. Also returns the number of sandboxes that the pieces cover.
 ///
 /// Not generic, because it would be compiled once for each caller.
-pub(crate) fn in_pieces<'a>(
-    ids: &mut dyn Iterator<Item = &'a str>,
+pub(crate) fn in_pieces(
+    ids: &[&str],
     most: usize,
     make: &dyn Fn(&str) -> String,
 ) -> (Vec<String>, usize) {
@@ -179,7 +179,7 @@ pub(crate) fn in_pieces<'a>(
     let room = MAX_SQL.saturating_sub(make(&both.condition()).chars().count());
     let mut pieces = Vec::new();
     let (mut piece, mut used, mut covered) = (Ids::default(), 0, 0);
-    for id in ids {
+    for &id in ids {
         // With quotes and a comma; or as hexadecimal digits if the id cannot be a literal.
         let length = if is_literal(id) { id.chars().count() } else { 2 * id.len() } + "'', ".len();
         if used + length > room && used > 0 {
@@ -261,19 +261,19 @@ mod tests {
             |queries: &[String]| queries.iter().map(|sql| sql.matches("00").count()).sum::<usize>();
         for id in ["x00", "'00", "x00xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'x"] {
             let ids = vec![id; 3_000];
-            let (queries, covered) = in_pieces(&mut ids.iter().copied(), 100, &make);
+            let (queries, covered) = in_pieces(&ids, 100, &make);
             assert_eq!(covered, 3_000);
             assert!(queries.iter().all(|sql| sql.len() <= MAX_SQL), "{id}");
             assert!(queries.iter().rev().skip(1).all(|sql| sql.len() > MAX_SQL - 200), "{id}");
-            let (queries, covered) = in_pieces(&mut ids.iter().copied(), 2, &make);
+            let (queries, covered) = in_pieces(&ids, 2, &make);
             assert_eq!(queries.len(), 2);
             if id == "x00" {
                 assert_eq!(id_count(&queries), covered);
             }
         }
-        assert_eq!(in_pieces(&mut [].into_iter(), 2, &make), (vec![], 0));
-        assert_eq!(in_pieces(&mut [&*"x".repeat(MAX_SQL)].into_iter(), 2, &make), (vec![], 0));
-        let (queries, _) = in_pieces(&mut ["a", "o'b", "b"].into_iter(), 2, &make);
+        assert_eq!(in_pieces(&[], 2, &make), (vec![], 0));
+        assert_eq!(in_pieces(&[&*"x".repeat(MAX_SQL)], 2, &make), (vec![], 0));
+        let (queries, _) = in_pieces(&["a", "o'b", "b"], 2, &make);
         assert_eq!(
             queries,
             ["SELECT 1 FROM t WHERE (index1 IN ('a', 'b') OR hex(index1) IN ('6F2762'))"]

@@ -1,7 +1,7 @@
 //! Compares what Analytics Engine shows with the state, and decides what changed.
 
 use kiloclaw_fleet::presence::{Region, Sighting};
-use kiloclaw_fleet::{FoundPatterns, Incident, Severity, Time};
+use kiloclaw_fleet::{FoundPatterns, Incident, Severity, Time, list};
 
 use crate::delivery::{Channel, OutboxRow};
 use crate::message::{Entry, MAX_NAMED, MessageType, Messages, OutageNotice};
@@ -462,7 +462,7 @@ impl Decision<'_> {
             let recent = self.state.recently_silent(settings, self.now);
             let covered =
                 recent.filter(|(_, row)| region.as_ref().is_none_or(|name| *name == row.region));
-            let named = covered.take(MAX_NAMED).map(|(id, row)| Entry::of(id, row)).collect();
+            let named = list(covered.take(MAX_NAMED).map(|(id, row)| Entry::of(id, row)));
             self.messages.outages.push(OutageNotice {
                 outage: outage.clone(),
                 is_open: true,
@@ -549,7 +549,7 @@ impl Decision<'_> {
         let excess = count.saturating_sub(crate::state::MAX_SANDBOXES);
         if excess > 0 {
             let rows = self.state.sandboxes.values().filter(out);
-            let times = in_order(rows.map(|row| row.last_seen.0).collect());
+            let times = in_order(list(rows.map(|row| row.last_seen.0)));
             oldest = oldest.max(Time(times.get(excess - 1).copied().unwrap_or_default()));
         }
         let mut forgotten = Vec::new();

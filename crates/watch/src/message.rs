@@ -1,6 +1,6 @@
 //! Messages to channels, and their wording.
 
-use kiloclaw_fleet::Time;
+use kiloclaw_fleet::{Time, list};
 use serde::Serialize;
 
 use crate::delivery::{Channel, OutboxRow};
@@ -226,25 +226,24 @@ impl Messages {
             }
         };
         for is_open in [true, false] {
-            let outages: Vec<_> =
-                self.outages.iter().filter(|outage| outage.is_open == is_open).collect();
+            let outages = list(self.outages.iter().filter(|outage| outage.is_open == is_open));
             add(outage_message(&outages, is_open));
         }
         if let Some((message_type, since, reason)) = &self.watcher {
             add(Some(watcher_message(*message_type, *since, reason, now)));
         }
         for kind in Kind::ALL {
-            let entries = self.opened.iter().filter(|entry| entry.kind == kind).collect();
+            let entries = list(self.opened.iter().filter(|entry| entry.kind == kind));
             let message_type = MessageType::of(kind);
             add(sandbox_message(message_type, entries, now, self.nobody_checks_in));
         }
-        let closed = self.closed.iter().collect();
+        let closed = list(&self.closed);
         let recovered = sandbox_message(MessageType::SandboxRecovered, closed, now, None);
         add(recovered.map(|message| Message { pages: Vec::new(), ..message }));
         // Incidents also end without a message, and, if they are many, in later ticks.
         if channels.contains(&Channel::PagerDuty) {
             let pages = resolved.into_iter().filter_map(announced_kind);
-            let pages = pages.map(|(kind, at)| Page::resolve(kind.name(), at)).collect();
+            let pages = list(pages.map(|(kind, at)| Page::resolve(kind.name(), at)));
             let ends = Message {
                 of_type: MessageType::SandboxRecovered,
                 lines: Vec::new(),

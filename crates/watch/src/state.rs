@@ -6,7 +6,7 @@ use std::fmt;
 use kiloclaw_check_in::limits::{
     MAX_ABSENCE_SECONDS, MAX_REASON_CHARACTERS, MAX_SANDBOX_ID_BYTES, has_control_characters,
 };
-use kiloclaw_fleet::{LONGEST_TEXT, Time, sorted};
+use kiloclaw_fleet::{LONGEST_TEXT, Time, list, sorted};
 use kiloclaw_json::Value;
 use serde::Serialize;
 
@@ -574,7 +574,7 @@ impl State {
         let of_sandboxes = self.sandboxes.range::<String, _>(bounds);
         let of_sandboxes =
             of_sandboxes.filter_map(|(id, row)| Some(listed(Some(id), row.absence.as_ref()?)));
-        wide.collect::<Vec<_>>()
+        list(wide)
             .into_iter()
             .chain(of_sandboxes)
             .filter(move |absence| absence.until.is_none_or(|until| until > now))
@@ -623,7 +623,7 @@ impl State {
             lag_seconds: watcher.lag,
             degraded_since: watcher.degraded,
             failure: Some(&*watcher.failure).filter(|text| !text.is_empty()),
-            quiet: watcher.outages.iter().map(|outage| &*outage.scope).collect(),
+            quiet: list(watcher.outages.iter().map(|outage| &*outage.scope)),
             open,
         }
     }
@@ -674,7 +674,7 @@ impl State {
                 add(rank, OpenAlert { kind, sandbox_id, region, since, reason, planned });
             }
         }
-        alerts.into_iter().map(|(_, alert)| alert).collect()
+        list(alerts.into_iter().map(|(_, alert)| alert))
     }
 
     /// The silences that are recent enough to belong to one outage.
@@ -859,18 +859,12 @@ fn text(value: &Value, name: &str) -> String {
     maybe_text(value, name).unwrap_or_default()
 }
 
-fn list<T>(value: &Value, name: &str, parse: impl Fn(&Value) -> Option<T>) -> Vec<T> {
-    let mut items = Vec::new();
-    for value in value.list(name) {
-        if let Some(item) = parse(value) {
-            items.push(item);
-        }
-    }
-    items
+fn items<T>(value: &Value, name: &str, parse: impl Fn(&Value) -> Option<T>) -> Vec<T> {
+    list(value.list(name).iter().filter_map(parse))
 }
 
 fn texts(value: &Value, name: &str) -> Vec<String> {
-    list(value, name, |value| value.as_str().map(str::to_owned))
+    items(value, name, |value| value.as_str().map(str::to_owned))
 }
 
 impl Sandbox {
@@ -890,7 +884,7 @@ impl Sandbox {
             absent_until: maybe_time(value, "absent_until"),
             announced: maybe_time(value, "announced"),
             outage: maybe_text(value, "outage"),
-            flips: list(value, "flips", Value::as_u64),
+            flips: items(value, "flips", Value::as_u64),
             flapping: incident("flapping"),
             absence: value.get("absence").map(Absence::from_json),
             crash_loop: incident("crash_loop"),
@@ -946,7 +940,7 @@ impl Watcher {
             answered: time(value, "answered"),
             horizon: time(value, "horizon"),
             cut: time(value, "cut"),
-            canaries: list(value, "canaries", Value::as_u64),
+            canaries: items(value, "canaries", Value::as_u64),
             lag: number(value, "lag"),
             degraded: maybe_time(value, "degraded"),
             failure: text(value, "failure"),
@@ -954,16 +948,16 @@ impl Watcher {
             surveyed_cut: time(value, "surveyed_cut"),
             splits: texts(value, "splits"),
             rechecked: text(value, "rechecked"),
-            outages: list(value, "outages", Outage::from_json),
-            absences: list(value, "absences", |wide| {
+            outages: items(value, "outages", Outage::from_json),
+            absences: items(value, "absences", |wide| {
                 let absence = Absence::from_json(wide.get("absence")?);
                 Some(WideAbsence { region: maybe_text(wide, "region"), absence })
             }),
-            population: list(value, "population", |region| {
+            population: items(value, "population", |region| {
                 let (region, sandboxes) = (text(region, "region"), number(region, "sandboxes"));
                 Some(Population { region, sandboxes })
             }),
-            unresolved: list(value, "unresolved", Value::as_u64),
+            unresolved: items(value, "unresolved", Value::as_u64),
             gone: texts(value, "gone"),
         })
     }

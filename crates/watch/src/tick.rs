@@ -2,7 +2,7 @@
 
 use kiloclaw_fleet::presence::{self, Canary, Crossing, PAGE, Range, Region, Sighting};
 use kiloclaw_fleet::{
-    FoundPatterns, PatternCandidates, Patterns, QueryScope, Time, UnexpectedAnswer,
+    FoundPatterns, PatternCandidates, Patterns, QueryScope, Time, UnexpectedAnswer, list,
 };
 
 use crate::settings::{DAY, HOUR, Settings};
@@ -174,10 +174,9 @@ impl Tick {
         let after = &state.watcher.rechecked;
         let following = state.sandboxes.keys().filter(|id| *id > after).filter(out);
         let wrapped = state.sandboxes.keys().filter(|id| *id <= after).filter(out);
-        let candidates: Vec<_> = following.chain(wrapped).take(MAX_NAMES).collect();
-        let texts = candidates.iter().map(|id| id.as_str());
-        let (_, covered) = presence::named_sql(texts, 1, Time(0), Time(u64::MAX));
-        self.named = candidates.into_iter().take(covered).cloned().collect();
+        let candidates = list(following.chain(wrapped).take(MAX_NAMES).map(String::as_str));
+        let (_, covered) = presence::named_sql(&candidates, 1, Time(0), Time(u64::MAX));
+        self.named = list(candidates.into_iter().take(covered).map(str::to_owned));
         let rows = self.named.iter().filter_map(|id| state.sandboxes.get(id));
         self.named_after = rows.map(|row| row.last_seen).min().unwrap_or_default();
         self
@@ -283,8 +282,8 @@ impl Tick {
         if with_names {
             self.found.rechecked = self.named.last().cloned();
             let after = self.named_after.max(crossing.until.minus(DAY));
-            let names = self.named.iter().map(String::as_str);
-            queries.append(&mut presence::named_sql(names, 1, after, crossing.until).0);
+            let names = list(self.named.iter().map(String::as_str));
+            queries.append(&mut presence::named_sql(&names, 1, after, crossing.until).0);
         }
         self.step = Step::Range { range, with_names, with_sampling };
         Next::Query(queries)
@@ -405,9 +404,9 @@ impl Tick {
     /// stop explains a silence only together with earlier check-ins.
     fn begin_confirmation(&mut self) -> Next {
         let crossing = self.crossing();
-        let ids = self.found.silent.iter().map(|row| row.sandbox_id.as_str());
+        let ids = list(self.found.silent.iter().map(|row| row.sandbox_id.as_str()));
         let after = crossing.after.min(crossing.until.minus(DAY));
-        let (mut queries, _) = presence::named_sql(ids, MAX_CONFIRMATIONS, after, crossing.until);
+        let (mut queries, _) = presence::named_sql(&ids, MAX_CONFIRMATIONS, after, crossing.until);
         queries.reverse();
         self.confirmation(queries)
     }
