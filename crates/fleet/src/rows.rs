@@ -115,15 +115,20 @@ impl Row for ResultSet<'_> {
 /// The rows of an answer.
 pub(crate) fn read<R: Row + Default>(answer: &str) -> Result<Vec<R>, UnexpectedAnswer> {
     let mut rows = Vec::new();
-    parse(answer, &mut ResultSet(&mut rows))?;
+    append(answer, &mut rows)?;
     Ok(rows)
+}
+
+#[inline(never)]
+fn append(answer: &str, rows: &mut dyn Rows) -> Result<(), UnexpectedAnswer> {
+    parse(answer, &mut ResultSet(rows))
 }
 
 /// The rows of all answers.
 pub(crate) fn read_all<R: Row + Default>(answers: &[String]) -> Result<Vec<R>, UnexpectedAnswer> {
     let mut rows = Vec::new();
     for answer in answers {
-        parse(answer, &mut ResultSet(&mut rows))?;
+        append(answer, &mut rows)?;
     }
     Ok(rows)
 }

@@ -21,7 +21,7 @@ use serde::ser::{
 pub fn to_string(value: &impl Serialize) -> String {
     let mut json = Writer(Vec::new());
     match value.serialize(&mut json) {
-        Ok(()) => String::from_utf8(json.0).unwrap_or_default(),
+        Ok(()) => json.into_text(),
         Err(never) => match never {},
     }
 }
@@ -56,7 +56,13 @@ type Written = Result<(), Never>;
 
 type Unsupported = Impossible<(), Never>;
 
+// Not inlined: every type calls these.
 impl Writer {
+    #[inline(never)]
+    fn into_text(self) -> String {
+        String::from_utf8(self.0).unwrap_or_default()
+    }
+
     /// Writes a text, a number or null.
     fn leaf<T: Serialize + ?Sized>(&mut self, value: &T) -> Written {
         // Cannot fail for these types.
@@ -64,6 +70,7 @@ impl Writer {
         Ok(())
     }
 
+    #[inline(never)]
     fn open(&mut self, open: u8, close: u8) -> Compound<'_> {
         self.0.push(open);
         Compound { writer: self, close, is_empty: true }
@@ -95,6 +102,7 @@ impl Compound<'_> {
         writer
     }
 
+    #[inline(never)]
     fn close(self) -> Written {
         self.writer.0.push(self.close);
         Ok(())
