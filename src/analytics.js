@@ -6,6 +6,7 @@
 /**
  * @typedef {object} Outcome
  * @property {Uint8Array[]} [answers] to all queries, in their order
+ * @property {boolean} [missing] whether a query's dataset does not exist yet
  * @property {'limited' | 'refused' | 'timeout' | 'too_large' | 'unreachable'} [failure] of the query that failed first
  * @property {number} [status] of a refusal
  * @property {string} [detail] the text of a refusal or of the runtime's error, or a limit's `retry-after`
@@ -21,7 +22,7 @@
  * @param {number} deadline in milliseconds, for all queries
  * @returns {Promise<Outcome>} never rejected
  */
-export async function query(url, token, queries, limit, deadline) {
+async function ask(url, token, queries, limit, deadline) {
   const abort = new AbortController();
   const { signal } = abort;
   let left = limit;
@@ -75,8 +76,8 @@ export async function query(url, token, queries, limit, deadline) {
 const NO_ROWS = new TextEncoder().encode('{"data":[]}');
 
 /**
- * Sends queries of several datasets. A query whose dataset does not exist yet has no rows. The text of the refusal may
- * not name the dataset, so the list of datasets decides.
+ * Sends queries like `ask`. A query whose dataset does not exist yet has no rows: the first point creates a dataset.
+ * The text of such a refusal is not documented, and may not name the dataset, so the list of datasets decides.
  *
  * @param {string} url
  * @param {string} token
@@ -86,8 +87,8 @@ const NO_ROWS = new TextEncoder().encode('{"data":[]}');
  * @param {string[]} datasets that the queries may name, ahead of any text from machines
  * @returns {Promise<Outcome>} never rejected
  */
-export async function queryExisting(url, token, queries, limit, deadline, datasets) {
-  const send = (queries) => query(url, token, queries, limit, deadline);
+export async function query(url, token, queries, limit, deadline, datasets) {
+  const send = (queries) => ask(url, token, queries, limit, deadline);
   const outcome = await send(queries);
   if (outcome.failure !== 'refused' || ![400, 404, 422].includes(outcome.status)) return outcome;
   const listed = await send(['SHOW TABLES']);
@@ -100,5 +101,5 @@ export async function queryExisting(url, token, queries, limit, deadline, datase
   const existing = await send(others);
   const answers = existing.answers?.values();
   if (answers === undefined) return existing;
-  return { answers: queries.map((sql) => (exists(sql) ? answers.next().value : NO_ROWS)) };
+  return { answers: queries.map((sql) => (exists(sql) ? answers.next().value : NO_ROWS)), missing: true };
 }

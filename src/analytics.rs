@@ -13,13 +13,23 @@ use crate::bindings::{self, AE_ACCOUNT_ID, AE_API_TOKEN, AE_SQL_URL, ConfigError
 
 #[wasm_bindgen(module = "/src/analytics.js")]
 extern "C" {
-    fn query(url: &str, token: &str, queries: Vec<String>, limit: u32, deadline: u32) -> Promise;
+    fn query(
+        url: &str,
+        token: &str,
+        queries: Vec<String>,
+        limit: u32,
+        deadline: u32,
+        datasets: Vec<String>,
+    ) -> Promise;
 
     /// What [`query`] resolves to.
     type Outcome;
 
     #[wasm_bindgen(method, getter)]
     fn answers(this: &Outcome) -> Option<Vec<Uint8Array>>;
+
+    #[wasm_bindgen(method, getter)]
+    fn missing(this: &Outcome) -> Option<bool>;
 
     #[wasm_bindgen(method, getter)]
     fn failure(this: &Outcome) -> Option<String>;
@@ -59,9 +69,6 @@ pub(crate) struct Analytics {
     pub(crate) url: String,
     pub(crate) token: String,
 }
-
-/// The answer to a query before its dataset exists.
-pub(crate) const NO_ROWS: &str = r#"{"data":[]}"#;
 
 /// Why a query failed. The texts go to the log only.
 #[derive(Debug)]
@@ -114,35 +121,26 @@ impl Analytics {
         Ok(Self { url, token })
     }
 
-    /// Sends queries concurrently and returns their answers in order; `None` if the dataset does not exist yet.
+    /// Sends queries concurrently. Returns their answers in order, which have no rows before a query's dataset exists, and
+    /// whether all datasets exist.
     pub(crate) async fn ask(
         &self,
         queries: Vec<String>,
-    ) -> Result<Option<Vec<String>>, QueryError> {
-        match self.query(queries).await {
-            Ok(answers) => Ok(Some(answers)),
-            Err(QueryError::Refused { status: 400 | 404 | 422, reason })
-                if self.is_no_dataset(&reason).await =>
-            {
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
+    ) -> Result<(Vec<String>, bool), QueryError> {
+        let datasets = vec![DATASET.to_owned()];
+        let promise =
+            query(&self.url, &self.token, queries, MAX_ANSWER_BYTES, TIMEOUT_MS, datasets);
+        let outcome = JsFuture::from(promise).await.unwrap_or_default();
+        let missing = outcome.unchecked_ref::<Outcome>().missing();
+        Ok((self.read(outcome)?, missing.is_none()))
     }
 
-    /// The arguments of `queryExisting` in `analytics.js`, which sends queries of several datasets. Pass its result to
-    /// [`read`](Self::read).
+    /// The arguments of [`query`] for queries of several datasets. Pass its result to [`read`](Self::read).
     pub(crate) fn arguments(&self, queries: Vec<String>) -> Vec<JsValue> {
         let datasets = vec![DATASET.to_owned(), CANARY_DATASET.to_owned()];
         let (limit, deadline) = (MAX_ANSWER_BYTES.into(), TIMEOUT_MS.into());
         let (url, token) = ((&*self.url).into(), (&*self.token).into());
         vec![url, token, queries.into(), limit, deadline, datasets.into()]
-    }
-
-    async fn query(&self, queries: Vec<String>) -> Result<Vec<String>, QueryError> {
-        let promise = query(&self.url, &self.token, queries, MAX_ANSWER_BYTES, TIMEOUT_MS);
-        let outcome = JsFuture::from(promise).await;
-        self.read(outcome.unwrap_or_default())
     }
 
     /// The answers to queries, or the first failure.
@@ -164,29 +162,6 @@ impl Analytics {
                 reason: self.for_log(detail),
             },
             _ => QueryError::Unreachable(self.for_log(detail)),
-        })
-    }
-
-    /// Whether a query was refused because the dataset does not exist: the first check-in creates it.
-    ///
-    /// The text of that refusal is not documented. The cloud was seen to report an unknown table, or a column
-    /// without a type. It also reports the latter for mistakes in a query, so the list of datasets decides.
-    async fn is_no_dataset(&self, reason: &str) -> bool {
-        let text = reason.split_once("Input was invalid: ").map_or(reason, |(_, text)| text);
-        // The local Analytics Engine may begin the text with a position in the query.
-        let text = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == ':' || c == ' ');
-        if text.starts_with("unknown table")
-            || text.starts_with(&format!("there is no dataset {DATASET}"))
-        {
-            return true;
-        }
-        if !text.starts_with("unable to find type of column") && !text.starts_with("unknown column")
-        {
-            return false;
-        }
-        let datasets = self.query(vec!["SHOW TABLES".to_owned()]).await.unwrap_or_default();
-        datasets.first().is_some_and(|datasets| {
-            datasets.contains("\"data\"") && !datasets.contains(&format!("\"{DATASET}\""))
         })
     }
 

@@ -14,7 +14,7 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::Response;
 
-use crate::analytics::{Analytics, NO_ROWS, QueryError};
+use crate::analytics::{Analytics, QueryError};
 use crate::bindings::silent_after;
 use crate::clock::now_ms;
 use crate::error::ApiError;
@@ -214,10 +214,8 @@ async fn run(analytics: &Analytics, report: &mut dyn Report) -> Result<Option<St
     let mut queries = report.queries();
     let mut has_dataset = true;
     let body = loop {
-        let count = queries.len();
-        let answers = analytics.ask(queries).await?;
-        has_dataset &= answers.is_some();
-        let answers = answers.unwrap_or_else(|| vec![NO_ROWS.to_owned(); count]);
+        let (answers, exists) = analytics.ask(queries).await?;
+        has_dataset &= exists;
         let progress = report.read(&answers).map_err(|unexpected| {
             QueryError::Unexpected(analytics.for_log(unexpected.to_string()))
         })?;

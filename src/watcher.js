@@ -3,7 +3,7 @@
  * channels. JavaScript awaits, and Rust decides what is next: if anything in the isolate panics, a pending future in
  * Rust is never settled, and the alarm would not fire again.
  */
-import { queryExisting } from './analytics.js';
+import { query } from './analytics.js';
 
 /** The name of the only object. */
 const NAME = 'watcher';
@@ -158,7 +158,7 @@ export function drive(context, step) {
   };
   const tick = async () => {
     let queries = step('tick');
-    while (queries !== undefined) queries = step('answers', await queryExisting(...queries));
+    while (queries !== undefined) queries = step('answers', await query(...queries));
   };
   const ping = async () => {
     const request = step('ping');
