@@ -219,7 +219,8 @@ impl From<ConfigError> for ApiError {
 
 /// A parameter of the query is invalid.
 impl From<InvalidParameter> for ApiError {
-    fn from(InvalidParameter { name, expected }: InvalidParameter) -> Self {
+    fn from(invalid: InvalidParameter) -> Self {
+        let (name, expected) = invalid.into_parts();
         let mut error = Self::from(Refusal::InvalidQuery).with_detail(name.clone());
         error.0.body.field = Some(name.into());
         error.0.body.expected = Some(expected.into());

@@ -242,7 +242,7 @@ fn kinds() -> String {
 }
 
 fn invalid(name: &str, expected: impl Into<String>) -> ApiError {
-    InvalidParameter { name: name.to_owned(), expected: expected.into() }.into()
+    InvalidParameter::new(name, expected).into()
 }
 
 /// The only sandbox that the request names or the principal may see.

@@ -5,23 +5,29 @@ use std::fmt;
 use crate::sql;
 use kiloclaw_check_in::limits::MAX_SANDBOX_ID_BYTES;
 
-/// An invalid parameter.
+/// An invalid parameter: its name, and a description of valid values.
+///
+/// A pointer, as every function that reads parameters returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidParameter {
-    pub name: String,
-    /// A description of valid values.
-    pub expected: String,
-}
+pub struct InvalidParameter(Box<(String, String)>);
 
 impl InvalidParameter {
-    pub(crate) fn new(name: &str, expected: impl Into<String>) -> Self {
-        Self { name: name.to_owned(), expected: expected.into() }
+    /// The parameter `name` has to be `expected`.
+    pub fn new(name: &str, expected: impl Into<String>) -> Self {
+        Self(Box::new((name.to_owned(), expected.into())))
+    }
+
+    /// The name, and the description of valid values.
+    #[must_use]
+    pub fn into_parts(self) -> (String, String) {
+        *self.0
     }
 }
 
 impl fmt::Display for InvalidParameter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: expected {}", self.name, self.expected)
+        let (name, expected) = &*self.0;
+        write!(f, "{name}: expected {expected}")
     }
 }
 
@@ -180,7 +186,7 @@ impl Parameters {
     /// `prefix`, the beginning of a sandbox id.
     pub(crate) fn prefix(&self) -> Result<Option<String>, InvalidParameter> {
         let prefix = self.get("prefix").map(sandbox_id).transpose();
-        prefix.map_err(|error| InvalidParameter::new("prefix", error.expected))
+        prefix.map_err(|error| InvalidParameter::new("prefix", error.into_parts().1))
     }
 }
 

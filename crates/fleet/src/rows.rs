@@ -10,19 +10,19 @@ use crate::time::Time;
 
 /// An answer has an unexpected form. The text says where, for the log.
 #[derive(Debug)]
-pub struct UnexpectedAnswer(String);
+pub struct UnexpectedAnswer(serde_json::Error);
 
 impl UnexpectedAnswer {
     /// The number of answers differs from the number of queries.
     #[must_use]
     pub fn count() -> Self {
-        Self("another number of answers than of queries".to_owned())
+        Self(Error::custom("another number of answers than of queries"))
     }
 }
 
 impl From<serde_json::Error> for UnexpectedAnswer {
     fn from(error: serde_json::Error) -> Self {
-        Self(error.to_string())
+        Self(error)
     }
 }
 
