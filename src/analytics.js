@@ -59,7 +59,7 @@ async function ask(url, token, queries, limit, deadline) {
     }
     const bytes = await read(response.body);
     if (status === 200) return bytes;
-    throw { failure: 'refused', status, detail: new TextDecoder().decode(bytes) };
+    throw { failure: 'refused', status, detail: decode(bytes) };
   };
   const all = Promise.all(queries.map(send)).then(
     (answers) => ({ answers }),
@@ -71,6 +71,9 @@ async function ask(url, token, queries, limit, deadline) {
   abort.abort();
   return outcome;
 }
+
+/** @param {Uint8Array} bytes */
+export const decode = (bytes) => new TextDecoder().decode(bytes);
 
 /** The answer to a query before its dataset exists. */
 const NO_ROWS = new TextEncoder().encode('{"data":[]}');
@@ -92,7 +95,7 @@ export async function query(url, token, queries, limit, deadline, datasets) {
   const outcome = await send(queries);
   if (outcome.failure !== 'refused' || ![400, 404, 422].includes(outcome.status)) return outcome;
   const listed = await send(['SHOW TABLES']);
-  const tables = new TextDecoder().decode(listed.answers?.[0]);
+  const tables = decode(listed.answers?.[0]);
   if (!tables.includes('"data"')) return outcome;
   const any = new RegExp(datasets.join('|'));
   const exists = (sql) => tables.includes(`"${any.exec(sql)?.[0]}"`);

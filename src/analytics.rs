@@ -22,6 +22,9 @@ extern "C" {
         datasets: Vec<String>,
     ) -> Promise;
 
+    /// Decodes bytes that are not UTF-8: U+FFFD replaces the invalid ones.
+    fn decode(bytes: &Uint8Array) -> String;
+
     /// What [`query`] resolves to.
     type Outcome;
 
@@ -147,7 +150,10 @@ impl Analytics {
     pub(crate) fn read(&self, outcome: JsValue) -> Result<Vec<String>, QueryError> {
         let outcome: Outcome = outcome.unchecked_into();
         if let Some(answers) = outcome.answers() {
-            return Ok(list(answers.iter().map(|bytes| text(bytes.to_vec()))));
+            return Ok(list(answers.iter().map(|bytes| {
+                // The runtime would copy a text twice, and into three times the memory.
+                String::from_utf8(bytes.to_vec()).unwrap_or_else(|_| decode(bytes))
+            })));
         }
         let detail = outcome.detail().unwrap_or_default();
         Err(match outcome.failure().as_deref() {
@@ -186,12 +192,6 @@ impl Analytics {
         }
         text
     }
-}
-
-/// Decodes a text as the runtime would: U+FFFD replaces invalid UTF-8.
-fn text(bytes: Vec<u8>) -> String {
-    String::from_utf8(bytes)
-        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 /// The seconds of a `retry-after`, which holds seconds or a date (RFC 9110, 10.2.3); `None` if it is neither.

@@ -313,7 +313,7 @@ mod tests {
             "a: expected the parameter once"
         );
         let long = "ü".repeat(1_000);
-        assert_eq!(parameters(&[(&long, "")]).only(&[]).unwrap_err().name.len(), LONGEST_NAME);
+        assert_eq!(parameters(&[(&long, "")]).only(&[]).unwrap_err().0.0.len(), LONGEST_NAME);
     }
 
     #[test]

@@ -449,12 +449,12 @@ fn a_cursor_is_valid_for_an_hour_and_for_its_sort() {
         (vec![("cursor", &*next)], NOW - 1, "of the last hour"),
     ] {
         let error = report(&pairs, now).unwrap_err();
-        assert_eq!(error.name, "cursor");
-        assert!(error.expected.contains(expected), "{error}");
+        assert_eq!(error.clone().into_parts().0, "cursor");
+        assert!(error.to_string().contains(expected), "{error}");
     }
     let error = report(&[("sort", "name")], NOW).unwrap_err();
     assert!(
-        error.expected.contains("sandbox_id, last_seen, restarts, load, disk, uptime"),
+        error.to_string().contains("sandbox_id, last_seen, restarts, load, disk, uptime"),
         "{error}"
     );
 }

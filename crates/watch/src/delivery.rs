@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use base64ct::{Base64, Encoding};
+use base64ct::{Base64UrlUnpadded, Encoding};
 use hmac::{Hmac, Mac};
 use kiloclaw_fleet::Time;
 use sha2::{Digest, Sha256};
@@ -275,7 +275,7 @@ impl Target {
             digest.update(key);
         }
         let digest = digest.finalize();
-        Base64::encode_string(digest.get(..12).unwrap_or_default())
+        base64(digest.get(..12).unwrap_or_default())
     }
 
     /// The request for a row of the outbox: a `POST` that follows no redirects.
@@ -297,7 +297,7 @@ impl Target {
             Channel::Slack => {}
             Channel::PagerDuty => {
                 // The key is ASCII letters and digits.
-                let key = self.keys.first().map(|key| String::from_utf8_lossy(key));
+                let key = self.keys.first().and_then(|key| str::from_utf8(key).ok());
                 let rest = body.strip_prefix('{').unwrap_or_default();
                 body = format!("{{\"routing_key\":\"{}\",{rest}", key.unwrap_or_default());
             }
@@ -318,8 +318,19 @@ pub struct Request {
 
 /// The bytes of a secret in Standard Webhooks' form.
 fn webhook_key(text: &str) -> Option<Vec<u8>> {
-    let key = Base64::decode_vec(text.strip_prefix("whsec_")?).ok()?;
-    (24..=64).contains(&key.len()).then_some(key)
+    let text = text.strip_prefix("whsec_")?;
+    let url = text.trim_end_matches('=').replace('+', "-").replace('/', "_");
+    let key = Base64UrlUnpadded::decode_vec(&url).ok()?;
+    (base64(&key) == text && (24..=64).contains(&key.len())).then_some(key)
+}
+
+/// Base64 with padding. The Worker contains the code for base64url already, which tokens and cursors need.
+fn base64(bytes: &[u8]) -> String {
+    let mut text = Base64UrlUnpadded::encode_string(bytes).replace('-', "+").replace('_', "/");
+    while !text.len().is_multiple_of(4) {
+        text.push('=');
+    }
+    text
 }
 
 /// A signature after Standard Webhooks 1.0.0.
@@ -328,7 +339,7 @@ fn sign(key: &[u8], id: &str, now: Time, body: &str) -> String {
     let Ok(mut mac) = <Hmac<Sha256> as Mac>::new_from_slice(key) else { return String::new() };
     mac.update(format!("{id}.{}.", now.0).as_bytes());
     mac.update(body.as_bytes());
-    format!("v1,{}", Base64::encode_string(&mac.finalize().into_bytes()))
+    format!("v1,{}", base64(&mac.finalize().into_bytes()))
 }
 
 #[cfg(test)]
@@ -403,7 +414,7 @@ mod tests {
 
     #[test]
     fn a_rotation_has_two_signatures() {
-        let new = format!("whsec_{}", Base64::encode_string(&[7; 32]));
+        let new = format!("whsec_{}", base64(&[7; 32]));
         let target = webhook(&format!("{new}, {SECRET}")).unwrap();
         let signature =
             |target: &Target| target.request("i", "{}", Time(1)).headers.pop().unwrap().1;
@@ -415,9 +426,22 @@ mod tests {
 
     #[test]
     fn refuses_unusable_secrets() {
-        for secret in
-            ["", "whsec_", "whsec_c2hvcnQ=", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_%%"]
-        {
+        // 32 bytes, with `+`, `/` and padding.
+        let key = "whsec_+/+/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+        assert!(webhook(key).is_ok());
+        for secret in [
+            "",
+            "whsec_",
+            "whsec_c2hvcnQ=",
+            "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+            "whsec_%%",
+            &key.replace('+', "-"),
+            &key.replace('/', "_"),
+            key.trim_end_matches('='),
+            &format!("{key}="),
+            &format!("{key}===="),
+            &key.replace("A=", "B="), // not the only spelling of its bytes
+        ] {
             assert_eq!(webhook(secret).unwrap_err().0, WEBHOOK_SECRET);
         }
         assert!(webhook(&[SECRET; 3].join(",")).is_err());
