@@ -15,7 +15,7 @@ import { startWorker } from '../harness/worker.ts';
 const BUDGET = { intoWasm: 2, outOfWasm: 1, allocations: 5 };
 
 /** The uploaded bundle, gzipped, in bytes. */
-const BUNDLE_BUDGET = 202_000;
+const BUNDLE_BUDGET = 170_000;
 
 /** wasm-bindgen's allocator, by its own names or, in a stripped module, by short ones. */
 const ALLOCATOR = /^in __wbindgen_(malloc|realloc|export\d*)$/;

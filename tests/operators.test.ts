@@ -710,6 +710,24 @@ test('every response has x-content-type-options: nosniff', async () => {
   }
 });
 
+test('reads numbers to the last bit, and texts that are not UTF-8', async (t) => {
+  // Analytics Engine can cut a text within a character.
+  const row = `{"sandboxId":"a","firstSeen":1.7e9,"lastSeen":1700000000,"supervisorState":"run\xff","machineId":"",
+    "flyRegion":"","controllerVersion":"1","controllerCommit":"1","openclawVersion":"","openclawCommit":"",
+    "lastExitReason":"","uptimeSeconds":"1","loadAvg5m":0.30000000000000004,"diskUsedBytes":0,"diskTotalBytes":0,
+    "totalRestarts":"9007199254740993","checkIns":"2","restarts":1,"bandwidthBytesIn":1e3,
+    "bandwidthBytesOut":12345678901234567.0}`;
+  const answer = Buffer.from(`{"meta":[],"data":[${row}]}`, 'latin1');
+  const ae = await analytics(t, (_, __, response) => response.end(answer));
+  const of = await startWithToken({ AE_SQL_URL: ae.url }, t);
+  const { sandboxes } = await ask('/api/sandboxes', token, of);
+  const { supervisorState, loadAvg5m, totalRestarts, bandwidthBytesIn, bandwidthBytesOut } = sandboxes[0];
+  assert.deepEqual(
+    [supervisorState, loadAvg5m, totalRestarts, bandwidthBytesIn, bandwidthBytesOut],
+    ['run\ufffd', 0.1 + 0.2, 2 ** 53, 1_000, 12345678901234568],
+  );
+});
+
 test('answers 502 to an invalid response, a redirect or a closed connection', async (t) => {
   const elsewhere = await analytics(t, (_, __, response) => response.end('{"data":[]}'));
   const answers: ((response: ServerResponse) => void)[] = [
