@@ -72,8 +72,14 @@ async function ask(url, token, queries, limit, deadline) {
   return outcome;
 }
 
-/** @param {Uint8Array} bytes */
-export const decode = (bytes) => new TextDecoder().decode(bytes);
+const decode = (bytes) => new TextDecoder().decode(bytes);
+
+/**
+ * The same text in UTF-8: U+FFFD replaces invalid bytes.
+ *
+ * @param {Uint8Array} bytes
+ */
+export const repaired = (bytes) => new TextEncoder().encode(decode(bytes));
 
 /** The answer to a query before its dataset exists. */
 const NO_ROWS = new TextEncoder().encode('{"data":[]}');

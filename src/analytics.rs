@@ -22,8 +22,8 @@ extern "C" {
         datasets: Vec<String>,
     ) -> Promise;
 
-    /// Decodes bytes that are not UTF-8: U+FFFD replaces the invalid ones.
-    fn decode(bytes: &Uint8Array) -> String;
+    /// The same text in UTF-8: U+FFFD replaces invalid bytes.
+    fn repaired(bytes: &Uint8Array) -> Uint8Array;
 
     /// What [`query`] resolves to.
     type Outcome;
@@ -151,8 +151,11 @@ impl Analytics {
         let outcome: Outcome = outcome.unchecked_into();
         if let Some(answers) = outcome.answers() {
             return Ok(list(answers.iter().map(|bytes| {
-                // The runtime would copy a text twice, and into three times the memory.
-                String::from_utf8(bytes.to_vec()).unwrap_or_else(|_| decode(bytes))
+                // As bytes: the runtime copies a text into three times its length.
+                let text = String::from_utf8(bytes.to_vec()).ok();
+                text.unwrap_or_else(|| {
+                    String::from_utf8(repaired(bytes).to_vec()).unwrap_or_default()
+                })
             })));
         }
         let detail = outcome.detail().unwrap_or_default();

@@ -6,6 +6,7 @@ use std::fmt;
 use js_sys::Reflect;
 use kiloclaw_auth::{access, jwt};
 use kiloclaw_check_in::{AcceptedKeys, GatewaySecrets};
+use kiloclaw_fleet::list;
 use kiloclaw_json::Value;
 use kiloclaw_watch::{SettingError, Settings, Target, read_heartbeat};
 use wasm_bindgen::prelude::*;
@@ -213,7 +214,7 @@ fn check_separate(env: &Env, name: &'static str) -> Result<(), ConfigError> {
 fn jwt_settings(env: &Env, names: [&'static str; 3]) -> Result<Option<jwt::Settings>, ConfigError> {
     let [name, issuer, audience] = names;
     let Some(secret) = secret(env, name, SHORT_JWT_SECRET)? else { return Ok(None) };
-    let secrets: Vec<_> = values(&secret).map(str::to_owned).collect();
+    let secrets = list(values(&secret).map(str::to_owned));
     if secrets.is_empty() {
         return Err(ConfigError::missing(name));
     }
@@ -271,7 +272,7 @@ fn revoked(text: &str) -> Result<Vec<String>, ConfigError> {
                          write a JSON array such as [\"sandbox-1\", \"a; b\"]";
             return Err(ConfigError { name: REVOKED_SANDBOXES, fault });
         }
-        return Ok(values(text).map(str::to_owned).collect());
+        return Ok(list(values(text).map(str::to_owned)));
     }
     let mut ids = Vec::new();
     let fault =

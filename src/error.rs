@@ -55,6 +55,14 @@ impl ApiError {
         self
     }
 
+    /// Names what breaks a rule, in the response and the log, and the rule.
+    fn with_rule(mut self, field: Option<Cow<'static, str>>, expected: String) -> Self {
+        self.0.detail = field.as_deref().map(str::to_owned);
+        self.0.body.field = field;
+        self.0.body.expected = Some(expected.into());
+        self
+    }
+
     /// A machine's API key is neither an accepted key nor a valid token.
     pub(crate) fn invalid_api_key(error: TokenError) -> Self {
         Self::from(Refusal::WrongApiKey).with_detail(error.to_string())
@@ -130,11 +138,7 @@ impl ApiError {
     /// The body, or one field of it, is not valid for the route.
     pub(crate) fn invalid_body(field: Option<&'static str>, expected: String) -> Self {
         let code = if field.is_some() { "invalid_field" } else { "invalid_body" };
-        let mut error = Self::new(400, "Invalid body", code);
-        error.0.detail = field.map(str::to_owned);
-        error.0.body.field = field.map(Cow::Borrowed);
-        error.0.body.expected = Some(expected.into());
-        error
+        Self::new(400, "Invalid body", code).with_rule(field.map(Cow::Borrowed), expected)
     }
 
     /// There are too many planned absences.
@@ -221,10 +225,7 @@ impl From<ConfigError> for ApiError {
 impl From<InvalidParameter> for ApiError {
     fn from(invalid: InvalidParameter) -> Self {
         let (name, expected) = invalid.into_parts();
-        let mut error = Self::from(Refusal::InvalidQuery).with_detail(name.clone());
-        error.0.body.field = Some(name.into());
-        error.0.body.expected = Some(expected.into());
-        error
+        Self::from(Refusal::InvalidQuery).with_rule(Some(name.into()), expected)
     }
 }
 

@@ -224,7 +224,9 @@ test('the crates below crates/ use no Workers API, no HTTP and no I/O', () => {
     // The name and the lines of each table.
     const tables = readFileSync(file, 'utf8').split(/^\[/m).map((table) => table.split(/\]\n/, 2) as [string, string]);
     const dependencies = tables.filter(([name]) => /dependencies/.test(name) && name !== 'dev-dependencies');
-    assert.deepEqual(dependencies.map(([name]) => name), ['dependencies'], file);
+    // On wasm, JavaScript converts long numbers.
+    const wasm = file === 'crates/json/Cargo.toml' ? ["target.'cfg(target_family = \"wasm\")'.dependencies"] : [];
+    assert.deepEqual(dependencies.map(([name]) => name), ['dependencies', ...wasm], file);
     const names = [...dependencies[0]![1].matchAll(/^([\w-]+)/gm)].map(([name]) => name);
     assert.deepEqual(names.filter((name) => ![...PURE, ...own].includes(name)), [], file);
     // chrono's clock is a feature.

@@ -35,6 +35,7 @@ test('runs and reports every gate, and fails if one fails', (t) => {
     'types of the TypeScript and JavaScript',
     'types of the page',
     'unit tests',
+    'unit tests of JSON',
     'unit tests of the alerts',
   ]);
 });

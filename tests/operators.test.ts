@@ -396,6 +396,12 @@ test('refuses an invalid parameter with its name and the valid values', async ()
     ['/api/sandboxes?limit=1001', 'limit', 'an integer from 1 to 1000'],
     ['/api/sandboxes?silent=yes', 'silent', 'true or false'],
     ['/api/sandboxes?cursor=x', 'cursor', cursor],
+    // Numbers beyond the largest double, and texts that only JavaScript reads as numbers.
+    ...['1e999', '-1e999', '"0xe"', '"1e5"', '" 1"', '"-Infinity"', '[1]', '"0x00000000000000000001"'].map((value) => [
+      `/api/sandboxes?cursor=${Buffer.from(`{"t":1,"o":"sandbox_id","v":${value},"s":"a"}`).toString('base64url')}`,
+      'cursor',
+      cursor,
+    ]),
     [`/api/sandboxes?state=${'x'.repeat(97)}`, 'state', 'at most 96 characters'],
     [`/api/sandboxes/${'x'.repeat(97)}`, 'sandboxId', '1 to 96 bytes'],
     ['/api/sandboxes/a/history?window=90d&step=5m', 'step', '65m or more: window / step is at most 2016'],

@@ -46,7 +46,7 @@ async function main(): Promise<void> {
     const recovery = ['--experimental-reset-state-function', '--force-enable-abort-handler'];
     outputOf('wasm-bindgen', ['--target', 'module', '--no-typescript', ...recovery, '--out-dir', stage, '--out-name', 'index', compiled]);
     const wasm = path.join(stage, 'index_bg.wasm');
-    // No pointer is below 1024, where the stack ends; and no runtime uses alignment hints, which do not compress.
+    // Only a stack that is almost full reaches addresses below 1024, and no runtime uses alignment hints.
     const passes = ['-Oz', '--low-memory-unused', '--dealign'];
     outputOf('wasm-opt', [wasm, '--output', wasm, ...passes, ...FEATURES.map((feature) => `--enable-${feature}`)]);
     numberHashes(wasm, path.join(stage, 'index.js'));

@@ -210,10 +210,19 @@ pub(crate) fn read<'a, S: DeserializeSeed<'a>>(
         .and_then(|value| deserializer.end().map(|()| value))
         .map_err(|error| match reading.get() {
             // A body that breaks off within a field is invalid JSON, not an invalid field.
-            Some(field) if !error.is_eof() => InvalidBody::Field(field),
+            Some(field) if !error.is_eof() && !breaks_off(body, &error) => {
+                InvalidBody::Field(field)
+            }
             None if error.is_data() => InvalidBody::NotAnObject,
             _ => InvalidBody::NotJson,
         })
+}
+
+/// Whether the error is that the body ends within a number, which `serde_json` calls an invalid number.
+fn breaks_off(body: &str, error: &serde_json::Error) -> bool {
+    let (lines, last) = body.split('\n').fold((0, ""), |(lines, _), line| (lines + 1, line));
+    last.ends_with(['-', '+', '.', 'e', 'E'])
+        && (error.line(), error.column()) == (lines, last.len())
 }
 
 /// The rule of [`Field::SandboxId`].
@@ -709,6 +718,23 @@ mod tests {
         assert_eq!(CheckIn::parse(b"{\"unknown\":\"\xff\"}"), Err(InvalidBody::NotJson));
         for body in ["[]", "1", "\"x\"", "null", "true", "[{}]"] {
             assert_eq!(CheckIn::parse(body.as_bytes()), Err(InvalidBody::NotAnObject), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_breaks_off_anywhere_is_not_json() {
+        let number = full().to_string().replace("0.42", "4.2e-1").replace(":7,", ":-0.0e+0,\n");
+        let nested = r#"{"sandboxId":"s","totalRestarts":{"a":[1.5e3,"x"]}"#;
+        for body in [&*number, nested] {
+            for end in 0..body.len() {
+                let cut = CheckIn::parse_str(&body[..end]);
+                assert_eq!(cut, Err(InvalidBody::NotJson), "{}", &body[..end]);
+            }
+        }
+        assert!(CheckIn::parse_str(&number).is_ok());
+        for whole in [r#"{"totalRestarts":-}"#, r#"{"totalRestarts":1.,"x":-"#] {
+            let invalid = InvalidBody::Field(Field::TotalRestarts);
+            assert_eq!(CheckIn::parse_str(whole), Err(invalid), "{whole}");
         }
     }
 

@@ -211,7 +211,9 @@ impl<'de> DeserializeSeed<'de> for Target<'_> {
 /// Reads a number; `None` for null.
 fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
     let value = <&RawValue>::deserialize(deserializer)?.get();
-    let number = kiloclaw_json::number(value.trim_matches('"'));
+    let integer = value.trim_matches('"');
+    let is_integer = integer.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+    let number = kiloclaw_json::number(if is_integer { integer } else { value });
     if number.is_none() && value != "null" {
         let expected = &"a number, a string that holds an integer, or null";
         return Err(D::Error::invalid_value(Unexpected::Other(value), expected));
@@ -312,16 +314,16 @@ pub type SortKey = ([u64; 3], String, [u64; 2]);
 
 /// Sorts; equal items stay in their order. Sorting them directly would compile 4 kB of WebAssembly for each type.
 pub fn sorted<T>(mut items: Vec<T>, key: impl Fn(&T) -> SortKey) -> Vec<T> {
-    for (one, other) in swaps(list(items.iter().map(key))) {
+    for (one, other) in swaps(list(items.iter().map(key).zip(0..))) {
         items.swap(one, other);
     }
     items
 }
 
 /// The swaps that put items with these keys in order.
-fn swaps(keys: Vec<SortKey>) -> Vec<(usize, usize)> {
+fn swaps(keys: Vec<(SortKey, usize)>) -> Vec<(usize, usize)> {
     // A heap: sorting a slice would compile five times its code. The positions keep equal items in their order.
-    let order = BinaryHeap::from(list(keys.into_iter().zip(0..))).into_sorted_vec();
+    let order = BinaryHeap::from(keys).into_sorted_vec();
     // The item for each place. Each cycle of this permutation is followed until it returns to its start.
     let mut items = list(order.into_iter().map(|(_, item)| item));
     let mut swaps = Vec::new();

@@ -1,8 +1,11 @@
 //! JSON in little code: exact numbers, and values whose members may be missing, which are the claims of a token and
 //! rows of the watcher's state.
 //!
-//! `serde_json::Value`, with its tree maps, and parsers derived by serde would add 8 kB to the gzipped bundle, and
-//! `serde_json`'s exact conversion of numbers 8 kB more.
+//! `serde_json::Value`, with its tree maps, and parsers derived by serde would add 8 kB to the gzipped bundle, its
+//! exact conversion of numbers 6 kB, and its serializer 7 kB.
+
+// On wasm, the binding to JavaScript's `Number` is generated code, which is unsafe.
+#![cfg_attr(not(target_family = "wasm"), forbid(unsafe_code))]
 
 mod write;
 
@@ -82,17 +85,19 @@ impl<'de> Deserialize<'de> for Value {
     }
 }
 
-/// The double nearest to a number in JSON, as JavaScript reads it; `None` for another JSON value.
+/// The double nearest to a number in JSON, as JavaScript reads it. `None` for another JSON value, and for a number
+/// beyond the largest double. `value` must be valid JSON.
 #[must_use]
 pub fn number(value: &str) -> Option<f64> {
     if !value.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
         return None;
     }
-    // serde_json divides the digits by a power of ten. That is exact if doubles hold both: up to 15 digits and 10^22.
+    // serde_json divides the digits by a power of ten. That is exact if doubles hold both: up to 15 digits, and 10^22.
+    // A number without a point becomes a u64 first, and then the nearest double.
     if value.len() <= "0.12345678901234".len() && !value.contains(['e', 'E']) {
         return serde_json::from_slice(value.as_bytes()).ok();
     }
-    Some(nearest(value)).filter(|number| !number.is_nan())
+    Some(nearest(value)).filter(|number| number.is_finite())
 }
 
 /// The standard library's conversion would add tables of 10 kB to the Worker.
@@ -175,27 +180,32 @@ mod tests {
             "9007199254740993",
             "12345678901234567890",
             "123456789012345.6",
-            "0.12345678901234",
             "9.9999999999999e22",
-            "1e999",
             "2.2250738585072011e-308",
         ] {
             let expected: f64 = text.parse().unwrap();
             assert_eq!(number(text).map(f64::to_bits), Some(expected.to_bits()), "{text}");
         }
-        for text in ["null", "true", "\"1\"", "[1]", "{}", "1x", "1234567890123456789x"] {
+        for text in ["null", "true", "\"1\"", "[1]", "{}", "1e999", "-1e999"] {
             assert_eq!(number(text), None, "{text}");
         }
     }
 
     #[test]
-    fn short_numbers_are_exact() {
-        // Every number of digits before and after the point that is not left to JavaScript.
-        let digits = "987654321098765";
-        for point in 1..digits.len() {
-            for end in point + 1..=digits.len() {
-                let text = format!("{}.{}", &digits[..point], &digits[point..end]);
-                assert_eq!(number(&text), text.parse().ok(), "{text}");
+    fn every_number_that_is_not_left_to_javascript_is_exact() {
+        for digits in
+            ["9876543210987654", "9999999999999999", "1000000000000001", "5555555555555555"]
+        {
+            for end in 1..=digits.len() {
+                for point in 1..=end {
+                    let mut text = digits[..end].to_owned();
+                    if point < end {
+                        text.insert(point, '.');
+                    }
+                    for text in [format!("-{text}"), text] {
+                        assert_eq!(number(&text), text.parse().ok(), "{text}");
+                    }
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Writes JSON, with one copy of the code for all types.
 //!
 //! `serde_json`'s serializer is generic, and every field checks for an error. Here, only the leaves are `serde_json`'s,
-//! and the error type has no values, so the checks vanish: 5 kB less in the gzipped Worker.
+//! and the error type has no values, so the checks vanish: 7 kB less in the gzipped Worker.
 
 #![expect(clippy::unnecessary_wraps, reason = "results, as serde's methods return them")]
 
@@ -12,11 +12,12 @@ use serde::ser::{
     Error, Impossible, SerializeMap, SerializeSeq, SerializeStruct, SerializeTuple, Serializer,
 };
 
-/// The value as JSON.
+/// The value as JSON. The keys of maps must be texts.
 ///
 /// # Panics
 ///
-/// For types that no program here writes: bytes, tuple structs, and enums whose variants have fields and no tag.
+/// For types that no program here writes: integers of 128 bits, tuple structs, and enums whose variants have fields and
+/// no tag.
 #[must_use]
 pub fn to_string(value: &impl Serialize) -> String {
     let mut json = Writer(Vec::new());
@@ -138,7 +139,7 @@ impl<'a> Serializer for &'a mut Writer {
         serialize_u16: u16 as u64,
         serialize_u32: u32 as u64,
         serialize_u64: u64 as u64,
-        serialize_f32: f32 as f64,
+        serialize_f32: f32 as f32,
         serialize_f64: f64 as f64,
     }
 
