@@ -15,13 +15,15 @@ mod request;
 mod response;
 mod watcher;
 
+use std::panic;
+
 use js_sys::Promise;
 use kiloclaw_auth::{AuthMethod, Principal};
 use kiloclaw_check_in::absence::ABSENCE_PATH;
 use serde::Serialize;
 use wasm_bindgen::handler;
 use wasm_bindgen::prelude::*;
-use web_sys::{Request, Response};
+use web_sys::{Request, Response, console};
 
 use bindings::Env;
 use error::ApiError;
@@ -51,7 +53,8 @@ pub fn trap_state() -> JsValue {
 /// Runs once per instance of the module, before its first request.
 #[wasm_bindgen(start, private)]
 fn start() {
-    console_error_panic_hook::set_once();
+    // The message and its location. A stack of this module would have no names.
+    panic::set_hook(Box::new(|panic| console::error_1(&panic.to_string().into())));
     // Called for each trap, since tools/worker.ts passes --force-enable-abort-handler.
     handler::set_on_abort(lose);
 }

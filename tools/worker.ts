@@ -49,7 +49,7 @@ async function main(): Promise<void> {
     // Only a stack that is almost full reaches addresses below 1024, and no runtime uses alignment hints.
     const passes = ['-Oz', '--low-memory-unused', '--dealign'];
     outputOf('wasm-opt', [wasm, '--output', wasm, ...passes, ...FEATURES.map((feature) => `--enable-${feature}`)]);
-    numberHashes(wasm, path.join(stage, 'index.js'));
+    numberNames(wasm, path.join(stage, 'index.js'));
     const { outputFiles } = await build({
       absWorkingDir: stage,
       entryPoints: [ENTRY],
@@ -75,18 +75,18 @@ async function main(): Promise<void> {
 }
 
 /**
- * Replaces the hashes in names that the files share. Hashes do not compress: numbers of the same length save 1.7 kB of
- * the gzipped Worker.
+ * Replaces the names of bindings, which end in hashes, by numbers of the same length. Names do not compress: numbers save
+ * 2 kB of the gzipped Worker. Both files have the names.
  */
-function numberHashes(...files: string[]): void {
+function numberNames(...files: string[]): void {
   const numbers = new Map<string, string>();
-  const number = (hash: string) => {
-    if (!numbers.has(hash)) numbers.set(hash, String(numbers.size).padStart(hash.length, '0'));
-    return numbers.get(hash)!;
+  const number = (name: string) => {
+    if (!numbers.has(name)) numbers.set(name, String(numbers.size).padStart(name.length, '0'));
+    return numbers.get(name)!;
   };
   for (const file of files) {
     const bytes = readFileSync(file, 'latin1');
-    writeFileSync(file, bytes.replace(/(?<=__wbg_\w*_|__invoke__h)[0-9a-f]{16}/g, number), 'latin1');
+    writeFileSync(file, bytes.replace(/(?<=__wbg_)\w+_[0-9a-f]{16}\b/g, number), 'latin1');
   }
 }
 

@@ -179,8 +179,8 @@ fn alerts(object: &Object, request: &Parts) -> Result<Response, ApiError> {
             span.into(),
         ],
     );
-    let page = object.run(vec![page])?;
-    Ok(response::json_text(&page.concat()))
+    let page = object.run(vec![page])?.pop();
+    Ok(response::json_text(&page.unwrap_or_default()))
 }
 
 /// `GET /api/availability`: the share of time in which a sandbox, or the fleet, reported.
@@ -443,7 +443,7 @@ fn watcher(object: &Object, request: &Parts) -> Result<Response, ApiError> {
     let counts = "SELECT channel, count(*) FROM outbox GROUP BY channel";
     let counts = object.run(vec![statement(counts, &[])])?;
     let (counts, _) = counts.as_chunks::<2>();
-    let undelivered = object.run(vec![statement(UNDELIVERED, &[])])?.concat();
+    let undelivered = object.run(vec![statement(UNDELIVERED, &[])])?.pop().unwrap_or_default();
     let off = object.off();
     let failures = object.failures.borrow();
     let failure = |place: usize| failures.get(place).cloned().flatten();

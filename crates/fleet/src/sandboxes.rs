@@ -215,8 +215,8 @@ impl<'a> SandboxesReport<'a> {
             }
         }
         if let Some(version) = parameters.text("version")? {
-            let either = ["controllerVersion", "openclawVersion"].map(|of| equals(of, &version));
-            filters.push(format!("({})", either.join(" OR ")));
+            let [one, other] = ["controllerVersion", "openclawVersion"];
+            filters.push(format!("({} OR {})", equals(one, &version), equals(other, &version)));
         }
         if let Some(silent) = parameters.flag("silent")? {
             let Time(heard_since) = as_of.minus(silent_after);
@@ -234,11 +234,11 @@ impl<'a> SandboxesReport<'a> {
     /// Queries a page of sandboxes and one more sandbox, which shows whether there is another page.
     #[must_use]
     pub fn sql(&self) -> String {
-        let filters = if self.filters.is_empty() {
-            String::new()
-        } else {
-            format!(" WHERE {}", self.filters.join(" AND "))
-        };
+        let mut filters = String::new();
+        for filter in &self.filters {
+            filters += if filters.is_empty() { " WHERE " } else { " AND " };
+            filters += filter;
+        }
         // Not `SELECT *`, which would return the inner query's names. The prefix is in the inner query, since data are
         // sorted by the index.
         format!(

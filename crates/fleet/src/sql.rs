@@ -175,7 +175,7 @@ pub(crate) fn in_pieces(
     most: usize,
     make: &dyn Fn(&str) -> String,
 ) -> (Vec<String>, usize) {
-    let both = Ids { literals: Vec::new(), digits: vec![String::new()] };
+    let both = Ids { literals: String::new(), digits: "''".to_owned() };
     let room = MAX_SQL.saturating_sub(make(&both.condition()).chars().count());
     let mut pieces = Vec::new();
     let (mut piece, mut used, mut covered) = (Ids::default(), 0, 0);
@@ -189,11 +189,7 @@ pub(crate) fn in_pieces(
         if pieces.len() == most || length > room {
             break;
         }
-        if is_literal(id) {
-            piece.literals.push(id.to_owned());
-        } else {
-            piece.digits.push(hex(id));
-        }
+        piece.add(id);
         used += length;
         covered += 1;
     }
@@ -203,20 +199,32 @@ pub(crate) fn in_pieces(
     (pieces, covered)
 }
 
-/// Sandboxes, grouped by whether a query can name them as literals.
+/// Lists of sandboxes: those that a query can name as literals, and the others in hexadecimal digits.
 #[derive(Default)]
 struct Ids {
-    literals: Vec<String>,
-    digits: Vec<String>,
+    literals: String,
+    digits: String,
 }
 
 impl Ids {
+    fn add(&mut self, id: &str) {
+        let (list, text) = if is_literal(id) {
+            (&mut self.literals, id.to_owned())
+        } else {
+            (&mut self.digits, hex(id))
+        };
+        *list += if list.is_empty() { "'" } else { ", '" };
+        *list += &text;
+        list.push('\'');
+    }
+
     fn condition(&self) -> String {
-        let [literals, digits] = [&self.literals, &self.digits].map(|list| list.join("', '"));
-        if self.digits.is_empty() {
-            return format!("{SANDBOX_ID} IN ('{literals}')");
+        let Self { literals, digits } = self;
+        let literals = if literals.is_empty() { "''" } else { literals };
+        if digits.is_empty() {
+            return format!("{SANDBOX_ID} IN ({literals})");
         }
-        format!("({SANDBOX_ID} IN ('{literals}') OR hex({SANDBOX_ID}) IN ('{digits}'))")
+        format!("({SANDBOX_ID} IN ({literals}) OR hex({SANDBOX_ID}) IN ({digits}))")
     }
 }
 

@@ -88,12 +88,15 @@ impl<'de> Deserialize<'de> for Value {
 /// The double nearest to a number in JSON, as JavaScript reads it. `None` for another JSON value, and for a number
 /// beyond the largest double. `value` must be valid JSON.
 #[must_use]
+#[expect(clippy::cast_precision_loss, reason = "rounds to the nearest double")]
 pub fn number(value: &str) -> Option<f64> {
     if !value.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
         return None;
     }
+    if let Ok(whole) = value.parse::<u64>() {
+        return Some(whole as f64);
+    }
     // serde_json divides the digits by a power of ten. That is exact if doubles hold both: up to 15 digits, and 10^22.
-    // A number without a point becomes a u64 first, and then the nearest double.
     if value.len() <= "0.12345678901234".len() && !value.contains(['e', 'E']) {
         return serde_json::from_slice(value.as_bytes()).ok();
     }
