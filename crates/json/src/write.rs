@@ -20,7 +20,8 @@ use serde::ser::{
 /// no tag.
 #[must_use]
 pub fn to_string(value: &impl Serialize) -> String {
-    let mut json = Writer(Vec::new());
+    // Enough for most errors and lines of the log.
+    let mut json = Writer(Vec::with_capacity(128));
     match value.serialize(&mut json) {
         Ok(()) => json.into_text(),
         Err(never) => match never {},
@@ -234,30 +235,26 @@ impl<'a> Serializer for &'a mut Writer {
     }
 }
 
-impl SerializeSeq for Compound<'_> {
-    type Ok = ();
-    type Error = Never;
+macro_rules! elements {
+    ($($of:ident,)*) => {$(
+        impl $of for Compound<'_> {
+            type Ok = ();
+            type Error = Never;
 
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Written {
-        value.serialize(self.next())
-    }
+            fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Written {
+                value.serialize(self.next())
+            }
 
-    fn end(self) -> Written {
-        self.close()
-    }
+            fn end(self) -> Written {
+                self.close()
+            }
+        }
+    )*};
 }
 
-impl SerializeTuple for Compound<'_> {
-    type Ok = ();
-    type Error = Never;
-
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Written {
-        value.serialize(self.next())
-    }
-
-    fn end(self) -> Written {
-        self.close()
-    }
+elements! {
+    SerializeSeq,
+    SerializeTuple,
 }
 
 impl SerializeMap for Compound<'_> {
