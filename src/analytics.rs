@@ -53,7 +53,8 @@ const TIMEOUT_MS: u32 = 10_000;
 /// Maximum size of the answers to one round of queries, in bytes.
 ///
 /// An isolate has 128 MiB and serves several requests at a time. While answers arrive, each byte exists up to
-/// three times: in chunks, in one piece, and in wasm; that is 24 MiB. Parsed rows take up to four times the size
+/// three times: in chunks, in one piece, and in wasm; that is 24 MiB. Answers that are not UTF-8 are also decoded to
+/// texts and encoded again, before anything is parsed: another 24 MiB. Parsed rows take up to four times the size
 /// of their text (`{"sandboxId":"a"}`, 17 bytes, becomes a `String` of 24 bytes and its heap block of 16, in a `Vec`
 /// with spare capacity): 32 MiB. The report is smaller than its rows. So two of the largest rounds fit. Tests in
 /// `crates/fleet` check that every report over a fleet of extreme values stays within this size.

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 
 use js_sys::Promise;
+use kiloclaw_fleet::list;
 use serde::Serialize;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::future_to_promise;
@@ -36,10 +37,6 @@ pub(crate) fn no_content() -> Response {
 }
 
 pub(crate) fn with(status: u16, json: Option<&str>, headers: &[(&str, &str)]) -> Response {
-    let mut flat = Vec::new();
-    for (name, value) in headers {
-        flat.push((*name).to_owned());
-        flat.push((*value).to_owned());
-    }
-    respond(status, json, flat)
+    let headers = headers.iter().flat_map(|(name, value)| [*name, *value]);
+    respond(status, json, list(headers.map(str::to_owned)))
 }

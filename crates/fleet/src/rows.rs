@@ -120,6 +120,7 @@ pub(crate) fn read<R: Row + Default>(answer: &str) -> Result<Vec<R>, UnexpectedA
     Ok(rows)
 }
 
+/// Appends the rows of an answer. Not inlined: each type of row calls it.
 #[inline(never)]
 fn append(answer: &str, rows: &mut dyn Rows) -> Result<(), UnexpectedAnswer> {
     parse(answer, &mut ResultSet(rows))

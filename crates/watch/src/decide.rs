@@ -738,11 +738,10 @@ impl Verdict {
 }
 
 fn population(regions: Vec<Region>) -> Vec<Population> {
-    let mut population = Vec::new();
-    for Region { fly_region, sandboxes, .. } in regions.into_iter().take(MAX_POPULATION) {
-        population.push(Population { region: fly_region, sandboxes });
-    }
-    population
+    let regions = regions.into_iter().take(MAX_POPULATION);
+    list(
+        regions.map(|region| Population { region: region.fly_region, sandboxes: region.sandboxes }),
+    )
 }
 
 fn shorten(text: &str) -> String {

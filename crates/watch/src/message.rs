@@ -346,7 +346,9 @@ impl Message<'_> {
             let id = format!("{}:{}:{}", message_type.replace('.', "_"), channel.name(), now.0);
             match channel {
                 Channel::Webhook => add(id, None, self.webhook(settings, now)),
-                Channel::Slack => add(id, None, to_json(&Slack { text: self.text(settings) })),
+                Channel::Slack => {
+                    add(id, None, kiloclaw_json::to_string(&Slack { text: self.text(settings) }));
+                }
                 Channel::PagerDuty => {
                     for page in &self.pages {
                         let is_over = page.action == RESOLVE;
@@ -362,7 +364,7 @@ impl Message<'_> {
 
     fn webhook(&self, settings: &Settings, now: Time) -> String {
         let data = Data { url: &settings.page_url, ..self.data.clone() };
-        to_json(&Webhook { of_type: self.of_type.name(), timestamp: now, data })
+        kiloclaw_json::to_string(&Webhook { of_type: self.of_type.name(), timestamp: now, data })
     }
 
     fn text(&self, settings: &Settings) -> String {
@@ -389,7 +391,12 @@ impl Message<'_> {
         let link = Link { href: &settings.page_url, text: "Fleet" };
         let has_link = payload.is_some() && !settings.page_url.is_empty();
         let links = has_link.then_some([link]);
-        to_json(&PagerDuty { event_action: page.action, dedup_key: &page.key, payload, links })
+        kiloclaw_json::to_string(&PagerDuty {
+            event_action: page.action,
+            dedup_key: &page.key,
+            payload,
+            links,
+        })
     }
 }
 
@@ -434,10 +441,6 @@ struct Link<'a> {
     text: &'static str,
 }
 
-fn to_json(body: &impl Serialize) -> String {
-    kiloclaw_json::to_string(body)
-}
-
 fn sandbox_message(
     message_type: MessageType,
     entries: Vec<&Entry>,
@@ -477,10 +480,7 @@ fn named(mut entries: Vec<&Entry>) -> Vec<&Entry> {
 
 /// The lines of a text about some of `count` sandboxes.
 fn listed(count: u64, entries: &[&Entry]) -> Vec<String> {
-    let mut lines = Vec::new();
-    for entry in entries.iter().take(MAX_LISTED) {
-        lines.push(entry.line());
-    }
+    let mut lines = list(entries.iter().take(MAX_LISTED).map(|entry| entry.line()));
     let more = count.saturating_sub(lines.len() as u64);
     if more > 0 {
         lines.push(format!("and {more} more"));

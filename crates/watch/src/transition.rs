@@ -1,6 +1,6 @@
 //! Transitions: the log behind `/api/alerts` and availability.
 
-use kiloclaw_fleet::Time;
+use kiloclaw_fleet::{Time, list};
 use serde::Serialize;
 
 use crate::settings::DAY;
@@ -115,9 +115,8 @@ pub struct Transition {
 /// columns.
 #[must_use]
 pub fn transition_rows(transitions: &[Transition]) -> String {
-    let mut rows = Vec::new();
-    for row in transitions {
-        rows.push((
+    kiloclaw_json::to_string(&list(transitions.iter().map(|row| {
+        (
             row.at.0,
             row.kind.name(),
             row.event.name(),
@@ -127,7 +126,6 @@ pub fn transition_rows(transitions: &[Transition]) -> String {
             &*row.region,
             &*row.reason,
             u8::from(row.sent),
-        ));
-    }
-    kiloclaw_json::to_string(&rows)
+        )
+    })))
 }
