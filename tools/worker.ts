@@ -47,7 +47,7 @@ async function main(): Promise<void> {
     outputOf('wasm-bindgen', ['--target', 'module', '--no-typescript', ...recovery, '--out-dir', stage, '--out-name', 'index', compiled]);
     const wasm = path.join(stage, 'index_bg.wasm');
     // Only a stack that is almost full reaches addresses below 1024, and no runtime uses alignment hints.
-    const passes = ['-Oz', '--low-memory-unused', '--dealign'];
+    const passes = ['-Oz', '--low-memory-unused', '--dealign', '--strip-producers', '--strip-target-features'];
     outputOf('wasm-opt', [wasm, '--output', wasm, ...passes, ...FEATURES.map((feature) => `--enable-${feature}`)]);
     numberNames(wasm, path.join(stage, 'index.js'));
     const { outputFiles } = await build({
