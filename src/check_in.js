@@ -10,8 +10,9 @@ import { call, instance } from './instance.js';
 
 // The runtime copies a Headers object natively; it would convert a plain object for each check-in.
 const ACCEPTED = { status: 204, headers: new Headers({ 'x-content-type-options': 'nosniff' }) };
+const REFUSED = { status: 403, headers: new Headers([...ACCEPTED.headers, ['content-type', 'application/json']]) };
 
-const [PATH, DRY_RUN, GATEWAY_TOKEN, FORWARD, BODY_LIMIT] = wire();
+const [PATH, DRY_RUN, GATEWAY_TOKEN, FORWARD, BODY_LIMIT, WRONG_KEY, WRONG_KEY_LINE] = wire();
 
 /** The `env` that `configure` has read, the instance that read it, and the Worker that gets accepted check-ins. */
 let configured = {};
@@ -35,6 +36,11 @@ export function fetch(request, env, context) {
   const size = length === null ? undefined : Number(length);
   const post = request.method === 'POST';
   const isDryRun = step(env, authenticate, post, header('authorization'), token, dryRun, size);
+  // Many machines may have a wrong key, so its texts do not cross for each of their check-ins.
+  if (isDryRun === undefined) {
+    console.warn(WRONG_KEY_LINE);
+    return new Response(WRONG_KEY, REFUSED);
+  }
   if (typeof isDryRun !== 'boolean') return isDryRun;
 
   const answer = (body, size) => {

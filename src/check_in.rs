@@ -55,8 +55,8 @@ type OptionalText = Option<String>;
 const BODY_LIMIT: u32 = MAX_BODY_BYTES as u32;
 
 /// What `check_in.js` needs from the contract: the check-in's path, the query parameter for a dry run, the gateway
-/// token's header, the binding of the Worker to which accepted check-ins are forwarded, and the maximum body size in
-/// bytes.
+/// token's header, the binding of the Worker to which accepted check-ins are forwarded, the maximum body size in bytes,
+/// and the body and log line for a wrong key.
 #[wasm_bindgen]
 pub fn wire() -> Vec<JsValue> {
     vec![
@@ -65,6 +65,8 @@ pub fn wire() -> Vec<JsValue> {
         GATEWAY_TOKEN_HEADER.into(),
         FORWARD.into(),
         BODY_LIMIT.into(),
+        Refusal::WrongApiKey.body().to_json().into(),
+        ApiError::from(Refusal::WrongApiKey).line().into(),
     ]
 }
 
@@ -79,7 +81,7 @@ pub fn configure(env: Env) {
     INGEST.set(Some(Ingest::read(&env)));
 }
 
-/// Calls [`authenticate`]; returns whether the check-in is a dry run, or the response.
+/// Calls [`authenticate`]; returns whether the check-in is a dry run, or the response, or nothing for a wrong key.
 #[wasm_bindgen(js_name = authenticate)]
 pub fn authenticate_js(
     post: bool,
@@ -90,6 +92,7 @@ pub fn authenticate_js(
 ) -> JsValue {
     match authenticate(post, authorization.as_deref(), token.as_deref(), dry_run.as_deref(), size) {
         Ok(is_dry_run) => is_dry_run.into(),
+        Err(error) if error.is(Refusal::WrongApiKey) => JsValue::UNDEFINED,
         Err(error) => error.into_response().into(),
     }
 }

@@ -173,6 +173,11 @@ impl ApiError {
         Self::from(Refusal::MethodNotAllowed).with_header("allow", methods)
     }
 
+    /// Whether it is this refusal, without a detail for the log.
+    pub(crate) fn is(&self, refusal: Refusal) -> bool {
+        self.0.body.code == refusal.code() && self.0.detail.is_none()
+    }
+
     /// Logs the error as one line of JSON and builds the response.
     pub(crate) fn into_response(self) -> Response {
         self.into_response_to(None)

@@ -20,8 +20,7 @@ export function respond(status, body, added) {
 }
 
 /**
- * Logs an error and builds its response in one crossing: a request with a wrong key must not cost more than a request
- * with the right key.
+ * Logs an error and builds its response, in one crossing.
  *
  * @param {number} status
  * @param {string} body JSON

@@ -1,7 +1,7 @@
 /**
- * Budgets of an accepted check-in in figures that do not vary: crossings between JavaScript and wasm,
- * allocations that JavaScript requests in wasm memory, and bundle size. A change that gets below a budget
- * lowers it here; a change that raises one gives the reason.
+ * Budgets of a check-in in figures that do not vary: crossings between JavaScript and wasm, allocations that
+ * JavaScript requests in wasm memory, and bundle size. A change that gets below a budget lowers it here; a
+ * change that raises one gives the reason.
  */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -11,8 +11,9 @@ import { gzipSync } from 'node:zlib';
 import { FULL } from '../harness/check-in.ts';
 import { startWorker } from '../harness/worker.ts';
 
-/** Calls from JavaScript into wasm, calls back, and allocations, per accepted check-in. */
-const BUDGET = { intoWasm: 2, outOfWasm: 1, allocations: 5 };
+/** Calls from JavaScript into wasm, calls back, and allocations: per accepted check-in, and per wrong API key. */
+const ACCEPTED = { intoWasm: 2, outOfWasm: 1, allocations: 5 };
+const WRONG_KEY = { intoWasm: 1, outOfWasm: 0, allocations: 2 };
 
 /** The uploaded bundle, gzipped, in bytes. */
 const BUNDLE_BUDGET = 170_000;
@@ -49,7 +50,7 @@ const MAIN = `
     },
   };`;
 
-test('an accepted check-in crosses the boundary no more often than its budget', async (t) => {
+test('a check-in crosses the boundary no more often than its budget', async (t) => {
   const worker = await startWorker({ modules: { main: MAIN, count: COUNT } }, t);
   const calls = async () =>
     (await (await worker.fetch('/calls')).json()) as Record<string, number>;
@@ -57,17 +58,22 @@ test('an accepted check-in crosses the boundary no more often than its budget', 
   assert.equal((await worker.checkIn(FULL, { 'fly-region': 'fra' })).status, 204);
   assert.ok((await calls())['in authenticate'] === 1, 'the calls are counted');
 
-  assert.equal((await worker.checkIn(FULL, { 'fly-region': 'fra' })).status, 204);
-  const counted = await calls();
-  const total = (matches: (name: string) => boolean) =>
-    Object.entries(counted).reduce((sum, [name, n]) => sum + (matches(name) ? n : 0), 0);
-  const isAllocator = (name: string) => ALLOCATOR.test(name);
-  const found = {
-    intoWasm: total((name) => name.startsWith('in ') && !isAllocator(name)),
-    outOfWasm: total((name) => name.startsWith('out ')),
-    allocations: total(isAllocator),
-  };
-  assert.deepEqual(found, BUDGET, JSON.stringify(counted, null, 2));
+  for (const [status, headers, budget] of [
+    [204, { 'fly-region': 'fra' }, ACCEPTED],
+    [403, { authorization: 'Bearer another-key' }, WRONG_KEY],
+  ] as const) {
+    assert.equal((await worker.checkIn(FULL, headers)).status, status);
+    const counted = await calls();
+    const total = (matches: (name: string) => boolean) =>
+      Object.entries(counted).reduce((sum, [name, n]) => sum + (matches(name) ? n : 0), 0);
+    const isAllocator = (name: string) => ALLOCATOR.test(name);
+    const found = {
+      intoWasm: total((name) => name.startsWith('in ') && !isAllocator(name)),
+      outOfWasm: total((name) => name.startsWith('out ')),
+      allocations: total(isAllocator),
+    };
+    assert.deepEqual(found, budget, JSON.stringify(counted, null, 2));
+  }
 });
 
 test('the bundle is no larger than its budget', () => {

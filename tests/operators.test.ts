@@ -704,6 +704,7 @@ test('every response has x-content-type-options: nosniff', async () => {
     ['a check-in within the limit', 204, await limited.checkIn(FULL)],
     ['a check-in beyond it', 429, await limited.checkIn(FULL)],
     ['an invalid check-in', 400, await worker.checkIn('{')],
+    ['a wrong key', 403, await worker.checkIn(FULL, { authorization: 'Bearer another-key' })],
     ['a stranger', 401, await worker.fetch('/api/fleet')],
     ['a parameter', 400, await worker.fetch('/api/fleet?x=', as(token))],
     ['nothing', 404, await worker.fetch('/x')],
