@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use crate::limits::{MAX_ABSENCE_SECONDS, MAX_REASON_CHARACTERS};
-use crate::payload::{Field, InvalidBody, Number, OrNull, SANDBOX_ID, Text, read};
+use crate::payload::{Field, InvalidBody, Number, OrNull, SANDBOX_ID, Text, decode, read};
 
 /// The path that absences are posted to.
 pub const ABSENCE_PATH: &str = "/api/controller/absence";
@@ -37,11 +37,10 @@ impl<'a> Absence<'a> {
 
     /// Parses and validates a body.
     pub fn parse(body: &'a [u8]) -> Result<Self, InvalidBody> {
-        let text = std::str::from_utf8(body).map_err(|_| InvalidBody::NotJson)?;
-        Self::parse_str(text)
+        Self::parse_str(decode(body)?)
     }
 
-    /// Like [`parse`](Self::parse), for a decoded body.
+    /// Like [`parse`](Self::parse), for a decoded body: decoding has removed the byte-order mark.
     pub fn parse_str(body: &'a str) -> Result<Self, InvalidBody> {
         let reading = Cell::new(None);
         read(body, &reading, AbsenceVisitor { reading: &reading })
@@ -212,7 +211,9 @@ mod tests {
     fn unknown_fields_duplicate_keys_and_a_byte_order_mark_are_treated_as_in_a_check_in() {
         // Unknown fields, a byte-order mark, and the last of the duplicate keys.
         let body = "\u{feff}{\"sandboxId\":\"x\",\"z\":{\"reason\":[1]},\"sandboxId\":\"s\",\"forSeconds\":1}";
-        assert_eq!(Absence::parse_str(body).unwrap().sandbox_id, "s");
+        assert_eq!(Absence::parse(body.as_bytes()).unwrap().sandbox_id, "s");
+        let second = format!("\u{feff}{body}");
+        assert_eq!(Absence::parse(second.as_bytes()), Err(InvalidBody::NotJson));
         let body = r#"{"sandboxId":"","sandboxId":"s","forSeconds":1}"#;
         assert_eq!(refused(body), Some(INVALID_ID));
         let body = r#"{"sandbox\u0049d":"s","forSeconds":1}"#;

@@ -186,15 +186,20 @@ impl<'a> CheckIn<'a> {
     /// and servers of this contract use; but here, every occurrence must be valid. A byte-order mark before the object
     /// is skipped.
     pub fn parse(body: &'a [u8]) -> Result<Self, InvalidBody> {
-        let text = std::str::from_utf8(body).map_err(|_| InvalidBody::NotJson)?;
-        Self::parse_str(text)
+        Self::parse_str(decode(body)?)
     }
 
-    /// Like [`parse`](Self::parse), for a decoded body.
+    /// Like [`parse`](Self::parse), for a decoded body: decoding has removed the byte-order mark.
     pub fn parse_str(body: &'a str) -> Result<Self, InvalidBody> {
         let reading = Cell::new(None);
         read(body, &reading, BodyVisitor { reading: &reading })
     }
+}
+
+/// Decodes a body as JavaScript's `TextDecoder` does: without a byte-order mark.
+pub(crate) fn decode(body: &[u8]) -> Result<&str, InvalidBody> {
+    let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
+    std::str::from_utf8(body).map_err(|_| InvalidBody::NotJson)
 }
 
 /// Reads a body with `seed`, which keeps the current field, which an error names, in `reading`.
@@ -203,7 +208,6 @@ pub(crate) fn read<'a, S: DeserializeSeed<'a>>(
     reading: &Cell<Option<Field>>,
     seed: S,
 ) -> Result<S::Value, InvalidBody> {
-    let body = body.strip_prefix('\u{feff}').unwrap_or(body);
     // Bytes, since jwt-compact reads bytes: the Worker would otherwise contain a second parser, for `str`.
     let mut deserializer = serde_json::Deserializer::from_slice(body.as_bytes());
     seed.deserialize(&mut deserializer)
@@ -746,6 +750,8 @@ mod tests {
             format!("\u{feff}{}", body.to_string().replacen('{', "{\"sandboxId\":\"x\",", 1));
         let check_in = CheckIn::parse(text.as_bytes()).unwrap();
         assert_eq!(check_in.sandbox_id, "sandbox-1");
+        let second = format!("\u{feff}{text}");
+        assert_eq!(CheckIn::parse(second.as_bytes()), Err(InvalidBody::NotJson));
     }
 
     #[test]
