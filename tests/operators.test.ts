@@ -285,7 +285,8 @@ test('reports disk usage if it is known, and sorts by it', async (t) => {
   const of = await startWorker({}, t);
   await of.insert(
     [
-      { sandbox: 'empty', ago: 9 * MINUTE, disk: [1, 1_000] },
+      { sandbox: 'used', ago: 9 * MINUTE, disk: [1, 1_000] },
+      { sandbox: 'total', ago: 9 * MINUTE, disk: [0, 1_000] },
       { sandbox: 'full', ago: 9 * MINUTE, disk: [400, 1_000] },
       { sandbox: 'full', ago: 4 * MINUTE, disk: [99, 100] },
       { sandbox: 'half', ago: 9 * MINUTE, disk: [2 ** 52, 2 ** 53] },
@@ -295,19 +296,28 @@ test('reports disk usage if it is known, and sorts by it', async (t) => {
     ].map((checkIn) => point(checkIn as CheckIn)),
   );
   const disk = ({ sandboxId, diskUsedBytes, diskTotalBytes }: any) => [sandboxId, diskUsedBytes, diskTotalBytes];
-  const first = await ask('/api/sandboxes?sort=-disk&limit=2', token, of);
-  const second = await ask(`/api/sandboxes?sort=-disk&limit=9&cursor=${first.next}`, token, of);
-  assert.deepEqual([...first.sandboxes, ...second.sandboxes].map(disk), [
+  const known = [
     ['full', 99, 100],
     ['half', 2 ** 52, 2 ** 53],
-    ['empty', 1, 1_000],
+    ['used', 1, 1_000],
+  ];
+  const unknown = [
     ['old', null, null],
     ['part', 5, null],
+    ['total', null, 1_000],
     ['unknown', null, null],
-  ]);
+  ];
+  for (const [sort, expected] of [
+    ['-disk', [...known, ...unknown]],
+    ['disk', [...unknown, ...known.toReversed()]],
+  ] as const) {
+    const first = await ask(`/api/sandboxes?sort=${sort}&limit=2`, token, of);
+    const second = await ask(`/api/sandboxes?sort=${sort}&limit=9&cursor=${first.next}`, token, of);
+    assert.deepEqual([...first.sandboxes, ...second.sandboxes].map(disk), expected, sort);
+  }
   const { steps } = await ask('/api/sandboxes/full/history?window=1h&step=5m', token, of);
-  const known = steps.filter(({ checkIns }: any) => checkIns > 0);
-  assert.deepEqual(known.map(({ diskUsedBytes, diskTotalBytes }: any) => [diskUsedBytes, diskTotalBytes]), [[400, 1_000], [99, 100]]);
+  const reported = steps.filter(({ checkIns }: any) => checkIns > 0);
+  assert.deepEqual(reported.map(({ diskUsedBytes, diskTotalBytes }: any) => [diskUsedBytes, diskTotalBytes]), [[400, 1_000], [99, 100]]);
   assert.ok(steps.every(({ checkIns, diskUsedBytes }: any) => checkIns > 0 || diskUsedBytes === null));
 });
 

@@ -65,13 +65,13 @@ impl Key {
             Self::LastSeen => Some("lastSeen"),
             Self::Restarts => Some("restarts"),
             Self::Load => Some("loadAvg5m"),
-            // The used share, and 0 if it is unknown.
+            // The used share. Unknown values are 0, so an unknown share is less than every known one.
             Self::Disk => Some("if(diskTotalBytes > 0, diskUsedBytes / diskTotalBytes, 0.0)"),
             Self::Uptime => Some("uptimeSeconds"),
         }
     }
 
-    /// The value of that column; 0 if it is unknown.
+    /// The value of that column.
     #[expect(clippy::cast_precision_loss, reason = "seconds")]
     const fn value(self, sandbox: &Sandbox) -> f64 {
         match self {
