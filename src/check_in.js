@@ -3,7 +3,7 @@
  * Crossings between JavaScript and wasm take most of a check-in's CPU time, so each crossing carries everything that
  * the next step needs, never a single header or value. `tests/budget.test.ts` counts the crossings.
  */
-import { authenticate, configure, record, route, wire } from 'wasm';
+import { authenticate, configure, record, route, wire, wrongKey } from 'wasm';
 
 import { handOn, isForwarded } from './forward.js';
 import { call, instance } from './instance.js';
@@ -12,10 +12,13 @@ import { call, instance } from './instance.js';
 const ACCEPTED = { status: 204, headers: new Headers({ 'x-content-type-options': 'nosniff' }) };
 const REFUSED = { status: 403, headers: new Headers([...ACCEPTED.headers, ['content-type', 'application/json']]) };
 
-const [PATH, DRY_RUN, GATEWAY_TOKEN, FORWARD, BODY_LIMIT, WRONG_KEY, WRONG_KEY_LINE] = wire();
+const [PATH, DRY_RUN, GATEWAY_TOKEN, FORWARD, BODY_LIMIT] = wire();
 
 /** The `env` that `configure` has read, the instance that read it, and the Worker that gets accepted check-ins. */
 let configured = {};
+
+/** The body and the log line of the response to a wrong key, after the first of them. */
+let refusal;
 
 /**
  * Handles every request.
@@ -38,8 +41,9 @@ export function fetch(request, env, context) {
   const isDryRun = step(env, authenticate, post, header('authorization'), token, dryRun, size);
   // Many machines may have a wrong key, so its texts do not cross for each of their check-ins.
   if (isDryRun === undefined) {
-    console.warn(WRONG_KEY_LINE);
-    return new Response(WRONG_KEY, REFUSED);
+    const [body, line] = (refusal ??= call(wrongKey));
+    console.warn(line);
+    return new Response(body, REFUSED);
   }
   if (typeof isDryRun !== 'boolean') return isDryRun;
 

@@ -55,8 +55,8 @@ type OptionalText = Option<String>;
 const BODY_LIMIT: u32 = MAX_BODY_BYTES as u32;
 
 /// What `check_in.js` needs from the contract: the check-in's path, the query parameter for a dry run, the gateway
-/// token's header, the binding of the Worker to which accepted check-ins are forwarded, the maximum body size in bytes,
-/// and the body and log line for a wrong key.
+/// token's header, the binding of the Worker to which accepted check-ins are forwarded, and the maximum body size in
+/// bytes.
 #[wasm_bindgen]
 pub fn wire() -> Vec<JsValue> {
     vec![
@@ -65,9 +65,13 @@ pub fn wire() -> Vec<JsValue> {
         GATEWAY_TOKEN_HEADER.into(),
         FORWARD.into(),
         BODY_LIMIT.into(),
-        Refusal::WrongApiKey.body().to_json().into(),
-        ApiError::from(Refusal::WrongApiKey).line().into(),
     ]
+}
+
+/// The body and the log line of the response to a wrong key.
+#[wasm_bindgen(js_name = wrongKey)]
+pub fn wrong_key() -> Vec<String> {
+    vec![Refusal::WrongApiKey.body().to_json(), ApiError::from(Refusal::WrongApiKey).line()]
 }
 
 thread_local! {
