@@ -7,17 +7,16 @@ import { authenticate, configure, record, route, wire, wrongKey } from 'wasm';
 
 import { handOn, isForwarded } from './forward.js';
 import { call, instance } from './instance.js';
+import { EMPTY, refuse } from './response.js';
 
-// The runtime copies a Headers object natively; it would convert a plain object for each check-in.
-const ACCEPTED = { status: 204, headers: new Headers({ 'x-content-type-options': 'nosniff' }) };
-const REFUSED = { status: 403, headers: new Headers([...ACCEPTED.headers, ['content-type', 'application/json']]) };
+const ACCEPTED = { status: 204, headers: EMPTY };
 
 const [PATH, DRY_RUN, GATEWAY_TOKEN, FORWARD, BODY_LIMIT] = wire();
 
 /** The `env` that `configure` has read, the instance that read it, and the Worker that gets accepted check-ins. */
 let configured = {};
 
-/** The body and the log line of the response to a wrong key, after the first of them. */
+/** What `refuse` needs for a wrong key, after the first of them. */
 let refusal;
 
 /**
@@ -39,12 +38,8 @@ export function fetch(request, env, context) {
   const size = length === null ? undefined : Number(length);
   const post = request.method === 'POST';
   const isDryRun = step(env, authenticate, post, header('authorization'), token, dryRun, size);
-  // Many machines may have a wrong key, so its texts do not cross for each of their check-ins.
-  if (isDryRun === undefined) {
-    const [body, line] = (refusal ??= call(wrongKey));
-    console.warn(line);
-    return new Response(body, REFUSED);
-  }
+  // Machines with an old key keep sending, so the texts for a wrong key cross only once.
+  if (isDryRun === undefined) return refuse(...(refusal ??= call(wrongKey)));
   if (typeof isDryRun !== 'boolean') return isDryRun;
 
   const answer = (body, size) => {

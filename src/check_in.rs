@@ -68,10 +68,12 @@ pub fn wire() -> Vec<JsValue> {
     ]
 }
 
-/// The body and the log line of the response to a wrong key.
+/// The status, body and log line of a wrong key, as the arguments of `refuse` in `response.js`.
 #[wasm_bindgen(js_name = wrongKey)]
-pub fn wrong_key() -> Vec<String> {
-    vec![Refusal::WrongApiKey.body().to_json(), ApiError::from(Refusal::WrongApiKey).line()]
+pub fn wrong_key() -> Vec<JsValue> {
+    let refusal = Refusal::WrongApiKey;
+    let line = ApiError::from(refusal).line();
+    vec![refusal.status().into(), refusal.body().to_json().into(), line.into()]
 }
 
 thread_local! {
@@ -85,7 +87,8 @@ pub fn configure(env: Env) {
     INGEST.set(Some(Ingest::read(&env)));
 }
 
-/// Calls [`authenticate`]; returns whether the check-in is a dry run, or the response, or nothing for a wrong key.
+/// Calls [`authenticate`]; returns whether the check-in is a dry run, or nothing for a wrong key,
+/// or the response.
 #[wasm_bindgen(js_name = authenticate)]
 pub fn authenticate_js(
     post: bool,

@@ -2,9 +2,10 @@
  * The instance of the wasm module that events call into. After a trap, the next event gets a fresh instance.
  * wasm-bindgen can replace it by itself, but only after it has copied the arguments' texts into the lost instance.
  */
-import { __wbg_reset_state as replace, trap_state } from 'wasm';
+import { __wbg_reset_state as replace } from 'wasm';
 
-const trap = trap_state();
+import { trap } from './trap.js';
+
 let number = 0;
 
 /** The number of the instance; replaces a lost instance first. */

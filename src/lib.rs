@@ -36,18 +36,7 @@ static ALLOCATOR: talc::wasm::WasmDynamicTalc = talc::wasm::new_wasm_dynamic_all
 
 #[wasm_bindgen(module = "/src/trap.js")]
 extern "C" {
-    #[wasm_bindgen(js_name = trapState)]
-    fn shared_trap_state() -> JsValue;
-
     fn lose();
-}
-
-/// Whether an instance of the module is lost. `instance.js` gets it from here: wasm-bindgen copies `trap.js`, so importing
-/// that file would make a second state.
-#[wasm_bindgen]
-#[must_use]
-pub fn trap_state() -> JsValue {
-    shared_trap_state()
 }
 
 /// Runs once per instance of the module, before its first request.

@@ -1,6 +1,6 @@
 // The runtime copies a Headers object natively; it would convert a plain object for each response. `nosniff` keeps
 // browsers from guessing another type from the machines' texts in a body.
-const EMPTY = new Headers({ 'x-content-type-options': 'nosniff' });
+export const EMPTY = new Headers({ 'x-content-type-options': 'nosniff' });
 const JSON_BODY = new Headers([...EMPTY, ['content-type', 'application/json']]);
 
 /**

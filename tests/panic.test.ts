@@ -3,14 +3,16 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { FULL } from '../harness/check-in.ts';
-import { startWorker } from '../harness/worker.ts';
+import { refusal, startWorker } from '../harness/worker.ts';
 
 test('a panic in one request does not poison later ones', async (t) => {
   const worker = await startWorker({ build: 'panic' }, t);
+  const wrongKey = async () => (await refusal(await worker.checkIn(FULL, { authorization: 'Bearer another-key' }))).code;
   for (let round = 1; round <= 3; round += 1) {
     assert.equal((await worker.checkIn(FULL)).status, 204, 'before the panic');
     assert.equal((await worker.fetch('/panic')).status, 500);
-    assert.equal((await worker.checkIn(FULL)).status, 204, 'right after the panic');
+    assert.equal(await wrongKey(), 'wrong_api_key', 'right after the panic');
+    assert.equal((await worker.checkIn(FULL)).status, 204, 'after the panic');
     assert.equal((await worker.points(2 * round)).length, 2 * round);
   }
   const log = JSON.stringify(worker.logs);

@@ -9,7 +9,7 @@
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
-import { build } from 'esbuild';
+import { build, type Plugin } from 'esbuild';
 
 import { metadata } from '../harness/cargo.ts';
 import { command, outputOf } from '../harness/command.ts';
@@ -27,6 +27,15 @@ const FEATURES = [
   'reference-types',
   'exception-handling',
 ];
+
+/** Resolves wasm-bindgen's copies of the files in `src/` to the files: a module and its copy would each have a state. */
+const ORIGINALS: Plugin = {
+  name: 'originals',
+  setup: ({ onResolve }) =>
+    onResolve({ filter: /\/snippets\/kiloclaw-telemetry-[0-9a-f]+\// }, ({ path: copy }) => ({
+      path: path.join(ROOT, copy.replace(/^.*\/snippets\/[^/]+\//, '')),
+    })),
+};
 
 async function main(): Promise<void> {
   const options = process.argv.slice(2);
@@ -46,7 +55,8 @@ async function main(): Promise<void> {
     const recovery = ['--experimental-reset-state-function', '--force-enable-abort-handler'];
     outputOf('wasm-bindgen', ['--target', 'module', '--no-typescript', ...recovery, '--out-dir', stage, '--out-name', 'index', compiled]);
     const wasm = path.join(stage, 'index_bg.wasm');
-    // Only a stack that is almost full reaches addresses below 1024, and no runtime uses alignment hints.
+    // Only a stack that is almost full reaches addresses below 1024, and no runtime uses alignment hints or the sections
+    // that are stripped.
     const passes = ['-Oz', '--low-memory-unused', '--dealign', '--strip-producers', '--strip-target-features'];
     outputOf('wasm-opt', [wasm, '--output', wasm, ...passes, ...FEATURES.map((feature) => `--enable-${feature}`)]);
     numberNames(wasm, path.join(stage, 'index.js'));
@@ -54,6 +64,7 @@ async function main(): Promise<void> {
       absWorkingDir: stage,
       entryPoints: [ENTRY],
       alias: { wasm: path.join(stage, 'index.js') },
+      plugins: [ORIGINALS],
       bundle: true,
       minify: true,
       format: 'esm',
