@@ -295,7 +295,7 @@ fn values(secret: &str) -> impl Iterator<Item = &str> {
 /// comma within a value splits it in two, and nobody would notice.
 fn secret(env: &Env, name: &'static str, short: usize) -> Result<Option<String>, ConfigError> {
     let Some(secret) = optional(env, name) else { return Ok(None) };
-    if secret.starts_with("[\"") {
+    if let [b'[', .., b']'] = secret.as_bytes() {
         let fault = "is a JSON array: separate values by commas, without brackets and quotes";
         return Err(ConfigError { name, fault });
     }

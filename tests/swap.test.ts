@@ -156,6 +156,7 @@ test('warns once about an API key that operators have as well', async (t) => {
 
 test('refuses a secret that is a JSON array, which would be a secret nobody knows', async (t) => {
   const array = JSON.stringify([MACHINES, OLD]);
+  const arrays = [array, JSON.stringify([MACHINES, OLD], null, 1), ` ${array} `, `['${OLD}']`];
   for (const [name, path] of [
     ['KILOCODE_API_KEY', CHECK_IN_PATH],
     ['GATEWAY_TOKEN_SECRET', CHECK_IN_PATH],
@@ -163,11 +164,13 @@ test('refuses a secret that is a JSON array, which would be a secret nobody know
     ['JWT_SECRET', '/api/whoami'],
     ['INTERNAL_API_SECRET', '/api/whoami'],
   ] as const) {
-    const worker = await startWorker({ vars: { [name]: array } }, t);
-    const response = path === CHECK_IN_PATH ? await worker.checkIn(FULL) : await worker.fetch(path);
-    assert.deepEqual([response.status, (await refusal(response)).code], [503, 'misconfigured'], name);
-    const log = await logged(worker, new RegExp(`${name} is a JSON array: separate values by commas`));
-    assert.ok(!log.includes(MACHINES));
+    for (const secret of name === 'KILOCODE_API_KEY' ? arrays : [array]) {
+      const worker = await startWorker({ vars: { [name]: secret } }, t);
+      const response = path === CHECK_IN_PATH ? await worker.checkIn(FULL) : await worker.fetch(path);
+      assert.deepEqual([response.status, (await refusal(response)).code], [503, 'misconfigured'], `${name} ${secret}`);
+      const log = await logged(worker, new RegExp(`${name} is a JSON array: separate values by commas`));
+      assert.ok(!log.includes(MACHINES));
+    }
   }
 });
 
