@@ -46,7 +46,8 @@ const INSPECTOR_PORT = 9229;
 const PAGE_FOLDER = 'web/dist';
 /** If more points arrive at once, as with `npm run seed`, only their number is printed. */
 const MOST_SHOWN = 10;
-const SQL_TOKEN = 'local';
+/** Reports redact it, so no id may contain it, such as the sandbox's, which begins with `local`. */
+const SQL_TOKEN = 'token-of-the-local-engine';
 const SQL_AUTHORIZATION = `Bearer ${SQL_TOKEN}`;
 /** Lifetime of the printed operator's token: more than a working day. */
 const TOKEN_HOURS = 12;

@@ -145,7 +145,7 @@ async function tryRelease(parts: Parts): Promise<void> {
       SILENT_AFTER: '10s',
       WATCH_TICK: '5s',
       AE_ACCOUNT_ID: 'local',
-      AE_API_TOKEN: 'local',
+      AE_API_TOKEN: secret(),
       AE_SQL_URL: `http://127.0.0.1:${store}${SQL_PATH}`,
     };
     writeFileSync(path.join(folder, '.dev.vars'), Object.entries(vars).map(([name, value]) => `${name}="${value}"\n`).join(''), {

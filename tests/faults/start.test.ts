@@ -72,6 +72,17 @@ for (const script of ['start', 'dev']) {
   }
 }
 
+test('a report names the sandbox of this machine', async (t) => {
+  const { npm, mark } = await start(t, 'start');
+  const { stdout } = spawnSync('npm', ['run', '--silent', 'token', '--', '--sub', 'ops'], { encoding: 'utf8' });
+  const headers = { authorization: `Bearer ${stdout.trim()}` };
+  const response = await fetch(`http://127.0.0.1:${WORKER}/api/sandboxes`, { headers });
+  const { sandboxes } = (await response.json()) as { sandboxes: { sandboxId: string }[] };
+  assert.match(sandboxes[0]!.sandboxId, /^local-/);
+  npm.kill('SIGTERM');
+  await mark.gone();
+});
+
 test('refuses a second start in the same folder, and the first one keeps running', async (t) => {
   const { npm, mark } = await start(t, 'start');
   for (const script of ['start', 'dev']) {
