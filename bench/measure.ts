@@ -183,7 +183,7 @@ export async function round(
       }
     }
     for (const [metric, refused] of [['wrongKey', WRONG_KEY], ['invalidBody', INVALID]] as const) {
-      // The floor does not read bodies, so it refuses none.
+      // The floor does not parse bodies, so it refuses none.
       const refusing = refused === WRONG_KEY ? servers : servers.filter(({ variant }) => variant.name !== 'floor');
       for (const workerd of refusing) {
         const { cpuMicros } = await load(site, workerd, refused, seconds);
