@@ -393,12 +393,13 @@ suite('the watcher', { concurrency: 8 }, () => {
     await assertRefused(await plan({ headers: credentials('a', 'wrong'), body: '' }), 403, 'wrong_api_key');
     await assertRefused(await plan({ headers, body: 'x'.repeat(MAX_BODY_BYTES + 1) }), 413, 'body_too_large');
     await assertRefused(await plan({ headers, body: 'x' }), 400, 'not_json');
+    await assertRefused(await plan({ headers, body: `\ufeff\ufeff${body('a')}` }), 400, 'not_json');
     const broken = await assertRefused(await plan({ headers, body: body('a', { forSeconds: -1 }) }), 400, 'invalid_field');
     assert.equal(broken.field, 'forSeconds');
     await assertRefused(await plan({ headers, body: body('b') }), 403, 'wrong_gateway_token');
     await assertRefused(await plan({ headers: credentials('revoked'), body: body('revoked') }), 403, 'revoked');
 
-    const planned = await plan({ headers, body: body('a') });
+    const planned = await plan({ headers, body: `\ufeff${body('a')}` });
     assert.deepEqual([planned.status, await planned.text()], [204, '']);
     const { absences } = await ask(worker, '/api/absences');
     assert.deepEqual([absences[0].sandboxId, absences[0].by, absences[0].reason], ['a', 'a', 'kernel upgrade']);
