@@ -393,7 +393,9 @@ function show(title: string, timestamp: string, row: Row, before: Row = {}): voi
   const rest = same === 0 ? '' : dim(`  ${same} fields as before`);
   console.log(`\n${styleText('bold', title)}  ${timestamp}  ${layout.dataset}${rest}`);
   for (const [name, value] of changed) {
-    console.log(`  ${name.padEnd(width)}  ${value === '' ? dim('""') : visible(value)}`);
+    const isUnknown = value === 0 && name.startsWith('disk');
+    const shown = isUnknown ? dim('unknown') : value === '' ? dim('""') : visible(value);
+    console.log(`  ${name.padEnd(width)}  ${shown}`);
   }
 }
 
