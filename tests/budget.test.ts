@@ -1,7 +1,7 @@
 /**
  * Budgets of a check-in in figures that do not vary: crossings between JavaScript and wasm, allocations that
  * JavaScript requests in wasm memory, and bundle size. A change that gets below a budget lowers it here; a
- * change that raises one gives the reason.
+ * change that raises one gives the reason. And what the bundle must not contain.
  */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -9,6 +9,7 @@ import { test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 
 import { FULL } from '../harness/check-in.ts';
+import { outputOf } from '../harness/command.ts';
 import { startWorker } from '../harness/worker.ts';
 
 /** Calls from JavaScript into wasm, calls back, and allocations: per accepted check-in, and per wrong API key. */
@@ -72,6 +73,14 @@ test('a check-in crosses the boundary no more often than its budget', async (t) 
       allocations: total(isAllocator),
     };
     assert.deepEqual(found, budget, JSON.stringify(counted, null, 2));
+  }
+});
+
+test('the bundle contains no folder of this machine', () => {
+  const sysroot = outputOf('rustc', ['--print', 'sysroot']).trim();
+  const bundle = ['build/index.js', 'build/index_bg.wasm'].map((file) => readFileSync(file, 'latin1')).join();
+  for (const folder of [sysroot, process.cwd(), `${process.env.HOME}/`]) {
+    assert.ok(!bundle.includes(folder), folder);
   }
 });
 
