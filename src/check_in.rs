@@ -87,8 +87,8 @@ pub fn configure(env: Env) {
     INGEST.set(Some(Ingest::read(&env)));
 }
 
-/// Calls [`authenticate`]; returns whether the check-in is a dry run, or nothing for a wrong key,
-/// or the response.
+/// Calls [`authenticate`]; returns whether the check-in is a dry run, or nothing for a wrong key
+/// whose log line has no detail, or the response.
 #[wasm_bindgen(js_name = authenticate)]
 pub fn authenticate_js(
     post: bool,
